@@ -1,0 +1,64 @@
+"""Settings, built once at the edge: a flag beats the environment, which beats the file, which beats the default.
+
+Nothing else in the package reads the environment. Unknown keys are refused by name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from volspike.errors import UsageError
+
+
+class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the API listens and what it serves. ``model`` is an artifact's folder (or a file in it)."""
+
+    model: Path = Path("models/artifacts/production")
+    host: str = "127.0.0.1"
+    port: int = 8000
+    log_level: str = "INFO"
+    max_body_bytes: int = 1 << 20
+    max_rows: int = 10_000
+
+
+ENVIRONMENT: dict[str, str] = {
+    "MODEL_PATH": "model",
+    "API_HOST": "host",
+    "API_PORT": "port",
+    "LOG_LEVEL": "log_level",
+}
+"""Environment variable → field, by the names that users of the earlier system know."""
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def settle(kind: type[S], flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None, section: str) -> S:
+    """The settings of ``kind`` from flags (``None`` is "not given"), environment and a TOML file's ``section``.
+
+    Raises:
+        UsageError: an unknown key or a value of the wrong type, named with its place.
+    """
+    names = {field.name for field in msgspec.structs.fields(kind)}
+    merged: dict[str, Any] = {}
+    if file is not None:
+        try:
+            merged.update(tomllib.loads(file.read_text()).get(section, {}))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise UsageError(f"settings file {file}: {error}") from error
+    merged.update({name: environ[key] for key, name in ENVIRONMENT.items() if key in environ and name in names})
+    merged.update({name: value for name, value in flags.items() if value is not None})
+    try:
+        return msgspec.convert(merged, kind, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"settings for {section}: {error}") from error
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    raise TypeError(f"no settings of type {kind}")
