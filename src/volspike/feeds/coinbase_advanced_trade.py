@@ -1,0 +1,221 @@
+"""Coinbase Advanced Trade (``wss://advanced-trade-ws.coinbase.com``): frame bytes → ``Frame``.
+
+Every frame is an envelope: ``channel``, ``timestamp``, ``sequence_num`` and ``events``. Its tickers carry no
+time, so theirs is the envelope's; they tell no trade, so trades come from ``market_trades``, with the maker's
+side and the newest first. Only an error comes without an envelope.
+"""
+
+from __future__ import annotations
+
+from math import nan
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+from volspike.errors import MalformedTick
+from volspike.feeds.faults import UNREADABLE, located, placed, read, read_time, read_without_empty
+from volspike.feeds.frame import ExchangeError, Frame, Heartbeat, Subscriptions
+from volspike.feeds.quotes import TAKER_OF_MAKER, Identifier, believable_price, believable_size, quote_side
+from volspike.market import UNTOLD_ID, Kind, Tick
+
+_Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Envelope(msgspec.Struct):
+    timestamp: str = ""
+    sequence_num: Identifier = UNTOLD_ID
+
+
+class _Quote(msgspec.Struct, gc=False):
+    product_id: _Name
+    price: float
+    best_bid: float = nan
+    best_ask: float = nan
+    best_bid_quantity: float = nan
+    best_ask_quantity: float = nan
+
+
+class _TickerEvent(msgspec.Struct):
+    tickers: list[_Quote]
+
+
+class _Ticker(_Envelope, tag_field="channel", tag="ticker", kw_only=True):
+    events: list[_TickerEvent]
+
+
+class _TickerBatch(_Ticker, tag_field="channel", tag="ticker_batch", kw_only=True):
+    pass
+
+
+class _Trade(msgspec.Struct, gc=False):
+    product_id: _Name
+    trade_id: Identifier
+    price: float
+    size: float
+    time: str
+    side: Literal["BUY", "SELL"]
+
+
+class _TradesEvent(msgspec.Struct):
+    trades: list[_Trade]
+    type: str = "update"
+
+
+class _MarketTrades(_Envelope, tag_field="channel", tag="market_trades", kw_only=True):
+    events: list[_TradesEvent]
+
+
+class _Beat(msgspec.Struct, gc=False):
+    current_time: str = ""
+    heartbeat_counter: int | None = None
+
+
+class _Heartbeats(_Envelope, tag_field="channel", tag="heartbeats", kw_only=True):
+    events: list[_Beat]
+
+
+class _SubscriptionsEvent(msgspec.Struct):
+    subscriptions: dict[str, list[str] | None]
+
+
+class _Subscriptions(_Envelope, tag_field="channel", tag="subscriptions", kw_only=True):
+    events: list[_SubscriptionsEvent]
+
+
+class _Head(_Envelope):
+    channel: str = ""
+    type: str = ""
+    message: str = ""
+    reason: str = ""
+
+
+_Message: TypeAlias = _Ticker | _TickerBatch | _MarketTrades | _Heartbeats | _Subscriptions
+
+_MESSAGE = msgspec.json.Decoder[_Message](_Message, strict=False)
+_HEAD = msgspec.json.Decoder(_Head, strict=False)
+_CHANNELS = {"ticker", "ticker_batch", "market_trades", "heartbeats", "subscriptions"}
+
+
+def decode(frame: bytes | str, received: int) -> Frame:
+    """What one frame says; ``received`` is when it came, in nanoseconds UTC.
+
+    Channels that are not known, and those of no interest (order book, candles, status, user), come back named
+    in ``ignored`` with their sequence number, their bodies skipped unread.
+
+    Raises:
+        MalformedTick: the frame is not what its channel promises.
+    """
+    try:
+        message = _MESSAGE.decode(frame)
+    except UNREADABLE as error:
+        return _second_look(frame, received, error)
+    return _frame(message, received)
+
+
+def _second_look(frame: bytes | str, received: int, error: Exception) -> Frame:
+    """What the typed decoder stopped at: a channel of no interest, an error, an empty field, or a fault."""
+    head = read(_HEAD, frame)
+    if not head.channel:
+        return _without_channel(head, received)
+    if head.channel not in _CHANNELS:
+        return Frame(time=_time(head, received), sequence=head.sequence_num, ignored=head.channel)
+    if not isinstance(error, msgspec.ValidationError):
+        raise located(error) from error
+    return _frame(read_without_empty(_MESSAGE, frame), received)
+
+
+def _without_channel(head: _Head, received: int) -> Frame:
+    if head.type == "error":
+        return Frame(time=received, error=ExchangeError(message=head.message, reason=head.reason))
+    if head.type:
+        return Frame(time=received, ignored=head.type)
+    raise MalformedTick("required and missing", "$.channel")
+
+
+def _time(envelope: _Envelope, received: int) -> int:
+    return read_time(envelope.timestamp, "$.timestamp") if envelope.timestamp else received
+
+
+def _frame(message: _Message, received: int) -> Frame:
+    time = _time(message, received)
+    sequence = message.sequence_num
+    if isinstance(message, _Ticker):
+        return Frame(time=time, sequence=sequence, ticks=_tickers(message, time, received))
+    if isinstance(message, _MarketTrades):
+        history, ticks = _trades(message, received)
+        return Frame(time=time, sequence=sequence, ticks=ticks, history=history)
+    if isinstance(message, _Heartbeats):
+        return Frame(time=time, sequence=sequence, heartbeats=_heartbeats(message, time))
+    return Frame(time=time, sequence=sequence, ack=_ack(message))
+
+
+def _tickers(message: _Ticker, time: int, received: int) -> tuple[Tick, ...]:
+    ticks: list[Tick] = []
+    for i, event in enumerate(message.events):
+        for j, quote in enumerate(event.tickers):
+            try:
+                ticks.append(_ticker(quote, time, received))
+            except MalformedTick as fault:
+                raise placed(fault, f"$.events[{i}].tickers[{j}]") from fault
+    return tuple(ticks)
+
+
+def _ticker(quote: _Quote, time: int, received: int) -> Tick:
+    bid, bid_size = quote_side(quote.best_bid, quote.best_bid_quantity, "$.best_bid", "$.best_bid_quantity")
+    ask, ask_size = quote_side(quote.best_ask, quote.best_ask_quantity, "$.best_ask", "$.best_ask_quantity")
+    return Tick(
+        time=time,
+        received=received,
+        kind=Kind.TICKER,
+        product_id=quote.product_id,
+        price=believable_price(quote.price, "$.price"),
+        best_bid=bid,
+        best_ask=ask,
+        bid_size=bid_size,
+        ask_size=ask_size,
+    )
+
+
+def _trades(message: _MarketTrades, received: int) -> tuple[tuple[Tick, ...], tuple[Tick, ...]]:
+    """Past trades (a snapshot's) and new ones, each oldest first."""
+    history: list[Tick] = []
+    flow: list[Tick] = []
+    for i, event in enumerate(message.events):
+        trades: list[Tick] = []
+        for j, trade in enumerate(event.trades):
+            try:
+                trades.append(_trade(trade, received))
+            except MalformedTick as fault:
+                raise placed(fault, f"$.events[{i}].trades[{j}]") from fault
+        (history if event.type == "snapshot" else flow).extend(reversed(trades))
+    return tuple(history), tuple(flow)
+
+
+def _trade(trade: _Trade, received: int) -> Tick:
+    return Tick(
+        time=read_time(trade.time, "$.time"),
+        received=received,
+        kind=Kind.TRADE,
+        product_id=trade.product_id,
+        price=believable_price(trade.price, "$.price"),
+        last_size=believable_size(trade.size, "$.size"),
+        side=TAKER_OF_MAKER[trade.side],
+        trade_id=trade.trade_id,
+    )
+
+
+def _heartbeats(message: _Heartbeats, time: int) -> tuple[Heartbeat, ...]:
+    return tuple(
+        Heartbeat(
+            time=read_time(beat.current_time, f"$.events[{i}].current_time") if beat.current_time else time,
+            counter=beat.heartbeat_counter,
+        )
+        for i, beat in enumerate(message.events)
+    )
+
+
+def _ack(message: _Subscriptions) -> Subscriptions:
+    channels: dict[str, tuple[str, ...]] = {}
+    for event in message.events:
+        channels.update({channel: tuple(products or ()) for channel, products in event.subscriptions.items()})
+    return Subscriptions(channels=channels)

@@ -1,0 +1,166 @@
+"""Coinbase Exchange (``wss://ws-feed.exchange.coinbase.com``): frame bytes → ``Frame``.
+
+One message per frame, told apart by ``type``. A ``ticker`` tells the taker's side, a ``match`` the maker's.
+"""
+
+from __future__ import annotations
+
+from math import nan
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+from volspike.feeds.faults import UNREADABLE, located, read, read_time, read_without_empty
+from volspike.feeds.frame import ExchangeError, Frame, Heartbeat, Subscriptions
+from volspike.feeds.quotes import SIDES, TAKER_OF_MAKER, Identifier, believable_price, believable_size, quote_side
+from volspike.market import UNTOLD_ID, Kind, Tick
+
+_Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Ticker(msgspec.Struct, gc=False, tag_field="type", tag="ticker"):
+    product_id: _Name
+    price: float
+    time: str = ""
+    best_bid: float = nan
+    best_ask: float = nan
+    best_bid_size: float = nan
+    best_ask_size: float = nan
+    last_size: float = nan
+    side: Literal["buy", "sell", ""] = ""
+    trade_id: Identifier = UNTOLD_ID
+    sequence: Identifier = UNTOLD_ID
+
+
+class _Match(msgspec.Struct, gc=False, tag_field="type", tag="match"):
+    product_id: _Name
+    price: float
+    size: float
+    side: Literal["buy", "sell"]
+    time: str
+    trade_id: Identifier
+    sequence: Identifier = UNTOLD_ID
+
+
+class _LastMatch(_Match, gc=False, tag_field="type", tag="last_match"):
+    pass
+
+
+class _Heartbeat(msgspec.Struct, gc=False, tag_field="type", tag="heartbeat"):
+    product_id: _Name
+    time: str
+    last_trade_id: Identifier = UNTOLD_ID
+
+
+class _Channel(msgspec.Struct):
+    name: str
+    product_ids: list[str] | None = None
+
+
+class _Subscriptions(msgspec.Struct, tag_field="type", tag="subscriptions"):
+    channels: list[_Channel]
+
+
+class _Error(msgspec.Struct, gc=False, tag_field="type", tag="error"):
+    message: str = ""
+    reason: str = ""
+
+
+class _Head(msgspec.Struct, gc=False):
+    type: str
+
+
+_Message: TypeAlias = _Ticker | _Match | _LastMatch | _Heartbeat | _Subscriptions | _Error
+
+_MESSAGE = msgspec.json.Decoder[_Message](_Message, strict=False)
+_HEAD = msgspec.json.Decoder(_Head)
+_TYPES = {"ticker", "match", "last_match", "heartbeat", "subscriptions", "error"}
+
+
+def decode(frame: bytes | str, received: int) -> Frame:
+    """What one frame says; ``received`` is when it came, in nanoseconds UTC.
+
+    Types that are not known, and the order book's, come back named in ``ignored``, their bodies unread.
+
+    Raises:
+        MalformedTick: the frame is not what its type promises.
+    """
+    try:
+        message = _MESSAGE.decode(frame)
+    except UNREADABLE as error:
+        return _second_look(frame, received, error)
+    return _frame(message, received)
+
+
+def _second_look(frame: bytes | str, received: int, error: Exception) -> Frame:
+    """What the typed decoder stopped at: a type of no interest, an empty field, or a fault."""
+    head = read(_HEAD, frame)
+    if head.type not in _TYPES:
+        return Frame(time=received, ignored=head.type)
+    if not isinstance(error, msgspec.ValidationError):
+        raise located(error) from error
+    return _frame(read_without_empty(_MESSAGE, frame), received)
+
+
+def _frame(message: _Message, received: int) -> Frame:
+    if isinstance(message, _Ticker):
+        tick = _ticker(message, received)
+        return Frame(time=tick.time, ticks=(tick,))
+    if isinstance(message, _LastMatch):
+        trade = _trade(message, received)
+        return Frame(time=trade.time, history=(trade,))
+    if isinstance(message, _Match):
+        trade = _trade(message, received)
+        return Frame(time=trade.time, ticks=(trade,))
+    if isinstance(message, _Heartbeat):
+        beat = _heartbeat(message)
+        return Frame(time=beat.time, heartbeats=(beat,))
+    if isinstance(message, _Subscriptions):
+        return Frame(time=received, ack=_ack(message))
+    return Frame(time=received, error=ExchangeError(message=message.message, reason=message.reason))
+
+
+def _ticker(message: _Ticker, received: int) -> Tick:
+    bid, bid_size = quote_side(message.best_bid, message.best_bid_size, "$.best_bid", "$.best_bid_size")
+    ask, ask_size = quote_side(message.best_ask, message.best_ask_size, "$.best_ask", "$.best_ask_size")
+    return Tick(
+        time=read_time(message.time, "$.time") if message.time else received,
+        received=received,
+        kind=Kind.TICKER,
+        product_id=message.product_id,
+        price=believable_price(message.price, "$.price"),
+        best_bid=bid,
+        best_ask=ask,
+        bid_size=bid_size,
+        ask_size=ask_size,
+        last_size=believable_size(message.last_size, "$.last_size"),
+        side=SIDES[message.side],
+        trade_id=message.trade_id,
+        sequence=message.sequence,
+    )
+
+
+def _trade(message: _Match, received: int) -> Tick:
+    return Tick(
+        time=read_time(message.time, "$.time"),
+        received=received,
+        kind=Kind.TRADE,
+        product_id=message.product_id,
+        price=believable_price(message.price, "$.price"),
+        last_size=believable_size(message.size, "$.size"),
+        side=TAKER_OF_MAKER[message.side],
+        trade_id=message.trade_id,
+        sequence=message.sequence,
+    )
+
+
+def _heartbeat(message: _Heartbeat) -> Heartbeat:
+    return Heartbeat(
+        time=read_time(message.time, "$.time"),
+        product_id=message.product_id,
+        last_trade_id=message.last_trade_id,
+    )
+
+
+def _ack(message: _Subscriptions) -> Subscriptions:
+    return Subscriptions(channels={channel.name: tuple(channel.product_ids or ()) for channel in message.channels})

@@ -1,0 +1,85 @@
+"""What counts as told: how Coinbase spells an empty book side, and which numbers are believed.
+
+``""``, ``"0"``, ``null`` and an absent field all say that there is no price on that side; volspike says NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf, isnan, nan
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+
+from volspike.errors import MalformedTick
+from volspike.market import UNTOLD_ID, Side
+
+Identifier: TypeAlias = Annotated[int, msgspec.Meta(ge=UNTOLD_ID, le=2**63 - 1)]
+"""A trade id or sequence number that fits the int64 column it goes to."""
+
+SIDES = {"buy": Side.BUY, "BUY": Side.BUY, "sell": Side.SELL, "SELL": Side.SELL, "": Side.UNTOLD}
+"""An exchange's word for a side; Exchange writes it small, Advanced Trade in capitals."""
+
+TAKER_OF_MAKER = {"buy": Side.SELL, "BUY": Side.SELL, "sell": Side.BUY, "SELL": Side.BUY, "": Side.UNTOLD}
+"""The taker's side where the exchange tells the maker's: a resting BUY was hit by a seller."""
+
+MAY_BE_EMPTY = frozenset(
+    {
+        "best_bid",
+        "best_ask",
+        "best_bid_quantity",
+        "best_ask_quantity",
+        "best_bid_size",
+        "best_ask_size",
+        "last_size",
+        "side",
+        "trade_id",
+        "sequence",
+        "time",
+    }
+)
+"""Fields that a message may leave empty (``""`` or ``null``) as well as leave out."""
+
+
+def without_empty(value: Any) -> Any:
+    """A decoded JSON value, its ``MAY_BE_EMPTY`` fields left out wherever they are ``""`` or ``null``.
+
+    The typed decoders read numbers straight from their text and stop at an empty one. Such messages are rare,
+    so they are read a second time through here: ``msgspec.convert(without_empty(msgspec.json.decode(line)), …)``.
+    """
+    if isinstance(value, Mapping):
+        return {
+            key: without_empty(field)
+            for key, field in value.items()
+            if not (key in MAY_BE_EMPTY and (field is None or field == ""))
+        }
+    if isinstance(value, list):
+        return [without_empty(item) for item in value]
+    return value
+
+
+def believable_price(price: float, path: str) -> float:
+    """The price itself; raises ``MalformedTick`` unless it is finite and above zero."""
+    if 0.0 < price < inf:
+        return price
+    raise MalformedTick(f"Expected a finite price above 0, got {price}", path)
+
+
+def believable_size(size: float, path: str) -> float:
+    """The size itself, NaN (not told) too; raises ``MalformedTick`` for a negative or infinite one."""
+    if 0.0 <= size < inf or isnan(size):
+        return size
+    raise MalformedTick(f"Expected a finite size of 0 or more, got {size}", path)
+
+
+def quote_side(price: float, size: float, price_path: str, size_path: str) -> tuple[float, float]:
+    """Price and size of one side of the book; both are NaN where the side is empty (price 0 or not told).
+
+    Raises:
+        MalformedTick: a negative or infinite number.
+    """
+    if 0.0 < price < inf and 0.0 <= size < inf:
+        return price, size
+    if price == 0.0 or isnan(price):
+        return nan, nan
+    return believable_price(price, price_path), believable_size(size, size_path)

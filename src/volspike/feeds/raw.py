@@ -1,0 +1,117 @@
+"""The ``raw`` object of a tape line: one message in the exchange's own wording, of either of Coinbase's sockets.
+
+Three kinds are told apart: a ticker message (best sizes named ``…_size`` by Exchange, ``…_quantity`` by
+Advanced Trade), an Exchange ``match`` or ``last_match``, and an Advanced Trade trade, which carries no ``type``.
+"""
+
+from __future__ import annotations
+
+from math import isnan, nan
+
+import msgspec
+
+from volspike.errors import MalformedTick
+from volspike.feeds.faults import read_time
+from volspike.feeds.quotes import SIDES, TAKER_OF_MAKER, Identifier, believable_price, believable_size, quote_side
+from volspike.market import UNTOLD_ID, Kind, Side, Tick
+
+LAST_MATCH = "last_match"
+
+
+class RawTicker(msgspec.Struct, gc=False, kw_only=True):
+    """The fields of ``raw`` that volspike reads; decode with ``strict=False``, for numbers come as text.
+
+    A number that was not told is NaN or ``UNTOLD_ID``, a text ``""``. ``time`` is the exchange's own clock;
+    Advanced Trade tickers have none.
+    """
+
+    type: str = ""
+    product_id: str = ""
+    price: float = nan
+    best_bid: float = nan
+    best_ask: float = nan
+    best_bid_quantity: float = nan
+    best_ask_quantity: float = nan
+    best_bid_size: float = nan
+    best_ask_size: float = nan
+    last_size: float = nan
+    size: float = nan
+    side: str = ""
+    trade_id: Identifier = UNTOLD_ID
+    sequence: Identifier = UNTOLD_ID
+    time: str = ""
+
+    @property
+    def is_history(self) -> bool:
+        """Whether it tells a trade from before the recording began: Exchange sends one ``last_match`` first."""
+        return self.type == LAST_MATCH
+
+    @property
+    def is_trade(self) -> bool:
+        """Whether it tells a trade only: Exchange names it, Advanced Trade's has a size and no quotes."""
+        if self.type in {"match", LAST_MATCH}:
+            return True
+        return not isnan(self.size) and self.trade_id != UNTOLD_ID and isnan(self.best_bid) and isnan(self.best_ask)
+
+
+def raw_tick(
+    raw: RawTicker, *, received: int, product_id: str, price: float, best_bid: float = nan, best_ask: float = nan
+) -> Tick | None:
+    """The tick of one tape line, or None where it is history and no new flow.
+
+    The line's own ``product_id``, ``price`` and quotes stand first; NaN ones (or ``""``) are taken from ``raw``.
+    ``received`` is the line's timestamp in ns, and the tick's time too where ``raw`` has no ``time``.
+
+    Raises:
+        MalformedTick: a product, price, quote, size, side or time that cannot be believed; the path starts at the line.
+    """
+    if raw.is_history:
+        return None
+    time = read_time(raw.time, "$.raw.time") if raw.time else received
+    product_id = product_id or raw.product_id
+    if not product_id:
+        raise MalformedTick("required and missing", "$.product_id")
+    price = believable_price(raw.price if isnan(price) else price, "$.price")
+    if raw.is_trade:
+        return Tick(
+            time=time,
+            received=received,
+            kind=Kind.TRADE,
+            product_id=product_id,
+            price=price,
+            last_size=believable_size(raw.size, "$.raw.size"),
+            side=_side(TAKER_OF_MAKER, raw.side),
+            trade_id=raw.trade_id,
+            sequence=raw.sequence,
+        )
+    bid, bid_size = _quote(best_bid, raw.best_bid, raw.best_bid_quantity, raw.best_bid_size, "bid")
+    ask, ask_size = _quote(best_ask, raw.best_ask, raw.best_ask_quantity, raw.best_ask_size, "ask")
+    return Tick(
+        time=time,
+        received=received,
+        kind=Kind.TICKER,
+        product_id=product_id,
+        price=price,
+        best_bid=bid,
+        best_ask=ask,
+        bid_size=bid_size,
+        ask_size=ask_size,
+        last_size=believable_size(raw.last_size, "$.raw.last_size"),
+        side=_side(SIDES, raw.side),
+        trade_id=raw.trade_id,
+        sequence=raw.sequence,
+    )
+
+
+def _quote(line: float, raw: float, quantity: float, size: float, which: str) -> tuple[float, float]:
+    """One side of the book; Advanced Trade tells its size as ``quantity``, Exchange as ``size``."""
+    price = raw if isnan(line) else line
+    told, name = (size, "size") if isnan(quantity) else (quantity, "quantity")
+    return quote_side(price, told, f"$.best_{which}", f"$.raw.best_{which}_{name}")
+
+
+def _side(words: dict[str, Side], word: str) -> Side:
+    try:
+        return words[word]
+    except KeyError:
+        raise MalformedTick(f"Expected a side 'buy' or 'sell', got {word!r}", "$.raw.side") from None

@@ -1,0 +1,164 @@
+"""The raw object of a tape line, in both flavours."""
+
+from __future__ import annotations
+
+from math import isnan, nan
+from typing import Any
+
+import msgspec
+import pytest
+
+from volspike.errors import MalformedTick
+from volspike.feeds import RawTicker, decode_advanced_trade, decode_exchange, raw_tick, without_empty
+from volspike.market import Kind, Side, Tick, nanoseconds
+
+RECEIVED = nanoseconds("2025-12-06T05:45:36.037320")
+
+ADVANCED_TRADE: dict[str, Any] = {
+    "type": "ticker",
+    "product_id": "BTC-USD",
+    "price": "89565",
+    "volume_24_h": "8103.26846767",
+    "best_bid": "89574.23",
+    "best_ask": "89574.24",
+    "best_bid_quantity": "0.05342067",
+    "best_ask_quantity": "0.24894374",
+}
+EXCHANGE: dict[str, Any] = {
+    "type": "ticker",
+    "sequence": 37475248783,
+    "product_id": "ETH-USD",
+    "price": "1285.22",
+    "best_bid": "1285.04",
+    "best_bid_size": "0.46688654",
+    "best_ask": "1285.27",
+    "best_ask_size": "1.56637040",
+    "side": "buy",
+    "time": "2022-10-19T23:28:22.061769Z",
+    "trade_id": 370843401,
+    "last_size": "11.4396987",
+}
+MATCH: dict[str, Any] = {
+    "type": "match",
+    "trade_id": 280232,
+    "side": "sell",
+    "size": "985",
+    "price": "0.00001305",
+    "product_id": "SKL-BTC",
+    "sequence": 177100030,
+    "time": "2021-04-17T16:43:37.089723Z",
+}
+TRADE: dict[str, Any] = {
+    "product_id": "BTC-USD",
+    "trade_id": "1037798145",
+    "price": "64340.74",
+    "size": "0.00746872",
+    "time": "2026-06-14T05:54:17.799285Z",
+    "side": "SELL",
+}
+
+
+def tick_of(raw: dict[str, Any], **line: Any) -> Tick | None:
+    """The tick of a line that says what its raw object says, but for ``line``."""
+    told = msgspec.convert(without_empty(raw), RawTicker, strict=False)
+    fields: dict[str, Any] = {
+        "product_id": told.product_id,
+        "price": told.price,
+        "best_bid": told.best_bid,
+        "best_ask": told.best_ask,
+    }
+    return raw_tick(told, received=RECEIVED, **(fields | line))
+
+
+def same(one: object, other: object) -> bool:
+    """Equal, NaN being equal to NaN."""
+    return repr(one) == repr(other)
+
+
+def test_an_advanced_trade_line() -> None:
+    """The documented line: quotes of the line, sizes of its raw object, and our time for want of another."""
+    expected = Tick(
+        time=RECEIVED,
+        received=RECEIVED,
+        kind=Kind.TICKER,
+        product_id="BTC-USD",
+        price=89565.0,
+        best_bid=89574.23,
+        best_ask=89574.24,
+        bid_size=0.05342067,
+        ask_size=0.24894374,
+    )
+    assert same(tick_of(ADVANCED_TRADE), expected)
+
+
+@pytest.mark.parametrize("raw", [EXCHANGE, MATCH])
+def test_an_exchange_line_is_the_frame(raw: dict[str, Any]) -> None:
+    """A line of an Exchange message gives the tick that the message gave live."""
+    (live,) = decode_exchange(msgspec.json.encode(raw), RECEIVED).ticks
+    assert same(tick_of(raw), live)
+
+
+def test_an_advanced_trade_trade_is_the_frame() -> None:
+    """A line of an Advanced Trade trade gives the tick that the frame gave live, the side turned."""
+    frame = {"channel": "market_trades", "events": [{"type": "update", "trades": [TRADE]}]}
+    (live,) = decode_advanced_trade(msgspec.json.encode(frame), RECEIVED).ticks
+    assert same(tick_of(TRADE), live)
+    assert (live.kind, live.side) == (Kind.TRADE, Side.BUY)
+
+
+def test_last_match_is_no_flow() -> None:
+    """A line of a past trade gives no tick."""
+    assert tick_of(MATCH | {"type": "last_match"}) is None
+
+
+def test_the_line_stands_first() -> None:
+    """Where line and raw object differ, the line counts; what it does not tell is taken from the raw object."""
+    tick = tick_of(ADVANCED_TRADE, price=1.5, best_bid=nan, product_id="")
+    assert tick is not None
+    assert (tick.price, tick.best_bid, tick.product_id) == (1.5, 89574.23, "BTC-USD")
+
+
+def test_a_line_without_raw() -> None:
+    """An empty raw object leaves what the line itself tells."""
+    tick = tick_of({}, product_id="BTC-USD", price=10.0, best_bid=9.0, best_ask=11.0)
+    assert tick is not None
+    assert (tick.best_bid, tick.best_ask) == (9.0, 11.0)
+    assert isnan(tick.bid_size)
+    assert isnan(tick.ask_size)
+
+
+@pytest.mark.parametrize("empty", ["", None, "0"])
+def test_an_empty_book_side_is_nan(empty: str | None) -> None:
+    """A bid told as empty has neither price nor size."""
+    tick = tick_of(ADVANCED_TRADE | {"best_bid": empty})
+    assert tick is not None
+    assert isnan(tick.best_bid)
+    assert isnan(tick.bid_size)
+    assert tick.ask_size == 0.24894374
+
+
+@pytest.mark.parametrize(
+    ("raw", "line", "path"),
+    [
+        (ADVANCED_TRADE, {"price": 0.0}, "$.price"),
+        (ADVANCED_TRADE | {"price": "nan"}, {}, "$.price"),
+        (ADVANCED_TRADE, {"best_ask": -1.0}, "$.best_ask"),
+        (ADVANCED_TRADE | {"best_bid_quantity": "inf"}, {}, "$.raw.best_bid_quantity"),
+        (EXCHANGE | {"best_ask_size": "-1"}, {}, "$.raw.best_ask_size"),
+        (EXCHANGE | {"last_size": "-1"}, {}, "$.raw.last_size"),
+        (EXCHANGE | {"time": "noon"}, {}, "$.raw.time"),
+        (EXCHANGE | {"side": "short"}, {}, "$.raw.side"),
+        (ADVANCED_TRADE | {"product_id": ""}, {}, "$.product_id"),
+    ],
+)
+def test_a_fault_is_located_in_the_line(raw: dict[str, Any], line: dict[str, Any], path: str) -> None:
+    """A value that cannot be believed is refused with its path from the root of the line."""
+    with pytest.raises(MalformedTick) as caught:
+        tick_of(raw, **line)
+    assert caught.value.path == path
+
+
+def test_only_fields_that_may_be_empty_are_left_out() -> None:
+    """An empty price stays, to be refused; an empty bid goes, wherever in the message it stands."""
+    message = {"price": "", "events": [{"tickers": [{"best_bid": "", "best_ask": "0", "side": None}]}]}
+    assert without_empty(message) == {"price": "", "events": [{"tickers": [{"best_ask": "0"}]}]}

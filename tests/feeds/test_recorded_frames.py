@@ -1,0 +1,135 @@
+"""Every recorded frame parses, and is what it is known to be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pytest
+
+from volspike.feeds import Frame, decode_advanced_trade, decode_any, decode_exchange
+from volspike.market import Kind, Side, Tick
+
+pytestmark = pytest.mark.shared_data
+
+RECEIVED = 1
+
+
+def exchange_frames(shared_data: Path) -> list[str]:
+    lines = (shared_data / "protocol/exchange_ticker_202511.ndjson").read_bytes().splitlines()
+    return [msgspec.json.decode(line)["raw"] for line in lines]
+
+
+def envelopes(shared_data: Path) -> list[bytes]:
+    return (shared_data / "protocol/advanced_trade_envelopes_20260404.ndjson").read_bytes().splitlines()
+
+
+def session_frames(shared_data: Path) -> Iterator[str]:
+    with pa.input_stream(str(shared_data / "protocol/advanced_trade_20260809.jsonl.zst"), compression="zstd") as stream:
+        lines = stream.read().splitlines()
+    for line in map(msgspec.json.decode, lines):
+        if line["t"] == "recv":
+            yield line["data"]
+
+
+def content(frame: Frame) -> str:
+    """What a frame holds, in one word."""
+    if frame.ignored is not None:
+        return frame.ignored
+    if frame.heartbeats:
+        return "heartbeat"
+    if frame.ack is not None:
+        return "ack"
+    if frame.history:
+        return "history"
+    return frame.ticks[0].kind.name.lower()
+
+
+@pytest.fixture(scope="module")
+def session(shared_data: Path) -> list[Frame]:
+    return [decode_advanced_trade(data, RECEIVED) for data in session_frames(shared_data)]
+
+
+def assert_quoted(tick: Tick) -> None:
+    assert 0 < tick.best_bid < tick.best_ask
+    assert tick.bid_size > 0
+    assert tick.ask_size > 0
+
+
+def test_exchange_recording(shared_data: Path) -> None:
+    """5996 tickers, all with quotes, sizes and a taker's side, and 4 acks; trade ids and sequences ascend."""
+    frames = [decode_exchange(raw, RECEIVED) for raw in exchange_frames(shared_data)]
+    assert Counter(map(content, frames)) == {"ticker": 5996, "ack": 4}
+    ticks = [tick for frame in frames for tick in frame.ticks]
+    for tick in ticks:
+        assert_quoted(tick)
+        assert tick.last_size > 0
+        assert tick.side is not Side.UNTOLD
+    assert all(one.sequence < other.sequence for one, other in pairwise(ticks))
+
+
+def test_exchange_tickers_tell_the_takers_side(shared_data: Path) -> None:
+    """Where the last price is one of the quotes, a buy stands at the ask and a sell at the bid, without exception."""
+    ticks = [tick for raw in exchange_frames(shared_data) for tick in decode_exchange(raw, RECEIVED).ticks]
+    assert {tick.side for tick in ticks if tick.price == tick.best_ask} == {Side.BUY}
+    assert {tick.side for tick in ticks if tick.price == tick.best_bid} == {Side.SELL}
+
+
+def test_advanced_trade_envelopes(shared_data: Path) -> None:
+    """3108 tickers of a quarter of an hour, in order."""
+    frames = [decode_advanced_trade(line, RECEIVED) for line in envelopes(shared_data)]
+    assert Counter(map(content, frames)) == {"ticker": 3108}
+    assert sum(len(frame.ticks) for frame in frames) == 3108
+    for frame in frames:
+        assert_quoted(frame.ticks[0])
+    assert all(one.sequence < other.sequence for one, other in pairwise(frames))
+
+
+def test_advanced_trade_session(session: list[Frame]) -> None:
+    """Every frame of a session parses: counts by what they hold, and no sequence number is missing."""
+    assert Counter(map(content, session)) == {
+        "l2_data": 775,
+        "ticker": 160,
+        "trade": 57,
+        "history": 2,
+        "heartbeat": 25,
+        "candles": 6,
+        "ack": 5,
+    }
+    assert [frame.sequence for frame in session] == list(range(len(session)))
+
+
+def test_trades_stand_in_the_order_of_the_market(session: list[Frame]) -> None:
+    """Per product the trade ids ascend within and across frames, from the history into the flow."""
+    trades = [tick for frame in session for tick in (*frame.history, *frame.ticks) if tick.kind is Kind.TRADE]
+    for product in ("BTC-USD", "ETH-USD"):
+        ids = [trade.trade_id for trade in trades if trade.product_id == product]
+        assert ids == sorted(set(ids))
+        assert len(ids) > 100
+
+
+def test_trades_tell_the_takers_side(shared_data: Path, session: list[Frame]) -> None:
+    """Each recorded maker's side comes out as the other one."""
+    makers = {
+        (trade["product_id"], int(trade["trade_id"])): trade["side"]
+        for data in session_frames(shared_data)
+        if '"market_trades"' in data[:30]
+        for event in msgspec.json.decode(data)["events"]
+        for trade in event["trades"]
+    }
+    trades = [tick for frame in session for tick in (*frame.history, *frame.ticks) if tick.kind is Kind.TRADE]
+    assert len(trades) == len(makers)
+    other = {"BUY": Side.SELL, "SELL": Side.BUY}
+    assert all(trade.side is other[makers[trade.product_id, trade.trade_id]] for trade in trades)
+
+
+def test_the_protocol_is_told_from_the_frame(shared_data: Path, session: list[Frame]) -> None:
+    """Without being told which protocol it is, each recorded frame decodes the same."""
+    for raw in exchange_frames(shared_data)[:500]:
+        assert decode_any(raw, RECEIVED) == decode_exchange(raw, RECEIVED)
+    for data, frame in zip(session_frames(shared_data), session, strict=True):
+        assert repr(decode_any(data, RECEIVED)) == repr(frame)
