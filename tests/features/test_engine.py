@@ -1,0 +1,270 @@
+"""The engine's promises: two doors to one kernel, restarts that change nothing, products apart, no drift."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.features.reference import deviation
+from tests.features.strategies import START, tick_lists
+from volspike.errors import DataError, SchemaMismatch, UsageError
+from volspike.features import Every, FeatureEngine, FeatureRow, FeatureRows, FeatureSet
+from volspike.market import SECOND_NS, Kind, Profile, Tick, Ticks
+
+SET = FeatureSet((3, 10, 40))
+PAIRS = ("BTC-USD", "ETH-USD", "SOL-USD")
+PROFILES = st.sampled_from(list(Profile))
+EVERY = st.sampled_from(list(Every))
+
+
+def bits(row: FeatureRow) -> tuple[object, ...]:
+    """All of a row, its floats as bytes: NaN equals NaN, and 0.0 is not −0.0."""
+    return (row.timestamp, row.product_id, row.session_id, row.is_warm, row.is_whole, row.values.tobytes())
+
+
+def one_by_one(engine: FeatureEngine, ticks: list[Tick]) -> list[tuple[object, ...]]:
+    return [bits(row) for tick in ticks for row in engine.update(tick)]
+
+
+def tick_at(seconds: float, price: float = 100.0, **told: float) -> Tick:
+    time = START + round(seconds * SECOND_NS)
+    return Tick(time=time, received=time, kind=Kind.TICKER, product_id="BTC-USD", price=price, **told)  # type: ignore[arg-type]
+
+
+@given(tick_lists(PAIRS), PROFILES, EVERY, st.integers(302, 400))
+def test_run_equals_repeated_update(ticks: list[Tick], profile: Profile, every: Every, chunk: int) -> None:
+    """Replay and live give the same rows, bit for bit, however replay is cut into chunks."""
+    live = one_by_one(FeatureEngine(SET, profile, every), ticks)
+    replay = FeatureEngine(SET, profile, every)
+    assert [bits(row) for part in replay.run(Ticks.of(ticks), chunk) for row in part] == live
+
+
+@given(tick_lists(PAIRS), PROFILES, EVERY, st.data())
+def test_restart_leaves_features_unchanged(
+    ticks: list[Tick], profile: Profile, every: Every, data: st.DataObject
+) -> None:
+    """Stopping after any tick and resuming from the snapshot changes no row."""
+    cut = data.draw(st.integers(0, len(ticks)))
+    whole = one_by_one(FeatureEngine(SET, profile, every), ticks)
+    first, second = FeatureEngine(SET, profile, every), FeatureEngine(SET, profile, every)
+    before = one_by_one(first, ticks[:cut])
+    second.restore(first.snapshot())
+    assert before + one_by_one(second, ticks[cut:]) == whole
+    assert second.handled() == handled_of(ticks, profile, every)
+
+
+def handled_of(ticks: list[Tick], profile: Profile, every: Every) -> object:
+    engine = FeatureEngine(SET, profile, every)
+    one_by_one(engine, ticks)
+    return engine.handled()
+
+
+@given(tick_lists(PAIRS), PROFILES, EVERY)
+def test_products_do_not_disturb_each_other(ticks: list[Tick], profile: Profile, every: Every) -> None:
+    """A product's rows are the same alone and in company."""
+    together = one_by_one(FeatureEngine(SET, profile, every), ticks)
+    for pair in PAIRS:
+        alone = one_by_one(FeatureEngine(SET, profile, every), [tick for tick in ticks if tick.product_id == pair])
+        assert [row for row in together if row[1] == pair] == alone
+
+
+@given(tick_lists(), tick_lists(), PROFILES)
+def test_a_gap_over_300_seconds_starts_anew(before: list[Tick], after: list[Tick], profile: Profile) -> None:
+    """After a silence of more than 300 s no feature depends on what was told before it."""
+    newest = max(tick.time for tick in before)
+    shift = newest - min(tick.time for tick in after) + 300 * SECOND_NS + 1
+    shift += (-shift) % SECOND_NS  # the same place within the second, so that the seconds' grid is the same
+    shifted = [moved(tick, shift) for tick in after]
+    alone, continued = FeatureEngine(SET, profile), FeatureEngine(SET, profile)
+    one_by_one(continued, before)
+    expected = [row.features.tobytes() for tick in shifted for row in alone.update(tick)]
+    assert [row.features.tobytes() for tick in shifted for row in continued.update(tick)] == expected
+
+
+def moved(tick: Tick, by: int) -> Tick:
+    told = {name: getattr(tick, name) for name in Tick.__struct_fields__}
+    new_id = tick.trade_id + 1_000_000 if tick.trade_id >= 0 else -1
+    return Tick(**{**told, "time": tick.time + by, "received": tick.received + by, "trade_id": new_id})
+
+
+def test_a_gap_of_exactly_300_seconds_goes_on() -> None:
+    """The session ends with a silence over 300 s, not with one of 300 s."""
+    engine = FeatureEngine(SET)
+    first = engine.update(tick_at(0))[0]
+    same = engine.update(tick_at(300))[0]
+    other = engine.update(tick_at(600.000000001))[0]
+    assert first.session_id == same.session_id != other.session_id
+
+
+def test_windows_are_warm_one_second_after_their_length() -> None:
+    """A window of w seconds is NaN until w + 1 seconds of the session are finished, then it is a number."""
+    engine = FeatureEngine(FeatureSet((3,)))
+    rows = [engine.update(tick_at(second))[0] for second in range(6)]
+    assert [row.is_warm for row in rows] == [False] * 4 + [True] * 2
+    assert np.isnan(rows[3].features).all()
+    assert rows[4].by_name()["log_return_3s"] == 0.0
+
+
+def test_every_second_of_a_session_has_a_row() -> None:
+    """Silent seconds are rows too, at the end of each second; the unfinished one has none yet."""
+    engine = FeatureEngine(SET, every=Every.SECOND)
+    rows = [row for tick in (tick_at(0), tick_at(0.5), tick_at(7)) for row in engine.update(tick)]
+    first = START // SECOND_NS
+    assert [row.timestamp for row in rows] == [(first + k + 1) * SECOND_NS for k in range(7)]
+
+
+def test_the_last_second_before_a_long_silence_has_a_row() -> None:
+    """A session's last second is told once the next session shows that it is over."""
+    engine = FeatureEngine(SET, every=Every.SECOND)
+    engine.update(tick_at(0, 100.0))
+    rows = engine.update(tick_at(1000, 200.0))
+    assert [(row.session_id, row.values[0]) for row in rows] == [(START // SECOND_NS, 100.0)]
+
+
+def test_silence_over_ten_seconds_makes_rows_not_whole() -> None:
+    """A row knows that its longest window holds a silence, and forgets it when the window has moved on."""
+    engine = FeatureEngine(FeatureSet((3, 20)))
+    seconds = [0, 1, 12, *range(13, 40)]
+    whole = {second: engine.update(tick_at(second))[0].is_whole for second in seconds}
+    assert whole[1]
+    assert not whole[12]
+    assert not whole[32]
+    assert whole[33]
+
+
+def test_late_and_repeated_ticks_are_counted_and_make_no_row() -> None:
+    """What is older than the newest, told twice or impossible is counted by its kind."""
+    engine = FeatureEngine(SET)
+    told = [tick_at(5), tick_at(5), tick_at(4), tick_at(6, float("nan")), tick_at(6, -1.0), tick_at(5, 101.0)]
+    rows = [row for tick in told for row in engine.update(tick)]
+    assert len(rows) == 2
+    handled = engine.handled("BTC-USD")
+    assert (handled.late, handled.duplicates, handled.invalid, handled.unplaced) == (1, 1, 2, 0)
+
+
+def test_one_tick_from_the_future_does_not_silence_a_product() -> None:
+    """After ten ticks that are late by more than 300 s the newer time counts as the wrong one."""
+    engine = FeatureEngine(SET)
+    engine.update(tick_at(0))
+    engine.update(tick_at(10_000_000))
+    made = [len(engine.update(tick_at(second))) for second in range(1, 15)]
+    assert made == [0] * 9 + [1] * 5
+
+
+def test_late_trades_count_where_they_became_known() -> None:
+    """A trade older than the newest ticker message adds its size to the current second, and to no other column."""
+    engine = FeatureEngine(FeatureSet((3,)), Profile.TICKER_AND_TRADE)
+    for second in range(6):
+        engine.update(tick_at(second))
+    trade = tick_at(3.5, 999.0, last_size=2.0)
+    engine.update(Tick(**{name: getattr(trade, name) for name in Tick.__struct_fields__} | {"kind": Kind.TRADE}))
+    row = engine.update(tick_at(5.5))[0].by_name()
+    assert (row["volume_velocity_3s"], row["trade_intensity_3s"], row["price"]) == (2.0, 4.0, 100.0)
+
+
+def test_volume_is_nan_where_no_size_is_told() -> None:
+    """A feed of tickers without sizes has NaN volumes; one with trades has a volume of zero in a quiet window."""
+    without, with_trades = FeatureEngine(FeatureSet((3,))), FeatureEngine(FeatureSet((3,)), Profile.TICKER_AND_TRADE)
+    for second in range(6):
+        last = without.update(tick_at(second)), with_trades.update(tick_at(second))
+    assert np.isnan(last[0][0].by_name()["volume_velocity_3s"])
+    assert last[1][0].by_name()["volume_velocity_3s"] == 0.0
+
+
+def test_sums_agree_with_a_fresh_computation_after_ten_million_ticks() -> None:
+    """Ten million ticks later every feature still equals a computation from the window alone, to 1e-9 relative."""
+    rng = np.random.default_rng(11)
+    engine = FeatureEngine(FeatureSet((30, 300)), Profile.TICKER)
+    price, start, part = 60_000.0, START, 500_000
+    for _ in range(20):
+        time = start + np.sort(rng.integers(0, 5_000 * SECOND_NS, part))
+        walk = np.round(price * np.exp(np.cumsum(rng.normal(0, 3e-6, part))), 2)
+        ticks = columns(time, walk, rng)
+        for rows in engine.run(ticks):
+            newest = rows
+        start, price = start + 5_000 * SECOND_NS, float(walk[-1])
+    check_last_row(newest, ticks)
+
+
+def columns(time: np.ndarray, price: np.ndarray, rng: np.random.Generator) -> Ticks:
+    n = len(time)
+    untold = np.full(n, -1)
+    spread = rng.choice([0.01, 0.02, 13.37], n)
+    sizes = (rng.exponential(1, n), rng.exponential(3, n), rng.exponential(0.1, n))
+    return Ticks(
+        ("BTC-USD",), time, time, np.zeros(n, np.int8), np.zeros(n, np.int32), price, price - spread, price + spread,
+        *sizes, np.zeros(n, np.int8), untold, untold,
+    )  # fmt: skip
+
+
+def check_last_row(rows: FeatureRows, ticks: Ticks) -> None:
+    last = rows[len(rows) - 1].by_name()
+    second = ticks.time // SECOND_NS
+    now = int(second[-1])
+    closing = {int(k): float(p) for k, p in zip(second, ticks.price, strict=True)}
+    for window in (30, 300):
+        inside = second > now - window
+        prices = [closing[k] for k in range(now - window - 1, now)]
+        share = ticks.bid_size[inside] / (ticks.bid_size[inside] + ticks.ask_size[inside])
+        fresh = {
+            "log_return": np.log1p((ticks.price[-1] - closing[now - window]) / closing[now - window]),
+            "realized_volatility": deviation(list(np.log1p(np.diff(prices) / prices[:-1]))),
+            "price_velocity": np.mean(np.abs(np.diff(prices))),
+            "spread_mean": np.mean(ticks.best_ask[inside] - ticks.best_bid[inside]),
+            "order_book_imbalance": np.mean(share),
+            "trade_intensity": float(inside.sum()),
+            "volume_velocity": np.sum(ticks.last_size[inside]),
+        }
+        for family, value in fresh.items():
+            np.testing.assert_allclose(last[f"{family}_{window}s"], value, rtol=1e-9, err_msg=f"{family}_{window}s")
+
+
+def test_a_steady_trend_keeps_its_digits() -> None:
+    """Where the mean return dwarfs its deviation, the deviation is still right to 1e-9."""
+    engine = FeatureEngine(FeatureSet((30,)))
+    prices = [1_000_000.0 + k for k in range(40)]
+    for second, price in enumerate(prices):
+        rows = engine.update(tick_at(second, price))
+    window = prices[8:39]
+    returns = [float(np.log1p((b - a) / a)) for a, b in pairwise(window)]
+    assert rows[0].by_name()["realized_volatility_30s"] == pytest.approx(deviation(returns), rel=1e-9)
+
+
+def test_state_per_product_is_small() -> None:
+    """The engine keeps less than 100 kB per product with the default windows."""
+    assert FeatureEngine().bytes_per_product < 100_000
+
+
+def test_a_snapshot_of_other_windows_is_refused() -> None:
+    """State is never taken over into another feature set, profile or row rate."""
+    snapshot = FeatureEngine(SET).snapshot()
+    for other in (FeatureEngine(), FeatureEngine(SET, Profile.TRADE), FeatureEngine(SET, every=Every.SECOND)):
+        with pytest.raises(SchemaMismatch):
+            other.restore(snapshot)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x00", b"not a snapshot"])
+def test_damaged_snapshots_are_refused(damage: bytes) -> None:
+    """Bytes that are no snapshot raise DataError and leave the engine as it was."""
+    engine = FeatureEngine(SET)
+    engine.update(tick_at(0))
+    with pytest.raises(DataError):
+        engine.restore(damage)
+    assert engine.products == ("BTC-USD",)
+
+
+@pytest.mark.parametrize("windows", [(), (0,), (-5,), (30, 30), (60, 30), (100_000,)])
+def test_windows_must_be_ascending_seconds(windows: tuple[int, ...]) -> None:
+    """A feature set refuses windows that are none."""
+    with pytest.raises(UsageError):
+        FeatureSet(windows)
+
+
+def test_digest_depends_on_windows() -> None:
+    """Two sets over other windows are never taken for one another; the same windows make the same digest."""
+    assert FeatureSet((30, 60)).digest != FeatureSet((30, 61)).digest
+    assert FeatureSet.of([300, 30, 60]).digest == FeatureSet().digest
