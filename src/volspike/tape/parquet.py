@@ -1,0 +1,207 @@
+"""One Parquet tape, or foreign table of trades, as chunks of ticks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from volspike.errors import UnreadableFile
+from volspike.feeds import SIDES
+from volspike.market import UNTOLD_ID, Kind, Side, Ticks
+from volspike.tape.rejects import SetAside
+from volspike.tape.report import TapeReport
+from volspike.tape.schema import Layout, layout_of
+from volspike.tape.timestamps import UNREAD
+
+_KINDS = {kind.name.lower(): int(kind) for kind in Kind}
+_SIDE_CODES = {word: int(side) for word, side in SIDES.items()}
+_UNKNOWN = -9
+
+
+def parquet_ticks(path: Path, report: TapeReport, aside: SetAside | None = None, *, rows: int) -> Iterator[Ticks]:
+    """The ticks of one Parquet tape, or foreign table of trades, in the order of its rows, about ``rows`` at a time.
+
+    Rows that cannot be believed are told to ``report`` and ``aside`` with their number, from 1.
+
+    Raises:
+        UnreadableFile: it is no Parquet file, or no tape.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            layout = layout_of(path, file.schema_arrow, file.metadata.metadata or {})
+            yield from _Reading(path, layout, report, aside).ticks(file, rows)
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableFile(path, f"cannot be read as Parquet ({_first_line(error)})") from error
+
+
+class _Reading:
+    """One Parquet tape being read."""
+
+    def __init__(self, path: Path, layout: Layout, report: TapeReport, aside: SetAside | None) -> None:
+        self._path = path
+        self._layout = layout
+        self._report = report
+        self._aside = aside
+
+    def ticks(self, file: pq.ParquetFile, rows: int) -> Iterator[Ticks]:
+        self._report.simulated |= self._layout.simulated
+        total, size = file.metadata.num_rows, self._path.stat().st_size
+        done = 0
+        columns = list(dict.fromkeys(self._layout.columns.values()))
+        for batch in file.iter_batches(batch_size=rows, columns=columns):
+            yield self._believed(batch, done + 1)
+            self._report.lines += len(batch)
+            # Arrow does not tell how far it has read; the share of rows is near enough for a progress bar.
+            self._report.bytes_read += size * (done + len(batch)) // total - size * done // total
+            done += len(batch)
+        if total == 0:
+            self._report.bytes_read += size
+
+    def _believed(self, batch: pa.RecordBatch, first: int) -> Ticks:
+        table = _Batch(batch, self._layout)
+        ticks = table.ticks()
+        faults = table.faults(ticks)
+        if not faults:
+            return ticks
+        refused = np.zeros(len(ticks), np.bool_)
+        for mask in faults.values():
+            refused |= mask
+        for row in np.flatnonzero(refused):
+            reason = next(reason for reason, mask in faults.items() if mask[row])
+            self._report.add_rejected(self._path, first + int(row), reason)
+            if self._aside is not None:
+                told = json.dumps(batch.slice(int(row), 1).to_pylist()[0], default=str)
+                self._aside.add(first + int(row), reason, told.encode())
+        return ticks[~refused]
+
+
+class _Batch:
+    """Some rows of a Parquet tape; columns that the file lacks are filled with what stands for "not told"."""
+
+    def __init__(self, batch: pa.RecordBatch, layout: Layout) -> None:
+        self._batch = batch
+        self._columns = layout.columns
+        self._product = layout.product_id
+
+    def ticks(self) -> Ticks:
+        """The rows as they are, unbelievable ones included."""
+        time = self._instants("time")
+        received = self._instants("received") if "received" in self._columns else time
+        products, product = self._products()
+        bid, bid_size = self._quote("best_bid", "bid_size")
+        ask, ask_size = self._quote("best_ask", "ask_size")
+        return Ticks(
+            products=products,
+            time=time,
+            received=received,
+            kind=self._kinds(),
+            product=product,
+            price=self._numbers("price"),
+            best_bid=bid,
+            best_ask=ask,
+            bid_size=bid_size,
+            ask_size=ask_size,
+            last_size=self._numbers("last_size"),
+            side=self._coded("side", _SIDE_CODES, int(Side.UNTOLD)),
+            trade_id=self._ids("trade_id"),
+            sequence=self._ids("sequence"),
+        )
+
+    def faults(self, ticks: Ticks) -> dict[str, NDArray[np.bool_]]:
+        """Which rows cannot be believed, by reason; empty where all can."""
+        masks = {
+            "the time is missing": (ticks.time == UNREAD) | (ticks.received == UNREAD),
+            "the product is missing": ticks.product < 0,
+            "Expected a finite price above 0": ~((ticks.price > 0.0) & (ticks.price < np.inf)),
+            "Expected a finite quote above 0": _beyond(ticks.best_bid, ticks.best_ask),
+            "Expected a finite size of 0 or more": _beyond(ticks.bid_size, ticks.ask_size, ticks.last_size),
+            "Expected a kind 'ticker' or 'trade'": ticks.kind == _UNKNOWN,
+            "Expected a side 'buy' or 'sell'": ticks.side == _UNKNOWN,
+        }
+        return {reason: mask for reason, mask in masks.items() if mask.any()}
+
+    def _column(self, name: str) -> Any:
+        """The file's array for a column that it has."""
+        return self._batch.column(self._columns[name])
+
+    def _instants(self, name: str) -> NDArray[np.int64]:
+        column = self._column(name)
+        if column.type.unit != "ns":
+            column = column.cast(pa.timestamp("ns", tz=column.type.tz))
+        if column.null_count:
+            column = pc.fill_null(column.cast(pa.int64()), UNREAD)
+        return np.asarray(column.view(pa.int64()))
+
+    def _numbers(self, name: str) -> NDArray[np.float64]:
+        if name not in self._columns:
+            return np.full(len(self._batch), np.nan)
+        column = self._column(name)
+        if not pa.types.is_float64(column.type):
+            column = column.cast(pa.float64())
+        return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+
+    def _quote(self, price: str, size: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """One side of the book; an empty one (price 0) has neither price nor size."""
+        prices, sizes = self._numbers(price), self._numbers(size)
+        is_empty = (prices == 0.0) | np.isnan(prices)
+        if not is_empty.any():
+            return prices, sizes
+        return np.where(is_empty, np.nan, prices), np.where(is_empty, np.nan, sizes)
+
+    def _ids(self, name: str) -> NDArray[np.int64]:
+        if name not in self._columns:
+            return np.full(len(self._batch), UNTOLD_ID, np.int64)
+        column = self._column(name)
+        if not pa.types.is_int64(column.type):
+            column = column.cast(pa.int64())
+        return np.asarray(pc.fill_null(column, UNTOLD_ID) if column.null_count else column)
+
+    def _kinds(self) -> NDArray[np.int8]:
+        if "kind" in self._columns:
+            return self._coded("kind", _KINDS, _UNKNOWN)
+        is_quoted = "best_bid" in self._columns or "best_ask" in self._columns
+        return np.full(len(self._batch), int(Kind.TICKER if is_quoted else Kind.TRADE), np.int8)
+
+    def _products(self) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+        if self._product is not None:
+            return (self._product,), np.zeros(len(self._batch), np.int32)
+        names, codes = self._words("product_id")
+        empty = [code for code, name in enumerate(names) if not name]
+        return tuple(names), np.where(np.isin(codes, empty), -1, codes).astype(np.int32) if empty else codes
+
+    def _coded(self, name: str, codes: Mapping[str, int], untold: int) -> NDArray[np.int8]:
+        if name not in self._columns:
+            return np.full(len(self._batch), untold, np.int8)
+        words, indices = self._words(name)
+        table = np.array([*(codes.get(word, _UNKNOWN) for word in words), untold], np.int8)
+        return np.asarray(table[indices])
+
+    def _words(self, name: str) -> tuple[list[str], NDArray[np.int32]]:
+        """The different words of a column and each row's index into them, -1 for null."""
+        column = self._column(name)
+        if pa.types.is_null(column.type):
+            return [], np.full(len(self._batch), -1, np.int32)
+        if not pa.types.is_dictionary(column.type):
+            column = column.dictionary_encode()
+        indices = pc.fill_null(column.indices, -1) if column.indices.null_count else column.indices
+        return [word or "" for word in column.dictionary.to_pylist()], np.asarray(indices).astype(np.int32, copy=False)
+
+
+def _beyond(*columns: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where any column holds a negative or infinite number; NaN says "not told" and is fine."""
+    beyond = np.zeros(len(columns[0]), np.bool_)
+    for column in columns:
+        beyond |= (column < 0.0) | (column == np.inf)
+    return beyond
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

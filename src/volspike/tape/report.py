@@ -1,0 +1,76 @@
+"""What became of the tapes that were read: how much, of what kind, and what was left out and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from volspike.market import Kind, Ticks
+
+KEPT_REJECTIONS = 100
+"""How many rejections a report holds in full; the rest are counted, and all of them are set aside on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One damaged line: where it stands (``line`` counts from 1; the row of a Parquet tape) and why it was refused."""
+
+    file: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something about a whole file that its reader should know."""
+
+    file: str
+    text: str
+
+
+@dataclass(slots=True)
+class TapeReport:
+    """Filled while tapes are read; whole once the last chunk was handed out.
+
+    ``lines`` counts those that are not blank (rows of a Parquet tape), ``bytes_read`` and ``total_bytes`` are of
+    the files as they lie on disk, so that the one over the other is the progress. ``ignored`` counts what is no
+    tick and no damage (acks, heartbeats, order books, a recorder's own records) by its type, and ``history``,
+    the trades of before a subscription. ``has_sizes`` says whether any tick told a trade's size.
+    """
+
+    lines: int = 0
+    ticks: int = 0
+    rejected: int = 0
+    rejections: list[Rejected] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    simulated: bool = False
+    kinds: set[Kind] = field(default_factory=set)
+    has_sizes: bool = False
+    products: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    set_aside: list[str] = field(default_factory=list)
+    bytes_read: int = 0
+    total_bytes: int = 0
+
+    def add_rejected(self, file: Path, line: int, reason: str) -> None:
+        """Counts one damaged line, and keeps it while there are few."""
+        self.rejected += 1
+        if len(self.rejections) < KEPT_REJECTIONS:
+            self.rejections.append(Rejected(str(file), line, reason))
+
+    def add_note(self, file: Path, text: str) -> None:
+        """Keeps what should be known about one file."""
+        self.notes.append(Note(str(file), text))
+
+    def add_ticks(self, ticks: Ticks) -> None:
+        """Counts what was read."""
+        if len(ticks) == 0:
+            return
+        self.ticks += len(ticks)
+        self.kinds.update(Kind(int(kind)) for kind in {ticks.kind.min(), ticks.kind.max()})
+        self.has_sizes = self.has_sizes or not bool(np.isnan(ticks.last_size).all())
+        self.products.extend(name for name in ticks.products if name not in self.products)

@@ -1,0 +1,234 @@
+"""The bytes of an NDJSON tape, decompressed and cut into blocks at line ends, in constant memory."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Protocol, Self
+
+import pyarrow as pa
+
+from volspike.errors import UnreadableFile
+
+LONGEST_LINE = 64 << 20
+"""Bytes without a line end that are still taken for a line; an order book's snapshot has five million."""
+
+_PACKED_READ = 1 << 16
+_BOM = b"\xef\xbb\xbf"
+
+
+class TextStream(Protocol):
+    """A file's text. ``consumed`` counts the bytes taken from disk; ``fault`` says how it ended before its time."""
+
+    fault: str | None
+
+    @property
+    def consumed(self) -> int:
+        """Bytes taken from disk so far."""
+        ...
+
+    def read(self, size: int) -> bytes:
+        """Up to about ``size`` bytes; none at the end, be it the file's own or where it is broken."""
+        ...
+
+    def close(self) -> None:
+        """Closes the file."""
+        ...
+
+
+class PlainStream:
+    """A file as it lies on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.fault: str | None = None
+        self.consumed = 0
+        self._file = path.open("rb", buffering=0)
+
+    def read(self, size: int) -> bytes:
+        """The next ``size`` bytes."""
+        data = self._file.read(size)
+        self.consumed += len(data)
+        return data
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class GzipStream:
+    """A gzip file of one or several members; of a broken one, all that can be unpacked."""
+
+    def __init__(self, path: Path) -> None:
+        self.fault: str | None = None
+        self.consumed = 0
+        self._file: BinaryIO = path.open("rb")
+        self._member = zlib.decompressobj(wbits=31)
+        self._packed = b""
+        self._at_start = True
+
+    def read(self, size: int) -> bytes:
+        """About ``size`` bytes of text."""
+        while self.fault is None:
+            if not self._packed:
+                self._packed = self._file.read(_PACKED_READ)
+                self.consumed += len(self._packed)
+            if not self._packed:
+                if self._at_start or self._member.eof:
+                    return b""
+                self.fault = "the gzip stream is cut off: its last lines are missing"
+                return self._member.flush()
+            if text := self._unpacked(size):
+                return text
+        return b""
+
+    def _unpacked(self, size: int) -> bytes:
+        if self._member.eof:
+            self._packed = self._packed.lstrip(b"\0")  # members may be padded with zeros
+            self._member, self._at_start = zlib.decompressobj(wbits=31), True
+        if not self._packed:
+            return b""
+        self._at_start = False
+        try:
+            text = self._member.decompress(self._packed, size)
+        except zlib.error as error:
+            self.fault = f"the gzip stream is broken ({error}): what follows is missing"
+            return b""
+        self._packed = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+        return text
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class ZstdStream:
+    """A Zstandard file of one or several frames; of a broken one, all that can be unpacked."""
+
+    def __init__(self, path: Path) -> None:
+        self.fault: str | None = None
+        self._path = path
+        self._delivered = 0
+        self._open()
+
+    def _open(self) -> None:
+        self._file = pa.OSFile(str(self._path))
+        self._text = pa.CompressedInputStream(self._file, "zstd")
+
+    @property
+    def consumed(self) -> int:
+        """Bytes taken from disk."""
+        return int(self._file.tell()) if not self._file.closed else 0
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes of text, and 64 KiB at most."""
+        if self.fault is not None:
+            return b""
+        try:
+            data: bytes = self._text.read(min(size, _PACKED_READ))
+        except OSError as error:
+            cut_off = "Truncated" in str(error)
+            self.fault = (
+                "the Zstandard stream is cut off: its last lines are missing"
+                if cut_off
+                else f"the Zstandard stream is broken ({error}): what follows is missing"
+            )
+            data = self._salvaged()
+        self._delivered += len(data)
+        return data
+
+    def _salvaged(self) -> bytes:
+        """What the read that failed had already unpacked: the stream drops it, so it is read anew, byte by byte."""
+        self._open()
+        missing = self._delivered
+        while missing > 0:
+            missing -= len(self._text.read(min(missing, _PACKED_READ)))
+        rest = bytearray()
+        try:
+            while byte := self._text.read(1):
+                rest += byte
+        except OSError:
+            return bytes(rest)
+        return bytes(rest)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._text.close()
+        self._file.close()
+
+
+def open_text(path: Path) -> TextStream:
+    """The text of a tape by its ending: ``.zst``, ``.gz``, or as it lies.
+
+    Raises:
+        UnreadableFile: it cannot be opened.
+    """
+    name = path.name.lower()
+    kind = ZstdStream if name.endswith(".zst") else GzipStream if name.endswith(".gz") else PlainStream
+    try:
+        return kind(path)
+    except OSError as error:
+        raise UnreadableFile(path, f"cannot be opened ({error.strerror or error})") from error
+
+
+class Blocks:
+    """A tape's text in blocks of about ``size`` bytes that end at a line end; the last may lack it.
+
+    A byte order mark at the start is dropped and CRLF becomes LF, so line numbers stay what they are.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._size = size
+        self._stream = open_text(path)
+
+    @property
+    def consumed(self) -> int:
+        """Bytes taken from disk so far."""
+        return self._stream.consumed
+
+    @property
+    def fault(self) -> str | None:
+        """How the stream ended before its time, if it did."""
+        return self._stream.fault
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        rest: list[bytes] = []
+        held, first = 0, True
+        while data := self._filled():
+            cut = data.rfind(b"\n") + 1
+            if cut == 0:
+                rest.append(data)
+                held += len(data)
+                if held > LONGEST_LINE:
+                    raise UnreadableFile(self._path, f"no line end within {held} bytes: an NDJSON tape has lines")
+                continue
+            yield _cleaned(b"".join((*rest, memoryview(data)[:cut])), first)
+            rest, first = [data[cut:]], False
+            held = len(rest[0])
+        if last := b"".join(rest):
+            yield _cleaned(last, first)
+
+    def _filled(self) -> bytes:
+        """The next ``size`` bytes of text, fewer at the end; compressed streams hand out less at a time."""
+        parts: list[bytes] = []
+        missing = self._size
+        while missing > 0 and (data := self._stream.read(missing)):
+            parts.append(data)
+            missing -= len(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _cleaned(block: bytes, first: bool) -> bytes:
+    if first:
+        block = block.removeprefix(_BOM)
+    return block.replace(b"\r\n", b"\n") if b"\r" in block else block

@@ -1,0 +1,201 @@
+"""Ticks → an NDJSON tape, one line each, of the shape that ``lines`` reads back without losing a digit."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable
+from functools import lru_cache
+from math import isnan, nan
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from volspike.market import UNTOLD_ID, Kind, Side, Tick, Ticks, instant
+from volspike.tape.oddities import SIMULATED
+
+_BUFFERED_LINES = 4_096
+
+
+class Sink(Protocol):
+    """Where a tape's bytes go."""
+
+    def write(self, data: bytes, /) -> object:
+        """Takes the next bytes."""
+        ...
+
+    def flush(self) -> object:
+        """Hands on what is held back."""
+        ...
+
+    def close(self) -> object:
+        """Ends the file."""
+        ...
+
+
+class DayFigures(NamedTuple):
+    """The 24 hour figures of a ticker message, in base and quote currency; NaN where not told."""
+
+    volume: float = nan
+    low: float = nan
+    high: float = nan
+
+
+UNTOLD_DAY = DayFigures()
+
+
+class TapeWriter:
+    """An NDJSON tape being written, compressed if its name ends in ``.zst`` or ``.gz``.
+
+    It grows under ``<name>.part`` and gets its name on a clean end of the ``with`` block; when that fails, the part
+    is removed and an existing tape stays what it was. ``simulated`` marks the lines as told by no market.
+
+        with TapeWriter(Path("ticks_BTCUSD_20251206_054535.ndjson.zst")) as tape:
+            tape.write(ticks)
+    """
+
+    def __init__(self, path: Path, *, simulated: bool = False) -> None:
+        self.path = Path(path)
+        self.simulated = simulated
+        self.ticks = 0
+        self._part = self.path.with_name(self.path.name + ".part")
+        self._sink = _opened(self._part, self.path.name)
+        self._held: list[bytes] = []
+
+    def write(self, ticks: Iterable[Tick]) -> None:
+        """Writes many ticks (``Ticks`` or any others), each ``raw`` told in the wording of Coinbase Exchange."""
+        for tick in ticks:
+            self.write_tick(tick)
+
+    def write_tick(self, tick: Tick, *, raw: bytes | None = None, day: DayFigures = UNTOLD_DAY) -> None:
+        """Writes one tick, with the exchange's own words for it (a JSON object) where they are given as ``raw``."""
+        self._held.append(tape_line(tick, raw=raw, day=day, simulated=self.simulated))
+        self.ticks += 1
+        if len(self._held) >= _BUFFERED_LINES:
+            self._pass_on()
+
+    def flush(self) -> None:
+        """Hands all lines so far to the operating system, for whoever follows the tape."""
+        self._pass_on()
+        self._sink.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._pass_on()
+            self._sink.close()
+            if kind is None:
+                self._part.replace(self.path)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    def _pass_on(self) -> None:
+        self._sink.write(b"".join(self._held))
+        self._held.clear()
+
+
+def write_ndjson(parts: Iterable[Ticks], path: Path, *, simulated: bool = False) -> int:
+    """Writes chunks of ticks as one NDJSON tape; the number of ticks. An existing file stays whole if it fails."""
+    with TapeWriter(path, simulated=simulated) as tape:
+        for part in parts:
+            tape.write(part)
+    return tape.ticks
+
+
+def tape_line(tick: Tick, *, raw: bytes | None = None, day: DayFigures = UNTOLD_DAY, simulated: bool = False) -> bytes:
+    """One line of a tape, its line end included.
+
+    ``time`` and ``sequence`` stand in the line where the tick tells them, for ``raw`` need not: an Advanced Trade
+    ticker has neither. A trade tells no quotes, so none are written for it.
+    """
+    words = raw if raw is not None else _raw(tick)
+    if b"\n" in words:
+        words = msgspec.json.format(words, indent=-1)
+    is_trade = tick.kind == Kind.TRADE
+    head = (
+        f'{{"timestamp":"{instant(tick.received)}","product_id":{_text(tick.product_id)},"price":{_number(tick.price)}'
+        f',"volume_24h":{_number(day.volume)},"low_24h":{_number(day.low)},"high_24h":{_number(day.high)}'
+        f',"best_bid":{_number(nan if is_trade else tick.best_bid)}'
+        f',"best_ask":{_number(nan if is_trade else tick.best_ask)}'
+    )
+    if tick.time != tick.received:
+        head += f',"time":"{instant(tick.time)}"'
+    if tick.sequence != UNTOLD_ID:
+        head += f',"sequence":{tick.sequence}'
+    if simulated:
+        head += f',"source":"{SIMULATED}"'
+    return b'%b,"raw":%b}\n' % (head.encode(), words)
+
+
+def _raw(tick: Tick) -> bytes:
+    """What Coinbase Exchange would have said: a ``ticker`` with the taker's side, or a ``match`` with the maker's."""
+    if tick.kind == Kind.TRADE:
+        words = f'{{"type":"match","product_id":{_text(tick.product_id)},"price":{_number(tick.price)}'
+        told = {"size": tick.last_size}
+        side = Side(-tick.side)
+    else:
+        words = f'{{"type":"ticker","product_id":{_text(tick.product_id)},"price":{_number(tick.price)}'
+        told = {
+            "best_bid": tick.best_bid,
+            "best_bid_size": tick.bid_size,
+            "best_ask": tick.best_ask,
+            "best_ask_size": tick.ask_size,
+            "last_size": tick.last_size,
+        }
+        side = tick.side
+    words += "".join(f',"{name}":{_number(value)}' for name, value in told.items() if not isnan(value))
+    if side != Side.UNTOLD:
+        words += f',"side":"{side.name.lower()}"'
+    if tick.trade_id != UNTOLD_ID:
+        words += f',"trade_id":{tick.trade_id}'
+    return (words + "}").encode()
+
+
+def _number(value: float) -> str:
+    """A JSON string of the shortest decimal that reads back the same, never with an exponent; null for NaN."""
+    if isnan(value):
+        return "null"
+    text = repr(value)
+    if "e" in text:
+        text = np.format_float_positional(value, trim="-")
+    return f'"{text.removesuffix(".0")}"'
+
+
+@lru_cache(maxsize=1024)
+def _text(word: str) -> str:
+    return msgspec.json.encode(word).decode()
+
+
+def _opened(part: Path, name: str) -> Sink:
+    if name.endswith(".zst"):
+        return _Zstd(part)
+    if name.endswith(".gz"):
+        return gzip.open(part, "wb", compresslevel=6)
+    return part.open("wb")
+
+
+class _Zstd:
+    """A Zstandard file being written; Arrow's stream closes the file beneath it only when asked to."""
+
+    def __init__(self, part: Path) -> None:
+        self._file = pa.OSFile(str(part), "wb")
+        self._stream = pa.CompressedOutputStream(self._file, "zstd")
+
+    def write(self, data: bytes) -> None:
+        self._stream.write(data)
+
+    def flush(self) -> None:
+        self._stream.flush()
+        self._file.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+        self._file.close()
