@@ -144,7 +144,8 @@ def _pair_difference(now: Array, i: int, then: Array, j: int, at: int) -> tuple[
 @inlined
 def _difference(now: Array, i: int, then: Array, j: int, at: int) -> float:
     """The difference of the pairs at ``at`` of two records, rounded."""
-    return (now[i, at] - then[j, at]) + (now[i, at + 1] - then[j, at + 1])
+    rounded: float = (now[i, at] - then[j, at]) + (now[i, at + 1] - then[j, at + 1])
+    return rounded
 
 
 @compiled

@@ -1,0 +1,100 @@
+"""Tapes → feature file: replay, in constant memory whatever the length of the tape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from volspike.datasets.facts import FeatureFacts
+from volspike.datasets.writing import FeatureFileWriter, replacing
+from volspike.errors import DataError, UnreadableFile
+from volspike.features import Every, FeatureEngine, FeatureSet, Handled, profile_of
+from volspike.market import Kind, Profile, Ticks
+from volspike.tape import TapeReport, read_ticks
+
+LOOK_AHEAD_TICKS = 200_000
+"""Ticks that are read before the profile of a tape is settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a replay made and what it left out."""
+
+    rows: int
+    facts: FeatureFacts
+    handled: Handled
+    report: TapeReport
+
+
+def build_features(
+    sources: Sequence[str | Path],
+    out: Path,
+    feature_set: FeatureSet,
+    every: Every = Every.TICK,
+    profile: Profile | None = None,
+    on_progress: Callable[[TapeReport], None] | None = None,
+) -> BuildResult:
+    """Replays tapes into ``out``. Without a ``profile`` the kinds of the first 200 000 ticks tell it.
+
+    Raises:
+        UsageError: no such tape, or ``out`` cannot be written.
+        UnreadableFile: not one tick in the tapes.
+        DataError: a tape turns out to tell more kinds than it began with.
+    """
+    report = TapeReport()
+    stream = read_ticks(sources, report=report)
+    settled, stream = (profile, stream) if profile is not None else _settle(stream)
+    engine = FeatureEngine(feature_set, settled, every)
+    with replacing(out) as part:
+        writer: FeatureFileWriter | None = None
+        try:
+            for ticks in stream:
+                writer = writer or FeatureFileWriter(part, _facts(feature_set, every, settled, report))
+                for rows in engine.run(ticks):
+                    writer.write(rows)
+                if on_progress is not None:
+                    on_progress(report)
+        finally:
+            if writer is not None:
+                writer.close()
+        if writer is None or writer.written == 0:
+            raise UnreadableFile(", ".join(map(str, sources)), "its ticks make no feature row; is --profile right?")
+        if profile is None:
+            _agree(settled, report)
+        facts = _facts(feature_set, every, settled, report)
+    return BuildResult(writer.written, facts, engine.handled(), report)
+
+
+def _facts(feature_set: FeatureSet, every: Every, profile: Profile, report: TapeReport) -> FeatureFacts:
+    return FeatureFacts(
+        digest=feature_set.digest,
+        windows=feature_set.windows,
+        every=every,
+        profile=profile,
+        simulated=report.simulated,
+    )
+
+
+def _settle(stream: Iterator[Ticks]) -> tuple[Profile, Iterator[Ticks]]:
+    """The profile of a tape by its first ticks, and the whole stream again."""
+    seen: list[Ticks] = []
+    kinds: set[Kind] = set()
+    count = 0
+    for ticks in stream:
+        seen.append(ticks)
+        count += len(ticks)
+        kinds.update(Kind(int(kind)) for kind in {ticks.kind.min(), ticks.kind.max()})
+        if count >= LOOK_AHEAD_TICKS or len(kinds) == len(Kind):
+            break
+    return profile_of(kinds), chain(seen, stream)
+
+
+def _agree(settled: Profile, report: TapeReport) -> None:
+    told = profile_of(report.kinds)
+    if told is not settled:
+        raise DataError(
+            f"the tape began as profile {settled} and went on as {told}: counts would mean two things in one file; "
+            f"name the one you want with --profile {told}"
+        )

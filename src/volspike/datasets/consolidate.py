@@ -1,0 +1,147 @@
+"""Several feature files → one, each row once; and its parts for training, choosing and judging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from volspike.datasets.dataset import load_dataset, numbers
+from volspike.datasets.facts import (
+    FeatureFacts,
+    facts_of,
+    feature_schema,
+    open_feature_file,
+    require,
+    with_facts,
+)
+from volspike.datasets.labelling import LabelResult, label_file
+from volspike.datasets.splits import Split, split
+from volspike.datasets.writing import replacing
+from volspike.errors import SchemaMismatch, UsageError
+from volspike.features import ROW_COLUMNS
+from volspike.labels import DEFAULT_PERCENTILE
+
+PART_ENDINGS = {"train": "_train", "validation": "_val", "test": "_test"}
+
+
+@dataclass(frozen=True, slots=True)
+class ConsolidateResult:
+    """Rows read, rows that stood there already, and what labelling the rest found."""
+
+    files: tuple[Path, ...]
+    read: int
+    duplicates: int
+    labels: LabelResult
+
+
+def consolidate(
+    files: Sequence[Path], out: Path, percentile: float = DEFAULT_PERCENTILE, gap_s: float = 300
+) -> ConsolidateResult:
+    """Merges feature files into ``out``, in time order, each row once, labelled anew over the whole.
+
+    A row is dropped where an equal one stands, and where another file tells the same moment of the same product: the
+    n-th row of a product at an instant is one and the same in every file; the warm one is kept, then the first.
+
+    Raises:
+        UsageError: no file.
+        SchemaMismatch: the files are not of one feature set, row rate and profile.
+        UnreadableFile, NotEnoughData: see ``label_file``.
+    """
+    if not files:
+        raise UsageError("no feature files to consolidate; make some with `volspike replay`")
+    tables = _read(files)
+    merged = pa.concat_tables(tables, promote_options="none")
+    source = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
+    kept = _each_once(merged, source)
+    with replacing(out) as part:
+        pq.write_table(merged.take(kept).replace_schema_metadata(tables[0].schema.metadata), part, compression="zstd")
+        labels = label_file(part, part, percentile, gap_s)
+    return ConsolidateResult(tuple(files), merged.num_rows, merged.num_rows - len(kept), labels)
+
+
+def _read(files: Sequence[Path]) -> list[pa.Table]:
+    """The files' rows in one schema, their labels left out; refuses what does not belong together."""
+    first: FeatureFacts | None = None
+    tables = []
+    for path in files:
+        with open_feature_file(path) as file:
+            facts = facts_of(path, file.schema_arrow)
+            first = first or facts
+            mine = (facts.digest, facts.windows, facts.every, facts.profile, facts.simulated)
+            theirs = (first.digest, first.windows, first.every, first.profile, first.simulated)
+            if mine != theirs:
+                raise SchemaMismatch(
+                    f"{path} (digest, windows, every, profile, simulated) {mine} does not go with {files[0]} {theirs}",
+                    remedy="consolidate files of one kind",
+                )
+            require(path, file.schema_arrow.names, (*ROW_COLUMNS, *facts.feature_set.names))
+            schema = feature_schema(facts.feature_set)
+            table = file.read(schema.names).cast(schema)
+            tables.append(table.replace_schema_metadata(with_facts(schema, facts).metadata))
+    return tables
+
+
+def _each_once(table: pa.Table, source: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The rows to keep, in time order."""
+    time = numbers(table, "timestamp").astype(np.int64)
+    product = np.asarray(table["product_id"].unify_dictionaries().combine_chunks().indices)
+    order = np.lexsort((np.arange(len(time)), source, product, time))
+    kept = order[~_repeats(table, order)]
+    occurrence = _occurrence(time[kept], product[kept], source[kept])
+    cold = ~np.asarray(table["is_warm"])[kept]
+    best = np.lexsort((source[kept], cold, occurrence, product[kept], time[kept]))
+    keys = np.stack([time[kept], product[kept], occurrence])[:, best]
+    first = np.append(True, (np.diff(keys) != 0).any(axis=0)) if len(best) else np.empty(0, bool)
+    chosen: NDArray[np.intp] = kept[np.sort(best[first])]
+    return chosen
+
+
+def _repeats(table: pa.Table, order: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Whether a row equals the one before it (in ``order``) in every column; NaN equals NaN."""
+    same = np.ones(len(order), bool)
+    for name in table.column_names:
+        column = table[name]
+        if pa.types.is_dictionary(column.type):
+            values = np.asarray(column.unify_dictionaries().combine_chunks().indices)[order]
+        else:
+            values = numbers(table, name)[order]
+        equal = values[1:] == values[:-1]
+        if np.issubdtype(values.dtype, np.floating):
+            equal |= np.isnan(values[1:]) & np.isnan(values[:-1])
+        same[1:] &= equal
+    same[:1] = False
+    return same
+
+
+def _occurrence(time: NDArray[np.int64], product: NDArray[np.int32], source: NDArray[np.intp]) -> NDArray[np.int64]:
+    """0 for a file's first row of a product at an instant, 1 for its second, and so on; rows come sorted."""
+    keys = np.stack([time, product, source])
+    begins = np.append(True, (np.diff(keys) != 0).any(axis=0)) if len(time) else np.empty(0, bool)
+    starts = np.flatnonzero(begins)
+    return np.arange(len(time)) - np.repeat(starts, np.diff(np.append(starts, len(time))))
+
+
+def write_parts(file: Path, method: str) -> tuple[Split, dict[str, Path]]:
+    """The rows of each part of a labelled file that can be learned from, as files ``_train``, ``_val``, ``_test``.
+
+    ``walk_forward`` writes its newest fold.
+    """
+    dataset = load_dataset(file)
+    newest = split(dataset, method)[-1]
+    table = pq.read_table(file)
+    usable = table.filter(pc.and_(table["is_warm"], pc.is_finite(table["future_volatility"])))
+    usable = usable.take(np.argsort(numbers(usable, "timestamp"), kind="stable"))
+    written = {}
+    for name, ending in PART_ENDINGS.items():
+        path = file.with_name(f"{file.stem}{ending}{file.suffix}")
+        with replacing(path) as part:
+            pq.write_table(usable.take(getattr(newest, name)), part, compression="zstd")
+        written[name] = path
+    return newest, written

@@ -1,0 +1,129 @@
+"""The rows that can be learned from: warm, labelled, in time order, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from volspike.datasets.facts import FeatureFacts, facts_of, open_feature_file
+from volspike.errors import NotEnoughData, UnreadableFile
+from volspike.labels import HORIZON_S
+
+PERSISTENCE = f"realized_volatility_{HORIZON_S}s"
+SESSION_GAP_NS = 300 * 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """n rows in time order; each is warm and its future volatility is known.
+
+    Attributes:
+        time: (n,) ns UTC.
+        product: (n,) index into ``products``.
+        session: (n,) the Unix second in which the row's session began.
+        names: the feature columns, in the order of ``x``.
+        x: (n, f) features; NaN where the feed did not tell.
+        future_volatility: (n,) standard deviation (ddof 0) of the next 60 one-second log returns.
+        persistence: (n,) that of the last 60, the forecast that every trader has; NaN without a 60 s window.
+    """
+
+    facts: FeatureFacts
+    products: tuple[str, ...]
+    time: NDArray[np.int64]
+    product: NDArray[np.int32]
+    session: NDArray[np.int64]
+    names: tuple[str, ...]
+    x: NDArray[np.float64]
+    future_volatility: NDArray[np.float64]
+    persistence: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def columns(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """(n, k) the named features, in the order named."""
+        return np.ascontiguousarray(self.x[:, [self.names.index(name) for name in names]])
+
+
+def load_dataset(path: Path, labelled: bool = True) -> Dataset:
+    """The rows of a feature file that can be learned from; with ``labelled`` false all warm rows, labels or not.
+
+    Raises:
+        UnreadableFile: no feature file, or one without labels.
+        NotEnoughData: not one row is warm and labelled.
+    """
+    file = open_feature_file(path)
+    facts = facts_of(path, file.schema_arrow)
+    names = facts.feature_set.names
+    has_labels = "future_volatility" in file.schema_arrow.names
+    if labelled and not has_labels:
+        raise UnreadableFile(path, "has no labels; add them with `volspike label --features FILE`")
+    wanted = ["timestamp", "product_id", "session_id", "is_warm", "future_volatility", *names]
+    table = file.read([name for name in wanted if name in file.schema_arrow.names])
+    longest = f"log_return_{facts.feature_set.longest_window}s"
+    warm = table["is_warm"] if "is_warm" in table.column_names else pc.is_finite(table[longest])
+    usable = table.filter(pc.fill_null(warm, False))
+    if labelled:
+        usable = usable.filter(pc.fill_null(pc.is_finite(usable["future_volatility"]), False))
+    elif not has_labels:
+        usable = usable.append_column("future_volatility", pa.nulls(usable.num_rows, pa.float64()))
+    if usable.num_rows == 0:
+        raise NotEnoughData(
+            f"{path}: none of its {table.num_rows:,} rows is warm{' and has a known future' if labelled else ''}: "
+            "a session must last over six minutes; record for longer"
+        )
+    return _as_arrays(facts, usable, names)
+
+
+def _as_arrays(facts: FeatureFacts, table: pa.Table, names: tuple[str, ...]) -> Dataset:
+    time = numbers(table, "timestamp").astype(np.int64)
+    products, code = _products(table)
+    order = np.lexsort((code, time))
+    product = code[order]
+    x = np.empty((len(order), len(names)))
+    for column, name in enumerate(names):
+        x[:, column] = numbers(table, name)[order]
+    session = (
+        numbers(table, "session_id").astype(np.int64)[order]
+        if "session_id" in table.column_names
+        else _sessions(time[order], product)
+    )
+    persistence = x[:, names.index(PERSISTENCE)] if PERSISTENCE in names else np.full(len(order), np.nan)
+    volatility = numbers(table, "future_volatility")[order]
+    return Dataset(facts, products, time[order], product, session, names, x, volatility, persistence)
+
+
+def _products(table: pa.Table) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """The products by name in alphabetical order, and each row's index into them."""
+    encoded = table["product_id"].combine_chunks()
+    encoded = encoded if pa.types.is_dictionary(encoded.type) else encoded.dictionary_encode()
+    told = encoded.dictionary.to_pylist()
+    products = tuple(sorted(told))
+    return products, np.array([products.index(name) for name in told], np.int32)[np.asarray(encoded.indices)]
+
+
+def numbers(table: pa.Table, name: str) -> NDArray[Any]:
+    """A column as a NumPy array; null is NaN, an instant its nanoseconds UTC."""
+    column = table[name]
+    if pa.types.is_timestamp(column.type):
+        return np.asarray(column.cast(pa.timestamp("ns", "UTC")).cast(pa.int64()))
+    if pa.types.is_floating(column.type):
+        column = pc.fill_null(column, float("nan"))
+    return np.asarray(column)
+
+
+def _sessions(time: NDArray[np.int64], product: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Where the file does not tell sessions: a silence over 300 s of a product begins one."""
+    session = np.empty(len(time), np.int64)
+    for code in np.unique(product):
+        rows = np.flatnonzero(product == code)
+        begins = np.diff(time[rows], prepend=time[rows[0]] - SESSION_GAP_NS - 1) > SESSION_GAP_NS
+        session[rows] = (time[rows][begins] // 1_000_000_000)[np.cumsum(begins) - 1]
+    return session

@@ -1,0 +1,122 @@
+"""What a feature file says of itself: which features, made how, from what; kept in its Parquet metadata."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from volspike.errors import UnreadableFile
+from volspike.features import ROW_COLUMNS, ROW_FLOATS, Every, FeatureSet
+from volspike.market import Profile
+
+KEY: Final = b"volspike_features"
+
+LABEL_COLUMNS: Final = ("future_volatility", "volatility_spike")
+
+
+class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The facts of a feature file. ``tau`` and its neighbours are there once it is labelled."""
+
+    format: int = 1
+    digest: str
+    windows: tuple[int, ...]
+    every: Every
+    profile: Profile
+    simulated: bool = False
+    tau: float | None = None
+    label_percentile: float | None = None
+    tau_from: str | None = None
+
+    @property
+    def feature_set(self) -> FeatureSet:
+        """The set that the file's feature columns are."""
+        return FeatureSet(self.windows)
+
+
+def feature_schema(feature_set: FeatureSet, labelled: bool = False) -> pa.Schema:
+    """The Arrow schema of a feature file, without its facts."""
+    types: dict[str, pa.DataType] = {
+        "timestamp": pa.timestamp("ns", "UTC"),
+        "product_id": pa.dictionary(pa.int32(), pa.string()),
+        "session_id": pa.int64(),
+        "is_warm": pa.bool_(),
+        "is_whole": pa.bool_(),
+        **dict.fromkeys((*ROW_FLOATS, *feature_set.names), pa.float64()),
+    }
+    fields = [pa.field(name, types[name]) for name in (*ROW_COLUMNS, *feature_set.names)]
+    if labelled:
+        fields += [pa.field("future_volatility", pa.float64()), pa.field("volatility_spike", pa.int8())]
+    return pa.schema(fields)
+
+
+def with_facts(schema: pa.Schema, facts: FeatureFacts) -> pa.Schema:
+    """``schema`` carrying ``facts``."""
+    return schema.with_metadata({KEY: msgspec.json.encode(facts)})
+
+
+def open_feature_file(path: Path) -> pq.ParquetFile:
+    """The Parquet file at ``path``.
+
+    Raises:
+        UnreadableFile: it is not there, empty, or no Parquet.
+    """
+    if not path.is_file():
+        raise UnreadableFile(path, "no such file; make one with `volspike replay --raw TAPES --out FILE --add-labels`")
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UnreadableFile(path, f"not a Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def facts_of(path: Path, schema: pa.Schema) -> FeatureFacts:
+    """The facts in a file's metadata; where another tool has dropped them, those that its columns tell.
+
+    Raises:
+        UnreadableFile: no facts, and columns that are not those of a feature file.
+    """
+    raw = (schema.metadata or {}).get(KEY)
+    if raw is not None:
+        try:
+            facts = msgspec.json.decode(raw, type=FeatureFacts)
+        except msgspec.DecodeError as error:
+            raise UnreadableFile(path, f"its metadata cannot be read ({error}); build it anew") from error
+        require(path, schema.names, facts.feature_set.names)
+        return facts
+    windows = windows_in(schema.names)
+    if not windows:
+        raise UnreadableFile(
+            path, "not a feature file: it has no column like log_return_60s; make one with `volspike replay`"
+        )
+    require(path, schema.names, ("timestamp", "product_id", "price"))
+    feature_set = FeatureSet.of(windows)
+    require(path, schema.names, feature_set.names)
+    return FeatureFacts(
+        digest=feature_set.digest, windows=feature_set.windows, every=Every.TICK, profile=Profile.TICKER
+    )
+
+
+def windows_in(names: Iterable[str]) -> tuple[int, ...]:
+    """The windows in feature names.
+
+    >>> windows_in(["price", "log_return_30s", "spread_mean_60s"])
+    (30, 60)
+    """
+    family = re.compile(r"(?:log_return|realized_volatility|price_velocity|spread_mean|order_book_imbalance|"
+                        r"trade_intensity|volume_velocity)_(\d+)s")  # fmt: skip
+    return tuple(sorted({int(match[1]) for name in names if (match := family.fullmatch(name))}))
+
+
+def require(path: Path, present: Iterable[str], wanted: Iterable[str]) -> None:
+    """Raises UnreadableFile that names every wanted column that is not present."""
+    there = set(present)
+    missing = [name for name in wanted if name not in there]
+    if missing:
+        raise UnreadableFile(
+            path, f"lacks the columns {', '.join(missing)}; a feature file is made by `volspike replay`"
+        )

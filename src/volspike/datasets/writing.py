@@ -1,0 +1,81 @@
+"""Feature files are written beside their name and renamed when whole, so that a failure leaves the old one standing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from volspike.datasets.facts import FeatureFacts, feature_schema, with_facts
+from volspike.errors import UsageError
+from volspike.features import FeatureRows
+
+ROW_GROUP = 131_072
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to; it becomes ``path`` when the block ends well and goes when it does not.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class FeatureFileWriter:
+    """Writes feature rows to a Parquet file (zstd) as they come, in constant memory."""
+
+    def __init__(self, path: Path, facts: FeatureFacts) -> None:
+        self._schema = with_facts(feature_schema(facts.feature_set), facts)
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", compression_level=1)
+        self._waiting: list[pa.RecordBatch] = []
+        self._rows = 0
+        self.written = 0
+
+    def write(self, rows: FeatureRows) -> None:
+        """Takes the next rows; they reach the disk a row group at a time."""
+        self._waiting.append(record_batch(rows, self._schema))
+        self._rows += len(rows)
+        self.written += len(rows)
+        if self._rows >= ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema).unify_dictionaries())
+        self._waiting, self._rows = [], 0
+
+    def close(self) -> None:
+        """Writes what waits, and the footer."""
+        self._flush()
+        self._writer.close()
+
+
+def record_batch(rows: FeatureRows, schema: pa.Schema) -> pa.RecordBatch:
+    """Rows as Arrow columns in the order of a feature file."""
+    columns: dict[str, pa.Array] = {
+        "timestamp": pa.array(rows.timestamp).view(pa.timestamp("ns", "UTC")),
+        "product_id": pa.DictionaryArray.from_arrays(pa.array(rows.product), pa.array(rows.products, pa.string())),
+        "session_id": pa.array(rows.session_id),
+        "is_warm": pa.array(rows.is_warm),
+        "is_whole": pa.array(rows.is_whole),
+    }
+    by_column = np.ascontiguousarray(rows.values.T)
+    columns.update((name, pa.array(by_column[index])) for index, name in enumerate(rows.column_names))
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)

@@ -1,0 +1,141 @@
+"""What a row is asked to foresee: the volatility of the next 60 seconds, and whether that is a spike.
+
+A label exists only where the session goes on long enough to tell it. What comes later never changes one that exists:
+it needs the price at the end of finished seconds alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from volspike.errors import NotEnoughData
+
+Floats: TypeAlias = NDArray[np.float64]
+Integers: TypeAlias = NDArray[np.int64]
+
+HORIZON_S: Final = 60
+DEFAULT_PERCENTILE: Final = 90.0
+
+_BLOCK = 8192
+"""Seconds whose 60 returns are looked at together: bounds the memory, changes no result."""
+
+
+def future_volatility(price: Floats, horizon: int = HORIZON_S) -> Floats:
+    """Standard deviation (ddof 0) of the ``horizon`` one-second log returns after each second.
+
+    Args:
+        price: (n,) the price at the end of every finished second of one session, silent seconds carried.
+
+    Returns:
+        (n,), NaN for the last ``horizon`` seconds, whose future is not over.
+    """
+    volatility = np.full(len(price), np.nan)
+    if len(price) <= horizon:
+        return volatility
+    returns = np.log1p(np.diff(price) / price[:-1])
+    windows = sliding_window_view(returns, horizon)
+    for start in range(0, len(windows), _BLOCK):
+        block = windows[start : start + _BLOCK]
+        volatility[start : start + len(block)] = block.std(axis=1)
+    return volatility
+
+
+def spike_threshold(
+    volatility: Floats, percentile: float = DEFAULT_PERCENTILE, weights: Integers | None = None
+) -> float:
+    """τ: the smallest future volatility that at least ``percentile`` % of the given rows do not exceed.
+
+    Give it training rows only: a percentile over rows that come later has looked ahead.
+
+    Args:
+        volatility: (n,) future volatilities; NaN is left out.
+        percentile: between 0 and 100.
+        weights: (n,) how many rows each value stands for.
+
+    Raises:
+        NotEnoughData: no label, or a market that stood still: then every row would be a spike.
+    """
+    known = np.isfinite(volatility)
+    if not known.any():
+        raise NotEnoughData("no row's next 60 seconds are known: record for longer than 6 minutes without a break")
+    counts = None if weights is None else weights[known]
+    tau = float(np.quantile(volatility[known], percentile / 100.0, method="inverted_cdf", weights=counts))
+    if tau <= 0.0:
+        raise NotEnoughData(
+            f"the {percentile:g}th percentile of future volatility is 0: the market stood still, "
+            "so nothing would tell a spike from calm; raise the percentile or record a livelier market"
+        )
+    return tau
+
+
+def spikes(volatility: Floats, tau: float) -> NDArray[np.int8]:
+    """1 where the future volatility is at least τ, else 0; where it is unknown that is 0 too, so select first."""
+    return (volatility >= tau).astype(np.int8)
+
+
+class SecondGrid:
+    """The closing prices of a product's seconds, gathered from its rows part by part, cut into sessions.
+
+    Holds one number a second, whatever the number of rows.
+
+    Args:
+        gap_ns: rows further apart than this belong to different sessions.
+        last_is_finished: whether a session's last second counts as over (rows per second: yes; rows per tick: no).
+    """
+
+    def __init__(self, gap_ns: int, last_is_finished: bool) -> None:
+        self._gap_ns = gap_ns
+        self._last_is_finished = last_is_finished
+        self._seconds: list[Integers] = []
+        self._prices: list[Floats] = []
+        self._counts: list[Integers] = []
+        self._breaks: list[NDArray[np.bool_]] = []
+        self._newest: tuple[int, int, int] | None = None
+
+    def add(self, timestamp: Integers, second: Integers, session: Integers, price: Floats) -> None:
+        """The next rows in time order; all arrays are (n,)."""
+        if len(timestamp) == 0:
+            return
+        previous = (timestamp[0], second[0], session[0]) if self._newest is None else self._newest
+        apart = np.diff(timestamp, prepend=previous[0]) > self._gap_ns
+        begins = apart | (np.diff(session, prepend=previous[2]) != 0)
+        last = np.append((np.diff(second) != 0) | begins[1:], True)
+        starts = np.concatenate(([0], np.flatnonzero(last)[:-1] + 1))
+        self._seconds.append(second[last])
+        self._prices.append(price[last])
+        self._counts.append(np.diff(np.append(starts, len(second))))
+        self._breaks.append(np.logical_or.reduceat(begins, starts))
+        self._newest = (int(timestamp[-1]), int(second[-1]), int(session[-1]))
+
+    def labels(self, horizon: int = HORIZON_S) -> Iterator[tuple[Integers, Floats, Integers]]:
+        """Per session, in order: its seconds, their future volatility (NaN where unknown) and their numbers of rows.
+
+        Only seconds that have rows are told.
+        """
+        if not self._seconds:
+            return
+        second, count = np.concatenate(self._seconds), np.concatenate(self._counts)
+        price = np.concatenate(self._prices)
+        begins = np.flatnonzero(np.concatenate(self._breaks))
+        for part in np.split(np.arange(len(second)), begins):
+            if len(part):
+                yield self._session(second[part], price[part], count[part], horizon)
+
+    def _session(
+        self, second: Integers, price: Floats, count: Integers, horizon: int
+    ) -> tuple[Integers, Floats, Integers]:
+        # a second may stand twice where a part ended within it: the later price is the closing one
+        closing = np.append(np.diff(second) != 0, True)
+        starts = np.concatenate(([0], np.flatnonzero(closing)[:-1] + 1))
+        second, price, count = second[closing], price[closing], np.add.reduceat(count, starts)
+        every = np.arange(second[0], second[-1] + 1)
+        grid = price[np.searchsorted(second, every, side="right") - 1]
+        volatility = np.full(len(every), np.nan)
+        finished = len(grid) if self._last_is_finished else len(grid) - 1
+        volatility[:finished] = future_volatility(grid[:finished], horizon)
+        return second, volatility[second - second[0]], count

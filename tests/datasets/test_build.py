@@ -1,0 +1,217 @@
+"""Replay into feature files, and their labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from volspike.datasets import load_dataset
+from volspike.datasets.build import build_features
+from volspike.datasets.compare import compare
+from volspike.datasets.facts import FeatureFacts, facts_of
+from volspike.datasets.labelling import label_file
+from volspike.errors import DataError, NotEnoughData, SchemaMismatch, UnreadableFile, UsageError
+from volspike.features import ROW_COLUMNS, Every, FeatureEngine, FeatureSet
+from volspike.labels import future_volatility
+from volspike.market import SECOND_NS, Kind, Profile, Tick, Ticks
+from volspike.tape import read_ticks, write_parquet
+
+SET = FeatureSet((30, 60, 120))
+
+
+def facts(path: Path) -> FeatureFacts:
+    return facts_of(path, pq.read_schema(path))
+
+
+@pytest.mark.parametrize("every", list(Every))
+def test_a_feature_file_holds_what_live_gives(tape: Path, tmp_path: Path, every: Every) -> None:
+    """The rows in the file are those of an engine that was fed tick by tick, bit for bit."""
+    out = tmp_path / "features.parquet"
+    build_features([tape], out, SET, every)
+    engine = FeatureEngine(SET, every=every)
+    live = [row for ticks in read_ticks([tape]) for tick in ticks for row in engine.update(tick)]
+    table = pq.read_table(out)
+    assert table.column_names == [*ROW_COLUMNS, *SET.names]
+    assert np.asarray(table["timestamp"].cast(pa.int64())).tolist() == [row.timestamp for row in live]
+    assert table["product_id"].to_pylist() == [row.product_id for row in live]
+    assert table["is_whole"].to_pylist() == [row.is_whole for row in live]
+    for name in (*SET.names, "spread_bps", "gap_seconds"):
+        want = np.array([row.by_name()[name] for row in live])
+        assert np.asarray(table[name]).tobytes() == want.tobytes(), name
+
+
+def test_a_feature_file_says_what_it_is(tape: Path, features: Path) -> None:
+    """Digest, windows, row rate, profile, τ and that the market was simulated are kept in the file."""
+    told = facts(features)
+    assert (told.digest, told.windows, told.every, told.profile) == (
+        SET.digest,
+        SET.windows,
+        Every.SECOND,
+        Profile.TICKER,
+    )
+    assert told.simulated
+    assert told.tau is not None
+    assert told.tau > 0
+
+
+def test_labels_are_those_of_the_closing_prices(features: Path) -> None:
+    """Each product's labels in the file equal those computed from its closing prices alone."""
+    table = pq.read_table(features)
+    for product in ("BTC-USD", "ETH-USD"):
+        mine = table.filter(pa.compute.equal(table["product_id"], product))
+        want = future_volatility(np.asarray(mine["price"]))
+        np.testing.assert_allclose(mine["future_volatility"].to_numpy(zero_copy_only=False), want, rtol=1e-12)
+
+
+def test_rows_per_tick_and_per_second_have_the_same_labels(tape: Path, features: Path, tmp_path: Path) -> None:
+    """A second's label does not depend on how often rows are made."""
+    by_tick = tmp_path / "ticks.parquet"
+    build_features([tape], by_tick, SET, Every.TICK)
+    label_file(by_tick, by_tick)
+    seconds: dict[tuple[str, int], list[float | None]] = {}
+    table = pq.read_table(features)
+    for time, product, label in zip(
+        *(table[name].to_pylist() for name in ("session_id", "product_id", "future_volatility")), strict=True
+    ):
+        seconds.setdefault((product, time), []).append(label)
+    table = pq.read_table(by_tick)
+    instants = np.asarray(table["timestamp"].cast(pa.int64())) // SECOND_NS
+    labels = table["future_volatility"].to_pylist()
+    rows = zip(instants.tolist(), table["product_id"].to_pylist(), table["session_id"].to_pylist(), labels, strict=True)
+    checked = 0
+    for second, product, session, label in rows:
+        told = seconds[product, session]
+        if second - session < len(told) and label is not None:
+            assert label == told[second - session]
+            checked += 1
+    assert checked > 10_000
+
+
+def test_unlabelled_rows_are_null(features: Path) -> None:
+    """A row whose next minute is not over has no label, rather than a calm one."""
+    table = pq.read_table(features)
+    assert table["volatility_spike"].null_count == table["future_volatility"].null_count == 2 * 60
+
+
+def test_later_data_changes_no_earlier_label(tape: Path, tmp_path: Path) -> None:
+    """With τ given, the labels of a shorter tape stand unchanged in those of a longer one."""
+    ticks = Ticks.join(list(read_ticks([tape])))
+    short_tape = tmp_path / "short.parquet"
+    write_parquet([ticks[: len(ticks) // 2]], short_tape)
+    tables = []
+    for name, source in (("short", short_tape), ("long", tape)):
+        out = tmp_path / f"{name}_features.parquet"
+        build_features([source], out, SET, Every.TICK)
+        label_file(out, out, tau=1e-4)
+        tables.append(pq.read_table(out))
+    short, long = tables
+    spike = short["volatility_spike"].to_pylist()
+    known = [row for row, value in enumerate(spike) if value is not None]
+    assert len(known) > 1000
+    same = long["volatility_spike"].to_pylist()
+    assert [spike[row] for row in known] == [same[row] for row in known]
+
+
+def test_threshold_comes_from_the_past(features: Path, tmp_path: Path) -> None:
+    """A wild end of the file does not move τ, which the first 70 % of its rows tell."""
+    table = pq.read_table(features)
+    price = np.asarray(table["price"]).copy()
+    tail = slice(int(len(price) * 0.8), None)
+    price[tail] *= np.exp(np.random.default_rng(0).normal(0, 0.05, len(price[tail])))
+    wild = table.set_column(table.column_names.index("price"), "price", pa.array(price))
+    path = tmp_path / "wild.parquet"
+    pq.write_table(wild, path)
+    assert label_file(path, path).facts.tau == facts(features).tau
+
+
+def test_a_flat_market_has_no_labels(tmp_path: Path) -> None:
+    """Where the price never moves there is no τ, and the file stays as it was."""
+    flat = [
+        Tick(time=k * SECOND_NS, received=k * SECOND_NS, kind=Kind.TICKER, product_id="X", price=5.0)
+        for k in range(1, 700)
+    ]
+    tape, out = tmp_path / "flat.parquet", tmp_path / "features.parquet"
+    write_parquet([Ticks.of(flat)], tape)
+    build_features([tape], out, SET)
+    before = out.read_bytes()
+    with pytest.raises(NotEnoughData, match="stood still"):
+        label_file(out, out)
+    assert out.read_bytes() == before
+
+
+def test_profile_is_told_by_the_tape(tmp_path: Path) -> None:
+    """Trades alone make profile trade; a tape that changes its mind is refused unless the profile is given."""
+
+    def tick(second: int, kind: Kind) -> Tick:
+        time = second * SECOND_NS
+        return Tick(time=time, received=time, kind=kind, product_id="X", price=5.0, last_size=1.0)
+
+    trades, mixed = tmp_path / "trades.parquet", tmp_path / "mixed.parquet"
+    write_parquet([Ticks.of([tick(k, Kind.TRADE) for k in range(1, 50)])], trades)
+    early = [tick(k // 4000 + 1, Kind.TICKER) for k in range(270_000)]
+    distinct = [
+        Tick(**{name: getattr(t, name) for name in Tick.__struct_fields__} | {"time": t.time + k})
+        for k, t in enumerate(early)
+    ]
+    write_parquet([Ticks.of([*distinct, tick(60, Kind.TRADE)])], mixed)
+    assert build_features([trades], tmp_path / "out.parquet", SET).facts.profile is Profile.TRADE
+    with pytest.raises(DataError, match="--profile"):
+        build_features([mixed], tmp_path / "no.parquet", SET)
+    assert not (tmp_path / "no.parquet").exists()
+    assert build_features([mixed], tmp_path / "yes.parquet", SET, profile=Profile.TICKER).rows == 270_000
+
+
+def test_bad_feature_files_are_named(tmp_path: Path, tape: Path, features: Path) -> None:
+    """Absent, foreign and unlabelled files each get an error that names the file and the remedy."""
+    text = tmp_path / "text.parquet"
+    text.write_text("no parquet")
+    other = tmp_path / "other.parquet"
+    pq.write_table(pa.table({"a": [1]}), other)
+    unlabelled = tmp_path / "unlabelled.parquet"
+    build_features([tape], unlabelled, SET)
+    for path, words in (
+        (tmp_path / "absent.parquet", "no such file"),
+        (text, "not a Parquet file"),
+        (other, "not a feature file"),
+        (tape, "not a feature file"),
+        (unlabelled, "no labels"),
+    ):
+        with pytest.raises(UnreadableFile, match=words) as fault:
+            load_dataset(path)
+        assert str(path) in str(fault.value)
+
+
+def test_a_file_without_facts_is_read_by_its_columns(features: Path, tmp_path: Path) -> None:
+    """A feature file that another tool rewrote, and lost its metadata, still loads."""
+    bare = tmp_path / "bare.parquet"
+    pq.write_table(pq.read_table(features).replace_schema_metadata(None), bare)
+    assert load_dataset(bare).facts.digest == SET.digest
+    assert np.array_equal(load_dataset(bare).x, load_dataset(features).x, equal_nan=True)
+
+
+def test_unwritable_targets_are_usage_errors(tape: Path, tmp_path: Path) -> None:
+    """A target below a file is refused before anything is read."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        build_features([tape], tmp_path / "file" / "out.parquet", SET)
+
+
+def test_compare_finds_what_differs(features: Path, tape: Path, tmp_path: Path) -> None:
+    """Two replays are equal; one changed value is found with its column; other windows are refused."""
+    again, changed, other = (tmp_path / f"{name}.parquet" for name in ("again", "changed", "other"))
+    build_features([tape], again, SET, Every.SECOND)
+    assert compare(again, features).is_equal
+    table = pq.read_table(again)
+    spread = np.asarray(table["spread"]).copy()
+    spread[100] += 0.5
+    pq.write_table(table.set_column(table.column_names.index("spread"), "spread", pa.array(spread)), changed)
+    found = compare(changed, features)
+    assert found.differing["spread"][0] == 1
+    assert found.differing["spread"][1] == pytest.approx(0.5)
+    build_features([tape], other, FeatureSet((30,)), Every.SECOND)
+    with pytest.raises(SchemaMismatch):
+        compare(other, features)
