@@ -1,0 +1,241 @@
+"""The HTTP service: its routes, and the model that they serve from start to stop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from msgspec import Struct
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+import volspike
+from volspike.config import ServingSettings
+from volspike.serving.answers import Health, Live, Prediction, Predictions, Problem, Readiness, Refusal, Version, encode
+from volspike.serving.body_limit import BodyLimit
+from volspike.serving.edge import CORRELATION_HEADER, CORRELATION_KEY, Edge
+from volspike.serving.metrics import Metrics
+from volspike.serving.openapi import EVERYWHERE, PREDICT, Application, told
+from volspike.serving.pages import CONTENT_SECURITY_POLICY, docs_page, front_page
+from volspike.serving.predictor import Predictor
+from volspike.serving.scorer import Load, load_artifact, load_or_reason
+
+INLINE_BYTES: Final = 16 * 1024
+"""Bodies up to this (about 50 rows) are scored on the event loop, in less time than a thread's hand-over costs;
+larger ones in a thread, so that other requests do not wait for them."""
+
+DESCRIPTION: Final = (
+    "How likely a market is to be in a volatility spike within the next 60 seconds. "
+    "Refusals are JSON with a sentence in `detail`."
+)
+_NO_MODEL: Final = told("No model is served; the body says why.", Problem)
+
+log = structlog.get_logger(__name__)
+
+
+class Service:
+    """What the routes share: settings, metrics, and the predictor or the reason why there is none."""
+
+    def __init__(self, settings: ServingSettings, load: Load) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.predictor: Predictor | None = None
+        self.reason: str | None = "the server is starting"
+        self._load = load
+
+    def start(self) -> None:
+        """Load the model, or keep the reason why it cannot be loaded; the server starts either way."""
+        loaded = load_or_reason(self.settings.model, self._load)
+        self.reason = loaded.reason
+        if loaded.scorer is None:
+            log.error("model_not_loaded", path=str(self.settings.model), reason=loaded.reason)
+            return
+        self.predictor = Predictor(loaded.scorer, self.metrics, self.settings.max_rows)
+        self.metrics.model_loaded.set(1)
+        log.info(
+            "model_loaded",
+            path=str(loaded.scorer.directory),
+            model_version=self.predictor.version,
+            threshold=loaded.scorer.threshold,
+            simulated=loaded.scorer.metadata.simulated,
+        )
+
+    def health(self) -> Health:
+        """How the service is now."""
+        return Health(
+            status="degraded" if self.predictor is None else "healthy",
+            timestamp=datetime.now(UTC).isoformat(),
+            model_loaded=self.predictor is not None,
+            kafka_connected=None,
+            reason=self.reason,
+        )
+
+    def version(self) -> Version:
+        """What is running."""
+        scorer = None if self.predictor is None else self.predictor.scorer
+        return Version(
+            version=volspike.__version__,
+            model=None if scorer is None else scorer.name,
+            model_path=str(self.settings.model if scorer is None else scorer.directory),
+            api_build_date=_installed_at(),
+            feature_digest=None if scorer is None else scorer.metadata.feature_digest,
+            features=[] if scorer is None else list(scorer.features),
+            threshold=None if scorer is None else scorer.threshold,
+            simulated=None if scorer is None else scorer.metadata.simulated,
+        )
+
+
+def create_app(settings: ServingSettings, load: Load = load_artifact) -> FastAPI:
+    """The service for ``settings``; ``load`` makes a scorer of a path and is called when the application starts."""
+    service = Service(settings, load)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+
+    app = Application(
+        title="volspike",
+        version=volspike.__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages fetch their scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _refused, Exception: _failed},
+    )
+    _add_prediction(app, service)
+    _add_state(app, service)
+    _add_pages(app, service)
+    endpoints = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
+    # the last one added is the outermost
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
+    app.add_middleware(Edge, metrics=service.metrics, endpoints=endpoints)
+    return app
+
+
+def _add_prediction(app: FastAPI, service: Service) -> None:
+    @app.post(
+        "/predict",
+        response_class=Response,
+        openapi_extra=PREDICT,
+        responses={
+            200: told("Scored; lists where the body had rows.", Prediction, Predictions),
+            408: told("The body did not arrive in time.", Problem),
+            413: told("The body is too large.", Problem),
+            422: told("The body cannot be scored; each fault is named.", Refusal),
+            503: _NO_MODEL,
+        },
+    )
+    async def predict(request: Request) -> Response:
+        """Tell how likely a spike is within the next 60 seconds, for one row of features or for several."""
+        predictor = service.predictor
+        if predictor is None:
+            return _json(Problem(f"no model is served: {service.reason}"), 503)
+        body = await request.body()
+        if len(body) <= INLINE_BYTES:
+            status, answer = predictor.reply(body)
+        else:
+            status, answer = await run_in_threadpool(predictor.reply, body)
+        return Response(answer, status, media_type="application/json")
+
+
+def _add_state(app: FastAPI, service: Service) -> None:
+    @app.get(
+        "/health",
+        response_class=Response,
+        openapi_extra=EVERYWHERE,
+        responses={200: told("Healthy or degraded.", Health)},
+    )
+    async def health() -> Response:
+        """Tell how the service is; a degraded one answers too."""
+        return _json(service.health())
+
+    @app.get("/health/live", response_class=Response, openapi_extra=EVERYWHERE, responses={200: told("It runs.", Live)})
+    async def live() -> Response:
+        """Tell that the process runs: restart it when this does not answer."""
+        return _json(Live("alive"))
+
+    @app.get(
+        "/health/ready",
+        response_class=Response,
+        openapi_extra=EVERYWHERE,
+        responses={200: told("Predictions can be had.", Readiness), 503: told("They cannot, and why.", Readiness)},
+    )
+    async def ready() -> Response:
+        """Tell whether predictions can be had: send no traffic while they cannot."""
+        if service.predictor is None:
+            return _json(Readiness("not_ready", service.reason), 503)
+        return _json(Readiness("ready", None))
+
+    @app.get(
+        "/version",
+        response_class=Response,
+        openapi_extra=EVERYWHERE,
+        responses={200: told("What is running.", Version)},
+    )
+    async def version() -> Response:
+        """Tell what is running: the code, the model and the features that it takes."""
+        return _json(service.version())
+
+    @app.get(
+        "/metrics",
+        response_class=Response,
+        openapi_extra=EVERYWHERE,
+        responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}},
+    )
+    async def metrics() -> Response:
+        """Tell the counts and times since the start, for Prometheus."""
+        return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_pages(app: FastAPI, service: Service) -> None:
+    @app.get("/", include_in_schema=False)
+    async def front() -> Response:
+        return _html(front_page(service.version(), service.health()))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return _html(docs_page(app.openapi()))
+
+
+def _json(answer: Struct, status: int = 200) -> Response:
+    return Response(encode(answer), status, media_type="application/json")
+
+
+def _html(page: str) -> Response:
+    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+    return Response(page, media_type="text/html", headers=headers)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """A path or method that is not there, in the form of every other refusal."""
+    assert isinstance(error, HTTPException)  # noqa: S101  registered for it alone
+    detail, headers = str(error.detail), dict(error.headers or {})
+    if error.status_code == 404:
+        detail = f"there is nothing at {request.scope['path']!r}; see /docs"
+    elif error.status_code == 405:
+        detail = f"{request.method} is not answered here, {headers.get('Allow', 'another method')} is; see /docs"
+    response = _json(Problem(detail), error.status_code)
+    response.headers.update(headers)
+    return response
+
+
+async def _failed(request: Request, _: Exception) -> Response:
+    """A fault of the server's own: the log has it under the id that the client gets."""
+    identity = request.scope.get(CORRELATION_KEY, b"").decode()
+    response = _json(Problem(f"the server failed; its log says why under correlation id {identity}"), 500)
+    response.headers[CORRELATION_HEADER] = identity
+    return response
+
+
+def _installed_at() -> str:
+    """When the running code was written to this machine."""
+    written = Path(volspike.__file__).stat().st_mtime
+    return datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,87 @@
+"""Every metric of the API, declared once with its kind, unit and a sentence; one registry per application."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A metric as its reader needs to know it."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    unit: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+HTTP_REQUESTS: Final = Declared(
+    "http_requests_total",
+    "counter",
+    "requests",
+    "Requests answered, by method, route (or other) and status.",
+    ("method", "endpoint", "status"),
+)
+PREDICTION_LATENCY: Final = Declared(
+    "prediction_latency_seconds",
+    "histogram",
+    "seconds",
+    "Time from the whole body of a /predict request to its encoded answer, one observation per request scored.",
+)
+PREDICTIONS: Final = Declared(
+    "predictions_total",
+    "counter",
+    "rows",
+    "Rows scored, by model and by what was predicted (0 or 1).",
+    ("model_version", "prediction"),
+)
+MODEL_LOADED: Final = Declared("model_loaded", "gauge", "boolean", "1 while a model is served, else 0.")
+
+DECLARED: Final = (HTTP_REQUESTS, PREDICTION_LATENCY, PREDICTIONS, MODEL_LOADED)
+
+LATENCY_BUCKETS: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(0.8, 1.0, 2.5),  # 0.8 s is the service level that alerts are set on
+)
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+OTHER: Final = "other"
+
+
+class Metrics:
+    """The collectors of one application. Labels come from bounded sets only."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.latency = Histogram(
+            PREDICTION_LATENCY.name, PREDICTION_LATENCY.meaning, buckets=LATENCY_BUCKETS, registry=self.registry
+        )
+        self.model_loaded = Gauge(MODEL_LOADED.name, MODEL_LOADED.meaning, registry=self.registry)
+        self._requests = Counter(
+            HTTP_REQUESTS.name, HTTP_REQUESTS.meaning, HTTP_REQUESTS.labels, registry=self.registry
+        )
+        self._predictions = Counter(PREDICTIONS.name, PREDICTIONS.meaning, PREDICTIONS.labels, registry=self.registry)
+        self._request_children: dict[tuple[str, str, int], Counter] = {}
+
+    def count_request(self, method: str, endpoint: str, status: int) -> None:
+        """One more request answered; ``endpoint`` is a route's template or ``other``."""
+        key = (method, endpoint, status)
+        child = self._request_children.get(key)
+        if child is None:
+            child = self._requests.labels(method if method in METHODS else OTHER, endpoint, str(status))
+            # unusual methods are looked up each time, so that the table is as bounded as the labels
+            if method in METHODS:
+                self._request_children[key] = child
+        child.inc()
+
+    def prediction_counters(self, model_version: str) -> tuple[Counter, Counter]:
+        """The counters of one model's rows predicted 0 and predicted 1; both are exposed from now on."""
+        return self._predictions.labels(model_version, "0"), self._predictions.labels(model_version, "1")
+
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

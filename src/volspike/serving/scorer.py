@@ -1,0 +1,95 @@
+"""What the API needs of a model, and the one place where it is loaded: a model or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volspike.errors import VolspikeError
+
+
+class Facts(Protocol):
+    """What a model says of itself, as far as the API repeats it."""
+
+    @property
+    def feature_digest(self) -> str:
+        """The digest of the feature set that the model was trained on."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the model learned from a simulated market."""
+
+
+class Scorer(Protocol):
+    """A model as the API sees it; ``volspike.models.Artifact`` is one."""
+
+    @property
+    def name(self) -> str:
+        """The model's name: ``random_forest``."""
+
+    @property
+    def directory(self) -> Path:
+        """Where the model was loaded from."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The features that the model takes, in its order."""
+
+    @property
+    def threshold(self) -> float:
+        """The probability from which a row is a spike."""
+
+    @property
+    def metadata(self) -> Facts:
+        """What the model says of itself."""
+
+    def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The spike probability of each row of ``x`` (float64[n, f]), float64[n]; safe to call from several threads."""
+
+    def probability_of(self, row: Sequence[float]) -> float:
+        """The spike probability of one row of f values."""
+
+
+Load = Callable[[Path], Scorer]
+
+
+def load_artifact(path: Path) -> Scorer:
+    """The artifact in ``path``; its hash and digest are verified.
+
+    Raises:
+        ModelError: nothing is there, the files are damaged, or they belong to other features.
+    """
+    # ONNX Runtime comes with it, which /docs and a server without a model do not need
+    from volspike.models import Artifact  # noqa: PLC0415
+
+    return Artifact.load(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a server has to serve: a scorer, or the reason why there is none; exactly one of them."""
+
+    scorer: Scorer | None
+    reason: str | None
+
+
+def load_or_reason(path: Path, load: Load) -> Loaded:
+    """The scorer in ``path``, or why it cannot be had: a server without a model still answers, and says so."""
+    try:
+        return Loaded(load(path), None)
+    except (VolspikeError, OSError, ValueError) as error:  # ValueError: text that is not UTF-8, among others
+        return Loaded(None, " ".join(str(error).split()) or type(error).__name__)
+
+
+def model_version(name: str) -> str:
+    """The name by which answers and metrics call a model.
+
+    >>> model_version("random_forest"), model_version("baseline")
+    ('random_forest (ml)', 'baseline (baseline)')
+    """
+    return f"{name} ({'baseline' if name == 'baseline' else 'ml'})"

@@ -1,0 +1,218 @@
+"""``POST /predict``: answers, and refusals that name each fault."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from math import inf, nan
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+QUIET = {"spread_mean_60s": 0.2, "log_return_60s": -1.0, "trade_intensity_60s": 7}
+SPIKE = QUIET | {"spread_mean_60s": 0.5}
+
+
+def test_one_row_is_answered_in_full(client: Any) -> None:
+    """A row of features gets every field of the answer, and no mark of simulation where there is none."""
+    answer = client.predict({"features": QUIET}).json()
+    assert answer.pop("inference_time_ms") >= 0
+    assert answer == {
+        "prediction": 0,
+        "probability": 0.2,
+        "alert": False,
+        "model_version": "random_forest (ml)",
+        "threshold": 0.5,
+    }
+
+
+def test_threshold_itself_is_a_spike(client: Any) -> None:
+    """A probability that equals the threshold is an alert."""
+    answer = client.predict({"features": SPIKE}).json()
+    assert (answer["prediction"], answer["alert"]) == (1, True)
+
+
+def test_rows_are_answered_in_lists(client: Any) -> None:
+    """Several rows get lists in their order, with the probabilities under both names."""
+    answer = client.predict({"rows": [QUIET, SPIKE, QUIET]}).json()
+    assert answer.pop("inference_time_ms") >= 0
+    assert answer == {
+        "prediction": [0, 1, 0],
+        "probability": [0.2, 0.5, 0.2],
+        "scores": [0.2, 0.5, 0.2],
+        "alert": [False, True, False],
+        "threshold": [0.5, 0.5, 0.5],
+        "model_version": "random_forest (ml)",
+    }
+
+
+def test_order_of_names_is_the_models(client: Any) -> None:
+    """Values reach the model in its own order, whatever the order in the body."""
+    backwards = dict(reversed(SPIKE.items()))
+    assert client.predict({"features": backwards}).json()["probability"] == 0.5
+    assert client.predict({"rows": [backwards]}).json()["probability"] == [0.5]
+
+
+def test_large_bodies_are_scored_like_small_ones(client: Any) -> None:
+    """A body that is scored in a thread gets the same answers as its rows one by one."""
+    rows = [QUIET | {"spread_mean_60s": k / 1000} for k in range(1000)]
+    answer = client.predict({"rows": rows}).json()
+    assert answer["probability"] == [row["spread_mean_60s"] for row in rows]
+    assert sum(answer["alert"]) == 500
+
+
+def test_baseline_and_simulation_are_named(served: Any, fake: Any) -> None:
+    """The z-score baseline has its own variant in the version, and a simulated model is marked in every answer."""
+    scorer = replace(fake, name="baseline", metadata=replace(fake.metadata, simulated=True))
+    client = served(scorer)
+    for body in ({"features": QUIET}, {"rows": [QUIET]}):
+        answer = client.predict(body).json()
+        assert answer["model_version"] == "baseline (baseline)"
+        assert answer["simulated"] is True
+
+
+FAULTS: dict[str, Any] = {
+    "nan": nan,
+    "infinite": inf,
+    "minus infinite": -inf,
+    "null": None,
+    "text": "0.5",
+    "boolean": True,
+    "list": [0.5],
+    "object": {},
+    "huge integer": 10**400,
+    "integer of 5000 digits": b"9" * 5000,
+    "beyond single precision": -3.5e38,
+    "overflowing literal": b"1e400",
+}
+
+
+@pytest.mark.parametrize("value", FAULTS.values(), ids=FAULTS.keys())
+def test_values_that_are_no_finite_numbers_are_named(client: Any, value: object) -> None:
+    """Whatever is no finite number is refused by the name of its feature, in one row and in rows."""
+    text = value if isinstance(value, bytes) else json.dumps(value).encode()
+    row = json.dumps(QUIET | {"spread_mean_60s": "HERE"}).encode().replace(b'"HERE"', text)
+    one = client.predict(b'{"features": ' + row + b"}")
+    many = client.predict(b'{"rows": [' + json.dumps(QUIET).encode() + b", " + row + b"]}")
+    assert one.status_code == many.status_code == 422
+    assert one.json()["not_finite"] == many.json()["not_finite"] == ["spread_mean_60s"]
+    assert "not a finite number: spread_mean_60s" in one.json()["detail"]
+    assert many.json()["rows"] == [{"row": 1, "missing": [], "unknown": [], "not_finite": ["spread_mean_60s"]}]
+
+
+def test_every_fault_of_a_row_is_named_at_once(client: Any) -> None:
+    """Missing, unknown and not finite features come in one answer, with what the model takes."""
+    refused = client.predict({"features": {"log_return_60s": None, "spread_mean_300s": 1.0, "é": 2.0}})
+    assert refused.status_code == 422
+    assert refused.json() == {
+        "detail": "missing: spread_mean_60s, trade_intensity_60s; unknown: spread_mean_300s, é; "
+        "not a finite number: log_return_60s; "
+        "the model takes spread_mean_60s, log_return_60s, trade_intensity_60s, each a finite number",
+        "missing": ["spread_mean_60s", "trade_intensity_60s"],
+        "unknown": ["spread_mean_300s", "é"],
+        "not_finite": ["log_return_60s"],
+    }
+
+
+def test_faults_of_rows_carry_their_index(client: Any) -> None:
+    """Rows at fault are told with their index, and the lists on top hold the names of all of them."""
+    refused = client.predict({"rows": [QUIET, {}, QUIET | {"x": 1}]}).json()
+    assert refused["detail"].startswith("2 of the rows cannot be scored, the first is row 1; ")
+    assert [row["row"] for row in refused["rows"]] == [1, 2]
+    assert refused["missing"] == list(QUIET)
+    assert refused["unknown"] == ["x"]
+
+
+def test_a_flood_of_faults_is_answered_briefly(client: Any) -> None:
+    """At most a hundred faulty rows are listed, and a sentence spells out a dozen names."""
+    rows = client.predict({"rows": [{}] * 5000}).json()
+    assert len(rows["rows"]) == 100
+    assert rows["detail"].startswith("at least 100 of the rows cannot be scored")
+    names = client.predict({"features": {f"x{k}": 1 for k in range(40)}}).json()
+    assert len(names["unknown"]) == 40
+    assert "x11 and 28 more" in names["detail"]
+
+
+SHAPES = {
+    "empty": (b"", "not JSON"),
+    "cut off": (b'{"features": {', "not JSON"),
+    "two documents": (b"{} {}", "not JSON"),
+    "not UTF-8": (b'{"features": {"\xff": 1}}', "not UTF-8"),
+    "UTF-16": ('{"features": {}}'.encode("utf-16"), "not UTF-8"),
+    "nested deeply": (b"[" * 200_000, "nested too deeply"),
+    "list": (b"[1, 2]", "the body is a list"),
+    "null": (b"null", "the body is null"),
+    "number": (b"NaN", "the body is a number"),
+    "text": (b'"features"', "the body is a text"),
+    "boolean": (b"true", "the body is a boolean"),
+    "neither": (b"{}", "neither of features and rows"),
+    "both": (b'{"features": {}, "rows": []}', "both features and rows"),
+    "both, one null": (b'{"features": {}, "rows": null}', "both features and rows"),
+    "a stranger": (b'{"features": {}, "model": 1}', "model beside features and rows"),
+    "half a surrogate": (b'{"\\ud800": 1}', "\\ud800 beside features and rows"),
+    "features null": (b'{"features": null}', "features is null"),
+    "features a list": (b'{"features": [1]}', "features is a list"),
+    "rows null": (b'{"rows": null}', "rows is null"),
+    "rows an object": (b'{"rows": {}}', "rows is an object"),
+    "rows empty": (b'{"rows": []}', "rows holds 0 rows, must hold 1 to 10000"),
+    "a row that is none": (b'{"rows": [{}, 3]}', "rows[1] is a number"),
+}
+
+
+@pytest.mark.parametrize(("body", "told"), SHAPES.values(), ids=SHAPES.keys())
+def test_bodies_of_another_shape_are_refused(client: Any, body: bytes, told: str) -> None:
+    """A body that is no rows at all gets 422 with what it was, and empty lists."""
+    refused = client.predict(body)
+    assert refused.status_code == 422
+    answer = refused.json()
+    assert told in answer.pop("detail")
+    assert answer == {"missing": [], "unknown": [], "not_finite": []}
+
+
+def test_more_rows_than_allowed_are_refused(served: Any) -> None:
+    """One row over the limit is refused, the limit itself is not."""
+    client = served(max_rows=3)
+    assert client.predict({"rows": [QUIET] * 3}).status_code == 200
+    refused = client.predict({"rows": [QUIET] * 4})
+    assert refused.status_code == 422
+    assert refused.json()["detail"] == "rows holds 4 rows, must hold 1 to 3"
+
+
+def test_values_that_overflow_inside_the_model_are_the_clients(served: Any, fake: Any) -> None:
+    """Where a model gives NaN for finite values, the answer is 422 and nothing is counted as predicted."""
+
+    class Overflowing(type(fake)):  # type: ignore[misc]
+        def probability(self, x: Any) -> Any:
+            return np.full(len(x), nan)
+
+        def probability_of(self, row: Any) -> float:
+            return nan
+
+    client = served(Overflowing())
+    for body in ({"features": QUIET}, {"rows": [QUIET]}):
+        refused = client.predict(body)
+        assert refused.status_code == 422
+        assert "no probability" in refused.json()["detail"]
+    assert client.metric('predictions_total{model_version="random_forest (ml)",prediction="0"}') == 0
+
+
+names = st.sampled_from(list(QUIET)) | st.text(max_size=8)
+values: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.just([]) | st.just({})
+)
+rows = st.dictionaries(names, values, max_size=5) | st.just(QUIET) | values
+bodies = st.fixed_dictionaries(
+    {}, optional={"features": rows, "rows": st.lists(rows, max_size=4) | values, "x": values}
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=64) | bodies | bodies.map(lambda body: json.dumps(body).encode()[:-2]))
+def test_no_body_breaks_a_server_with_a_model(client: Any, body: object) -> None:
+    """Any body is answered 200 or 422, in JSON, with a sentence where it is refused."""
+    answer = client.predict(body)
+    assert answer.status_code in {200, 422}
+    assert answer.status_code == 200 or answer.json()["detail"]
