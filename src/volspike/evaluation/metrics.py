@@ -1,0 +1,101 @@
+"""The figures of a score at a threshold. What is undefined is NaN, never 0 or 0.5."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import isnan, nan
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volspike.evaluation.cuts import Cuts
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """Figures over ``rows`` rows, ``tp + fn`` of them spikes.
+
+    ``pr_auc`` and ``roc_auc`` need rows of both kinds. ``threshold`` is NaN where rows were judged at several.
+    ``brier`` is NaN for a score that is no probability.
+    """
+
+    rows: int
+    base_rate: float
+    pr_auc: float
+    roc_auc: float
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+    brier: float
+    tp: int
+    fp: int
+    tn: int
+    fn: int
+
+    def figures(self) -> dict[str, int | float | None]:
+        """The figures by name, None where undefined."""
+        return {
+            name: None if isinstance(value, float) and isnan(value) else value for name, value in asdict(self).items()
+        }
+
+
+def judge(
+    y: NDArray[np.int8],
+    score: NDArray[np.float64],
+    threshold: float | NDArray[np.float64],
+    *,
+    is_probability: bool = True,
+) -> Metrics:
+    """The figures of calling a spike where ``score`` (n) is at least ``threshold`` (one, or one per row).
+
+    ``y`` (n) is 1 where there was a spike. Scores must not be NaN.
+    """
+    called, spike = score >= threshold, y == 1
+    tp, fp = int(np.sum(called & spike)), int(np.sum(called & ~spike))
+    fn, tn = int(np.sum(spike)) - tp, int(np.sum(~spike)) - fp
+    thresholds = np.unique(threshold)
+    return Metrics(
+        rows=len(y),
+        base_rate=ratio(tp + fn, len(y)),
+        pr_auc=average_precision(y, score),
+        roc_auc=roc_auc(y, score),
+        threshold=float(thresholds[0]) if len(thresholds) == 1 else nan,
+        precision=ratio(tp, tp + fp),
+        recall=ratio(tp, tp + fn),
+        f1=ratio(2 * tp, 2 * tp + fp + fn),
+        brier=float(np.mean((score - y) ** 2)) if is_probability and len(y) else nan,
+        tp=tp,
+        fp=fp,
+        tn=tn,
+        fn=fn,
+    )
+
+
+def ratio(part: int, whole: int) -> float:
+    """``part / whole``; NaN of nothing.
+
+    >>> ratio(1, 4)
+    0.25
+    """
+    return part / whole if whole else nan
+
+
+def average_precision(y: NDArray[np.int8], score: NDArray[np.float64]) -> float:
+    """Area under the precision-recall curve as Σ (Rₙ − Rₙ₋₁) Pₙ over distinct scores; NaN for one class only.
+
+    The step form, since joining points by lines is too kind (Davis and Goadrich, 2006).
+    """
+    cuts = Cuts.of(y, score)
+    if not cuts.spikes or not cuts.calm:
+        return nan
+    return float(np.sum(np.diff(cuts.recall(), prepend=0.0) * cuts.precision()))
+
+
+def roc_auc(y: NDArray[np.int8], score: NDArray[np.float64]) -> float:
+    """How often a spike scores above a calm row, ties counted half; NaN for one class only."""
+    cuts = Cuts.of(y, score)
+    if not cuts.spikes or not cuts.calm:
+        return nan
+    recall, rate = np.append(0.0, cuts.recall()), np.append(0.0, cuts.false_alarm_rate())
+    return float(np.sum(np.diff(rate) * (recall[1:] + recall[:-1]) / 2))
