@@ -1,0 +1,23 @@
+"""Detectors of volatility spikes, and the artifact that carries one from training to serving.
+
+Importing this package loads neither a learning library nor ONNX Runtime: those come with the first detector
+taken from ``DETECTORS`` and the first artifact loaded.
+"""
+
+from volspike.models.artifact import METADATA_FILE, ONNX_FILE, Artifact
+from volspike.models.columns import TEN_FEATURES
+from volspike.models.detector import Detector
+from volspike.models.metadata import DataFacts, Metadata, SplitFacts
+from volspike.models.registry import DETECTORS
+
+__all__ = [
+    "DETECTORS",
+    "METADATA_FILE",
+    "ONNX_FILE",
+    "TEN_FEATURES",
+    "Artifact",
+    "DataFacts",
+    "Detector",
+    "Metadata",
+    "SplitFacts",
+]

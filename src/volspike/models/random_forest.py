@@ -1,0 +1,67 @@
+"""A random forest."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+
+from volspike.models.rows import score_complete, shares, training_rows
+from volspike.models.sklearn_graph import sklearn_graph
+
+TREES: Final = 100
+LEAF_ROWS: Final = 60
+"""Rows of one minute share their future: a leaf of fewer may know a single event by heart."""
+
+TREE_ROWS: Final = 50_000
+"""Each tree draws at most so many rows: more of rows that share their windows add hours, not knowledge."""
+
+
+class RandomForest:
+    """One hundred trees over resampled rows, each split chosen among a random few features."""
+
+    name: ClassVar[str] = "random_forest"
+    accepts_missing: ClassVar[bool] = False
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self._seed = seed
+
+    def fit(self, x: NDArray[np.float64], y: NDArray[np.int8]) -> Self:
+        """Learn from the rows of ``x`` that have all their values, on all cores."""
+        single, y = training_rows(x, y, accepts_missing=False)
+        self._forest = RandomForestClassifier(
+            n_estimators=TREES,
+            min_samples_leaf=min(LEAF_ROWS, max(5, len(y) // 50)),
+            max_samples=min(len(y) // 2, TREE_ROWS),
+            random_state=self._seed,
+            n_jobs=-1,
+        )
+        with np.errstate(over="ignore", invalid="ignore"):  # as in _score
+            self._forest.fit(single, y)
+        # On several threads the trees' votes are summed in the order in which threads finish.
+        self._forest.set_params(n_jobs=1)
+        return self
+
+    def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The mean over trees of the share of spikes in the row's leaf; NaN for a row that misses a value."""
+        return score_complete(x, self._score)
+
+    def importance(self) -> NDArray[np.float64]:
+        """Shares of the mean decrease in impurity (Breiman, "Random Forests", 2001)."""
+        return shares(np.asarray(self._forest.feature_importances_, np.float64))
+
+    def thresholds(self) -> dict[str, float]:
+        """None of its own."""
+        return {}
+
+    def to_onnx(self) -> Any:
+        """The trees as one ensemble."""
+        return sklearn_graph(self._forest, int(self._forest.n_features_in_))
+
+    def _score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        # scikit-learn looks for infinities by summing all values in float32, which may itself overflow.
+        with np.errstate(over="ignore", invalid="ignore"):
+            probability: NDArray[np.float64] = self._forest.predict_proba(rows)[:, 1]
+        return probability

@@ -1,0 +1,111 @@
+"""A model's ONNX graph in one ONNX Runtime session: rows of features in, probabilities out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite, nan
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from volspike.errors import ArtifactCorrupt, SchemaMismatch
+from volspike.models.rows import as_single, is_complete
+
+_INPUT: Final = "features"
+_OUTPUT: Final = ("probability",)
+_CHUNK_ROWS: Final = 65_536
+_ERRORS_ONLY: Final = 3
+_REACH: Final = float(np.finfo(np.float32).max)
+
+# ONNX Runtime's errors share no parent but Exception.
+_UNUSABLE: Final = (
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NoSuchFile,
+    state.NotImplemented,
+    state.RuntimeException,
+)
+
+
+class Scorer:
+    """Scores rows of ``width`` features on one thread; safe to call from several.
+
+    A row that misses a value gets NaN unless the model ``accepts_missing``; so does one with an infinite value.
+    """
+
+    def __init__(self, onnx: bytes, *, width: int, accepts_missing: bool) -> None:
+        """A session of the graph.
+
+        Raises:
+            ArtifactCorrupt: these bytes are no graph, or not one of ``width`` features and one probability.
+        """
+        self.accepts_missing = accepts_missing
+        self._width = width
+        try:
+            self._session = onnxruntime.InferenceSession(onnx, _single_threaded(), ["CPUExecutionProvider"])
+        except _UNUSABLE as error:
+            raise ArtifactCorrupt(f"no ONNX model that can be run: {_first_line(error)}") from error
+        self._check_ends()
+
+    def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The probability of each row of ``x`` (n, width), n long.
+
+        Raises:
+            SchemaMismatch: rows of another width.
+        """
+        self._check_width(x.shape[1])
+        single = as_single(x)
+        probability = np.empty(len(single))
+        for start in range(0, len(single), _CHUNK_ROWS):
+            chunk = slice(start, start + _CHUNK_ROWS)
+            probability[chunk] = self._session.run(_OUTPUT, {_INPUT: single[chunk]})[0]
+        if not self.accepts_missing:
+            probability[~is_complete(single)] = nan
+        return probability
+
+    def probability_of(self, row: Sequence[float]) -> float:
+        """The probability of one row: the same as ``probability`` of it, with less around it."""
+        self._check_width(len(row))
+        if not all(map(isfinite, row)) or max(map(abs, row)) > _REACH:
+            return float(self.probability(np.array([row], np.float64))[0])
+        return float(self._session.run(_OUTPUT, {_INPUT: np.array([row], np.float32)})[0][0])
+
+    def _check_width(self, width: int) -> None:
+        if width != self._width:
+            raise SchemaMismatch(f"the model takes rows of {self._width} features, was given {width}")
+
+    def _check_ends(self) -> None:
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        found = ([_end(node) for node in inputs], [_end(node) for node in outputs])
+        wanted: tuple[list[Any], list[Any]] = (
+            [(_INPUT, "tensor(float)", [self._width])],
+            [(_OUTPUT[0], "tensor(float)", [])],
+        )
+        if found != wanted:
+            raise ArtifactCorrupt(f"an ONNX model of inputs and outputs {found}, wanted {wanted}")
+
+
+def _end(node: Any) -> tuple[str, str, list[Any]]:
+    """Name, type and shape after the rows of an input or output."""
+    return node.name, node.type, list(node.shape[1:])
+
+
+def _single_threaded() -> Any:
+    """One row takes microseconds: handing it to a pool of threads takes longer, and spinning burns a core."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
