@@ -23,7 +23,7 @@ from volspike.datasets.facts import (
 )
 from volspike.datasets.labelling import LabelResult, label_file
 from volspike.datasets.splits import Split, split
-from volspike.datasets.writing import replacing
+from volspike.datasets.writing import PARQUET, replacing
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import ROW_COLUMNS
 from volspike.labels import DEFAULT_PERCENTILE
@@ -61,7 +61,7 @@ def consolidate(
     source = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
     kept = _each_once(merged, source)
     with replacing(out) as part:
-        pq.write_table(merged.take(kept).replace_schema_metadata(tables[0].schema.metadata), part, compression="zstd")
+        pq.write_table(merged.take(kept).replace_schema_metadata(tables[0].schema.metadata), part, **PARQUET)
         labels = label_file(part, part, percentile, gap_s)
     return ConsolidateResult(tuple(files), merged.num_rows, merged.num_rows - len(kept), labels)
 
@@ -142,6 +142,6 @@ def write_parts(file: Path, method: str) -> tuple[Split, dict[str, Path]]:
     for name, ending in PART_ENDINGS.items():
         path = file.with_name(f"{file.stem}{ending}{file.suffix}")
         with replacing(path) as part:
-            pq.write_table(usable.take(getattr(newest, name)), part, compression="zstd")
+            pq.write_table(usable.take(getattr(newest, name)), part, **PARQUET)
         written[name] = path
     return newest, written

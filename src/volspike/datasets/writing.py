@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,9 @@ from volspike.errors import UsageError
 from volspike.features import FeatureRows
 
 ROW_GROUP = 131_072
+
+PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["product_id"]}
+"""How feature files are written. Dictionaries of floats that hardly repeat would cost a third of the time."""
 
 
 @contextmanager
@@ -43,7 +47,7 @@ class FeatureFileWriter:
 
     def __init__(self, path: Path, facts: FeatureFacts) -> None:
         self._schema = with_facts(feature_schema(facts.feature_set), facts)
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", compression_level=1)
+        self._writer = pq.ParquetWriter(path, self._schema, **PARQUET)
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0
         self.written = 0

@@ -126,7 +126,7 @@ class FeatureEngine:
         )
         return [self._row(row, tick.product_id) for row in range(rows)]
 
-    def run(self, ticks: Ticks, chunk: int = 65536) -> Iterator[FeatureRows]:
+    def run(self, ticks: Ticks, chunk: int = 16_384) -> Iterator[FeatureRows]:
         """The rows that these events make, in parts of at most ``chunk`` rows; what is not asked for is not computed.
 
         Shapes and results are those of ``update`` for each event in turn, bit for bit.

@@ -1,0 +1,80 @@
+"""All subcommands under one name, and how an error ends: one line, and an exit status that says whose fault it is."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import volspike
+from volspike.cli import consolidate, convert, demo, infer, label, replay, serve, simulate, train
+from volspike.cli.command import Command
+from volspike.errors import VolspikeError
+
+app = typer.Typer(
+    name="volspike",
+    help="Tells how likely a market is to be in a volatility spike within the next 60 seconds.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit status: 0 well, 2 wrong usage, 3 bad data, 4 model and data do not fit.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"volspike {volspike.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    del version
+
+
+for module in (replay, label, consolidate, train, infer, serve, simulate, convert, demo):
+    app.command(module.__name__.rpartition(".")[2], cls=Command, epilog=module.EXAMPLES)(module.run)
+
+# typer does not export the root of the errors that it raises for a wrong call
+_CallError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+def main() -> None:
+    """Runs the command line of this process and ends it with the status that its outcome has."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except VolspikeError as error:
+        _say(f"{type(error).__name__}: {error}")
+        sys.exit(error.exit_status)
+    except _CallError as error:
+        told = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        if told:  # without a subcommand the help has been shown, and that is all there is to say
+            _say(f"usage: {told}; see `volspike {_subcommand()}--help`")
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        _say("stopped")
+        sys.exit(130)
+    except BrokenPipeError:
+        # whoever read our output has seen enough; Python would complain once more when it closes the pipe
+        sys.stderr.close()
+        sys.exit(141)
+    except OSError as error:
+        # what has a number is of the machine (a full disk, a folder in the way); Arrow tells damaged bytes without one
+        place = error.filename2 or error.filename
+        _say(f"{type(error).__name__}: {f'{place}: ' if place else ''}{error.strerror or error}")
+        sys.exit(3 if error.errno is None else 2)
+
+
+def _subcommand() -> str:
+    named = sys.argv[1] if len(sys.argv) > 1 else ""
+    return f"{named} " if named in {command.name for command in app.registered_commands} else ""
+
+
+def _say(text: str) -> None:
+    print(" ".join(text.split()), file=sys.stderr)

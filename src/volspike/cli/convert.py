@@ -1,0 +1,26 @@
+"""``volspike convert``: a tape in another form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from volspike.cli.screen import note_if_simulated, out, tell_report, working
+
+EXAMPLES = 'Example: volspike convert --raw "data/raw/*.ndjson" --out data/raw/december.parquet'
+
+
+def run(
+    raw: Annotated[list[str], typer.Option(help="Tapes, folders or globs.")],
+    out_file: Annotated[Path, typer.Option("--out", help="The tape to write: .ndjson(.zst, .gz) or .parquet.")],
+) -> None:
+    """Convert tapes between NDJSON and Parquet; every column of every tick survives."""
+    from volspike.tape import convert
+
+    with working("converting"):
+        report = convert(raw, out_file)
+    tell_report(report)
+    note_if_simulated(report.simulated)
+    out.print(f"{report.ticks:,} ticks → {out_file}")

@@ -1,0 +1,138 @@
+"""``volspike infer``: a model over a feature file, timed row by row, or walked through as if it were live."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from volspike.cli.screen import figure, note_if_simulated, out, table, warn
+from volspike.errors import NotEnoughData, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from volspike.datasets import Dataset
+    from volspike.models import Artifact
+
+EXAMPLES = (
+    "Example: volspike infer --model models/artifacts/random_forest --features data/processed/features.parquet "
+    "--mode benchmark --n-samples 1000"
+)
+
+MODES = ("benchmark", "live")
+WARM_UP_ROWS = 50
+REAL_TIME_S = 120.0
+"""The earlier system's requirement: inference within twice the horizon of 60 s."""
+
+
+def run(
+    model: Annotated[Path, typer.Option(help="An artifact's folder, or a file in it.")],
+    features: Annotated[Path, typer.Option(help="A feature file.")],
+    mode: Annotated[
+        str, typer.Option(help="benchmark: time and judge; live: row by row, telling alerts.")
+    ] = "benchmark",
+    n_samples: Annotated[int, typer.Option(help="Rows to take: the newest ones.")] = 1000,
+) -> None:
+    """Score a feature file's newest rows with a model."""
+    from volspike.datasets import load_dataset
+    from volspike.models import Artifact
+
+    if mode not in MODES or n_samples < 1:
+        raise UsageError(f"--mode is one of {', '.join(MODES)}, --n-samples at least 1; were {mode!r} and {n_samples}")
+    artifact = Artifact.load(model)
+    dataset = load_dataset(features, labelled=False)
+    artifact.expects(dataset.facts.digest, dataset.facts.every, dataset.facts.profile)
+    note_if_simulated(dataset.facts.simulated or artifact.metadata.simulated)
+    newest = np.arange(max(0, len(dataset) - n_samples), len(dataset))
+    if mode == "benchmark":
+        _benchmark(artifact, dataset, newest)
+    else:
+        _live(artifact, dataset, newest)
+
+
+def _benchmark(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> None:
+    x = dataset.columns(artifact.features)[rows]
+    took = _timed(artifact, x)
+    middle, high, highest = np.percentile(took, [50, 95, 99])
+    start = time.perf_counter()
+    probability = artifact.probability(x)
+    batch = time.perf_counter() - start
+    table(
+        f"{artifact.name}: {len(rows):,} rows, one at a time and as one batch",
+        ("", "p50", "p95", "p99", "longest", "rows/s"),
+        [
+            [
+                "one row",
+                *(f"{value * 1e6:.1f} µs" for value in (middle, high, highest, took.max())),
+                f"{1 / took.mean():,.0f}",
+            ],
+            ["batch", f"{batch / len(rows) * 1e6:.2f} µs", "–", "–", "–", f"{len(rows) / batch:,.0f}"],
+        ],
+    )
+    out.print(f"required: under {REAL_TIME_S:.0f} s a row; slowest {took.max():.6f} s")
+    _judge(artifact, dataset, rows, probability)
+
+
+def _timed(artifact: Artifact, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Seconds that each row takes alone."""
+    values = x.tolist()
+    for row in values[:WARM_UP_ROWS]:
+        artifact.probability_of(row)
+    took = np.empty(len(values))
+    for index, row in enumerate(values):
+        start = time.perf_counter()
+        artifact.probability_of(row)
+        took[index] = time.perf_counter() - start
+    return took
+
+
+def _judge(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp], probability: NDArray[np.float64]) -> None:
+    """PR-AUC beside persistence on the rows whose future is known, and whether the model has seen them."""
+    from volspike.evaluation import judge
+    from volspike.labels import spikes
+    from volspike.market import instant
+
+    future, persistence = dataset.future_volatility[rows], dataset.persistence[rows]
+    known = np.isfinite(future) & np.isfinite(probability) & np.isfinite(persistence)
+    if not known.any():
+        warn("no row has both a probability and a known future, so nothing is judged; label the file first")
+        return
+    y = spikes(future[known], artifact.metadata.tau)
+    found = judge(y, probability[known], artifact.threshold)
+    trader = judge(y, persistence[known], np.inf, is_probability=False)
+    out.print(
+        f"{found.rows:,} rows, base rate {figure(found.base_rate)}: PR-AUC {figure(found.pr_auc)} "
+        f"(persistence {figure(trader.pr_auc)}), precision {figure(found.precision)}, recall {figure(found.recall)} "
+        f"at threshold {figure(artifact.threshold)}"
+    )
+    end = artifact.metadata.data.end
+    if instant(int(dataset.time[rows[0]])) <= end:
+        warn(f"the model was trained or judged on rows until {end}: figures on those are not out of sample")
+
+
+def _live(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> None:
+    """Scores row by row and tells when a product's probability crosses the threshold, up and down."""
+    from volspike.market import instant
+
+    x = dataset.columns(artifact.features)[rows].tolist()
+    alarmed: set[int] = set()
+    scored = alerts = 0
+    for values, row in zip(x, rows.tolist(), strict=True):
+        probability = artifact.probability_of(values)
+        if np.isnan(probability):
+            continue
+        scored += 1
+        product, is_alert = int(dataset.product[row]), probability >= artifact.threshold
+        if is_alert != (product in alarmed):
+            alarmed ^= {product}
+            alerts += is_alert
+            what = "ALERT" if is_alert else "calm "
+            when, name = instant(int(dataset.time[row])), dataset.products[product]
+            out.print(f"{when:30} {name:10} {what} {probability:.4f} (threshold {artifact.threshold:.4f})")
+    if scored == 0:
+        raise NotEnoughData(f"none of the {len(rows):,} rows has every feature that {artifact.name} needs")
+    out.print(f"{scored:,} rows scored, {alerts:,} alerts")

@@ -1,0 +1,30 @@
+"""``volspike label``: labels added to a feature file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from volspike.cli.replay import tell_labels
+from volspike.cli.screen import note_if_simulated, out
+
+EXAMPLES = "Example: volspike label --features data/processed/features.parquet"
+
+
+def run(
+    features: Annotated[Path, typer.Option(help="The feature file to label.")],
+    output: Annotated[Path | None, typer.Option(help="Where to write; the same file when absent.")] = None,
+    threshold_percentile: Annotated[float, typer.Option(help="τ's percentile of future volatility.")] = 90.0,
+    gap_threshold_seconds: Annotated[float, typer.Option(help="A longer silence ends a session.")] = 300.0,
+    tau: Annotated[float | None, typer.Option(help="Take this τ instead of a percentile.")] = None,
+) -> None:
+    """Add future_volatility and volatility_spike to a feature file."""
+    from volspike.datasets.labelling import label_file
+
+    target = output or features
+    result = label_file(features, target, threshold_percentile, gap_threshold_seconds, tau)
+    note_if_simulated(result.facts.simulated)
+    out.print(f"{result.rows:,} rows → {target}")
+    tell_labels(result.labelled, result.spikes, result.facts.tau, result.facts.tau_from)

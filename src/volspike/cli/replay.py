@@ -1,0 +1,115 @@
+"""``volspike replay``: recorded tapes → a feature file, by the kernel that runs live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from volspike.cli.screen import note_if_simulated, out, reading, tell_report, warn
+from volspike.errors import UsageError
+
+if TYPE_CHECKING:
+    from volspike.features import Every
+    from volspike.market import Profile
+
+EXAMPLES = 'Example: volspike replay --raw "data/raw/*.ndjson" --out data/processed/features.parquet --add-labels'
+
+
+def run(
+    raw: Annotated[list[str], typer.Option(help="Tapes, folders or globs; several are read in time order.")],
+    out_file: Annotated[Path, typer.Option("--out", help="The feature file to write (Parquet).")],
+    windows: Annotated[list[int], typer.Option(help="Window lengths in seconds.")] = [30, 60, 300],  # noqa: B006
+    every: Annotated[str, typer.Option(help="A row per `tick` or per second (`1s`).")] = "tick",
+    profile: Annotated[
+        str, typer.Option(help="What the tape tells: ticker, ticker+trade, trade; `auto` looks.")
+    ] = "auto",
+    add_labels: Annotated[
+        bool, typer.Option("--add-labels", help="Add future_volatility and volatility_spike.")
+    ] = False,
+    label_threshold_percentile: Annotated[float, typer.Option(help="τ's percentile of future volatility.")] = 90.0,
+    label_gap_threshold_seconds: Annotated[float, typer.Option(help="A longer silence ends a session.")] = 300.0,
+    compare: Annotated[
+        Path | None, typer.Option(help="Hold the result against this feature file, bit for bit.")
+    ] = None,
+    compare_labels: Annotated[bool, typer.Option("--compare-labels", help="Compare the labels too.")] = False,
+) -> None:
+    """Replay recorded tapes through the feature engine into a Parquet file."""
+    from volspike.datasets.build import build_features
+    from volspike.datasets.labelling import label_file
+    from volspike.datasets.writing import replacing
+    from volspike.features import FeatureSet
+
+    feature_set, rate, told = FeatureSet.of(windows), _every(every), _profile(profile)
+    _refuse_overwriting(raw, out_file, compare)
+    with replacing(out_file) as part:
+        with reading("replaying") as show:
+            result = build_features(raw, part, feature_set, rate, told, show)
+        tell_report(result.report)
+        handled = result.handled
+        dropped = {name: getattr(handled, name) for name in ("late", "duplicates", "unplaced", "invalid")}
+        if any(dropped.values()):
+            warn(
+                "ticks that made no row: " + ", ".join(f"{count:,} {name}" for name, count in dropped.items() if count)
+            )
+        labels = label_file(part, part, label_threshold_percentile, label_gap_threshold_seconds) if add_labels else None
+    note_if_simulated(result.facts.simulated)
+    out.print(
+        f"{result.rows:,} rows of {len(feature_set.names)} features from {result.report.ticks:,} ticks "
+        f"(profile {result.facts.profile}, every {result.facts.every}) → {out_file}"
+    )
+    if labels is not None:
+        tell_labels(labels.labelled, labels.spikes, labels.facts.tau, labels.facts.tau_from)
+    if compare is not None:
+        _compare(out_file, compare, compare_labels)
+
+
+def tell_labels(labelled: int, spikes: int, tau: float | None, tau_from: str | None) -> None:
+    """Prints how many rows have a label, and what a spike is."""
+    share = f"{spikes / labelled:.2%}" if labelled else "no"
+    out.print(f"{labelled:,} rows labelled, {share} spikes at τ = {tau:.3e} ({tau_from})")
+
+
+def _refuse_overwriting(raw: list[str], out_file: Path, compare: Path | None) -> None:
+    """Raises where the result would replace what it is made from or held against; learned now, not after the replay."""
+    from volspike.datasets.facts import open_feature_file
+    from volspike.tape import tapes_of
+
+    if out_file.resolve() in {tape.resolve() for tape in tapes_of(raw)}:
+        raise UsageError(f"--out {out_file} is one of the tapes to read: give the feature file another name")
+    if compare is not None:
+        if compare.resolve() == out_file.resolve():
+            raise UsageError(f"--out would replace {compare} before --compare reads it: give --out another name")
+        open_feature_file(compare).close()
+
+
+def _every(text: str) -> Every:
+    from volspike.features import Every
+
+    if text not in set(Every):
+        raise UsageError(f"--every is one of {', '.join(Every)}; was {text!r}")
+    return Every(text)
+
+
+def _profile(text: str) -> Profile | None:
+    from volspike.market import Profile
+
+    if text == "auto":
+        return None
+    if text not in set(Profile):
+        raise UsageError(f"--profile is auto or one of {', '.join(Profile)}; was {text!r}")
+    return Profile(text)
+
+
+def _compare(ours: Path, theirs: Path, labels: bool) -> None:
+    from volspike.datasets.compare import compare
+
+    found = compare(ours, theirs, labels)
+    if found.is_equal:
+        out.print(f"equal to {theirs} bit for bit: {found.common:,} rows")
+        return
+    only = f"{found.only_first:,} rows only here, {found.only_second:,} only in {theirs}"
+    columns = ", ".join(f"{name} ({rows:,} rows, ≤ {gap:.3g})" for name, (rows, gap) in found.differing.items())
+    warn(f"differs: {found.common:,} rows in common, {only}; differing columns: {columns or 'none'}")
+    raise typer.Exit(3)

@@ -1,0 +1,21 @@
+"""``python -m volspike.features`` compiles the kernel for both doors and both row rates, so later starts are quick.
+
+numba keeps the machine code on disk beside the kernel, or in the user's cache where that folder cannot be written.
+"""
+
+from __future__ import annotations
+
+from volspike.features import Every, FeatureEngine
+from volspike.market import Kind, Tick, Ticks
+
+
+def compile_kernel() -> None:
+    """Runs one tick through each door."""
+    tick = Tick(time=10**18, received=10**18, kind=Kind.TICKER, product_id="X", price=1.0)
+    for every in Every:
+        FeatureEngine(every=every).update(tick)
+        list(FeatureEngine(every=every).run(Ticks.of([tick])))
+
+
+if __name__ == "__main__":
+    compile_kernel()
