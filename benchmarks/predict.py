@@ -26,6 +26,7 @@ from typing import Any, Final, cast
 import numpy as np
 import uvloop
 
+from benchmarks.figures import Figure
 from volspike import __version__
 from volspike.features.schema import FeatureSet
 from volspike.models import DETECTORS, TEN_FEATURES, Artifact, DataFacts, Metadata, SplitFacts
@@ -202,8 +203,8 @@ def save_forest(folder: Path, rows: dict[str, Any]) -> None:
     Artifact.save(folder, detector.to_onnx().SerializeToString(), metadata, {})
 
 
-def main(requests: int = 20_000, plain_requests: int = 600) -> dict[str, float]:
-    """Measure both servers, print the figures and their ratios, and return them."""
+def main(requests: int = 20_000, plain_requests: int = 600) -> list[Figure]:
+    """Both servers in turn, each on its own port, under the same clients."""
     with tempfile.TemporaryDirectory() as name:
         folder, rows = Path(name), noise()
         save_forest(folder / "forest", rows)
@@ -212,18 +213,24 @@ def main(requests: int = 20_000, plain_requests: int = 600) -> dict[str, float]:
             ours = measure(port, requests, warm_up=1000)
         with server(sys.executable, str(PLAIN_SERVICE), "PORT", str(folder / "rows.npz")) as port:
             plain = measure(port, plain_requests, warm_up=50)
-    print(f"/predict, 1 worker, {CLIENTS} clients, forest of 100 trees, 10 features")
-    print(f"{'':16}{'volspike':>12}{'plain':>12}{'ratio':>9}")
-    for key, value in ours.items():
-        better = plain[key] / value if key.endswith("_ms") else value / plain[key] if plain[key] else 1.0
-        print(f"{key:16}{value:12.2f}{plain[key]:12.2f}" + (f"{better:8.1f}x" if key != "failures" else ""))
-    return {
-        **{f"volspike_{key}": value for key, value in ours.items()},
-        **{f"plain_{key}": value for key, value in plain.items()},
-        "throughput_ratio": ours["requests_per_s"] / plain["requests_per_s"],
-        "median_ratio": plain["median_ms"] / ours["median_ms"],
-    }
+    return [
+        Figure(
+            f"`/predict`, one worker, {CLIENTS} clients, forest: median",
+            f"{ours['median_ms']:.2f} ms (p95 {ours['p95_ms']:.1f}, p99 {ours['p99_ms']:.1f})",
+            "under 3 ms",
+            ours["median_ms"] < 3 and not ours["failures"],
+            f"plain FastAPI and scikit-learn {plain['median_ms']:.0f} ms (p99 {plain['p99_ms']:.0f})",
+        ),
+        Figure(
+            "the same: throughput",
+            f"{ours['requests_per_s']:,.0f} requests/s",
+            "1500 requests/s",
+            ours["requests_per_s"] >= 1500 and not ours["failures"],
+            f"plain {plain['requests_per_s']:,.0f}, a ratio of {ours['requests_per_s'] / plain['requests_per_s']:.0f}",
+        ),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    for figure in main():
+        print(*figure.cells(), sep=" | ")

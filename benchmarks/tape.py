@@ -17,10 +17,14 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
+from benchmarks.figures import Figure
+from benchmarks.market import parquet_tape
+from volspike.features import FeatureEngine
 from volspike.market import SECOND_NS, Kind, Tick
-from volspike.tape import DayFigures, TapeWriter, convert, read_ticks
+from volspike.tape import DayFigures, TapeWriter, read_ticks
 
-LINES: Final = 40_000
+LINES: Final = 250_000
+PARQUET_TICKS: Final = 4_000_000
 BEST_OF: Final = 3
 DAY: Final = DayFigures(8103.26846767, 88099.05, 92533.29)
 RAW: Final = (
@@ -91,30 +95,40 @@ def rate(read: Callable[[Path], int], path: Path) -> float:
     return max(rates)
 
 
-def main(repeats: int = 25) -> dict[str, float]:
-    """Measure both forms of a tape of ``repeats`` x 40000; print the figures and their ratios, and return them."""
+def features_of(path: Path) -> int:
+    """Every feature row of a tape, as live computes them."""
+    return sum(len(rows) for rows in FeatureEngine().run_all(read_ticks(path, set_aside=False)))
+
+
+def main() -> list[Figure]:
+    """Both forms of a tape, read and made into features."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_lines(folder / "short.ndjson")
-        with (folder / "long.ndjson").open("wb") as tape:
-            for _ in range(repeats):
-                tape.write((folder / "short.ndjson").read_bytes())
-        convert(folder / "long.ndjson", folder / "long.parquet")
-        figures = {
-            "ndjson_volspike": rate(read_with_volspike, folder / "long.ndjson"),
-            "ndjson_polars": rate(read_with_polars, folder / "long.ndjson"),
-            "parquet_volspike": rate(read_with_volspike, folder / "long.parquet"),
-            "parquet_arrow": rate(read_with_arrow, folder / "long.parquet"),
-        }
-    figures["ndjson_ratio"] = figures["ndjson_volspike"] / figures["ndjson_polars"]
-    figures["parquet_ratio"] = figures["parquet_volspike"] / figures["parquet_arrow"]
-    print(f"tapes of {repeats * LINES} ticks, ticks per second, best of {BEST_OF}")
-    print(f"{'':10}{'volspike':>14}{'peer':>14}{'ratio':>8}")
-    for form, peer in (("ndjson", "polars"), ("parquet", "arrow")):
-        ours, theirs, ratio = figures[f"{form}_volspike"], figures[f"{form}_{peer}"], figures[f"{form}_ratio"]
-        print(f"{form:10}{ours:14,.0f}{theirs:14,.0f}{ratio:7.2f}x  {peer}")
-    return figures
+        lines, table = Path(name) / "tape.ndjson", parquet_tape(Path(name) / "tape.parquet", PARQUET_TICKS, 50.0)
+        write_lines(lines)
+        ndjson, polars, ndjson_features = (
+            rate(read, lines) for read in (read_with_volspike, read_with_polars, features_of)
+        )
+        parquet, arrow, parquet_features = (
+            rate(read, table) for read in (read_with_volspike, read_with_arrow, features_of)
+        )
+    return [
+        Figure(
+            "NDJSON tape → features",
+            f"{ndjson_features / 1e3:,.0f} 000 lines/s",
+            "400 000 lines/s",
+            ndjson_features >= 400_000,
+            f"read alone {ndjson / 1e3:,.0f} 000, by polars on all cores {polars / 1e3:,.0f} 000",
+        ),
+        Figure(
+            "Parquet tape → features",
+            f"{parquet_features / 1e6:.1f} M ticks/s",
+            "3 M ticks/s",
+            parquet_features >= 3e6,
+            f"read alone {parquet / 1e6:.1f} M, by bare Arrow on one thread {arrow / 1e6:.1f} M",
+        ),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    for figure in main():
+        print(*figure.cells(), sep=" | ")

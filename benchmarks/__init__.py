@@ -1,0 +1,1 @@
+"""What volspike promises, measured beside its peers in one run; ``python -m benchmarks``."""

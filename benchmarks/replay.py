@@ -1,0 +1,57 @@
+"""Whole replays into files: the memory that a long one takes."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.figures import Figure
+from benchmarks.kernel import best_of
+from benchmarks.market import parquet_tape
+
+SHORT_TICKS = 4_000_000
+LONG_TICKS = 20_000_000
+
+
+def replay_file(tape: Path, out: Path) -> None:
+    """What `volspike replay` does, in this process."""
+    from volspike.datasets.build import build_features  # noqa: PLC0415  only the child needs it
+    from volspike.features import FeatureSet  # noqa: PLC0415
+
+    build_features([tape], out, FeatureSet())
+
+
+def peak_mb(tape: Path, out: Path) -> float:
+    """Peak resident memory of a process that replays ``tape`` into ``out``, in MB."""
+    call = f"replay_file(Path({str(tape)!r}), Path({str(out)!r}))"
+    code = f"from pathlib import Path; from benchmarks.replay import replay_file; {call}"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
+
+
+def main(long_ticks: int = LONG_TICKS) -> list[Figure]:
+    """`volspike replay` of a short and a long tape into files."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        table = parquet_tape(place / "tape.parquet", SHORT_TICKS, 50.0)
+        to_file = SHORT_TICKS / best_of(lambda: replay_file(table, place / "features.parquet"), times=1)
+        # the shorter tape first: the operating system keeps the largest peak of all children
+        short = peak_mb(table, place / "short.parquet")
+        long = peak_mb(parquet_tape(place / "long.parquet", long_ticks, 50.0), place / "long_features.parquet")
+    return [
+        Figure(
+            f"peak memory of a replay of {long_ticks / 1e6:.0f} M ticks into a file",
+            f"{long:.0f} MB",
+            "under 500 MB",
+            long < 500,
+            f"of {SHORT_TICKS / 1e6:.0f} M ticks {short:.0f} MB; {to_file / 1e6:.2f} M ticks/s with the writing",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    for figure in main():
+        print(*figure.cells(), sep=" | ")
