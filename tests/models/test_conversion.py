@@ -52,19 +52,20 @@ def test_linear_models_drop_what_only_the_label_needs(name: str, market_rows: Ma
     assert {"ArgMax", "ArrayFeatureExtractor"}.isdisjoint(node.op_type for node in model.graph.node)
 
 
-def test_a_forest_splits_between_neighbours_of_float32() -> None:
-    """A threshold halfway between two float32 neighbours keeps each on its side, whichever way it rounds."""
-    for seed in range(20):
-        lower = np.float32(np.random.default_rng(seed).normal())
-        upper = np.nextafter(lower, np.float32(np.inf))
-        x = np.repeat([[lower], [upper]], 200, axis=0).astype(np.float64)
-        forest = DETECTORS["random_forest"]().fit(x, np.repeat([0, 1], 200).astype(np.int8))
-        np.testing.assert_allclose(served(forest, x), forest.probability(x), atol=1e-6, rtol=0)
-        assert served(forest, x)[-1] - served(forest, x)[0] == pytest.approx(1.0)
+@pytest.mark.parametrize("level", [3.0, -3.0, 700.1, -9.87e6, 3.3e38, -3.3e38])
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_forest_splits_between_neighbours_of_float32(level: float, steps: int) -> None:
+    """A threshold halfway between float32 neighbours keeps each on its side, whichever of them it rounds to."""
+    lower = np.float32(level) + steps * np.spacing(np.float32(level))
+    upper = np.nextafter(lower, np.float32(np.inf))
+    x = np.repeat([[lower], [upper]], 200, axis=0).astype(np.float64)
+    forest = DETECTORS["random_forest"]().fit(x, np.repeat([0, 1], 200).astype(np.int8))
+    np.testing.assert_allclose(served(forest, x[[0, -1]]), [0.0, 1.0], atol=1e-6)
+    np.testing.assert_allclose(forest.probability(x[[0, -1]]), [0.0, 1.0], atol=1e-6)
 
 
 @pytest.mark.parametrize("is_missing_a_spike", [False, True])
-def test_missing_values_take_their_own_branch(is_missing_a_spike: bool) -> None:  # noqa: FBT001
+def test_missing_values_take_their_own_branch(is_missing_a_spike: bool) -> None:
     """Where a missing value tells, the ONNX form sends it the way that XGBoost learned, whichever that is."""
     random = np.random.default_rng(3)
     x = random.normal(size=(2000, 3))

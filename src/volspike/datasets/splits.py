@@ -62,7 +62,7 @@ def split(
         for name in ("train", "validation", "test"):
             if len(getattr(part, name)) == 0:
                 raise NotEnoughData(
-                    f"{method}: no {name} rows left in fold {part.fold} once purge ({HORIZON_S} s) and embargo "
+                    f"{method}: no {name} rows left in fold {part.fold + 1} once purge ({HORIZON_S} s) and embargo "
                     f"({dataset.facts.feature_set.longest_window} s) are kept: record for longer or take fewer folds"
                 )
     return parts
