@@ -79,6 +79,20 @@ def test_labels_never_reach_across_a_session() -> None:
         assert math.isfinite(labels[138])
 
 
+def test_labels_never_reach_into_a_loss() -> None:
+    """Where something was lost in the 60 seconds after a row, it has no label; the others keep theirs."""
+    price, time = walk(400), np.arange(400) * SECOND
+    grid = SecondGrid(300 * SECOND, last_is_finished=False, losses=[(200 * SECOND, 203 * SECOND)])
+    grid.add(time, time // SECOND, np.zeros(400, np.int64), price)
+    ((second, volatility, _),) = grid.labels()
+    whole = grid_of(time, price, np.zeros(400, np.int64), [])
+    for k, value in zip(second.tolist(), volatility.tolist(), strict=True):
+        if 139 < k + 0 < 202 or k > 338:
+            assert math.isnan(value), k
+        else:
+            assert value == whole[k]
+
+
 def test_silent_seconds_carry_the_price() -> None:
     """A second without a row has the price of the one before it, so its return is zero."""
     time = np.array([0, 1, 2, 30, *range(31, 100)]) * SECOND

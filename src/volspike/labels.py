@@ -6,7 +6,7 @@ it needs the price at the end of finished seconds alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from volspike.errors import NotEnoughData
+from volspike.market import SECOND_NS
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
@@ -78,6 +79,12 @@ def spikes(volatility: Floats, tau: float) -> NDArray[np.int8]:
     return (volatility >= tau).astype(np.int8)
 
 
+def crosses(second: Integers, start: int, end: int, horizon: int = HORIZON_S) -> NDArray[np.bool_]:
+    """Whether a gap from ``start`` to ``end`` (ns) lies in the ``horizon`` seconds that follow each second's end."""
+    over = (second + 1) * SECOND_NS
+    return (start < over + horizon * SECOND_NS) & (end > over)
+
+
 class SecondGrid:
     """The closing prices of a product's seconds, gathered from its rows part by part, cut into sessions.
 
@@ -86,9 +93,11 @@ class SecondGrid:
     Args:
         gap_ns: rows further apart than this belong to different sessions.
         last_is_finished: whether a session's last second counts as over (rows per second: yes; rows per tick: no).
+        losses: start and end (ns) of stretches in which something was lost: no label reaches into one.
     """
 
-    def __init__(self, gap_ns: int, last_is_finished: bool) -> None:
+    def __init__(self, gap_ns: int, last_is_finished: bool, losses: Sequence[tuple[int, int]] = ()) -> None:
+        self._losses = losses
         self._gap_ns = gap_ns
         self._last_is_finished = last_is_finished
         self._seconds: list[Integers] = []
@@ -138,4 +147,6 @@ class SecondGrid:
         volatility = np.full(len(every), np.nan)
         finished = len(grid) if self._last_is_finished else len(grid) - 1
         volatility[:finished] = future_volatility(grid[:finished], horizon)
+        for start, end in self._losses:
+            volatility[crosses(every, start, end, horizon)] = np.nan
         return second, volatility[second - second[0]], count

@@ -13,7 +13,7 @@ from tests.features.reference import deviation
 from tests.features.strategies import START, tick_lists
 from volspike.errors import DataError, SchemaMismatch, UsageError
 from volspike.features import Every, FeatureEngine, FeatureRow, FeatureRows, FeatureSet
-from volspike.market import SECOND_NS, Kind, Profile, Tick, Ticks
+from volspike.market import SECOND_NS, Cause, Gap, Kind, Profile, Tick, Ticks
 
 SET = FeatureSet((3, 10, 40))
 PAIRS = ("BTC-USD", "ETH-USD", "SOL-USD")
@@ -134,6 +134,21 @@ def test_silence_over_ten_seconds_makes_rows_not_whole() -> None:
     assert not whole[12]
     assert not whole[32]
     assert whole[33]
+
+
+def test_a_named_gap_makes_rows_not_whole_live_and_in_replay() -> None:
+    """Rows after a gap of the ledger are not whole for a window's length, at the same ticks through both doors."""
+    ticks = [tick_at(second) for second in range(60)]
+    gap = Gap(start=ticks[19].received, end=ticks[20].received, products=("BTC-USD",), cause=Cause.SEQUENCE)
+    live, told = FeatureEngine(FeatureSet((3, 20))), []
+    for second, tick in enumerate(ticks):
+        if second == 20:
+            live.mark_gap(gap)
+        told += [row.is_whole for row in live.update(tick)]
+    replay = FeatureEngine(FeatureSet((3, 20)))
+    parts = (Ticks.of(ticks[:7]), Ticks.of(ticks[7:]))
+    assert [row.is_whole for rows in replay.run_all(parts, [gap]) for row in rows] == told
+    assert told == [second < 20 or second > 40 for second in range(60)]
 
 
 def test_late_and_repeated_ticks_are_counted_and_make_no_row() -> None:

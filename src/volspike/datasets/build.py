@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from volspike.datasets.facts import FeatureFacts
+from volspike.datasets.facts import FeatureFacts, Loss
 from volspike.datasets.writing import FeatureFileWriter, replacing
 from volspike.errors import DataError, UnreadableFile
 from volspike.features import Every, FeatureEngine, FeatureSet, Handled, profile_of
-from volspike.market import Kind, Profile, Ticks
+from volspike.market import Gap, Kind, Profile, Ticks
 from volspike.tape import TapeReport, read_ticks
 
 LOOK_AHEAD_TICKS = 200_000
@@ -34,9 +34,12 @@ def build_features(
     feature_set: FeatureSet,
     every: Every = Every.TICK,
     profile: Profile | None = None,
+    gaps: Sequence[Gap] = (),
     on_progress: Callable[[TapeReport], None] | None = None,
 ) -> BuildResult:
     """Replays tapes into ``out``. Without a ``profile`` the kinds of the first 200 000 ticks tell it.
+
+    ``gaps`` are those that the recording's ledger names; the rows after one are not whole.
 
     Raises:
         UsageError: no such tape, or ``out`` cannot be written.
@@ -50,10 +53,9 @@ def build_features(
     with replacing(out) as part:
         writer: FeatureFileWriter | None = None
         try:
-            for ticks in stream:
-                writer = writer or FeatureFileWriter(part, _facts(feature_set, every, settled, report))
-                for rows in engine.run(ticks):
-                    writer.write(rows)
+            for rows in engine.run_all(stream, gaps):
+                writer = writer or FeatureFileWriter(part, _facts(feature_set, every, settled, report, gaps))
+                writer.write(rows)
                 if on_progress is not None:
                     on_progress(report)
         finally:
@@ -63,17 +65,20 @@ def build_features(
             raise UnreadableFile(", ".join(map(str, sources)), "its ticks make no feature row; is --profile right?")
         if profile is None:
             _agree(settled, report)
-        facts = _facts(feature_set, every, settled, report)
+        facts = _facts(feature_set, every, settled, report, gaps)
     return BuildResult(writer.written, facts, engine.handled(), report)
 
 
-def _facts(feature_set: FeatureSet, every: Every, profile: Profile, report: TapeReport) -> FeatureFacts:
+def _facts(
+    feature_set: FeatureSet, every: Every, profile: Profile, report: TapeReport, gaps: Sequence[Gap]
+) -> FeatureFacts:
     return FeatureFacts(
         digest=feature_set.digest,
         windows=feature_set.windows,
         every=every,
         profile=profile,
         simulated=report.simulated,
+        losses=tuple(Loss(gap.start, gap.end, gap.products) for gap in gaps),
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -56,26 +57,28 @@ def consolidate(
     """
     if not files:
         raise UsageError("no feature files to consolidate; make some with `volspike replay`")
-    tables = _read(files)
+    facts, tables = _read(files)
     merged = pa.concat_tables(tables, promote_options="none")
     source = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
     kept = _each_once(merged, source)
     with replacing(out) as part:
-        pq.write_table(merged.take(kept).replace_schema_metadata(tables[0].schema.metadata), part, **PARQUET)
+        told = with_facts(merged.schema, facts).metadata
+        pq.write_table(merged.take(kept).replace_schema_metadata(told), part, **PARQUET)
         labels = label_file(part, part, percentile, gap_s)
     return ConsolidateResult(tuple(files), merged.num_rows, merged.num_rows - len(kept), labels)
 
 
-def _read(files: Sequence[Path]) -> list[pa.Table]:
+def _read(files: Sequence[Path]) -> tuple[FeatureFacts, list[pa.Table]]:
     """The files' rows in one schema, their labels left out; refuses what does not belong together."""
-    first: FeatureFacts | None = None
+    told: list[FeatureFacts] = []
     tables = []
     for path in files:
         with open_feature_file(path) as file:
             facts = facts_of(path, file.schema_arrow)
-            first = first or facts
-            mine = (facts.digest, facts.windows, facts.every, facts.profile, facts.simulated)
-            theirs = (first.digest, first.windows, first.every, first.profile, first.simulated)
+            told.append(facts)
+            mine, theirs = (
+                (one.digest, one.windows, one.every, one.profile, one.simulated) for one in (facts, told[0])
+            )
             if mine != theirs:
                 raise SchemaMismatch(
                     f"{path} (digest, windows, every, profile, simulated) {mine} does not go with {files[0]} {theirs}",
@@ -84,8 +87,9 @@ def _read(files: Sequence[Path]) -> list[pa.Table]:
             require(path, file.schema_arrow.names, (*ROW_COLUMNS, *facts.feature_set.names))
             schema = feature_schema(facts.feature_set)
             table = file.read(schema.names).cast(schema)
-            tables.append(table.replace_schema_metadata(with_facts(schema, facts).metadata))
-    return tables
+            tables.append(table.replace_schema_metadata(None))
+    losses = dict.fromkeys(loss for facts in told for loss in facts.losses)
+    return msgspec.structs.replace(told[0], losses=tuple(losses)), tables
 
 
 def _each_once(table: pa.Table, source: NDArray[np.intp]) -> NDArray[np.intp]:

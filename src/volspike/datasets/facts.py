@@ -20,8 +20,19 @@ KEY: Final = b"volspike_features"
 LABEL_COLUMNS: Final = ("future_volatility", "volatility_spike")
 
 
+class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A gap of the recording: start and end in ns UTC, and the products that it hit."""
+
+    start: int
+    end: int
+    products: tuple[str, ...]
+
+
 class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The facts of a feature file. ``tau`` and its neighbours are there once it is labelled."""
+    """The facts of a feature file. ``tau`` and its neighbours are there once it is labelled.
+
+    ``losses`` are the gaps that the recording's ledger named: no label reaches into one.
+    """
 
     format: int = 1
     digest: str
@@ -29,6 +40,7 @@ class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     every: Every
     profile: Profile
     simulated: bool = False
+    losses: tuple[Loss, ...] = ()
     tau: float | None = None
     label_percentile: float | None = None
     tau_from: str | None = None

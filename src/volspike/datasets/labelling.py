@@ -103,7 +103,10 @@ def _futures(file: pq.ParquetFile, facts: FeatureFacts, gap_s: float) -> dict[st
         time, price = numbers(table, "timestamp").astype(np.int64), numbers(table, "price")
         session = numbers(table, "session_id") if "session_id" in table.column_names else np.zeros(len(time), np.int64)
         for product, rows in _products(table):
-            grid = grids.setdefault(product, SecondGrid(int(gap_s * SECOND_NS), facts.every is Every.SECOND))
+            if product not in grids:
+                losses = [(loss.start, loss.end) for loss in facts.losses if product in loss.products]
+                grids[product] = SecondGrid(int(gap_s * SECOND_NS), facts.every is Every.SECOND, losses)
+            grid = grids[product]
             if np.any(np.diff(time[rows]) < 0):
                 raise DataError(f"rows of {product} are not in time order; `volspike consolidate` sorts them")
             grid.add(time[rows], row_second(time[rows], facts.every), session[rows], price[rows])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from volspike.features import kernel
 from volspike.features.rows import ROW_FLOATS, Every, FeatureRow, FeatureRows
 from volspike.features.schema import FeatureSet
 from volspike.features.state import EngineState, dump, load
-from volspike.market import Kind, Profile, Tick, Ticks
+from volspike.market import Gap, Kind, Profile, Tick, Ticks
 
 ROOM_PER_TICK = kernel.SESSION_GAP_NS // kernel.SECOND_NS + 2
 """Rows that one event can make at most, when rows are made per second."""
@@ -126,6 +127,15 @@ class FeatureEngine:
         )
         return [self._row(row, tick.product_id) for row in range(rows)]
 
+    def mark_gap(self, gap: Gap) -> None:
+        """Rows of the gap's products are not whole until their longest window has left its end behind.
+
+        Tell it before the first tick that came after the gap. A new session starts whole.
+        """
+        for product_id in gap.products:
+            clock = self._state.clocks[self._code(product_id)]
+            clock[kernel.HOLE_END] = max(clock[kernel.HOLE_END], gap.end)
+
     def run(self, ticks: Ticks, chunk: int = 16_384) -> Iterator[FeatureRows]:
         """The rows that these events make, in parts of at most ``chunk`` rows; what is not asked for is not computed.
 
@@ -164,10 +174,18 @@ class FeatureEngine:
             if rows:
                 yield self._rows(values[:rows], marks[:rows])
 
-    def run_all(self, stream: Iterable[Ticks]) -> Iterator[FeatureRows]:
-        """``run`` over a stream of parts, one after the other."""
+    def run_all(self, stream: Iterable[Ticks], gaps: Iterable[Gap] = ()) -> Iterator[FeatureRows]:
+        """``run`` over a stream of parts, each gap marked before the first tick received at or after its end."""
+        waiting = deque(sorted(gaps, key=lambda gap: gap.end))
         for ticks in stream:
-            yield from self.run(ticks)
+            done = 0
+            while waiting and len(ticks) and waiting[0].end <= ticks.received.max():
+                after = int(np.argmax(ticks.received >= waiting[0].end))
+                if after > done:
+                    yield from self.run(ticks[done:after])
+                    done = after
+                self.mark_gap(waiting.popleft())
+            yield from self.run(ticks[done:] if done else ticks)
 
     def _row(self, row: int, product_id: str) -> FeatureRow:
         timestamp, session_id, flags, _ = self._marks[row].tolist()
