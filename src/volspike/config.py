@@ -8,7 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -26,11 +26,43 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_rows: int = 10_000
 
 
+_Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which exchange is listened to, for what, and how patiently.
+
+    ``url`` left empty is the protocol's own. ``matches`` adds the Exchange's trades to its tickers, which tell
+    them already. Nothing for ``heartbeat_timeout_s`` is a gap, nothing for ``idle_timeout_s`` ends the connection;
+    one that held for ``lasting_s`` lets the next wait be short again. The queue between the socket and whoever
+    reads holds ``queue_frames`` frames of together ``queue_bytes`` bytes.
+    """
+
+    protocol: Literal["coinbase", "coinbase-exchange"] = "coinbase"
+    url: str = ""
+    products: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("BTC-USD",)
+    matches: bool = False
+    connect_timeout_s: _Seconds = 10.0
+    ack_timeout_s: _Seconds = 5.0
+    heartbeat_timeout_s: _Seconds = 10.0
+    idle_timeout_s: _Seconds = 30.0
+    close_timeout_s: _Seconds = 1.0
+    lasting_s: _Seconds = 30.0
+    backoff_min_s: _Seconds = 0.25
+    backoff_max_s: _Seconds = 30.0
+    queue_frames: _Count = 65_536
+    queue_bytes: _Count = 128 << 20
+    max_frame_bytes: _Count = 32 << 20
+    compression: bool = True
+
+
 ENVIRONMENT: dict[str, str] = {
     "MODEL_PATH": "model",
     "API_HOST": "host",
     "API_PORT": "port",
     "LOG_LEVEL": "log_level",
+    "COINBASE_WS_URL": "url",
 }
 """Environment variable → field, by the names that users of the earlier system know."""
 

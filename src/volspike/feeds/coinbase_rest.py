@@ -1,0 +1,224 @@
+"""Coinbase Exchange's public trades over REST: ``GET /products/{id}/trades?limit=…&after=…``.
+
+Pages come newest first; ``after`` asks for those before a trade id, which is what the headers ``CB-AFTER`` and
+``CB-BEFORE`` carry, so any page can be asked for without walking there
+(https://docs.cdp.coinbase.com/exchange/rest-api/pagination). The ``side`` told is the maker's
+(https://docs.cdp.coinbase.com/api-reference/exchange-api/rest-api/products/get-product-trades).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from email.utils import parsedate_to_datetime
+from math import isnan
+from types import TracebackType
+from typing import Annotated, Literal, Self
+
+import httpx
+import msgspec
+
+from volspike.errors import DataError, MalformedTick, UsageError
+from volspike.feeds.faults import placed, read, read_time
+from volspike.feeds.quotes import TAKER_OF_MAKER, believable_price, believable_size
+from volspike.market import Kind, Tick
+
+REST_URL = "https://api.exchange.coinbase.com"
+LONGEST_PAGE = 1000
+"""Trades that one page holds at most."""
+REQUESTS_PER_SECOND = 8.0
+"""Coinbase lets a public address ask 10 times a second; below that, a second tool on the machine still gets through."""
+
+_ATTEMPTS = 8
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+_LONGEST_TOLD_WAIT_S = 600.0
+_PRODUCT = re.compile(r"[A-Z0-9]+(-[A-Z0-9]+)+")
+
+
+class _Trade(msgspec.Struct, gc=False):
+    time: str
+    trade_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 2)]
+    price: float
+    size: float
+    side: Literal["buy", "sell"]
+
+
+class _Refusal(msgspec.Struct):
+    message: str = ""
+
+
+_PAGE = msgspec.json.Decoder(list[_Trade], strict=False)
+_REFUSAL = msgspec.json.Decoder(_Refusal)
+
+
+def decode_trades(body: bytes | str, product_id: str) -> tuple[Tick, ...]:
+    """The trades of one page, oldest first, each with its taker's side.
+
+    ``received`` is the trade's own time: when somebody looked it up later says nothing about the market.
+
+    Raises:
+        MalformedTick: the page is not what the exchange promises; the path names the trade and field.
+    """
+    trades: list[Tick] = []
+    page = read(_PAGE, body)
+    for i, trade in enumerate(page):
+        try:
+            trades.append(_tick(trade, product_id))
+        except MalformedTick as fault:
+            raise placed(fault, f"$[{i}]") from fault
+    return tuple(reversed(trades))
+
+
+def _tick(trade: _Trade, product_id: str) -> Tick:
+    if isnan(trade.size):
+        raise MalformedTick("Expected a finite size of 0 or more, got nan", "$.size")
+    when = read_time(trade.time, "$.time")
+    return Tick(
+        time=when,
+        received=when,
+        kind=Kind.TRADE,
+        product_id=product_id,
+        price=believable_price(trade.price, "$.price"),
+        last_size=believable_size(trade.size, "$.size"),
+        side=TAKER_OF_MAKER[trade.side],
+        trade_id=trade.trade_id,
+    )
+
+
+class TradesClient:
+    """Asks for pages of trades, at most ``rate`` requests a second, and again where asking again may help.
+
+    What may pass (429, 5xx, timeouts, lost connections) is asked up to 8 times, 0.5 s to 30 s apart or as long as
+    ``Retry-After`` says. ``transport``, ``clock`` and ``sleep`` (both in seconds) stand in for the network and time.
+
+        with TradesClient() as client:
+            newest = client.trades("BTC-USD", limit=1)
+    """
+
+    def __init__(
+        self,
+        url: str = REST_URL,
+        *,
+        rate: float = REQUESTS_PER_SECOND,
+        timeout_s: float = 10.0,
+        transport: httpx.BaseTransport | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if not 0.0 < rate <= 1000.0:
+            raise UsageError(f"the rate is a number of requests per second above 0, at most 1000; was {rate}")
+        self.url = _base(url)
+        self.requests = 0
+        self._interval = 1.0 / rate
+        self._clock, self._sleep = clock, sleep
+        self._next = clock()
+        self._has_answered = False
+        self._http = httpx.Client(
+            headers={"accept": "application/json", "user-agent": "volspike"}, timeout=timeout_s, transport=transport
+        )
+
+    def trades(self, product_id: str, *, after: int | None = None, limit: int = LONGEST_PAGE) -> tuple[Tick, ...]:
+        """Up to ``limit`` trades of a product, the newest with an id below ``after`` (or of all), oldest first.
+
+        Raises:
+            UsageError: the exchange does not know the product, or it cannot be one.
+            MalformedTick: the page cannot be read, or holds what was not asked for.
+            DataError: the exchange cannot be reached, or refuses.
+        """
+        if not _PRODUCT.fullmatch(product_id):
+            raise UsageError(f"no product is called {product_id!r}: products are named like BTC-USD")
+        parameters = {"limit": limit} if after is None else {"limit": limit, "after": after}
+        answer = self._answer(f"{self.url}/products/{product_id}/trades", parameters)
+        if answer.status_code == 404:
+            raise UsageError(f"the exchange at {self.url} has no product {product_id} ({_reason(answer)})")
+        if answer.status_code != 200:
+            raise DataError(f"{self.url} refuses trades of {product_id}: {answer.status_code} {_reason(answer)}")
+        try:
+            return _within(decode_trades(answer.content, product_id), after)
+        except MalformedTick as fault:
+            raise MalformedTick(
+                f"a page of trades from {self.url} cannot be read: {fault.reason}", fault.path
+            ) from fault
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def _answer(self, address: str, parameters: dict[str, int]) -> httpx.Response:
+        """The first answer that another attempt would not better."""
+        for attempt in range(_ATTEMPTS):
+            wait = min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S)
+            self._keep_pace()
+            self.requests += 1
+            try:
+                answer = self._http.get(address, params=parameters)
+            except httpx.UnsupportedProtocol as error:
+                raise UsageError(f"{self.url} is no http address") from error
+            except httpx.RequestError as error:
+                # Refused before the first answer, it is the wrong address or no network: waiting mends neither.
+                is_hopeless = isinstance(error, httpx.ConnectError) and not self._has_answered
+                if is_hopeless or attempt == _ATTEMPTS - 1:
+                    raise self._unreachable(error) from error
+            else:
+                self._has_answered = True
+                if not _may_pass(answer) or attempt == _ATTEMPTS - 1:
+                    return answer
+                wait = max(wait, _told_wait(answer))
+            self._sleep(wait)
+        raise AssertionError  # the last attempt returns or raises
+
+    def _keep_pace(self) -> None:
+        if (early := self._next - self._clock()) > 0.0:
+            self._sleep(early)
+        self._next = max(self._next, self._clock()) + self._interval
+
+    def _unreachable(self, error: httpx.RequestError) -> DataError:
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+        return DataError(f"cannot reach {self.url} ({reason}): look at the network and the address, then try again")
+
+
+def _within(page: tuple[Tick, ...], after: int | None) -> tuple[Tick, ...]:
+    """The page itself; a server that does not heed ``after`` would be asked for the same page for ever."""
+    if after is not None and any(tick.trade_id >= after for tick in page):
+        raise MalformedTick(f"Expected trades below {after}, got {max(tick.trade_id for tick in page)}")
+    return page
+
+
+def _base(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise UsageError(f"{url!r} is no address: {error}") from error
+    if parsed.scheme not in {"http", "https"} or not parsed.host:
+        raise UsageError(f"{url!r} is no address: it begins with https:// and names a host")
+    return url.rstrip("/")
+
+
+def _may_pass(answer: httpx.Response) -> bool:
+    return answer.status_code == 429 or answer.status_code >= 500
+
+
+def _told_wait(answer: httpx.Response) -> float:
+    """Seconds that ``Retry-After`` asks for (a number, or an instant as HTTP writes it), 0 where it asks for none."""
+    told = answer.headers.get("retry-after", "").strip()
+    if told.isascii() and told.isdigit():
+        return min(float(told), _LONGEST_TOLD_WAIT_S)
+    try:
+        seconds = parsedate_to_datetime(told).timestamp() - time.time()
+    except ValueError:
+        return 0.0
+    return min(max(seconds, 0.0), _LONGEST_TOLD_WAIT_S)
+
+
+def _reason(answer: httpx.Response) -> str:
+    """The exchange's own words for a refusal, or the protocol's."""
+    try:
+        told = _REFUSAL.decode(answer.content).message
+    except ValueError:
+        told = ""
+    return told[:200] or answer.reason_phrase

@@ -1,0 +1,70 @@
+"""The websocket itself: how it is opened, how it is closed, and how its end is told. Pings are the library's."""
+
+from __future__ import annotations
+
+import asyncio
+from ipaddress import ip_address
+from typing import Literal
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidURI
+from websockets.uri import WebSocketURI, parse_uri
+
+from volspike.config import FeedSettings
+from volspike.errors import UsageError
+
+_BUFFERED_FRAMES = 256
+
+
+def address_of(url: str) -> WebSocketURI:
+    """The parts of a url; raises ``UsageError`` if it is none of a websocket."""
+    try:
+        return parse_uri(url)
+    except InvalidURI as error:
+        raise UsageError(f"{error}; a feed's url begins with ws:// or wss://") from error
+
+
+def proxy_for(address: WebSocketURI) -> Literal[True] | None:
+    """``True``, the system's proxy, or none to an exchange that is simulated on this machine."""
+    if address.host == "localhost":
+        return None
+    try:
+        return None if ip_address(address.host).is_loopback else True
+    except ValueError:
+        return True
+
+
+async def opened(address: WebSocketURI, url: str, settings: FeedSettings) -> ClientConnection:
+    """A connection that has shaken hands.
+
+    Raises:
+        OSError: nobody is there, or nobody answers within the connect timeout.
+        WebSocketException: whoever is there does not speak, or does not want to.
+    """
+    return await connect(
+        url,
+        compression="deflate" if settings.compression else None,
+        proxy=proxy_for(address),
+        open_timeout=settings.connect_timeout_s,
+        close_timeout=settings.close_timeout_s,
+        max_size=settings.max_frame_bytes,
+        max_queue=_BUFFERED_FRAMES,
+    )
+
+
+def why(closed: ConnectionClosed) -> str:
+    """Who ended a connection, with which code and reason."""
+    if closed.sent is not None and not closed.rcvd_then_sent:
+        return f"the connection was closed on our side: {closed.sent}"
+    if closed.rcvd is not None:
+        return f"the exchange closed the connection: {closed.rcvd}"
+    return f"the connection broke: {closed.__cause__ or 'no close frame came'}"
+
+
+async def close(connection: ClientConnection) -> None:
+    """Say goodbye and wait until the socket is closed, for the settings' close timeout at most."""
+    try:
+        await connection.close()
+    except asyncio.CancelledError:  # the second time: there is no patience left for a handshake
+        connection.transport.abort()
+        raise

@@ -1,0 +1,115 @@
+"""How the two Coinbase sockets differ: address, what to ask and how, where the count of messages stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+import msgspec
+
+from volspike.config import FeedSettings
+from volspike.feeds.coinbase_advanced_trade import decode as decode_advanced_trade
+from volspike.feeds.coinbase_exchange import decode as decode_exchange
+from volspike.feeds.faults import UNREADABLE
+from volspike.feeds.frame import Frame
+from volspike.feeds.quotes import Identifier
+from volspike.market import UNTOLD_ID
+
+_HEAD_BYTES = 256
+_SEQUENCE = re.compile(rb'"sequence_num"\s*:\s*"?([0-9]{1,18})[",}\s]')
+
+
+class _Numbered(msgspec.Struct, gc=False):
+    sequence_num: Identifier = UNTOLD_ID
+
+
+_NUMBERED = msgspec.json.Decoder(_Numbered, strict=False)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedProtocol:
+    """One way of speaking. ``url`` is the exchange's own; ``sequence`` finds a frame's number without decoding it."""
+
+    url: str
+    decode: Callable[[bytes, int], Frame]
+    sequence: Callable[[bytes], int]
+    channels: Callable[[FeedSettings], tuple[str, ...]]
+    requests: Callable[[Sequence[str], Sequence[str]], list[str]]
+
+    def asked(self, settings: FeedSettings) -> dict[str, Set[str]]:
+        """Channel → the products that are asked on it; none where the channel is the whole socket's."""
+        products = frozenset(settings.products)
+        return {name: frozenset() if name == "heartbeats" else products for name in self.channels(settings)}
+
+    def subscribe(self, settings: FeedSettings) -> list[str]:
+        """The messages that ask for it, in the order in which they are sent."""
+        return self.requests(self.channels(settings), settings.products)
+
+
+def advanced_trade_sequence(data: bytes) -> int:
+    """The number of an Advanced Trade frame, ``UNTOLD_ID`` where there is none or it cannot be read.
+
+    It stands before the body, so that a look at the head is enough (and works on a frame that is broken further
+    on); should the order of the fields ever change, the frame is read through.
+    """
+    found = _SEQUENCE.search(data, 0, _HEAD_BYTES)
+    if found is not None:
+        return int(found[1])
+    try:
+        return _NUMBERED.decode(data).sequence_num
+    except UNREADABLE:
+        return UNTOLD_ID
+
+
+def exchange_sequence(_data: bytes) -> int:
+    """Always ``UNTOLD_ID``: nothing in the Exchange's channels counts what was sent.
+
+    A ticker's ``sequence`` numbers all events of its product, most of which its channel does not carry. A
+    heartbeat's ``last_trade_id`` cannot stand in: one ticker may stand for a cascade of trades, so that the ids of
+    its tickers jump without a loss.
+    """
+    return UNTOLD_ID
+
+
+def _request(**fields: object) -> str:
+    return msgspec.json.encode({"type": "subscribe", **fields}).decode()
+
+
+def _advanced_trade_requests(channels: Sequence[str], products: Sequence[str]) -> list[str]:
+    """One channel a message."""
+    return [
+        _request(channel=channel) if channel == "heartbeats" else _request(channel=channel, product_ids=products)
+        for channel in channels
+    ]
+
+
+def _exchange_requests(channels: Sequence[str], products: Sequence[str]) -> list[str]:
+    return [_request(product_ids=products, channels=channels)]
+
+
+def _advanced_trade_channels(_settings: FeedSettings) -> tuple[str, ...]:
+    return ("ticker", "market_trades", "heartbeats")
+
+
+def _exchange_channels(settings: FeedSettings) -> tuple[str, ...]:
+    return ("ticker", "heartbeat", "matches") if settings.matches else ("ticker", "heartbeat")
+
+
+PROTOCOLS: Mapping[str, FeedProtocol] = {
+    "coinbase": FeedProtocol(
+        url="wss://advanced-trade-ws.coinbase.com",
+        decode=decode_advanced_trade,
+        sequence=advanced_trade_sequence,
+        channels=_advanced_trade_channels,
+        requests=_advanced_trade_requests,
+    ),
+    "coinbase-exchange": FeedProtocol(
+        url="wss://ws-feed.exchange.coinbase.com",
+        decode=decode_exchange,
+        sequence=exchange_sequence,
+        channels=_exchange_channels,
+        requests=_exchange_requests,
+    ),
+}
+"""By the names that ``FeedSettings.protocol`` takes."""

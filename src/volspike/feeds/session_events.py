@@ -1,0 +1,79 @@
+"""What a session tells: frames, faults, errors, states and gaps, and its figures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TypeAlias
+
+import msgspec
+
+from volspike.errors import MalformedTick
+from volspike.feeds.frame import Frame
+from volspike.market import Gap
+
+
+class FeedFrame(msgspec.Struct, frozen=True, gc=False):
+    """One frame as it came (``data``), when (``received``, ns UTC), and what it says."""
+
+    received: int
+    data: bytes
+    frame: Frame
+
+
+class FeedFault(msgspec.Struct, frozen=True):
+    """One frame that is not what it should be."""
+
+    received: int
+    data: bytes
+    error: MalformedTick
+
+
+class FeedState(msgspec.Struct, frozen=True, kw_only=True):
+    """The session is connected and has subscribed, or it is not and ``reason`` tells why.
+
+    ``attempt`` counts the connections that were tried since the last one that lasted, from 1.
+    """
+
+    received: int
+    is_connected: bool
+    reason: str
+    url: str
+    attempt: int
+
+
+class FeedError(msgspec.Struct, frozen=True, kw_only=True):
+    """The exchange refused something, or left ``products`` out of what it sends; the session goes on."""
+
+    received: int
+    reason: str
+    products: tuple[str, ...] = ()
+
+
+FeedEvent: TypeAlias = FeedFrame | FeedFault | FeedState | FeedError | Gap
+
+
+class FeedStats(msgspec.Struct, frozen=True, kw_only=True):
+    """A session's figures so far.
+
+    ``frames`` and ``bytes`` came over the socket; ``ticks``, ``malformed``, ``errors`` and ``ignored`` (by channel)
+    are of those that were read out of the queue, which holds ``queued``. ``overflows`` counts the frames that were
+    let go because it was full, ``lost`` the messages that the exchange's count misses, ``repeated`` the numbers
+    that came twice or late. ``last_received`` is ns UTC (0: nothing yet); ``latency_ns`` is from the exchange's
+    clock to ours at the last tick.
+    """
+
+    frames: int = 0
+    bytes: int = 0
+    ticks: int = 0
+    malformed: int = 0
+    errors: int = 0
+    ignored: Counter[str]
+    connections: int = 0
+    reconnects: int = 0
+    gaps: int = 0
+    lost: int = 0
+    repeated: int = 0
+    overflows: int = 0
+    queued: int = 0
+    last_received: int = 0
+    latency_ns: int = 0

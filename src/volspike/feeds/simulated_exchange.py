@@ -1,0 +1,277 @@
+"""A simulated exchange: a seeded market behind a real websocket server that speaks both of Coinbase's protocols.
+
+What it is not: an exchange. Nobody trades here, no order book is kept, prices answer to nothing but a seed, and
+what a model scores on it says nothing about a real market. It is for tests, demonstrations and machines that reach
+no exchange. Connections' limits of rate are not enforced, and ``ticker_batch`` and the order book are not spoken.
+
+Two clocks. The market runs on simulated time, which begins at ``start`` (now, unless told) and passes ``speed``
+times as fast as the wall's: every time told in a message is simulated. So at speed 1 the times told are now, and
+at speed 60 they begin now and run ahead by 59 s every second. At speed 0 the market does not look at the wall's
+clock: it goes on as fast as every client reads, and stands still while nobody is subscribed. Deadlines of the
+connection itself (the 5 s in which to subscribe, closing) are the wall's at every speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, suppress
+from types import TracebackType
+from typing import Self
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from volspike.errors import UsageError
+from volspike.feeds.simulated_advanced_trade import AdvancedTradeSpeaker
+from volspike.feeds.simulated_coinbase_exchange import ExchangeSpeaker
+from volspike.feeds.simulated_connection import CLOSE_TIMEOUT_S, SimulatedConnection
+from volspike.feeds.simulated_controls import FaultControls
+from volspike.feeds.simulated_faults import Injector
+from volspike.feeds.simulated_record import Injected, Record, Sent
+from volspike.feeds.simulated_schedule import Moment, Schedule
+from volspike.feeds.simulated_settings import LAST_NS, SimulatedExchangeSettings, check
+from volspike.feeds.simulated_speaker import Speaker
+from volspike.feeds.simulated_trades import simulate_trades
+from volspike.feeds.simulated_words import Day
+from volspike.market import SECOND_NS, Ticks
+
+PROTOCOLS = ("coinbase", "coinbase-exchange")
+HISTORY_S = 60
+"""How much of the market is past when the exchange opens: the snapshots tell of it."""
+
+_MOMENTS_BETWEEN_YIELDS = 64
+_MESSAGE_BYTES = 1 << 16
+
+__all__ = ["HISTORY_S", "PROTOCOLS", "SimulatedExchange", "SimulatedExchangeSettings"]
+
+_LOG = logging.getLogger(__name__)
+_LOG.addHandler(logging.NullHandler())
+_LOG.propagate = False  # a client that breaks off in the handshake is no news
+
+
+class SimulatedExchange:
+    """``async with SimulatedExchange(settings) as exchange:`` serves until the block ends.
+
+    ``faults`` makes things go wrong on demand, ``sent`` and ``injected`` tell what did. All of it belongs to the
+    event loop that opened it.
+
+    Raises:
+        UsageError: products that are no names, rates that add up to more than 1, a time that does not exist.
+        OSError: the port cannot be listened on.
+    """
+
+    def __init__(self, settings: SimulatedExchangeSettings) -> None:
+        check(settings)
+        self.settings = settings
+        self.record = Record(settings.kept)
+        self.faults = FaultControls(settings.faults, lambda: list(self._connections), self._now)
+        self.is_over = asyncio.Event()
+        """Set when the market has ended after its ``seconds``."""
+        self.now = 0
+        """Simulated time, ns UTC, of what happened last."""
+        self.connected = 0
+        """How many connections there were."""
+        self._connections: list[SimulatedConnection] = []
+        self._days = {product: Day() for product in settings.products}
+        self._stirred = asyncio.Event()
+        self._server: Server | None = None
+        self._market: asyncio.Task[None] | None = None
+        self._passing: AsyncGenerator[Moment, None]
+        self._start = self._begun = 0
+
+    @property
+    def sent(self) -> tuple[Sent, ...]:
+        """The newest frames, lost ones included, in the order in which they were made."""
+        return tuple(self.record.sent)
+
+    @property
+    def injected(self) -> tuple[Injected, ...]:
+        """The newest faults in their order."""
+        return tuple(self.record.injected)
+
+    def url(self, protocol: str = "coinbase") -> str:
+        """Where a protocol is spoken: ``coinbase`` (Advanced Trade) or ``coinbase-exchange``."""
+        if protocol not in PROTOCOLS:
+            raise UsageError(f"no such protocol: {protocol!r}; there are {' and '.join(PROTOCOLS)}")
+        if self._server is None:
+            raise UsageError("the simulated exchange is not open")
+        host, port = next(iter(self._server.sockets)).getsockname()[:2]
+        return f"ws://{f'[{host}]' if ':' in host else host}:{port}/{protocol}"
+
+    async def __aenter__(self) -> Self:
+        settings = self.settings
+        self._start = time.time_ns() if settings.start is None else settings.start
+        self._start -= self._start % 1000  # as fine as the trades are timed
+        self.now = self._start
+        await self._past()
+        try:
+            self._server = await self._listening()
+        except OSError:
+            await self._passing.aclose()
+            raise
+        self._market = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._server is None or self._market is None:
+            return
+        if self.is_over.is_set():
+            await self._emptied()
+        for connection in list(self._connections):
+            connection.end(1001, "going away", self.now)
+        self._server.close()
+        await self._server.wait_closed()
+        self._market.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._market
+
+    async def _listening(self) -> Server:
+        settings = self.settings
+        return await serve(
+            self._accept,
+            settings.host,
+            settings.port,
+            compression="deflate" if settings.compression else None,
+            process_request=_found,
+            ping_interval=None,
+            close_timeout=CLOSE_TIMEOUT_S,
+            max_size=_MESSAGE_BYTES,
+            logger=_LOG,
+        )
+
+    async def _emptied(self) -> None:
+        """Lets clients hear a market that is over to its end, if they read."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                while self._connections:
+                    self._stirred.clear()
+                    await self._stirred.wait()
+
+    def _now(self) -> int:
+        return self.now
+
+    async def _accept(self, socket: ServerConnection) -> None:
+        self.connected += 1
+        number = self.connected
+        speaker: Speaker = ExchangeSpeaker(self._days)
+        if socket.request is not None and socket.request.path == f"/{PROTOCOLS[0]}":
+            speaker = AdvancedTradeSpeaker(self._days, self._start)
+        injector = Injector(number, speaker, self.record, lambda: self.faults.standing, self.settings.seed, self.now)
+        connection = SimulatedConnection(
+            number,
+            socket,
+            speaker,
+            injector,
+            self.record,
+            buffer_bytes=self.settings.buffer_bytes,
+            stir=self._stirred.set,
+        )
+        self._connections.append(connection)
+        try:
+            if self.is_over.is_set():
+                connection.end(1000, "the simulated market is over", self.now)
+            await connection.serve(self.settings.subscribe_within_s, self._now)
+        finally:
+            self._connections.remove(connection)
+            self._stirred.set()
+
+    async def _past(self) -> None:
+        """Simulates what has passed when the exchange opens."""
+        self._begun = time.monotonic_ns()
+        begin = self._start - HISTORY_S * SECOND_NS
+        seconds = HISTORY_S + (self.settings.seconds or (LAST_NS - self._start) // SECOND_NS)
+        ticks = simulate_trades(self.settings.products, seconds, self.settings.seed, begin)
+        self._passing = _ahead(ticks, begin, begin + seconds * SECOND_NS)
+        async for moment in self._passing:
+            self._happen(moment)
+            if moment.time >= self._start:
+                return
+
+    async def _run(self) -> None:
+        """The market: everything at its time, to the end."""
+        told = 0
+        async with aclosing(self._passing) as passing:
+            async for moment in passing:
+                told += 1
+                await self._turn(moment.time, told)
+                self._happen(moment)
+        self.is_over.set()
+        for connection in list(self._connections):
+            connection.push(connection.injector.close(1000, "the simulated market is over", self.now), self.now)
+
+    async def _turn(self, moment: int, told: int) -> None:
+        """Waits until it is ``moment``: by the wall's clock, or at speed 0 by the clients."""
+        speed = self.settings.speed
+        if speed:
+            await self._due(self._begun + (moment - self._start) / speed)
+        else:
+            await self._readers()
+        if told % _MOMENTS_BETWEEN_YIELDS == 0:
+            await asyncio.sleep(0)
+        self.now = moment
+
+    def _happen(self, moment: Moment) -> None:
+        trade, now = moment.trade, moment.time
+        if trade is not None:
+            self._days[trade.product_id].take(trade)
+        for connection in list(self._connections):
+            if connection.has_ended:
+                continue
+            speaker = connection.speaker
+            if trade is not None:
+                connection.say(speaker.trade(trade), now)
+                continue
+            connection.say(speaker.quarter(now), now)
+            if moment.is_second:
+                connection.say(speaker.second(now), now)
+            connection.push(connection.injector.periodic(self.settings.products[0], now), now)
+
+    async def _due(self, wall_ns: float) -> None:
+        """Waits until the wall's clock is there; a market that the machine is too slow for runs late, not thinner."""
+        ahead = wall_ns - time.monotonic_ns()
+        if ahead > 0:
+            await asyncio.sleep(ahead / SECOND_NS)
+
+    async def _readers(self) -> None:
+        """Waits until somebody listens and everybody keeps up."""
+        while not self._is_read():
+            self._stirred.clear()
+            slow = [connection for connection in self._connections if not connection.has_room]
+            try:
+                async with asyncio.timeout(self.settings.patience_s if slow else None):
+                    await self._stirred.wait()
+            except TimeoutError:
+                for connection in slow:
+                    if not connection.has_room:
+                        connection.expel(self.now)
+
+    def _is_read(self) -> bool:
+        open_now = [connection for connection in self._connections if not connection.has_ended]
+        asked = self.settings.subscribes
+        return bool(open_now) and all(each.has_room and each.speaker.asked >= asked for each in open_now)
+
+
+async def _ahead(chunks: Iterator[Ticks], begin: int, end: int) -> AsyncGenerator[Moment, None]:
+    """The market's moments; the next ten minutes are simulated in a thread while these pass."""
+    schedule = Schedule(begin)
+    coming = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
+    try:
+        while (ticks := await coming) is not None:
+            coming = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
+            for moment in schedule.moments(ticks):
+                yield moment
+        for moment in schedule.until(end):
+            yield moment
+    finally:
+        coming.cancel()
+
+
+def _found(socket: ServerConnection, request: Request) -> Response | None:
+    if request.path.removeprefix("/") in PROTOCOLS:
+        return None
+    return socket.respond(404, f"There are {' and '.join(f'/{protocol}' for protocol in PROTOCOLS)}.\n")

@@ -1,0 +1,107 @@
+"""A session against the simulated exchange, whatever goes wrong there: what is lost is told, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from itertools import groupby, pairwise
+
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from volspike.config import FeedSettings
+from volspike.feeds.session import FeedEvent, FeedFault, FeedFrame, FeedSession, FeedState
+from volspike.feeds.simulated_exchange import SimulatedExchange, SimulatedExchangeSettings
+from volspike.feeds.simulated_faults import Faults
+from volspike.feeds.simulated_record import Sent
+from volspike.market import Cause, Gap
+
+START = 1_767_225_600_000_000_000
+PATIENCE_S = 30.0
+OVER = "the simulated market is over"
+
+rates = st.sampled_from([0.0, 0.01, 0.05, 0.15])
+faults = st.builds(
+    Faults,
+    drop=rates,
+    duplicate=rates,
+    reorder=rates,
+    skip=rates,
+    malformed=rates,
+    unknown=rates,
+    silence_every_s=st.sampled_from([0.0, 4.0]),
+    silence_s=st.just(2.0),
+    close_every_s=st.sampled_from([0.0, 5.0, 7.0]),
+    close_codes=st.sampled_from([(1001,), (1001, 0)]),
+    snapshot_every_s=st.sampled_from([0.0, 3.0]),
+    snapshot_bytes=st.just(20_000),
+)
+
+
+async def ordeal(faults: Faults, seed: int) -> tuple[list[FeedEvent], tuple[Sent, ...]]:
+    """Fifteen seconds of a market as fast as it goes: what was heard, and what was sent or lost."""
+    market = SimulatedExchangeSettings(
+        products=("BTC-USD",), seed=seed, speed=0, start=START, seconds=15, subscribes=3, faults=faults
+    )
+    events: list[FeedEvent] = []
+    async with asyncio.timeout(PATIENCE_S), SimulatedExchange(market) as exchange:
+        settings = FeedSettings(url=exchange.url("coinbase"), backoff_min_s=0.001, backoff_max_s=0.002)
+        async with FeedSession(settings) as session:
+            async for event in session.events():
+                events.append(event)
+                if isinstance(event, FeedState) and OVER in event.reason:
+                    break
+        return events, exchange.sent
+
+
+def by_connection(events: list[FeedEvent]) -> list[list[FeedEvent]]:
+    parts: list[list[FeedEvent]] = []
+    for event in events:
+        if isinstance(event, FeedState) and event.is_connected:
+            parts.append([])
+        elif parts:
+            parts[-1].append(event)
+    return parts
+
+
+def named(gaps: list[Gap]) -> list[int]:
+    """The numbers that gaps tell as missing."""
+    told: list[int] = []
+    for gap in gaps:
+        first, last = map(int, re.findall(r"\d+", gap.detail))
+        assert gap.lost == last - first + 1
+        told += range(first, last + 1)
+    return told
+
+
+def assert_told_what_was_lost(events: list[FeedEvent], sent: list[Sent]) -> None:
+    """One connection: what left came, in its order; gaps name what did not, and what came after it should have."""
+    came = [event.data for event in events if isinstance(event, FeedFrame | FeedFault)]
+    left = [frame for frame in sent if not frame.is_lost][: len(came)]
+    assert came == [frame.data for frame in left]
+    numbers = [frame.sequence for frame in left if frame.sequence >= 0]
+    told = named([event for event in events if isinstance(event, Gap) and event.cause is Cause.SEQUENCE])
+    if not numbers:
+        assert not told
+        return
+    late = {number for place, number in enumerate(numbers) if number < max(numbers[: place + 1])}
+    late -= {number for place, number in enumerate(numbers) if number >= max(numbers[: place + 1])}
+    missing = set(range(numbers[0], max(numbers))) - set(numbers)
+    assert told == sorted(missing | {number for number in late if number > numbers[0]})
+
+
+@given(faults, st.integers(0, 50))
+@examples(max_examples=12)
+def test_after_any_faults_the_gaps_name_exactly_what_was_lost(faults: Faults, seed: int) -> None:
+    """Drops, skipped numbers, silences, duplicates, late frames, broken ones and lost connections, in any mixture."""
+    events, sent = asyncio.run(ordeal(faults, seed))
+    heard = by_connection(events)
+    said = [list(frames) for _, frames in groupby(sent, lambda frame: frame.connection)]
+    assert len(heard) == len(said)
+    for mine, theirs in zip(heard, said, strict=True):
+        assert_told_what_was_lost(mine, theirs)
+    absences = [event for event in events if isinstance(event, Gap) and event.cause is Cause.RECONNECT]
+    assert all(earlier.end <= later.start for earlier, later in pairwise(absences))
+    with_ticks = [any(isinstance(event, FeedFrame) and event.frame.ticks for event in part) for part in heard]
+    assert len(absences) == sum(with_ticks[1:])
