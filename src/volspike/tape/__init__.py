@@ -3,33 +3,47 @@
 A tape is NDJSON (the live form; also compressed) or Parquet (the compact form) of the same ticks.
 """
 
+from volspike.tape.compact import CompactedHour, Compaction, compact
 from volspike.tape.convert import convert
-from volspike.tape.files import tapes_of
+from volspike.tape.files import LEDGER_NAME, tapes_of
+from volspike.tape.ledger import Ledger, LedgerContents, read_ledger
 from volspike.tape.names import TapeName, product_of, read_tape_name, tape_name
 from volspike.tape.parquet_writer import ParquetTape, write_parquet
 from volspike.tape.reader import CHUNK, read_ticks
+from volspike.tape.recorder import Recorder
 from volspike.tape.rejects import REJECTED_ENDING, rejected_path
 from volspike.tape.report import KEPT_REJECTIONS, Note, Rejected, TapeReport
 from volspike.tape.schema import TAPE_SCHEMA
+from volspike.tape.silences import LONGEST_SILENCE_S, silences
 from volspike.tape.writer import DayFigures, TapeWriter, tape_line, write_ndjson
 
 __all__ = [
     "CHUNK",
     "KEPT_REJECTIONS",
+    "LEDGER_NAME",
+    "LONGEST_SILENCE_S",
     "REJECTED_ENDING",
     "TAPE_SCHEMA",
+    "CompactedHour",
+    "Compaction",
     "DayFigures",
+    "Ledger",
+    "LedgerContents",
     "Note",
     "ParquetTape",
+    "Recorder",
     "Rejected",
     "TapeName",
     "TapeReport",
     "TapeWriter",
+    "compact",
     "convert",
     "product_of",
+    "read_ledger",
     "read_tape_name",
     "read_ticks",
     "rejected_path",
+    "silences",
     "tape_line",
     "tape_name",
     "tapes_of",

@@ -6,7 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from volspike.errors import UsageError
+from volspike.tape.hours import without_held
 from volspike.tape.rejects import REJECTED_ENDING
+
+LEDGER_NAME = "gaps.ndjson"
+"""What the gap ledger of a folder is called (see ``ledger``)."""
 
 PARQUET_ENDINGS = (".parquet",)
 NDJSON_ENDINGS = tuple(kind + packed for kind in (".ndjson", ".jsonl", ".json") for packed in ("", ".zst", ".gz"))
@@ -19,13 +23,17 @@ def is_parquet(path: Path) -> bool:
 
 
 def is_tape(path: Path) -> bool:
-    """Whether the name of ``path`` is that of a tape; a file of rejected lines is none."""
+    """Whether the name of ``path`` is that of a tape; a file of rejected lines is none, nor is a gap ledger."""
     name = path.name.lower()
-    return name.endswith(NDJSON_ENDINGS + PARQUET_ENDINGS) and not name.endswith(REJECTED_ENDING)
+    if name == LEDGER_NAME or name.endswith(REJECTED_ENDING):
+        return False
+    return name.endswith(NDJSON_ENDINGS + PARQUET_ENDINGS)
 
 
 def tapes_of(sources: str | Path | Sequence[str | Path]) -> list[Path]:
     """The tapes that paths, folders (their own tapes) and globs (``**`` goes deep) name, each once, by name.
+
+    A recorded file whose ticks a compacted tape among them holds is left out; see ``hours``.
 
     Raises:
         UsageError: a source names no tape.
@@ -37,7 +45,7 @@ def tapes_of(sources: str | Path | Sequence[str | Path]) -> list[Path]:
     for source in given:
         for path in _expanded(source):
             found.setdefault(path.resolve(), path)
-    return list(found.values())
+    return without_held(list(found.values()))
 
 
 def _expanded(source: str | Path) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from volspike.market import SECOND_NS
 
 _QUOTE_CURRENCIES = ("USDT", "USDC", "USD", "EUR", "GBP", "JPY", "CHF", "AUD", "CAD", "BTC", "ETH")
-_NAME = re.compile(r"ticks_([A-Z0-9]+)_(\d{8})_(\d{6})(?:[_.].*)?")
+_NAME = re.compile(r"ticks_([A-Z0-9]+)_(\d{8})_(\d{6}|\d{2})(?:[_.].*)?")
 _PRODUCT = re.compile(r"(?:ticks_([A-Za-z0-9]+)|([A-Za-z0-9]+)_(?:trades|ticks))(?:[_.].*)?")
 
 
@@ -32,8 +32,17 @@ def tape_name(product_id: str, started: int, ending: str = ".ndjson") -> str:
     return f"ticks_{product_id.replace('-', '')}_{begun:%Y%m%d_%H%M%S}{ending}"
 
 
+def symbol_of(product_id: str) -> str:
+    """How a product stands in a file's name: its letters and digits, as capitals.
+
+    >>> symbol_of("BTC-USD")
+    'BTCUSD'
+    """
+    return re.sub("[^A-Z0-9]", "", product_id.upper())[:40] or "UNNAMED"
+
+
 def read_tape_name(path: PurePath) -> TapeName | None:
-    """What the name of ``path`` tells, or None where it is not of this shape.
+    """What the name of ``path`` tells, or None where it is not of this shape; a compacted tape's is its hour.
 
     >>> read_tape_name(PurePath("ticks_BTCUSD_20251206_054535.ndjson"))
     TapeName(product_id='BTC-USD', started=1764999935000000000)
@@ -42,7 +51,7 @@ def read_tape_name(path: PurePath) -> TapeName | None:
     if match is None:
         return None
     try:
-        begun = datetime.strptime(match[2] + match[3], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+        begun = datetime.strptime(match[2] + match[3].ljust(6, "0"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     except ValueError:
         return None
     return TapeName(hyphenated(match[1]), int(begun.timestamp()) * SECOND_NS)

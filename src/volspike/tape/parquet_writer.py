@@ -25,12 +25,13 @@ _SIDE_WORDS = {int(Side.BUY): "buy", int(Side.SELL): "sell"}
 class ParquetTape:
     """A Parquet tape being written: under ``<name>.part`` until it is closed cleanly, so that nothing is half there.
 
-    ``simulated`` may be set until the end.
+    ``simulated`` and ``metadata``, what else it says of itself, may be set until the end.
     """
 
     def __init__(self, path: Path, *, simulated: bool = False) -> None:
         self.path = Path(path)
         self.simulated = simulated
+        self.metadata: dict[bytes, bytes] = {}
         self.ticks = 0
         self._part = self.path.with_name(self.path.name + ".part")
         self._writer = pq.ParquetWriter(
@@ -49,7 +50,7 @@ class ParquetTape:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._writer.add_key_value_metadata(tape_metadata(self.simulated))
+            self._writer.add_key_value_metadata(tape_metadata(self.simulated) | self.metadata)
         self._writer.close()
         if kind is None:
             self._part.replace(self.path)

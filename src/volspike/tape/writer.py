@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from volspike.market import UNTOLD_ID, Kind, Side, Tick, Ticks, instant
+from volspike.feeds import RawTicker
+from volspike.market import SECOND_NS, UNTOLD_ID, Kind, Side, Tick, Ticks, instant
 from volspike.tape.oddities import SIMULATED
 
 _BUFFERED_LINES = 4_096
@@ -37,11 +38,14 @@ class Sink(Protocol):
 
 
 class DayFigures(NamedTuple):
-    """The 24 hour figures of a ticker message, in base and quote currency; NaN where not told."""
+    """The 24 hour figures of a ticker message, in base and quote currency; NaN where not told.
 
-    volume: float = nan
-    low: float = nan
-    high: float = nan
+    A text is the figure as the exchange wrote it, in JSON, and stands in the line as it is.
+    """
+
+    volume: float | str = nan
+    low: float | str = nan
+    high: float | str = nan
 
 
 UNTOLD_DAY = DayFigures()
@@ -110,25 +114,33 @@ def write_ndjson(parts: Iterable[Ticks], path: Path, *, simulated: bool = False)
     return tape.ticks
 
 
-def tape_line(tick: Tick, *, raw: bytes | None = None, day: DayFigures = UNTOLD_DAY, simulated: bool = False) -> bytes:
+def tape_line(
+    tick: Tick,
+    *,
+    raw: bytes | None = None,
+    day: DayFigures = UNTOLD_DAY,
+    simulated: bool = False,
+    told: RawTicker | None = None,
+) -> bytes:
     """One line of a tape, its line end included.
 
     ``time`` and ``sequence`` stand in the line where the tick tells them, for ``raw`` need not: an Advanced Trade
-    ticker has neither. A trade tells no quotes, so none are written for it.
+    ticker has neither. Those that ``told``, which is ``raw`` as a reader finds it, is known to tell are left out.
+    A trade tells no quotes, so none are written for it.
     """
     words = raw if raw is not None else _raw(tick)
     if b"\n" in words:
         words = msgspec.json.format(words, indent=-1)
     is_trade = tick.kind == Kind.TRADE
     head = (
-        f'{{"timestamp":"{instant(tick.received)}","product_id":{_text(tick.product_id)},"price":{_number(tick.price)}'
-        f',"volume_24h":{_number(day.volume)},"low_24h":{_number(day.low)},"high_24h":{_number(day.high)}'
+        f'{{"timestamp":"{_instant(tick.received)}","product_id":{_text(tick.product_id)},"price":{_number(tick.price)}'
+        f',"volume_24h":{_figure(day.volume)},"low_24h":{_figure(day.low)},"high_24h":{_figure(day.high)}'
         f',"best_bid":{_number(nan if is_trade else tick.best_bid)}'
         f',"best_ask":{_number(nan if is_trade else tick.best_ask)}'
     )
-    if tick.time != tick.received:
-        head += f',"time":"{instant(tick.time)}"'
-    if tick.sequence != UNTOLD_ID:
+    if tick.time != tick.received and not (told is not None and told.time):
+        head += f',"time":"{_instant(tick.time)}"'
+    if tick.sequence != UNTOLD_ID and (told is None or told.sequence == UNTOLD_ID):
         head += f',"sequence":{tick.sequence}'
     if simulated:
         head += f',"source":"{SIMULATED}"'
@@ -167,6 +179,23 @@ def _number(value: float) -> str:
     if "e" in text:
         text = np.format_float_positional(value, trim="-")
     return f'"{text.removesuffix(".0")}"'
+
+
+def _figure(value: float | str) -> str:
+    return value if isinstance(value, str) else _number(value)
+
+
+def _instant(ns: int) -> str:
+    """As ``instant``; ticks come by the hundred in the same second, and calendars are slow."""
+    second, fraction = divmod(ns, SECOND_NS)
+    if fraction == 0:
+        return _second(second) + "Z"
+    return f"{_second(second)}.{fraction:09d}".rstrip("0") + "Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(second: int) -> str:
+    return instant(second * SECOND_NS).removesuffix("Z")
 
 
 @lru_cache(maxsize=1024)

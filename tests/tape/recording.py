@@ -1,0 +1,80 @@
+"""Frames as a session hands them on, and a clock that the test moves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.tape.strategies import read_all
+from volspike.feeds import Frame, decode_any
+from volspike.market import SECOND_NS, Tick, Ticks, instant
+
+NOON = 1_700_049_600 * SECOND_NS
+"""2023-11-15T12:00:00Z."""
+
+
+class Clock:
+    """What the time is, as the test says it."""
+
+    def __init__(self, now: int = NOON) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+
+class Heard(NamedTuple):
+    """One frame with its bytes and when they came."""
+
+    received: int
+    data: bytes
+    frame: Frame
+
+
+def heard(received: int, data: bytes) -> Heard:
+    return Heard(received, data, decode_any(data, received))
+
+
+def ticker(received: int, price: float = 100.0, product_id: str = "BTC-USD") -> Heard:
+    """An Exchange ticker message that came at ``received`` (ns UTC), sent 20 ms before."""
+    told = {
+        "type": "ticker",
+        "sequence": 7,
+        "product_id": product_id,
+        "price": repr(price),
+        "volume_24h": "245532.79269678",
+        "low_24h": "99.50",
+        "high_24h": "101",
+        "best_bid": repr(price - 0.5),
+        "best_bid_size": "0.46688654",
+        "best_ask": repr(price + 0.5),
+        "best_ask_size": "1.5",
+        "side": "buy",
+        "time": instant(received - 20_000_000),
+        "trade_id": 370843401,
+        "last_size": "11.4396987",
+    }
+    return heard(received, json.dumps(told).encode())
+
+
+def advanced_trade(received: int, *tickers: dict[str, str], channel: str = "ticker") -> Heard:
+    """An Advanced Trade frame with the given tickers or trades."""
+    events = [{"type": "update", "trades" if channel == "market_trades" else "tickers": list(tickers)}]
+    told = {"channel": channel, "timestamp": instant(received - 30_000_000), "sequence_num": 3, "events": events}
+    return heard(received, json.dumps(told).encode())
+
+
+def ticks_of(frames: Iterable[Heard]) -> list[Tick]:
+    return [tick for told in frames for tick in told.frame.ticks]
+
+
+def of_product(ticks: Ticks, product_id: str) -> Ticks:
+    if product_id not in ticks.products:
+        return ticks[:0]
+    return ticks[ticks.product == ticks.products.index(product_id)]
+
+
+def read_back(folder: Path) -> Ticks:
+    return read_all(folder, set_aside=False)

@@ -1,0 +1,381 @@
+"""What is recorded live is what a replay reads, whatever happens to the process or the disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.tape.recording import NOON, Clock, Heard, advanced_trade, heard, of_product, read_back, ticker, ticks_of
+from tests.tape.strategies import assert_same, read_with_report
+from volspike.feeds import decode_any
+from volspike.market import SECOND_NS, Cause, Gap, Ticks
+from volspike.tape import Ledger, Recorder, rejected_path, tapes_of
+from volspike.tape.streams import Blocks
+
+QUOTE = {
+    "type": "ticker",
+    "product_id": "BTC-USD",
+    "price": "64281.7",
+    "volume_24_h": "3974.98800786",
+    "low_24_h": "63454",
+    "high_24_h": "64727.270",
+    "best_bid": "64281.7",
+    "best_ask": "64281.71",
+    "best_bid_quantity": "0.21558849",
+    "best_ask_quantity": "0.02287045",
+}
+TRADE = {
+    "product_id": "BTC-USD",
+    "trade_id": "1037798145",
+    "price": "64340.74",
+    "size": "0.00746872",
+    "time": "2023-11-15T11:59:59.799285123Z",
+    "side": "SELL",
+}
+
+
+def record(folder: Path, frames: list[Heard], clock: Clock | None = None, *, simulated: bool = False) -> None:
+    time = clock or Clock()
+    with Recorder(folder, clock=time, simulated=simulated) as recorder:
+        for told in frames:
+            time.now = told.received
+            recorder.frame(*told)
+    assert recorder.recorded == len(ticks_of(frames))
+    assert recorder.unrecorded == 0
+    assert recorder.fault == ""
+
+
+def recording(recorder: Recorder) -> bool:
+    """Whether it records now; asked through a function, for a type checker takes a property's answer to last."""
+    return recorder.is_recording
+
+
+def assert_recorded(folder: Path, frames: list[Heard]) -> None:
+    """Each product's ticks read back in the order and to the bit in which the frames told them."""
+    back, live = read_back(folder), Ticks.of(ticks_of(frames))
+    assert len(back) == len(live)
+    for name in live.products:
+        assert_same(of_product(back, name), of_product(live, name))
+
+
+def test_a_line_keeps_the_exchanges_words(tmp_path: Path) -> None:
+    """A ticker line has the stated shape, its raw object verbatim, and the time that raw does not tell."""
+    told = advanced_trade(NOON, QUOTE)
+    record(tmp_path, [told], simulated=True)
+    (tape,) = tapes_of(tmp_path)
+    assert tape.name == "ticks_BTCUSD_20231115_120000.ndjson"
+    line = json.loads(tape.read_bytes())
+    assert list(line) == [
+        *("timestamp", "product_id", "price", "volume_24h", "low_24h", "high_24h", "best_bid", "best_ask"),
+        *("time", "source", "raw"),
+    ]
+    assert line["raw"] == QUOTE
+    assert json.dumps(QUOTE).encode() in tape.read_bytes()
+    assert (line["timestamp"], line["time"]) == ("2023-11-15T12:00:00Z", "2023-11-15T11:59:59.97Z")
+    assert (line["volume_24h"], line["high_24h"], line["source"]) == ("3974.98800786", "64727.270", "simulated")
+
+
+def test_what_raw_tells_is_told_once(tmp_path: Path) -> None:
+    """An Exchange message tells time and sequence itself, so the line does not repeat them."""
+    frames = [ticker(NOON)]
+    record(tmp_path, frames)
+    line = json.loads(tapes_of(tmp_path)[0].read_bytes())
+    assert "time" not in line
+    assert "sequence" not in line
+    assert_recorded(tmp_path, frames)
+
+
+def test_trades_are_told_oldest_first_and_history_never(tmp_path: Path) -> None:
+    """New trades are recorded in the market's order, and a snapshot's past trades are not."""
+    later = TRADE | {"trade_id": "1037798146", "time": "2023-11-15T11:59:59.9Z", "side": "BUY"}
+    flow = advanced_trade(NOON, later, TRADE, channel="market_trades")
+    past = heard(NOON, flow.data.replace(b'"update"', b'"snapshot"'))
+    assert past.frame.history
+    record(tmp_path, [past, flow])
+    assert read_back(tmp_path).trade_id.tolist() == [1037798145, 1037798146]
+    assert_recorded(tmp_path, [flow])
+
+
+NUMBERS = st.sampled_from(["64281.70", "0.5", "1e5", 3.25, 0, "0", "", None, "123456789.123456789"])
+ABOVE = st.sampled_from(["64281.70", "0.00001305", 3.25, "1e5"])
+WORDS = st.sampled_from(["x", "é", 'quote"d', "two\nlines", ""])
+ODD = st.fixed_dictionaries(
+    {},
+    optional={
+        "best_bid": NUMBERS,
+        "best_ask": NUMBERS,
+        "best_bid_quantity": NUMBERS,
+        "best_ask_size": NUMBERS,
+        "best_bid_size": NUMBERS,
+        "last_size": NUMBERS,
+        "size": ABOVE,
+        "sequence": st.integers(0, 9),
+        "trade_id": st.integers(0, 9),
+        "time": st.sampled_from(["", "2023-11-15T11:00:00.123456789Z", None]),
+        "side": st.sampled_from(["buy", "sell", ""]),
+        "volume_24h": st.one_of(NUMBERS, WORDS),
+        "low_24_h": NUMBERS,
+        "note": WORDS,
+    },
+)
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> Heard:
+    """A frame of either protocol, with fields that it should not have and without some that it should."""
+    received = NOON + draw(st.integers(0, 10**10))
+    told = {"product_id": draw(st.sampled_from(["BTC-USD", "ETH-USD"])), "price": draw(ABOVE), **draw(ODD)}
+    shape = draw(st.sampled_from(["ticker", "match", "tickers", "trades"]))
+    if shape == "ticker":
+        text: object = {"type": "ticker", **told}
+    elif shape == "match":
+        text = {"type": "match", **told, **TRADE, "side": draw(st.sampled_from(["buy", "sell"]))}
+    elif shape == "tickers":
+        events = [{"type": "update", "tickers": [{"type": "ticker", **told}, QUOTE]}]
+        text = {"channel": "ticker", "timestamp": "2023-11-15T11:59:59.5Z", "events": events}
+    else:
+        events = [{"type": draw(st.sampled_from(["update", "snapshot"])), "trades": [{**told, **TRADE}, TRADE]}]
+        text = {"channel": "market_trades", "timestamp": "2023-11-15T11:59:59.5Z", "events": events}
+    indent = draw(st.sampled_from([None, 1]))
+    return heard(received, json.dumps(text, indent=indent, ensure_ascii=False).encode())
+
+
+@given(told=st.lists(frames(), min_size=1, max_size=8))
+def test_recorded_then_replayed_is_live(told: list[Heard], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever a frame tells beside its ticks, the tape gives back exactly these ticks."""
+    told.sort(key=lambda frame: frame.received)
+    folder = tmp_path_factory.mktemp("tape")
+    record(folder, told)
+    if ticks_of(told):
+        assert_recorded(folder, told)
+
+
+def test_bytes_that_are_no_text_cost_nothing_else(tmp_path: Path) -> None:
+    """A frame with bytes that are no UTF-8 in a field that nobody reads is recorded, in our own words."""
+    data = ticker(NOON).data.replace(b'"type"', b'"x": "\xff", "type"')
+    told = Heard(NOON, data, decode_any(data, NOON))
+    record(tmp_path, [told])
+    assert_recorded(tmp_path, [told])
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize(
+    "name",
+    ["exchange_ticker_202511.ndjson", "advanced_trade_envelopes_20260404.ndjson", "advanced_trade_20260809.jsonl.zst"],
+)
+def test_recorded_sessions_replay_as_they_were(shared_data: Path, tmp_path: Path, name: str) -> None:
+    """Every frame of the recorded sessions, through the recorder and back, gives the same ticks."""
+    told = session_of(shared_data / "protocol" / name)
+    assert len(told) > 200
+    record(tmp_path, told)
+    assert_recorded(tmp_path, told)
+
+
+def session_of(path: Path) -> list[Heard]:
+    """The verbatim frames of a recorded session, with times of receipt a millisecond apart where none is told."""
+    told = []
+    with Blocks(path, 1 << 20) as blocks:
+        for number, text in enumerate(line for block in blocks for line in block.splitlines()):
+            record = json.loads(text)
+            if record.get("t", "recv") != "recv":
+                continue
+            words = record.get("raw") or record.get("data")
+            received = NOON + number * 1_000_000
+            told.append(heard(received, text if words is None else words.encode()))
+    return told
+
+
+def test_each_hour_has_its_file(tmp_path: Path) -> None:
+    """At each full hour of receipt a product's next tick begins a new file, and the old one is finished."""
+    hour = 3600 * SECOND_NS
+    told = [ticker(NOON - 1), ticker(NOON), ticker(NOON + hour - 1), ticker(NOON + hour, product_id="ETH-USD")]
+    record(tmp_path, told)
+    assert [path.name for path in tapes_of(tmp_path)] == [
+        "ticks_BTCUSD_20231115_115959.ndjson",
+        "ticks_BTCUSD_20231115_120000.ndjson",
+        "ticks_ETHUSD_20231115_130000.ndjson",
+    ]
+    assert Ledger.read(tmp_path) == []
+    assert_recorded(tmp_path, told)
+
+
+def test_a_silent_products_file_is_finished_by_the_clock(tmp_path: Path) -> None:
+    """An hour that is over lets go of its file even if no further tick comes."""
+    clock = Clock()
+    with Recorder(tmp_path, clock=clock) as recorder:
+        recorder.frame(*ticker(NOON))
+        recorder.tick(NOON + 3600 * SECOND_NS)
+        assert recorder.files == [tmp_path / "ticks_BTCUSD_20231115_120000.ndjson"]
+        recorder.tick(NOON + 3662 * SECOND_NS)
+        assert recorder.files == []
+
+
+def test_lines_are_handed_on_within_half_a_second(tmp_path: Path) -> None:
+    """A frame half a second later, or the pipeline's beat, brings what is held to the file."""
+    clock = Clock()
+    with Recorder(tmp_path, clock=clock) as recorder:
+        recorder.frame(*ticker(NOON))
+        (tape,) = recorder.files
+        assert tape.read_bytes() == b""
+        clock.now += SECOND_NS // 2
+        recorder.frame(*ticker(clock.now))
+        assert tape.read_bytes().count(b"\n") == 2
+        recorder.frame(*ticker(clock.now))
+        recorder.tick(clock.now + SECOND_NS // 2)
+        assert tape.read_bytes().count(b"\n") == 3
+
+
+def test_a_new_run_begins_a_new_file_and_tells_the_gap(tmp_path: Path) -> None:
+    """Also within the same second: the gap reaches from the last line of before to the first one now."""
+    record(tmp_path, [ticker(NOON), ticker(NOON + 5)])
+    record(tmp_path, [ticker(NOON + 9), ticker(NOON + 11, product_id="ETH-USD")])
+    names = [path.name for path in tapes_of(tmp_path)]
+    assert "ticks_BTCUSD_20231115_120000_2.ndjson" in names
+    (gap,) = Ledger.read(tmp_path)
+    assert (gap.start, gap.end, gap.products, gap.cause) == (NOON + 5, NOON + 9, ("BTC-USD",), Cause.RESTART)
+    assert read_back(tmp_path).received.tolist() == [NOON, NOON + 5, NOON + 9, NOON + 11]
+
+
+def test_a_torn_line_is_cut_off_at_the_next_start(tmp_path: Path) -> None:
+    """What is left of it is set aside, the tape is whole, and the gap begins at its last whole line."""
+    record(tmp_path, [ticker(NOON), ticker(NOON + SECOND_NS)])
+    (tape,) = tapes_of(tmp_path)
+    whole = tape.read_bytes()
+    tape.write_bytes(whole[:-30])
+    with Recorder(tmp_path, clock=Clock(NOON + 9 * SECOND_NS)) as recorder:
+        assert recorder.repaired == [tape]
+        recorder.frame(*ticker(NOON + 9 * SECOND_NS))
+    assert tape.read_bytes() == whole.splitlines(keepends=True)[0]
+    aside = json.loads(rejected_path(tape).read_bytes())
+    assert (aside["line"], aside["text"].encode()) == (2, whole.splitlines()[1][:-29])
+    assert [gap.start for gap in Ledger.read(tmp_path)] == [NOON]
+    _, report = read_with_report(tmp_path)
+    assert report.rejected == 0
+
+
+def test_a_line_that_only_lacks_its_end_is_kept(tmp_path: Path) -> None:
+    """A last line that is whole but for the line end gets it."""
+    record(tmp_path, [ticker(NOON)])
+    (tape,) = tapes_of(tmp_path)
+    whole = tape.read_bytes()
+    tape.write_bytes(whole[:-1])
+    Recorder(tmp_path, clock=Clock()).close()
+    assert tape.read_bytes() == whole
+
+
+def test_a_file_that_is_being_recorded_is_let_alone(tmp_path: Path) -> None:
+    """A second recorder in the same folder neither mends nor continues the files of the first."""
+    with Recorder(tmp_path, clock=Clock()) as first:
+        first.frame(*ticker(NOON))
+        first.flush()
+        (tape,) = first.files
+        with tape.open("ab") as file:
+            file.write(b'{"torn')
+        second = Recorder(tmp_path, clock=Clock())
+        assert second.repaired == []
+        second.close()
+    assert tape.read_bytes().endswith(b'{"torn')
+
+
+def test_a_folder_that_cannot_be_is_a_fault_and_no_exception(tmp_path: Path) -> None:
+    """Where no folder can be made the recorder says why, counts, and records once it can, with the gap told."""
+    (tmp_path / "file").touch()
+    clock = Clock()
+    recorder = Recorder(tmp_path / "file" / "tapes", clock=clock)
+    assert not recording(recorder)
+    assert "Not a directory" in recorder.fault
+    for second in range(25):
+        clock.now = NOON + second * SECOND_NS
+        recorder.frame(*ticker(clock.now))
+        recorder.tick(clock.now)
+        if second == 12:
+            (tmp_path / "file").unlink()
+    assert recording(recorder)
+    assert recorder.fault == ""
+    recorder.close()
+    assert (recorder.recorded, recorder.unrecorded) == (5, 20)
+    (gap,) = Ledger.read(tmp_path / "file" / "tapes")
+    assert (gap.start, gap.end, gap.lost, gap.cause) == (NOON, NOON + 20 * SECOND_NS, 20, Cause.RESTART)
+    assert "not recorded" in gap.detail
+
+
+def test_a_folder_that_vanishes_is_noticed(tmp_path: Path) -> None:
+    """Lines are not written into a file that was removed: a fault, then a new folder, file and gap."""
+    folder, clock = tmp_path / "tapes", Clock()
+    with Recorder(folder, clock=clock) as recorder:
+        recorder.frame(*ticker(NOON))
+        recorder.flush()
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+        clock.now += SECOND_NS
+        recorder.frame(*ticker(clock.now))
+        assert not recording(recorder)
+        assert "removed" in recorder.fault
+        clock.now += 10 * SECOND_NS
+        recorder.frame(*ticker(clock.now))
+        assert recording(recorder)
+    (gap,) = Ledger.read(folder)
+    assert (gap.start, gap.end, gap.lost) == (NOON, clock.now, 1)
+    assert read_back(folder).received.tolist() == [clock.now]
+
+
+@given(room=st.integers(0, 3000), batches=st.lists(st.integers(1, 4), min_size=1, max_size=6))
+def test_a_full_disk_leaves_whole_lines_and_an_exact_count(
+    room: int, batches: list[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Wherever the disk is full, the tape holds whole lines, every tick is recorded or counted, and the gap is told."""
+    folder, clock, left = tmp_path_factory.mktemp("full"), Clock(), [room]
+    write = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        taken = min(left[0], len(data))
+        if taken == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        left[0] -= taken
+        return write(descriptor, data[:taken])
+
+    told = []
+    with Recorder(folder, clock=clock) as recorder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", full)
+        for count in batches:
+            for _ in range(count):
+                clock.now += 1000
+                told.append(ticker(clock.now))
+                recorder.frame(*told[-1])
+            recorder.flush()
+        was_full = not recording(recorder)
+        assert was_full == ("No space left" in recorder.fault)
+        left[0] = 10**9
+        clock.now += 10 * SECOND_NS
+        told.append(ticker(clock.now))
+        recorder.frame(*told[-1])
+        assert recording(recorder)
+    assert recorder.recorded + recorder.unrecorded == len(told)
+    back, report = read_with_report(folder)
+    assert (len(back), report.rejected, report.notes) == (recorder.recorded, 0, [])
+    gaps = Ledger.read(folder)
+    assert sum(gap.lost for gap in gaps) == recorder.unrecorded
+    assert len(gaps) == was_full
+
+
+def test_the_sessions_gaps_are_kept(tmp_path: Path) -> None:
+    """A loss that the session tells stands in the ledger beside the tapes."""
+    gap = Gap(start=NOON, end=NOON + 3, products=("BTC-USD", "ETH-USD"), cause=Cause.SEQUENCE, lost=4)
+    with Recorder(tmp_path, clock=Clock()) as recorder:
+        recorder.gap(gap)
+    assert Ledger.read(tmp_path) == [gap]
+
+
+def test_a_name_from_outside_stays_in_the_folder(tmp_path: Path) -> None:
+    """A product whose name is a path is recorded under its letters."""
+    told = ticker(NOON, product_id="../../ÄTH/USD")
+    record(tmp_path / "deep", [told])
+    assert [path.name for path in tapes_of(tmp_path / "deep")] == ["ticks_THUSD_20231115_120000.ndjson"]
+    assert_recorded(tmp_path / "deep", [told])

@@ -1,0 +1,79 @@
+"""A recording process that is killed, or limited by the operating system, leaves tapes that read."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+from tests.tape.recording import read_back
+from tests.tape.strategies import read_with_report
+from volspike.market import SECOND_NS, Cause
+from volspike.tape import Ledger, tapes_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LIMITED = """
+import resource, signal
+from tests.tape.recording import NOON, Clock, ticker
+from volspike.tape import Recorder
+import sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+clock = Clock()
+recorder = Recorder(sys.argv[1], clock=clock)
+for number in range(100):
+    clock.now = NOON + number * 1_000_000_000
+    recorder.frame(*ticker(clock.now))
+recorder.close()
+print(recorder.recorded, recorder.unrecorded)
+"""
+
+
+def test_a_killed_recorder_loses_at_most_the_last_second(tmp_path: Path) -> None:
+    """Killed at 6 random moments, the tapes read whole up to the last second, and every restart is in the ledger."""
+    chance = random.Random(5)  # noqa: S311
+    runs = 6
+    ends = [run_and_kill(tmp_path, chance.randint(1, 150)) for _ in range(runs)]
+    ticks, report = read_with_report(tmp_path)
+    assert report.rejected == 0
+    assert {note.text for note in report.notes} <= {"is empty"}
+    received = ticks.received.tolist()
+    assert received == sorted(set(received))
+    gaps = Ledger.read(tmp_path)
+    assert [gap.cause for gap in gaps] == [Cause.RESTART] * len(gaps)
+    tapes = [read_back(path).received for path in tapes_of(tmp_path) if path.stat().st_size]
+    restarts = [(int(one[-1]), int(next_one[0])) for one, next_one in pairwise(tapes)]
+    assert {(gap.start, gap.end) for gap in gaps} >= set(restarts)
+    for end in ends:
+        recorded = max((time for time in received if time <= end), default=0)
+        started = max((int(tape[0]) for tape in tapes if tape[0] <= end), default=end)
+        assert end - recorded < SECOND_NS or end - started < SECOND_NS
+
+
+def run_and_kill(folder: Path, beats: int) -> int:
+    """Records until the process has told its time ``beats`` times, kills it, and returns the last time it told."""
+    command = [sys.executable, str(ROOT / "tests" / "tape" / "recording_child.py"), str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}) as child:  # noqa: S603
+        assert child.stdout is not None
+        for _ in range(beats):
+            child.stdout.readline()
+        child.kill()
+        told = child.stdout.read().split(b"\n")[-2:]
+    times = [int(text) for text in told if text.isdigit()]
+    return times[-1] if times else 0
+
+
+def test_a_file_that_may_not_grow_is_a_fault_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    """At the operating system's limit for a file the recorder cuts back to whole lines, and begins a new one later."""
+    command = [sys.executable, "-c", LIMITED, str(tmp_path)]
+    done = subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, check=True, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}
+    )
+    recorded, unrecorded = map(int, done.stdout.split())
+    ticks, report = read_with_report(tmp_path)
+    assert (len(ticks), report.rejected) == (recorded, 0)
+    assert recorded + unrecorded == 100
+    assert sum(gap.lost for gap in Ledger.read(tmp_path)) == unrecorded
+    assert len(tapes_of(tmp_path)) > 1
