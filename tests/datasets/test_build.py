@@ -24,7 +24,8 @@ SET = FeatureSet((30, 60, 120))
 
 
 def facts(path: Path) -> FeatureFacts:
-    return facts_of(path, pq.read_schema(path))
+    with pq.ParquetFile(path) as file:
+        return facts_of(path, file)
 
 
 @pytest.mark.parametrize("every", list(Every))
@@ -163,6 +164,26 @@ def test_profile_is_told_by_the_tape(tmp_path: Path) -> None:
         build_features([mixed], tmp_path / "no.parquet", SET)
     assert not (tmp_path / "no.parquet").exists()
     assert build_features([mixed], tmp_path / "yes.parquet", SET, profile=Profile.TICKER).rows == 270_000
+
+
+def test_one_simulated_tape_makes_the_file_simulated(tmp_path: Path) -> None:
+    """Real ticks followed by simulated ones are not passed off as real, however late the simulated ones come."""
+    real = [
+        Tick(time=t, received=t, kind=Kind.TICKER, product_id="X", price=5.0 + k % 3)
+        for k in range(70_000)
+        if (t := 10**18 + k * 10**7)
+    ]
+    tapes = tmp_path / "real.parquet", tmp_path / "simulated.parquet"
+    write_parquet([Ticks.of(real)], tapes[0])
+    write_parquet([Ticks.of([tick_later(tick) for tick in real[:100]])], tapes[1], simulated=True)
+    out = tmp_path / "features.parquet"
+    assert build_features(tapes, out, SET, profile=Profile.TICKER).facts.simulated
+    assert facts(out).simulated
+
+
+def tick_later(tick: Tick) -> Tick:
+    time = tick.time + 10**12
+    return Tick(time=time, received=time, kind=tick.kind, product_id=tick.product_id, price=tick.price)
 
 
 def test_bad_feature_files_are_named(tmp_path: Path, tape: Path, features: Path) -> None:

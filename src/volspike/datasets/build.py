@@ -50,22 +50,16 @@ def build_features(
     stream = read_ticks(sources, report=report)
     settled, stream = (profile, stream) if profile is not None else _settle(stream)
     engine = FeatureEngine(feature_set, settled, every)
-    with replacing(out) as part:
-        writer: FeatureFileWriter | None = None
-        try:
-            for rows in engine.run_all(stream, gaps):
-                writer = writer or FeatureFileWriter(part, _facts(feature_set, every, settled, report, gaps))
-                writer.write(rows)
-                if on_progress is not None:
-                    on_progress(report)
-        finally:
-            if writer is not None:
-                writer.close()
-        if writer is None or writer.written == 0:
+    with replacing(out) as part, FeatureFileWriter(part, feature_set) as writer:
+        for rows in engine.run_all(stream, gaps):
+            writer.write(rows)
+            if on_progress is not None:
+                on_progress(report)
+        if writer.written == 0:
             raise UnreadableFile(", ".join(map(str, sources)), "its ticks make no feature row; is --profile right?")
         if profile is None:
             _agree(settled, report)
-        facts = _facts(feature_set, every, settled, report, gaps)
+        facts = writer.facts = _facts(feature_set, every, settled, report, gaps)
     return BuildResult(writer.written, facts, engine.handled(), report)
 
 

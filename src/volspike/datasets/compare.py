@@ -42,7 +42,7 @@ def compare(first: Path, second: Path, labels: bool = False) -> Comparison:
     digests = []
     for path in (first, second):
         with open_feature_file(path) as file:
-            facts = facts_of(path, file.schema_arrow)
+            facts = facts_of(path, file)
             digests.append(facts.digest)
             tables.append(file.read())
     if digests[0] != digests[1]:

@@ -74,7 +74,7 @@ def _read(files: Sequence[Path]) -> tuple[FeatureFacts, list[pa.Table]]:
     tables = []
     for path in files:
         with open_feature_file(path) as file:
-            facts = facts_of(path, file.schema_arrow)
+            facts = facts_of(path, file)
             told.append(facts)
             mine, theirs = (
                 (one.digest, one.windows, one.every, one.profile, one.simulated) for one in (facts, told[0])

@@ -60,7 +60,7 @@ def load_dataset(path: Path, labelled: bool = True) -> Dataset:
         NotEnoughData: not one row is warm and labelled.
     """
     file = open_feature_file(path)
-    facts = facts_of(path, file.schema_arrow)
+    facts = facts_of(path, file)
     names = facts.feature_set.names
     has_labels = "future_volatility" in file.schema_arrow.names
     if labelled and not has_labels:

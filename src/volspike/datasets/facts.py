@@ -81,36 +81,51 @@ def open_feature_file(path: Path) -> pq.ParquetFile:
     if not path.is_file():
         raise UnreadableFile(path, "no such file; make one with `volspike replay --raw TAPES --out FILE --add-labels`")
     try:
-        return pq.ParquetFile(path)
+        return pq.ParquetFile(path, pre_buffer=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise UnreadableFile(path, f"not a Parquet file: {str(error).splitlines()[0]}") from error
 
 
-def facts_of(path: Path, schema: pa.Schema) -> FeatureFacts:
+def facts_of(path: Path, file: pq.ParquetFile) -> FeatureFacts:
     """The facts in a file's metadata; where another tool has dropped them, those that its columns tell.
 
     Raises:
         UnreadableFile: no facts, and columns that are not those of a feature file.
     """
-    raw = (schema.metadata or {}).get(KEY)
+    schema: pa.Schema = file.schema_arrow
+    raw = (file.metadata.metadata or {}).get(KEY)
     if raw is not None:
         try:
             facts = msgspec.json.decode(raw, type=FeatureFacts)
         except msgspec.DecodeError as error:
             raise UnreadableFile(path, f"its metadata cannot be read ({error}); build it anew") from error
-        require(path, schema.names, facts.feature_set.names)
+        _check(path, schema, facts.feature_set)
         return facts
     windows = windows_in(schema.names)
     if not windows:
         raise UnreadableFile(
             path, "not a feature file: it has no column like log_return_60s; make one with `volspike replay`"
         )
-    require(path, schema.names, ("timestamp", "product_id", "price"))
     feature_set = FeatureSet.of(windows)
-    require(path, schema.names, feature_set.names)
+    _check(path, schema, feature_set)
     return FeatureFacts(
         digest=feature_set.digest, windows=feature_set.windows, every=Every.TICK, profile=Profile.TICKER
     )
+
+
+def _check(path: Path, schema: pa.Schema, feature_set: FeatureSet) -> None:
+    """Raises UnreadableFile where a column that everybody needs is missing, or is of a type that it cannot be."""
+    require(path, schema.names, ("timestamp", "product_id", "price", *feature_set.names))
+    instants, numbers = ("timestamp",), ("price", *feature_set.names, *LABEL_COLUMNS)
+    wrong = [name for name in instants if not pa.types.is_timestamp(schema.field(name).type)]
+    wrong += [name for name in numbers if name in schema.names and not _is_number(schema.field(name).type)]
+    if wrong:
+        told = ", ".join(f"{name} is {schema.field(name).type}" for name in wrong)
+        raise UnreadableFile(path, f"{told}; a feature file has instants and numbers there: build it anew")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_null(kind))
 
 
 def windows_in(names: Iterable[str]) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from volspike.datasets.dataset import numbers
 from volspike.datasets.facts import LABEL_COLUMNS, FeatureFacts, facts_of, open_feature_file, with_facts
 from volspike.datasets.splits import DEFAULT_FRACTIONS
 from volspike.datasets.writing import PARQUET, ROW_GROUP, replacing
-from volspike.errors import DataError, UsageError
+from volspike.errors import DataError, NotEnoughData, UsageError
 from volspike.features import Every
 from volspike.labels import DEFAULT_PERCENTILE, HORIZON_S, SecondGrid, spike_threshold, spikes
 from volspike.market import SECOND_NS, instant
@@ -53,10 +53,12 @@ def label_file(
         UnreadableFile: no feature file.
         NotEnoughData: no row's future is known, or the market stood still.
     """
-    if not 0.0 < percentile < 100.0 or gap_s <= 0 or (tau is not None and not tau > 0.0):
+    if not 0.0 < percentile < 100.0 or not 0.0 < gap_s < float("inf") or (tau is not None and not tau > 0.0):
         raise UsageError(f"percentile must lie in (0, 100), gap and τ above 0: were {percentile}, {gap_s} and {tau}")
     with open_feature_file(features) as file:
-        facts = facts_of(features, file.schema_arrow)
+        facts = facts_of(features, file)
+        if file.metadata.num_rows == 0:
+            raise NotEnoughData(f"{features} has no rows: replay a longer tape")
         futures = _futures(file, facts, gap_s)
         threshold, told = (tau, "given") if tau is not None else _threshold(futures, percentile)
         facts = msgspec.structs.replace(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from volspike.datasets.facts import FeatureFacts, feature_schema, with_facts
+from volspike.datasets.facts import KEY, FeatureFacts, feature_schema
 from volspike.errors import UsageError
-from volspike.features import FeatureRows
+from volspike.features import FeatureRows, FeatureSet
 
 ROW_GROUP = 131_072
 
@@ -29,6 +30,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UsageError: the folder cannot be written to.
     """
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder; name a file")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,10 +46,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 class FeatureFileWriter:
-    """Writes feature rows to a Parquet file (zstd) as they come, in constant memory."""
+    """Writes feature rows to a Parquet file (zstd) as they come, in constant memory; a context manager.
 
-    def __init__(self, path: Path, facts: FeatureFacts) -> None:
-        self._schema = with_facts(feature_schema(facts.feature_set), facts)
+    Set ``facts`` before the block ends: what a tape is, simulated or not, is known for sure when it was read.
+    """
+
+    def __init__(self, path: Path, feature_set: FeatureSet) -> None:
+        self.facts: FeatureFacts | None = None
+        self._schema = feature_schema(feature_set)
         self._writer = pq.ParquetWriter(path, self._schema, **PARQUET)
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0
@@ -65,9 +72,17 @@ class FeatureFileWriter:
             self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema).unify_dictionaries())
         self._waiting, self._rows = [], 0
 
-    def close(self) -> None:
-        """Writes what waits, and the footer."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:  # what cannot be written any more is not told a second time
+            with suppress(OSError, pa.ArrowException):
+                self._writer.close()
+            return
         self._flush()
+        if self.facts is not None:
+            self._writer.add_key_value_metadata({KEY: msgspec.json.encode(self.facts)})
         self._writer.close()
 
 

@@ -35,7 +35,7 @@ def parquet_ticks(path: Path, report: TapeReport, aside: SetAside | None = None,
         UnreadableFile: it is no Parquet file, or no tape.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             layout = layout_of(path, file.schema_arrow, file.metadata.metadata or {})
             yield from _Reading(path, layout, report, aside).ticks(file, rows)
     except (pa.ArrowException, OSError) as error:
@@ -78,7 +78,7 @@ class _Reading:
             reason = next(reason for reason, mask in faults.items() if mask[row])
             self._report.add_rejected(self._path, first + int(row), reason)
             if self._aside is not None:
-                told = json.dumps(batch.slice(int(row), 1).to_pylist()[0], default=str)
+                told = json.dumps(_row(batch, int(row)), default=str)
                 self._aside.add(first + int(row), reason, told.encode())
         return ticks[~refused]
 
@@ -193,6 +193,16 @@ class _Batch:
             column = column.dictionary_encode()
         indices = pc.fill_null(column.indices, -1) if column.indices.null_count else column.indices
         return [word or "" for word in column.dictionary.to_pylist()], np.asarray(indices).astype(np.int32, copy=False)
+
+
+def _row(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
+    """One row by name; instants as Arrow writes them, since Python's own hold no nanoseconds."""
+    one = batch.slice(row, 1)
+    columns = zip(one.schema.names, one.columns, strict=True)
+    return {
+        name: (column.cast(pa.string()) if pa.types.is_timestamp(column.type) else column)[0].as_py()
+        for name, column in columns
+    }
 
 
 def _beyond(*columns: NDArray[np.float64]) -> NDArray[np.bool_]:
