@@ -80,7 +80,7 @@ class SimulatedExchange:
         self._server: Server | None = None
         self._market: asyncio.Task[None] | None = None
         self._passing: AsyncGenerator[Moment, None]
-        self._start = self._begun = 0
+        self._start = self._begun = self._live_from = 0
 
     @property
     def sent(self) -> tuple[Sent, ...]:
@@ -103,8 +103,10 @@ class SimulatedExchange:
 
     async def __aenter__(self) -> Self:
         settings = self.settings
-        self._start = time.time_ns() if settings.start is None else settings.start
+        head_start = settings.head_start_s * SECOND_NS
+        self._start = time.time_ns() - head_start if settings.start is None else settings.start
         self._start -= self._start % 1000  # as fine as the trades are timed
+        self._live_from = self._start + head_start
         self.now = self._start
         await self._past()
         try:
@@ -207,8 +209,8 @@ class SimulatedExchange:
     async def _turn(self, moment: int, told: int) -> None:
         """Waits until it is ``moment``: by the wall's clock, or at speed 0 by the clients."""
         speed = self.settings.speed
-        if speed:
-            await self._due(self._begun + (moment - self._start) / speed)
+        if speed and moment >= self._live_from:
+            await self._due(self._begun + (moment - self._live_from) / speed)
         else:
             await self._readers()
         if told % _MOMENTS_BETWEEN_YIELDS == 0:

@@ -23,12 +23,15 @@ class SimulatedExchangeSettings(msgspec.Struct, frozen=True, kw_only=True, forbi
     closed, 0 is never. Port 0 takes a free one. A client that is ``buffer_bytes`` behind is disconnected; at speed 0
     one that reads nothing for ``patience_s``. At speed 0 the market waits until each client has sent ``subscribes``
     subscribe messages, so that a run can be repeated frame by frame. The newest ``kept`` frames stay on record.
+    With a ``head_start_s`` the market begins that much earlier and is told as at speed 0 until it has caught up: who
+    listens has a past to look back on at once.
     """
 
     products: tuple[str, ...] = ("BTC-USD", "ETH-USD")
     seed: Annotated[int, msgspec.Meta(ge=0)] = 7
     speed: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     start: int | None = None
+    head_start_s: Annotated[int, msgspec.Meta(ge=0)] = 0
     seconds: Annotated[int, msgspec.Meta(ge=0)] = 0
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
