@@ -1,0 +1,235 @@
+"""Alerts reach whoever can be reached, and nobody who cannot be holds up the pipeline or spills a secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import structlog
+
+from volspike.monitoring.alerts import Alert, AlertRouter
+
+# Apprise's mail plugin asks for a module that Python 3.13 no longer has
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+DEADLINE_S = 10.0
+
+
+def alert(number: int = 0, *, is_open: bool = True, simulated: bool = False) -> Alert:
+    return Alert(
+        id=f"episode-{number}",
+        product="BTC-USD",
+        is_open=is_open,
+        time_ns=1_700_000_000 * 10**9,
+        probability=0.731,
+        threshold=0.6,
+        price=97_123.45,
+        simulated=simulated,
+    )
+
+
+class Listener(ThreadingHTTPServer):
+    """A receiver on this machine that answers with the given statuses, the last of them for ever."""
+
+    daemon_threads = True
+
+    def __init__(self, *statuses: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.statuses = list(statuses)
+        self.told: list[dict[str, object]] = []
+        self.authorization: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"json://watch:hunter2@127.0.0.1:{self.server_address[1]}/sesame"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        server = self.server
+        assert isinstance(server, Listener)
+        server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        server.authorization.append(self.headers["Authorization"])
+        self.send_response(server.statuses.pop(0) if len(server.statuses) > 1 else server.statuses[0])
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def listening(*statuses: int) -> Iterator[Listener]:
+    with Listener(*statuses) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def hanging() -> Iterator[str]:
+    """The URL of a receiver that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"json://watch:hunter2@127.0.0.1:{server.getsockname()[1]}/sesame"
+
+
+def refusing() -> str:
+    """The URL of a port at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"json://watch:hunter2@127.0.0.1:{server.getsockname()[1]}/sesame"
+
+
+class Fake:
+    """A receiver that takes what it is let to."""
+
+    address = "fake://here"
+
+    def __init__(self, gate: threading.Event | None = None, failures: int = 0) -> None:
+        self.gate, self.failures = gate, failures
+        self.started = threading.Event()
+        self.told: list[str] = []
+
+    def send(self, title: str, body: str) -> bool:
+        self.started.set()
+        if self.gate is not None:
+            self.gate.wait(DEADLINE_S)
+        self.told.append(body)
+        self.failures -= 1
+        return self.failures < 0
+
+
+def test_a_receiver_gets_the_message() -> None:
+    """A real receiver is told product, probability, threshold, price and time."""
+    with listening(200) as server:
+        router = AlertRouter([server.url])
+        router.send(alert())
+        assert router.close(DEADLINE_S)
+    (message,) = server.told
+    assert message["title"] == "BTC-USD: volatility spike likely"
+    assert message["message"] == ("BTC-USD: probability 0.731, threshold 0.600, price 97,123.45, 2023-11-14T22:13:20Z")
+    assert (router.tallies[0].sent, router.tallies[0].failures) == (1, 0)
+    assert server.authorization[0] is not None
+
+
+def test_a_simulated_market_is_named_so() -> None:
+    """Title and body both say SIMULATED, and only when it is."""
+    for text in (alert(simulated=True).title, alert(is_open=False, simulated=True).body):
+        assert "SIMULATED" in text
+    assert "SIMULATED" not in alert().title + alert().body
+    assert "peak probability 0.731" in alert(is_open=False).body
+
+
+def test_a_failure_is_tried_again() -> None:
+    """A receiver that answers 500 once gets the same message again, and then it is sent."""
+    with listening(500, 200) as server:
+        router = AlertRouter([server.url], backoff_s=0.01)
+        router.send(alert())
+        assert router.close(DEADLINE_S)
+    tally = router.tallies[0]
+    assert (len(server.told), tally.sent, tally.failures, tally.given_up) == (2, 1, 1, 0)
+
+
+def test_dead_receivers_are_counted_and_hold_up_nobody(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that hangs, one that refuses and one that answers 500 are given up; the good one has its message.
+
+    Neither our log nor that of any library, at any level, shows a part of an address but scheme and host.
+    """
+    caplog.set_level(logging.DEBUG)
+    with listening(500) as broken, listening(200) as good, hanging() as stuck, structlog.testing.capture_logs() as logs:
+        urls = [stuck, refusing(), broken.url, good.url]
+        router = AlertRouter(urls, attempts=2, backoff_s=0.01, timeout_s=0.2)
+        before = time.perf_counter()
+        router.send(alert())
+        assert time.perf_counter() - before < 0.1
+        assert router.close(DEADLINE_S)
+    assert [(t.sent, t.failures, t.given_up) for t in router.tallies] == [(0, 2, 1)] * 3 + [(1, 0, 0)]
+    assert sum(entry["event"] == "alert_not_told" for entry in logs) == 3
+    told = repr(router) + repr(router.tallies) + repr(logs) + caplog.text + "".join(capsys.readouterr())
+    assert "json://127.0.0.1" in told
+    for secret in ("hunter2", "sesame", "watch"):
+        assert secret not in told
+
+
+def test_putting_never_waits_and_the_oldest_go() -> None:
+    """While a receiver hangs alerts gather up to the limit; of more the oldest are let go and counted."""
+    gate = threading.Event()
+    slow = Fake(gate)
+    router = AlertRouter(receivers=[slow], queue_alerts=3)
+    router.send(alert(0))
+    assert slow.started.wait(DEADLINE_S)
+    for number in range(1, 11):
+        router.send(alert(number))
+    assert router.let_go == 7
+    gate.set()
+    assert router.close(DEADLINE_S)
+    assert (len(slow.told), router.tallies[0].sent) == (4, 4)
+
+
+def test_new_alerts_go_before_waiting_ones() -> None:
+    """An alert that waits to be told again does not keep the next one waiting."""
+    dead, good = Fake(failures=1_000), Fake()
+    router = AlertRouter(receivers=[dead, good], backoff_s=0.02)
+    for number in range(5):
+        router.send(alert(number))
+    assert router.close(DEADLINE_S)
+    assert (len(good.told), router.tallies[0].failures, router.tallies[0].given_up) == (5, 15, 5)
+
+
+def test_waiting_retries_are_bounded() -> None:
+    """A receiver that is dead for long has at most as many waiting for it as the queue holds."""
+    dead = Fake(failures=1_000)
+    router = AlertRouter(receivers=[dead], backoff_s=1_000.0, queue_alerts=4)
+    for number in range(50):
+        router.send(alert(number))
+    assert not router.close(0.5)
+    assert router.tallies[0].given_up + router.let_go == 50
+
+
+def test_closing_keeps_its_deadline() -> None:
+    """A receiver that hangs does not hold up the end; what was not told is counted."""
+    gate = threading.Event()
+    slow = Fake(gate)
+    router = AlertRouter(receivers=[slow])
+    for number in range(3):
+        router.send(alert(number))
+    assert slow.started.wait(DEADLINE_S)
+    before = time.perf_counter()
+    assert not router.close(0.05)
+    assert time.perf_counter() - before < 1.0
+    assert router.let_go == 2
+    gate.set()
+
+
+def test_without_receivers_alerts_go_to_the_log() -> None:
+    """The log has each alert with its fields, and there is no thread to wait for."""
+    before = threading.active_count()
+    with structlog.testing.capture_logs() as logs:
+        router = AlertRouter()
+        router.send(alert(simulated=True))
+        router.send(alert(is_open=False))
+        assert threading.active_count() == before
+        assert router.close()
+    assert [entry["event"] for entry in logs] == ["alert_opened", "alert_closed"]
+    assert logs[0]["product"] == "BTC-USD"
+    assert (logs[0]["price"], logs[0]["simulated"], logs[0]["time"]) == (97_123.45, True, "2023-11-14T22:13:20Z")
+
+
+def test_alerts_after_the_end_are_counted() -> None:
+    """Who sends after the close gets no error; the alert is let go."""
+    router = AlertRouter(receivers=[Fake()])
+    assert router.close(DEADLINE_S)
+    router.send(alert())
+    assert router.let_go == 1
