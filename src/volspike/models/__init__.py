@@ -6,14 +6,18 @@ taken from ``DETECTORS`` and the first artifact loaded.
 
 from volspike.models.artifact import METADATA_FILE, ONNX_FILE, Artifact
 from volspike.models.columns import TEN_FEATURES
+from volspike.models.default import DEFAULT_MODEL
 from volspike.models.detector import Detector
 from volspike.models.metadata import DataFacts, Metadata, SplitFacts
 from volspike.models.registry import DETECTORS
+from volspike.models.simulated import SIMULATED_MODEL
 
 __all__ = [
+    "DEFAULT_MODEL",
     "DETECTORS",
     "METADATA_FILE",
     "ONNX_FILE",
+    "SIMULATED_MODEL",
     "TEN_FEATURES",
     "Artifact",
     "DataFacts",
