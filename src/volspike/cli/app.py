@@ -8,7 +8,22 @@ from typing import Annotated
 import typer
 
 import volspike
-from volspike.cli import consolidate, convert, demo, infer, label, replay, serve, simulate, train
+from volspike.cli import (
+    backfill,
+    compact,
+    consolidate,
+    convert,
+    demo,
+    gaps,
+    infer,
+    ingest,
+    label,
+    replay,
+    serve,
+    simulate,
+    train,
+    up,
+)
 from volspike.cli.command import Command
 from volspike.errors import VolspikeError
 
@@ -38,17 +53,40 @@ def _options(
     del version
 
 
-for module in (replay, label, consolidate, train, infer, serve, simulate, convert, demo):
+COMMANDS = (
+    up,
+    ingest,
+    replay,
+    label,
+    consolidate,
+    train,
+    infer,
+    serve,
+    gaps,
+    compact,
+    convert,
+    backfill,
+    simulate,
+    demo,
+)
+
+for module in COMMANDS:
     app.command(module.__name__.rpartition(".")[2], cls=Command, epilog=module.EXAMPLES)(module.run)
 
 # typer does not export the root of the errors that it raises for a wrong call
 _CallError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
+INTERRUPTED = 130
+
+
 def main() -> None:
     """Runs the command line of this process and ends it with the status that its outcome has."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        status = app(standalone_mode=False) or 0
+        if status == INTERRUPTED:  # which typer returns for Ctrl-C, without a word
+            _say("stopped")
+        sys.exit(status)
     except VolspikeError as error:
         _say(f"{type(error).__name__}: {error}")
         sys.exit(error.exit_status)
@@ -57,9 +95,9 @@ def main() -> None:
         if told:  # without a subcommand the help has been shown, and that is all there is to say
             _say(f"usage: {told}; see `volspike {_subcommand()}--help`")
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        _say("stopped")
-        sys.exit(130)
+    except typer.Abort as end:
+        # typer makes one of an EOFError, and nobody would learn which file ended too early
+        raise end.__cause__ or end  # noqa: B904
     except BrokenPipeError:
         # whoever read our output has seen enough; Python would complain once more when it closes the pipe
         sys.stderr.close()

@@ -12,7 +12,7 @@ from volspike.errors import UsageError
 
 if TYPE_CHECKING:
     from volspike.features import Every
-    from volspike.market import Profile
+    from volspike.market import Gap, Profile
 
 EXAMPLES = 'Example: volspike replay --raw "data/raw/*.ndjson" --out data/processed/features.parquet --add-labels'
 
@@ -45,7 +45,7 @@ def run(
     _refuse_overwriting(raw, out_file, compare)
     with replacing(out_file) as part:
         with reading("replaying") as show:
-            result = build_features(raw, part, feature_set, rate, told, show)
+            result = build_features(raw, part, feature_set, rate, told, _gaps(raw), show)
         tell_report(result.report)
         handled = result.handled
         dropped = {name: getattr(handled, name) for name in ("late", "duplicates", "unplaced", "invalid")}
@@ -63,6 +63,14 @@ def run(
         tell_labels(labels.labelled, labels.spikes, labels.facts.tau, labels.facts.tau_from)
     if compare is not None:
         _compare(out_file, compare, compare_labels)
+
+
+def _gaps(raw: list[str]) -> list[Gap]:
+    """What the ledgers beside the tapes name as lost."""
+    from volspike.tape import Ledger, tapes_of
+
+    folders = sorted({path.parent for path in tapes_of(raw)})
+    return [gap for folder in folders for gap in Ledger.read(folder)]
 
 
 def tell_labels(labelled: int, spikes: int, tau: float | None, tau_from: str | None) -> None:

@@ -13,12 +13,14 @@ EXAMPLES = "Example: volspike serve --model models/artifacts/random_forest --por
 
 def run(
     model: Annotated[
-        Path | None, typer.Option(help="An artifact's folder. [env MODEL_PATH; default models/artifacts/production]")
+        Path | None, typer.Option(help="An artifact's folder (env MODEL_PATH; default models/artifacts/production).")
     ] = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [env API_HOST; default 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one. [env API_PORT; default 8000]")] = None,
-    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING, ERROR. [env LOG_LEVEL]")] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file with a [serving] table.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on (env API_HOST; default 127.0.0.1).")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one (env API_PORT; default 8000).")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR (env LOG_LEVEL; default INFO).")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with a table named serving.")] = None,
 ) -> None:
     """Serve a model's probabilities. Without a model the server starts too, and says why it is not ready."""
     from volspike.config import ServingSettings, settle

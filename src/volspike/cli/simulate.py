@@ -1,33 +1,103 @@
-"""``volspike simulate``: a tape of the built-in simulated market."""
+"""``volspike simulate``: the built-in simulated market, as a tape or behind a socket that speaks as Coinbase does."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from volspike.cli.screen import note_if_simulated, out, working
 from volspike.errors import UsageError
 
-EXAMPLES = "Example: volspike simulate --pair BTC-USD --minutes 180 --seed 7 --out data/raw/simulated.ndjson"
+if TYPE_CHECKING:
+    from volspike.feeds.simulated_exchange import SimulatedExchange
+
+EXAMPLES = "Example: volspike simulate --port 8765 --pair BTC-USD --pair ETH-USD --speed 1 --seed 7"
 
 START = "2026-01-05T00:00:00Z"
+MINUTES = 180
 LAST_NS = 2**63 - 1
 """The last instant that integer nanoseconds hold, in the year 2262."""
 
 
 def run(
-    out_file: Annotated[Path, typer.Option("--out", help="The tape to write: .ndjson(.zst, .gz) or .parquet.")],
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="The tape to write: .ndjson(.zst, .gz) or .parquet.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Serve it as Coinbase's websockets do, on this port; 0 takes a free one.")
+    ] = None,
     pair: Annotated[list[str], typer.Option(help="Products.")] = ["BTC-USD"],  # noqa: B006
-    minutes: Annotated[int, typer.Option(help="How long the market runs.")] = 180,
+    minutes: Annotated[
+        int | None, typer.Option(help="How long the market runs (default: a tape 180, a server until it is stopped).")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same market.")] = 7,
-    start: Annotated[str, typer.Option(help="When it begins (RFC 3339).")] = START,
+    start: Annotated[
+        str | None, typer.Option(help=f"When it begins (RFC 3339; default: a tape {START}, a server now).")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address that --port is of.")] = "127.0.0.1",
+    speed: Annotated[
+        float, typer.Option(help="With --port: market seconds per second; 0 is as fast as clients read.")
+    ] = 1.0,
+    drop: Annotated[float, typer.Option(help="With --port: share of frames lost, 0 to 1.")] = 0.0,
+    delay: Annotated[float, typer.Option(help="With --port: share of frames held back for 0.2 s.")] = 0.0,
+    duplicate: Annotated[float, typer.Option(help="With --port: share of frames sent twice.")] = 0.0,
+    reorder: Annotated[float, typer.Option(help="With --port: share of frames sent after the next.")] = 0.0,
+    skip: Annotated[float, typer.Option(help="With --port: share of frames after which numbers are skipped.")] = 0.0,
+    malformed: Annotated[float, typer.Option(help="With --port: share of frames followed by a broken one.")] = 0.0,
+    unknown: Annotated[float, typer.Option(help="With --port: share of frames followed by an unknown one.")] = 0.0,
+    silence_every: Annotated[
+        float, typer.Option(help="With --port: market seconds after which 15 s are lost; 0 is never.")
+    ] = 0.0,
+    close_every: Annotated[
+        float, typer.Option(help="With --port: market seconds after which a connection is closed; 0 is never.")
+    ] = 0.0,
+    close_code: Annotated[
+        list[int], typer.Option(help="With --port: codes to close with, drawn by lot; 0 is without a close frame.")
+    ] = [1001],  # noqa: B006
+    snapshot_every: Annotated[
+        float, typer.Option(help="With --port: market seconds after which a 5 MB order book comes; 0 is never.")
+    ] = 0.0,
 ) -> None:
-    """Write a tape of a simulated market: for trying things out, never as evidence."""
-    ticks = write_simulated_tape(out_file, pair, minutes, seed, start)
-    note_if_simulated(True)
-    out.print(f"{ticks:,} ticks of {', '.join(pair)} over {minutes:,} min → {out_file}")
+    """Simulate a market, into a tape or as an exchange to connect to: for trying things out, never as evidence."""
+    if (out_file is None) == (port is None):
+        raise typer.BadParameter("Missing option '--out' (a tape) or '--port' (a server); one of them")
+    if out_file is not None:
+        minutes = MINUTES if minutes is None else minutes
+        ticks = write_simulated_tape(out_file, pair, minutes, seed, START if start is None else start)
+        note_if_simulated(True)
+        out.print(f"{ticks:,} ticks of {', '.join(pair)} over {minutes:,} min → {out_file}")
+        return
+    faults = {
+        "drop": drop,
+        "delay": delay,
+        "duplicate": duplicate,
+        "reorder": reorder,
+        "skip": skip,
+        "malformed": malformed,
+        "unknown": unknown,
+        "silence_every_s": silence_every,
+        "close_every_s": close_every,
+        "close_codes": close_code,
+        "snapshot_every_s": snapshot_every,
+    }
+    if minutes is not None and minutes < 1:
+        raise UsageError(f"--minutes must be at least 1: was {minutes}")
+    _serve(
+        {
+            "products": pair,
+            "seed": seed,
+            "speed": speed,
+            "seconds": 60 * (minutes or 0),
+            "start": None if start is None else _begin(start, minutes or 0),
+            "host": host,
+            "port": port,
+            "faults": faults,
+            "kept": 0,
+        }
+    )
 
 
 def write_simulated_tape(path: Path, pairs: list[str], minutes: int, seed: int, start: str = START) -> int:
@@ -64,3 +134,45 @@ def _begin(start: str, minutes: int) -> int:
     if begin + minutes * 60 * SECOND_NS > LAST_NS:
         raise UsageError(f"{minutes:,} minutes from {start} go beyond {instant(LAST_NS)}: take fewer, or begin earlier")
     return begin
+
+
+def _serve(given: dict[str, object]) -> None:
+    """Runs the simulated exchange until it is stopped or its market ends."""
+    import asyncio
+
+    import msgspec
+
+    from volspike.feeds.simulated_exchange import SimulatedExchange, SimulatedExchangeSettings
+
+    try:
+        settings = msgspec.convert(given, SimulatedExchangeSettings)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"simulated exchange: {error}") from error
+    exchange = SimulatedExchange(settings)
+    try:
+        asyncio.run(_open(exchange))
+    except OSError as error:
+        raise UsageError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}") from error
+
+
+async def _open(exchange: SimulatedExchange) -> None:
+    import asyncio
+    import signal
+
+    from volspike.feeds.simulated_exchange import PROTOCOLS
+
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    async with exchange:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with suppress(NotImplementedError):  # Windows: there Ctrl-C interrupts, as it does everywhere else
+                loop.add_signal_handler(number, stopped.set)
+        note_if_simulated(True)
+        for protocol in PROTOCOLS:
+            out.print(f"{protocol:<18} {exchange.url(protocol)}")
+        ends = [asyncio.ensure_future(event.wait()) for event in (stopped, exchange.is_over)]
+        _, waiting = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in waiting:
+            end.cancel()
+    record = exchange.record
+    struck = ", ".join(f"{count:,} {fault}" for fault, count in sorted(record.faults.items())) or "none"
+    out.print(f"{record.frames:,} frames to {exchange.connected:,} connections, {record.lost:,} lost; faults: {struck}")

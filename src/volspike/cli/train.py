@@ -25,9 +25,11 @@ def run(
     ),
     folds: Annotated[int, typer.Option(help="Folds of walk_forward.")] = 5,
     columns: Annotated[list[str] | None, typer.Option(help="Features to learn from; ten by default, or all.")] = None,
-    label_percentile: Annotated[float, typer.Option(help="τ's percentile of the training rows.")] = 90.0,
+    label_percentile: Annotated[
+        float, typer.Option(help="τ's percentile of the training rows.", min=0, max=100)
+    ] = 90.0,
     artifacts: Annotated[Path, typer.Option(help="Where the artifacts go.")] = Path("models/artifacts"),
-    seed: Annotated[int, typer.Option(help="Makes a run repeatable.")] = 0,
+    seed: Annotated[int, typer.Option(help="Makes a run repeatable.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Train models, judge them out of sample beside the persistence baseline, and write their artifacts."""
     from volspike.models import TEN_FEATURES

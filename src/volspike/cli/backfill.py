@@ -1,0 +1,131 @@
+"""``volspike backfill``: trades of the past, from the exchange into a tape."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from volspike.cli.screen import err, out, warn
+from volspike.errors import UsageError
+
+if TYPE_CHECKING:
+    from volspike.tape.backfill import Backfilled, Span
+
+EXAMPLES = (
+    "Example: volspike backfill --pair BTC-USD --from 2026-11-01T00:00:00Z --to 2026-11-02T00:00:00Z --out data/raw"
+)
+
+SHOWN_HOLES = 5
+
+
+def run(
+    pair: Annotated[
+        list[str] | None, typer.Option(help="Products (default BTC-USD; with --gaps, all that the gaps name).")
+    ] = None,
+    start: Annotated[str | None, typer.Option("--from", help="The first instant (RFC 3339).")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="The first instant that is no longer meant.")] = None,
+    gaps: Annotated[
+        Path | None, typer.Option(help="Instead of --from and --to: every gap recorded in this folder's ledger.")
+    ] = None,
+    out_folder: Annotated[Path, typer.Option("--out", help="The folder to write trades_….parquet into.")] = Path(
+        "data/raw"
+    ),
+    rate: Annotated[float, typer.Option(help="Requests a second at most; the exchange allows 10.")] = 8.0,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="COINBASE_REST_URL",
+            show_envvar=False,
+            help="The exchange (env COINBASE_REST_URL; default https://api.exchange.coinbase.com).",
+        ),
+    ] = None,
+) -> None:
+    """Fetch past trades into tapes. Run it again after an interruption: it goes on where it stopped."""
+    from volspike.feeds.coinbase_rest import REST_URL, TradesClient
+    from volspike.tape.backfill import backfill
+    from volspike.tape.backfill_search import TradeIndex
+
+    spans = _spans(pair or [], start, end, gaps)
+    with TradesClient(url or REST_URL, rate=rate) as client:
+        indices = {span.product_id: TradeIndex(client, span.product_id) for span in spans}
+        for span in spans:
+            with _fetching(span.product_id) as show:
+                result = backfill(client, span, out_folder, index=indices[span.product_id], show=show)
+            _tell(result)
+
+
+def _spans(pairs: list[str], start: str | None, end: str | None, gaps: Path | None) -> list[Span]:
+    from volspike.tape.backfill import Span
+
+    if gaps is not None:
+        if start is not None or end is not None:
+            raise UsageError("--gaps tells the times itself: leave --from and --to out")
+        return _spans_of_gaps(gaps, pairs)
+    if start is None or end is None:
+        raise UsageError("--from and --to say which trades are meant (or --gaps, for those that a recording lacks)")
+    begun, ended = _instant("--from", start), _instant("--to", end)
+    return [Span(product_id, begun, ended) for product_id in dict.fromkeys(pairs or ["BTC-USD"])]
+
+
+def _spans_of_gaps(folder: Path, pairs: list[str]) -> list[Span]:
+    """The spans of a ledger's gaps; what has only just been lost is left for a later run."""
+    import time
+
+    from volspike.tape.backfill import SETTLED_NS
+    from volspike.tape.backfill_gaps import spans_of
+    from volspike.tape.ledger import Ledger
+
+    spans = spans_of(Ledger.read(folder), pairs)
+    settled = [span for span in spans if span.end <= time.time_ns() - SETTLED_NS]
+    if len(settled) < len(spans):
+        warn("the newest gap ended seconds ago, and the exchange may not tell its trades yet: run this again later")
+    if not spans:
+        out.print(f"no gap in {folder}: nothing to fetch")
+    return settled
+
+
+def _instant(flag: str, text: str) -> int:
+    from volspike.market import nanoseconds
+
+    try:
+        return nanoseconds(text)
+    except ValueError as error:
+        raise UsageError(f"{flag}: {error}") from error
+
+
+@contextmanager
+def _fetching(product_id: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar over the trades; what it yields takes how many are done, and of how many."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(f"fetching {product_id}", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield show
+
+
+def _tell(result: Backfilled) -> None:
+    from volspike.market import instant
+
+    span = result.span
+    for hole in result.holes[:SHOWN_HOLES]:
+        warn(f"{span.product_id}: {hole.detail}, between {instant(hole.start)} and {instant(hole.end)}")
+    if len(result.holes) > SHOWN_HOLES:
+        warn(f"{span.product_id}: {len(result.holes) - SHOWN_HOLES:,} more holes")
+    if result.duplicates:
+        warn(f"{span.product_id}: {result.duplicates:,} trades were told twice and are kept once")
+    when = f"{instant(span.start)} to {instant(span.end)}"
+    if result.tape is None:
+        out.print(f"no trade of {span.product_id} from {when}")
+        return
+    there = " (there already)" if result.was_there else ""
+    out.print(f"{result.trades:,} trades of {span.product_id} from {when} → {result.tape}{there}")

@@ -1,0 +1,36 @@
+"""``volspike compact``: finished hours of recorded tapes into Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from volspike.cli.screen import note_if_simulated, out, warn, working
+
+EXAMPLES = "Example: volspike compact --tape data/raw"
+
+
+def run(
+    tape: Annotated[Path, typer.Option(help="The folder with the recorded tapes.")],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the NDJSON beside the Parquet.")] = False,
+) -> None:
+    """Turn finished hours of recorded NDJSON into Parquet, verified tick by tick before the NDJSON goes."""
+    from volspike.tape import compact
+
+    with working("compacting") as show:
+        done = compact(tape, keep=keep, told=lambda hour: show(f"compacting: {hour.tape.name} is done"))
+    for note in done.notes:
+        warn(f"{note.file}: {note.text}")
+    note_if_simulated(any(hour.simulated for hour in done.hours))
+    for hour in done.hours:
+        damaged = f", {hour.rejected:,} damaged lines set aside" if hour.rejected else ""
+        sizes = f"{_megabytes(hour.bytes_before)} → {_megabytes(hour.bytes_after)}"
+        out.print(f"{hour.tape.name}: {hour.ticks:,} ticks of {len(hour.sources)} files, {sizes}{damaged}")
+    ticks = sum(hour.ticks for hour in done.hours)
+    out.print(f"{len(done.hours):,} hours compacted, {ticks:,} ticks; {len(done.removed):,} NDJSON files removed")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.2f} MB"

@@ -1,0 +1,113 @@
+"""``volspike gaps``: what did not reach the tapes, from their ledger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from volspike.cli.screen import note_if_simulated, out, reading, table, tell_report, warn
+from volspike.errors import UsageError
+
+if TYPE_CHECKING:
+    from volspike.market import Gap, Ticks
+
+EXAMPLES = "Example: volspike gaps --tape data/raw --product BTC-USD --since 2025-12-06T05:00:00Z"
+
+
+def run(
+    tape: Annotated[Path, typer.Option(help="The folder with the tapes and their ledger (or a tape without one).")],
+    product: Annotated[str | None, typer.Option(help="Only the gaps of this product.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only gaps that end after this instant (RFC 3339).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+) -> None:
+    """List what was lost: when, of which products, why, and how many messages where that is known.
+
+    A folder without a ledger is read, and silences over 10 s of a product are taken for gaps; a calm market and a loss
+    look alike there. The seconds of the total are those in which anything was missing, each counted once.
+    """
+    earliest = _instant(since)
+    origin, gaps, simulated = _gaps(tape)
+    chosen = [
+        gap for gap in gaps if (product is None or product in gap.products) and (earliest is None or gap.end > earliest)
+    ]
+    total = _total(chosen)
+    if as_json:
+        print(json.dumps({"origin": origin, "gaps": [_told(gap) for gap in chosen], "total": total}))
+        return
+    note_if_simulated(simulated)
+    rows = [_row(gap) for gap in chosen]
+    unknown = f"; not counted in {total['uncounted']:,} of the gaps" if total["uncounted"] else ""
+    if rows:
+        table(f"gaps ({origin})", ["start", "end", "seconds", "lost", "cause", "products", "detail"], rows)
+    out.print(f"{total['gaps']:,} gaps, {total['seconds']:,.3f} s, {total['lost']:,} messages lost{unknown}")
+
+
+def _gaps(tape: Path) -> tuple[str, list[Gap], bool]:
+    """Where the gaps are known from, the gaps, and whether the tape read for them is of a simulated market."""
+    from volspike.tape import LEDGER_NAME, TapeReport, read_ledger, read_ticks, silences
+
+    if (tape / LEDGER_NAME).exists():
+        told = read_ledger(tape)
+        if told.damaged:
+            warn(f"{tape / LEDGER_NAME}: {told.damaged:,} damaged lines were left out")
+        return "ledger", told.gaps, False
+    report = TapeReport()
+    with reading("looking for silences") as show:
+        parts = read_ticks(tape, report=report, set_aside=False)
+        gaps = silences(_shown(parts, lambda: show(report)))
+    tell_report(report)
+    return "silences of the tape", gaps, report.simulated
+
+
+def _shown(parts: Iterable[Ticks], show: Callable[[], None]) -> Iterator[Ticks]:
+    for part in parts:
+        show()
+        yield part
+
+
+def _instant(text: str | None) -> int | None:
+    from volspike.market import nanoseconds
+
+    if text is None:
+        return None
+    try:
+        return nanoseconds(text)
+    except ValueError as error:
+        raise UsageError(f"--since: {error}") from error
+
+
+def _total(gaps: Sequence[Gap]) -> dict[str, Any]:
+    """Their number, the seconds that they cover together, and the messages lost in those where that is known."""
+    covered, reached = 0, -(2**63)
+    for gap in sorted(gaps, key=lambda gap: gap.start):
+        covered += max(0, gap.end - max(gap.start, reached))
+        reached = max(reached, gap.end)
+    return {
+        "gaps": len(gaps),
+        "seconds": covered / 1e9,
+        "lost": sum(gap.lost for gap in gaps if gap.lost >= 0),
+        "uncounted": sum(gap.lost < 0 for gap in gaps),
+    }
+
+
+def _told(gap: Gap) -> dict[str, Any]:
+    from volspike.tape.ledger import gap_line
+
+    return {**json.loads(gap_line(gap)), "seconds": (gap.end - gap.start) / 1e9}
+
+
+def _row(gap: Gap) -> list[str]:
+    lost = "–" if gap.lost < 0 else f"{gap.lost:,}"
+    seconds = f"{(gap.end - gap.start) / 1e9:,.3f}"
+    return [_short(gap.start), _short(gap.end), seconds, lost, gap.cause.value, " ".join(gap.products), gap.detail]
+
+
+def _short(ns: int) -> str:
+    """To the millisecond, for people; ``--json`` tells all digits."""
+    from volspike.market import instant
+
+    return instant(ns // 1_000_000 * 1_000_000)

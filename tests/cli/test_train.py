@@ -1,0 +1,141 @@
+"""``volspike train``: artifacts written, and figures told beside those of persistence."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cli.command_line import DATA, MODEL, USAGE, Run, assert_refused, untouched
+from volspike.cli.screen import SIMULATED
+from volspike.models import DETECTORS, TEN_FEATURES, Artifact
+
+QUICK = ["--split-method", "time_based", "--artifacts", "models"]
+FILES = {"model.onnx", "metadata.json", "feature_importance.png", "pr_curve.png", "roc_curve.png"}
+
+
+def test_models_are_trained_judged_and_written(features: Path, tmp_path: Path, volspike: Run) -> None:
+    """Each model named gets its artifact, and its figures stand beside persistence under the market's nature."""
+    outcome = volspike("train", "--features", features.name, "--models", "baseline", "random_forest", *QUICK)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.startswith(f"{SIMULATED}\n")
+    for name in ("baseline", "random_forest"):
+        assert {file.name for file in (tmp_path / "models" / name).iterdir()} == FILES
+        artifact = Artifact.load(tmp_path / "models" / name)
+        assert (artifact.name, artifact.features) == (name, TEN_FEATURES)
+        assert artifact.metadata.simulated
+        assert f"{name} → models/{name} (" in outcome.out
+        assert f"{artifact.metadata.metrics['model']['pr_auc']:.4f}" in outcome.out
+    for word in ("split time_based", "PR-AUC", "ROC-AUC", "precision", "recall", "F1", "Brier", "base rate"):
+        assert word in outcome.out
+    assert f"{artifact.metadata.metrics['persistence']['pr_auc']:.4f}" in outcome.out
+
+
+def test_walk_forward_over_folds_is_the_default(features: Path, tmp_path: Path, volspike: Run) -> None:
+    """Without --split-method each fold is told, and the artifact knows how it was judged."""
+    outcome = volspike(
+        "train", "--features", features.name, "--models", "logistic", "--folds", "2", "--artifacts", "models"
+    )
+    assert outcome.status == 0
+    assert "split walk_forward" in outcome.out
+    split = Artifact.load(tmp_path / "models" / "logistic").metadata.split
+    assert (split.method, split.folds) == ("walk_forward", 2)
+
+
+def test_all_models_and_all_columns(features: Path, tmp_path: Path, volspike: Run) -> None:
+    """``--models all`` trains every detector, ``--columns all`` on every feature that has values."""
+    outcome = volspike("train", "--features", features.name, "--models", "all", "--columns", "all", *QUICK)
+    assert outcome.status == 0
+    assert {folder.name for folder in (tmp_path / "models").iterdir()} == set(DETECTORS)
+    for name in DETECTORS:
+        metadata = Artifact.load(tmp_path / "models" / name).metadata
+        assert len(metadata.features) == 18
+        assert metadata.left_out == ("volume_velocity_30s", "volume_velocity_60s", "volume_velocity_300s")
+        assert f"warning: {name} does without volume_velocity_30s" in outcome.err
+
+
+@pytest.mark.parametrize("flag", ["--split-method", "--split_method"])
+def test_stratified_is_loud(flag: str, features: Path, volspike: Run) -> None:
+    """A stratified split works, in either spelling of the flag, and says first that it is no evidence."""
+    arguments = ["--models", "baseline", "--artifacts", "models", flag, "stratified"]
+    outcome = volspike("train", "--features", features.name, *arguments)
+    assert outcome.status == 0
+    assert outcome.err.startswith("warning: STRATIFIED SPLIT: NO EVIDENCE OF SKILL.")
+
+
+def test_training_again_replaces_the_artifact(features: Path, tmp_path: Path, volspike: Run) -> None:
+    """The same seed gives the same model, in the same place, and nothing beside it."""
+    graphs = []
+    for _ in range(2):
+        assert volspike("train", "--features", features.name, "--models", "random_forest", *QUICK).status == 0
+        graphs.append((tmp_path / "models/random_forest/model.onnx").read_bytes())
+    assert graphs[0] == graphs[1]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["random_forest"]
+
+
+def with_future(table: pa.Table, future: object) -> pa.Table:
+    return table.set_column(table.column_names.index("future_volatility"), "future_volatility", pa.array(future))
+
+
+@pytest.fixture
+def spoiled(features: Path, tmp_path: Path) -> Path:
+    """The test's folder, with feature files that cannot be trained on beside the good one."""
+    table = pq.read_table(features)
+    pq.write_table(table.slice(330, 499), tmp_path / "few.parquet")
+    pq.write_table(table.drop_columns(["future_volatility", "volatility_spike"]), tmp_path / "bare.parquet")
+    pq.write_table(with_future(table, np.full(len(table), 1e-4)), tmp_path / "one_class.parquet")
+    pq.write_table(with_future(table, np.zeros(len(table))), tmp_path / "still.parquet")
+    pq.write_table(table.drop_columns(["spread_mean_60s"]), tmp_path / "lacking.parquet")
+    pq.write_table(table.slice(0, 250), tmp_path / "cold.parquet")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
+    (tmp_path / "prose.parquet").write_text("Call me Ishmael. " * 100)
+    (tmp_path / "empty.parquet").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        ("--features nowhere.parquet", DATA, ["nowhere.parquet: no such file", "volspike replay", "--add-labels"]),
+        ("--features prose.parquet", DATA, ["prose.parquet: not a Parquet file"]),
+        ("--features empty.parquet", DATA, ["empty.parquet: not a Parquet file", "0 bytes"]),
+        ("--features other.parquet", DATA, ["other.parquet: not a feature file", "log_return_60s", "volspike replay"]),
+        ("--features lacking.parquet", DATA, ["lacking.parquet: lacks the columns spread_mean_60s"]),
+        ("--features bare.parquet", DATA, ["bare.parquet: has no labels", "volspike label --features"]),
+        (
+            "--features few.parquet",
+            DATA,
+            ["few.parquet has 499 labelled rows, training takes 500", "record for longer"],
+        ),
+        ("--features cold.parquet", DATA, ["cold.parquet: none of its 250 rows is warm", "record for longer"]),
+        ("--features one_class.parquet", DATA, ["one_class.parquet", "both spikes and calm", "record for longer"]),
+        ("--features still.parquet", DATA, ["still.parquet", "the market stood still", "record for longer"]),
+        ("--features features.parquet --models lgbm", USAGE, ["no model named lgbm", "baseline, logistic, random_"]),
+        ("--features features.parquet --split_method odd", USAGE, ["no split method 'odd'", "walk_forward, time_"]),
+        ("--features features.parquet --split_method walk_forward --folds 0", USAGE, ["folds at least 1", "0"]),
+        ("--features features.parquet --seed -1", USAGE, ["'--seed'", "0", "volspike train --help"]),
+        (
+            "--features features.parquet --label-percentile 101",
+            USAGE,
+            ["'--label-percentile'", "100", "volspike train --help"],
+        ),
+        ("--features features.parquet --columns volume", MODEL, ["features.parquet", "missing: volume", "all"]),
+        ("--features features.parquet --artifacts features.parquet", USAGE, ["features.parquet/logistic", "written"]),
+        ("--features features.parquet --artifacts mine", USAGE, ["mine/logistic holds something else", "another"]),
+        ("--features features.parquet --split_method walk_forward --folds 50", DATA, ["take fewer folds"]),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(
+    arguments: str, status: int, told: list[str], spoiled: Path, model: Path, volspike: Run
+) -> None:
+    """What is wrong and what to do, in one line; an artifact that stands where the new one would go stays."""
+    shutil.copytree(model, spoiled / "models" / "logistic")
+    (spoiled / "mine" / "logistic").mkdir(parents=True)
+    (spoiled / "mine" / "logistic" / "notes.txt").write_text("mine")
+    with untouched(spoiled):
+        outcome = volspike("train", "--models", "logistic", *QUICK, *arguments.split())
+    assert_refused(outcome, status, *told)
