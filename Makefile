@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PORT   ?= 8000
+DATA   ?= ../shared/data
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: install install-dev run test test-system lint format docs bench clean help
+.PHONY: install install-dev run demo test test-system lint format docs bench default-model clean help
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -15,14 +16,19 @@ install: $(STAMP) ## The package and what it runs on, into .venv
 
 install-dev: $(DEV) ## The tools for tests, lint and benchmarks as well
 
-run: $(STAMP) ## Replay a market, train on it, serve the model (PORT=8000)
+run: $(STAMP) ## A live market on http://127.0.0.1:8000: Coinbase's, or a simulated one where it cannot be reached
+	$(BIN)/volspike up --port $(PORT)
+
+demo: $(STAMP) ## Replay a recorded market, train on it, serve the model
 	$(BIN)/volspike demo --port $(PORT)
 
 test: $(DEV) ## Every test that needs nothing but Python
 	$(BIN)/python -m pytest -n auto
 
 test-system: $(DEV) ## The whole way as a user goes it: a fresh environment, the commands, the server
+	sh tests_system/install_chromium
 	$(BIN)/python -m pytest -n 0 tests_system
+	VOLSPIKE_KILLS=50 $(BIN)/python -m pytest -n 0 tests/tape/test_recorder_killed.py
 
 lint: $(DEV) ## Style, types, direction of imports
 	$(BIN)/ruff check .
@@ -39,6 +45,11 @@ docs: $(DEV) ## The pages that are made from the code
 
 bench: $(DEV) ## Measure everything that is promised, beside its peers
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md
+
+default-model: $(STAMP) ## Train the model that ships with the package anew (DATA=../shared/data)
+	$(BIN)/volspike replay --raw "$(DATA)/coinbase/*.ndjson" --out build/default/features.parquet --add-labels
+	$(BIN)/volspike train --features build/default/features.parquet --models logistic --artifacts build/default
+	cp build/default/logistic/model.onnx build/default/logistic/metadata.json src/volspike/models/default/
 
 clean: ## Remove the environment and caches; data, models and reports stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build

@@ -249,9 +249,9 @@ def test_a_fault_in_writing_is_told_and_passes(tmp_path: Path) -> None:
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
-    """A file of something else, of another format, or in no folder, is named with what is wrong."""
+    """A file of something else, of another format, or below a file, is named with what is wrong."""
     (tmp_path / "text").write_text("no database, but long enough to be read as the head of one " * 10)
     sqlite3.connect(tmp_path / "later").execute("PRAGMA user_version = 99").connection.close()
-    for name in ("text", "later", "nowhere/file"):
+    for name in ("text", "later", "text/file"):
         with pytest.raises(UnreadableFile, match=name):
             OutcomeStore(tmp_path / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -34,7 +35,7 @@ print(recorder.recorded, recorder.unrecorded)
 def test_a_killed_recorder_loses_at_most_the_last_second(tmp_path: Path) -> None:
     """Killed at 6 random moments, the tapes read whole up to the last second, and every restart is in the ledger."""
     chance = random.Random(5)  # noqa: S311
-    runs = 6
+    runs = int(os.environ.get("VOLSPIKE_KILLS", "6"))  # `make test-system` asks for more
     ends = [run_and_kill(tmp_path, chance.randint(1, 150)) for _ in range(runs)]
     ticks, report = read_with_report(tmp_path)
     assert report.rejected == 0

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from volspike.cli.ingest import feed_settings
-from volspike.cli.screen import err
+from volspike.cli.screen import out
 from volspike.errors import UsageError
 
 EXAMPLES = "Example: volspike up --pair BTC-USD --pair ETH-USD"
@@ -67,6 +67,6 @@ def run(
     configure_logs(serving.log_level)
     with listen(serving.host, serving.port) as listener:
         address, bound = listener.getsockname()[:2]
-        err.print(f"http://{address}:{bound}/ shows the market, /docs the API; stop with Ctrl-C", markup=False)
+        out.print(f"http://{address}:{bound}/ shows the market, /docs the API; stop with Ctrl-C", markup=False)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve_live(wishes, feed, serving, listener))

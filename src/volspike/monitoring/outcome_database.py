@@ -86,8 +86,9 @@ class OutcomeDatabase:
 
     def __init__(self, path: Path) -> None:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise UnreadableFile(path, f"predictions cannot be kept there: {error}") from error
         try:
             self._prepare(path)

@@ -19,12 +19,15 @@ import volspike
 from volspike.config import ServingSettings
 from volspike.serving.answers import Health, Live, Prediction, Predictions, Problem, Readiness, Refusal, Version, encode
 from volspike.serving.body_limit import BodyLimit
+from volspike.serving.dashboard import dashboard_assets
 from volspike.serving.edge import CORRELATION_HEADER, CORRELATION_KEY, Edge
+from volspike.serving.live_source import LiveSource
 from volspike.serving.metrics import Metrics
-from volspike.serving.openapi import EVERYWHERE, PREDICT, Application, told
+from volspike.serving.openapi import EVERYWHERE, PREDICT, STREAM, Application, told
 from volspike.serving.pages import CONTENT_SECURITY_POLICY, docs_page, front_page
 from volspike.serving.predictor import Predictor
 from volspike.serving.scorer import Load, load_artifact, load_or_reason
+from volspike.serving.stream import EventStream, Readers, Wish
 
 INLINE_BYTES: Final = 16 * 1024
 """Bodies up to this (about 50 rows) are scored on the event loop, in less time than a thread's hand-over costs;
@@ -91,8 +94,12 @@ class Service:
         )
 
 
-def create_app(settings: ServingSettings, load: Load = load_artifact) -> FastAPI:
-    """The service for ``settings``; ``load`` makes a scorer of a path and is called when the application starts."""
+def create_app(settings: ServingSettings, load: Load = load_artifact, live: LiveSource | None = None) -> FastAPI:
+    """The service for ``settings``; ``load`` makes a scorer of a path and is called when the application starts.
+
+    With ``live`` there is a dashboard at ``/`` and its events at ``/stream``, and ``app.state.readers`` are those who
+    watch; without, a plain page.
+    """
     service = Service(settings, load)
 
     @asynccontextmanager
@@ -112,7 +119,11 @@ def create_app(settings: ServingSettings, load: Load = load_artifact) -> FastAPI
     )
     _add_prediction(app, service)
     _add_state(app, service)
-    _add_pages(app, service)
+    _add_docs(app)
+    if live is None:
+        _add_front_page(app, service)
+    else:
+        _add_dashboard(app, live)
     endpoints = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
     # the last one added is the outermost
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
@@ -195,14 +206,42 @@ def _add_state(app: FastAPI, service: Service) -> None:
         return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _add_pages(app: FastAPI, service: Service) -> None:
+def _add_docs(app: FastAPI) -> None:
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return _html(docs_page(app.openapi()))
+
+
+def _add_front_page(app: FastAPI, service: Service) -> None:
     @app.get("/", include_in_schema=False)
     async def front() -> Response:
         return _html(front_page(service.version(), service.health()))
 
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return _html(docs_page(app.openapi()))
+
+def _add_dashboard(app: FastAPI, live: LiveSource) -> None:
+    assets = dashboard_assets()
+    app.state.readers = readers = Readers(live)
+
+    async def asset(request: Request) -> Response:
+        return assets[request.url.path].reply(request.headers)
+
+    for path in assets:  # each its own route: metrics name routes
+        app.add_route(path, asset, methods=["GET"], include_in_schema=False)
+
+    @app.get(
+        "/stream",
+        response_class=Response,
+        openapi_extra=STREAM,
+        responses={
+            200: {"description": "Server-sent events, the first a snapshot.", "content": {"text/event-stream": {}}},
+            404: told("There is no such product.", Problem),
+            503: told("Too many readers.", Problem),
+        },
+    )
+    async def stream(request: Request) -> Response:
+        """Tell what happens in the market, as it happens: ticks with probabilities, alerts, spikes, health."""
+        query = request.query_params
+        return EventStream(readers, Wish(query.get("product"), all_alerts=query.get("alerts") == "all"))
 
 
 def _json(answer: Struct, status: int = 200) -> Response:

@@ -70,6 +70,26 @@ PREDICT: Final[dict[str, Any]] = EVERYWHERE | {
     }
 }
 
+STREAM: Final[dict[str, Any]] = {
+    "parameters": [
+        _CORRELATION_PARAMETER,
+        {
+            "name": "product",
+            "in": "query",
+            "required": False,
+            "description": "Events of this product alone (BTC-USD), and those that belong to none.",
+            "schema": {"type": "string"},
+        },
+        {
+            "name": "alerts",
+            "in": "query",
+            "required": False,
+            "description": "With a product: `all` for the other products' alerts as well.",
+            "schema": {"type": "string", "enum": ["all"]},
+        },
+    ]
+}
+
 
 def told(description: str, *bodies: type[Struct]) -> dict[str, Any]:
     """An answer for a route's ``responses``: what it means and which of the structs it may be."""

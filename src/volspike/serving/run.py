@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 import volspike
 from volspike.config import ServingSettings
@@ -17,6 +18,7 @@ from volspike.errors import UsageError
 from volspike.serving.app import create_app
 from volspike.serving.logs import configure_logs
 from volspike.serving.scorer import Load, load_artifact
+from volspike.serving.stream import Readers
 
 BACKLOG: Final = 2048
 KEEP_ALIVE_SECONDS: Final = 65  # longer than the 60 s for which proxies commonly keep a connection
@@ -33,6 +35,10 @@ class Server(uvicorn.Server):
     failure's status and skip what comes after.
     """
 
+    def __init__(self, config: uvicorn.Config, readers: Readers | None = None) -> None:
+        super().__init__(config)
+        self.readers = readers
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002  uvicorn's signature
         """Stop gracefully; on a second SIGINT at once."""
         self.force_exit = self.should_exit and sig == signal.SIGINT
@@ -48,6 +54,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer the requests in flight, and take no more."""
         log.info("server_stopping", connections=len(self.server_state.connections))
+        if self.readers is not None:
+            self.readers.close()  # a page that watches would otherwise keep its connection to the end of the grace
         await super().shutdown(sockets)
 
 
@@ -59,22 +67,26 @@ def serve(settings: ServingSettings, load: Load = load_artifact) -> None:
     """
     configure_logs(settings.log_level)
     with listen(settings.host, settings.port) as listener:
-        config = uvicorn.Config(
-            create_app(settings, load),
-            loop="auto",  # uvloop where the platform has it
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            backlog=BACKLOG,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-        Server(config).run(sockets=[listener])
+        Server(server_config(create_app(settings, load))).run(sockets=[listener])
     log.info("server_stopped")
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn serves an application of ours."""
+    return uvicorn.Config(
+        app,
+        loop="auto",  # uvloop where the platform has it
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -1,0 +1,146 @@
+// The page: events come in, the market keeps them, the panels and the chart show it.
+
+import { Chart } from "./chart.js";
+import { isNews, Market } from "./market.js";
+import * as panels from "./panels.js";
+import { Stream } from "./stream.js";
+import * as words from "./words.js";
+
+const STALE_MS = 10_000; // the silence that the gap ledger calls a gap
+const MEND_MS = 30_000; // at most so often is a new snapshot asked for after updates were missed
+
+const chart = new Chart(panels.byId("chart"), panels.byId("readout"));
+let market = null;
+let link = "wait";
+let ticked = 0; // performance.now() of the newest tick
+let lost = 0;
+let mended = -MEND_MS;
+
+const handlers = {
+  snapshot(data) {
+    if (!stream.product && data.products.length > 1) {
+      stream.open(data.product); // one market at a time: fifty would be too much for a phone
+      return;
+    }
+    const known = market?.product === data.product ? new Map(market.alerts) : new Map();
+    const changed = market?.product !== data.product;
+    market = new Market(data);
+    ticked = performance.now() - ageOf(market);
+    lost = 0;
+    if (!changed) for (const [name, alert] of market.alerts) if (isNews(known.get(name), alert)) announce(alert);
+    panels.byId("simulated").hidden = !market.simulated;
+    panels.showProducts(market.products, market.product);
+    panels.showModel(market.model);
+    panels.showPerformance(market.performance);
+    panels.showHealth(market.health, market.source, lost);
+    panels.showAlerts(market);
+    chart.show(market);
+    remember(market.product);
+    refresh();
+  },
+  tick(data) {
+    if (!market.tick(data)) return;
+    ticked = performance.now();
+    refresh();
+  },
+  alert(data) {
+    if (market.alert(data)) announce(data);
+    panels.showAlerts(market);
+    refresh();
+  },
+  spike(data) {
+    market.spike(data);
+    chart.draw();
+  },
+  health(data) {
+    market.health = data;
+    panels.showHealth(data, market.source, lost);
+  },
+  performance(data) {
+    if ((data.product ?? market.product) === market.product) panels.showPerformance(data);
+  },
+  lost(data) {
+    lost = data.lost;
+    if (performance.now() - mended < MEND_MS) return;
+    mended = performance.now();
+    stream.open(stream.product);
+  },
+};
+
+const stream = new Stream(
+  (name, data) => (market || name === "snapshot") && handlers[name](data),
+  (state) => {
+    if (state === link) return;
+    link = state;
+    settle();
+  },
+);
+
+// How old a snapshot's newest point is, where its clock is this one (a tape's is not).
+function ageOf({ health, last }) {
+  if (!last || !(health.last_received >= health.started)) return 0;
+  const age = Date.now() - last.received;
+  return age > STALE_MS ? age : 0;
+}
+
+let asked = false;
+
+function refresh() {
+  if (asked) return;
+  asked = true;
+  requestAnimationFrame(() => {
+    asked = false;
+    panels.showNow(market.last, market.model);
+    panels.showFeatures(market);
+    settle();
+    chart.draw();
+  });
+}
+
+// What changes with time alone: how old everything is.
+function settle() {
+  const age = performance.now() - ticked;
+  const staleMs = market?.last && (link !== "live" || age > STALE_MS) ? age : null;
+  document.body.toggleAttribute("data-stale", staleMs !== null);
+  const state = link === "live" && staleMs !== null ? "stale" : link;
+  const texts = {
+    wait: "Connecting…",
+    live: "Live",
+    stale: `${words.lasting(age)} old`,
+    lost: market?.last ? `Reconnecting… ${words.lasting(age)} old` : "Cannot connect, trying again…",
+  };
+  panels.byId("link").dataset.state = state;
+  panels.write("link-text", texts[state]);
+  if (!market) return;
+  const verdict = panels.verdict(market, link, staleMs);
+  panels.showVerdict(verdict);
+  const price = `${words.price(market.last?.price)} ${market.product}`;
+  document.title = `${verdict[0] === "alert" ? "ALERT · " : ""}${market.simulated ? "SIMULATED · " : ""}${price} · volspike`;
+}
+
+function announce(alert) {
+  const simulated = market.simulated ? "Simulated. " : "";
+  const text =
+    alert.state === "open"
+      ? `${simulated}Alert: ${alert.product}, a spike is likely within 60 seconds, probability ${words.probability(alert.peak_probability)}.`
+      : `${simulated}The alert for ${alert.product} is over.`;
+  panels.write("say", text);
+}
+
+// The product stands in the address, so that a page can be shared and reloaded.
+function remember(product) {
+  const address = new URL(location.href);
+  address.searchParams.set("product", product);
+  history.replaceState(null, "", address);
+}
+
+panels.byId("product").addEventListener("change", (event) => stream.open(event.target.value));
+for (const input of document.querySelectorAll("input[name=span]")) {
+  input.addEventListener("change", () => {
+    chart.spanMs = 60_000 * Number(input.value);
+    chart.draw();
+  });
+  if (input.checked) chart.spanMs = 60_000 * Number(input.value);
+}
+setInterval(settle, 1_000);
+stream.open(new URL(location.href).searchParams.get("product"));

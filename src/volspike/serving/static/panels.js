@@ -1,0 +1,238 @@
+// The parts of the page that are text: each function writes what it is given, and only where it changed.
+
+import * as words from "./words.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+const OWN_TIME_MS = 60_000;
+const NOT_ENOUGH = "not enough yet";
+const FAR = 2; // deviations
+const RIVAL = "Persistence is the last minute's volatility, which every trader has.";
+
+export const byId = (id) => document.getElementById(id);
+
+export function write(id, text) {
+  const element = byId(id);
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function made(tag, text, attributes = {}) {
+  const element = document.createElement(tag);
+  element.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}
+
+function drawn(tag, attributes, text = "") {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.textContent = text;
+  return element;
+}
+
+// [name, text, state?] → dl. The elements are kept, so that a selection or a screen reader's place is not lost.
+function facts(id, rows) {
+  const list = byId(id);
+  if (list.children.length !== 2 * rows.length) list.replaceChildren(...rows.flatMap(() => [made("dt", ""), made("dd", "")]));
+  rows.forEach(([name, text, state = ""], i) => {
+    const [term, value] = [list.children[2 * i], list.children[2 * i + 1]];
+    if (term.textContent !== name) term.textContent = name;
+    if (value.textContent !== text) value.textContent = text;
+    value.dataset.state = state;
+  });
+}
+
+export function showProducts(products, product) {
+  const select = byId("product");
+  if ([...select.options].map((option) => option.value).join() !== products.join()) {
+    select.replaceChildren(...products.map((name) => made("option", name, { value: name })));
+  }
+  select.value = product;
+}
+
+export function showNow(tick, model) {
+  write("price", words.price(tick?.price));
+  write("bid", words.price(tick?.best_bid));
+  write("ask", words.price(tick?.best_ask));
+  write("spread-bps", words.basisPoints(tick?.spread_bps));
+  write("spread", words.quantity(tick?.spread));
+  write("probability", words.probability(tick?.probability));
+  const threshold = tick?.threshold ?? model.threshold;
+  write("threshold", threshold > 1 ? "calls no alerts" : `alerts from ${words.probability(threshold)}`);
+  const percent = (value) => `${100 * Math.min(1, Math.max(0, value ?? 0))}%`;
+  byId("meter-fill").style.width = percent(tick?.probability);
+  byId("meter-mark").style.left = percent(threshold);
+}
+
+// What can be said of this moment, the gravest first.
+export function verdict(market, link, staleMs) {
+  const tick = market.last;
+  if (!tick) return ["wait", "Waiting for data", "nothing has come yet"];
+  if (staleMs !== null) return ["stale", link === "live" ? "Stale" : "Not connected", `last update ${words.lasting(staleMs)} ago`];
+  const alert = market.openAlert;
+  if (alert) return ["alert", "ALERT", `since ${words.clock(alert.opened)}, peak ${words.probability(alert.peak_probability)}`];
+  if (!tick.is_warm) {
+    const seconds = market.secondsToWarm();
+    return ["unsure", seconds === null ? "Not warm yet" : `Not warm yet (${seconds} s)`, "its windows are still filling; no probability"];
+  }
+  if (tick.probability === null) return ["unsure", "Cannot be scored", "a value that the model needs is not known"];
+  if (!tick.is_whole) return ["unsure", "No longer whole", "messages were lost within the windows"];
+  const threshold = tick.threshold ?? market.model.threshold;
+  if (tick.probability >= threshold) return ["unsure", "Above the threshold", "no alert is open"];
+  return ["quiet", "Quiet", "below the threshold"];
+}
+
+export function showVerdict([state, text, more]) {
+  write("verdict", text);
+  write("verdict-more", more);
+  byId("verdict").dataset.state = state;
+  byId("now").toggleAttribute("data-alert", state === "alert");
+}
+
+export function showAlerts(market) {
+  const newest = [...market.alerts.values()].sort((a, b) => b.opened - a.opened);
+  byId("no-alerts").hidden = newest.length > 0;
+  byId("alerts").replaceChildren(
+    ...newest.map((alert) => {
+      const open = alert.state === "open";
+      const item = made("li", "", { "data-state": alert.state });
+      const when = open ? `${words.clock(alert.opened)} – now` : `${words.clock(alert.opened)} – ${words.clock(alert.closed)}`;
+      item.append(made("strong", `${alert.product} · ${when}`));
+      const length = open ? "open" : `${words.lasting(alert.closed - alert.opened)}`;
+      item.append(`${length} · peak ${words.probability(alert.peak_probability)}, alerts from ${words.probability(alert.threshold)}`);
+      return item;
+    }),
+  );
+}
+
+export function showFeatures(market) {
+  const features = Object.entries(market.last?.features ?? {});
+  const body = byId("features");
+  const names = features.map(([name]) => name).join();
+  if (body.dataset.names !== names) {
+    body.dataset.names = names;
+    body.replaceChildren(...features.map(([name]) => featureRow(name)));
+  }
+  features.forEach(([name, value], i) => {
+    const row = body.children[i];
+    const far = market.departure(name);
+    row.toggleAttribute("data-far", Math.abs(far) > FAR);
+    const mark = far > FAR ? "▲ " : far < -FAR ? "▼ " : "";
+    row.lastChild.textContent = mark + words.quantity(value);
+    row.querySelector("polyline").setAttribute("points", sparkline(market.history.get(name) ?? []));
+  });
+}
+
+function featureRow(name) {
+  const [family, window] = words.feature(name);
+  const head = made("th", `${family} `, { scope: "row", title: name });
+  head.append(made("small", window));
+  const picture = drawn("svg", { class: "spark", viewBox: "0 0 100 22", preserveAspectRatio: "none", "aria-hidden": "true" });
+  picture.append(drawn("polyline", { points: "" }));
+  const trend = made("td", "");
+  trend.append(picture);
+  const row = made("tr", "");
+  row.append(head, trend, made("td", words.UNKNOWN, { class: "number" }));
+  return row;
+}
+
+function sparkline(values) {
+  const known = values.filter((value) => value !== null);
+  if (known.length < 2) return "";
+  const [low, high] = [Math.min(...known), Math.max(...known)];
+  const y = (value) => (high > low ? 20 - (18 * (value - low)) / (high - low) : 11);
+  const points = values.map((value, i) => [value, (100 * i) / (values.length - 1)]).filter(([value]) => value !== null);
+  return points.map(([value, x]) => `${x.toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+}
+
+export function showModel(model) {
+  const ours = model.metrics?.model ?? {};
+  const rival = model.metrics?.persistence ?? {};
+  write("model-name", [model.name, model.version].filter(Boolean).join(" · ") || "No model");
+  byId("figures").replaceChildren(intervals(ours, rival));
+  write("model-verdict", judgement(ours));
+  facts("model", [
+    ...(model.simulated ? [["Learned from", "a SIMULATED market", "unsure"]] : []),
+    ["Alerts from", `${words.probability(model.threshold)}${model.threshold_name ? ` (${model.threshold_name})` : ""}`],
+    ["A spike is", `volatility ≥ ${words.quantity(model.tau)} (1 s returns)`],
+    ["Rows", [model.profile, model.every].filter(Boolean).join(", every ") || words.UNKNOWN],
+    ["Trained until", typeof model.trained_until === "number" ? words.moment(model.trained_until) : (model.trained_until ?? words.UNKNOWN).slice(0, 16).replace("T", " ")],
+  ]);
+}
+
+// Two intervals on one axis: whether they overlap is the whole question.
+function intervals(ours, rival) {
+  const most = Math.max(0.2, ...[ours, rival].flatMap((each) => [each.pr_auc ?? 0, each.pr_auc_high ?? 0]));
+  const x = (value) => 4 + (312 * value) / Math.min(1, most * 1.1);
+  const label = `PR-AUC out of sample: model ${spoken(ours)}, persistence ${spoken(rival)}`;
+  const picture = drawn("svg", { viewBox: "0 0 320 104", role: "img", "aria-label": label });
+  [["Model", ours, "model", 14], ["Persistence", rival, "rival", 58]].forEach(([name, each, kind, y]) => {
+    picture.append(drawn("text", { x: 4, y }, name));
+    picture.append(drawn("text", { x: 316, y, "text-anchor": "end" }, spoken(each)));
+    picture.append(drawn("line", { x1: 4, x2: 316, y1: y + 16, y2: y + 16, class: "axis" }));
+    if (typeof each.pr_auc !== "number") return;
+    const [low, high] = [each.pr_auc_low ?? each.pr_auc, each.pr_auc_high ?? each.pr_auc];
+    picture.append(drawn("line", { x1: x(low), x2: x(high), y1: y + 16, y2: y + 16, class: kind, "stroke-width": 4, "stroke-linecap": "round" }));
+    picture.append(drawn("circle", { cx: x(each.pr_auc), cy: y + 16, r: 6, class: kind }));
+  });
+  if (typeof ours.base_rate === "number") {
+    const at = x(ours.base_rate);
+    picture.append(drawn("line", { x1: at, x2: at, y1: 20, y2: 86, class: "base" }));
+    picture.append(drawn("text", { x: Math.min(at, 240), y: 99, class: "quiet" }, `by chance ${ours.base_rate.toFixed(2)}`));
+  }
+  return picture;
+}
+
+function spoken(figures) {
+  if (typeof figures.pr_auc !== "number") return "PR-AUC not known";
+  const between = typeof figures.pr_auc_low === "number" ? ` (${figures.pr_auc_low.toFixed(2)} to ${figures.pr_auc_high.toFixed(2)})` : "";
+  return `${figures.pr_auc.toFixed(3)}${between}`;
+}
+
+function judgement({ pr_auc_gain: gain, pr_auc_gain_low: low, pr_auc_gain_high: high }) {
+  if (![gain, low, high].every((value) => typeof value === "number")) return `Out of sample, 95 % intervals. ${RIVAL}`;
+  const figures = `${signed(gain)}, ${signed(low)} to ${signed(high)}`;
+  if (low > 0) return `PR-AUC out of sample: better than persistence (${figures}). ${RIVAL}`;
+  if (high < 0) return `PR-AUC out of sample: worse than persistence (${figures}). ${RIVAL}`;
+  return `PR-AUC out of sample: not shown to be better than persistence (${figures}). ${RIVAL}`;
+}
+
+const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
+
+export function showPerformance(figures) {
+  const row = (name, value, say) => (typeof value === "number" ? [name, say(value)] : [name, NOT_ENOUGH, "none"]);
+  const three = (value) => value.toFixed(3);
+  facts("performance", [
+    row("Precision", figures.precision, words.probability),
+    row("Recall", figures.recall, words.probability),
+    row("Brier score", figures.brier, three),
+    row("PR-AUC", figures.pr_auc, three),
+    row("Spikes among rows", figures.base_rate, words.probability),
+    row("Rows judged", figures.rows, words.count),
+    row("Alerts", figures.alerts, words.count),
+    ["Since", words.moment(figures.since)],
+  ]);
+}
+
+export function showHealth(health, source, lost) {
+  const pair = (both, digits) => (both ? `${words.fixed(both.p50, digits)} / ${words.fixed(both.p99, digits)}` : words.UNKNOWN);
+  // a tape, or a simulated market that runs faster, keeps its own time
+  const hasOwnTime = Math.abs(health.latency_ms?.p50 ?? 0) > OWN_TIME_MS;
+  const latency = hasOwnTime ? "none: it keeps its own time" : `${pair(health.latency_ms, 1)} ms`;
+  const bad = (value) => (value > 0 ? "bad" : "");
+  const recording = health.recorder_fault ? [`no: ${health.recorder_fault}`, "bad"] : health.is_recording ? ["yes", "good"] : ["no", "none"];
+  facts("health", [
+    ["Exchange", health.is_connected ? "connected" : `not connected${health.reason ? `: ${health.reason}` : ""}`, health.is_connected ? "good" : "bad"],
+    ["Source", health.source ?? source ?? words.UNKNOWN],
+    ["Recording", ...recording],
+    ["Latency p50 / p99", latency],
+    ["Frame to score p50 / p99", `${pair(health.score_us, 0)} µs`],
+    ["Gaps", words.count(health.gaps), bad(health.gaps)],
+    ["Reconnects", words.count(health.reconnects)],
+    ["Malformed", words.count(health.malformed), bad(health.malformed)],
+    ["Frames", words.count(health.frames)],
+    ["Ticks", words.count(health.ticks)],
+    ["Last frame", words.clock(health.last_received)],
+    ["Running since", words.moment(health.started)],
+    ...(lost ? [["Updates this page missed", words.count(lost), "bad"]] : []),
+  ]);
+}

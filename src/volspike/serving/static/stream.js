@@ -1,0 +1,59 @@
+// One connection to /stream that comes back: after refusals, silence, and a laptop's sleep.
+
+const NAMES = ["snapshot", "tick", "alert", "spike", "health", "performance", "lost"];
+const SILENT_MS = 20_000; // health comes every second, a heartbeat every 15 s
+const LONGEST_WAIT_MS = 30_000;
+
+export class Stream {
+  #source = null;
+  #heard = 0;
+  #failures = 0;
+  #timer = 0;
+
+  // heard(name, data) for each event; state("live" | "lost") as the connection comes and goes
+  constructor(heard, state) {
+    this.heard = heard;
+    this.state = state;
+    setInterval(() => this.#watch(), 5_000);
+    addEventListener("online", () => this.#source && this.open(this.product));
+  }
+
+  open(product) {
+    this.product = product;
+    this.#source?.close();
+    clearTimeout(this.#timer);
+    const wish = product ? `?${new URLSearchParams({ product, alerts: "all" })}` : "";
+    const source = new EventSource(`/stream${wish}`);
+    this.#source = source;
+    this.#heard = performance.now();
+    for (const name of NAMES) source.addEventListener(name, (event) => this.#take(source, name, event.data));
+    source.addEventListener("error", () => this.#fail(source));
+  }
+
+  #take(source, name, data) {
+    if (source !== this.#source) return; // of a product that is no longer shown
+    this.#heard = performance.now();
+    this.#failures = 0;
+    this.state("live");
+    this.heard(name, JSON.parse(data));
+  }
+
+  // A broken connection the browser mends itself; a refused one it gives up, so that it is asked anew here.
+  #fail(source) {
+    if (source !== this.#source) return;
+    this.state("lost");
+    if (source.readyState !== EventSource.CLOSED) return;
+    this.#failures += 1;
+    // a product that is gone is refused for good: after a few times ask for any
+    const product = this.#failures > 3 ? null : this.product;
+    const wait = Math.min(LONGEST_WAIT_MS, 1_000 * 2 ** this.#failures) * (0.5 + Math.random() / 2);
+    this.#timer = setTimeout(() => this.open(product), wait);
+  }
+
+  #watch() {
+    if (this.#source?.readyState === EventSource.OPEN && performance.now() - this.#heard > SILENT_MS) {
+      this.state("lost");
+      this.open(this.product);
+    }
+  }
+}

@@ -1,0 +1,71 @@
+// Numbers and times as people read them. What is not known is an en dash, never 0.
+
+export const UNKNOWN = "–";
+
+const known = (value) => typeof value === "number" && Number.isFinite(value);
+
+export function fixed(value, digits) {
+  return known(value) ? value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }) : UNKNOWN;
+}
+
+// A price with about seven significant digits: 64,123.45 and 0.00001234 alike.
+export function price(value) {
+  if (!known(value)) return UNKNOWN;
+  const size = Math.abs(value);
+  return fixed(value, size >= 100 ? 2 : size >= 1 ? 4 : 8);
+}
+
+// Any quantity in four significant digits.
+export function quantity(value) {
+  if (!known(value)) return UNKNOWN;
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2).replace("e", " e").replace("e+", "e");
+  return value.toLocaleString("en-US", { maximumSignificantDigits: 4 });
+}
+
+// Hundredths, and for the tightest markets two significant digits: 1.25, 0.0044
+export function basisPoints(value) {
+  const isTiny = known(value) && value !== 0 && Math.abs(value) < 0.095;
+  return isTiny ? value.toLocaleString("en-US", { maximumSignificantDigits: 2 }) : fixed(value, 2);
+}
+
+export function count(value) {
+  return known(value) ? Math.round(value).toLocaleString("en-US") : UNKNOWN;
+}
+
+export function probability(value) {
+  return known(value) ? `${(100 * value).toFixed(1)} %` : UNKNOWN;
+}
+
+export function clock(ms) {
+  return known(ms) ? new Date(ms).toISOString().slice(11, 19) : UNKNOWN;
+}
+
+export function moment(ms) {
+  return known(ms) ? new Date(ms).toISOString().slice(0, 16).replace("T", " ") : UNKNOWN;
+}
+
+export function lasting(ms) {
+  if (!known(ms)) return UNKNOWN;
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (seconds < 120) return `${seconds} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 120) return `${minutes} min`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+const FAMILIES = {
+  log_return: "Return",
+  realized_volatility: "Volatility",
+  price_velocity: "Price velocity",
+  spread_mean: "Mean spread",
+  order_book_imbalance: "Book imbalance",
+  trade_intensity: "Ticks",
+  volume_velocity: "Volume",
+};
+
+// "spread_mean_60s" → ["Mean spread", "60 s"]
+export function feature(name) {
+  const [, family, window] = name.match(/^(.*?)(?:_(\d+)s)?$/);
+  return [FAMILIES[family] ?? family.replaceAll("_", " "), window ? `${window} s` : ""];
+}

@@ -1,0 +1,104 @@
+"""Source, pipeline and API in one process and one event loop, until a signal or the source ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import structlog
+
+from volspike.config import FeedSettings, ServingSettings
+from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact
+from volspike.monitoring.alerts import AlertRouter
+from volspike.monitoring.outcomes import OutcomeStore
+from volspike.serving.app import create_app
+from volspike.serving.live import LivePipeline
+from volspike.serving.run import Server, server_config
+from volspike.serving.scoring import LiveScorer
+from volspike.serving.sources import Source, open_source
+from volspike.tape.recorder import Recorder
+
+HEAD_START_S: Final = 420
+"""What a simulated market tells at once, so that its windows are warm when the page opens."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveWishes:
+    """What is asked of a live run besides feed and serving.
+
+    ``model`` is None for the one in production, or else the one that ships for such a source. ``tape`` is the folder to
+    record to and ``outcomes`` the file of predictions and what became of them, None for neither; ``alerts`` are
+    Apprise's addresses, which are secrets.
+    """
+
+    source: str = "auto"
+    speed: float = 1.0
+    model: Path | None = None
+    tape: Path | None = None
+    outcomes: Path | None = None
+    alerts: tuple[str, ...] = field(default=(), repr=False)
+
+
+async def serve_live(wishes: LiveWishes, feed: FeedSettings, serving: ServingSettings, listener: socket.socket) -> None:
+    """Serves the dashboard and the API of a live source on ``listener`` until told to stop.
+
+    A tape that is replayed is not recorded again, and its predictions are not kept.
+
+    Raises:
+        UsageError: no such source.
+        ModelError: the model cannot be used, or not on this source.
+    """
+    async with open_source(wishes.source, feed, speed=wishes.speed, head_start_s=HEAD_START_S) as source:
+        serving = msgspec.structs.replace(serving, model=_model(wishes.model, serving.model, source))
+        scorer = LiveScorer(Artifact.load(serving.model))
+        scorer.admits(set(source.kinds))
+        log.info("source_opened", source=source.name, simulated=source.simulated)
+        pipeline = _pipeline(scorer, feed, source, wishes)
+        app = create_app(serving, live=pipeline)
+        server = Server(server_config(app), app.state.readers)
+        listening = asyncio.create_task(pipeline.run(source.events), name="pipeline")
+        listening.add_done_callback(lambda task: _tell_end(task, server))
+        try:
+            await server.serve(sockets=[listener])
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+    log.info("server_stopped")
+    if not listening.cancelled() and (fault := listening.exception()) is not None:
+        raise fault
+
+
+def _model(wished: Path | None, production: Path, source: Source) -> Path:
+    """The artifact to serve: what was asked for, what is in production, what ships for such a source."""
+    if wished is not None:
+        return wished
+    if (production / METADATA_FILE).is_file():
+        return production
+    return SIMULATED_MODEL if source.simulated else DEFAULT_MODEL
+
+
+def _pipeline(scorer: LiveScorer, feed: FeedSettings, source: Source, wishes: LiveWishes) -> LivePipeline:
+    is_live = not wishes.source.startswith("tape:")
+    return LivePipeline(
+        scorer,
+        feed.products,
+        source.name,
+        simulated=source.simulated,
+        timed_from=source.timed_from,
+        recorder=Recorder(wishes.tape, simulated=source.simulated) if wishes.tape is not None and is_live else None,
+        outcomes=OutcomeStore(wishes.outcomes) if wishes.outcomes is not None and is_live else None,
+        router=AlertRouter(wishes.alerts),
+    )
+
+
+def _tell_end(task: asyncio.Task[None], server: Server) -> None:
+    """A tape that ends leaves its last state to be looked at; a pipeline that fails takes the server with it."""
+    if not task.cancelled() and task.exception() is not None:
+        server.should_exit = True
+    log.info("source_ended")

@@ -1,0 +1,75 @@
+"""``volspike gaps`` and ``volspike compact`` on a folder as a recorder leaves it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.cli.command_line import USAGE, Run, assert_refused
+from volspike.feeds import simulate_market
+from volspike.market import SECOND_NS, Cause, Gap, Ticks
+from volspike.tape import Ledger, read_ticks, tape_name, write_ndjson
+
+START = 1_760_000_400 * SECOND_NS
+
+
+def recorded(folder: Path) -> Path:
+    """Two minutes of a market of some hours ago, and a ledger with one gap."""
+    raw = folder / "raw"
+    raw.mkdir()
+    write_ndjson(simulate_market(["BTC-USD"], 120, 4, START), raw / tape_name("BTC-USD", START), simulated=True)
+    ledger = Ledger(raw)
+    gap = Gap(start=START, end=START + 5 * SECOND_NS, products=("BTC-USD",), cause=Cause.SEQUENCE, lost=12)
+    ledger.add(gap)
+    assert ledger.flush()
+    return raw
+
+
+def test_gaps_are_listed_and_counted(volspike: Run, tmp_path: Path) -> None:
+    """The ledger's gaps are a table for people and an object for programs."""
+    recorded(tmp_path)
+    shown = volspike("gaps", "--tape", "raw")
+    assert shown.status == 0
+    assert "sequence" in shown.out
+    assert "1 gaps, 5.000 s, 12 messages lost" in shown.out
+    told = json.loads(volspike("gaps", "--tape", "raw", "--json").out)
+    assert [(gap["cause"], gap["lost"]) for gap in told["gaps"]] == [("sequence", 12)]
+    assert json.loads(volspike("gaps", "--tape", "raw", "--json", "--product", "ETH-USD").out)["gaps"] == []
+
+
+def test_gaps_of_no_folder_are_refused(volspike: Run) -> None:
+    """A folder that is not there, or an instant that is none, is one line."""
+    assert_refused(volspike("gaps", "--tape", "nowhere"), USAGE, "nowhere")
+    assert_refused(volspike("gaps", "--tape", ".", "--since", "noon"), USAGE, "noon")
+
+
+def test_rows_after_a_gap_of_the_ledger_are_not_whole(volspike: Run, tmp_path: Path) -> None:
+    """Replay reads the ledger beside the tape."""
+    recorded(tmp_path)
+    outcome = volspike("replay", "--raw", "raw", "--out", "f.parquet", "--windows", "10")
+    assert outcome.status == 0
+    whole = pq.read_table(tmp_path / "f.parquet")["is_whole"].to_pylist()
+    assert whole[0]
+    assert not all(whole)
+    assert whole[-1]
+
+
+def test_compacting_changes_the_form_and_no_tick(volspike: Run, tmp_path: Path) -> None:
+    """An hour that is over becomes Parquet, its NDJSON goes, and every tick is there."""
+    raw = recorded(tmp_path)
+    before = Ticks.join(list(read_ticks(raw)))
+    for path in raw.iterdir():  # as files that nobody has written to since then
+        os.utime(path, ns=(START, START))
+    outcome = volspike("compact", "--tape", "raw")
+    assert outcome.status == 0, outcome.err
+    assert [path.suffix for path in sorted(raw.iterdir()) if path.name.startswith("ticks")] == [".parquet"]
+    after = Ticks.join(list(read_ticks(raw)))
+    assert [column.tobytes() for _, column in before.columns()] == [column.tobytes() for _, column in after.columns()]
+
+
+def test_compacting_nothing_is_told(volspike: Run, tmp_path: Path) -> None:
+    """A folder that is not there is refused."""
+    assert_refused(volspike("compact", "--tape", "nowhere"), USAGE, "nowhere")

@@ -1,0 +1,67 @@
+"""Markets in the places where a user has them, a trained model, and servers that are ended whatever happens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests_system.processes import Server, volspike, well
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDINGS = Path(os.environ.get("VOLSPIKE_DATA", ROOT.parent / "shared" / "data"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "shared_data: needs the recordings of ../shared/data or $VOLSPIKE_DATA")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where the recordings are not, their tests are left out and counted as deselected; the others stand alone."""
+    if RECORDINGS.is_dir():
+        return
+    absent = [item for item in items if item.get_closest_marker("shared_data")]
+    items[:] = [item for item in items if not item.get_closest_marker("shared_data")]
+    config.hook.pytest_deselected(items=absent)
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder to work in beside ``../shared/data/coinbase``, which holds the market that the test asks for."""
+    work, data = tmp_path / "work", tmp_path / "shared" / "data"
+    work.mkdir()
+    if request.param == "recorded":
+        data.parent.mkdir()
+        data.symlink_to(RECORDINGS)
+    else:
+        well(volspike(work, "simulate", "--minutes", 150, "--out", data / "coinbase" / "ticks.ndjson"))
+    return work
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``features.parquet`` and the models ``baseline`` and ``random_forest`` of a simulated market."""
+    folder = tmp_path_factory.mktemp("trained")
+    for command in (
+        "simulate --minutes 50 --seed 3 --out tape.ndjson",
+        "replay --raw tape.ndjson --out features.parquet --every 1s --add-labels",
+        "train --features features.parquet --models baseline random_forest --split-method time_based",
+    ):
+        well(volspike(folder, *command.split()))
+    return folder
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Server]]:
+    """Starts servers; all are ended with the test."""
+    started: list[Server] = []
+
+    def start(folder: Path, *arguments: object, command: str = "serve", **variables: str | None) -> Server:
+        started.append(Server(folder, *arguments, command=command, **variables))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.close()

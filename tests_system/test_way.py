@@ -1,0 +1,80 @@
+"""The whole way as its users go it: a market replayed, models trained, timed and served, by the commands they know."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests_system.processes import Server, volspike, well
+
+REPLAY = 'replay --raw "../shared/data/coinbase/*.ndjson" --out data/processed/features.parquet --add-labels'
+TRAIN = "train --features data/processed/features.parquet --models baseline logistic random_forest"
+INFER = (
+    "infer --model models/artifacts/random_forest --features data/processed/features.parquet "
+    "--mode benchmark --n-samples 1000"
+)
+SERVE = "serve --model models/artifacts/random_forest --port 0"
+BODY = (
+    '{"features":{"log_return_300s":0.001,"spread_mean_300s":0.5,"trade_intensity_300s":100,'
+    '"order_book_imbalance_300s":0.6,"spread_mean_60s":0.3,"order_book_imbalance_60s":0.55,'
+    '"price_velocity_300s":0.0001,"realized_volatility_300s":0.002,"order_book_imbalance_30s":0.52,'
+    '"realized_volatility_60s":0.0015}}'
+)
+ANSWER = {"prediction", "probability", "alert", "inference_time_ms", "model_version", "threshold"}
+FILES = ["feature_importance.png", "metadata.json", "model.onnx", "pr_curve.png", "roc_curve.png"]
+
+
+@pytest.mark.parametrize("place", [pytest.param("recorded", marks=pytest.mark.shared_data), "simulated"], indirect=True)
+def test_from_a_market_to_a_probability(place: Path, serve: Callable[..., Server]) -> None:
+    """The five commands in order: each ends well, leaves what the next one needs, and says what it found."""
+    tapes = place / "../shared/data/coinbase"
+    before = sorted(tapes.iterdir())
+    simulated = before == [tapes / "ticks.ndjson"]
+
+    told = well(volspike(place, *shlex.split(REPLAY))).out
+    assert ("SIMULATED" in told) == simulated
+    assert re.search(r"[\d,]+ rows of 21 features from [\d,]+ ticks \(profile ticker, every tick\)", told)
+    assert re.search(r"[\d,]+ rows labelled, [\d.]+% spikes at τ = ", told)
+    schema = pq.read_schema(place / "data/processed/features.parquet")
+    assert {"future_volatility", "volatility_spike", "log_return_300s"} <= set(schema.names)
+    assert sorted(tapes.iterdir()) == before
+
+    told = well(volspike(place, *TRAIN.split())).out
+    assert ("SIMULATED" in told) == simulated
+    assert "split walk_forward" in told
+    assert re.search(r"^ PR-AUC( +\d\.\d{4}){4} *$", told, re.MULTILINE)
+    assert "…" not in told.replace(" … ", "")
+    for model in ("baseline", "logistic", "random_forest"):
+        folder = place / "models/artifacts" / model
+        assert sorted(path.name for path in folder.iterdir()) == FILES
+        assert json.loads((folder / "metadata.json").read_text())["simulated"] == simulated
+
+    told = well(volspike(place, *INFER.split())).out
+    assert ("SIMULATED" in told) == simulated
+    assert "random_forest: 1,000 rows" in told
+    assert "required: under 120 s a row" in told
+
+    answer = serve(place, *SERVE.split()[1:]).post("/predict", BODY)
+    assert answer.status == 200
+    assert set(answer.json) == ANSWER | ({"simulated"} if simulated else set())
+    assert 0.0 <= answer.json["probability"] <= 1.0
+    assert answer.json["model_version"] == "random_forest (ml)"
+
+
+def test_demo_needs_nothing_and_ends(tmp_path: Path) -> None:
+    """In an empty folder: a market simulated and called so, models trained, one probability, and a good end."""
+    outcome = well(volspike(tmp_path, "demo", "--once", "--port", "0"))
+    assert outcome.out.index("SIMULATED") < outcome.out.index("rows of 21 features")
+    (answer,) = (json.loads(line) for line in outcome.out.splitlines() if line.startswith('  {"prediction"'))
+    assert set(answer) == ANSWER | {"simulated"}
+    assert answer["simulated"] is True
+    port = re.search(r"look at http://127\.0\.0\.1:(\d+)/ ", outcome.out)
+    assert port is not None
+    assert int(port[1]) > 0
+    assert (tmp_path / "models/artifacts/random_forest/model.onnx").is_file()
