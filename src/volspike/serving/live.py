@@ -91,7 +91,7 @@ class LivePipeline:
         self._router = router
         self._model = served_model(scorer, simulated)
         self._performance: dict[str, Any] = {}
-        self._views = {product: ProductView(product) for product in products}
+        self._views = {product: ProductView(product, scorer) for product in products}
         self._trackers: dict[str, EpisodeTracker] = {}
         self._delayed = DelayedLabels(every=scorer.engine.every)
         self._publisher = Publisher()
@@ -163,8 +163,8 @@ class LivePipeline:
         row = scored.row
         view = self._views.get(row.product_id)
         if view is None:
-            view = self._views[row.product_id] = ProductView(row.product_id)
-        view.add(scored, self.scorer, received)
+            view = self._views[row.product_id] = ProductView(row.product_id, self.scorer)
+        view.add(scored, received)
         episode = self._tracker(row.product_id).update(row.timestamp, scored.probability)
         if episode is not None:
             self._publish("alert", view.add_episode(episode))

@@ -6,6 +6,7 @@ from collections import deque
 from math import isfinite
 from typing import Any, Final
 
+from volspike.market import SECOND_NS
 from volspike.monitoring.delayed import DelayedLabel
 from volspike.monitoring.episodes import Episode
 from volspike.serving.scoring import LiveScorer, ScoredRow
@@ -23,19 +24,33 @@ def known(value: float) -> float | None:
 
 
 class ProductView:
-    """One product as a page draws it; bounded, whatever the rate."""
+    """One product as a page draws it; bounded, whatever the rate. A row costs nothing here until it is shown."""
 
-    def __init__(self, product: str) -> None:
+    def __init__(self, product: str, scorer: LiveScorer) -> None:
         self.product = product
-        self.points: deque[dict[str, Any]] = deque(maxlen=POINTS)
+        self.points: deque[dict[str, Any]] = deque(maxlen=POINTS - 1)  # of the seconds before the newest row's
         self.alerts: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
         self.spikes: deque[dict[str, Any]] = deque(maxlen=POINTS)  # one a second while it lasts
-        self.unpublished: dict[str, Any] | None = None
+        self._scorer = scorer
+        self._newest: tuple[ScoredRow, int] | None = None
+        self._is_told = True
 
-    def add(self, scored: ScoredRow, scorer: LiveScorer, received: int) -> None:
+    def add(self, scored: ScoredRow, received: int) -> None:
         """The newest row; it takes the place of an earlier one of the same second."""
+        before, self._newest = self._newest, (scored, received)
+        self._is_told = False
+        if before is not None and before[0].row.timestamp // SECOND_NS != scored.row.timestamp // SECOND_NS:
+            self._remember(self._point(*before))
+
+    def _remember(self, point: dict[str, Any]) -> None:
+        """The last row of a second that is over; features are kept of the newest points only, which alone show them."""
+        self.points.append(point)
+        if len(self.points) >= POINTS_WITH_FEATURES:
+            self.points[-POINTS_WITH_FEATURES].pop("features", None)
+
+    def _point(self, scored: ScoredRow, received: int) -> dict[str, Any]:
         row, names = scored.row, scored.row.by_name()
-        point: dict[str, Any] = {
+        return {
             "product": row.product_id,
             "time": row.timestamp // MS_NS,
             "received": received // MS_NS,
@@ -45,26 +60,22 @@ class ProductView:
             "spread": known(names["spread"]),
             "spread_bps": known(names["spread_bps"]),
             "probability": known(scored.probability),
-            "threshold": known(scorer.artifact.threshold),
+            "threshold": known(self._scorer.artifact.threshold),
             "is_warm": row.is_warm,
             "is_whole": row.is_whole,
-            "features": scorer.inputs(row),
+            "features": self._scorer.inputs(row),
         }
-        if self.points and self.points[-1]["time"] // SECOND_MS == point["time"] // SECOND_MS:
-            self.points.pop()
-        self.points.append(point)
-        self.unpublished = point
 
     def history(self) -> list[dict[str, Any]]:
-        """The points for a page that opens; the older ones without their features, which only the newest show."""
-        points = list(self.points)
-        older, newer = points[:-POINTS_WITH_FEATURES], points[-POINTS_WITH_FEATURES:]
-        return [{name: value for name, value in point.items() if name != "features"} for point in older] + newer
+        """The points for a page that opens; the older ones without their features."""
+        return [*self.points] if self._newest is None else [*self.points, self._point(*self._newest)]
 
     def take_unpublished(self) -> dict[str, Any] | None:
         """The newest row, if nobody was told of it yet."""
-        point, self.unpublished = self.unpublished, None
-        return point
+        if self._newest is None or self._is_told:
+            return None
+        self._is_told = True
+        return self._point(*self._newest)
 
     def add_episode(self, episode: Episode) -> dict[str, Any]:
         """An alert that opened, or that closed and takes the place of its opening."""

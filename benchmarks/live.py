@@ -1,0 +1,378 @@
+"""The live pipeline: a frame's way from its bytes to its score, and what the process around it stays.
+
+Every measurement has a process of its own, so that neither memory nor caches carry over. Frames are an Advanced Trade
+ticker's in its own words; they come from this process instead of a socket and are decoded as the session decodes them.
+What is timed is the whole of ``LivePipeline.take``, not only its way to the score. Latencies are open-loop: a frame
+that is due while an earlier one is still being handled waits, and its wait counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import uvloop
+
+from benchmarks.figures import Figure
+from benchmarks.market import START
+from benchmarks.tape import RAW
+from volspike.config import ServingSettings
+from volspike.feeds import Frame, decode_advanced_trade
+from volspike.feeds.session_events import FeedEvent, FeedFrame
+from volspike.feeds.simulated_market import simulate_market
+from volspike.market import SECOND_NS, Kind, Tick, instant
+from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.monitoring.outcomes import OutcomeStore
+from volspike.serving.app import create_app
+from volspike.serving.live import LivePipeline
+from volspike.serving.logs import configure_logs
+from volspike.serving.run import Server, listen, server_config
+from volspike.serving.scoring import LiveScorer
+from volspike.tape.recorder import Recorder
+
+RATE: Final = 1000
+PACED_S: Final = 6
+PACED_ROUNDS: Final = 3
+FLAT_FRAMES: Final = 45_000
+FLAT_ROUNDS: Final = 3
+HISTORY_S: Final = 900  # as much as a page shows; the longest window is 300 s
+WATCHED_S: Final = 15
+WATCHERS: Final = 3
+PROBE_S: Final = 0.005
+PRODUCTS: Final = tuple(f"C{number:02d}-USD" for number in range(50))
+PAIRS: Final = ("BTC-USD", "ETH-USD")
+HOURS: Final = 24
+EARLY_HOUR: Final = 2
+ENVELOPE: Final = (
+    '{{"channel":"ticker","client_id":"","timestamp":"{time}","sequence_num":7,'
+    '"events":[{{"type":"update","tickers":[{ticker}]}}]}}'
+)
+WATCH: Final = """
+import sys
+import threading
+import urllib.request
+
+def watch():
+    with urllib.request.urlopen(sys.argv[1]) as stream:
+        told.append(sum(line.startswith(b"event: tick") for line in stream))
+
+told = []
+watchers = [threading.Thread(target=watch) for _ in range(int(sys.argv[2]))]
+for watcher in watchers:
+    watcher.start()
+for watcher in watchers:
+    watcher.join()
+print(min(told))
+"""
+
+
+class Sent(NamedTuple):
+    """One frame as it comes: when (ns UTC), and its bytes."""
+
+    received: int
+    data: bytes
+
+
+def told(tick: Tick) -> Sent:
+    """A ticker in Advanced Trade's wording."""
+    ticker = RAW.format(
+        price=tick.price, bid=tick.best_bid, ask=tick.best_ask, bid_size=tick.bid_size, ask_size=tick.ask_size
+    ).replace("BTC-USD", tick.product_id)
+    return Sent(tick.received, ENVELOPE.format(time=instant(tick.time), ticker=ticker).encode())
+
+
+def walk(products: Sequence[str], rate: float, n: int, start: int) -> Iterator[Sent]:
+    """``n`` frames, ``rate`` a second, of each product in turn; prices walk by up to two dollars."""
+    rng = np.random.default_rng(7)
+    cents = (8_956_500 + rng.integers(-200, 201, n).cumsum()).tolist()
+    sizes = rng.exponential(0.2, (n, 2)).round(8).tolist()
+    for k, (cent, (bid_size, ask_size)) in enumerate(zip(cents, sizes, strict=True)):
+        received = start + round(k / rate * 1e6) * 1000
+        yield told(
+            Tick(
+                time=received,
+                received=received,
+                kind=Kind.TICKER,
+                product_id=products[k % len(products)],
+                price=cent / 100,
+                best_bid=(cent - 1) / 100,
+                best_ask=(cent + 1) / 100,
+                bid_size=bid_size,
+                ask_size=ask_size,
+            )
+        )
+
+
+def event_of(sent: Sent) -> FeedFrame:
+    """What the session makes of a frame's bytes."""
+    return FeedFrame(sent.received, sent.data, decode_advanced_trade(sent.data, sent.received))
+
+
+def take_all(pipeline: LivePipeline, frames: Iterable[Sent]) -> float:
+    """Seconds that frames take one after the other."""
+    began = time.perf_counter()
+    for sent in frames:
+        pipeline.take(event_of(sent))
+    return time.perf_counter() - began
+
+
+def take_paced(take: Callable[[Sent], object], frames: Sequence[Sent]) -> dict[str, float]:
+    """Median and 99th percentile (µs) from the instant at which a frame is due to the end of its way.
+
+    Of several rounds the quietest: what the machine can do when it is left alone.
+    """
+    size = len(frames) // PACED_ROUNDS
+    rounds = [paced_round(take, frames[k : k + size]) for k in range(0, size * PACED_ROUNDS, size)]
+    return min(rounds, key=lambda figures: figures["p99"])
+
+
+def paced_round(take: Callable[[Sent], object], frames: Iterable[Sent]) -> dict[str, float]:
+    """One round; nobody sleeps, so that the clock is met to the microsecond."""
+    clock, period, took = time.perf_counter_ns, SECOND_NS // RATE, []
+    due = clock() + period
+    for sent in frames:
+        while clock() < due:
+            pass
+        take(sent)
+        took.append(clock() - due)
+        due += period
+    p50, p99 = (np.percentile(took, [50, 99]) / 1000).tolist()
+    return {"p50": p50, "p99": p99}
+
+
+def pipeline_of(products: Sequence[str], **parts: Any) -> LivePipeline:
+    """The default model over a simulated source; nothing is timed against the wall."""
+    configure_logs("ERROR")
+    scorer = LiveScorer(Artifact.load(DEFAULT_MODEL))
+    return LivePipeline(scorer, products, "benchmark", simulated=True, timed_from=None, **parts)
+
+
+def a_frames_way(*, recorded: bool, kept: bool) -> dict[str, float]:
+    """Latencies at a steady rate and frames/s flat out, of one product whose windows are warm."""
+    with tempfile.TemporaryDirectory() as folder:
+        recorder = Recorder(Path(folder), simulated=True) if recorded else None
+        outcomes = OutcomeStore(Path(folder) / "outcomes.sqlite") if kept else None
+        pipeline = pipeline_of(PAIRS[:1], recorder=recorder, outcomes=outcomes)
+        take_all(pipeline, walk(PAIRS[:1], 4, 4 * HISTORY_S, START - HISTORY_S * SECOND_NS))
+        n, part = PACED_S * RATE, FLAT_FRAMES // FLAT_ROUNDS
+        frames = list(walk(PAIRS[:1], RATE, n + FLAT_FRAMES, START))
+        figures = take_paced(lambda sent: pipeline.take(event_of(sent)), frames[:n])
+        figures["rate"] = max(part / take_all(pipeline, frames[k : k + part]) for k in range(n, len(frames), part))
+        if recorder is not None:
+            recorder.close()
+        if outcomes is not None:
+            outcomes.close()
+    return figures
+
+
+def decoding_alone() -> dict[str, float]:
+    """The same of nothing but decoding; ``stall`` is the 99th percentile (µs) where nothing at all is done."""
+    frames = list(walk(PAIRS[:1], RATE, FLAT_FRAMES, START))
+    began = time.perf_counter()
+    for sent in frames:
+        event_of(sent)
+    rate = FLAT_FRAMES / (time.perf_counter() - began)
+    paced = frames[: PACED_S * RATE]
+    return {**take_paced(event_of, paced), "rate": rate, "stall": take_paced(lambda _: None, paced)["p99"]}
+
+
+async def arriving(history: Iterable[Sent], frames: Iterable[Sent], warm: asyncio.Event) -> AsyncIterator[FeedEvent]:
+    """A past at once, then frames at their rate."""
+    for sent in history:
+        yield event_of(sent)
+    warm.set()
+    due = time.perf_counter()
+    for sent in frames:
+        due += 1 / RATE
+        if (ahead := due - time.perf_counter()) > 0:
+            await asyncio.sleep(ahead)
+        yield event_of(sent)
+
+
+async def probe(lags: list[float]) -> None:
+    """Sleeps a little, again and again; by how much too long is the loop's lag (ms).
+
+    By the machine's clock: uvloop's own stands still while a callback runs, and counts whole milliseconds.
+    """
+    while True:
+        began = time.perf_counter()
+        await asyncio.sleep(PROBE_S)
+        lags.append(max(0.0, time.perf_counter() - began - PROBE_S) * 1000)
+
+
+async def idle_lag() -> float:
+    """The 99th percentile of the lag of a loop that has nothing to do."""
+    lags: list[float] = []
+    probing = asyncio.create_task(probe(lags))
+    await asyncio.sleep(PACED_S / 2)
+    probing.cancel()
+    return float(np.percentile(lags, 99))
+
+
+async def watched(folder: Path) -> dict[str, float]:
+    """The loop's lag while pages open and watch, all parts of ``volspike up`` running: tape, outcomes, server."""
+    outcomes = OutcomeStore(folder / "outcomes.sqlite")
+    pipeline = pipeline_of(PAIRS, recorder=Recorder(folder, simulated=True), outcomes=outcomes)
+    frames = list(walk(PAIRS, RATE, WATCHED_S * RATE, time.time_ns()))
+    history = walk(PAIRS, 8, 8 * HISTORY_S, frames[0].received - HISTORY_S * SECOND_NS)
+    app = create_app(ServingSettings(model=DEFAULT_MODEL), live=pipeline)
+    lags, idle = list[float](), await idle_lag()
+    with listen("127.0.0.1", 0) as listener:
+        server, warm = Server(server_config(app), app.state.readers), asyncio.Event()
+        listening = asyncio.create_task(pipeline.run(arriving(history, frames, warm)))
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        await warm.wait()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/stream"
+        probing = asyncio.create_task(probe(lags))
+        command = (sys.executable, "-c", WATCH, url, str(WATCHERS))
+        watchers = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+        told, _ = await watchers.communicate()
+        probing.cancel()
+        await listening
+        server.should_exit = True
+        await serving
+    p50, p99 = np.percentile(lags, [50, 99]).tolist()
+    return {"p50": p50, "p99": p99, "most": max(lags), "told": float(told), "idle": idle}
+
+
+def loop_lag() -> dict[str, float]:
+    """``watched`` on the loop that ``volspike up`` runs on."""
+    with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(watched(Path(folder)))
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def many_products() -> dict[str, float]:
+    """Latencies and memory with all products in one process, each a quarter of an hour old."""
+    take_all(pipeline_of(PAIRS), walk(PAIRS, 8, 8 * HISTORY_S, START))  # code and buffers that come once
+    before = resident()
+    pipeline = pipeline_of(PRODUCTS)
+    n = len(PRODUCTS)
+    take_all(pipeline, walk(PRODUCTS, n, n * HISTORY_S, START - HISTORY_S * SECOND_NS))
+    grown = resident() - before
+    figures = take_paced(lambda sent: pipeline.take(event_of(sent)), list(walk(PRODUCTS, RATE, PACED_S * RATE, START)))
+    return {**figures, "state": pipeline.scorer.engine.bytes_per_product, "grown": grown / n}
+
+
+def simulated_day() -> dict[str, float]:
+    """Memory after two hours and after a day of a simulated market of two products, as fast as it goes.
+
+    Decoding, which keeps nothing, is left out.
+    """
+    at: dict[int, int] = {}
+    began, hour = time.perf_counter(), 1
+    with tempfile.TemporaryDirectory() as folder:
+        outcomes = OutcomeStore(Path(folder) / "outcomes.sqlite")
+        pipeline = pipeline_of(PAIRS, outcomes=outcomes)
+        for ticks in simulate_market(PAIRS, HOURS * 3600, 7, START):
+            for tick in ticks:
+                pipeline.take(FeedFrame(tick.received, b"", Frame(time=tick.time, ticks=(tick,))))
+            if ticks.time[-1] >= START + (hour * 3600 - 60) * SECOND_NS:  # ticks come in parts of ten minutes
+                outcomes.flush(30.0)  # a day's rows come in seconds, and what the writer has to do is not to be let go
+                at[hour] = resident()
+                hour += 1
+        outcomes.close()
+    return {
+        "early": at[EARLY_HOUR],
+        "late": at[HOURS],
+        "frames": pipeline.health()["frames"],
+        "lost": outcomes.lost,
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def alone(measure: Callable[[], Any]) -> Any:
+    """What ``measure`` gives in a process of its own."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure).result()
+
+
+def way_figures() -> list[Figure]:
+    """A frame's way, and how many go it in a second."""
+    bare, taped, full = (
+        alone(partial(a_frames_way, recorded=recorded, kept=kept))
+        for recorded, kept in ((False, False), (True, False), (True, True))
+    )
+    decoding = alone(decoding_alone)
+    return [
+        Figure(
+            f"frame bytes → score, {RATE} frames/s on one core: median",
+            f"{bare['p50']:.0f} µs",
+            "under 60 µs",
+            bare["p50"] < 60,
+            f"decoding alone {decoding['p50']:.0f} µs; recorded {taped['p50']:.0f} µs, "
+            f"outcomes kept as well {full['p50']:.0f} µs",
+        ),
+        Figure(
+            "the same: 99th percentile",
+            f"{bare['p99']:.0f} µs",
+            "under 500 µs",
+            bare["p99"] < 500,
+            f"doing nothing {decoding['stall']:.0f} µs; recorded {taped['p99']:.0f} µs, "
+            f"outcomes as well {full['p99']:.0f} µs",
+        ),
+        Figure(
+            "frames sustained, bytes → score",
+            f"{bare['rate']:,.0f} frames/s",
+            "15 000 frames/s",
+            bare["rate"] >= 15_000,
+            f"decoding alone {decoding['rate']:,.0f}; recorded {taped['rate']:,.0f}, "
+            f"outcomes as well {full['rate']:,.0f}",
+        ),
+    ]
+
+
+def main() -> list[Figure]:
+    """A frame's way, the loop under watchers, many products, a day."""
+    figures = way_figures()
+    lag, many, day = alone(loop_lag), alone(many_products), alone(simulated_day)
+    ratio = day["late"] / day["early"]
+    return [
+        *figures,
+        Figure(
+            f"event loop's lag, {RATE} frames/s recorded, {WATCHERS} dashboards open: 99th percentile",
+            f"{lag['p99']:.1f} ms",
+            "under 10 ms",
+            lag["p99"] < 10 and lag["told"] > 0,
+            f"an idle loop {lag['idle']:.1f} ms; median {lag['p50']:.1f} ms, most {lag['most']:.0f} ms; "
+            f"each was told {lag['told']:.0f} rows",
+        ),
+        Figure(
+            f"{len(PRODUCTS)} products in one process, {RATE} frames/s: 99th percentile of a frame's way",
+            f"{many['p99']:.0f} µs",
+            "under 500 µs",
+            many["p99"] < 500,
+            f"median {many['p50']:.0f} µs; a product takes {many['state'] / 2**10:.0f} KiB of state, "
+            f"{many['grown'] / 2**20:.1f} MiB with the quarter of an hour that a page shows",
+        ),
+        Figure(
+            f"memory over a simulated day of {len(PAIRS)} products: after it beside after two hours",
+            f"{ratio:.2f}",
+            "flat: under 1.1",
+            ratio < 1.1 and not day["lost"],
+            f"{day['early'] / 2**20:.0f} MiB, then {day['late'] / 2**20:.0f} MiB; {day['frames']:,.0f} frames in "
+            f"{day['seconds']:.0f} s",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    for figure in main():
+        print(*figure.cells(), sep=" | ")
