@@ -13,6 +13,7 @@ import pytest
 
 from volspike.config import FeedSettings
 from volspike.errors import SchemaMismatch, UsageError
+from volspike.features import FeatureRow
 from volspike.feeds.frame import Frame
 from volspike.feeds.session import FeedSession
 from volspike.feeds.session_events import FeedEvent, FeedFrame, FeedState
@@ -20,6 +21,8 @@ from volspike.feeds.simulated_exchange import SimulatedExchange
 from volspike.feeds.simulated_settings import SimulatedExchangeSettings
 from volspike.market import SECOND_NS, Cause, Gap, Kind, Tick
 from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.monitoring.alerts import AlertRouter
+from volspike.monitoring.outcomes import OutcomeStore
 from volspike.serving.live import LivePipeline
 from volspike.serving.scoring import LiveScorer, ScoredRow
 from volspike.tape import Ledger, read_ticks
@@ -171,6 +174,46 @@ def test_watchers_are_told_of_rows_and_health_and_then_the_end() -> None:
     assert prices == [pytest.approx(100.0 + 0.01 * k) for k in range(len(prices))]
     assert len(prices) >= 3
     assert any(name == "health" for name, _ in told)
+
+
+class Alarming(LiveScorer):
+    """A scorer whose probability is high from the fifth second to the tenth."""
+
+    def score(self, row: FeatureRow) -> float:
+        return 0.9 if 5 <= row.timestamp // SECOND_NS - START // SECOND_NS < 10 else 0.01
+
+
+class Pager:
+    """A receiver that remembers."""
+
+    address = "pager"
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    def send(self, title: str, body: str) -> bool:
+        self.titles.append(title)
+        return True
+
+
+def test_one_spike_is_one_alert_for_page_and_receivers(tmp_path: Path) -> None:
+    """A probability that rises and falls is one alert that opens and closes; what was predicted is judged later."""
+    pager, outcomes = Pager(), OutcomeStore(tmp_path / "outcomes.sqlite")
+    router = AlertRouter(receivers=(pager,))
+    scorer = Alarming(Artifact.load(DEFAULT_MODEL))
+    live = LivePipeline(scorer, ["BTC-USD"], "test", simulated=True, router=router, outcomes=outcomes)
+    for tick in walk(200):
+        live.take(frame(tick))
+    (alert,) = live.snapshot(None)["alerts"]
+    assert (alert["state"], alert["peak_probability"]) == ("closed", 0.9)
+    assert alert["opened"] == (START + 5 * SECOND_NS) // 1_000_000
+    assert router.close()
+    assert outcomes.flush()
+    judged = outcomes.performance(START)
+    assert outcomes.close()
+    assert len(pager.titles) == 2
+    assert all("SIMULATED" in title for title in pager.titles)
+    assert judged.rows == 139  # the last sixty seconds, and the one that is not over, are not known yet
 
 
 def test_a_source_without_what_the_model_needs_is_refused() -> None:
