@@ -21,7 +21,8 @@ FILES = {"model.onnx", "metadata.json", "feature_importance.png", "pr_curve.png"
 def test_models_are_trained_judged_and_written(features: Path, tmp_path: Path, volspike: Run) -> None:
     """Each model named gets its artifact, and its figures stand beside persistence under the market's nature."""
     outcome = volspike("train", "--features", features.name, "--models", "baseline", "random_forest", *QUICK)
-    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.status == 0
+    assert "1 event(s)" in outcome.err  # all spikes of so short a market are one
     assert outcome.out.startswith(f"{SIMULATED}\n")
     for name in ("baseline", "random_forest"):
         assert {file.name for file in (tmp_path / "models" / name).iterdir()} == FILES

@@ -7,6 +7,7 @@ from math import isnan
 import numpy as np
 
 from volspike.evaluation import Comparison, compare
+from volspike.evaluation.comparison import spike_events
 
 
 def compared(skill: float, rows: int = 8000) -> Comparison:
@@ -38,3 +39,12 @@ def test_figures_are_numbers_or_none() -> None:
     assert figures["persistence"]["brier"] is None
     assert figures["model"]["pr_auc_gain_low"] is None
     assert not any(isinstance(value, float) and isnan(value) for part in figures.values() for value in part.values())
+
+
+def test_spikes_a_block_apart_are_one_event() -> None:
+    """Rows by the hundred in one minute are one event; only stretches more than five minutes apart count anew."""
+    second = 1_000_000_000
+    minute = np.arange(60) * second
+    assert spike_events(np.array([], np.int64)) == 0
+    assert spike_events(minute) == 1
+    assert spike_events(np.concatenate([minute + 361 * second, minute, minute + 7000 * second])) == 3

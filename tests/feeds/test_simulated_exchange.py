@@ -373,8 +373,7 @@ def test_settings_that_cannot_be_are_refused(changes: dict[str, Any]) -> None:
 def test_a_head_start_is_told_at_once() -> None:
     """With a head start the past minutes come as fast as they are read, and then the times told are now."""
 
-    async def run() -> tuple[float, list[Frame]]:
-        began = time.monotonic()
+    async def run() -> list[Frame]:
         wishes = settings(speed=1.0, start=None, seconds=0, head_start_s=120, subscribes=1)
         async with SimulatedExchange(wishes) as exchange, connect(exchange.url("coinbase")) as client:
             await client.send(advanced("ticker"))
@@ -382,12 +381,11 @@ def test_a_head_start_is_told_at_once() -> None:
             async with asyncio.timeout(30):
                 while not frames or frames[-1].time < time.time_ns() - SECOND_NS:
                     frames.append(decode_advanced_trade(await client.recv(), time.time_ns()))
-            return time.monotonic() - began, frames
+            return frames
 
-    took, frames = asyncio.run(run())
+    frames = asyncio.run(run())
     first = next(frame.time for frame in frames if frame.ticks)
     assert frames[-1].time - first > 110 * SECOND_NS
-    assert took < 60
 
 
 def test_the_end_of_the_market_is_a_normal_close() -> None:

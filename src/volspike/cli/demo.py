@@ -66,6 +66,15 @@ def _tape(data: Path) -> str:
 
 def _ask(url: str, features: Path, model: Path, once: bool) -> None:
     """Waits for the server, asks it about the newest row, prints the answer and where to look."""
+    try:
+        _show_one(url, features, model)
+    finally:
+        if once:  # whatever went wrong, the server is not left running
+            os.kill(os.getpid(), 15)
+    out.print("stop with Ctrl-C")
+
+
+def _show_one(url: str, features: Path, model: Path) -> None:
     from volspike.datasets import load_dataset
     from volspike.market import instant
     from volspike.models import Artifact
@@ -80,10 +89,6 @@ def _ask(url: str, features: Path, model: Path, once: bool) -> None:
     out.print(f"  curl -X POST {url}/predict -H 'Content-Type: application/json' -d '{body}'")
     out.print(f"  {json.dumps(answer)}")
     out.print(f"look at {url}/ (what runs), {url}/docs (the API), {url}/metrics, {url}/health")
-    if once:
-        os.kill(os.getpid(), 15)
-    else:
-        out.print("stop with Ctrl-C")
 
 
 def _until_ready(url: str) -> None:

@@ -11,7 +11,7 @@ import typer
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 
 if TYPE_CHECKING:
-    from volspike.evaluation import Interval, Metrics
+    from volspike.evaluation import Comparison, Interval, Metrics
     from volspike.training import TrainingReport
 
 EXAMPLES = "Example: volspike train --features data/processed/features.parquet --models baseline logistic random_forest"
@@ -96,11 +96,19 @@ def _pooled(report: TrainingReport) -> None:
     table("Out of sample, the test rows of all folds", ["", *(name for name, _, _ in columns)], rows)
     for model in report.models:
         gain = model.pooled.gain_pr_auc
-        verdict = "better" if gain.low > 0 else "worse" if gain.high < 0 else "not shown to differ"
+        verdict = judgement(model.pooled)
         out.print(
             f"{model.model} against persistence (the last 60 s volatility) on the same rows: PR-AUC "
             f"{model.pooled.gain:+.4f}, 95 % {span(gain)}: {verdict}"
         )
+
+
+def judgement(pooled: Comparison) -> str:
+    """What the interval of the gain says in words, where there are events enough for it to say anything."""
+    if not pooled.is_judgeable:
+        return "too few events to tell"
+    gain = pooled.gain_pr_auc
+    return "better" if gain.low > 0 else "worse" if gain.high < 0 else "not shown to differ"
 
 
 def span(interval: Interval) -> str:

@@ -8,7 +8,7 @@ from math import isnan
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.evaluation.bootstrap import Interval, percentile_interval, resampled_pr_auc
+from volspike.evaluation.bootstrap import BLOCK_S, LEAST_BLOCKS, Interval, percentile_interval, resampled_pr_auc
 from volspike.evaluation.metrics import Metrics, judge
 
 
@@ -21,6 +21,13 @@ class Comparison:
     model_pr_auc: Interval
     persistence_pr_auc: Interval
     gain_pr_auc: Interval
+    spike_events: int = 0
+    """Stretches of spikes more than a block of time apart: what the intervals rest on, whatever the number of rows."""
+
+    @property
+    def is_judgeable(self) -> bool:
+        """Whether there are events enough for an interval to mean anything."""
+        return self.spike_events >= LEAST_BLOCKS
 
     @property
     def gain(self) -> float:
@@ -32,7 +39,7 @@ class Comparison:
         return {
             "model": self.model.figures()
             | _ends("pr_auc", self.model_pr_auc)
-            | {"pr_auc_gain": _known(self.gain)}
+            | {"pr_auc_gain": _known(self.gain), "spike_events": self.spike_events}
             | _ends("pr_auc_gain", self.gain_pr_auc),
             "persistence": self.persistence.figures() | _ends("pr_auc", self.persistence_pr_auc),
         }
@@ -59,7 +66,15 @@ def compare(
         model_pr_auc=percentile_interval(resampled[:, 0]),
         persistence_pr_auc=percentile_interval(resampled[:, 1]),
         gain_pr_auc=percentile_interval(resampled[:, 0] - resampled[:, 1]),
+        spike_events=spike_events(time[y == 1]),
     )
+
+
+def spike_events(time: NDArray[np.int64]) -> int:
+    """How many stretches the times of spike rows (ns, any order) form, when those a block apart or less are one."""
+    if len(time) == 0:
+        return 0
+    return 1 + int(np.count_nonzero(np.diff(np.sort(time)) > round(BLOCK_S * 1e9)))
 
 
 def _ends(name: str, interval: Interval) -> dict[str, int | float | None]:

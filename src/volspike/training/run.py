@@ -107,6 +107,11 @@ def _warnings(models: Sequence[ModelReport]) -> list[str]:
                 f"{model.model}: of its {figures.rows:,} test rows {figures.tp + figures.fn:,} are spikes, so that "
                 "areas are undefined and no curve is drawn: record for longer, or judge on other folds"
             )
+        elif not model.pooled.is_judgeable:
+            told.append(
+                f"{model.model}: all {figures.tp + figures.fn:,} spikes of its test rows are "
+                f"{model.pooled.spike_events} event(s): figures and intervals say next to nothing; record for longer"
+            )
         if helpless := [str(fold.fold) for fold in model.folds if fold.threshold_name == RATE_10]:
             told.append(
                 f"{model.model}: in fold {', '.join(helpless)} no threshold catches a spike of the validation rows "

@@ -188,7 +188,8 @@ function spoken(figures) {
   return `${figures.pr_auc.toFixed(3)}${between}`;
 }
 
-function judgement({ pr_auc_gain: gain, pr_auc_gain_low: low, pr_auc_gain_high: high }) {
+function judgement({ pr_auc_gain: gain, pr_auc_gain_low: low, pr_auc_gain_high: high, spike_events: events }) {
+  if (typeof events === "number" && events < 5) return `PR-AUC out of sample: ${events} spike event${events === 1 ? "" : "s"}, too few to tell it from persistence.`;
   if (![gain, low, high].every((value) => typeof value === "number")) return `Out of sample, 95 % intervals. ${RIVAL}`;
   const figures = `${signed(gain)}, ${signed(low)} to ${signed(high)}`;
   if (low > 0) return `PR-AUC out of sample: better than persistence (${figures}). ${RIVAL}`;
