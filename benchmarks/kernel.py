@@ -11,7 +11,7 @@ import polars as pl
 
 from benchmarks.figures import Figure
 from benchmarks.market import random_walk
-from volspike.features import DEFAULT_WINDOWS, FeatureEngine
+from volspike.features import DEFAULT_WINDOWS, Every, FeatureEngine, FeatureSet, Scope
 from volspike.market import Ticks
 
 TICKS = 1_000_000
@@ -30,9 +30,12 @@ def best_of(run: Callable[[], object], times: int = 5) -> float:
     return min(took)
 
 
-def engine_pass(ticks: Ticks) -> int:
-    """Every row of every tick, on one core."""
-    return sum(len(rows) for rows in FeatureEngine().run(ticks))
+CORE = FeatureSet()
+
+
+def engine_pass(ticks: Ticks, feature_set: FeatureSet = CORE, every: Every = Every.TICK) -> int:
+    """Every row of every tick, or of every second, on one core."""
+    return sum(len(rows) for rows in FeatureEngine(feature_set, every=every).run(ticks))
 
 
 def polars_pass(frame: pl.DataFrame) -> pl.DataFrame:
@@ -88,10 +91,10 @@ def frame_of(ticks: Ticks) -> pl.DataFrame:
     return pl.DataFrame({"time": ticks.time, **columns}).with_columns(pl.col("time").cast(pl.Datetime("ns")))
 
 
-def update_us(rate: float, ticks: int = 20_000) -> float:
+def update_us(rate: float, feature_set: FeatureSet = CORE, ticks: int = 20_000) -> float:
     """Median microseconds of ``FeatureEngine.update`` at a rate of ticks per second, warm."""
     walk = random_walk(ticks, rate, seed=3)
-    engine, took = FeatureEngine(), []
+    engine, took = FeatureEngine(feature_set), []
     for tick in walk:
         start = time.perf_counter_ns()
         engine.update(tick)
@@ -99,8 +102,28 @@ def update_us(rate: float, ticks: int = 20_000) -> float:
     return median(took[ticks // 4 :]) / 1e3
 
 
+def wider_set(scope: Scope, ticks: Ticks) -> Figure:
+    """The speed of a set of more features than the core's, measured in turns with the core's."""
+    wide = FeatureSet(scope=scope)
+    for every in Every:
+        engine_pass(ticks[:1000], wide, every)
+    pairs = [(best_of(lambda: engine_pass(ticks), 1), best_of(lambda: engine_pass(ticks, wide), 1)) for _ in range(5)]
+    core, took = (min(side) for side in zip(*pairs, strict=True))
+    by_second = best_of(lambda: engine_pass(ticks, wide, Every.SECOND), 3)
+    update = min(update_us(RATE, wide) for _ in range(ROUNDS))
+    memory = FeatureEngine(wide).bytes_per_product
+    return Figure(
+        f"feature kernel, {scope} set of {len(wide.names)} features, one core",
+        f"{TICKS / took / 1e6:.1f} M ticks/s",
+        "told beside the core",
+        True,
+        f"core {TICKS / core / 1e6:.1f} M ticks/s; a row a second {TICKS / by_second / 1e6:.1f} M ticks/s; "
+        f"`update` {update:.2f} µs; {memory / 1000:.0f} kB a product",
+    )
+
+
 def main() -> list[Figure]:
-    """Kernel over arrays, beside polars; ``update`` at 1, 10, 100 and 1000 ticks a second."""
+    """Kernel over arrays, beside polars; ``update`` at 1, 10, 100 and 1000 ticks a second; the wider feature sets."""
     ticks = random_walk(TICKS, RATE)
     frame = frame_of(ticks)
     engine_pass(ticks[:1000])
@@ -134,6 +157,7 @@ def main() -> list[Figure]:
             ", ".join(f"{rate:g}/s {value:.2f} µs" for rate, value in speeds.items()),
         ),
         Figure("engine state per product", f"{state / 1000:.0f} kB", "under 100 kB", state < 100_000),
+        *(wider_set(scope, ticks) for scope in (Scope.FULL, Scope.DEEP)),
     ]
 
 

@@ -49,7 +49,7 @@ def test_gaps_of_no_folder_are_refused(volspike: Run) -> None:
 def test_rows_after_a_gap_of_the_ledger_are_not_whole(volspike: Run, tmp_path: Path) -> None:
     """Replay reads the ledger beside the tape."""
     recorded(tmp_path)
-    outcome = volspike("replay", "--raw", "raw", "--out", "f.parquet", "--windows", "10")
+    outcome = volspike("replay", "--raw", "raw", "--out", "f.parquet", "--windows", "10", "--feature-set", "core")
     assert outcome.status == 0
     whole = pq.read_table(tmp_path / "f.parquet")["is_whole"].to_pylist()
     assert whole[0]

@@ -14,7 +14,7 @@ import pytest
 from tests.cli.command_line import DATA, MODEL, USAGE, Run, assert_refused, untouched
 from volspike.cli.screen import SIMULATED
 from volspike.datasets.compare import compare
-from volspike.features import ROW_COLUMNS, FeatureSet
+from volspike.features import ROW_COLUMNS, FeatureSet, Scope
 
 OLD = b"what stood here before"
 
@@ -28,8 +28,8 @@ def test_a_tape_becomes_a_feature_file(tape: Path, tmp_path: Path, volspike: Run
     outcome = volspike("replay", "--raw", tape, "--out", "new/folder/f.parquet", "--every", "1s")
     assert (outcome.status, outcome.err) == (0, "")
     table = pq.read_table(tmp_path / "new/folder/f.parquet")
-    assert table.column_names == [*ROW_COLUMNS, *FeatureSet().names]
-    told = f"{len(table):,} rows of 21 features from {len(tape.read_bytes().splitlines()):,} ticks"
+    assert table.column_names == [*ROW_COLUMNS, *FeatureSet(scope=Scope.FULL).names]
+    told = f"{len(table):,} rows of 100 features from {len(tape.read_bytes().splitlines()):,} ticks"
     assert outcome.out == f"{SIMULATED}\n{told} (profile ticker, every 1s) → new/folder/f.parquet\n"
     assert len(table) in range(50 * 60 - 2, 50 * 60 + 1)
 
@@ -41,11 +41,38 @@ def test_a_row_per_tick_is_the_default(tape: Path, tmp_path: Path, volspike: Run
 
 
 def test_windows_are_a_setting(tape: Path, tmp_path: Path, volspike: Run) -> None:
-    """``--windows 30 60`` and ``--windows 60 --windows 30`` make the same 14 features."""
+    """``--windows 30 60`` and ``--windows 60 --windows 30`` make the same 14 features and 79."""
     for name, windows in (("a", ["--windows", "30", "60"]), ("b", ["--windows", "60", "--windows", "30"])):
         assert volspike("replay", "--raw", tape, "--out", f"{name}.parquet", "--every", "1s", *windows).status == 0
-    assert pq.read_schema(tmp_path / "a.parquet").names == [*ROW_COLUMNS, *FeatureSet((30, 60)).names]
+    assert pq.read_schema(tmp_path / "a.parquet").names == [*ROW_COLUMNS, *FeatureSet((30, 60), Scope.FULL).names]
     assert compare(tmp_path / "a.parquet", tmp_path / "b.parquet").is_equal
+
+
+@pytest.mark.parametrize(("scope", "count"), [("core", 21), ("full", 100), ("deep", 220)])
+def test_the_feature_set_is_a_setting(scope: str, count: int, tape: Path, tmp_path: Path, volspike: Run) -> None:
+    """``--feature-set`` makes more features or fewer; those of the smaller set are the same bit for bit."""
+    for name in ("core", scope):
+        made = volspike("replay", "--raw", tape, "--out", f"{name}.parquet", "--every", "1s", "--feature-set", name)
+        assert made.status == 0
+    assert f" rows of {count} features from " in made.out
+    table = pq.read_table(tmp_path / f"{scope}.parquet")
+    assert table.column_names == [*ROW_COLUMNS, *FeatureSet(scope=Scope(scope)).names]
+    core = pq.read_table(tmp_path / "core.parquet")
+    for name in core.column_names:
+        # as bits: NaN equals NaN
+        both = [np.asarray(part[name].to_numpy()) for part in (core, table)]
+        assert both[0].tobytes() == both[1].tobytes() or both[0].dtype == object, name
+
+
+def test_a_leader_adds_its_volatility(tape: Path, tmp_path: Path, volspike: Run) -> None:
+    """``--leader`` adds two columns; a product that leads itself finds its own volatility there."""
+    led = ["--leader", "BTC-USD", "--windows", "60"]
+    assert volspike("replay", "--raw", tape, "--out", "f.parquet", "--every", "1s", *led).status == 0
+    table = pq.read_table(tmp_path / "f.parquet")
+    warm = table["is_warm"].to_numpy()
+    own, told = (table[name].to_numpy()[warm] for name in ("realized_volatility_60s", "leader_volatility_60s"))
+    assert len(own) > 1000
+    np.testing.assert_array_equal(told, own)
 
 
 @pytest.mark.parametrize("flag", ["--add-labels", "--add_labels"])
@@ -137,8 +164,8 @@ def test_files_of_other_windows_are_not_compared(features: Path, market: Path, v
     outcome = volspike(*other, "--compare", features.name)
     assert outcome.status == MODEL
     assert outcome.err.count("\n") == 1
-    assert FeatureSet().digest in outcome.err
-    assert FeatureSet((30, 60)).digest in outcome.err
+    assert FeatureSet(scope=Scope.FULL).digest in outcome.err
+    assert FeatureSet((30, 60), Scope.FULL).digest in outcome.err
 
 
 def test_a_name_with_brackets_is_told_as_it_is(tape: Path, tmp_path: Path, volspike: Run) -> None:
@@ -196,6 +223,9 @@ def test_what_is_no_tape_is_refused(
         ("--windows 0", ["windows must be", "from 1", "0"]),
         ("--windows 60 -5", ["windows must be", "-5"]),
         ("--windows 60 100000", ["the longest window may be", "100000 s"]),
+        ("--feature-set all", ["no feature set 'all'", "core, full, deep"]),
+        ("--feature-set core --leader BTC-USD", ["leader", "not to the core"]),
+        ("--windows 10 60", ["[10, 60]", "choose others, or the core feature set"]),
         ("--profile level2", ["--profile is auto or one of ticker, ticker+trade, trade", "'level2'"]),
         ("--add-labels --label-threshold-percentile 100", ["percentile must lie in (0, 100)", "100.0"]),
         ("--add-labels --label-gap-threshold-seconds 0", ["gap", "above 0", "0.0"]),

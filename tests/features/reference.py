@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,14 +21,14 @@ class Session:
 
     ticks: list[tuple[int, Tick]] = field(default_factory=list)
     trades: list[tuple[int, Tick]] = field(default_factory=list)
-    events: list[int] = field(default_factory=list)
+    clock: int = 0
 
     @property
     def first_second(self) -> int:
         return self.ticks[0][0] // SECOND
 
     def price_at_end_of(self, second: int) -> float:
-        return [tick.price for at, tick in self.ticks if at // SECOND <= second][-1]
+        return next(tick.price for at, tick in reversed(self.ticks) if at // SECOND <= second)
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -93,6 +94,10 @@ def row_at_end_of(session: Session, second: int, windows: Sequence[int], profile
     return family_major(per_window)
 
 
+Further: TypeAlias = Callable[["Session", int, int, bool], list[float]]
+"""(session, newest finished second, the row's time, warm) → the features after the seven families."""
+
+
 @dataclass
 class Row:
     """What the reference says of one row."""
@@ -109,9 +114,12 @@ class Row:
 class ReferenceEngine:
     """One product's rows. Handles order and repetition by the rule in ``FeatureEngine``'s docstring."""
 
-    def __init__(self, windows: Sequence[int], profile: Profile, by_second: bool) -> None:
-        self.windows, self.profile, self.by_second = windows, profile, by_second
+    def __init__(
+        self, windows: Sequence[int], profile: Profile, by_second: bool, further: Further = lambda *_: []
+    ) -> None:
+        self.windows, self.profile, self.by_second, self.further = windows, profile, by_second, further
         self.session: Session | None = None
+        self.former: Session | None = None
         self.newest: dict[Kind, Tick] = {}
         self.ids: dict[Kind, list[int]] = {Kind.TICKER: [], Kind.TRADE: []}
         self.clock: int | None = None
@@ -138,7 +146,7 @@ class ReferenceEngine:
         self.far_behind += behind > 300 * SECOND
         if behind <= 300 * SECOND or self.far_behind < 10:
             return False
-        self.newest, self.session, self.clock = {}, None, None
+        self.newest, self.former, self.session, self.clock = {}, None, None, None
         return True
 
     def update(self, tick: Tick) -> list[Row]:
@@ -155,12 +163,13 @@ class ReferenceEngine:
                 return []
             if self.session is not None and self.by_second and before is not None:
                 rows.append(self.row_of_second(before // SECOND, before))
-            self.session, self.last_trade, self.hole_end = Session(), None, None
+            self.former, self.session = self.session, Session()
+            self.last_trade, self.hole_end = None, None
         elif self.by_second:
             rows.extend(self.row_of_second(k, before) for k in range(before // SECOND, now // SECOND))
         if self.session.ticks and before is not None and now - before > 10 * SECOND:
             self.hole_end = now
-        self.clock = now
+        self.clock = self.session.clock = now
         traded, had_size = self.last_trade, not math.isnan(tick.last_size)
         if had_size:
             self.last_trade = now
@@ -171,14 +180,16 @@ class ReferenceEngine:
         if self.by_second:
             return rows
         longest = self.windows[-1]
+        warm = now // SECOND - self.session.first_second >= longest + 1
+        families = row_at_tick(self.session, self.windows, self.profile)
         return [
             Row(
                 now,
                 self.session.first_second,
-                row_at_tick(self.session, self.windows, self.profile),
+                families + self.further(self.session, now // SECOND - 1, now, warm),
                 (now - traded) / 1e9 if traded is not None else math.nan,
                 (now - before) / 1e9 if before is not None else math.nan,
-                now // SECOND - self.session.first_second >= longest + 1,
+                warm,
                 self.hole_end is None or now - self.hole_end > longest * SECOND,
             )
         ]
@@ -186,13 +197,15 @@ class ReferenceEngine:
     def row_of_second(self, second: int, clock: int) -> Row:
         assert self.session is not None
         now, longest = (second + 1) * SECOND, self.windows[-1]
+        warm = second - self.session.first_second + 1 >= longest + 1
+        families = row_at_end_of(self.session, second, self.windows, self.profile)
         return Row(
             now,
             self.session.first_second,
-            row_at_end_of(self.session, second, self.windows, self.profile),
+            families + self.further(self.session, second, now, warm),
             (now - self.last_trade) / 1e9 if self.last_trade is not None else math.nan,
             (now - clock) / 1e9,
-            second - self.session.first_second + 1 >= longest + 1,
+            warm,
             now - clock <= 10 * SECOND and (self.hole_end is None or now - self.hole_end > longest * SECOND),
         )
 

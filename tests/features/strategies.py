@@ -16,13 +16,25 @@ STEPS = st.one_of(
     st.sampled_from([0, 1, SECOND, 10 * SECOND, 10 * SECOND + 1, 45 * SECOND, 300 * SECOND, 300 * SECOND + 1]),
     st.integers(-3 * SECOND, 0),
 )
+WARMING = st.one_of(
+    st.integers(0, 2 * SECOND),
+    st.integers(0, 30 * SECOND),
+    st.sampled_from([0, 1, SECOND, 10 * SECOND + 1, 45 * SECOND, 90 * SECOND, 300 * SECOND, 300 * SECOND + 1]),
+    st.integers(-3 * SECOND, 0),
+)
+"""Steps by which a minute is soon over."""
+
 PRICES = st.integers(9_900_00, 10_100_00).map(lambda cents: cents / 100)
 SIZES = st.one_of(st.just(nan), st.just(0.0), st.floats(1e-8, 1e6, allow_subnormal=False))
 
 
 @st.composite
 def tick_lists(
-    draw: st.DrawFn, products: tuple[str, ...] = ("BTC-USD",), min_size: int = 1, max_size: int = 60
+    draw: st.DrawFn,
+    products: tuple[str, ...] = ("BTC-USD",),
+    min_size: int = 1,
+    max_size: int = 60,
+    steps: st.SearchStrategy[int] = STEPS,
 ) -> list[Tick]:
     """Events of some products in the order in which they were told."""
     time = dict.fromkeys(products, START)
@@ -30,7 +42,7 @@ def tick_lists(
     told: list[Tick] = []
     for _ in range(draw(st.integers(min_size, max_size))):
         product = draw(st.sampled_from(products))
-        time[product] += draw(STEPS)
+        time[product] += draw(steps)
         if told and draw(st.integers(0, 9)) == 0:
             told.append(draw(st.sampled_from(told)))  # told again
             continue
@@ -52,7 +64,7 @@ def tick_lists(
                 bid_size=draw(SIZES) if quoted else nan,
                 ask_size=draw(SIZES) if quoted else nan,
                 last_size=draw(SIZES),
-                side=Side.UNTOLD,
+                side=draw(st.sampled_from(Side)),
                 trade_id=trade_id,
                 sequence=-1,
             )

@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 from tests.features.reference import deviation
 from tests.features.strategies import START, tick_lists
 from volspike.errors import DataError, SchemaMismatch, UsageError
-from volspike.features import Every, FeatureEngine, FeatureRow, FeatureRows, FeatureSet
+from volspike.features import Every, FeatureEngine, FeatureRow, FeatureRows, FeatureSet, Scope
 from volspike.market import SECOND_NS, Cause, Gap, Kind, Profile, Tick, Ticks
 
 SET = FeatureSet((3, 10, 40))
+DEEP = FeatureSet((3, 20, 60), Scope.DEEP)
+LED = FeatureSet((3, 20, 60), Scope.DEEP, "BTC-USD")
 PAIRS = ("BTC-USD", "ETH-USD", "SOL-USD")
 PROFILES = st.sampled_from(list(Profile))
 EVERY = st.sampled_from(list(Every))
+SETS = st.sampled_from([SET, LED])
 
 
 def bits(row: FeatureRow) -> tuple[object, ...]:
@@ -35,22 +38,24 @@ def tick_at(seconds: float, price: float = 100.0, **told: float) -> Tick:
     return Tick(time=time, received=time, kind=Kind.TICKER, product_id="BTC-USD", price=price, **told)  # type: ignore[arg-type]
 
 
-@given(tick_lists(PAIRS), PROFILES, EVERY, st.integers(302, 400))
-def test_run_equals_repeated_update(ticks: list[Tick], profile: Profile, every: Every, chunk: int) -> None:
+@given(tick_lists(PAIRS), SETS, PROFILES, EVERY, st.integers(302, 400))
+def test_run_equals_repeated_update(
+    ticks: list[Tick], feature_set: FeatureSet, profile: Profile, every: Every, chunk: int
+) -> None:
     """Replay and live give the same rows, bit for bit, however replay is cut into chunks."""
-    live = one_by_one(FeatureEngine(SET, profile, every), ticks)
-    replay = FeatureEngine(SET, profile, every)
+    live = one_by_one(FeatureEngine(feature_set, profile, every), ticks)
+    replay = FeatureEngine(feature_set, profile, every)
     assert [bits(row) for part in replay.run(Ticks.of(ticks), chunk) for row in part] == live
 
 
-@given(tick_lists(PAIRS), PROFILES, EVERY, st.data())
+@given(tick_lists(PAIRS), SETS, PROFILES, EVERY, st.data())
 def test_restart_leaves_features_unchanged(
-    ticks: list[Tick], profile: Profile, every: Every, data: st.DataObject
+    ticks: list[Tick], feature_set: FeatureSet, profile: Profile, every: Every, data: st.DataObject
 ) -> None:
     """Stopping after any tick and resuming from the snapshot changes no row."""
     cut = data.draw(st.integers(0, len(ticks)))
-    whole = one_by_one(FeatureEngine(SET, profile, every), ticks)
-    first, second = FeatureEngine(SET, profile, every), FeatureEngine(SET, profile, every)
+    whole = one_by_one(FeatureEngine(feature_set, profile, every), ticks)
+    first, second = FeatureEngine(feature_set, profile, every), FeatureEngine(feature_set, profile, every)
     before = one_by_one(first, ticks[:cut])
     second.restore(first.snapshot())
     assert before + one_by_one(second, ticks[cut:]) == whole
@@ -63,13 +68,16 @@ def handled_of(ticks: list[Tick], profile: Profile, every: Every) -> object:
     return engine.handled()
 
 
-@given(tick_lists(PAIRS), PROFILES, EVERY)
-def test_products_do_not_disturb_each_other(ticks: list[Tick], profile: Profile, every: Every) -> None:
-    """A product's rows are the same alone and in company."""
-    together = one_by_one(FeatureEngine(SET, profile, every), ticks)
+@given(tick_lists(PAIRS), st.sampled_from([SET, DEEP, LED]), PROFILES, EVERY)
+def test_products_do_not_disturb_each_other(
+    ticks: list[Tick], feature_set: FeatureSet, profile: Profile, every: Every
+) -> None:
+    """A product's rows are the same alone and in company; led ones depend on the leader, and on nobody else."""
+    together = one_by_one(FeatureEngine(feature_set, profile, every), ticks)
     for pair in PAIRS:
-        alone = one_by_one(FeatureEngine(SET, profile, every), [tick for tick in ticks if tick.product_id == pair])
-        assert [row for row in together if row[1] == pair] == alone
+        company = [tick for tick in ticks if tick.product_id in (pair, feature_set.leader)]
+        alone = one_by_one(FeatureEngine(feature_set, profile, every), company)
+        assert [row for row in together if row[1] == pair] == [row for row in alone if row[1] == pair]
 
 
 @given(tick_lists(), tick_lists(), PROFILES)
@@ -210,9 +218,10 @@ def columns(time: np.ndarray, price: np.ndarray, rng: np.random.Generator) -> Ti
     untold = np.full(n, -1)
     spread = rng.choice([0.01, 0.02, 13.37], n)
     sizes = (rng.exponential(1, n), rng.exponential(3, n), rng.exponential(0.1, n))
+    sides = rng.integers(-1, 2, n).astype(np.int8)
     return Ticks(
         ("BTC-USD",), time, time, np.zeros(n, np.int8), np.zeros(n, np.int32), price, price - spread, price + spread,
-        *sizes, np.zeros(n, np.int8), untold, untold,
+        *sizes, sides, untold, untold,
     )  # fmt: skip
 
 
@@ -250,14 +259,16 @@ def test_a_steady_trend_keeps_its_digits() -> None:
 
 
 def test_state_per_product_is_small() -> None:
-    """The engine keeps less than 100 kB per product with the default windows."""
+    """The engine keeps less than 100 kB per product with the default windows, 300 kB with the full set."""
     assert FeatureEngine().bytes_per_product < 100_000
+    assert FeatureEngine(FeatureSet(scope=Scope.DEEP)).bytes_per_product < 300_000
 
 
 def test_a_snapshot_of_other_windows_is_refused() -> None:
     """State is never taken over into another feature set, profile or row rate."""
     snapshot = FeatureEngine(SET).snapshot()
-    for other in (FeatureEngine(), FeatureEngine(SET, Profile.TRADE), FeatureEngine(SET, every=Every.SECOND)):
+    others = (FeatureEngine(), FeatureEngine(SET, Profile.TRADE), FeatureEngine(SET, every=Every.SECOND))
+    for other in (*others, FeatureEngine(FeatureSet(scope=Scope.FULL))):
         with pytest.raises(SchemaMismatch):
             other.restore(snapshot)
 
@@ -282,4 +293,22 @@ def test_windows_must_be_ascending_seconds(windows: tuple[int, ...]) -> None:
 def test_digest_depends_on_windows() -> None:
     """Two sets over other windows are never taken for one another; the same windows make the same digest."""
     assert FeatureSet((30, 60)).digest != FeatureSet((30, 61)).digest
+    assert len({FeatureSet(scope=scope).digest for scope in Scope}) == 3
+    assert FeatureSet(scope=Scope.FULL, leader="BTC-USD").digest != FeatureSet(scope=Scope.FULL).digest
     assert FeatureSet.of([300, 30, 60]).digest == FeatureSet().digest
+
+
+@pytest.mark.parametrize(
+    ("windows", "scope", "leader", "told"),
+    [
+        ([30, 60], "all", None, "no feature set 'all'"),
+        ([30, 60], "core", "BTC-USD", "not to the core"),
+        ([30, 50], "full", None, "at least 60 s"),
+        ([10, 60], "full", None, "of its own"),
+        ([60, 900], "deep", None, "of its own"),
+    ],
+)
+def test_sets_that_cannot_be_are_refused(windows: list[int], scope: str, leader: str | None, told: str) -> None:
+    """An unknown scope, a leader of the core, and windows too short or taken, are told in one sentence."""
+    with pytest.raises(UsageError, match=told):
+        FeatureSet.of(windows, scope, leader)

@@ -21,10 +21,25 @@ def run(
     raw: Annotated[list[str], typer.Option(help="Tapes, folders or globs; several are read in time order.")],
     out_file: Annotated[Path, typer.Option("--out", help="The feature file to write (Parquet).")],
     windows: Annotated[list[int], typer.Option(help="Window lengths in seconds.")] = [30, 60, 300],  # noqa: B006
+    feature_set: Annotated[
+        str, typer.Option(help="core (7 families), full (79 scale-free features more), deep (and the last 60 s).")
+    ] = "full",
+    leader: Annotated[str | None, typer.Option(help="A product whose volatility stands in every row.")] = None,
     every: Annotated[str, typer.Option(help="A row per `tick` or per second (`1s`).")] = "tick",
     profile: Annotated[
         str, typer.Option(help="What the tape tells: ticker, ticker+trade, trade; `auto` looks.")
     ] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="Who does the work: `local`, the cores of this machine, or `ray`, a cluster.")
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cores to use; 1 is one pass. Default: all, and one pass under 256 MiB of NDJSON."),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="A running Ray cluster whose nodes see the tapes under the same path. Default: a local one."),
+    ] = None,
     add_labels: Annotated[
         bool, typer.Option("--add-labels", help="Add future_volatility and volatility_spike.")
     ] = False,
@@ -37,15 +52,17 @@ def run(
 ) -> None:
     """Replay recorded tapes through the feature engine into a Parquet file."""
     from volspike.datasets.build import build_features
+    from volspike.datasets.engines import engine_of
     from volspike.datasets.labelling import label_file
     from volspike.datasets.writing import replacing
     from volspike.features import FeatureSet
+    from volspike.tape import tapes_of
 
-    feature_set, rate, told = FeatureSet.of(windows), _every(every), _profile(profile)
+    features, rate, told = FeatureSet.of(windows, feature_set, leader), every_of(every), profile_of(profile)
     _refuse_overwriting(raw, out_file, compare)
     with replacing(out_file) as part:
-        with reading("replaying") as show:
-            result = build_features(raw, part, feature_set, rate, told, _gaps(raw), show)
+        with engine_of(engine, workers, ray_address, tapes_of(raw)) as hands, reading("replaying") as show:
+            result = build_features(raw, part, features, rate, told, _gaps(raw), show, hands)
         tell_report(result.report)
         handled = result.handled
         dropped = {name: getattr(handled, name) for name in ("late", "duplicates", "unplaced", "invalid")}
@@ -56,7 +73,7 @@ def run(
         labels = label_file(part, part, label_threshold_percentile, label_gap_threshold_seconds) if add_labels else None
     note_if_simulated(result.facts.simulated)
     out.print(
-        f"{result.rows:,} rows of {len(feature_set.names)} features from {result.report.ticks:,} ticks "
+        f"{result.rows:,} rows of {len(features.names)} features from {result.report.ticks:,} ticks "
         f"(profile {result.facts.profile}, every {result.facts.every}) → {out_file}"
     )
     if labels is not None:
@@ -92,7 +109,8 @@ def _refuse_overwriting(raw: list[str], out_file: Path, compare: Path | None) ->
         open_feature_file(compare).close()
 
 
-def _every(text: str) -> Every:
+def every_of(text: str) -> Every:
+    """The row rate that ``--every`` names."""
     from volspike.features import Every
 
     if text not in set(Every):
@@ -100,7 +118,8 @@ def _every(text: str) -> Every:
     return Every(text)
 
 
-def _profile(text: str) -> Profile | None:
+def profile_of(text: str) -> Profile | None:
+    """The profile that ``--profile`` names; None for ``auto``."""
     from volspike.market import Profile
 
     if text == "auto":

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from volspike.datasets.ahead import Ahead
 from volspike.datasets.facts import FeatureFacts, Loss
+from volspike.datasets.shared import Engine, shared
+from volspike.datasets.units import Recipe
 from volspike.datasets.writing import FeatureFileWriter, replacing
 from volspike.errors import DataError, UnreadableFile
-from volspike.features import Every, FeatureEngine, FeatureSet, Handled, profile_of
+from volspike.features import Every, FeatureSet, Handled, profile_of
 from volspike.market import Gap, Kind, Profile, Ticks
-from volspike.tape import TapeReport, read_ticks
+from volspike.tape import TapeReport, read_ticks, tapes_of
 
 LOOK_AHEAD_TICKS = 200_000
 """Ticks that are read before the profile of a tape is settled."""
@@ -36,23 +39,32 @@ def build_features(
     profile: Profile | None = None,
     gaps: Sequence[Gap] = (),
     on_progress: Callable[[TapeReport], None] | None = None,
+    engine: Engine | None = None,
 ) -> BuildResult:
     """Replays tapes into ``out``. Without a ``profile`` the kinds of the first 200 000 ticks tell it.
 
-    ``gaps`` are those that the recording's ledger names; the rows after one are not whole.
+    ``gaps`` are those that the recording's ledger names; the rows after one are not whole. With an ``engine`` the
+    work is shared out; rows, their order and the facts are those of one pass, bit for bit.
 
     Raises:
         UsageError: no such tape, or ``out`` cannot be written.
         UnreadableFile: not one tick in the tapes.
+        WorkerLost: a process of the engine ended.
         DataError: a tape turns out to tell more kinds than it began with.
     """
     report = TapeReport()
-    stream = read_ticks(sources, report=report)
+    ahead = None if engine is None else Ahead.of(engine, tapes_of(sources), report)
+    stream = read_ticks(sources, report=report, elsewhere=ahead)
     settled, stream = (profile, stream) if profile is not None else _settle(stream)
-    engine = FeatureEngine(feature_set, settled, every)
+    recipe = Recipe(feature_set, settled, every)
     with replacing(out) as part, FeatureFileWriter(part, feature_set) as writer:
-        for rows in engine.run_all(stream, gaps):
-            writer.write(rows)
+        written = (
+            _in_one_pass(recipe, stream, gaps, writer)
+            if engine is None
+            else shared(engine, recipe, stream, gaps, writer)
+        )
+        handled = Handled(0, 0, 0, 0)
+        for handled in written:  # noqa: B007  the last is the whole
             if on_progress is not None:
                 on_progress(report)
         if writer.written == 0:
@@ -60,7 +72,18 @@ def build_features(
         if profile is None:
             _agree(settled, report)
         facts = writer.facts = _facts(feature_set, every, settled, report, gaps)
-    return BuildResult(writer.written, facts, engine.handled(), report)
+    return BuildResult(writer.written, facts, handled, report)
+
+
+def _in_one_pass(
+    recipe: Recipe, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureFileWriter
+) -> Iterator[Handled]:
+    """Writes the rows of the stream; yields now and then, and last of all, what became of its events."""
+    engine = recipe.engine()
+    for rows in engine.run_all(stream, gaps):
+        writer.write(rows)
+        yield engine.handled()
+    yield engine.handled()
 
 
 def _facts(
@@ -71,6 +94,8 @@ def _facts(
         windows=feature_set.windows,
         every=every,
         profile=profile,
+        scope=feature_set.scope,
+        leader=feature_set.leader,
         simulated=report.simulated,
         losses=tuple(Loss(gap.start, gap.end, gap.products) for gap in gaps),
     )

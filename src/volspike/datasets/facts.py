@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from volspike.errors import UnreadableFile
-from volspike.features import ROW_COLUMNS, ROW_FLOATS, Every, FeatureSet
+from volspike.features import CATALOGUE, ROW_COLUMNS, ROW_FLOATS, Every, FeatureSet, Scope
+from volspike.features.catalogue import AT_TICK, LAGGED
 from volspike.market import Profile
 
 KEY: Final = b"volspike_features"
@@ -39,6 +40,8 @@ class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     windows: tuple[int, ...]
     every: Every
     profile: Profile
+    scope: Scope = Scope.CORE
+    leader: str | None = None
     simulated: bool = False
     losses: tuple[Loss, ...] = ()
     tau: float | None = None
@@ -48,7 +51,7 @@ class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     @property
     def feature_set(self) -> FeatureSet:
         """The set that the file's feature columns are."""
-        return FeatureSet(self.windows)
+        return FeatureSet(self.windows, self.scope, self.leader)
 
 
 def feature_schema(feature_set: FeatureSet, labelled: bool = False) -> pa.Schema:
@@ -106,10 +109,14 @@ def facts_of(path: Path, file: pq.ParquetFile) -> FeatureFacts:
         raise UnreadableFile(
             path, "not a feature file: it has no column like log_return_60s; make one with `volspike replay`"
         )
-    feature_set = FeatureSet.of(windows)
+    feature_set = FeatureSet.of(windows, _scope_in(schema.names))
     _check(path, schema, feature_set)
     return FeatureFacts(
-        digest=feature_set.digest, windows=feature_set.windows, every=Every.TICK, profile=Profile.TICKER
+        digest=feature_set.digest,
+        windows=feature_set.windows,
+        every=Every.TICK,
+        profile=Profile.TICKER,
+        scope=feature_set.scope,
     )
 
 
@@ -136,7 +143,16 @@ def windows_in(names: Iterable[str]) -> tuple[int, ...]:
     """
     family = re.compile(r"(?:log_return|realized_volatility|price_velocity|spread_mean|order_book_imbalance|"
                         r"trade_intensity|volume_velocity)_(\d+)s")  # fmt: skip
-    return tuple(sorted({int(match[1]) for name in names if (match := family.fullmatch(name))}))
+    added = {name for name in CATALOGUE if family.fullmatch(name)}
+    return tuple(sorted({int(match[1]) for name in names if name not in added and (match := family.fullmatch(name))}))
+
+
+def _scope_in(names: Iterable[str]) -> Scope:
+    """The widest scope whose own columns are among ``names``; the volatilities that it adds are no windows."""
+    present = set(names)
+    if LAGGED[0].name in present:
+        return Scope.DEEP
+    return Scope.FULL if AT_TICK[0].name in present else Scope.CORE
 
 
 def require(path: Path, present: Iterable[str], wanted: Iterable[str]) -> None:

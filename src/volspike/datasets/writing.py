@@ -18,6 +18,7 @@ from volspike.errors import UsageError
 from volspike.features import FeatureRows, FeatureSet
 
 ROW_GROUP = 131_072
+"""Rows that are written at once with the core features; of a wider set fewer, so that it takes no more memory."""
 
 PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["product_id"]}
 """How feature files are written. Dictionaries of floats that hardly repeat would cost a third of the time."""
@@ -57,6 +58,7 @@ class FeatureFileWriter:
         self._writer = pq.ParquetWriter(path, self._schema, **PARQUET)
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0
+        self._group = ROW_GROUP * len(feature_schema(FeatureSet())) // len(self._schema)
         self.written = 0
 
     def write(self, rows: FeatureRows) -> None:
@@ -64,7 +66,15 @@ class FeatureFileWriter:
         self._waiting.append(record_batch(rows, self._schema))
         self._rows += len(rows)
         self.written += len(rows)
-        if self._rows >= ROW_GROUP:
+        if self._rows >= self._group:
+            self._flush()
+
+    def write_table(self, table: pa.Table) -> None:
+        """Takes the next rows as columns of ``record_batch``."""
+        self._waiting.extend(table.to_batches())
+        self._rows += len(table)
+        self.written += len(table)
+        if self._rows >= self._group:
             self._flush()
 
     def _flush(self) -> None:

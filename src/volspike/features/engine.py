@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from volspike.errors import UsageError
 from volspike.features import kernel
 from volspike.features.rows import ROW_FLOATS, Every, FeatureRow, FeatureRows
-from volspike.features.schema import FeatureSet
+from volspike.features.schema import FeatureSet, Scope
 from volspike.features.state import EngineState, dump, load
 from volspike.market import Gap, Kind, Profile, Tick, Ticks
 
@@ -65,16 +65,20 @@ class FeatureEngine:
         self.profile = profile
         self.every = every
         self._windows = self.feature_set.windows
+        # numba reads their number from the type: what is not asked for is not compiled in
+        self._scope = (0,) * list(Scope).index(self.feature_set.scope)
         self._state = self._empty()
         self._codes: dict[str, int] = {}
         self._trades = _TRADES[profile]
         self._by_second = every is Every.SECOND
         self._room = ROOM_PER_TICK if self._by_second else 1
         self._values = np.empty((self._room, len(ROW_FLOATS) + len(self.feature_set.names)))
-        self._marks = np.empty((self._room, 4), np.int64)
+        self._marks = np.empty((self._room, kernel.MARKS), np.int64)
 
     def _empty(self) -> EngineState:
-        return EngineState(len(self.feature_set.windows), self.feature_set.longest_window)
+        feature_set = self.feature_set
+        keeps_hours = feature_set.scope is not Scope.CORE
+        return EngineState(len(feature_set.windows), feature_set.longest_window, keeps_hours)
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -101,15 +105,21 @@ class FeatureEngine:
             code = self._codes[product_id] = self._state.admit(product_id)
         return code
 
+    def _leader(self) -> int:
+        leader = self.feature_set.leader
+        return kernel.NO_LEADER if leader is None else self._codes.get(leader, kernel.UNMET_LEADER)
+
     def update(self, tick: Tick) -> list[FeatureRow]:
         """The rows that this event makes: at most one per tick, or one per second that it shows to be over."""
         code = self._code(tick.product_id)
         rows = kernel.step(
             *self._state.arrays(),
             self._windows,
+            self._scope,
             self._state.ring_length,
             self._trades,
             self._by_second,
+            self._leader(),
             code,
             tick.time,
             int(tick.kind),
@@ -119,6 +129,7 @@ class FeatureEngine:
             tick.bid_size,
             tick.ask_size,
             tick.last_size,
+            int(tick.side),
             tick.trade_id,
             tick.sequence,
             self._values,
@@ -148,13 +159,15 @@ class FeatureEngine:
         first = 0
         while first < len(ticks):
             values = np.empty((capacity, self._values.shape[1]))
-            marks = np.empty((capacity, 4), np.int64)
+            marks = np.empty((capacity, kernel.MARKS), np.int64)
             first, rows = kernel.run(
                 *self._state.arrays(),
                 self._windows,
+                self._scope,
                 self._state.ring_length,
                 self._trades,
                 self._by_second,
+                self._leader(),
                 first,
                 codes,
                 ticks.time,
@@ -165,6 +178,7 @@ class FeatureEngine:
                 ticks.bid_size,
                 ticks.ask_size,
                 ticks.last_size,
+                ticks.side,
                 ticks.trade_id,
                 ticks.sequence,
                 values,
@@ -188,7 +202,7 @@ class FeatureEngine:
             yield from self.run(ticks[done:] if done else ticks)
 
     def _row(self, row: int, product_id: str) -> FeatureRow:
-        timestamp, session_id, flags, _ = self._marks[row].tolist()
+        timestamp, session_id, flags = self._marks[row, :3].tolist()
         warm, whole = flags & kernel.IS_WARM != 0, flags & kernel.IS_WHOLE != 0
         return FeatureRow(timestamp, product_id, session_id, warm, whole, self._values[row].copy(), self.feature_set)
 
@@ -203,11 +217,24 @@ class FeatureEngine:
             (flags & kernel.IS_WARM) != 0,
             (flags & kernel.IS_WHOLE) != 0,
             values,
+            marks[:, kernel.MARK_EVENT].copy(),
         )
 
     def snapshot(self) -> bytes:
         """Everything that the next row depends on; small enough to be taken often."""
         return dump(self._state, self.feature_set.digest, self.profile, self.every)
+
+    def between_sessions(self, product_id: str, feature_set: FeatureSet, every: Every) -> bytes:
+        """A snapshot for an engine of another set that takes up this product where its next session begins.
+
+        It holds what outlives a session: the newest times and contents, the trade ids told last, the counts.
+        """
+        begun = FeatureEngine(feature_set, self.profile, every)
+        code, to = self._codes[product_id], begun._code(product_id)
+        mine, theirs = self._state, begun._state
+        theirs.clocks[to], theirs.news[to], theirs.ids[to] = mine.clocks[code], mine.news[code], mine.ids[code]
+        theirs.clocks[to, kernel.IN_SESSION] = 0
+        return begun.snapshot()
 
     def restore(self, snapshot: bytes) -> None:
         """Takes up where the engine that made the snapshot stopped.

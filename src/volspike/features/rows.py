@@ -52,7 +52,10 @@ class FeatureRow(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FeatureRows:
-    """n feature rows as columns. ``values`` is (n, 7 + features), its columns those of ``column_names``."""
+    """n feature rows as columns. ``values`` is (n, 7 + features), its columns those of ``column_names``.
+
+    ``event`` is the index of the tick that made the row, among those that were given to ``FeatureEngine.run``.
+    """
 
     feature_set: FeatureSet
     products: tuple[str, ...]
@@ -62,6 +65,7 @@ class FeatureRows:
     is_warm: NDArray[np.bool_]
     is_whole: NDArray[np.bool_]
     values: Floats
+    event: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.timestamp)

@@ -2,7 +2,7 @@
 
 Per product: a ring of one record a second for the longest window, the totals, the opening record of each window, the
 newest quote and contents, the clocks and counters, and the trade ids told last. With the default windows that is about
-70 kB, whatever the rate.
+70 kB, whatever the rate; the features of ``catalogue`` add an hour of long records and a bank of weighted sums, 200 kB.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from volspike.errors import DataError, SchemaMismatch
 from volspike.features import kernel
 
 Array: TypeAlias = NDArray[Any]
+Arrays: TypeAlias = tuple[Array, Array, Array, Array, Array, Array, Array, Array]
 
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
 
 
 class EngineState:
@@ -27,10 +28,11 @@ class EngineState:
     Each array holds an equal number of rows per product, one product after the other.
     """
 
-    def __init__(self, windows: int, longest_window: int, room: int = 0) -> None:
+    def __init__(self, windows: int, longest_window: int, keeps_hours: bool = False, room: int = 0) -> None:
         self.products: list[str] = []
         self.windows = windows
         self.longest_window = longest_window
+        self.keeps_hours = keeps_hours
         # the records of seconds s - w - 1 … s - 1, rounded up so that the place of a second is a mask away
         self.ring_length = 1 << (longest_window + 1).bit_length()
         self._allocate(room)
@@ -39,19 +41,24 @@ class EngineState:
         self.rings = np.zeros((room * self.ring_length, kernel.RECORD))
         self.totals = np.zeros((room, kernel.RECORD))
         self.openings = np.zeros((room * self.windows, kernel.OPENING))
+        hours, bank = (kernel.HOUR_LENGTH, kernel.BANK) if self.keeps_hours else (0, 0)
+        self.hours = np.zeros((room * hours, kernel.HOUR_RECORD))
+        self.bank = np.zeros((room, bank))
         self.news = np.zeros((room, kernel.NEWS))
         self.clocks = np.zeros((room, kernel.CLOCKS), np.int64)
         self.clocks[:, kernel.LARGEST_ID : kernel.LARGEST_ID + 2] = -1
         self.ids = np.full((room, 2, kernel.REMEMBERED_IDS), -1, np.int64)
 
-    def arrays(self) -> tuple[Array, Array, Array, Array, Array, Array]:
+    def arrays(self) -> Arrays:
         """The arrays in the order in which the kernel takes them."""
-        return self.rings, self.totals, self.openings, self.news, self.clocks, self.ids
+        return self.rings, self.totals, self.openings, self.hours, self.bank, self.news, self.clocks, self.ids
 
     @property
     def bytes_per_product(self) -> int:
         """Memory that one product takes."""
-        return sum(array.nbytes for array in EngineState(self.windows, self.longest_window, 1).arrays())
+        return sum(
+            array.nbytes for array in EngineState(self.windows, self.longest_window, self.keeps_hours, 1).arrays()
+        )
 
     def admit(self, product_id: str) -> int:
         """The index of a new product. Room doubles, so that the thousandth product costs no more than the tenth."""
@@ -105,7 +112,7 @@ def load(blob: bytes, like: EngineState, digest: str, profile: str, every: str) 
             f"snapshot of (format, digest, profile, every) {told} cannot be restored into {wanted}",
             remedy="replay the tape instead",
         )
-    state = EngineState(like.windows, like.longest_window, len(snapshot.products))
+    state = EngineState(like.windows, like.longest_window, like.keeps_hours, len(snapshot.products))
     state.products.extend(snapshot.products)
     if len(snapshot.arrays) != len(state.arrays()):
         raise DataError(f"not an engine snapshot: {len(snapshot.arrays)} arrays")

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, SchemaMismatch, UsageError
-from volspike.features.schema import FeatureSet
 from volspike.models.folder import replace_folder
 from volspike.models.metadata import Metadata, decoded, encoded
 
@@ -147,14 +146,14 @@ def _check_hash(file: Path, onnx: bytes, metadata: Metadata) -> None:
 
 def _check_features(file: Path, metadata: Metadata) -> None:
     try:
-        features = FeatureSet(metadata.windows)
+        features = metadata.feature_set
     except UsageError as error:
         raise ArtifactCorrupt(f"{file}: {error} - at `$.windows`") from error
     unknown = [name for name in metadata.features if name not in features.names]
     if unknown or features.digest != metadata.feature_digest:
         raise SchemaMismatch(
             f"model {metadata.model} expects feature digest {metadata.feature_digest}, "
-            f"windows {' '.join(map(str, metadata.windows))} have {features.digest} here",
+            f"the {metadata.scope} set over windows {' '.join(map(str, metadata.windows))} has {features.digest} here",
             missing=unknown,
             remedy="retrain with `volspike train`",
         )

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from volspike.errors import SchemaMismatch
-from volspike.features import ROW_FLOATS, Every, FeatureEngine, FeatureRow, FeatureSet
+from volspike.features import ROW_FLOATS, Every, FeatureEngine, FeatureRow
 from volspike.market import Gap, Kind, Profile, Tick
 from volspike.models import Artifact
 
@@ -30,7 +30,7 @@ class LiveScorer:
     def __init__(self, artifact: Artifact) -> None:
         metadata = artifact.metadata
         self.artifact = artifact
-        self.feature_set = FeatureSet(metadata.windows)
+        self.feature_set = metadata.feature_set
         self.profile = Profile(metadata.profile)
         self.engine = FeatureEngine(self.feature_set, self.profile, Every(metadata.every))
         names = ROW_FLOATS + self.feature_set.names
