@@ -16,9 +16,13 @@ from volspike.errors import UsageError
 
 
 class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the API listens and what it serves. ``model`` is an artifact's folder (or a file in it)."""
+    """How the API listens and what it serves. ``model`` is an artifact's folder (or a file in it).
+
+    ``companion`` is a second model, which answers what the first does not understand and it does.
+    """
 
     model: Path = Path("models/artifacts/production")
+    companion: Path | None = None
     host: str = "127.0.0.1"
     port: int = 8000
     log_level: str = "INFO"
@@ -63,6 +67,11 @@ ENVIRONMENT: dict[str, str] = {
     "API_PORT": "port",
     "LOG_LEVEL": "log_level",
     "COINBASE_WS_URL": "url",
+    "KAFKA_BOOTSTRAP_SERVERS": "bootstrap_servers",
+    "KAFKA_TOPIC_RAW": "topic_raw",
+    "KAFKA_TOPIC_FEATURES": "topic_features",
+    "MLFLOW_TRACKING_URI": "tracking_uri",
+    "MLFLOW_EXPERIMENT_NAME": "experiment",
 }
 """Environment variable → field, by the names that users of the earlier system know."""
 
@@ -90,7 +99,7 @@ def settle(kind: type[S], flags: Mapping[str, Any], environ: Mapping[str, str], 
         raise UsageError(f"settings for {section}: {error}") from error
 
 
-def _path(kind: type, value: Any) -> Any:
-    if kind is Path:
+def _path(kind: Any, value: Any) -> Any:
+    if kind in {Path, Path | None}:
         return Path(value)
     raise TypeError(f"no settings of type {kind}")

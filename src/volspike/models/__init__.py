@@ -10,7 +10,9 @@ from volspike.models.default import DEFAULT_MODEL
 from volspike.models.detector import Detector
 from volspike.models.metadata import DataFacts, Metadata, SplitFacts
 from volspike.models.registry import DETECTORS
+from volspike.models.sample import Sample
 from volspike.models.simulated import SIMULATED_MODEL
+from volspike.models.ten import TEN_MODEL
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -19,9 +21,11 @@ __all__ = [
     "ONNX_FILE",
     "SIMULATED_MODEL",
     "TEN_FEATURES",
+    "TEN_MODEL",
     "Artifact",
     "DataFacts",
     "Detector",
     "Metadata",
+    "Sample",
     "SplitFacts",
 ]

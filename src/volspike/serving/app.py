@@ -25,7 +25,7 @@ from volspike.serving.live_source import LiveSource
 from volspike.serving.metrics import Metrics
 from volspike.serving.openapi import EVERYWHERE, PREDICT, STREAM, Application, told
 from volspike.serving.pages import CONTENT_SECURITY_POLICY, docs_page, front_page
-from volspike.serving.predictor import Predictor
+from volspike.serving.predictor import OK, UNPROCESSABLE, Predictor
 from volspike.serving.scorer import Load, load_artifact, load_or_reason
 from volspike.serving.stream import EventStream, Readers, Wish
 
@@ -49,6 +49,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.predictor: Predictor | None = None
+        self.companion: Predictor | None = None
         self.reason: str | None = "the server is starting"
         self._load = load
 
@@ -60,6 +61,8 @@ class Service:
             log.error("model_not_loaded", path=str(self.settings.model), reason=loaded.reason)
             return
         self.predictor = Predictor(loaded.scorer, self.metrics, self.settings.max_rows)
+        if self.settings.companion is not None:
+            self.companion = Predictor(self._load(self.settings.companion), self.metrics, self.settings.max_rows)
         self.metrics.model_loaded.set(1)
         log.info(
             "model_loaded",
@@ -68,6 +71,15 @@ class Service:
             threshold=loaded.scorer.threshold,
             simulated=loaded.scorer.metadata.simulated,
         )
+
+    def reply(self, predictor: Predictor, body: bytes) -> tuple[int, bytes]:
+        """The answer to a ``/predict`` body: the companion's where it alone understands the features."""
+        status, answer = predictor.reply(body)
+        if status == UNPROCESSABLE and self.companion is not None:
+            understood, its_answer = self.companion.reply(body)
+            if understood == OK:
+                return understood, its_answer
+        return status, answer
 
     def health(self) -> Health:
         """How the service is now."""
@@ -151,9 +163,9 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
             return _json(Problem(f"no model is served: {service.reason}"), 503)
         body = await request.body()
         if len(body) <= INLINE_BYTES:
-            status, answer = predictor.reply(body)
+            status, answer = service.reply(predictor, body)
         else:
-            status, answer = await run_in_threadpool(predictor.reply, body)
+            status, answer = await run_in_threadpool(service.reply, predictor, body)
         return Response(answer, status, media_type="application/json")
 
 

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from volspike.config import FeedSettings, ServingSettings
-from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact
+from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, TEN_MODEL, Artifact
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.serving.app import create_app
@@ -55,7 +55,9 @@ async def serve_live(wishes: LiveWishes, feed: FeedSettings, serving: ServingSet
         ModelError: the model cannot be used, or not on this source.
     """
     async with open_source(wishes.source, feed, speed=wishes.speed, head_start_s=HEAD_START_S) as source:
-        serving = msgspec.structs.replace(serving, model=_model(wishes.model, serving.model, source))
+        model = _model(wishes.model, serving.model, source)
+        companion = TEN_MODEL if model == DEFAULT_MODEL else serving.companion
+        serving = msgspec.structs.replace(serving, model=model, companion=companion)
         scorer = LiveScorer(Artifact.load(serving.model))
         scorer.admits(set(source.kinds))
         log.info("source_opened", source=source.name, simulated=source.simulated)
