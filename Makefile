@@ -25,7 +25,7 @@ demo: $(STAMP) ## Replay a recorded market, train on it, serve the model
 test: $(DEV) ## Every test that needs nothing but Python
 	$(BIN)/python -m pytest -n auto
 
-test-system: $(DEV) ## The whole way as a user goes it: a fresh environment, the commands, the server
+test-system: $(DEV) ## The whole way as a user goes it, with real servers (Kafka: Java 17 and Maven; Chromium)
 	sh tests_system/install_chromium
 	$(BIN)/python -m pytest -n 0 tests_system
 	VOLSPIKE_KILLS=50 $(BIN)/python -m pytest -n 0 tests/tape/test_recorder_killed.py
@@ -67,6 +67,9 @@ $(STAMP): $(VENV)/bin/python requirements/base.txt pyproject.toml
 	@$(BIN)/python -m volspike.features
 	@touch $@
 
-$(DEV): $(STAMP) requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements/dev.txt
+# the tests meet every extra as it is, so that all of them are installed
+EXTRAS := $(foreach extra,dev kafka tracking deep ray,requirements/$(extra).txt)
+
+$(DEV): $(STAMP) $(EXTRAS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRAS:%=--requirement %)
 	@touch $@

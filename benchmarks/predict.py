@@ -29,7 +29,7 @@ import uvloop
 from benchmarks.figures import Figure
 from volspike import __version__
 from volspike.features.schema import FeatureSet
-from volspike.models import DETECTORS, TEN_FEATURES, Artifact, DataFacts, Metadata, SplitFacts
+from volspike.models import DETECTORS, TEN_FEATURES, Artifact, DataFacts, Metadata, Sample, SplitFacts
 
 CLIENTS: Final = 10
 ROWS: Final = 20_000
@@ -173,7 +173,9 @@ def noise() -> dict[str, Any]:
 
 def save_forest(folder: Path, rows: dict[str, Any]) -> None:
     """Write an artifact of the package's own forest, fitted to ``rows``."""
-    detector = DETECTORS["random_forest"](seed=0).fit(rows["x"], rows["y"])
+    volatility = np.where(rows["y"] == 1, 2.0, 0.5)
+    sample = Sample(TEN_FEATURES, rows["x"], rows["y"], volatility, 1.0, np.ones(ROWS))
+    detector = DETECTORS["random_forest"](seed=0).fit(sample)
     features = FeatureSet()
     metadata = Metadata(
         model="random_forest",

@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 
 VOLSPIKE = [sys.executable, "-m", "volspike"]
 
-SETTINGS = {"VOLSPIKE_DATA", "MODEL_PATH", "API_HOST", "API_PORT", "LOG_LEVEL", "PYTHONUNBUFFERED"}
+SETTINGS = {
+    "VOLSPIKE_DATA",
+    "MODEL_PATH",
+    "API_HOST",
+    "API_PORT",
+    "LOG_LEVEL",
+    "MLFLOW_TRACKING_URI",
+    "PYTHONUNBUFFERED",
+}
 """Variables that would change what a command does; none is handed on unless a test says so."""
 
 

@@ -1,4 +1,4 @@
-"""``volspike train``: artifacts written, and figures told beside those of persistence."""
+"""``volspike train``: artifacts written, and figures told beside those of the best baseline."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from tests.cli.command_line import DATA, MODEL, USAGE, Run, assert_refused, unto
 from volspike.cli.screen import SIMULATED
 from volspike.models import DETECTORS, TEN_FEATURES, Artifact
 
-QUICK = ["--split-method", "time_based", "--artifacts", "models"]
-FILES = {"model.onnx", "metadata.json", "feature_importance.png", "pr_curve.png", "roc_curve.png"}
+QUICK = ["--split-method", "time_based", "--search", "0", "--artifacts", "models"]
+PLOTS = {"feature_importance.png", "pr_curve.png", "roc_curve.png"}
+FILES = {"model.onnx", "metadata.json", "baseline.onnx", "baseline.json", *PLOTS}
 
 
 def test_models_are_trained_judged_and_written(features: Path, tmp_path: Path, volspike: Run) -> None:
-    """Each model named gets its artifact, and its figures stand beside persistence under the market's nature."""
+    """Each model named gets its artifact, and its figures stand beside the baselines' under the market's nature."""
     outcome = volspike("train", "--features", features.name, "--models", "baseline", "random_forest", *QUICK)
     assert outcome.status == 0
     assert "1 event(s)" in outcome.err  # all spikes of so short a market are one
@@ -27,42 +28,66 @@ def test_models_are_trained_judged_and_written(features: Path, tmp_path: Path, v
     for name in ("baseline", "random_forest"):
         assert {file.name for file in (tmp_path / "models" / name).iterdir()} == FILES
         artifact = Artifact.load(tmp_path / "models" / name)
-        assert (artifact.name, artifact.features) == (name, TEN_FEATURES)
+        assert artifact.name == name
+        assert set(artifact.features) == set(TEN_FEATURES) or name != "baseline"
+        assert "bipower_volatility_60s" in artifact.features or name == "baseline"
         assert artifact.metadata.simulated
         assert f"{name} → models/{name} (" in outcome.out
         assert f"{artifact.metadata.metrics['model']['pr_auc']:.4f}" in outcome.out
-    for word in ("split time_based", "PR-AUC", "ROC-AUC", "precision", "recall", "F1", "Brier", "base rate"):
+    words = ("split time_based", "PR-AUC", "ROC-AUC", "precision", "recall", "F1", "Brier", "base rate", "episodes")
+    for word in (*words, "persistence", "har", "too few events to tell", "chosen: "):
         assert word in outcome.out
-    assert f"{artifact.metadata.metrics['persistence']['pr_auc']:.4f}" in outcome.out
+    assert f"{artifact.metadata.metrics[artifact.metadata.baseline]['pr_auc']:.4f}" in outcome.out
+    tables = outcome.out.partition("Folds")[2].partition("chosen: ")[0]
+    assert max(len(line.rstrip()) for line in tables.splitlines() if " → " not in line) <= 110
 
 
 def test_walk_forward_over_folds_is_the_default(features: Path, tmp_path: Path, volspike: Run) -> None:
     """Without --split-method each fold is told, and the artifact knows how it was judged."""
     outcome = volspike(
-        "train", "--features", features.name, "--models", "logistic", "--folds", "2", "--artifacts", "models"
+        "train",
+        "--features",
+        features.name,
+        "--models",
+        "logistic",
+        "--folds",
+        "2",
+        "--search",
+        "0",
+        "--artifacts",
+        "models",
     )
     assert outcome.status == 0
     assert "split walk_forward" in outcome.out
     split = Artifact.load(tmp_path / "models" / "logistic").metadata.split
-    assert (split.method, split.folds) == ("walk_forward", 2)
+    assert (split.method, split.folds, split.fold_by) == ("walk_forward", 2, "rows")
+    assert "The final block, which no choice looked at" in outcome.out
+
+
+def test_the_chosen_model_goes_into_service_on_request(features: Path, tmp_path: Path, volspike: Run) -> None:
+    """``--promote`` copies the chosen model to the folder that is served unless another is named, and says so."""
+    outcome = volspike("train", "--features", features.name, "--models", "logistic", "--promote", *QUICK)
+    assert "in service: logistic → models/production" in outcome.out
+    assert Artifact.load(tmp_path / "models" / "production").name == "logistic"
 
 
 def test_all_models_and_all_columns(features: Path, tmp_path: Path, volspike: Run) -> None:
-    """``--models all`` trains every detector, ``--columns all`` on every feature that has values."""
+    """``--models all`` trains every detector that the file suffices for, ``--columns all`` on all that has values."""
     outcome = volspike("train", "--features", features.name, "--models", "all", "--columns", "all", *QUICK)
     assert outcome.status == 0
-    assert {folder.name for folder in (tmp_path / "models").iterdir()} == set(DETECTORS)
-    for name in DETECTORS:
+    assert {folder.name for folder in (tmp_path / "models").iterdir()} == set(DETECTORS) - {"lstm"}
+    assert "warning: lstm is left out: " in outcome.err
+    for name in ("logistic", "random_forest", "xgboost", "lightgbm"):
         metadata = Artifact.load(tmp_path / "models" / name).metadata
-        assert len(metadata.features) == 18
-        assert metadata.left_out == ("volume_velocity_30s", "volume_velocity_60s", "volume_velocity_300s")
-        assert f"warning: {name} does without volume_velocity_30s" in outcome.err
+        assert set(metadata.features) | set(metadata.left_out) == set(metadata.feature_set.names)
+        assert metadata.left_out[:3] == ("volume_velocity_30s", "volume_velocity_60s", "volume_velocity_300s")
+    assert "warning: logistic, random_forest, xgboost, lightgbm do without volume_velocity_30s" in outcome.err
 
 
 @pytest.mark.parametrize("flag", ["--split-method", "--split_method"])
 def test_stratified_is_loud(flag: str, features: Path, volspike: Run) -> None:
     """A stratified split works, in either spelling of the flag, and says first that it is no evidence."""
-    arguments = ["--models", "baseline", "--artifacts", "models", flag, "stratified"]
+    arguments = ["--models", "baseline", "--search", "0", "--artifacts", "models", flag, "stratified"]
     outcome = volspike("train", "--features", features.name, *arguments)
     assert outcome.status == 0
     assert outcome.err.startswith("warning: STRATIFIED SPLIT: NO EVIDENCE OF SKILL.")
@@ -115,9 +140,21 @@ def spoiled(features: Path, tmp_path: Path) -> Path:
         ("--features cold.parquet", DATA, ["cold.parquet: none of its 250 rows is warm", "record for longer"]),
         ("--features one_class.parquet", DATA, ["one_class.parquet", "both spikes and calm", "record for longer"]),
         ("--features still.parquet", DATA, ["still.parquet", "the market stood still", "record for longer"]),
-        ("--features features.parquet --models lgbm", USAGE, ["no model named lgbm", "baseline, logistic, random_"]),
+        ("--features features.parquet --models lgbm", USAGE, ["no model named lgbm", "baseline, persistence, ewma"]),
         ("--features features.parquet --split_method odd", USAGE, ["no split method 'odd'", "walk_forward, time_"]),
         ("--features features.parquet --split_method walk_forward --folds 0", USAGE, ["folds at least 1", "0"]),
+        ("--features features.parquet --models lstm", MODEL, ["no columns that lstm can do with", "feature set"]),
+        (
+            "--features features.parquet --fold-by week",
+            USAGE,
+            ["no unit to fold by 'week'", "auto, rows, session, day"],
+        ),
+        ("--features features.parquet --training all", USAGE, ["no training 'all'", "expanding, rolling"]),
+        ("--features features.parquet --training-span 2", USAGE, ["of rolling training", "2 of expanding"]),
+        ("--features features.parquet --calibration beta", USAGE, ["no calibration 'beta'", "platt, isotonic"]),
+        ("--features features.parquet --threshold f1", USAGE, ["no threshold 'f1'", "best_f1, rate_10"]),
+        ("--features features.parquet --search -1", USAGE, ["0 or more, was -1"]),
+        ("--features features.parquet --split_method stratified --promote", USAGE, ["no evidence to promote"]),
         ("--features features.parquet --seed -1", USAGE, ["'--seed'", "0", "volspike train --help"]),
         (
             "--features features.parquet --label-percentile 101",
@@ -127,7 +164,6 @@ def spoiled(features: Path, tmp_path: Path) -> Path:
         ("--features features.parquet --columns volume", MODEL, ["features.parquet", "missing: volume", "all"]),
         ("--features features.parquet --artifacts features.parquet", USAGE, ["features.parquet/logistic", "written"]),
         ("--features features.parquet --artifacts mine", USAGE, ["mine/logistic holds something else", "another"]),
-        ("--features features.parquet --split_method walk_forward --folds 50", DATA, ["take fewer folds"]),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import TimeSeriesSplit
 
 from volspike.datasets import Dataset, FeatureFacts, Split, load_dataset, split
-from volspike.datasets.splits import HORIZON_NS
+from volspike.datasets.purging import HORIZON_NS
+from volspike.datasets.recordings import recordings
+from volspike.datasets.splits import newest
+from volspike.datasets.walk_forward import chosen_blocks
 from volspike.errors import NotEnoughData, UsageError
 from volspike.features import Every, FeatureSet
 from volspike.market import SECOND_NS, Profile
@@ -32,31 +38,132 @@ def dataset(sessions: list[int], seed: int = 0) -> Dataset:
     )
 
 
-def assert_apart(data: Dataset, earlier: np.ndarray, later: np.ndarray) -> None:
-    """No label of the earlier part, and no window of the later one, reaches over the cut."""
-    longest = data.facts.feature_set.longest_window * SECOND_NS
-    assert data.time[earlier].max() + HORIZON_NS < data.time[later].min()
-    gap = data.time[later].min() - data.time[earlier].max()
-    same_session = data.session[earlier[-1]] == data.session[later[0]]
-    assert gap >= HORIZON_NS + longest or not same_session
+def assert_apart(data: Dataset, earlier: np.ndarray, later: np.ndarray, embargo_s: int) -> None:
+    """No label of the earlier part is told once a window of the later one has begun, within the same session."""
+    told = data.time[earlier].max() + HORIZON_NS
+    windows = np.maximum(data.time[later] - embargo_s * SECOND_NS, data.session[later] * SECOND_NS)
+    assert told < windows.min()
 
 
-def assert_in_time_order(data: Dataset, part: Split) -> None:
-    assert_apart(data, part.train, part.validation)
-    assert_apart(data, part.validation, part.test)
+def assert_in_time_order(data: Dataset, part: Split, embargo_s: int = SET.longest_window) -> None:
+    assert_apart(data, part.train, part.validation, embargo_s)
+    assert_apart(data, part.validation, part.test, embargo_s)
 
 
-@given(st.lists(st.integers(200, 3000), min_size=1, max_size=6), st.integers(1, 4))
-def test_walk_forward_trains_on_the_past_alone(sessions: list[int], folds: int) -> None:
+def of_two(data: Dataset, seed: int) -> Dataset:
+    """The rows of two products, whose sessions begin at seconds of their own."""
+    product = np.random.default_rng(seed).integers(0, 2, len(data)).astype(np.int32)
+    return replace(data, products=("X", "Y"), product=product, session=data.session + 7 * product)
+
+
+recorded = st.lists(st.integers(200, 3000), min_size=1, max_size=6)
+
+
+@settings(max_examples=40)
+@given(recorded, st.integers(1, 5), st.sampled_from(["rows", "session", "day"]), st.sampled_from([120, 600]))
+def test_walk_forward_trains_on_the_past_alone(sessions: list[int], folds: int, fold_by: str, embargo_s: int) -> None:
     """In every fold training, validation and test follow each other, purged and embargoed; tests never overlap."""
-    data = dataset([*sessions, 9000])
-    parts = split(data, "walk_forward", folds=folds)
-    assert [part.fold for part in parts] == list(range(folds))
-    for part in parts:
-        assert_in_time_order(data, part)
+    data = of_two(dataset([*sessions, 40_000, 45_000]), folds)
+    parts = split(data, "walk_forward", folds=folds, fold_by=fold_by, embargo_s=embargo_s)
+    usable = [part for part in parts if not part.empty_parts]
+    for part in usable:
+        assert_in_time_order(data, part, embargo_s)
     tested = np.concatenate([part.test for part in parts])
     assert len(np.unique(tested)) == len(tested)
     assert [len(part.train) for part in parts] == sorted(len(part.train) for part in parts)
+    assert [part.is_final for part in parts] == [False] * (len(parts) - 1) + [True]
+    for part, following in pairwise(parts):
+        assert data.time[part.test].max() + HORIZON_NS < data.time[following.test].min()
+
+
+@settings(max_examples=40)
+@given(recorded, st.integers(1, 4), st.integers(0, 2**32))
+def test_what_comes_later_changes_no_earlier_fold(sessions: list[int], folds: int, seed: int) -> None:
+    """Neither other prices later on nor more recordings change which rows an earlier test block was learned from."""
+    lengths = [*sessions, 4000, 5000]
+    data = dataset(lengths)
+    random = np.random.default_rng(seed)
+    later = replace(data, future_volatility=random.permutation(data.future_volatility))
+    longer = dataset([*lengths, 2500])
+    for fold_by in ("rows", "session"):
+        parts = split(data, folds=folds, fold_by=fold_by)
+        for part, same in zip(parts, split(later, folds=folds, fold_by=fold_by), strict=True):
+            assert rows_of(part) == rows_of(same)
+    before = {part.block: part for part in split(data, folds=folds, fold_by="session")}
+    for part in split(longer, folds=folds + 1, fold_by="session")[:-1]:
+        known = before[part.block]
+        assert rows_of(part)[:2] == rows_of(known)[:2]
+        assert part.test.tolist() == known.test.tolist()  # an hour's silence: no label reaches into the new recording
+
+
+def rows_of(part: Split) -> list[list[int]]:
+    return [part.train.tolist(), part.validation.tolist(), part.test.tolist()]
+
+
+@pytest.mark.parametrize("training", ["expanding", "rolling"])
+def test_the_sets_are_those_of_scikit_learn(training: str) -> None:
+    """On a grid of a row a second the sets are those of ``TimeSeriesSplit`` with purge and embargo as its gap."""
+    n, folds, embargo_s = 24_000, 5, 300
+    gap = 61 + embargo_s + 2
+    data = replace(dataset([n]), session=np.zeros(n, np.int64))
+    parts = split(data, folds=folds, fold_by="rows", training=training, embargo_s=embargo_s)
+    size = n // 10  # 60 % of the rows in six blocks, the first of which belongs to the first past
+    most = (n - folds * size) - gap if training == "rolling" else None
+    peers = TimeSeriesSplit(folds, gap=gap, test_size=size, max_train_size=most).split(np.zeros(n))
+    for part, (past, test) in zip(parts, peers, strict=True):
+        assert part.test.tolist() == (test if part.is_final else test[:-61]).tolist()
+        assert (part.train[0], part.validation[-1]) == (past[0], past[-1])
+        assert len(part.validation) == len(past) - round(0.85 * len(past))
+        *_, (train, validation) = TimeSeriesSplit(2, gap=gap, test_size=len(part.validation)).split(past)
+        assert part.train.tolist() == past[train].tolist()
+        assert part.validation.tolist() == past[validation].tolist()
+
+
+def test_automatic_folds_are_days_then_recordings_then_rows() -> None:
+    """Four days fold by day, three recordings by recording, less or a giant among dwarfs by shares of rows."""
+    assert chosen_blocks(dataset([86_400 * 4]), "auto") == "day"
+    assert chosen_blocks(dataset([4000, 4000, 5000]), "auto") == "session"
+    assert chosen_blocks(dataset([4000, 4000]), "auto") == "rows"
+    assert chosen_blocks(dataset([500, 500, 20_000]), "auto") == "rows"
+
+
+def test_recordings_of_several_products_are_one_where_they_overlap() -> None:
+    """A product that pauses while another goes on begins no new recording."""
+    data = dataset([4000, 3000])
+    product = (np.arange(7000) % 2).astype(np.int32)
+    paused = np.where((product == 1) & (np.arange(7000) > 2000), 5, 0)
+    both = replace(data, products=("X", "Y"), product=product, session=data.session + paused)
+    assert recordings(both).tolist() == [0, 4000]
+
+
+def test_recordings_as_blocks_are_whole_and_the_newest() -> None:
+    """Folding by session judges on the newest recordings, whole, and none of their sessions is embargoed."""
+    data = dataset([3000, 3000, 2000, 2500])
+    parts = split(data, folds=2, fold_by="session")
+    assert [np.unique(data.session[part.test]).tolist() for part in parts] == [
+        [data.session[6000]],
+        [data.session[8000]],
+    ]
+    assert [len(part.test) for part in parts] == [2000, 2500]
+    assert part_ends(data, parts[0]) == [3000 + 3000 - 1]
+
+
+def part_ends(data: Dataset, part: Split) -> list[int]:
+    return [int(part.validation[-1])]
+
+
+def test_rolling_training_forgets() -> None:
+    """No row is older than the span before its test block."""
+    data = dataset([30_000])
+    for part in split(data, folds=3, fold_by="rows", training="rolling", training_span_h=2):
+        assert data.time[part.train[0]] == data.time[part.test[0]] - 2 * 3600 * SECOND_NS
+
+
+def test_a_fold_without_rows_is_told_among_the_others() -> None:
+    """A first recording that is too short to learn from empties its fold, and the newest whole one is found."""
+    parts = split(dataset([200, 3000, 3000]), folds=5, fold_by="session")
+    assert [part.empty_parts for part in parts] == [("train",), ()]
+    assert newest(parts) is parts[1]
 
 
 @given(st.lists(st.integers(500, 4000), min_size=1, max_size=6))
@@ -65,6 +172,7 @@ def test_time_based_cuts_once(sessions: list[int]) -> None:
     data = dataset([*sessions, 6000])
     (part,) = split(data, "time_based")
     assert_in_time_order(data, part)
+    assert part.is_final
     assert 0.5 < len(part.train) / len(data) <= 0.76
 
 
@@ -98,7 +206,7 @@ def test_splits_are_repeatable() -> None:
 def test_too_little_data_is_refused() -> None:
     """Where purge and embargo leave a part empty, that is said instead of splitting anyhow."""
     with pytest.raises(NotEnoughData, match="purge"):
-        split(dataset([900]), "walk_forward")
+        split(dataset([300]), "walk_forward")
 
 
 @pytest.mark.parametrize(

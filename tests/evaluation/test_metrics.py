@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from volspike.evaluation import judge
-from volspike.evaluation.metrics import average_precision, roc_auc
+from volspike.evaluation.metrics import average_precision, log_losses, roc_auc
 
 outcomes_and_scores = st.lists(
     st.tuples(st.integers(0, 1), st.integers(0, 8).map(lambda eighths: eighths / 8)), min_size=2, max_size=60
@@ -27,6 +27,7 @@ def test_figures_are_those_of_scikit_learn(rows: list[tuple[int, float]], thresh
     assert found.pr_auc == pytest.approx(reference.average_precision_score(y, score))
     assert found.roc_auc == pytest.approx(reference.roc_auc_score(y, score))
     assert found.brier == pytest.approx(reference.brier_score_loss(y, score))
+    assert found.log_loss == pytest.approx(reference.log_loss(y, np.clip(score, 1e-15, 1 - 1e-15)))
     assert found.precision == pytest.approx(reference.precision_score(y, called, zero_division=nan), nan_ok=True)
     assert found.recall == pytest.approx(reference.recall_score(y, called))
     assert found.f1 == pytest.approx(reference.f1_score(y, called))
@@ -58,10 +59,35 @@ def test_nothing_at_all_is_nan() -> None:
     assert all(map(isnan, (figures.base_rate, figures.pr_auc, figures.brier)))
 
 
+def test_certainty_that_was_wrong_costs_much_but_not_everything() -> None:
+    """A probability of exactly 0 of what came is clipped to 1e-15: 34.5 nats, the same on both sides."""
+    losses = log_losses(np.array([1, 0, 1, 0], np.int8), np.array([0.0, 1.0, 1.0, 0.0]))
+    assert losses == pytest.approx([34.54, 34.54, 0.0, 0.0], abs=0.01)
+
+
+@given(outcomes_and_scores)
+def test_areas_know_the_order_alone(rows: list[tuple[int, float]]) -> None:
+    """A growing function of the score, or another order of the rows, leaves both areas as they are."""
+    y, score = np.array([y for y, _ in rows], np.int8), np.array([s for _, s in rows])
+    for area in (average_precision, roc_auc):
+        assert area(y, np.expm1(3.0 * score)) == pytest.approx(area(y, score))
+        assert area(y[::-1], score[::-1]) == pytest.approx(area(y, score))
+
+
+@given(outcomes_and_scores)
+def test_perfect_and_constant_scores(rows: list[tuple[int, float]]) -> None:
+    """Knowing all is 1; a constant reaches the base rate, and a half."""
+    y = np.array([y for y, _ in rows], np.int8)
+    assert (average_precision(y, y.astype(float)), roc_auc(y, y.astype(float))) == (1.0, 1.0)
+    assert average_precision(y, np.ones(len(y))) == pytest.approx(y.mean())
+    assert roc_auc(y, np.ones(len(y))) == 0.5
+
+
 def test_a_score_that_is_no_probability_has_no_brier() -> None:
-    """A volatility is not judged as though it were a probability."""
+    """A volatility is not judged as though it were a probability, by Brier or by log loss."""
     figures = judge(np.array([0, 1], np.int8), np.array([3.0, 9.0]), 5.0, is_probability=False)
     assert isnan(figures.brier)
+    assert isnan(figures.log_loss)
     assert figures.precision == 1.0
 
 

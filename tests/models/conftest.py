@@ -2,33 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from tests.models.samples import market_sample
 from volspike.features.schema import FeatureSet
 from volspike.models import DETECTORS, TEN_FEATURES, Artifact, DataFacts, Metadata, SplitFacts
-
-Rows = tuple[NDArray[np.float64], NDArray[np.int8]]
-
-
-@pytest.fixture(scope="session")
-def market_rows() -> Callable[[int, int], Rows]:
-    """n rows of f features on a market's scales, the first of which tells of spikes."""
-
-    def make(rows: int, seed: int, width: int = 10) -> Rows:
-        random = np.random.default_rng(seed)
-        scale = 10.0 ** random.integers(-5, 4, width)
-        signal = random.normal(size=rows)
-        x = random.normal(size=(rows, width)) * scale + 3 * scale
-        x[:, 0] = (signal + 3) * 1e-5
-        y = (signal + 0.3 * random.normal(size=rows) > 1.3).astype(np.int8)
-        return x, y
-
-    return make
 
 
 @pytest.fixture
@@ -65,10 +45,9 @@ def metadata() -> Metadata:
 
 
 @pytest.fixture(scope="session")
-def logistic_onnx(market_rows: Callable[[int, int], Rows]) -> bytes:
+def logistic_onnx() -> bytes:
     """The graph of a logistic regression over ten features."""
-    x, y = market_rows(2000, 1)
-    onnx: bytes = DETECTORS["logistic"]().fit(x, y).to_onnx().SerializeToString()
+    onnx: bytes = DETECTORS["logistic"]().fit(market_sample(2000, 1)).to_onnx().SerializeToString()
     return onnx
 
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from tests.models.samples import market_sample
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, ModelError, SchemaMismatch, UsageError
 from volspike.features.schema import FeatureSet
 from volspike.models import METADATA_FILE, ONNX_FILE, Artifact, Metadata
 from volspike.models.metadata import encoded
-
-Rows = tuple[NDArray[np.float64], NDArray[np.int8]]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -46,10 +43,10 @@ def test_a_file_in_the_folder_means_the_folder(artifact_folder: Path, file: str)
     assert Artifact.load(artifact_folder / file).directory == artifact_folder
 
 
-def test_probability_of_rows_and_of_one(artifact_folder: Path, market_rows: Callable[[int, int], Rows]) -> None:
+def test_probability_of_rows_and_of_one(artifact_folder: Path) -> None:
     """A batch gives float64 per row, one row gives the same number, and a missing value gives NaN."""
     artifact = Artifact.load(artifact_folder)
-    x, _ = market_rows(100, 2)
+    x = market_sample(100, 2).x
     x[3, 4] = np.nan
     probability = artifact.probability(x)
     assert probability.dtype == np.float64
@@ -250,7 +247,18 @@ def test_json_has_no_nan(metadata: Metadata) -> None:
 
 def test_import_is_light() -> None:
     """Importing the models loads no learning library and no ONNX Runtime."""
-    heavy = {"sklearn", "xgboost", "skl2onnx", "onnxmltools", "onnx", "onnxruntime"}
+    heavy = {
+        "sklearn",
+        "xgboost",
+        "lightgbm",
+        "jax",
+        "optax",
+        "optuna",
+        "skl2onnx",
+        "onnxmltools",
+        "onnx",
+        "onnxruntime",
+    }
     code = f"import sys, volspike.models; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout.split() == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,11 @@ from numpy.typing import NDArray
 from onnxmltools import convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 
-from volspike.models import DETECTORS
+from tests.models.samples import ANY_COLUMNS, fitted, market_sample, sample_of
 from volspike.models.graph import OPSET
 from volspike.models.scorer import Scorer
 
-Rows = tuple[NDArray[np.float64], NDArray[np.int8]]
-MarketRows = Callable[[int, int], Rows]
-
-detectors = pytest.mark.parametrize("name", list(DETECTORS))
+detectors = pytest.mark.parametrize("name", ANY_COLUMNS)
 
 
 def served(detector: Any, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -33,9 +29,9 @@ def base_values(model: Any) -> list[float]:
 
 
 @detectors
-def test_the_graph_has_one_input_one_output_and_a_modest_opset(name: str, market_rows: MarketRows) -> None:
+def test_the_graph_has_one_input_one_output_and_a_modest_opset(name: str) -> None:
     """No label and no map is served, and nothing in the graph is newer than opset 15 and ai.onnx.ml 3."""
-    model = DETECTORS[name]().fit(*market_rows(1000, 1)).to_onnx()
+    model = fitted(name, market_sample(1000, 1)).to_onnx()
     assert [end.name for end in model.graph.input] == ["features"]
     assert [end.name for end in model.graph.output] == ["probability"]
     versions = {known.domain: known.version for known in model.opset_import}
@@ -46,9 +42,9 @@ def test_the_graph_has_one_input_one_output_and_a_modest_opset(name: str, market
 
 
 @pytest.mark.parametrize("name", ["baseline", "logistic"])
-def test_linear_models_drop_what_only_the_label_needs(name: str, market_rows: MarketRows) -> None:
+def test_linear_models_drop_what_only_the_label_needs(name: str) -> None:
     """The branch that picks the likelier class is not run at every row."""
-    model = DETECTORS[name]().fit(*market_rows(1000, 2)).to_onnx()
+    model = fitted(name, market_sample(1000, 2)).to_onnx()
     assert {"ArgMax", "ArrayFeatureExtractor"}.isdisjoint(node.op_type for node in model.graph.node)
 
 
@@ -59,7 +55,7 @@ def test_a_forest_splits_between_neighbours_of_float32(level: float, steps: int)
     lower = np.float32(level) + steps * np.spacing(np.float32(level))
     upper = np.nextafter(lower, np.float32(np.inf))
     x = np.repeat([[lower], [upper]], 200, axis=0).astype(np.float64)
-    forest = DETECTORS["random_forest"]().fit(x, np.repeat([0, 1], 200).astype(np.int8))
+    forest = fitted("random_forest", sample_of(x, np.repeat([0, 1], 200).astype(np.int8)))
     np.testing.assert_allclose(served(forest, x[[0, -1]]), [0.0, 1.0], atol=1e-6)
     np.testing.assert_allclose(forest.probability(x[[0, -1]]), [0.0, 1.0], atol=1e-6)
 
@@ -72,15 +68,15 @@ def test_missing_values_take_their_own_branch(is_missing_a_spike: bool) -> None:
     holed = random.random(2000) < 0.3
     x[holed, 0] = np.nan
     y = np.where(holed, is_missing_a_spike, x[:, 0] > 0.5).astype(np.int8)
-    detector = DETECTORS["xgboost"]().fit(x, y)
+    detector = fitted("xgboost", sample_of(x, y), column_share=1.0)
     probability = served(detector, x)
     np.testing.assert_allclose(probability, detector.probability(x), atol=1e-5, rtol=0)
     assert (probability[holed].min() > 0.9) if is_missing_a_spike else (probability[holed].max() < 0.1)
 
 
-def test_xgboost_starts_at_the_base_rate_as_converted(market_rows: MarketRows) -> None:
+def test_xgboost_starts_at_the_base_rate_as_converted() -> None:
     """Where the converter is right about the log odds to start at, ours are the same."""
-    detector: Any = DETECTORS["xgboost"]().fit(*market_rows(1500, 4))
+    detector: Any = fitted("xgboost", market_sample(1500, 4))
     converted = convert_xgboost(detector._trees, "as it is", [("features", FloatTensorType([None, 10]))])
     assert base_values(detector.to_onnx()) == pytest.approx(base_values(converted), rel=1e-6)
 
@@ -91,7 +87,7 @@ def test_xgboost_without_a_split_gives_the_base_rate(spikes: int) -> None:
     x = np.zeros((500, 2))
     y = np.zeros(500, np.int8)
     y[:spikes] = 1
-    detector = DETECTORS["xgboost"]().fit(x, y)
+    detector = fitted("xgboost", sample_of(x, y))
     np.testing.assert_allclose(served(detector, x), detector.probability(x), atol=1e-6, rtol=0)
     assert served(detector, x)[0] == pytest.approx(spikes / 500, rel=0.3)
 
@@ -101,7 +97,7 @@ def test_the_converter_still_needs_the_base_rate_set() -> None:
     x = np.zeros((500, 2))
     y = np.zeros(500, np.int8)
     y[:5] = 1
-    detector: Any = DETECTORS["xgboost"]().fit(x, y)
+    detector: Any = fitted("xgboost", sample_of(x, y))
     converted = convert_xgboost(detector._trees, "as it is", [("features", FloatTensorType([None, 2]))])
     assert base_values(converted) == pytest.approx([0.01])
     assert base_values(detector.to_onnx()) == pytest.approx([np.log(0.01 / 0.99)])

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from volspike import __version__
 from volspike.config import ServingSettings
 from volspike.features.schema import FeatureSet
-from volspike.models import DETECTORS, TEN_FEATURES, Artifact, DataFacts, Metadata, SplitFacts
+from volspike.models import DETECTORS, TEN_FEATURES, Artifact, DataFacts, Metadata, Sample, SplitFacts
 from volspike.serving.app import create_app
 
 NAMES: Final = ("spread_mean_60s", "log_return_60s", "trade_intensity_60s")
@@ -134,7 +134,9 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real artifact of the ten features: a logistic regression over noise. Copy it before spoiling it."""
     random = np.random.default_rng(7)
     x = random.normal(size=(400, len(TEN_FEATURES)))
-    detector = DETECTORS["logistic"](seed=0).fit(x, (x[:, 0] > 1).astype(np.int8))
+    excess = np.exp(x[:, 0] - 1)
+    sample = Sample(TEN_FEATURES, x, (excess >= 1).astype(np.int8), excess, 1.0, np.ones(len(x)))
+    detector = DETECTORS["logistic"](seed=0).fit(sample)
     features = FeatureSet()
     metadata = Metadata(
         model="logistic",

@@ -62,6 +62,12 @@ def market(make_dataset: MakeDataset) -> Dataset:
 def request_for(tmp_path: Path) -> Callable[..., TrainingRequest]:
     """A request with the given changes, whose artifacts go to a folder of the test."""
     plain = TrainingRequest(
-        features=Path("features.parquet"), models=("logistic",), artifacts=tmp_path / "artifacts", folds=2
+        features=Path("features.parquet"), models=("logistic",), artifacts=tmp_path / "artifacts", folds=2, search=0
     )
     return lambda **changes: replace(plain, **changes)
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals of a hundred resamples: what a run does with them is tested here, not how narrow they are."""
+    monkeypatch.setattr("volspike.training.writing.RESAMPLES", 100)

@@ -45,7 +45,7 @@ def run(
     out.rule("1. A recorded market → features and labels")
     replay.run([_tape(data)], features, add_labels=True)
     out.rule("2. Features → models, judged out of sample")
-    train.run(features, MODELS)
+    train.run(features, MODELS, search=0)
     out.rule("3. A served probability")
     artifact = Path("models/artifacts") / SERVED
     threading.Thread(target=_ask, args=(f"http://{host}:{port}", features, artifact, once), daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,128 +12,229 @@ import typer
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 
 if TYPE_CHECKING:
-    from volspike.evaluation import Comparison, Interval, Metrics
-    from volspike.training import TrainingReport
+    from volspike.evaluation import Comparison, Interval
+    from volspike.training import ModelReport, TrainingReport
+    from volspike.training.tracking_settings import TrackingSettings
 
 EXAMPLES = "Example: volspike train --features data/processed/features.parquet --models baseline logistic random_forest"
 
 
 def run(
     features: Annotated[Path, typer.Option(help="A labelled feature file.")],
-    models: Annotated[list[str], typer.Option(help="baseline, logistic, random_forest, xgboost, or all.")] = ["all"],  # noqa: B006
+    models: Annotated[list[str], typer.Option(help="Names of detectors, or all.")] = ["all"],  # noqa: B006
     split_method: Annotated[str, typer.Option(help="walk_forward, time_based, or stratified (no evidence).")] = (
         "walk_forward"
     ),
-    folds: Annotated[int, typer.Option(help="Folds of walk_forward.")] = 5,
-    columns: Annotated[list[str] | None, typer.Option(help="Features to learn from; ten by default, or all.")] = None,
+    folds: Annotated[int, typer.Option(help="Test blocks of walk_forward; the newest is the final one.")] = 5,
+    fold_by: Annotated[
+        str, typer.Option(help="What a test block is: rows (equal shares), session, day, or auto.")
+    ] = "auto",
+    training: Annotated[str, typer.Option(help="expanding, or rolling, which forgets what is old.")] = "expanding",
+    training_span: Annotated[
+        float | None, typer.Option(help="Hours that rolling training looks back; by default the first fold's past.")
+    ] = None,
+    columns: Annotated[
+        list[str] | None, typer.Option(help="Features to learn from, or all; by default what suits the file.")
+    ] = None,
     label_percentile: Annotated[
         float, typer.Option(help="τ's percentile of the training rows.", min=0, max=100)
     ] = 90.0,
+    calibration: Annotated[str, typer.Option(help="platt, isotonic or none, fitted on validation rows.")] = "platt",
+    threshold: Annotated[
+        str,
+        typer.Option(help="What is served: best_f1, rate_10, cost_10 or false_alarms_2_per_hour, or other numbers."),
+    ] = "best_f1",
+    search: Annotated[int, typer.Option(help="Settings tried of each model on training rows; 0: its defaults.")] = 8,
     artifacts: Annotated[Path, typer.Option(help="Where the artifacts go.")] = Path("models/artifacts"),
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Put the chosen model into service: ARTIFACTS/production.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Makes a run repeatable.", min=0, max=2**32 - 1)] = 0,
+    mlflow_uri: Annotated[
+        str | None,
+        typer.Option(help="Track the run in MLflow: a server, or a database such as sqlite:///mlruns/mlflow.db."),
+    ] = None,
 ) -> None:
-    """Train models, judge them out of sample beside the persistence baseline, and write their artifacts."""
-    from volspike.models import TEN_FEATURES
+    """Train models, judge them out of sample beside the best of the baselines, and write their artifacts."""
     from volspike.training import TrainingRequest, train
 
+    tracking = tracking_settings(mlflow_uri)
     request = TrainingRequest(
         features=features,
         models=tuple(models),
         artifacts=artifacts,
         split_method=split_method,
         folds=folds,
-        columns=tuple(columns) if columns else TEN_FEATURES,
+        fold_by=fold_by,
+        training=training,
+        training_span_h=training_span,
+        columns=tuple(columns) if columns else None,
         label_percentile=label_percentile,
+        calibration=calibration,
+        threshold=threshold,
+        search=search,
+        promote=promote,
         seed=seed,
     )
     with working("training") as show:
         report = train(request, show)
     tell(report)
+    if tracking.is_on:
+        follow(report, tracking)
+
+
+def tracking_settings(uri: str | None) -> TrackingSettings:
+    """Where the run is to be tracked, from the flag or MLflow's own environment variables.
+
+    Raises:
+        UsageError: MLflow is not installed, or the URI is no store's.
+    """
+    from volspike.config import settle
+    from volspike.training.tracking_settings import TrackingSettings
+
+    settings = settle(TrackingSettings, {"tracking_uri": uri}, os.environ, None, "tracking")
+    settings.check()
+    return settings
+
+
+def follow(report: TrainingReport, settings: TrackingSettings) -> None:
+    """Tracks a run whose artifacts are written; what goes wrong is a warning."""
+    from volspike.training.tracking import track
+
+    with working("tracking") as show:
+        tracking = track(report, settings, show)
+    for caveat in tracking.warnings:
+        warn(caveat)
+    out.print(tracking.told())
 
 
 def tell(report: TrainingReport) -> None:
-    """Prints a training report: pooled figures, each fold, and where the artifacts are."""
+    """Prints a training report: each fold, the figures of all, what they are worth, and where the artifacts are."""
     note_if_simulated(report.simulated)
-    for sentence in report.warnings:
-        warn(sentence)
+    for caveat in report.warnings:
+        warn(caveat)
+    embargo = "" if report.split_method == "stratified" else f", embargo {report.embargo_s} s"
+    by = f" by {report.fold_by}" if report.split_method == "walk_forward" else ""
     out.print(
-        f"{report.rows:,} rows of {', '.join(report.products)}, {report.start} to {report.end}, "
-        f"split {report.split_method}; every figure is out of sample unless the split is stratified"
+        f"{report.rows:,} rows of {', '.join(report.products)}, {report.start} to {report.end}, split "
+        f"{report.split_method}{by}{embargo}; every figure is out of sample unless the split is stratified"
     )
-    _pooled(report)
     _folds(report)
+    everyone = (*report.models, *report.baselines)
+    if report.has_selection:
+        blocks = len(report.models[0].folds) - 1
+        _figures(f"Pooled over the test rows of {blocks} fold(s), by which the choice was made", report, everyone)
+        _figures("The final block, which no choice looked at", report, everyone, final=True)
+    else:
+        _figures("The test rows; the choice was made on the validation rows before them", report, everyone)
+    _alarms(report, everyone)
+    for model in report.models:
+        out.print(sentence(model, report))
+    _where(report)
+
+
+def _folds(report: TrainingReport) -> None:
+    """What each fold is made of, the same for all models; then every model's PR-AUC on each."""
+    shared = report.models[0].folds
+    rows = [
+        [
+            f"{fold.fold}{' final' if fold.is_final and report.has_selection else ''}",
+            fold.block,
+            *(f"{count:,}" for count in (fold.train_rows, fold.validation_rows, fold.test_rows)),
+            f"{fold.tau:.2e}",
+            figure(fold.comparison.model.base_rate, 3),
+        ]
+        for fold in shared
+    ]
+    table("Folds", ["fold", "test block", "train", "valid.", "test", "τ", "base rate"], rows)
+    if len(shared) > 1:
+        everyone = (*report.models, *report.baselines)
+        scores = [
+            [_name(model, report), *(figure(fold.comparison.model.pr_auc, 3) for fold in model.folds)]
+            for model in everyone
+        ]
+        table("PR-AUC fold by fold", ["", *(str(fold.fold) for fold in shared)], scores)
+
+
+def _figures(title: str, report: TrainingReport, everyone: tuple[ModelReport, ...], *, final: bool = False) -> None:
+    """PR-AUC with its interval, beside the best baseline's, and what else tells a good score from a bad one."""
+    rows = []
+    for model in everyone:
+        judged = model.final if final else model.pooled
+        is_itself = model.model == report.best_baseline
+        rows.append(
+            [
+                _name(model, report),
+                figure(judged.model.pr_auc),
+                span(judged.model_intervals["pr_auc"]),
+                *([] if final else [figure(judged.folds.model, 3)]),
+                "" if is_itself else _signed(judged.gain),
+                "" if is_itself else span(judged.gain_intervals["pr_auc"]),
+                figure(judged.model.roc_auc, 3),
+                figure(judged.model.brier),
+                figure(judged.model.log_loss, 3),
+            ]
+        )
+    mean = [] if final else ["per fold"]
+    against = f"less {report.best_baseline}"
+    table(title, ["", "PR-AUC", "95 %", *mean, against, "95 %", "ROC-AUC", "Brier", "log loss"], rows)
+
+
+def _alarms(report: TrainingReport, everyone: tuple[ModelReport, ...]) -> None:
+    """What a user of the served threshold meets, over the same rows as the choice was made on."""
+    rows = []
+    for model in everyone:
+        judged, events = model.pooled.model, model.pooled.model_events
+        rows.append(
+            [
+                _name(model, report),
+                *(figure(value, 3) for value in (judged.precision, judged.recall, judged.f1)),
+                f"{events.caught}/{events.episodes}",
+                figure(events.lead_median_s, 0),
+                figure(events.false_alarms_per_hour, 2),
+                figure(events.alarm_share, 3),
+                f"{judged.rows:,}",
+            ]
+        )
+    heads = ["", "precision", "recall", "F1", "episodes", "lead s", "false/h", "in alarm", "rows"]
+    table(f"Alarms at the threshold {report.request.threshold}, same rows", heads, rows)
+
+
+def sentence(model: ModelReport, report: TrainingReport) -> str:
+    """What the figures of a model are worth, in one honest line."""
+    if model.model == report.best_baseline:
+        return f"{model.model} is the best baseline itself: what a model has to beat"
+    told = f"{model.model} less {report.best_baseline}: PR-AUC {_verdict(model.pooled)}"
+    return f"{told}; final block {_verdict(model.final)}" if report.has_selection else told
+
+
+def _verdict(judged: Comparison) -> str:
+    interval = span(judged.gain_intervals["pr_auc"])
+    return f"{_signed(judged.gain)} ({interval}), {judged.verdict() or 'too few events to tell'}"
+
+
+def _where(report: TrainingReport) -> None:
+    on = "the pooled test rows" if report.has_selection else "the validation rows"
     for model in report.models:
         best = max(model.importance, key=model.importance.__getitem__)
-        left = f"; left out, since the feed does not tell them: {', '.join(model.left_out)}" if model.left_out else ""
-        out.print(f"{model.model} → {model.artifact} ({model.seconds:.1f} s; leans most on {best}{left})")
+        left = f"; {len(model.left_out)} columns left out, since the feed does not tell them" if model.left_out else ""
+        tried = f"; {model.search.trials} settings tried" if model.search.trials else ""
+        out.print(f"{model.model} → {model.artifact} ({model.seconds:.1f} s; leans most on {best}{left}{tried})")
+    out.print(f"chosen: {report.chosen}, of greatest PR-AUC on {on} among the models asked for")
+    if report.promoted:
+        out.print(f"in service: {report.chosen} → {report.promoted}")
 
 
-FIGURES = {
-    "roc_auc": "ROC-AUC",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "brier": "Brier",
-    "base_rate": "base rate",
-}
-COUNTS = {"tp": "true alarms", "fp": "false alarms", "fn": "missed spikes", "tn": "calm, no alarm", "rows": "rows"}
+def _name(model: ModelReport, report: TrainingReport) -> str:
+    """A star is the chosen model, a dot the baseline that all are compared with."""
+    chosen = " *" if model.model == report.chosen else ""
+    return f"{model.model}{chosen}{' ·' if model.model == report.best_baseline else ''}"
 
 
-def _pooled(report: TrainingReport) -> None:
-    """Each model's figures, and those of persistence on the same rows: beside the first model that has those rows."""
-    columns: list[tuple[str, Metrics, Interval]] = []
-    for model in report.models:
-        pooled = model.pooled
-        columns.append((model.model, pooled.model, pooled.model_pr_auc))
-        trader = ("persistence", pooled.persistence, pooled.persistence_pr_auc)
-        if not any(str(trader[1]) == str(known) for _, known, _ in columns):
-            columns.append(trader)
-    rows = [["PR-AUC", *(figure(metrics.pr_auc) for _, metrics, _ in columns)]]
-    rows.append(["  95 % interval", *(span(interval) for _, _, interval in columns)])
-    for name, label in FIGURES.items():
-        rows.append([label, *(figure(getattr(metrics, name)) for _, metrics, _ in columns)])
-    for name, label in COUNTS.items():
-        rows.append([label, *(f"{getattr(metrics, name):,}" for _, metrics, _ in columns)])
-    table("Out of sample, the test rows of all folds", ["", *(name for name, _, _ in columns)], rows)
-    for model in report.models:
-        gain = model.pooled.gain_pr_auc
-        verdict = judgement(model.pooled)
-        out.print(
-            f"{model.model} against persistence (the last 60 s volatility) on the same rows: PR-AUC "
-            f"{model.pooled.gain:+.4f}, 95 % {span(gain)}: {verdict}"
-        )
-
-
-def judgement(pooled: Comparison) -> str:
-    """What the interval of the gain says in words, where there are events enough for it to say anything."""
-    if not pooled.is_judgeable:
-        return "too few events to tell"
-    gain = pooled.gain_pr_auc
-    return "better" if gain.low > 0 else "worse" if gain.high < 0 else "not shown to differ"
+def _signed(value: float) -> str:
+    return "–" if isnan(value) else f"{value:+.4f}"
 
 
 def span(interval: Interval) -> str:
     """An interval, or a dash."""
     return "–" if isnan(interval.low) else f"{interval.low:.3f} … {interval.high:.3f}"
-
-
-def _folds(report: TrainingReport) -> None:
-    """PR-AUC fold by fold; what a fold is made of is the same for all models."""
-    first = report.models[0]
-    rows = []
-    for index, fold in enumerate(first.folds):
-        sizes = (f"{count:,}" for count in (fold.train_rows, fold.validation_rows, fold.test_rows))
-        scores = (figure(model.folds[index].comparison.model.pr_auc, 3) for model in report.models)
-        judged = fold.comparison
-        rows.append(
-            [
-                str(fold.fold),
-                *sizes,
-                f"{fold.tau:.2e}",
-                figure(judged.model.base_rate, 3),
-                figure(judged.persistence.pr_auc, 3),
-                *scores,
-            ]
-        )
-    heads = ["fold", "train", "valid.", "test", "τ", "base", "persist.", *(model.model for model in report.models)]
-    table("PR-AUC fold by fold", heads, rows)

@@ -23,7 +23,7 @@ from volspike.datasets.facts import (
     with_facts,
 )
 from volspike.datasets.labelling import LabelResult, label_file
-from volspike.datasets.splits import Split, split
+from volspike.datasets.splits import Split, newest, split
 from volspike.datasets.writing import PARQUET, replacing
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import ROW_COLUMNS
@@ -138,7 +138,7 @@ def write_parts(file: Path, method: str) -> tuple[Split, dict[str, Path]]:
     ``walk_forward`` writes its newest fold.
     """
     dataset = load_dataset(file)
-    newest = split(dataset, method)[-1]
+    fold = newest(split(dataset, method))
     table = pq.read_table(file)
     usable = table.filter(pc.and_(table["is_warm"], pc.is_finite(table["future_volatility"])))
     usable = usable.take(np.argsort(numbers(usable, "timestamp"), kind="stable"))
@@ -146,6 +146,6 @@ def write_parts(file: Path, method: str) -> tuple[Split, dict[str, Path]]:
     for name, ending in PART_ENDINGS.items():
         path = file.with_name(f"{file.stem}{ending}{file.suffix}")
         with replacing(path) as part:
-            pq.write_table(usable.take(getattr(newest, name)), part, **PARQUET)
+            pq.write_table(usable.take(getattr(fold, name)), part, **PARQUET)
         written[name] = path
-    return newest, written
+    return fold, written

@@ -1,42 +1,27 @@
-"""Which rows train, which choose, and which judge.
-
-Features look back over the longest window and labels look forward over the horizon, so rows near a cut know each other.
-Between parts that follow each other in time, rows whose label reaches into the later part are purged and the later
-part begins an embargo after the cut (M. López de Prado, Advances in Financial Machine Learning, 2018, chapter 7).
-"""
+"""Which rows train, which choose, and which judge, by each of the methods."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from volspike.datasets.dataset import Dataset
+from volspike.datasets.purging import HORIZON_NS, Rows, purged
+from volspike.datasets.walk_forward import FOLD_BY, Split, WalkForward, cut_near, parted, walk_forward
 from volspike.errors import NotEnoughData, UsageError
 from volspike.labels import HORIZON_S, spike_threshold, spikes
-from volspike.market import SECOND_NS
 
-Rows: TypeAlias = NDArray[np.int64]
+__all__ = ["DEFAULT_FOLDS", "DEFAULT_FRACTIONS", "HORIZON_NS", "SPLIT_METHODS", "TRAINING", "Split", "newest", "split"]
+
 Fractions: TypeAlias = tuple[float, float, float]
 
 DEFAULT_FRACTIONS: Final = (0.70, 0.15, 0.15)
 DEFAULT_FOLDS: Final = 5
 
-FIRST_TRAINING_SHARE: Final = 0.4
-"""What the first of several folds is trained on; the rest is cut into one validation block and the test blocks."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Split:
-    """Row numbers of one fold's parts, ascending."""
-
-    fold: int
-    train: Rows
-    validation: Rows
-    test: Rows
+SPLIT_METHODS: Final = ("walk_forward", "time_based", "stratified")
+TRAINING: Final = ("expanding", "rolling")
 
 
 def split(
@@ -46,59 +31,57 @@ def split(
     fractions: Fractions = DEFAULT_FRACTIONS,
     folds: int = DEFAULT_FOLDS,
     seed: int = 0,
+    fold_by: str = "auto",
+    training: str = "expanding",
+    training_span_h: float | None = None,
+    embargo_s: int | None = None,
 ) -> list[Split]:
-    """The folds of a data set, oldest first; one fold for the methods that cut once.
+    """The folds of a data set, oldest first; one fold for the methods that cut once. The newest is the final one.
+
+    Folds of which purge and embargo leave a part empty are among them, so that they can be told. ``embargo_s`` is how
+    far features look back, by default the longest window.
 
     Raises:
-        UsageError: no such method, or shares that are none.
-        NotEnoughData: a part has no rows left.
+        UsageError: no such method, unit or manner of training, or shares, folds or a span that are none.
+        NotEnoughData: no fold has rows in every part.
     """
-    if method not in SPLIT_METHODS:
-        raise UsageError(f"no split method {method!r}; there are {', '.join(SPLIT_METHODS)}")
-    if min(fractions) <= 0.0 or abs(sum(fractions) - 1.0) > 1e-9 or folds < 1:
-        raise UsageError(f"shares must be positive and make 1, folds at least 1: were {fractions} and {folds}")
-    parts = SPLIT_METHODS[method](dataset, fractions, folds, seed)
-    for part in parts:
-        for name in ("train", "validation", "test"):
-            if len(getattr(part, name)) == 0:
-                raise NotEnoughData(
-                    f"{method}: no {name} rows left in fold {part.fold + 1} once purge ({HORIZON_S} s) and embargo "
-                    f"({dataset.facts.feature_set.longest_window} s) are kept: record for longer or take fewer folds"
-                )
+    _check(method, fractions, folds, fold_by, training, training_span_h)
+    embargo_s = dataset.facts.feature_set.longest_window if embargo_s is None else embargo_s
+    if method == "stratified":
+        return [stratified(dataset, fractions, seed)]
+    if method == "time_based":
+        parts = [time_based(dataset, fractions, embargo_s)]
+    else:
+        walk = WalkForward(
+            folds=folds,
+            fold_by=fold_by,
+            rolling=training == "rolling",
+            training_span_h=training_span_h,
+            embargo_s=embargo_s,
+        )
+        parts = walk_forward(dataset, walk)
+    if all(part.empty_parts for part in parts):
+        raise NotEnoughData(_nothing_left(method, parts, embargo_s))
     return parts
 
 
-def walk_forward(dataset: Dataset, fractions: Fractions, folds: int, seed: int) -> list[Split]:
-    """Training grows with time; each fold is judged on the block after the one that it chose its threshold on."""
-    del fractions, seed
-    share = (1.0 - FIRST_TRAINING_SHARE) / (folds + 1)
-    cuts = [cut_near(dataset, FIRST_TRAINING_SHARE + share * block, share) for block in range(folds + 1)]
-    ends = [*cuts[1:], int(dataset.time[-1]) + 1]
-    return [
-        Split(
-            fold,
-            before(dataset, cuts[fold]),
-            between(dataset, cuts[fold], ends[fold]),
-            between(dataset, cuts[fold + 1], ends[fold + 1], last=fold + 1 == folds),
-        )
-        for fold in range(folds)
-    ]
+def newest(parts: Sequence[Split]) -> Split:
+    """The newest fold that has rows in every part; ``split`` has seen to it that there is one."""
+    return [part for part in parts if not part.empty_parts][-1]
 
 
-def time_based(dataset: Dataset, fractions: Fractions, folds: int, seed: int) -> list[Split]:
-    """One cut into past, then validation, then test."""
-    del folds, seed
-    share = min(fractions)
-    first = cut_near(dataset, fractions[0], share)
-    second = cut_near(dataset, fractions[0] + fractions[1], share)
-    end = int(dataset.time[-1]) + 1
-    train, validation = before(dataset, first), between(dataset, first, second)
-    return [Split(0, train, validation, between(dataset, second, end, last=True))]
+def time_based(dataset: Dataset, fractions: Fractions, embargo_s: int) -> Split:
+    """One cut into past and test, and the past's newest rows for validation."""
+    rows = np.arange(len(dataset))
+    cut = cut_near(dataset, rows, fractions[0] + fractions[1], min(fractions))
+    test = rows[dataset.time >= cut]
+    past = purged(dataset, rows[dataset.time < cut], test, embargo_s)
+    train, validation = parted(dataset, past, fractions[1] / (fractions[0] + fractions[1]), embargo_s)
+    return Split(0, train, validation, test, is_final=True)
 
 
-def stratified(dataset: Dataset, fractions: Fractions, folds: int, seed: int) -> list[Split]:
+def stratified(dataset: Dataset, fractions: Fractions, seed: int) -> Split:
     """Rows drawn at random with equal spike rates: overlapping windows on both sides of the cut, so no evidence."""
-    del folds
     rng = np.random.default_rng(seed)
     spike = spikes(dataset.future_volatility, spike_threshold(dataset.future_volatility))
     parts: list[list[Rows]] = [[], [], []]
@@ -108,36 +91,32 @@ def stratified(dataset: Dataset, fractions: Fractions, folds: int, seed: int) ->
         for part, drawn in zip(parts, np.split(rows, cuts), strict=True):
             part.append(drawn)
     train, validation, test = (np.sort(np.concatenate(part)) for part in parts)
-    return [Split(0, train, validation, test)]
+    return Split(0, train, validation, test, is_final=True)
 
 
-def cut_near(dataset: Dataset, share: float, tolerance: float) -> int:
-    """The time that ``share`` of the rows precede, moved to a session's start within a third of ``tolerance``."""
-    n = len(dataset)
-    wanted = min(n - 1, round(share * n))
-    starts = np.flatnonzero(np.diff(dataset.session) != 0) + 1
-    near = starts[np.abs(starts - wanted) <= tolerance * n / 3.0]
-    row = int(near[np.argmin(np.abs(near - wanted))]) if len(near) else wanted
-    return int(dataset.time[row])
+def _check(
+    method: str, fractions: Fractions, folds: int, fold_by: str, training: str, training_span_h: float | None
+) -> None:
+    named = (
+        ("split method", method, SPLIT_METHODS),
+        ("unit to fold by", fold_by, FOLD_BY),
+        ("training", training, TRAINING),
+    )
+    for what, name, known in named:
+        if name not in known:
+            raise UsageError(f"no {what} {name!r}; there are {', '.join(known)}")
+    if min(fractions) <= 0.0 or abs(sum(fractions) - 1.0) > 1e-9 or folds < 1:
+        raise UsageError(f"shares must be positive and make 1, folds at least 1: were {fractions} and {folds}")
+    if training_span_h is not None and (training != "rolling" or not 0.0 < training_span_h < float("inf")):
+        raise UsageError(
+            f"a training span is hours above 0, of rolling training: was {training_span_h:g} of {training} training"
+        )
 
 
-def before(dataset: Dataset, cut: int) -> Rows:
-    """Rows whose label is told before ``cut``."""
-    return np.flatnonzero(dataset.time + HORIZON_NS < cut)
-
-
-def between(dataset: Dataset, cut: int, end: int, last: bool = False) -> Rows:
-    """Rows an embargo after ``cut`` whose label is told before ``end``; the last block has nothing after it."""
-    embargo = dataset.facts.feature_set.longest_window * SECOND_NS
-    until = end if last else end - HORIZON_NS
-    return np.flatnonzero((dataset.time >= cut + embargo) & (dataset.time < until))
-
-
-HORIZON_NS: Final = (HORIZON_S + 1) * SECOND_NS
-"""How far a label looks: 60 seconds after the end of the row's own."""
-
-SPLIT_METHODS: Final[dict[str, Callable[[Dataset, Fractions, int, int], list[Split]]]] = {
-    "walk_forward": walk_forward,
-    "time_based": time_based,
-    "stratified": stratified,
-}
+def _nothing_left(method: str, parts: Sequence[Split], embargo_s: int) -> str:
+    if not parts:
+        return f"{method}: there is one recording or day only, so nothing comes before it; fold by rows"
+    return (
+        f"{method}: no {parts[-1].empty_parts[0]} rows left in fold {len(parts)} once purge ({HORIZON_S} s) and "
+        f"embargo ({embargo_s} s) are kept: record for longer or take fewer folds"
+    )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from math import isnan, nan
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from volspike.evaluation.cuts import Cuts
+
+PROBABILITY_CLIP: Final = 1e-15
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,7 @@ class Metrics:
     """Figures over ``rows`` rows, ``tp + fn`` of them spikes.
 
     ``pr_auc`` and ``roc_auc`` need rows of both kinds. ``threshold`` is NaN where rows were judged at several.
-    ``brier`` is NaN for a score that is no probability.
+    ``brier`` and ``log_loss`` are NaN for a score that is no probability.
     """
 
     rows: int
@@ -28,6 +31,7 @@ class Metrics:
     recall: float
     f1: float
     brier: float
+    log_loss: float
     tp: int
     fp: int
     tn: int
@@ -35,9 +39,7 @@ class Metrics:
 
     def figures(self) -> dict[str, int | float | None]:
         """The figures by name, None where undefined."""
-        return {
-            name: None if isinstance(value, float) and isnan(value) else value for name, value in asdict(self).items()
-        }
+        return {name: known(value) for name, value in asdict(self).items()}
 
 
 def judge(
@@ -65,11 +67,27 @@ def judge(
         recall=ratio(tp, tp + fn),
         f1=ratio(2 * tp, 2 * tp + fp + fn),
         brier=float(np.mean((score - y) ** 2)) if is_probability and len(y) else nan,
+        log_loss=float(np.mean(log_losses(y, score))) if is_probability and len(y) else nan,
         tp=tp,
         fp=fp,
         tn=tn,
         fn=fn,
     )
+
+
+def log_losses(y: NDArray[np.int8], probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """−ln of the probability given to what came, row by row.
+
+    Probabilities are clipped to [1e-15, 1 − 1e-15], so that one row that was wrongly held certain costs 34.5, not
+    everything.
+    """
+    given = np.clip(probability, PROBABILITY_CLIP, 1.0 - PROBABILITY_CLIP)
+    return np.where(y == 1, -np.log(given), -np.log1p(-given))
+
+
+def known(value: int | float) -> int | float | None:
+    """The value itself, None for NaN: JSON has none."""
+    return None if isnan(value) else value
 
 
 def ratio(part: int, whole: int) -> float:

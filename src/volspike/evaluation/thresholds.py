@@ -6,15 +6,48 @@ of a float, which may differ from one processor to the next, turns no call over.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from volspike.evaluation.alarms import alarm_runs
 from volspike.evaluation.cuts import Cuts
+from volspike.evaluation.tracks import Tracks, spike_runs
 
 MOST_CALLED: Final = 0.5
 """A threshold that calls more rows than this is no alarm but a constant, whatever its F1."""
+
+BEST_F1: Final = "best_f1"
+CANDIDATES: Final = 300
+"""Cuts that are tried where each needs a pass over the rows: equally far apart in the logarithm of what they call."""
+
+
+def chosen_thresholds(
+    y: NDArray[np.int8],
+    score: NDArray[np.float64],
+    time: NDArray[np.int64],
+    product: NDArray[np.int32],
+    *,
+    rates: Sequence[float] = (0.10,),
+    costs: Sequence[float] = (10.0,),
+    false_alarms: Sequence[float] = (2.0,),
+) -> dict[str, float]:
+    """The thresholds by name on n validation rows (at least one): ``best_f1``, ``rate_10``, ``cost_10``, and so on.
+
+    ``rate_{percent}`` is always there; of the others those that catch a spike.
+    """
+    chosen = {
+        BEST_F1: best_f1_threshold(y, score),
+        **{f"rate_{100 * rate:g}": rate_threshold(score, rate) for rate in rates},
+        **{f"cost_{ratio:g}": cost_threshold(y, score, ratio) for ratio in costs},
+        **{
+            f"false_alarms_{most:g}_per_hour": false_alarm_threshold(y, score, time, product, most)
+            for most in false_alarms
+        },
+    }
+    return {name: threshold for name, threshold in chosen.items() if threshold is not None}
 
 
 def best_f1_threshold(y: NDArray[np.int8], score: NDArray[np.float64]) -> float | None:
@@ -38,6 +71,57 @@ def rate_threshold(score: NDArray[np.float64], rate: float = 0.10) -> float:
     cuts = Cuts.of(np.zeros(len(score), np.int8), score)
     within = np.flatnonzero(cuts.false_alarms <= rate * len(score))
     return _below(cuts, int(within[-1])) if len(within) else float(np.nextafter(cuts.score[0], np.inf))
+
+
+def cost_threshold(y: NDArray[np.int8], score: NDArray[np.float64], ratio: float) -> float | None:
+    """The threshold of least cost that calls at most half of the rows; of equally cheap ones the highest.
+
+    A spike row that is missed costs ``ratio`` times a calm row that is called. None where calling nothing is the
+    cheapest.
+    """
+    cuts = Cuts.of(y, score)
+    allowed = cuts.hits + cuts.false_alarms <= MOST_CALLED * len(y)
+    cost = ratio * (cuts.spikes - cuts.hits) + cuts.false_alarms
+    cost = np.where(allowed, cost, np.inf)
+    if not np.any(cost < ratio * cuts.spikes):
+        return None
+    return _below(cuts, int(np.argmin(cost)))
+
+
+def false_alarm_threshold(
+    y: NDArray[np.int8],
+    score: NDArray[np.float64],
+    time: NDArray[np.int64],
+    product: NDArray[np.int32],
+    most_per_hour: float,
+) -> float | None:
+    """The lowest threshold with at most so many alarm episodes about nothing per watched hour of a product.
+
+    Tried are ``CANDIDATES`` cuts that call at most half of the rows; an alarm in force for over half of the time
+    is none. None where no such threshold catches a spike episode. Episodes are those of ``volspike.evaluation.events``.
+    """
+    tracks = Tracks.of(time, product)
+    spikes, seconds = spike_runs(tracks, y), tracks.seconds()
+    best = None
+    for threshold in _candidates(score):
+        alarms = alarm_runs(tracks, score, threshold)
+        false = int(np.count_nonzero(alarms.met_by(spikes) < 0))
+        in_force = float(seconds[alarms.covered(len(score))].sum())
+        if (
+            len(alarms) > false
+            and false * 3600.0 <= most_per_hour * seconds.sum()
+            and in_force <= MOST_CALLED * seconds.sum()
+        ):
+            best = threshold
+    return best
+
+
+def _candidates(score: NDArray[np.float64]) -> list[float]:
+    """Thresholds between distinct scores, from the highest down."""
+    cuts = Cuts.of(np.zeros(len(score), np.int8), score)
+    called = np.geomspace(1.0, max(1.0, MOST_CALLED * len(score)), CANDIDATES)
+    reached = np.searchsorted(cuts.false_alarms, called, side="right") - 1
+    return [_below(cuts, int(at)) for at in np.unique(reached[reached >= 0])]
 
 
 def _below(cuts: Cuts, at: int) -> float:

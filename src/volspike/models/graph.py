@@ -6,10 +6,11 @@ the contract that one runtime serves all of them by: ``features`` in, ``probabil
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
-from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 from onnx.utils import Extractor
 
 INPUT: Final = "features"
@@ -42,25 +43,25 @@ def with_served_ends(converted: ModelProto, width: int) -> ModelProto:
         # A forest's float32 sum of shares may end a bit above 1.
         helper.make_node("Clip", ["single", "none", "all"], [OUTPUT]),
     ]
+    nodes = [*inner.node, *ends]
+    initializers = [*inner.initializer, *(numpy_helper.from_array(value, name) for name, value in constants.items())]
+    domains = {known.domain: known.version for known in converted.opset_import}
+    return served_model(nodes, initializers, width, domains)
+
+
+def served_model(
+    nodes: Sequence[NodeProto], initializers: Sequence[TensorProto], width: int, domains: Mapping[str, int]
+) -> ModelProto:
+    """A checked model from ``features`` to ``probability``; ``domains`` are the operator sets besides the main one."""
     graph = helper.make_graph(
-        [*inner.node, *ends],
+        nodes,
         "volspike",
         [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", width])],
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N"])],
-        initializer=[*inner.initializer, *(numpy_helper.from_array(value, name) for name, value in constants.items())],
+        initializer=initializers,
     )
-    model = helper.make_model(
-        graph,
-        opset_imports=_opsets(converted),
-        ir_version=_IR_VERSION,
-        producer_name=converted.producer_name,
-        producer_version=converted.producer_version,
-    )
+    # Each domain once, which the converters do not see to, and the main one at OPSET, which they may leave out.
+    opsets = [helper.make_opsetid(domain, version) for domain, version in sorted({**domains, "": OPSET}.items())]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION, producer_name="volspike")
     checker.check_model(model)
     return model
-
-
-def _opsets(converted: ModelProto) -> list[object]:
-    """Each domain once, which the converters do not see to; the main one, which they may leave out, at OPSET."""
-    versions = {known.domain: known.version for known in converted.opset_import} | {"": OPSET}
-    return [helper.make_opsetid(domain, version) for domain, version in sorted(versions.items())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final, Self
 
 import numpy as np
@@ -10,39 +11,65 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from volspike.models.columns import without_lags
+from volspike.models.detector import Trial
 from volspike.models.rows import score_complete, shares, training_rows
+from volspike.models.sample import Sample
+from volspike.models.settings import settings_over
 from volspike.models.sklearn_graph import sklearn_graph
 
-TREES: Final = 100
-LEAF_ROWS: Final = 60
-"""Rows of one minute share their future: a leaf of fewer may know a single event by heart."""
-
-TREE_ROWS: Final = 50_000
-"""Each tree draws at most so many rows: more of rows that share their windows add hours, not knowledge."""
+_DEFAULTS: Final = {
+    "trees": 100,
+    "columns_per_split": "sqrt",
+    # Rows of one minute share their future: a leaf of fewer may know a single event by heart.
+    "leaf_rows": 60,
+    # Each tree draws at most so many rows: more of rows that share their windows add hours, not knowledge.
+    "tree_rows": 50_000,
+}
 
 
 class RandomForest:
-    """One hundred trees over resampled rows, each split chosen among a random few features."""
+    """One hundred trees over resampled rows, each split chosen among a random few features.
+
+    Settings: ``trees``; ``columns_per_split``, a share of them or ``sqrt``; ``leaf_rows``, the fewest in a leaf, less
+    where there are few rows; ``tree_rows``, the most that a tree draws.
+    """
 
     name: ClassVar[str] = "random_forest"
     accepts_missing: ClassVar[bool] = False
+    is_baseline: ClassVar[bool] = False
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self, *, seed: int = 0, settings: Mapping[str, Any] | None = None) -> None:
         self._seed = seed
+        self._settings = settings_over(_DEFAULTS, settings, self.name)
 
-    def fit(self, x: NDArray[np.float64], y: NDArray[np.int8]) -> Self:
-        """Learn from the rows of ``x`` that have all their values, on all cores."""
-        single, y = training_rows(x, y, accepts_missing=False)
+    @classmethod
+    def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
+        """All but the second-by-second ones."""
+        return without_lags(offered)
+
+    @classmethod
+    def space(cls, trial: Trial) -> dict[str, Any]:
+        """How much a leaf generalises, and how alike the trees may be."""
+        return {
+            "leaf_rows": trial.suggest_int("leaf_rows", 30, 1000, log=True),
+            "columns_per_split": trial.suggest_float("columns_per_split", 0.05, 0.5),
+        }
+
+    def fit(self, sample: Sample) -> Self:
+        """Learn from the rows that have all their values, on all cores."""
+        rows = training_rows(sample, accepts_missing=False)
         self._forest = RandomForestClassifier(
-            n_estimators=TREES,
-            min_samples_leaf=min(LEAF_ROWS, max(5, len(y) // 50)),
-            max_samples=min(len(y) // 2, TREE_ROWS),
+            n_estimators=self._settings["trees"],
+            max_features=self._settings["columns_per_split"],
+            min_samples_leaf=min(self._settings["leaf_rows"], max(5, len(rows) // 50)),
+            max_samples=min(len(rows) // 2, self._settings["tree_rows"]),
             random_state=self._seed,
             n_jobs=-1,
         )
-        self._scaler = power_of_two_scaler(single)
+        self._scaler = power_of_two_scaler(rows.x)
         with np.errstate(over="ignore", invalid="ignore"):  # as in _score
-            self._forest.fit(self._scaled(single), y)
+            self._forest.fit(self._scaled(rows.x), rows.y, sample_weight=rows.weight)
         # On several threads the trees' votes are summed in the order in which threads finish.
         self._forest.set_params(n_jobs=1)
         return self

@@ -29,8 +29,14 @@ class _Detectors(Mapping[str, type[Detector]]):
 DETECTORS: Final[Mapping[str, type[Detector]]] = _Detectors(
     {
         "baseline": "volspike.models.baseline:Baseline",
+        "persistence": "volspike.models.persistence:Persistence",
+        "ewma": "volspike.models.ewma:Ewma",
+        "har": "volspike.models.har:Har",
+        "seasonal": "volspike.models.seasonal:Seasonal",
         "logistic": "volspike.models.logistic:Logistic",
         "random_forest": "volspike.models.random_forest:RandomForest",
         "xgboost": "volspike.models.xgboost:XGBoost",
+        "lightgbm": "volspike.models.lightgbm:LightGBM",
+        "lstm": "volspike.models.lstm:Lstm",
     }
 )

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import NotEnoughData
+from volspike.models.sample import Sample
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingRows:
+    """The rows of a sample that can be learned from, in the precision that the ONNX form is given."""
+
+    x: NDArray[np.float32]
+    y: NDArray[np.int8]
+    volatility: NDArray[np.float64]
+    weight: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.y)
 
 
 def as_single(x: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -26,33 +41,32 @@ def is_complete(x: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.logical_not(np.isnan(x).any(axis=1))
 
 
-def training_rows(
-    x: NDArray[np.float64], y: NDArray[np.int8], *, accepts_missing: bool
-) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-    """The rows to learn from: in float32, without those that miss a value unless ``accepts_missing``.
+def training_rows(sample: Sample, *, accepts_missing: bool, needed: list[int] | None = None) -> TrainingRows:
+    """The rows to learn from: without those that miss a value unless ``accepts_missing``, or one of the ``needed``.
 
     Raises:
         NotEnoughData: what remains is not of both classes.
     """
-    single = as_single(x)
-    if not accepts_missing:
-        kept = is_complete(single)
-        single, y = single[kept], y[kept]
-    spikes = int(np.count_nonzero(y))
-    if spikes in (0, len(y)):
+    single = as_single(sample.x)
+    kept = is_complete(single[:, needed or []] if accepts_missing else single)
+    rows = TrainingRows(single[kept], sample.y[kept], sample.volatility[kept], sample.weight[kept])
+    spikes = int(np.count_nonzero(rows.y))
+    if spikes in (0, len(rows)):
         raise NotEnoughData(
-            f"{len(y):,} of {len(x):,} training rows can be used and {spikes:,} of them are spikes: "
+            f"{len(rows):,} of {len(sample):,} training rows can be used and {spikes:,} of them are spikes: "
             "learning takes both kinds; record for longer, or leave out the columns that miss values"
         )
-    return single, y
+    return rows
 
 
 def score_complete(
-    x: NDArray[np.float64], score: Callable[[NDArray[np.float32]], NDArray[np.float64]]
+    x: NDArray[np.float64],
+    score: Callable[[NDArray[np.float32]], NDArray[np.float64]],
+    needed: list[int] | None = None,
 ) -> NDArray[np.float64]:
-    """``score`` of the rows that have all their values; NaN for the others."""
+    """``score`` of the rows that have all their values, or all of the ``needed`` columns; NaN for the others."""
     single = as_single(x)
-    complete = is_complete(single)
+    complete = is_complete(single if needed is None else single[:, needed])
     probability = np.full(len(single), np.nan)
     if complete.any():
         probability[complete] = score(single[complete])

@@ -1,6 +1,7 @@
 """One spike is one alert: an episode opens at the threshold and closes well below it, not at every crossing.
 
-Pure: knows of times and probabilities, not of clocks, markets or whom to tell.
+Pure: knows of times and probabilities, not of clocks, markets or whom to tell. ``evaluation.alarms`` follows the same
+rule over recorded rows.
 """
 
 from __future__ import annotations
@@ -8,15 +9,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 from math import isfinite
-from typing import Final
 
 import msgspec
 
 from volspike.errors import UsageError
+from volspike.evaluation.alarms import HOLD_S, QUIET_S, RELEASE_SHARE, UNKNOWN_S
 from volspike.market import SECOND_NS
-
-RELEASE_SHARE: Final = 0.8
-"""The level at which an episode lets go, as a share of the threshold."""
 
 
 class Reason(StrEnum):
@@ -50,6 +48,15 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
         return self.closed is None
 
 
+class TrackerState(msgspec.Struct, frozen=True):
+    """What a tracker remembers of its product."""
+
+    newest: int | None
+    known: int
+    low_since: int | None
+    current: Episode | None
+
+
 def episode_id(product: str, opened: int) -> str:
     """An id of fixed shape, so that ids sort as their times do.
 
@@ -77,9 +84,9 @@ class EpisodeTracker:
         *,
         product: str,
         release: float | None = None,
-        hold_s: float = 60.0,
-        quiet_s: float = 10.0,
-        unknown_s: float = 60.0,
+        hold_s: float = HOLD_S,
+        quiet_s: float = QUIET_S,
+        unknown_s: float = UNKNOWN_S,
     ) -> None:
         release = RELEASE_SHARE * threshold if release is None else release
         if not (isfinite(threshold) and 0.0 < release < threshold):
@@ -99,6 +106,14 @@ class EpisodeTracker:
     def current(self) -> Episode | None:
         """The open episode with its peak so far; None between episodes."""
         return self._open
+
+    def state(self) -> TrackerState:
+        """Everything that later episodes depend on, besides the levels and times that the tracker was made with."""
+        return TrackerState(self._newest, self._known, self._low_since, self._open)
+
+    def resume(self, state: TrackerState) -> None:
+        """Takes up where ``state`` was taken."""
+        self._newest, self._known, self._low_since, self._open = msgspec.structs.astuple(state)
 
     def update(self, time_ns: int, probability: float | None) -> Episode | None:
         """Takes the probability of a row (None or NaN: not known) and returns the episode that opened or closed now.

@@ -1,132 +1,151 @@
-"""One model on one fold: fitted, exported, given its thresholds, and scored on the fold's test rows.
+"""One model on one fold: fitted, exported, calibrated, given its thresholds, and scored on the fold's test rows.
 
-What is judged is what would be served: thresholds and figures come from the ONNX form's probabilities.
+What is judged is what would be served: thresholds and figures come from the ONNX form's calibrated probabilities.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from volspike.datasets import Dataset
-from volspike.errors import NotEnoughData
-from volspike.evaluation import Comparison, best_f1_threshold, compare, rate_threshold
-from volspike.models import DETECTORS
+from volspike.errors import NotEnoughData, SchemaMismatch
+from volspike.models import DETECTORS, Detector
+from volspike.models.calibration import CALIBRATIONS, Calibration
 from volspike.models.rows import as_single, is_complete
-from volspike.training.export import Export, verified_export
+from volspike.training.export import Export, calibrated_export, verified_export
 from volspike.training.folds import Fold
-
-BEST_F1 = "best_f1"
-RATE_10 = "rate_10"
-"""What is served where no threshold catches a spike of the validation rows: the one that calls 10 % of them."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Judged:
-    """Test rows that could be scored: outcomes, the two scores, the thresholds of their fold, and time (ns).
-
-    ``persistence`` is last-60-s volatility over the fold's τ, so that folds can be put together: 1 means that
-    the last minute was itself a spike.
-    """
-
-    y: NDArray[np.int8]
-    probability: NDArray[np.float64]
-    persistence: NDArray[np.float64]
-    threshold: NDArray[np.float64]
-    persistence_threshold: NDArray[np.float64]
-    time: NDArray[np.int64]
-
-    def comparison(self, seed: int) -> Comparison:
-        """The figures of model and persistence on these rows."""
-        return compare(
-            self.y,
-            self.probability,
-            self.persistence,
-            self.time,
-            threshold=self.threshold,
-            persistence_threshold=self.persistence_threshold,
-            seed=seed,
-        )
+from volspike.training.material import Material
+from volspike.training.sampling import values
+from volspike.training.thresholds import BEST_F1, RATE_10, named_thresholds
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
-    """A model fitted on a fold: its graph, columns, thresholds, and its test rows.
-
-    ``left_out`` are columns that hold nothing in the fold's training rows; ``left_out_rows`` counts the rows of
-    all three parts that could not be used because they miss a value.
-    """
-
-    fold: Fold
-    features: tuple[str, ...]
-    left_out: tuple[str, ...]
-    left_out_rows: int
-    export: Export
-    thresholds: dict[str, float]
-    importance: dict[str, float]
-    judged: Judged
-
-    @property
-    def served_threshold(self) -> str:
-        """The name of the threshold that is judged and served."""
-        return BEST_F1 if BEST_F1 in self.thresholds else RATE_10
-
-
-def fit(name: str, dataset: Dataset, columns: tuple[str, ...], fold: Fold, seed: int) -> Fitted:
-    """Detector ``name`` fitted on those ``columns`` that hold anything in the fold's training rows.
-
-    Raises:
-        NotEnoughData: no validation or test row can be scored.
-        ModelError: the ONNX form differs from the trained model.
-    """
-    features = _columns_with_values(dataset, columns, fold)
-    x = dataset.columns(features)
-    detector = DETECTORS[name](seed=seed).fit(x[fold.train], fold.y[fold.train])
-    export = verified_export(detector, x[np.concatenate([fold.validation, fold.test])])
-    validation, test = _scored_parts(dataset, fold, export.probability, name)
-    best = best_f1_threshold(fold.y[validation.rows], validation.probability)
-    rate = rate_threshold(validation.probability, 0.10)
-    chosen = {RATE_10: rate} if best is None else {BEST_F1: best, RATE_10: rate}
-    usable = len(fold.train) if detector.accepts_missing else int(is_complete(as_single(x[fold.train])).sum())
-    rows = len(fold.train) + len(fold.validation) + len(fold.test)
-    return Fitted(
-        fold=fold,
-        features=features,
-        left_out=tuple(column for column in columns if column not in features),
-        left_out_rows=rows - usable - len(validation.rows) - len(test.rows),
-        export=export,
-        thresholds=chosen | detector.thresholds(),
-        importance=dict(zip(features, detector.importance().tolist(), strict=True)),
-        judged=_judged(dataset, fold, validation, test, rate if best is None else best),
-    )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """The rows of a part that have both scores, and the model's."""
+class Part:
+    """The rows of a part that could be scored, and their probabilities."""
 
     rows: NDArray[np.int64]
     probability: NDArray[np.float64]
 
 
-def _columns_with_values(dataset: Dataset, columns: tuple[str, ...], fold: Fold) -> tuple[str, ...]:
-    x = as_single(dataset.columns(columns)[fold.train])
-    has_values = np.logical_not(np.isnan(x).all(axis=0))
-    features = tuple(column for column, told in zip(columns, has_values, strict=True) if told)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Fitted:
+    """A model fitted on a fold: its graph, columns, thresholds, and its scored rows.
+
+    ``left_out`` are columns that hold nothing in the fold's training rows; ``left_out_rows`` counts the rows of
+    all three parts that could not be used because they miss a value. ``calibration`` is what was put on, which is
+    ``none`` where the validation rows are of one class.
+    """
+
+    model: str
+    fold: Fold
+    features: tuple[str, ...]
+    left_out: tuple[str, ...]
+    left_out_rows: int
+    settings: Mapping[str, Any]
+    export: Export
+    calibration: str
+    thresholds: dict[str, float]
+    threshold_name: str
+    importance: dict[str, float]
+    validation: Part
+    test: Part
+
+    @property
+    def threshold(self) -> float:
+        """The threshold that is judged and served."""
+        return self.thresholds[self.threshold_name]
+
+
+def fit(name: str, material: Material, fold: Fold, settings: Mapping[str, Any]) -> Fitted:
+    """Detector ``name`` with these ``settings``, fitted on its columns that hold anything in the fold's training rows.
+
+    Raises:
+        NotEnoughData: no validation or test row can be scored.
+        SchemaMismatch: the detector needs columns that are not there.
+        ModelError: the ONNX form differs from the trained model.
+    """
+    dataset, request = material.dataset, material.request
+    features, left_out = taken_columns(name, material, fold)
+    sample = fold.learned.sample(dataset, features, fold.y, fold.tau)
+    detector = DETECTORS[name](seed=request.seed, settings=settings).fit(sample)
+    usable = len(sample) if detector.accepts_missing else int(is_complete(as_single(sample.x)).sum())
+    unused = len(sample) - usable
+    importance = dict(zip(features, detector.importance().tolist(), strict=True))
+    del sample
+    x = values(dataset, np.concatenate([fold.validation, fold.test]), features)
+    raw = verified_export(detector, x)
+    calibration, calibrated_by = _calibration(request.calibration, fold, raw)
+    export = calibrated_export(detector, raw, calibration, x)
+    validation, test = _scored_parts(dataset, fold, export.probability, name)
+    thresholds = _thresholds(dataset, fold, validation, request.threshold) | _own_thresholds(detector, calibration)
+    return Fitted(
+        model=name,
+        fold=fold,
+        features=features,
+        left_out=left_out,
+        left_out_rows=unused + len(x) - len(validation.rows) - len(test.rows),
+        settings=dict(settings),
+        export=export,
+        calibration=calibrated_by,
+        thresholds=thresholds,
+        threshold_name=served_name(thresholds, request.threshold),
+        importance=importance,
+        validation=validation,
+        test=test,
+    )
+
+
+def served_name(thresholds: Mapping[str, float], asked: str) -> str:
+    """The threshold asked for, or what stands in where it does not exist."""
+    return asked if asked in thresholds else RATE_10 if asked == BEST_F1 or BEST_F1 not in thresholds else BEST_F1
+
+
+def taken_columns(name: str, material: Material, fold: Fold) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns that a detector takes of those that hold a value in the fold's training rows, and those without any.
+
+    Raises:
+        NotEnoughData: none of those offered holds a value.
+        SchemaMismatch: the detector cannot do with those that do.
+    """
+    dataset, offered = material.dataset, material.offered(name)
+    wanted = DETECTORS[name].columns(offered)
+    told = tuple(column for column in offered if _has_values(dataset, fold, column))
+    if wanted and not told:
+        raise NotEnoughData(f"none of the columns {', '.join(offered)} holds a value in the training rows")
+    features = DETECTORS[name].columns(told)
     if not features:
-        raise NotEnoughData(f"none of the columns {', '.join(columns)} holds a value in the training rows")
-    return features
+        raise SchemaMismatch(
+            f"{material.request.features} has no columns that {name} can do with",
+            remedy="featurize with a wider feature set (`volspike replay --help`), or train another model",
+        )
+    return features, tuple(column for column in wanted if column not in told)
 
 
-def _scored_parts(dataset: Dataset, fold: Fold, probability: NDArray[np.float64], name: str) -> tuple[_Part, _Part]:
+def _has_values(dataset: Dataset, fold: Fold, column: str) -> bool:
+    known = dataset.x[fold.learned.rows, dataset.names.index(column)]
+    return bool(np.isfinite(known).any())
+
+
+def _calibration(asked: str, fold: Fold, raw: Export) -> tuple[Calibration, str]:
+    """Fitted on the validation rows that could be scored; none where those are of one class."""
+    probability = raw.probability[: len(fold.validation)]
+    known = np.isfinite(probability)
+    y = fold.y[fold.validation][known]
+    name = asked if 0 < int(y.sum()) < len(y) else "none"
+    return CALIBRATIONS[name].fit(probability[known], y), name
+
+
+def _scored_parts(dataset: Dataset, fold: Fold, probability: NDArray[np.float64], name: str) -> tuple[Part, Part]:
     """The validation and the test part; ``probability`` is of their rows, one part after the other."""
     parts = []
     for rows, given in zip((fold.validation, fold.test), np.split(probability, [len(fold.validation)]), strict=True):
         known = np.isfinite(given) & np.isfinite(dataset.persistence[rows])
-        parts.append(_Part(rows[known], given[known]))
+        parts.append(Part(rows[known], given[known]))
     validation, test = parts
     if not len(validation.rows) or not len(test.rows):
         raise NotEnoughData(
@@ -137,22 +156,11 @@ def _scored_parts(dataset: Dataset, fold: Fold, probability: NDArray[np.float64]
     return validation, test
 
 
-def _judged(dataset: Dataset, fold: Fold, validation: _Part, test: _Part, threshold: float) -> Judged:
-    persistence = dataset.persistence / fold.tau
-    best = best_f1_threshold(fold.y[validation.rows], persistence[validation.rows])
-    own = rate_threshold(persistence[validation.rows]) if best is None else best
-    return Judged(
-        y=fold.y[test.rows],
-        probability=test.probability,
-        persistence=persistence[test.rows],
-        threshold=np.full(len(test.rows), threshold),
-        persistence_threshold=np.full(len(test.rows), own),
-        time=dataset.time[test.rows],
-    )
+def _thresholds(dataset: Dataset, fold: Fold, validation: Part, asked: str) -> dict[str, float]:
+    rows = validation.rows
+    return named_thresholds(fold.y[rows], validation.probability, dataset.time[rows], dataset.product[rows], asked)
 
 
-def pooled(parts: Sequence[Judged]) -> Judged:
-    """The test rows of several folds put together, each with its own fold's thresholds."""
-    return Judged(
-        **{field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Judged)}
-    )
+def _own_thresholds(detector: Detector, calibration: Calibration) -> dict[str, float]:
+    """Thresholds that belong to the detector, as they read once it is calibrated."""
+    return {name: float(calibration.apply(np.array([own]))[0]) for name, own in detector.thresholds().items()}

@@ -6,13 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 
 from volspike.datasets import Dataset, load_dataset
+from volspike.errors import NotEnoughData, SchemaMismatch, UsageError, VolspikeError
 from volspike.market import instant
-from volspike.models import Artifact
-from volspike.training.description import STRATIFIED_WARNING, metadata, pictures
-from volspike.training.fitting import RATE_10, Fitted, fit, pooled
-from volspike.training.material import Material, gathered
-from volspike.training.report import FoldReport, ModelReport, TrainingReport
-from volspike.training.request import TrainingRequest
+from volspike.training.caveats import caveats
+from volspike.training.description import STRATIFIED_WARNING, WEIGHTS
+from volspike.training.fitting import fit
+from volspike.training.judging import best_of
+from volspike.training.material import Material, baselines, gathered
+from volspike.training.promotion import promote
+from volspike.training.report import ModelReport, TrainingReport
+from volspike.training.request import ALL, TrainingRequest
+from volspike.training.search import searched
+from volspike.training.writing import Trained, reported
 
 OnStep = Callable[[str], None]
 
@@ -20,105 +25,88 @@ OnStep = Callable[[str], None]
 def train(request: TrainingRequest, on_step: OnStep) -> TrainingReport:
     """Train, check and judge the models, and write ``<artifacts>/<model>`` for each.
 
-    ``on_step`` is told what begins: a fold of a model each time. A model is written once it is trained on every fold
-    and its ONNX form is verified; a failure leaves the artifact that was there.
+    ``on_step`` is told what begins: a search, a fold of a model, a judgement. Nothing is written before every model is
+    trained on every fold and every ONNX form is verified; a failure leaves the artifacts that were there.
 
     Raises:
-        UsageError: an unknown model or split method, or a folder that cannot be written.
+        UsageError: something asked for that does not exist, or a folder that cannot be written.
         UnreadableFile: the feature file is none, or has no labels.
         NotEnoughData: too few rows, or rows of one class only.
-        SchemaMismatch: a column asked for is not in the file.
+        SchemaMismatch: a column asked for is not in the file, or a model named finds none that it can do with.
         ModelError: an ONNX form disagrees with its model.
     """
-    names = request.model_names()
-    return train_on(load_dataset(request.features), names, request, on_step)
+    request.check()
+    return train_on(load_dataset(request.features), request, on_step)
 
 
-def train_on(dataset: Dataset, names: Sequence[str], request: TrainingRequest, on_step: OnStep) -> TrainingReport:
-    """As ``train``, of the models ``names`` on rows that are loaded already."""
+def train_on(dataset: Dataset, request: TrainingRequest, on_step: OnStep) -> TrainingReport:
+    """As ``train``, on rows that are loaded already."""
+    request.check()
     material = gathered(request, dataset)
-    models = tuple(_train_model(name, material, on_step) for name in names)
-    loud = (STRATIFIED_WARNING,) if request.split_method == "stratified" else ()
+    trained, told = _all_trained(material, on_step)
+    asked = {name: one for name, one in trained.items() if name in request.model_names()}
+    best = best_of({name: one.fitted for name, one in trained.items() if name in baselines()})
+    chosen = best_of({name: one.fitted for name, one in asked.items()})
+    reports = {}
+    for name, one in trained.items():
+        on_step(f"{name}: judged beside {best}")
+        reports[name] = reported(material, one, trained[best], write=name in asked)
+    models = tuple(reports[name] for name in asked)
     return TrainingReport(
+        request=request,
         rows=len(dataset.time),
         start=instant(int(dataset.time.min())),
         end=instant(int(dataset.time.max())),
         split_method=request.split_method,
+        fold_by=material.fold_by,
+        embargo_s=material.folds.embargo_s,
+        weights=WEIGHTS,
+        feature_digest=dataset.facts.digest,
         simulated=dataset.facts.simulated,
         products=dataset.products,
-        warnings=(*loud, *material.warnings, *_warnings(models)),
+        has_selection=bool(material.folds.selection),
+        warnings=_sentences(material, told, models),
         models=models,
+        baselines=tuple(report for name, report in reports.items() if name not in asked),
+        best_baseline=best,
+        chosen=chosen,
+        promoted=promote(request.artifacts / chosen) if request.promote else None,
     )
 
 
-def _train_model(name: str, material: Material, on_step: OnStep) -> ModelReport:
+def _sentences(material: Material, told: Sequence[str], models: Sequence[ModelReport]) -> tuple[str, ...]:
+    loud = (STRATIFIED_WARNING,) if material.request.split_method == "stratified" else ()
+    return (*loud, *material.folds.told, *told, *caveats(models, material.request))
+
+
+def _all_trained(material: Material, on_step: OnStep) -> tuple[dict[str, Trained], list[str]]:
+    """The models asked for and the baselines, by name, and a sentence for each that cannot be had here.
+
+    A model named is trained or the run fails; one of ``all``, or a baseline beside them, is left out.
+    """
+    request = material.request
+    asked = request.model_names()
+    trained: dict[str, Trained] = {}
+    faults: dict[str, VolspikeError] = {}
+    for name in (*asked, *(name for name in baselines() if name not in asked)):
+        try:
+            trained[name] = _trained(name, material, on_step)
+        except (UsageError, NotEnoughData, SchemaMismatch) as error:
+            if name in asked and ALL not in request.models:
+                raise
+            faults[name] = error
+    for needed in (asked, baselines()):
+        if not set(needed) & set(trained):
+            raise faults[needed[0]]
+    return trained, [f"{name} is left out: {error}" for name, error in faults.items()]
+
+
+def _trained(name: str, material: Material, on_step: OnStep) -> Trained:
     began = time.perf_counter()
-    request, fitted = material.request, []
-    for number, fold in enumerate(material.folds, 1):
-        on_step(f"{name}: fold {number} of {len(material.folds)}")
-        fitted.append(fit(name, material.dataset, material.columns, fold, request.seed))
-    folds = tuple(_fold_report(part, request.seed) for part in fitted)
-    judged = pooled([part.judged for part in fitted])
-    comparison = judged.comparison(request.seed) if len(fitted) > 1 else folds[0].comparison
-    served, directory = fitted[-1], request.artifacts / name
-    Artifact.save(
-        directory,
-        served.export.onnx,
-        metadata(material, name, served, comparison, folds[-1].comparison),
-        pictures(name, judged, served.importance, simulated=material.dataset.facts.simulated),
-    )
-    return ModelReport(
-        model=name,
-        artifact=directory,
-        features=served.features,
-        left_out=served.left_out,
-        thresholds=served.thresholds,
-        tau=served.fold.tau,
-        pooled=comparison,
-        folds=folds,
-        importance=served.importance,
-        export_difference=max(part.export.difference for part in fitted),
-        seconds=time.perf_counter() - began,
-    )
-
-
-def _fold_report(fitted: Fitted, seed: int) -> FoldReport:
-    fold = fitted.fold
-    return FoldReport(
-        fold=fold.number,
-        tau=fold.tau,
-        threshold=fitted.thresholds[fitted.served_threshold],
-        threshold_name=fitted.served_threshold,
-        train_rows=len(fold.train),
-        validation_rows=len(fold.validation),
-        test_rows=len(fold.test),
-        left_out_rows=fitted.left_out_rows,
-        comparison=fitted.judged.comparison(seed),
-    )
-
-
-def _warnings(models: Sequence[ModelReport]) -> list[str]:
-    """What could not be judged and what was left out for want of values, as sentences."""
-    told = []
-    for model in models:
-        figures = model.pooled.model
-        if figures.base_rate in (0.0, 1.0):
-            told.append(
-                f"{model.model}: of its {figures.rows:,} test rows {figures.tp + figures.fn:,} are spikes, so that "
-                "areas are undefined and no curve is drawn: record for longer, or judge on other folds"
-            )
-        elif not model.pooled.is_judgeable:
-            told.append(
-                f"{model.model}: all {figures.tp + figures.fn:,} spikes of its test rows are "
-                f"{model.pooled.spike_events} event(s): figures and intervals say next to nothing; record for longer"
-            )
-        if helpless := [str(fold.fold) for fold in model.folds if fold.threshold_name == RATE_10]:
-            told.append(
-                f"{model.model}: in fold {', '.join(helpless)} no threshold catches a spike of the validation rows "
-                "(there are none, or they score lowest), so the one that calls 10 % of them stands in"
-            )
-        if model.left_out:
-            told.append(f"{model.model} does without {', '.join(model.left_out)}: no value in any training row")
-        if rows := sum(fold.left_out_rows for fold in model.folds):
-            told.append(f"{model.model} could not use {rows:,} rows that miss a value, summed over folds")
-    return told
+    trials, folds = material.request.search, material.folds.folds
+    search = searched(name, material, lambda trial: on_step(f"{name}: settings {trial} of {trials}"))
+    fitted = []
+    for number, fold in enumerate(folds, 1):
+        on_step(f"{name}: fold {number} of {len(folds)}")
+        fitted.append(fit(name, material, fold, search.settings))
+    return Trained(tuple(fitted), search, time.perf_counter() - began)

@@ -1,0 +1,114 @@
+"""What learning costs and what one row costs afterwards, for every detector, on rows made up on a market's scales."""
+
+from __future__ import annotations
+
+import sys
+import time
+from functools import cache
+from statistics import median
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.figures import Figure
+from volspike.models import DETECTORS, Detector, Sample
+from volspike.models.lstm_input import NEEDED
+from volspike.models.scorer import Scorer
+
+ROWS: Final = 400_000
+COLUMNS: Final = 60
+SINGLE_ROWS: Final = 5000
+MOST_MINUTES: Final = 10
+MOST_MICROSECONDS: Final = 50
+
+_VOLATILITIES: Final = (
+    *(f"realized_volatility_{window}s" for window in (10, 30, 60, 300, 900, 3600)),
+    *(f"ewma_volatility_{half_life}s" for half_life in (10, 30, 60, 300, 600, 1800)),
+)
+_CLOCK: Final = ("time_of_day_sin", "time_of_day_cos", "seconds_to_full_60min")
+
+
+@cache
+def _shared(rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The wandering logarithm of volatility that all columns tell of, and that of the minute to come."""
+    random = np.random.default_rng(0)
+    level = np.convolve(random.normal(size=rows + 600), np.ones(600) / 600**0.5, mode="valid")[:rows] * 0.5
+    return level, level + 0.4 * random.normal(size=rows)
+
+
+def sample_for(name: str, rows: int = ROWS) -> Sample:
+    """The columns that a detector takes of sixty, or for one that reads a sequence of the last minute's lags."""
+    others = tuple(f"column_{number}" for number in range(COLUMNS - len(_VOLATILITIES) - len(_CLOCK)))
+    offered = dict.fromkeys((*_VOLATILITIES, *_CLOCK, *others, *(NEEDED if name == "lstm" else ())))
+    names = DETECTORS[name].columns(tuple(offered))
+    level, coming = _shared(rows)
+    random = np.random.default_rng(1)
+    x = random.normal(size=(rows, len(names)))
+    for place, column in enumerate(names):
+        if "volatility" in column:
+            x[:, place] = 1e-4 * np.exp(level + 0.3 * x[:, place])
+        elif column.startswith("lag_return"):
+            x[:, place] *= 1e-4 * np.exp(level)
+        elif column.startswith(("lag_ticks", "seconds")):
+            x[:, place] = np.abs(x[:, place]) * 10
+    volatility = 1e-4 * np.exp(coming)
+    tau = float(np.quantile(volatility, 0.9))
+    return Sample(names, x, (volatility >= tau).astype(np.int8), volatility, tau, np.ones(rows))
+
+
+def seconds_to_learn(name: str, sample: Sample) -> tuple[float, float, Detector]:
+    """One training, the import of its library included: by the clock, and of processor time."""
+    started, worked = time.perf_counter(), time.process_time()
+    detector = DETECTORS[name](seed=0).fit(sample)
+    return time.perf_counter() - started, time.process_time() - worked, detector
+
+
+def microseconds_a_row(detector: Detector, sample: Sample) -> float:
+    """The median over rows scored one by one."""
+    onnx = detector.to_onnx().SerializeToString()
+    scorer = Scorer(onnx, width=len(sample.names), accepts_missing=detector.accepts_missing)
+    taken = []
+    for row in sample.x[:SINGLE_ROWS].tolist():
+        started = time.perf_counter()
+        scorer.probability_of(row)
+        taken.append(time.perf_counter() - started)
+    return 1e6 * median(taken)
+
+
+def main() -> list[Figure]:
+    """Every detector trained once and asked for one row after the other."""
+    learned, worked, scored = {}, {}, {}
+    for name in DETECTORS:
+        sample = sample_for(name)
+        learned[name], worked[name], detector = seconds_to_learn(name, sample)
+        scored[name] = microseconds_a_row(detector, sample)
+        print(
+            f"  {name}: {learned[name]:.1f} s ({worked[name]:.1f} s of processor), {scored[name]:.0f} µs a row",
+            file=sys.stderr,
+            flush=True,
+        )
+    minutes = sum(learned.values()) / 60
+    sequence = scored.pop("lstm")
+    slowest = max(scored, key=lambda name: scored[name])
+    return [
+        Figure(
+            f"learning, all models, {ROWS:,} rows × {COLUMNS} features",
+            f"{minutes:.1f} min",
+            f"under {MOST_MINUTES} min",
+            minutes < MOST_MINUTES,
+            "of processor time " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in worked.items()),
+        ),
+        Figure(
+            "one row through any model but the LSTM, median",
+            f"{scored[slowest]:.0f} µs ({slowest})",
+            f"under {MOST_MICROSECONDS} µs",
+            scored[slowest] < MOST_MICROSECONDS,
+            f"LSTM, which steps through 60 seconds: {sequence:.0f} µs",
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    for figure in main():
+        print(*figure.cells(), sep=" | ")

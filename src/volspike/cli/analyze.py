@@ -1,0 +1,85 @@
+"""``volspike analyze``: which features matter, which say the same, and which to take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
+
+if TYPE_CHECKING:
+    from volspike.training.analysis import Analysis
+
+EXAMPLES = "Example: volspike analyze --features data/processed/features.parquet --output reports/feature_analysis"
+
+SHOWN = 15
+
+
+def run(
+    features: Annotated[Path, typer.Option(help="A labelled feature file.")],
+    output: Annotated[Path, typer.Option(help="The folder that the four files go to.")] = Path(
+        "reports/feature_analysis"
+    ),
+    model: Annotated[str, typer.Option(help="The model whose features are judged.")] = "lightgbm",
+    columns: Annotated[
+        list[str] | None, typer.Option(help="Features to judge, or all; by default what suits the file.")
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Folds of walk_forward; the newest is not looked at.")] = 5,
+    label_percentile: Annotated[
+        float, typer.Option(help="τ's percentile of the training rows.", min=0, max=100)
+    ] = 90.0,
+    repeats: Annotated[int, typer.Option(help="Permutations of each feature in each fold.", min=1)] = 3,
+    seed: Annotated[int, typer.Option(help="Makes a run repeatable.", min=0, max=2**32 - 1)] = 0,
+) -> None:
+    """Judge features out of sample: importance, correlation, and which of them to train on."""
+    from volspike.training.analysis import AnalysisRequest, analyze
+    from volspike.training.analysis_files import write_analysis
+
+    request = AnalysisRequest(
+        features=features,
+        model=model,
+        columns=tuple(columns) if columns else None,
+        folds=folds,
+        label_percentile=label_percentile,
+        repeats=repeats,
+        seed=seed,
+    )
+    with working("analyzing") as show:
+        result = analyze(request, show)
+        show("drawing")
+        files = write_analysis(result, output)
+    tell(result)
+    for file in files:
+        out.print(f"→ {file}")
+    out.print(f"train on them: volspike train --features {features} --columns $(cat {files[-1]})")
+
+
+def tell(result: Analysis) -> None:
+    """Prints the recommended features, and the most important ones."""
+    note_if_simulated(result.simulated)
+    for sentence in result.warnings:
+        warn(sentence)
+    out.print(
+        f"{result.request.model}, {result.folds} walk_forward fold(s), {result.rows:,} rows judged; "
+        f"PR-AUC {figure(result.pr_auc, 3)}, base rate {figure(result.base_rate, 3)}"
+    )
+    ranked = sorted(
+        (each for each in result.features if each.is_taken), key=lambda feature: (feature.group, -feature.alone.mean)
+    )[:SHOWN]
+    rows = [
+        [
+            feature.name,
+            figure(feature.together.mean),
+            figure(feature.together.low),
+            figure(feature.alone.mean),
+            figure(feature.own, 3),
+            str(feature.group + 1),
+            "yes" if feature.name in result.recommended else "",
+        ]
+        for feature in ranked
+    ]
+    heads = ["feature", "PR-AUC lost with its group", "at least", "alone", "model's own", "group", "recommended"]
+    table("What PR-AUC loses when a feature tells of another time", heads, rows)
+    out.print(f"recommended: {', '.join(result.recommended)}")

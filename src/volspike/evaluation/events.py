@@ -1,0 +1,174 @@
+"""What a trader would have lived through: spikes that were caught, how early, and alarms about nothing.
+
+A spike episode is ``spike_runs``', an alarm episode ``alarm_runs``'. An alarm catches an episode if it is in force on
+a row of it. The spike volatility is *realised* 60 seconds after the episode's first row: that row is the first whose
+next minute is a spike, so that only then a whole minute of it has been seen. The lead is from the opening of the first
+alarm that catches to that moment: the last minute's own volatility, called at τ, has a lead of 0. Alarms with a lead
+above 0 came in time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from math import nan
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volspike.evaluation.alarms import alarm_runs
+from volspike.evaluation.bootstrap import Draws, Interval, percentile_interval
+from volspike.evaluation.metrics import known
+from volspike.evaluation.scored import Scored
+from volspike.evaluation.tracks import HORIZON_NS, Runs, Tracks, spike_runs
+from volspike.market import SECOND_NS
+
+COLUMNS: Final = (
+    "episodes",
+    "caught",
+    "in_time",
+    "onsets",
+    "onsets_caught",
+    "alarms",
+    "true_alarms",
+    "seconds",
+    "alarm_seconds",
+)
+"""What happened at a row: an episode or alarm that begins there, and the time it stands for."""
+
+SHARES: Final = {
+    "recall": ("caught", "episodes", 1.0),
+    "recall_in_time": ("in_time", "episodes", 1.0),
+    "onset_recall": ("onsets_caught", "onsets", 1.0),
+    "precision": ("true_alarms", "alarms", 1.0),
+    "alarm_share": ("alarm_seconds", "seconds", 1.0),
+    "false_alarms_per_hour": ("false_alarms", "seconds", 3600.0),
+}
+"""Figure → what is counted, over what, times what."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFigures:
+    """Episodes and alarms over ``hours`` of watched time, that of several products added up; NaN of nothing.
+
+    ``in_time`` counts the episodes that were caught before their volatility was realised. ``onsets`` are the episodes
+    that begin while the last minute's volatility is below τ, ``onsets_caught`` those of them that were caught in time.
+    The lead's median and quartiles are over the caught. ``intervals`` are of the shares, by name.
+    """
+
+    hours: float
+    episodes: int
+    caught: int
+    in_time: int
+    recall: float
+    recall_in_time: float
+    lead_median_s: float
+    lead_low_s: float
+    lead_high_s: float
+    alarms: int
+    true_alarms: int
+    precision: float
+    false_alarms_per_hour: float
+    alarm_share: float
+    onsets: int
+    onsets_caught: int
+    onset_recall: float
+    intervals: dict[str, Interval] = field(default_factory=dict)
+
+    def figures(self) -> dict[str, int | float | None]:
+        """The figures by name, None where undefined; an interval's ends as ``<figure>_low`` and ``_high``."""
+        told = {name: known(value) for name, value in asdict(self).items() if name != "intervals"}
+        for name, interval in self.intervals.items():
+            told |= {f"{name}_low": known(interval.low), f"{name}_high": known(interval.high)}
+        return told
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Events:
+    """What happened: ``counts`` (n, ``COLUMNS``) row by row; and ``lead_s`` of the caught episodes."""
+
+    counts: NDArray[np.float64]
+    lead_s: NDArray[np.float64]
+
+
+def find_events(scored: Scored, *, of_baseline: bool = False) -> Events:
+    """The episodes of the rows, and the alarms of the model or of the baseline at their thresholds."""
+    score = scored.baseline if of_baseline else scored.probability
+    threshold = scored.baseline_threshold if of_baseline else scored.threshold
+    tracks = Tracks.of(scored.time, scored.product, scored.fold)
+    spikes, alarms = spike_runs(tracks, scored.y), alarm_runs(tracks, score, threshold)
+    lead = _leads(tracks, spikes, alarms)
+    row = tracks.order[spikes.first]
+    is_onset = scored.past_volatility[row] < 1.0
+    is_caught, in_time = ~np.isnan(lead), lead > 0.0
+    seconds = tracks.seconds()
+    counted = {
+        "episodes": np.bincount(row, minlength=len(scored)),
+        "caught": np.bincount(row[is_caught], minlength=len(scored)),
+        "in_time": np.bincount(row[in_time], minlength=len(scored)),
+        "onsets": np.bincount(row[is_onset], minlength=len(scored)),
+        "onsets_caught": np.bincount(row[is_onset & in_time], minlength=len(scored)),
+        "alarms": np.bincount(tracks.order[alarms.first], minlength=len(scored)),
+        "true_alarms": np.bincount(tracks.order[alarms.first[alarms.met_by(spikes) >= 0]], minlength=len(scored)),
+        "seconds": np.bincount(tracks.order, seconds, len(scored)),
+        "alarm_seconds": np.bincount(tracks.order, seconds * alarms.covered(len(scored)), len(scored)),
+    }
+    counts = np.column_stack([counted[name] for name in COLUMNS]).astype(np.float64)
+    return Events(counts, lead[is_caught])
+
+
+def _leads(tracks: Tracks, spikes: Runs, alarms: Runs) -> NDArray[np.float64]:
+    """Of each spike episode the seconds from the first catching alarm to the realised spike; NaN if none catches."""
+    catching = spikes.met_by(alarms)
+    caught = catching >= 0
+    realised = tracks.time[spikes.first[caught]] + HORIZON_NS
+    lead = np.full(len(spikes), nan)
+    lead[caught] = (realised - tracks.time[alarms.first[catching[caught]]]) / SECOND_NS
+    return lead
+
+
+def event_figures(events: Events, draws: Draws | None = None) -> EventFigures:
+    """The figures of all events, with intervals where there are draws of their rows.
+
+    In a resample an episode or alarm belongs to the row it begins with, its time to the rows it covers.
+    """
+    sums = events.counts.sum(axis=0, keepdims=True)
+    count = dict(zip(COLUMNS, np.rint(sums[0]).astype(int).tolist(), strict=True))
+    share = {name: float(values[0]) for name, values in _shares(sums).items()}
+    leads = events.lead_s
+    low, middle, high = np.quantile(leads, [0.25, 0.5, 0.75]).tolist() if len(leads) else (nan, nan, nan)
+    return EventFigures(
+        hours=float(sums[0, COLUMNS.index("seconds")]) / 3600.0,
+        episodes=count["episodes"],
+        caught=count["caught"],
+        in_time=count["in_time"],
+        recall=share["recall"],
+        recall_in_time=share["recall_in_time"],
+        lead_median_s=middle,
+        lead_low_s=low,
+        lead_high_s=high,
+        alarms=count["alarms"],
+        true_alarms=count["true_alarms"],
+        precision=share["precision"],
+        false_alarms_per_hour=share["false_alarms_per_hour"],
+        alarm_share=share["alarm_share"],
+        onsets=count["onsets"],
+        onsets_caught=count["onsets_caught"],
+        onset_recall=share["onset_recall"],
+        intervals={} if draws is None else _intervals(draws, events.counts),
+    )
+
+
+def _intervals(draws: Draws, counts: NDArray[np.float64]) -> dict[str, Interval]:
+    return {name: percentile_interval(values) for name, values in _shares(draws.sums(counts)).items()}
+
+
+def _shares(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """``SHARES`` of sums (r, ``COLUMNS``), each (r,); NaN over nothing."""
+    of = dict(zip(COLUMNS, sums.T, strict=True))
+    of["false_alarms"] = of["alarms"] - of["true_alarms"]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            name: np.where(of[over] > 0.0, times * of[counted] / of[over], nan)
+            for name, (counted, over, times) in SHARES.items()
+        }

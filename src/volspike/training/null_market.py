@@ -1,0 +1,166 @@
+"""A market that nobody can foresee: independent returns, through the kernel that computes every other feature.
+
+Its one-second returns are drawn with replacement from those of a real recording, so that they are as large and as
+ragged, but none of them knows of another. Quotes, sizes, sides and the times of ticks are drawn independently as well.
+Whatever a model foresees in it, it has from the protocol that judges it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from volspike.datasets import Dataset, FeatureFacts
+from volspike.datasets.dataset import PERSISTENCE, SESSION_GAP_NS, numbers
+from volspike.datasets.facts import open_feature_file
+from volspike.datasets.labelling import row_second
+from volspike.errors import NotEnoughData
+from volspike.features import Every, FeatureEngine, FeatureRows
+from volspike.labels import HORIZON_S, future_volatility
+from volspike.market import SECOND_NS, Kind, Profile, Ticks
+
+PRICE: Final = 100.0
+HALF_SPREAD: Final = 1e-5
+CHUNK_S: Final = 3600
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class NullMarket:
+    """``seconds`` from ``start`` (Unix second), with returns drawn from ``returns`` and so many ticks a second."""
+
+    returns: NDArray[np.float64]
+    seconds: int
+    ticks_per_second: float
+    start: int
+    seed: int = 0
+
+
+def one_second_returns(path: Path, facts: FeatureFacts) -> NDArray[np.float64]:
+    """The one-second log returns of all sessions in a feature file; a silent second returned 0.
+
+    Raises:
+        NotEnoughData: no session has two seconds.
+    """
+    with open_feature_file(path) as file:
+        has_sessions = "session_id" in file.schema_arrow.names
+        table = file.read(["timestamp", "product_id", "price", *(["session_id"] if has_sessions else [])])
+    second = row_second(numbers(table, "timestamp").astype(np.int64), facts.every)
+    session = numbers(table, "session_id").astype(np.int64) if has_sessions else np.zeros(len(second), np.int64)
+    product = np.unique(np.asarray(table["product_id"].cast(pa.string())), return_inverse=True)[1]
+    order = np.lexsort((second, session, product))
+    second, price = second[order], numbers(table, "price")[order]
+    begins = np.diff(second, prepend=second[:1]) > SESSION_GAP_NS // SECOND_NS
+    for name in (session, product):
+        begins |= np.diff(name[order], prepend=name[order][:1]) != 0
+    stretches = np.split(np.arange(len(second)), np.flatnonzero(begins))
+    parts = [_returns(second[rows], price[rows]) for rows in stretches if len(rows)] or [np.empty(0)]
+    returns = np.concatenate(parts)
+    if len(returns) == 0:
+        raise NotEnoughData(f"{path}: no session has two seconds: record for longer")
+    return returns
+
+
+def _returns(second: NDArray[np.int64], price: NDArray[np.float64]) -> NDArray[np.float64]:
+    every = np.arange(second[0], second[-1] + 1)
+    return np.asarray(np.diff(np.log(price[np.searchsorted(second, every, side="right") - 1])))
+
+
+def null_dataset(facts: FeatureFacts, market: NullMarket, most_rows: int) -> Dataset:
+    """The warm and labelled rows of a null market with the features, profile and row rate of ``facts``.
+
+    Of more than ``most_rows`` rows those of every second, third … second are kept.
+    """
+    engine = FeatureEngine(facts.feature_set, facts.profile, facts.every)
+    rng = np.random.default_rng([market.seed, 1])
+    closing = PRICE * np.exp(np.cumsum(rng.choice(market.returns, market.seconds)))
+    rate = 1.0 if facts.every is Every.SECOND else market.ticks_per_second
+    step = ceil(market.seconds * rate / most_rows)
+    product = facts.leader or "NULL"
+    tape = _tape(market, closing, facts.profile, product, rng)
+    parts = [_kept(rows, facts.every, step) for rows in engine.run_all(tape)]
+    time, session, x = (np.concatenate(column) for column in zip(*parts, strict=True))
+    volatility = future_volatility(closing, HORIZON_S)[row_second(time, facts.every) - market.start]
+    known = np.isfinite(volatility)
+    names = facts.feature_set.names
+    persistence = x[known, names.index(PERSISTENCE)] if PERSISTENCE in names else np.full(known.sum(), np.nan)
+    return Dataset(
+        facts=msgspec.structs.replace(facts, simulated=True, losses=()),
+        products=(product,),
+        time=time[known],
+        product=np.zeros(known.sum(), np.int32),
+        session=session[known],
+        names=names,
+        x=x[known],
+        future_volatility=volatility[known],
+        persistence=persistence,
+    )
+
+
+def _kept(
+    rows: FeatureRows, every: Every, step: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    kept = rows.is_warm & (row_second(rows.timestamp, every) % step == 0)
+    return rows.timestamp[kept], rows.session_id[kept], rows.features[kept]
+
+
+def _tape(
+    market: NullMarket, closing: NDArray[np.float64], profile: Profile, product: str, rng: np.random.Generator
+) -> Iterator[Ticks]:
+    """The market in parts of an hour; every second has a tick, and ends at its ``closing`` price."""
+    opening = np.append(PRICE, closing[:-1])
+    for first in range(0, market.seconds, CHUNK_S):
+        beyond = min(first + CHUNK_S, market.seconds)
+        count = 1 + rng.poisson(max(market.ticks_per_second - 1.0, 0.0), beyond - first)
+        second = np.repeat(np.arange(first, beyond), count)
+        place = np.arange(1, len(second) + 1) - np.repeat(np.cumsum(count) - count, count)
+        price = opening[second] * (closing[second] / opening[second]) ** (place / count[second - first])
+        moment = np.sort(second + rng.random(len(second)))
+        ticks = _ticks(product, (market.start + second) * SECOND_NS + _part_ns(moment - second), price, rng)
+        yield _as_told(ticks, profile)
+
+
+def _part_ns(part: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.clip((part * SECOND_NS).astype(np.int64), 0, SECOND_NS - 1)
+
+
+def _ticks(product: str, time: NDArray[np.int64], price: NDArray[np.float64], rng: np.random.Generator) -> Ticks:
+    n = len(time)
+    half = HALF_SPREAD * rng.lognormal(0.0, 0.5, n)
+    sizes = rng.lognormal(0.0, 1.0, (3, n))
+    number = time  # ascending, and no two alike but by a chance that costs one tick
+    return Ticks(
+        products=(product,),
+        time=time,
+        received=time,
+        kind=np.full(n, Kind.TICKER, np.int8),
+        product=np.zeros(n, np.int32),
+        price=price,
+        best_bid=price * (1.0 - half),
+        best_ask=price * (1.0 + half),
+        bid_size=sizes[0],
+        ask_size=sizes[1],
+        last_size=sizes[2],
+        side=rng.choice(np.array([-1, 1], np.int8), n),
+        trade_id=number,
+        sequence=number,
+    )
+
+
+def _as_told(ticks: Ticks, profile: Profile) -> Ticks:
+    """The ticks as messages of the kinds that a source of this profile tells."""
+    if profile is Profile.TICKER:
+        return ticks
+    columns = dict(ticks.columns()) | {"kind": np.full(len(ticks), Kind.TRADE, np.int8)}
+    trades = Ticks(ticks.products, **columns)
+    if profile is Profile.TRADE:
+        return trades
+    both = Ticks.join([ticks, trades])
+    return both[np.argsort(both.time, kind="stable")]

@@ -1,0 +1,51 @@
+"""The registered model ``volspike``: a version for what each run chose, and two names that say which counts.
+
+``challenger`` is the newest run's. ``champion`` is what was put into service: it moves when a run promotes its model.
+The first version has it, too, unless its split is no evidence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from volspike.training.report import TrainingReport
+from volspike.training.tracking_figures import tags
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+REGISTERED: Final = "volspike"
+CHAMPION: Final = "champion"
+CHALLENGER: Final = "challenger"
+
+_READY_WITHIN_S: Final = 30
+
+
+def register(client: MlflowClient, report: TrainingReport, run_id: str, model_id: str) -> tuple[str, tuple[str, ...]]:
+    """The number of the version that the chosen model, logged as ``model_id``, is now, and the aliases it was given."""
+    known = _aliases(client)
+    version = client.create_model_version(
+        REGISTERED,
+        source=f"models:/{model_id}",
+        run_id=run_id,
+        tags={"model": report.chosen, "promoted": str(report.promoted is not None).lower()} | tags(report),
+        await_creation_for=_READY_WITHIN_S,
+        model_id=model_id,
+    )
+    is_first = CHAMPION not in known and report.split_method != "stratified"
+    given = (CHALLENGER, CHAMPION) if report.promoted is not None or is_first else (CHALLENGER,)
+    for alias in given:
+        client.set_registered_model_alias(REGISTERED, alias, version.version)
+    return str(version.version), given
+
+
+def _aliases(client: MlflowClient) -> dict[str, str]:
+    """Alias → version of the registered model, which is made where there is none."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    try:
+        client.create_registered_model(REGISTERED, description="How likely a spike is within the next 60 seconds.")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return dict(client.get_registered_model(REGISTERED).aliases)

@@ -1,0 +1,126 @@
+"""Episodes caught, how early, and alarms about nothing, on stories short enough to count by hand."""
+
+from __future__ import annotations
+
+from math import isnan
+
+import numpy as np
+import pytest
+
+from tests.evaluation.markets import SECOND, START, market
+from volspike.evaluation import EventFigures, Scored, event_figures, find_events
+from volspike.evaluation.bootstrap import Draws
+
+
+def story(
+    spikes: list[tuple[int, int]], alarms: list[tuple[int, int]], seconds: int = 3601, wild: tuple[int, int] = (0, 0)
+) -> Scored:
+    """Seconds of one product; spike rows, rows above the threshold, and rows after a wild minute, from – until."""
+    marked = []
+    for stretches in (spikes, alarms, [wild]):
+        mark = np.zeros(seconds)
+        for start, end in stretches:
+            mark[start:end] = 1.0
+        marked.append(mark)
+    y, called, past = marked
+    return Scored(
+        time=START + np.arange(seconds, dtype=np.int64) * SECOND,
+        product=np.zeros(seconds, np.int32),
+        fold=np.ones(seconds, np.int32),
+        y=y.astype(np.int8),
+        past_volatility=2.0 * past,
+        probability=called,
+        threshold=np.full(seconds, 0.5),
+        baseline=past,
+        baseline_threshold=np.full(seconds, 0.5),
+    )
+
+
+def figures(scored: Scored) -> EventFigures:
+    return event_figures(find_events(scored))
+
+
+def test_an_hour_by_hand() -> None:
+    """Of three spikes one is foreseen, one called too late, one missed; one more alarm is about nothing."""
+    found = figures(
+        story(spikes=[(500, 600), (1500, 1700), (2500, 2560)], alarms=[(510, 580), (1600, 1650), (3000, 3001)])
+    )
+    assert (found.episodes, found.caught, found.in_time) == (3, 2, 1)
+    assert (found.alarms, found.true_alarms) == (3, 2)
+    assert found.recall == pytest.approx(2 / 3)
+    assert found.recall_in_time == pytest.approx(1 / 3)
+    assert found.precision == pytest.approx(2 / 3)
+    assert found.hours == pytest.approx(1.0)
+    assert found.false_alarms_per_hour == pytest.approx(1.0)
+    assert found.lead_median_s == pytest.approx((50 - 40) / 2)
+    # 70 s and 10 s of quiet; 60 s of hold; the same
+    assert found.alarm_share == pytest.approx((80 + 60 + 60) / 3600)
+
+
+def test_the_last_minute_itself_has_a_lead_of_nothing() -> None:
+    """Who calls a spike once its minute has been seen is not early: lead 0, caught, not in time."""
+    found = figures(story(spikes=[(500, 700)], alarms=[(560, 700)]))
+    assert (found.lead_median_s, found.caught, found.in_time) == (0.0, 1, 0)
+
+
+def test_an_alarm_of_the_first_row_leads_by_the_horizon() -> None:
+    """The first spike row's minute ends 60 seconds later."""
+    found = figures(story(spikes=[(500, 700)], alarms=[(500, 700)]))
+    assert (found.lead_median_s, found.in_time) == (60.0, 1)
+
+
+def test_onsets_begin_in_calm() -> None:
+    """A spike that follows a wild minute is no onset; an onset that is caught late is not foreseen."""
+    found = figures(
+        story(spikes=[(500, 600), (1500, 1600), (2500, 2700)], alarms=[(500, 501), (2600, 2700)], wild=(1400, 1550))
+    )
+    assert (found.episodes, found.onsets, found.onsets_caught) == (3, 2, 1)
+    assert found.onset_recall == 0.5
+
+
+def test_an_alarm_that_is_always_on_is_told_by_its_share() -> None:
+    """It catches everything, and stands there all the time."""
+    found = figures(story(spikes=[(500, 600)], alarms=[(0, 3601)]))
+    assert (found.recall, found.alarm_share, found.alarms) == (1.0, 1.0, 1)
+
+
+def test_no_spikes_and_no_alarms_are_undefined() -> None:
+    """Nothing to catch has no recall, no alarm no precision; none an hour is a figure."""
+    found = figures(story([], []))
+    assert all(map(isnan, (found.recall, found.precision, found.lead_median_s, found.onset_recall)))
+    assert found.false_alarms_per_hour == 0.0
+    assert found.figures()["recall"] is None
+    assert isnan(figures(story([], [], seconds=0)).false_alarms_per_hour)
+
+
+def test_the_baseline_has_events_of_its_own() -> None:
+    """The same spikes, another's alarms."""
+    scored = story(spikes=[(500, 600)], alarms=[], wild=(540, 600))
+    found = event_figures(find_events(scored, of_baseline=True))
+    assert (found.caught, found.lead_median_s) == (1, 20.0)
+    assert figures(scored).caught == 0
+
+
+def test_order_of_rows_does_not_matter() -> None:
+    """The same rows shuffled tell the same story."""
+    scored = market(3000, products=2, folds=2)
+    shuffled = scored.only(np.random.default_rng(0).permutation(len(scored)))
+    assert str(figures(scored)) == str(figures(shuffled))
+
+
+def test_products_add_up() -> None:
+    """Two markets watched at once are two hours of watching, and their counts are the sum of each alone."""
+    scored = market(3601, products=2)
+    both, alone = figures(scored), [figures(scored.only(scored.product == code)) for code in (0, 1)]
+    assert both.hours == pytest.approx(2.0)
+    for name in ("episodes", "caught", "in_time", "alarms", "true_alarms", "onsets"):
+        assert getattr(both, name) == sum(getattr(part, name) for part in alone), name
+
+
+def test_intervals_hold_the_figures() -> None:
+    """With draws each share has an interval around it, told as two numbers."""
+    scored = market(20_000)
+    found = event_figures(find_events(scored), Draws.of(scored.time, 600, 200))
+    for name, interval in found.intervals.items():
+        assert interval.low <= getattr(found, name) <= interval.high, name
+    assert found.figures()["recall_low"] == found.intervals["recall"].low

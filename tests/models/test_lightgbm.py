@@ -1,0 +1,109 @@
+"""LightGBM on the residual of a linear forecast, in float32 and in one graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+from lightgbm import Dataset, train
+
+from tests.models.samples import chosen, exported, fitted, full_sample, sample_of
+from volspike.models.forecast import filled_volatilities, log_target
+from volspike.models.rows import as_single
+from volspike.models.single_trees import in_single
+
+
+def test_missing_values_take_their_own_branch() -> None:
+    """Where a missing value tells, it counts; a row that misses a volatility of the linear part is not scored."""
+    sample = full_sample(3000, 1)
+    random = np.random.default_rng(1)
+    holed = random.random(3000) < 0.3
+    sample = dataclasses.replace(
+        sample,
+        y=holed.astype(np.int8),
+        volatility=np.where(holed, 2.0, 0.5) * sample.tau,
+    )
+    trend, last = sample.names.index("trend_60s"), sample.names.index("realized_volatility_60s")
+    sample.x[holed, trend] = np.nan
+    detector = fitted("lightgbm", sample, column_share=1.0)
+    rows = sample.x.copy()
+    rows[::50, last] = np.nan
+    served = exported(detector, rows.shape[1]).probability(rows)
+    np.testing.assert_allclose(served, detector.probability(rows), atol=1e-5, rtol=0)
+    assert np.flatnonzero(np.isnan(served)).tolist() == list(range(0, 3000, 50))
+    assert np.nanmin(served[holed]) > np.nanmax(served[~holed])
+
+
+def test_rows_before_the_windows_are_full_teach_nothing() -> None:
+    """Rows without any volatility are left out of the training, and those with it are scored as without them."""
+    sample = full_sample(1200, 2)
+    late = np.arange(1200) >= 200
+    early = sample.x.copy()
+    early[~late] = np.nan
+    with_them = fitted("lightgbm", dataclasses.replace(sample, x=early)).probability(sample.x)
+    np.testing.assert_array_equal(with_them, fitted("lightgbm", sample.rows(late)).probability(sample.x))
+
+
+def test_a_volatility_that_goes_on_missing_is_left_to_the_trees() -> None:
+    """One volatility that is told only now and then does not cost the rows in which it is not."""
+    sample = full_sample(1000, 3)
+    sample.x[::2, sample.names.index("ewma_volatility_30s")] = np.nan
+    sample.x[:50] = np.nan
+    told = filled_volatilities(as_single(sample.x), sample.names)
+    assert "ewma_volatility_30s" not in told
+    assert "realized_volatility_60s" in told
+    assert np.isfinite(fitted("lightgbm", sample).probability(sample.x[50:])).all()
+
+
+def test_a_shift_of_the_level_shifts_the_probability() -> None:
+    """On a day with all volatilities three times as high, spikes are called likelier than on any day of training."""
+    sample = full_sample(3000, 4)
+    detector = fitted("lightgbm", sample)
+    louder = sample.x.copy()
+    for name in sample.names:
+        if "volatility" in name:
+            louder[:, sample.names.index(name)] *= 3.0
+    assert detector.probability(louder).mean() > detector.probability(sample.x).mean() + 0.2
+
+
+def test_the_target_keeps_still_minutes_finite() -> None:
+    """A minute that stood still is 20 times below τ and no further; τ itself is a little above 0."""
+    np.testing.assert_allclose(log_target(np.array([0.0, 2e-4]), 2e-4), [np.log(0.05), np.log(1.05)])
+
+
+@pytest.mark.parametrize("level", [3.0, -3.0, 1e-30, -700.1, 3e38])
+def test_a_split_between_neighbours_of_float32_keeps_each_on_its_side(level: float) -> None:
+    """A split point that float32 does not hold is rounded so that no training row changes sides."""
+    lower = np.float32(level)
+    upper = np.nextafter(lower, np.float32(np.inf))
+    x = np.tile([[lower], [upper]], (300, 1))
+    y = np.tile([0, 1], 300).astype(np.int8)
+    detector = fitted("lightgbm", sample_of(x.astype(np.float64), y))
+    rows = x[:2].astype(np.float64)
+    served = exported(detector, 1).probability(rows)
+    np.testing.assert_allclose(served, detector.probability(rows), atol=1e-5, rtol=0)
+    assert served[1] > served[0] + 0.5
+
+
+def test_trees_in_float32_answer_as_before() -> None:
+    """On rows of float32 the trees with rounded split points give what LightGBM trained; only NaN has a new branch."""
+    random = np.random.default_rng(5)
+    x = random.normal(size=(2000, 3)).astype(np.float32)
+    parameters: dict[str, Any] = {"verbosity": -1, "num_threads": 1, "deterministic": True, "force_row_wise": True}
+    trees = train(parameters, Dataset(x, x[:, 0] * x[:, 1]), 20)
+    single = in_single(trees)
+    np.testing.assert_array_equal(single.predict(x), trees.predict(x))
+    missing = np.full((1, 3), np.nan, np.float32)
+    lowest = np.full((1, 3), -3e38, np.float32)
+    np.testing.assert_array_equal(single.predict(missing), single.predict(lowest))
+
+
+def test_without_any_volatility_the_mean_is_the_linear_part() -> None:
+    """Columns of other kinds alone are learned from by the trees, and every row is scored."""
+    sample = full_sample(900, 6)
+    part = dataclasses.replace(chosen("seasonal", sample))
+    probability = fitted("lightgbm", part).probability(part.x)
+    assert np.isfinite(probability).all()
+    assert probability.std() > 0.01

@@ -1,0 +1,28 @@
+"""Thresholds go by names with numbers in them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from volspike.errors import UsageError
+from volspike.training.thresholds import check_threshold, named_thresholds
+
+
+@pytest.mark.parametrize("name", ["best_f1", "rate_10", "rate_2.5", "cost_25", "false_alarms_0.5_per_hour"])
+def test_a_name_gives_a_threshold_of_that_name(name: str) -> None:
+    """What can be asked for is among what is chosen, beside the usual ones."""
+    check_threshold(name)
+    random = np.random.default_rng(0)
+    y = (random.random(5000) < 0.2).astype(np.int8)
+    score = np.clip(0.5 * y + 0.5 * random.random(5000), 0, 1)
+    time = np.arange(5000) * 1_000_000_000
+    found = named_thresholds(y, score, time, np.zeros(5000, np.int32), name)
+    assert {name, "best_f1", "rate_10", "cost_10"} <= set(found)
+
+
+@pytest.mark.parametrize("name", ["f1", "rate_0", "rate_100", "rate_05", "cost_", "cost_0", "false_alarms_2"])
+def test_other_names_are_refused_with_those_that_exist(name: str) -> None:
+    """A name without a meaning, or with a number that has none, is a usage error that tells the others."""
+    with pytest.raises(UsageError, match=r"there are best_f1, rate_10 .* false_alarms_2_per_hour"):
+        check_threshold(name)

@@ -1,0 +1,335 @@
+"""A training run is found in MLflow as it was reported, and is lost to no server that is away."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from volspike.datasets import Dataset
+from volspike.evaluation import Interval
+from volspike.models import Artifact
+from volspike.training import ModelReport, TrainingReport, TrainingRequest
+from volspike.training.run import train_on
+from volspike.training.tracking import Tracking, track
+from volspike.training.tracking_client import opened
+from volspike.training.tracking_figures import figures, model_parameters, parameters, tags
+from volspike.training.tracking_settings import LOCAL_STORE, TrackingSettings
+
+SERVER = "http://ada:geheim@127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def report(market: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainingReport:
+    """Two models, trained and written."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "features.parquet").write_bytes(b"rows")
+    request = TrainingRequest(
+        features=folder / "features.parquet",
+        models=("logistic", "har"),
+        artifacts=folder / "artifacts",
+        folds=2,
+        search=0,
+        columns=("all",),
+    )
+    trained = train_on(market, request, lambda step: None)
+    return replace(trained, models=tuple(with_intervals(model) for model in trained.models))
+
+
+def with_intervals(model: ModelReport) -> ModelReport:
+    """The model with intervals of PR-AUC and of the difference, for which so short a market has too few events."""
+    known, gains = {"pr_auc": Interval(0.25, 0.75)}, {"pr_auc": Interval(-0.125, 0.5)}
+    judged = [replace(one, model_intervals=known, gain_intervals=gains) for one in (model.pooled, model.final)]
+    return replace(model, pooled=judged[0], final=judged[1])
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables, which take seconds to make, and nothing in them."""
+    file = tmp_path_factory.mktemp("mlflow") / "deeper" / "mlflow.db"
+    with opened(f"sqlite:///{file}"):
+        return file
+
+
+@pytest.fixture
+def here(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with an empty local store."""
+    (tmp_path / "mlruns").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with closing(sqlite3.connect(empty_store)) as empty, closing(sqlite3.connect("mlruns/mlflow.db")) as own:
+        empty.backup(own)
+    return tmp_path
+
+
+@pytest.fixture
+def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """The hosts that anything in this process connects to."""
+    hosts: set[str] = set()
+    connect = socket.socket.connect
+
+    def noted(self: socket.socket, address: Any) -> None:
+        if self.family in {socket.AF_INET, socket.AF_INET6}:
+            hosts.add(str(address[0]))
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", noted)
+    yield hosts
+    assert hosts <= {"127.0.0.1", "::1"}
+
+
+def tracked(report: TrainingReport, here: Path, uri: str = LOCAL_STORE) -> Tracking:
+    # a database of its own for each test: MLflow keeps a store by its URI, wherever the process stands
+    local = f"sqlite:///{here}/mlruns/mlflow.db"
+    settings = TrackingSettings(tracking_uri=local if uri == LOCAL_STORE else uri)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("volspike.training.tracking.LOCAL_STORE", local)
+        return track(report, settings, lambda step: None)
+
+
+@contextmanager
+def client_of(here: Path) -> Iterator[Any]:
+    with opened(f"sqlite:///{here}/mlruns/mlflow.db") as client:
+        yield client
+
+
+def runs_of(client: Any, told: Tracking) -> dict[str, Any]:
+    """The runs below the one that was told, by their models' names."""
+    assert told.logged is not None
+    found = client.search_runs(
+        [told.logged.experiment_id], filter_string=f"tags.`mlflow.parentRunId` = '{told.logged.run_id}'"
+    )
+    return {run.info.run_name: run for run in found}
+
+
+def only_logistic(report: TrainingReport) -> TrainingReport:
+    logistic = next(model for model in report.models if model.model == "logistic")
+    return replace(report, models=(logistic,), baselines=(), chosen="logistic")
+
+
+def test_what_was_reported_is_found_again(
+    report: TrainingReport, here: Path, connected: set[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Parameters, figures, data, files and tags are those of the report; MLflow says nothing, and calls nobody."""
+    before = dict(os.environ)
+    told = tracked(report, here)
+    assert capfd.readouterr() == ("", "")
+    assert dict(os.environ) == before
+    assert connected == set()
+    assert told.warnings == ()
+    assert told.logged is not None
+    with client_of(here) as client:
+        whole = client.get_run(told.logged.run_id)
+        assert client.get_experiment(told.logged.experiment_id).name == "volatility_detection"
+        assert whole.info.status == "FINISHED"
+        digest = sha256(b"rows").hexdigest()
+        assert whole.data.params == parameters(report) | {"data_sha256": digest}
+        assert tags(report).items() <= whole.data.tags.items()
+        assert whole.data.tags["simulated"] == "true"
+        assert {one.path for one in client.list_artifacts(told.logged.run_id)} == {"requirements.txt", "warnings.txt"}
+        (data,) = (one.dataset for one in whole.inputs.dataset_inputs)
+        assert (data.name, data.digest, json.loads(data.profile)["rows"]) == (
+            "features.parquet",
+            digest[:36],
+            report.rows,
+        )
+        below = runs_of(client, told)
+        assert set(below) == {model.model for model in (*report.models, *report.baselines)}
+        for model in (*report.models, *report.baselines):
+            assert_tracked(client, below[model.model], report, model)
+
+
+def assert_tracked(client: Any, run: Any, report: TrainingReport, model: ModelReport) -> None:
+    """The run's parameters, figures and files are the model's."""
+    assert run.info.status == "FINISHED"
+    assert run.data.params == model_parameters(report, model)
+    assert run.data.tags["role"] == ("baseline" if model.is_baseline else "model")
+    assert set(run.data.metrics) == {name for name, _, _ in figures(model)}
+    history = client.get_metric_history(run.info.run_id, "fold/pr_auc")
+    assert [(one.step, one.value) for one in history] == [
+        (fold.fold, fold.comparison.model.pr_auc) for fold in model.folds
+    ]
+    assert run.data.metrics["pooled/pr_auc"] == model.pooled.model.pr_auc
+    assert run.data.metrics["final/baseline/pr_auc"] == model.final.baseline.pr_auc
+    if model in report.models:
+        assert run.data.metrics["pooled/pr_auc_low"] == 0.25
+        assert run.data.metrics["final/gain/pr_auc_high"] == 0.5
+    assert run.data.metrics[f"threshold/{model.threshold_name}"] == model.thresholds[model.threshold_name]
+    files = {one.path for one in client.list_artifacts(run.info.run_id)}
+    assert files == ({"metadata.json", *(plot.name for plot in model.plots)} if model.artifact else set())
+
+
+def test_what_is_undefined_is_not_told(report: TrainingReport) -> None:
+    """A figure that is NaN has no entry, rather than a zero."""
+    (model,) = only_logistic(report).models
+    blind = replace(model.pooled, model=replace(model.pooled.model, pr_auc=float("nan")))
+    names = {name for name, _, _ in figures(replace(model, pooled=blind))}
+    assert "pooled/pr_auc" not in names
+    assert "pooled/roc_auc" in names
+    assert "search/best" not in names  # nothing was searched
+
+
+def test_the_model_that_is_loaded_back_is_the_one_that_was_trained(
+    report: TrainingReport, market: Dataset, here: Path
+) -> None:
+    """By its alias, through mlflow.onnx, through pyfunc and as an artifact: the same probabilities."""
+    told = tracked(only_logistic(report), here)
+    assert told.logged is not None
+    ours = Artifact.load(report.request.artifacts / "logistic")
+    x = market.columns(ours.features)[1000:1200]
+    expected = ours.probability(x)
+    with client_of(here):
+        import mlflow.onnx  # noqa: PLC0415 - seconds, and only where telemetry is off
+
+        graph = mlflow.onnx.load_model("models:/volspike@challenger")
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+        given = session.run(["probability"], {"features": x.astype(np.float32)})[0]
+        np.testing.assert_array_equal(given, expected.astype(np.float32))
+        loaded = mlflow.pyfunc.load_model("models:/volspike@champion")
+        rows = {name: x[:, ours.features.index(name)] for name in reversed(ours.features)}
+        np.testing.assert_array_equal(np.asarray(loaded.predict(rows)["probability"]), given)
+        folder = mlflow.artifacts.download_artifacts(
+            f"models:/volspike/{told.logged.version}", dst_path=str(here / "back")
+        )
+    again = Artifact.load(Path(folder))
+    assert again.metadata == ours.metadata
+    np.testing.assert_array_equal(again.probability(x), expected)
+
+
+def test_aliases_move(report: TrainingReport, here: Path) -> None:
+    """Each run has the challenger; the first one, and one that is promoted, the champion as well."""
+    plain = only_logistic(report)
+    promoted = replace(plain, promoted=Path("artifacts/production"))
+    steps = [plain, plain, promoted, plain]
+    found = []
+    with client_of(here) as client:
+        for step in steps:
+            told = tracked(step, here)
+            assert told.logged is not None
+            aliases = client.get_registered_model("volspike").aliases
+            found.append((told.logged.version, str(aliases["champion"]), str(aliases["challenger"])))
+        version = client.get_model_version("volspike", 3)
+    assert found == [("1", "1", "1"), ("2", "1", "2"), ("3", "3", "3"), ("4", "3", "4")]
+    assert (version.tags["model"], version.tags["promoted"], version.tags["simulated"]) == ("logistic", "true", "true")
+
+
+def test_a_stratified_split_makes_no_champion(report: TrainingReport, here: Path) -> None:
+    """Its version says that it is no evidence, and does not get into service for being the first."""
+    told = tracked(replace(only_logistic(report), split_method="stratified"), here)
+    assert told.logged is not None
+    with client_of(here) as client:
+        assert set(client.get_registered_model("volspike").aliases) == {"challenger"}
+        assert "NO EVIDENCE" in client.get_model_version("volspike", 1).tags["warning"]
+
+
+def assert_moved(told: Tracking, report: TrainingReport, here: Path, *why: str) -> None:
+    """The run stands whole in the local store, and one warning says so without the password."""
+    (warning,) = told.warnings
+    assert [words for words in (*why, f"{here}/mlruns/mlflow.db instead", "mlflow ui") if words not in warning] == []
+    assert "geheim" not in f"{warning}{told}{told.told()}"
+    with client_of(here) as client:
+        assert set(runs_of(client, told)) == {model.model for model in report.models}
+        assert client.get_model_version_by_alias("volspike", "challenger").run_id
+
+
+def test_without_a_server_the_run_stays_here(
+    report: TrainingReport, here: Path, connected: set[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody listens: the run goes to the local store, and the warning tells why and how to look."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        told = tracked(only_logistic(report), here, SERVER.format(port=taken.getsockname()[1]))
+    assert_moved(told, only_logistic(report), here, "MLflow at http://***@127.0.0.1", "(Connection refused)")
+    assert connected == {"127.0.0.1"}
+    assert capfd.readouterr() == ("", "")
+
+
+class ShortLived(BaseHTTPRequestHandler):
+    """An MLflow server up to the moment when there is a run; then it hangs up on everybody."""
+
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        answers = {
+            "experiments/get-by-name": {"experiment": {"experiment_id": "7", "name": "volatility_detection"}},
+            "runs/create": {"run": {"info": {"run_id": "r1", "run_uuid": "r1", "experiment_id": "7"}, "data": {}}},
+            "experiments/search": {"experiments": []},
+        }
+        length = int(self.headers.get("Content-Length", 0))
+        self.rfile.read(length)
+        path = self.path.partition("/mlflow/")[2].partition("?")[0]
+        self.asked.append(path)
+        if "runs/create" in self.asked[:-1] or path not in answers:
+            self.close_connection = True
+            return
+        body = json.dumps(answers[path]).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET  # noqa: N815  named by http.server
+
+    def log_message(self, *args: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def short_lived() -> Iterator[tuple[int, list[str]]]:
+    """The port of such a server, and what it is asked."""
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (ShortLived,), {"asked": asked}))
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server.server_port, asked
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_server_that_dies_half_way_loses_nothing(
+    report: TrainingReport, here: Path, short_lived: tuple[int, list[str]]
+) -> None:
+    """It had the run already: all of it is written anew in the local store."""
+    port, asked = short_lived
+    told = tracked(only_logistic(report), here, SERVER.format(port=port))
+    assert "runs/create" in asked
+    assert "runs/log-batch" in asked
+    assert_moved(told, only_logistic(report), here, f"MLflow at http://***@127.0.0.1:{port}")
+
+
+def test_where_nothing_can_be_written_it_is_said(report: TrainingReport, tmp_path: Path) -> None:
+    """Neither store can be used: a warning names both reasons and where the models are, and nothing is raised."""
+    (tmp_path / "mlruns").write_text("in the way")
+    told = tracked(report, tmp_path)
+    assert told.logged is None
+    (warning,) = told.warnings
+    assert "is tracked nowhere" in warning
+    assert str(report.request.artifacts) in warning
+
+
+def test_an_interrupted_run_is_marked(report: TrainingReport, here: Path) -> None:
+    """Ctrl-C in the middle ends the run in the store as failed, and is not swallowed."""
+
+    def interrupt(step: str) -> None:
+        raise KeyboardInterrupt
+
+    uri = f"sqlite:///{here}/mlruns/mlflow.db"
+    with pytest.raises(KeyboardInterrupt):
+        track(report, TrackingSettings(tracking_uri=uri), interrupt)
+    with client_of(here) as client:
+        experiment = client.get_experiment_by_name("volatility_detection")
+        assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
