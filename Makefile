@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: install install-dev run demo test test-system lint format docs bench default-model clean help
+.PHONY: install install-dev run demo test test-system lint format docs bench results default-model clean help
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,14 @@ docs: $(DEV) ## The pages that are made from the code
 
 bench: $(DEV) ## Measure everything that is promised, beside its peers
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md
+
+results: $(DEV) ## Train everything on both recordings and keep the figures (DATA=../shared/data)
+	$(BIN)/volspike replay --raw "$(DATA)/bitflyer/*.parquet" --every 1s --feature-set deep --add-labels \
+		--out build/results/bitflyer.parquet
+	$(BIN)/python docs/results.py bitflyer build/results/bitflyer.parquet --fold-by day
+	$(BIN)/volspike replay --raw "$(DATA)/coinbase/*.ndjson" --add-labels --out build/results/coinbase.parquet
+	$(BIN)/python docs/results.py coinbase build/results/coinbase.parquet --fold-by session
+	$(BIN)/python docs/generate.py
 
 default-model: $(STAMP) ## Train the model that ships with the package anew (DATA=../shared/data)
 	$(BIN)/volspike replay --raw "$(DATA)/coinbase/*.ndjson" --out build/default/features.parquet --add-labels

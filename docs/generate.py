@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,40 +12,57 @@ from typing import Any
 import typer.main
 
 from volspike.cli.app import app
-from volspike.features import DEFAULT_WINDOWS, FAMILIES, FeatureSet
-from volspike.features.specification import LOOKS, ROW_MEANINGS
+from volspike.features import DEFAULT_WINDOWS, FAMILIES, Feature, FeatureEngine, FeatureSet, Scope
+from volspike.features.catalogue import GROUPS
+from volspike.features.specification import LOOKS, ROW_MEANINGS, SCOPE_MEANINGS, entries
+from volspike.models import DEFAULT_MODEL, METADATA_FILE
+from volspike.models.metadata import decoded
+from volspike.reporting.card import model_card
+from volspike.reporting.markdown import table
 from volspike.serving.metrics import DECLARED
 
 DOCS = Path(__file__).parent
 MADE = "<!-- made by `make docs`; do not edit -->\n\n"
 
 
-def row(*cells: str) -> str:
-    """One line of a Markdown table."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return row(*heads) + row(*["---"] * len(heads)) + "".join(row(*cells) for cells in rows) + "\n"
-
-
 def feature_spec() -> str:
-    """The feature set and the other columns of a row."""
-    features = FeatureSet()
+    """The feature sets, their features and the other columns of a row."""
     families = [(f"`{f.name}_{{w}}s`", f.unit, f.meaning, LOOKS[f.name]) for f in FAMILIES]
     columns = [(f"`{name}`", meaning) for name, meaning in ROW_MEANINGS.items()]
     windows = ", ".join(map(str, DEFAULT_WINDOWS))
     return (
         f"{MADE}# Features\n\n"
-        f"Seven families over windows of {windows} seconds make {len(features.names)} features, digest "
-        f"`{features.digest}`. `--windows` chooses others; a model carries the digest that it was trained on and "
-        "refuses every other.\n\n"
+        "`--feature-set` chooses how many features a row has, `--windows` the seconds that the seven families look at "
+        f"(here {windows}), and `--leader` a product whose volatility stands in every product's rows, from the "
+        "full set on: two features more. A model carries the digest of its set and refuses every other.\n\n"
+        + table(("set", "features", "digest", "memory a product", "what it has"), [scope_row(s) for s in Scope])
+        + "## The seven families\n\n"
         + table(("feature", "unit", "what it is", "which seconds it looks at"), families)
         + (DOCS / "feature_rules.md").read_text()
+        + "".join(f"\n### {name}\n\n{catalogue_table(group)}".rstrip("\n") + "\n" for name, group in GROUPS.items())
         + "\n## The other columns of a row\n\n"
         + table(("column", "what it is"), columns)
     )
+
+
+def scope_row(scope: Scope) -> tuple[str, ...]:
+    """A feature set over the default windows."""
+    features = FeatureSet(scope=scope)
+    memory = f"{FeatureEngine(features).bytes_per_product / 1000:.0f} kB"
+    return f"`{scope}`", str(len(features.names)), f"`{features.digest}`", memory, SCOPE_MEANINGS[scope]
+
+
+def catalogue_table(group: Sequence[Feature]) -> str:
+    """One group of the catalogue, a line for what differs in its span alone."""
+    lines = [
+        (f"`{e.name}`", spans(e.spans), e.unit, e.meaning, f"{e.formula}", e.source or "–") for e in entries(group)
+    ]
+    return table(("feature", "w", "unit", "what it is", "formula", "source"), lines)
+
+
+def spans(told: Sequence[str]) -> str:
+    """Spans, or the first and the last of many."""
+    return (", ".join(told) or "–") if len(told) < 10 else f"{told[0]} … {told[-1]}"
 
 
 def metrics() -> str:
@@ -83,7 +101,23 @@ def shown(default: Any) -> str:
     return f"`{default}`"
 
 
-PAGES = {"feature_spec.md": feature_spec, "metrics.md": metrics, "cli.md": cli}
+def model_card_v1() -> str:
+    """The card of the model that ships."""
+    return MADE + model_card(decoded((DEFAULT_MODEL / METADATA_FILE).read_bytes()))
+
+
+def performance_summary() -> str:
+    """What the models reached on the recordings."""
+    return MADE + str(runpy.run_path(str(DOCS / "performance.py"))["performance_summary"]())
+
+
+PAGES = {
+    "feature_spec.md": feature_spec,
+    "metrics.md": metrics,
+    "cli.md": cli,
+    "model_card_v1.md": model_card_v1,
+    "performance_summary.md": performance_summary,
+}
 
 
 def stale() -> list[str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from volspike.datasets.dataset import numbers
 from volspike.datasets.facts import LABEL_COLUMNS, FeatureFacts, facts_of, open_feature_file, with_facts
 from volspike.datasets.splits import DEFAULT_FRACTIONS
-from volspike.datasets.writing import PARQUET, ROW_GROUP, replacing
+from volspike.datasets.writing import PARQUET, ROW_GROUP, replacing, row_group
 from volspike.errors import DataError, NotEnoughData, UsageError
 from volspike.features import Every
 from volspike.labels import DEFAULT_PERCENTILE, HORIZON_S, SecondGrid, spike_threshold, spikes
@@ -144,7 +144,7 @@ def _write(file: pq.ParquetFile, part: Path, facts: FeatureFacts, futures: dict[
     tau = facts.tau or 0.0
     labelled = spike_count = 0
     with pq.ParquetWriter(part, schema, **PARQUET) as writer:
-        for batch in file.iter_batches(ROW_GROUP, columns=[field.name for field in kept]):
+        for batch in file.iter_batches(row_group(schema), columns=[field.name for field in kept]):
             table = pa.Table.from_batches([batch])
             volatility = _volatility_of(table, facts, futures)
             unknown = np.isnan(volatility)

@@ -46,6 +46,12 @@ def replacing(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def row_group(schema: pa.Schema) -> int:
+    """How many rows are written together: of wide rows fewer, so that a group takes no more memory than the core's."""
+    core = len(feature_schema(FeatureSet()))
+    return ROW_GROUP * core // max(core, len(schema))
+
+
 class FeatureFileWriter:
     """Writes feature rows to a Parquet file (zstd) as they come, in constant memory; a context manager.
 
@@ -58,7 +64,7 @@ class FeatureFileWriter:
         self._writer = pq.ParquetWriter(path, self._schema, **PARQUET)
         self._waiting: list[pa.RecordBatch] = []
         self._rows = 0
-        self._group = ROW_GROUP * len(feature_schema(FeatureSet())) // len(self._schema)
+        self._group = row_group(self._schema)
         self.written = 0
 
     def write(self, rows: FeatureRows) -> None:

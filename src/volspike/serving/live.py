@@ -302,6 +302,7 @@ class LivePipeline:
                 "trained_until": metadata.data.end,
                 "simulated": metadata.simulated,
                 "metrics": metadata.metrics,
+                "baseline": metadata.baseline,
             },
             "points": view.history(),
             "alerts": list(view.alerts),

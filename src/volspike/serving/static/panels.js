@@ -6,7 +6,13 @@ const SVG = "http://www.w3.org/2000/svg";
 const OWN_TIME_MS = 60_000;
 const NOT_ENOUGH = "not enough yet";
 const FAR = 2; // deviations
-const RIVAL = "Persistence is the last minute's volatility, which every trader has.";
+const RIVALS = {
+  persistence: "Persistence is the last minute's volatility, which every trader has.",
+  ewma: "EWMA is an exponentially weighted volatility, which every trader has.",
+  har: "HAR weighs volatilities from half a minute to an hour, as many a trader does.",
+  seasonal: "Seasonal goes by the time of day alone.",
+  baseline: "The baseline is a mean of standardised features.",
+};
 
 export const byId = (id) => document.getElementById(id);
 
@@ -146,10 +152,11 @@ function sparkline(values) {
 
 export function showModel(model) {
   const ours = model.metrics?.model ?? {};
-  const rival = model.metrics?.persistence ?? {};
+  const name = model.baseline ?? "persistence";
+  const rival = model.metrics?.[name] ?? {};
   write("model-name", [model.name, model.version].filter(Boolean).join(" · ") || "No model");
-  byId("figures").replaceChildren(intervals(ours, rival));
-  write("model-verdict", judgement(ours));
+  byId("figures").replaceChildren(intervals(ours, rival, name));
+  write("model-verdict", judgement(ours, name));
   facts("model", [
     ...(model.simulated ? [["Learned from", "a SIMULATED market", "unsure"]] : []),
     ["Alerts from", `${words.probability(model.threshold)}${model.threshold_name ? ` (${model.threshold_name})` : ""}`],
@@ -160,12 +167,12 @@ export function showModel(model) {
 }
 
 // Two intervals on one axis: whether they overlap is the whole question.
-function intervals(ours, rival) {
+function intervals(ours, rival, rivalName) {
   const most = Math.max(0.2, ...[ours, rival].flatMap((each) => [each.pr_auc ?? 0, each.pr_auc_high ?? 0]));
   const x = (value) => 4 + (312 * value) / Math.min(1, most * 1.1);
-  const label = `PR-AUC out of sample: model ${spoken(ours)}, persistence ${spoken(rival)}`;
+  const label = `PR-AUC out of sample: model ${spoken(ours)}, ${rivalName} ${spoken(rival)}`;
   const picture = drawn("svg", { viewBox: "0 0 320 104", role: "img", "aria-label": label });
-  [["Model", ours, "model", 14], ["Persistence", rival, "rival", 58]].forEach(([name, each, kind, y]) => {
+  [["Model", ours, "model", 14], [rivalName, rival, "rival", 58]].forEach(([name, each, kind, y]) => {
     picture.append(drawn("text", { x: 4, y }, name));
     picture.append(drawn("text", { x: 316, y, "text-anchor": "end" }, spoken(each)));
     picture.append(drawn("line", { x1: 4, x2: 316, y1: y + 16, y2: y + 16, class: "axis" }));
@@ -188,13 +195,14 @@ function spoken(figures) {
   return `${figures.pr_auc.toFixed(3)}${between}`;
 }
 
-function judgement({ pr_auc_gain: gain, pr_auc_gain_low: low, pr_auc_gain_high: high, spike_events: events }) {
-  if (typeof events === "number" && events < 5) return `PR-AUC out of sample: ${events} spike event${events === 1 ? "" : "s"}, too few to tell it from persistence.`;
-  if (![gain, low, high].every((value) => typeof value === "number")) return `Out of sample, 95 % intervals. ${RIVAL}`;
+function judgement({ pr_auc_gain: gain, pr_auc_gain_low: low, pr_auc_gain_high: high, spike_events: events }, rival) {
+  const who = RIVALS[rival] ?? "";
+  if (typeof events === "number" && events < 5) return `PR-AUC out of sample: ${events} spike event${events === 1 ? "" : "s"}, too few to tell it from ${rival}.`;
+  if (![gain, low, high].every((value) => typeof value === "number")) return `Out of sample, 95 % intervals. ${who}`;
   const figures = `${signed(gain)}, ${signed(low)} to ${signed(high)}`;
-  if (low > 0) return `PR-AUC out of sample: better than persistence (${figures}). ${RIVAL}`;
-  if (high < 0) return `PR-AUC out of sample: worse than persistence (${figures}). ${RIVAL}`;
-  return `PR-AUC out of sample: not shown to be better than persistence (${figures}). ${RIVAL}`;
+  if (low > 0) return `PR-AUC out of sample: better than ${rival} (${figures}). ${who}`;
+  if (high < 0) return `PR-AUC out of sample: worse than ${rival} (${figures}). ${who}`;
+  return `PR-AUC out of sample: not shown to be better than ${rival} (${figures}). ${who}`;
 }
 
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;

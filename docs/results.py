@@ -1,0 +1,99 @@
+"""Trains every model on one of the recordings and keeps what came of it: ``python docs/results.py NAME FILE.parquet``.
+
+What it writes, ``docs/results/NAME.json``, is what ``docs/performance_summary.md`` is made from. ``make results``
+runs it on both recordings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from volspike import __version__
+from volspike.datasets.writing import replacing
+from volspike.market import instant
+from volspike.training import ModelReport, TrainingReport, TrainingRequest, train
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def collected(report: TrainingReport) -> dict[str, Any]:
+    """What a training run found, as JSON knows it: None where a figure is undefined."""
+    request, shared = report.request, report.models[0].folds
+    return {
+        "made": instant(time.time_ns())[:10],
+        "volspike_version": __version__,
+        "rows": report.rows,
+        "start": report.start,
+        "end": report.end,
+        "products": report.products,
+        "simulated": report.simulated,
+        "feature_digest": report.feature_digest,
+        "split": report.split_method,
+        "fold_by": report.fold_by,
+        "training": request.training,
+        "embargo_s": report.embargo_s,
+        "label_percentile": request.label_percentile,
+        "threshold": request.threshold,
+        "trials": request.search,
+        "seed": request.seed,
+        "has_selection": report.has_selection,
+        "folds": [
+            {"fold": fold.fold, "block": fold.block, "is_final": fold.is_final, "test_rows": fold.test_rows}
+            for fold in shared
+        ],
+        "best_baseline": report.best_baseline,
+        "chosen": report.chosen,
+        "models": [_of_model(model) for model in (*report.models, *report.baselines)],
+        "warnings": report.warnings,
+    }
+
+
+def _of_model(model: ModelReport) -> dict[str, Any]:
+    return {
+        "model": model.model,
+        "is_baseline": model.is_baseline,
+        "features": len(model.features),
+        "settings": dict(model.settings),
+        "verdict": model.pooled.verdict(),
+        "pooled": model.pooled.figures(),
+        "final": model.final.figures(),
+        "final_verdict": model.final.verdict(),
+        "fold_pr_auc": [fold.comparison.figures()["model"]["pr_auc"] for fold in model.folds],
+    }
+
+
+def main() -> None:
+    """Trains on the file named and writes its figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="the recording: bitflyer or coinbase")
+    parser.add_argument("features", type=Path, help="a labelled feature file")
+    parser.add_argument("--models", nargs="+", default=["all"])
+    parser.add_argument("--fold-by", default="auto")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--search", type=int, default=8)
+    parser.add_argument("--artifacts", type=Path, default=Path("build/results"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    told = parser.parse_args()
+    request = TrainingRequest(
+        features=told.features,
+        models=tuple(told.models),
+        artifacts=told.artifacts / told.name,
+        fold_by=told.fold_by,
+        folds=told.folds,
+        search=told.search,
+    )
+    report = train(request, lambda step: print(step, file=sys.stderr))  # noqa: T201
+    file = told.results / f"{told.name}.json"
+    with replacing(file) as part:
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(collected(report)), indent=1) + b"\n")
+    print(f"{file}: chosen {report.chosen}, best baseline {report.best_baseline}")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""``volspike report``: trained models judged anew on rows that they have not seen, as a PDF, and their cards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
+from volspike.errors import UsageError
+
+if TYPE_CHECKING:
+    from volspike.reporting.evaluate import Evaluation
+
+EXAMPLES = "Example: volspike report --features data/processed/features.parquet --artifacts models/artifacts"
+
+
+def run(
+    features: Annotated[
+        Path | None, typer.Option(help="A labelled feature file: the one trained on, or newer rows.")
+    ] = None,
+    artifacts: Annotated[Path, typer.Option(help="The folder with the artifacts, or one of them.")] = Path(
+        "models/artifacts"
+    ),
+    output: Annotated[Path, typer.Option(help="The PDF to write.")] = Path("reports/model_eval.pdf"),
+    cards: Annotated[
+        bool, typer.Option("--cards", help="Write a model card, card.md, into each artifact's folder.")
+    ] = False,
+) -> None:
+    """Score trained models on rows that they have not seen, beside the best baseline, and write a PDF of it."""
+    if features is None and not cards:
+        raise UsageError("nothing to do: name the rows to judge on with --features, or ask for --cards")
+    if features is not None:
+        _report(features, artifacts, output)
+    if cards:
+        from volspike.reporting.cards import write_cards
+
+        for file in write_cards(artifacts):
+            out.print(f"→ {file}")
+
+
+def _report(features: Path, artifacts: Path, output: Path) -> None:
+    from volspike.reporting.document import write_document
+    from volspike.reporting.evaluate import evaluate
+
+    with working("loading") as show:
+        evaluation = evaluate(features, artifacts, show)
+        write_document(evaluation, output, show)
+    tell(evaluation)
+    out.print(f"→ {output}")
+
+
+def tell(evaluation: Evaluation) -> None:
+    """Prints the report's summary: each model's figures and what they are worth."""
+    from volspike.reporting.title_page import verdict_of
+
+    note_if_simulated(evaluation.simulated)
+    for sentence in evaluation.left_out:
+        warn(sentence)
+    for model in evaluation.models:
+        for sentence in model.warnings:
+            warn(f"{model.title}: {sentence}")
+    rows = [
+        [
+            f"{model.title}{' *' if model.is_in_service else ''}",
+            figure(model.comparison.model.pr_auc),
+            model.comparison.baseline_name,
+            figure(model.comparison.baseline.pr_auc),
+            figure(model.comparison.model.roc_auc, 3),
+            figure(model.comparison.model.brier),
+            figure(model.comparison.model.base_rate, 3),
+            str(model.comparison.spike_events),
+            f"{model.comparison.model.rows:,}",
+        ]
+        for model in evaluation.models
+    ]
+    heads = ["", "PR-AUC", "baseline", "PR-AUC", "ROC-AUC", "Brier", "base rate", "events", "rows"]
+    table("On rows that no model was made from", heads, rows)
+    for model in evaluation.models:
+        out.print(verdict_of(model))

@@ -1,0 +1,61 @@
+"""``volspike report``: a PDF of what trained models do on rows that they have not seen, and their cards."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command_line import DATA, MODEL, USAGE, Run, assert_refused, untouched
+from volspike.cli.screen import SIMULATED
+
+
+@pytest.fixture
+def models(market: Path, tmp_path: Path) -> Path:
+    """The test's own copy of the trained models."""
+    return Path(shutil.copytree(market / "models", tmp_path / "models"))
+
+
+def test_a_report_and_cards_are_written(features: Path, models: Path, tmp_path: Path, volspike: Run) -> None:
+    """The PDF and every card are named, the summary is told, and each model's verdict."""
+    outcome = volspike("report", "--features", features.name, "--artifacts", "models", "--cards")
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.startswith(f"{SIMULATED}\n")
+    assert (tmp_path / "reports/model_eval.pdf").read_bytes().startswith(b"%PDF-")
+    for told in ("→ reports/model_eval.pdf", "→ models/logistic/card.md", "→ models/baseline/card.md", "PR-AUC"):
+        assert told in outcome.out
+    assert "logistic: too few events to tell" in outcome.out
+    assert (models / "logistic" / "card.md").read_text().startswith("# Model card: logistic\n")
+
+
+def test_cards_alone_need_no_features(models: Path, tmp_path: Path, volspike: Run) -> None:
+    """Cards are made from metadata; no PDF is written."""
+    outcome = volspike("report", "--artifacts", "models/logistic", "--cards")
+    assert (outcome.status, outcome.out) == (0, "→ models/logistic/card.md\n")
+    assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "told"),
+    [
+        ("", USAGE, "--features"),
+        ("--features absent.parquet --artifacts models", DATA, "absent.parquet"),
+        ("--features features.parquet --artifacts nowhere", MODEL, "volspike train"),
+        ("--cards --artifacts nowhere", MODEL, "volspike train"),
+        ("--features other.parquet --artifacts models", MODEL, "expects feature digest"),
+        ("--features features.parquet --artifacts models --output models", USAGE, "it is a folder"),
+    ],
+)
+def test_what_cannot_be_reported(
+    arguments: str, status: int, told: str, features: Path, models: Path, tmp_path: Path, volspike: Run, market: Path
+) -> None:
+    """A refusal is one line with the right status, and leaves everything as it was."""
+    if "other" in arguments:
+        made = volspike(
+            "replay", "--raw", market / "tape.ndjson", "--out", "other.parquet", "--every", "1s", "--add-labels",
+            "--windows", "30", "60",
+        )  # fmt: skip
+        assert made.status == 0, made.err
+    with untouched(tmp_path):
+        assert_refused(volspike("report", *arguments.split()), status, told)

@@ -1,0 +1,50 @@
+"""A report as its reader has it: the text and the look of each page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pypdfium2
+import pytest
+
+from volspike.reporting.evaluate import Evaluation, evaluate
+
+TITLE = "Evaluation of volatility spike models"
+
+
+@dataclass(frozen=True)
+class Page:
+    """Text without line breaks, the share of dots that are not white, and how far its text reaches beyond the page."""
+
+    text: str
+    inked: float
+    overflow: float
+
+
+def evaluated(features: Path, artifacts: Path) -> Evaluation:
+    """An evaluation with intervals of few resamples: what a report does with them is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("volspike.reporting.judged.RESAMPLES", 50)
+        patch.setattr("volspike.reporting.judged.PART_RESAMPLES", 20)
+        return evaluate(features, artifacts, lambda step: None)
+
+
+def pages(pdf: bytes) -> list[Page]:
+    """Every page, opened and rendered."""
+    document = pypdfium2.PdfDocument(pdf)
+    try:
+        return [_page(document[number]) for number in range(len(document))]
+    finally:
+        document.close()
+
+
+def _page(page: pypdfium2.PdfPage) -> Page:
+    text = page.get_textpage()
+    width, height = page.get_size()
+    told = text.get_text_range()
+    boxes = np.array([text.get_charbox(index) for index in range(text.count_chars())])
+    left, bottom, right, top = boxes.min(axis=0)[[0, 1]].tolist() + boxes.max(axis=0)[[2, 3]].tolist()
+    dots = page.render(scale=0.5).to_numpy()
+    return Page(" ".join(told.split()), float(np.mean(dots < 250)), max(-left, -bottom, right - width, top - height))

@@ -1,0 +1,83 @@
+"""A model's card has every section and tells what the metadata tells, of whatever age that is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, TEN_MODEL, Artifact, Metadata
+from volspike.models.metadata import decoded
+from volspike.reporting.card import model_card
+from volspike.reporting.cards import write_cards
+from volspike.reporting.words import SIMULATED
+from volspike.training import TrainingReport
+
+SECTIONS = [
+    "Model details",
+    "Intended use",
+    "Factors",
+    "Metrics",
+    "Evaluation data",
+    "Training data",
+    "Quantitative analyses",
+    "Ethical considerations",
+    "Caveats and recommendations",
+]
+
+
+def sections(card: str) -> list[str]:
+    return [line.removeprefix("## ") for line in card.splitlines() if line.startswith("## ")]
+
+
+def test_card_of_a_trained_model(report: TrainingReport, folder: Path) -> None:
+    """Figures with intervals, final block, folds, products and hours stand in the card, under the market's nature."""
+    facts = Artifact.load(folder / "models" / "logistic").metadata
+    card = model_card(facts)
+    assert sections(card) == SECTIONS
+    assert SIMULATED in card
+    assert "SIMULATED data" in card
+    model, final = facts.metrics["model"], facts.metrics["model_final"]
+    for figures in (model, final):
+        assert f"{figures['pr_auc']:.3f}" in card
+        assert f"{figures['pr_auc_low']:.3f} … {figures['pr_auc_high']:.3f}" in card
+    assert len(facts.fold_metrics) == 3
+    assert [fold.is_final for fold in facts.fold_metrics] == [False, False, True]
+    assert facts.fold_metrics[-1].pr_auc == final["pr_auc"]
+    assert [part.label for part in facts.product_metrics] == ["BTC-USD", "ETH-USD"]
+    for part in (*facts.product_metrics, *(hour for hour in facts.hour_metrics if hour.pr_auc is not None)):
+        assert f"| {part.label} | {part.rows:,} | {part.spike_events} |" in card
+    assert sum(part.rows for part in facts.hour_metrics) == model["rows"]
+    assert f"`{facts.served_threshold}`, served" in card
+
+
+@pytest.mark.parametrize("folder", [DEFAULT_MODEL, TEN_MODEL, SIMULATED_MODEL])
+def test_card_of_a_shipped_model(folder: Path) -> None:
+    """Whatever model ships, its card is whole and has no empty figure in place of a word."""
+    facts = decoded((folder / METADATA_FILE).read_bytes())
+    card = model_card(facts)
+    assert sections(card) == SECTIONS
+    assert "None" not in card
+    assert "nan" not in card.lower().replace("finance", "")
+    assert (SIMULATED in card) == facts.simulated
+
+
+def test_few_events_are_a_caveat() -> None:
+    """Figures that rest on a single event are called next to nothing."""
+    facts = decoded((DEFAULT_MODEL / METADATA_FILE).read_bytes())
+
+    def with_events(count: int) -> Metadata:
+        model = facts.metrics["model"] | {"spike_events": count}
+        return msgspec.structs.replace(facts, metrics=facts.metrics | {"model": model})
+
+    assert "Only 4 spike event(s)" in model_card(with_events(4))
+    assert "they say next to nothing" not in model_card(with_events(5))
+
+
+def test_each_artifact_gets_its_card(report: TrainingReport, folder: Path) -> None:
+    """The cards of a folder lie beside the graphs, which load as before."""
+    files = write_cards(folder / "models")
+    assert [file.parent.name for file in files] == ["har", "logistic", "production"]
+    for file in files:
+        assert file.read_text() == model_card(Artifact.load(file.parent).metadata)
