@@ -6,10 +6,16 @@
     │   ├── MalformedTick     one frame or line: set it aside and go on
     │   ├── UnreadableFile    a file that is no tape, no feature file
     │   └── NotEnoughData     too few rows, or of one class only
-    └── ModelError            the model cannot be used                       exit status 4
-        ├── ArtifactMissing   nothing is there: train one
-        ├── ArtifactCorrupt   the files are not what was written: train or copy anew
-        └── SchemaMismatch    features and model do not belong together
+    ├── ModelError            the model cannot be used                       exit status 4
+    │   ├── ArtifactMissing   nothing is there: train one
+    │   ├── ArtifactCorrupt   the files are not what was written: train or copy anew
+    │   └── SchemaMismatch    features and model do not belong together
+    ├── WorkerLost            a process that shared the work ended: run it again   exit status 4
+    └── StreamError           Kafka refuses what is asked of it              exit status 4
+        ├── BrokerUnavailable nobody answers: try again, or name another
+        ├── TopicMissing      the cluster has no such topic: make it
+        ├── StreamTruncated   the log no longer has what is needed: begin anew on purpose
+        └── WorkerFenced      another worker took its place: stop, or start under another name
 
 An error's text is one line: what was, what was wanted, what to do.
 """
@@ -17,12 +23,23 @@ An error's text is one line: what was, what was wanted, what to do.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class VolspikeError(Exception):
     """Root of the tree; ``exit_status`` is what the command line ends with."""
 
     exit_status = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Some classes are made from fields, not from the text: told across processes, they are put together again.
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: type[VolspikeError], args: tuple[Any, ...], fields: dict[str, Any]) -> VolspikeError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class UsageError(VolspikeError):
@@ -92,3 +109,50 @@ class SchemaMismatch(ModelError):
         if remedy:
             parts.append(remedy)
         super().__init__("; ".join(parts))
+
+
+class WorkerLost(VolspikeError):
+    """A process that shared the work ended before its work was done."""
+
+    exit_status = 4
+
+
+class StreamError(VolspikeError):
+    """Kafka refuses what is asked of it."""
+
+    exit_status = 4
+
+
+class BrokerUnavailable(StreamError):
+    """No broker answers where one was looked for; ``servers`` is where."""
+
+    def __init__(self, servers: str, reason: str) -> None:
+        self.servers = servers
+        self.reason = reason
+        super().__init__(
+            f"no Kafka broker answers at {servers} ({reason}); start one, or name it with --bootstrap-servers"
+        )
+
+
+class TopicMissing(StreamError):
+    """The cluster has no topic of this name."""
+
+    def __init__(self, topic: str, servers: str) -> None:
+        self.topic = topic
+        super().__init__(f"no topic {topic} at {servers}; make it with `volspike topics create`")
+
+
+class StreamTruncated(StreamError):
+    """A partition no longer has the messages that state or offsets call for."""
+
+    def __init__(self, topic: str, partition: int, reason: str) -> None:
+        self.topic = topic
+        self.partition = partition
+        super().__init__(
+            f"{topic}[{partition}]: {reason}; "
+            "with --cold-start it goes on with empty windows, and rows are missing there"
+        )
+
+
+class WorkerFenced(StreamError):
+    """Another worker has taken this one's name, and with it the right to commit."""

@@ -25,6 +25,9 @@ OPTIONS = {
     "simulate": "out pair minutes seed start",
     "convert": "raw out",
     "demo": "data host port once",
+    "topics": "partitions replication bootstrap-servers kafka-option",
+    "replay-to-kafka": "input topic speed max-messages bootstrap-servers kafka-option",
+    "consume-check": "topic min timeout list info bootstrap-servers kafka-option",
 }
 SEED_COMMANDS = [
     'replay --raw "../shared/data/coinbase/*.ndjson" --out data/processed/features.parquet --add-labels',
@@ -35,6 +38,8 @@ SEED_COMMANDS = [
     "replay --raw a.ndjson --out f.parquet --label_threshold_percentile 90 --label_gap_threshold_seconds 300",
     "label --features f.parquet --output g.parquet --threshold_percentile 95",
     "consolidate --splits --split_method time_based",
+    "consume-check --topic ticks.raw --min 100",
+    "replay-to-kafka --input a.ndjson --topic ticks.raw --bootstrap_servers localhost:9092 --speed 10 --max_messages 5",
     "train --features f.parquet --models all --split_method stratified",
 ]
 
@@ -57,7 +62,7 @@ def test_help_lists_every_command(volspike: Run, monkeypatch: pytest.MonkeyPatch
     for name, command in COMMANDS.items():
         first, *_ = command.help.split("\n\n")
         assert f"{name} {words(first)}" in shown
-    assert "Exit status: 0 well, 2 wrong usage, 3 bad data, 4 model and data do not fit." in shown
+    assert "Exit status: 0 well, 2 wrong usage, 3 bad data, 4 model and data do not fit, or Kafka fails." in shown
     assert volspike("-h") == outcome
 
 

@@ -9,18 +9,26 @@ import typer
 
 import volspike
 from volspike.cli import (
+    analyze,
+    audit,
     backfill,
     compact,
     consolidate,
+    consume_check,
     convert,
     demo,
+    featurize,
     gaps,
     infer,
     ingest,
     label,
+    predict_stream,
     replay,
+    replay_to_kafka,
+    report,
     serve,
     simulate,
+    topics,
     train,
     up,
 )
@@ -34,7 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 well, 2 wrong usage, 3 bad data, 4 model and data do not fit.",
+    epilog="Exit status: 0 well, 2 wrong usage, 3 bad data, 4 model and data do not fit, or Kafka fails.",
 )
 
 
@@ -60,6 +68,9 @@ COMMANDS = (
     label,
     consolidate,
     train,
+    audit,
+    analyze,
+    report,
     infer,
     serve,
     gaps,
@@ -68,10 +79,15 @@ COMMANDS = (
     backfill,
     simulate,
     demo,
+    topics,
+    replay_to_kafka,
+    consume_check,
+    featurize,
+    predict_stream,
 )
 
 for module in COMMANDS:
-    app.command(module.__name__.rpartition(".")[2], cls=Command, epilog=module.EXAMPLES)(module.run)
+    app.command(module.__name__.rpartition(".")[2].replace("_", "-"), cls=Command, epilog=module.EXAMPLES)(module.run)
 
 # typer does not export the root of the errors that it raises for a wrong call
 _CallError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")

@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from volspike.cli.cluster import Options, Servers, cluster_settings
 from volspike.cli.screen import err, note_if_simulated, out, warn
-from volspike.errors import UsageError
+from volspike.errors import BrokerUnavailable, StreamError, UsageError
 
 if TYPE_CHECKING:
     from volspike.config import FeedSettings
     from volspike.serving.sources import Source
+    from volspike.streams.relay import TickRelay
+    from volspike.streams.settings import KafkaSettings
     from volspike.tape.recorder import Recorder
 
 EXAMPLES = "Example: volspike ingest --pair BTC-USD --minutes 60 --save-disk"
 
 LOOK_EVERY_S = 1.0
+DELIVER_WITHIN_S = 10.0
 
 
 def run(
@@ -36,13 +40,20 @@ def run(
         str, typer.Option(help="auto, coinbase, coinbase-exchange or simulator; auto takes Coinbase where it answers.")
     ] = "auto",
     speed: Annotated[float, typer.Option(help="How fast the simulated market runs; 0: as fast as it goes.")] = 1.0,
+    kafka: Annotated[
+        bool, typer.Option("--kafka/--no-kafka", help="Send every tick to a Kafka topic as well.")
+    ] = False,
+    topic: Annotated[str | None, typer.Option(help="That topic; $KAFKA_TOPIC_RAW, else ticks.raw when absent.")] = None,
+    bootstrap_servers: Servers = None,
+    kafka_option: Options = None,
 ) -> None:
     """Listen to an exchange and record its market, hour by hour, with every gap named."""
     if minutes < 0 or speed < 0:
         raise UsageError(f"--minutes and --speed must not be below 0, were {minutes:g} and {speed:g}")
     if source.startswith("tape:"):
         raise UsageError("a tape is recorded already; `volspike convert` writes it anew")
-    asyncio.run(_ingest(source, feed_settings(pair), minutes, out_folder if save_disk else None, speed))
+    cluster = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic) if kafka else None
+    asyncio.run(_ingest(source, feed_settings(pair), minutes, out_folder if save_disk else None, speed, cluster))
 
 
 def feed_settings(pairs: list[str] | None) -> FeedSettings:
@@ -52,16 +63,20 @@ def feed_settings(pairs: list[str] | None) -> FeedSettings:
     return settle(FeedSettings, {"products": tuple(pairs) if pairs else None}, os.environ, None, "feed")
 
 
-async def _ingest(name: str, settings: FeedSettings, minutes: float, folder: Path | None, speed: float) -> None:
+async def _ingest(
+    name: str, settings: FeedSettings, minutes: float, folder: Path | None, speed: float, cluster: KafkaSettings | None
+) -> None:
     from volspike.serving.sources import open_source
     from volspike.tape.recorder import Recorder
 
     async with open_source(name, settings, speed=speed) as source:
         note_if_simulated(source.simulated)
+        relay = None if cluster is None else _relay(cluster, source)
         recorder = None if folder is None else Recorder(folder, simulated=source.simulated)
         err.print(f"listening to {source.name} for {', '.join(settings.products)}", markup=False)
         told = Told()
-        listening = asyncio.create_task(_listen(source, recorder, told))
+        looking = asyncio.create_task(_look_for(cluster)) if cluster is not None else None
+        listening = asyncio.create_task(_listen(source, recorder, relay, told))
         stop_on_signals(listening)
         with contextlib.suppress(TimeoutError, asyncio.CancelledError):
             await asyncio.wait_for(asyncio.shield(listening), minutes * 60 or None)
@@ -71,7 +86,12 @@ async def _ingest(name: str, settings: FeedSettings, minutes: float, folder: Pat
             recorder.close()
             if recorder.fault:
                 warn(recorder.fault)
+        if looking is not None:
+            await looking
     told.show(recorder)
+    if relay is not None:
+        relay.close(DELIVER_WITHIN_S)
+        _tell_relayed(relay, folder)
 
 
 class Told:
@@ -90,11 +110,36 @@ class Told:
         )
 
 
-async def _listen(source: Source, recorder: Recorder | None, told: Told) -> None:
+def _relay(cluster: KafkaSettings, source: Source) -> TickRelay:
+    from volspike.streams.relay import TickRelay
+
+    return TickRelay(cluster, warn, simulated=source.simulated)
+
+
+async def _look_for(cluster: KafkaSettings) -> None:
+    """Says soon that the topic is not there; the market is listened to meanwhile, and afterwards."""
+    from volspike.streams.clients import require_topic
+
+    try:
+        await asyncio.to_thread(require_topic, cluster, cluster.topic_raw)
+    except BrokerUnavailable:
+        pass  # the relay tells it once there are ticks
+    except StreamError as error:
+        warn(f"{error}; ticks wait for it, listening goes on")
+
+
+def _tell_relayed(relay: TickRelay, folder: Path | None) -> None:
+    out.print(f"{relay.delivered:,} ticks delivered to {relay.topic}")
+    if relay.undelivered:
+        again = "" if folder is None else f"; the tapes in {folder} have them: volspike replay-to-kafka"
+        warn(f"{relay.undelivered:,} ticks were not delivered to {relay.topic}{again}")
+
+
+async def _listen(source: Source, recorder: Recorder | None, relay: TickRelay | None, told: Told) -> None:
     from volspike.feeds.session_events import FeedError, FeedFault, FeedFrame, FeedState
     from volspike.market import Gap
 
-    flushing = asyncio.create_task(_flush(recorder))
+    flushing = asyncio.create_task(_flush(recorder, relay))
     try:
         async for event in source.events:
             match event:
@@ -103,6 +148,8 @@ async def _listen(source: Source, recorder: Recorder | None, told: Told) -> None
                     told.ticks += len(event.frame.ticks)
                     if recorder is not None:
                         recorder.frame(event.received, event.data, event.frame)
+                    if relay is not None:
+                        relay.frame(event.received, event.data, event.frame)
                 case Gap():
                     told.gaps += 1
                     warn(f"gap ({event.cause}): {(event.end - event.start) / 1e9:.1f} s of {', '.join(event.products)}")
@@ -119,11 +166,14 @@ async def _listen(source: Source, recorder: Recorder | None, told: Told) -> None
         flushing.cancel()
 
 
-async def _flush(recorder: Recorder | None) -> None:
-    """Lets the recorder write while the market is silent."""
-    while recorder is not None:
+async def _flush(recorder: Recorder | None, relay: TickRelay | None) -> None:
+    """Lets the recorder write while the market is silent, and the relay say how it fares."""
+    while recorder is not None or relay is not None:
         await asyncio.sleep(LOOK_EVERY_S)
-        recorder.tick(time.time_ns())
+        if recorder is not None:
+            recorder.tick(time.time_ns())
+        if relay is not None:
+            relay.tick()
 
 
 def stop_on_signals(task: asyncio.Task[None]) -> None:

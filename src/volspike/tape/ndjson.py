@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,6 @@ from volspike.market import Tick, Ticks
 from volspike.tape.columns import columns_of
 from volspike.tape.lines import TapeLine, decode_block, decode_line
 from volspike.tape.oddities import SIMULATED, line_tick, read_oddity
-from volspike.tape.rejects import SetAside
 from volspike.tape.report import TapeReport
 from volspike.tape.streams import Blocks
 
@@ -21,8 +21,15 @@ BLOCK_BYTES = 2 << 20
 """Text decoded at a time; measured best of 256 KiB to 8 MiB."""
 
 
+class Aside(Protocol):
+    """Who takes damaged lines; ``rejects.SetAside`` is one."""
+
+    def add(self, line: int, reason: str, text: bytes) -> None:
+        """Takes the damaged line of this number, counted from 1."""
+
+
 def ndjson_ticks(
-    path: Path, report: TapeReport, aside: SetAside | None = None, *, block_bytes: int = BLOCK_BYTES
+    path: Path, report: TapeReport, aside: Aside | None = None, *, block_bytes: int = BLOCK_BYTES
 ) -> Iterator[Ticks]:
     """The ticks of one tape in the order of its lines, a block's worth at a time.
 
@@ -37,6 +44,11 @@ def ndjson_ticks(
             counted = blocks.consumed
         if blocks.fault is not None:
             report.add_note(path, blocks.fault)
+
+
+def block_ticks(block: bytes, report: TapeReport, aside: Aside) -> Ticks:
+    """The ticks of tape lines that came by another way than in a file, in their order; see ``ndjson_ticks``."""
+    return _Reading(Path(), report, aside).ticks(block)
 
 
 class _Found:
@@ -60,7 +72,7 @@ class _Found:
 class _Reading:
     """One tape being read: where it stands, and to whom it tells what."""
 
-    def __init__(self, path: Path, report: TapeReport, aside: SetAside | None) -> None:
+    def __init__(self, path: Path, report: TapeReport, aside: Aside | None) -> None:
         self._path = path
         self._report = report
         self._aside = aside

@@ -1,0 +1,92 @@
+"""``volspike consume-check``: whether messages arrive in a topic."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from volspike.cli.cluster import Options, Servers, cluster_settings
+from volspike.cli.screen import out, table
+from volspike.cli.topics import show_topics
+from volspike.errors import NotEnoughData, TopicMissing, UsageError
+
+if TYPE_CHECKING:
+    from volspike.streams.check import TopicCheck
+    from volspike.streams.settings import KafkaSettings
+
+EXAMPLES = "Example: volspike consume-check --topic ticks.raw --min 100"
+
+MOST_KEYS = 5
+
+
+def run(
+    topic: Annotated[
+        str | None, typer.Option(help="The topic to read; $KAFKA_TOPIC_RAW, else ticks.raw when absent.")
+    ] = None,
+    at_least: Annotated[int, typer.Option("--min", help="How many messages there must be.")] = 1,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for them.")] = 30.0,
+    list_topics: Annotated[bool, typer.Option("--list", help="List the cluster's topics, and read nothing.")] = False,
+    info: Annotated[bool, typer.Option("--info", help="Tell the topic's partitions, and read nothing.")] = False,
+    bootstrap_servers: Servers = None,
+    kafka_option: Options = None,
+) -> None:
+    """Read a Kafka topic from its beginning until enough messages have come; status 3 where they do not."""
+    if at_least < 1 or timeout <= 0:
+        raise UsageError(f"--min is at least 1 and --timeout above 0, were {at_least} and {timeout:g}")
+    settings = cluster_settings(bootstrap_servers, kafka_option)
+    name = settings.topic_raw if topic is None else topic
+    if list_topics:
+        from volspike.streams.topics import describe_topics
+
+        show_topics(describe_topics(settings))
+    if info:
+        _info(settings, name)
+    if not list_topics and not info:
+        _check(settings, name, at_least, timeout)
+
+
+def _info(settings: KafkaSettings, topic: str) -> None:
+    from volspike.streams.topics import describe_topics
+
+    extents = describe_topics(settings, [topic])
+    if not extents:
+        raise TopicMissing(topic, settings.bootstrap_servers)
+    rows = [
+        [str(part.partition), str(part.leader), f"{part.in_sync}/{part.copies}", *map(_count, (part.low, part.high))]
+        for part in extents[0].partitions
+    ]
+    table(topic, ["partition", "leader", "copies in sync", "first offset", "next offset"], rows)
+    out.print(f"{extents[0].offsets:,} offsets in {len(rows)} partitions")
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _check(settings: KafkaSettings, topic: str, at_least: int, timeout: float) -> None:
+    from volspike.streams.check import check_topic
+
+    found = check_topic(settings, topic, at_least, timeout)
+    if found.messages < at_least:
+        raise NotEnoughData(
+            f"{topic} had {found.messages:,} messages within {timeout:g} s, wanted {at_least:,}: is somebody producing?"
+        )
+    parts = ", ".join(f"{number}: {count:,}" for number, count in sorted(found.partitions.items()))
+    out.print(f"{found.messages:,} messages of {topic} in {found.seconds:.1f} s ({found.bytes:,} bytes)")
+    out.print(f"partitions {parts}; keys {_keys(found)}; {_span(found)}")
+
+
+def _keys(found: TopicCheck) -> str:
+    most = sorted(found.keys.items(), key=lambda told: (-told[1], told[0]))[:MOST_KEYS]
+    told = [f"{key or '(none)'}: {count:,}" for key, count in most]
+    more = len(found.keys) - len(told)
+    return ", ".join(told) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _span(found: TopicCheck) -> str:
+    from volspike.market import instant
+
+    if found.first_ms is None or found.last_ms is None:
+        return "no timestamps"
+    return f"from {instant(found.first_ms * 1_000_000)} to {instant(found.last_ms * 1_000_000)}"

@@ -1,0 +1,89 @@
+"""``volspike predict-stream``: feature rows in Kafka → predictions in Kafka, and alerts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from volspike.cli.cluster import Options, Servers, cluster_settings
+from volspike.cli.screen import out, warn
+from volspike.cli.worker import (
+    ColdStart,
+    CommitMs,
+    CommitRows,
+    Finish,
+    MetricsHost,
+    MetricsPort,
+    Name,
+    refuse_nonsense,
+    work,
+    worker_name,
+)
+
+EXAMPLES = "Example: volspike predict-stream --model models/artifacts/production"
+
+PRODUCTION = Path("models/artifacts/production")
+
+
+def run(
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="An artifact's folder; else models/artifacts/production, else the shipped one.", envvar="MODEL_PATH"
+        ),
+    ] = None,
+    topic_in: Annotated[
+        str | None, typer.Option(help="Where rows are; $KAFKA_TOPIC_FEATURES, else ticks.features when absent.")
+    ] = None,
+    topic_out: Annotated[str | None, typer.Option(help="Where predictions go; ticks.predictions when absent.")] = None,
+    bootstrap_servers: Servers = None,
+    kafka_option: Options = None,
+    alert: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where alerts go, an address of Apprise (mailto://, slack://, json://, …).", envvar="ALERT_URLS"
+        ),
+    ] = None,
+    group: Annotated[str, typer.Option(help="The workers that share the topic's partitions.")] = "volspike-predict",
+    worker: Name = None,
+    commit_ms: CommitMs = 20.0,
+    commit_rows: CommitRows = 5_000,
+    finish: Finish = False,
+    cold_start: ColdStart = False,
+    metrics_port: MetricsPort = 0,
+    metrics_host: MetricsHost = "127.0.0.1",
+) -> None:
+    """Score feature rows in Kafka: each exactly once; alerts are told once their predictions are committed."""
+    refuse_nonsense(commit_ms, commit_rows, metrics_port)
+    settings = cluster_settings(bootstrap_servers, kafka_option, topic_features=topic_in, topic_predictions=topic_out)
+    from volspike.models import DEFAULT_MODEL, METADATA_FILE, Artifact
+    from volspike.monitoring.alerts import AlertRouter
+    from volspike.monitoring.stream_alerts import StreamAlerts
+    from volspike.serving.logs import configure_logs
+    from volspike.serving.scorer import model_version
+    from volspike.streams.predictor import predicting
+    from volspike.streams.worker import WorkerPlan
+
+    configure_logs("INFO")
+    chosen = model or (PRODUCTION if (PRODUCTION / METADATA_FILE).is_file() else DEFAULT_MODEL)
+    artifact = Artifact.load(chosen)
+    out.print(f"model {artifact.name} of {artifact.directory}, threshold {artifact.threshold:.4f}")
+    plan = WorkerPlan(
+        group=group,
+        name=worker_name(worker),
+        topic_in=settings.topic_features,
+        topic_out=settings.topic_predictions,
+        commit_ms=commit_ms,
+        commit_rows=commit_rows,
+        finish=finish,
+        cold_start=cold_start,
+    )
+    router = AlertRouter(alert or ())
+    try:
+        make = predicting(artifact, model_version(artifact.name), lambda: StreamAlerts(artifact.threshold, router))
+        work(settings, plan, make, metrics_host, metrics_port, "predicting")
+    finally:
+        if not router.close():
+            warn("not every alert could be told before the end; the log has them")

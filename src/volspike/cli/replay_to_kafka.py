@@ -1,0 +1,105 @@
+"""``volspike replay-to-kafka``: recorded tapes into a topic, at their own pace or any other."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from volspike.cli.cluster import Options, Servers, cluster_settings
+from volspike.cli.screen import note_if_simulated, out, tell_report, warn, working
+from volspike.errors import UsageError
+
+if TYPE_CHECKING:
+    from volspike.streams.producer import TopicProducer
+    from volspike.streams.replay import ReplayProgress
+    from volspike.streams.wire import Message
+    from volspike.tape import TapeReport
+
+EXAMPLES = 'Example: volspike replay-to-kafka --input "data/raw/*.ndjson" --speed 10'
+
+DELIVER_WITHIN_S = 60.0
+STOP_WITHIN_S = 5.0
+
+
+def run(
+    tapes: Annotated[list[str], typer.Option("--input", help="Tapes, folders or globs; merged by receive time.")],
+    topic: Annotated[
+        str | None, typer.Option(help="Where they go; $KAFKA_TOPIC_RAW, else ticks.raw when absent.")
+    ] = None,
+    speed: Annotated[float, typer.Option(help="1: as they were received; 10: ten times; 0: as fast as it goes.")] = 1.0,
+    max_messages: Annotated[int, typer.Option(help="Stop after so many; 0: all.")] = 0,
+    bootstrap_servers: Servers = None,
+    kafka_option: Options = None,
+) -> None:
+    """Replay recorded tapes into a Kafka topic, line for line, keyed by product."""
+    if not 0 <= speed < float("inf") or max_messages < 0:
+        raise UsageError(f"--speed and --max-messages must not be below 0, were {speed:g} and {max_messages}")
+    settings = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic)
+    from volspike.streams.clients import require_topic
+    from volspike.streams.producer import TopicProducer
+    from volspike.streams.replay import ReplayProgress
+    from volspike.streams.tapes import tape_messages
+    from volspike.tape import TapeReport
+
+    report, progress = TapeReport(), ReplayProgress()
+    messages = tape_messages(tapes, report)
+    require_topic(settings, settings.topic_raw)
+    producer = TopicProducer(settings, settings.topic_raw)
+    chosen = islice(messages, max_messages) if max_messages else messages
+    with _interrupted_by_sigterm():
+        try:
+            _replay(chosen, producer, speed, progress)
+        finally:
+            _tell(producer, progress, report)
+    producer.raise_failed()
+
+
+def _replay(messages: Iterator[Message], producer: TopicProducer, speed: float, progress: ReplayProgress) -> None:
+    """Sends what there is; what was taken when Ctrl-C comes is still delivered, for a little while."""
+    from volspike.streams.replay import replay
+
+    with working("replaying") as say:
+
+        def show(at: ReplayProgress) -> None:
+            say(
+                f"replaying: {at.sent:,} sent, {producer.delivered:,} delivered to {producer.topic}, "
+                f"{at.rate:,.0f} messages/s, {at.market_seconds:,.0f} s of the market"
+            )
+
+        within_s = STOP_WITHIN_S
+        try:
+            replay(messages, producer, speed, progress, show=show)
+            within_s = DELIVER_WITHIN_S
+        finally:
+            producer.flush(within_s)
+            producer.give_up()
+
+
+def _tell(producer: TopicProducer, progress: ReplayProgress, report: TapeReport) -> None:
+    tell_report(report)
+    note_if_simulated(report.simulated)
+    out.print(
+        f"{producer.delivered:,} of {progress.sent:,} messages delivered to {producer.topic} "
+        f"in {progress.seconds:.1f} s ({progress.rate:,.0f}/s), {progress.market_seconds:,.1f} s of the market"
+    )
+    if progress.behind_s > 1.0:
+        warn(f"up to {progress.behind_s:.1f} s behind the tape's own pace: the broker or this machine is too slow")
+
+
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the command as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

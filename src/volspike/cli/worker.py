@@ -1,0 +1,140 @@
+"""What the commands that work on a stream have in common: their flags, how they are stopped, what they tell."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from threading import Event
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from volspike.cli.screen import out, warn, working
+from volspike.errors import UsageError
+
+if TYPE_CHECKING:
+    from volspike.streams.settings import KafkaSettings
+    from volspike.streams.stage import MakeStage
+    from volspike.streams.worker import WorkerPlan, WorkerProgress
+
+Name: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--worker",
+        help="This worker's name in its group; one that comes back under its name goes on at once. "
+        "Host and process id when absent.",
+    ),
+]
+CommitMs: TypeAlias = Annotated[
+    float, typer.Option("--commit-ms", help="Milliseconds between commits at the least; more means less work.")
+]
+CommitRows: TypeAlias = Annotated[int, typer.Option("--commit-rows", help="Messages in a transaction at the most.")]
+Finish: TypeAlias = Annotated[
+    bool, typer.Option("--finish", help="Take what lies in the topic by now, and end; else go on until stopped.")
+]
+ColdStart: TypeAlias = Annotated[
+    bool, typer.Option("--cold-start", help="Where the log no longer has the past, go on with empty state.")
+]
+MetricsPort: TypeAlias = Annotated[
+    int, typer.Option("--metrics-port", help="Port that tells Prometheus the metrics; 0: none.")
+]
+MetricsHost: TypeAlias = Annotated[str, typer.Option("--metrics-host", help="Address that --metrics-port is of.")]
+
+
+def worker_name(name: str | None) -> str:
+    """The name given, or one that no other worker has."""
+    if name is None:
+        return f"{socket.gethostname()}-{os.getpid()}"
+    if not name.strip():
+        raise UsageError("--worker must not be empty")
+    return name
+
+
+def refuse_nonsense(commit_ms: float, commit_rows: int, metrics_port: int) -> None:
+    """Raises UsageError for figures that make no sense; a transaction that waits for 5 s would be near its end."""
+    if not 0 <= commit_ms <= 5_000 or not 1 <= commit_rows <= 100_000:
+        raise UsageError(
+            f"--commit-ms lies in 0 to 5000 and --commit-rows in 1 to 100000, were {commit_ms:g} and {commit_rows}"
+        )
+    if not 0 <= metrics_port < 65_536:
+        raise UsageError(f"--metrics-port is a port, was {metrics_port}")
+
+
+def work(
+    settings: KafkaSettings,
+    plan: WorkerPlan,
+    make_stage: MakeStage,
+    metrics_host: str,
+    metrics_port: int,
+    verb: str,
+) -> WorkerProgress:
+    """Runs a worker until it is done or told to stop, with a line that says how it goes."""
+    from volspike.streams.links import KafkaLinks
+    from volspike.streams.metrics import WorkerMetrics
+    from volspike.streams.worker import Worker
+
+    metrics = WorkerMetrics()
+    with (
+        stopping() as stop,
+        working(f"{verb}: joining {plan.group}") as say,
+        _exposed(metrics, metrics_host, metrics_port),
+    ):
+
+        def show(at: WorkerProgress) -> None:
+            parts = ",".join(map(str, at.partitions)) or "none"
+            say(
+                f"{verb}: {at.messages:,} taken, {at.results:,} written, {at.rate:,.0f}/s, lag {at.lag:,}, "
+                f"partitions {parts}"
+            )
+
+        progress = Worker(KafkaLinks(settings), plan, make_stage, stop=stop, show=show, metrics=metrics).run()
+    out.print(
+        f"{progress.messages:,} messages of {plan.topic_in} → {progress.results:,} of {plan.topic_out} "
+        f"in {progress.transactions:,} transactions, {progress.seconds:.1f} s ({progress.rate:,.0f}/s)"
+    )
+    if progress.recovered:
+        out.print(f"{progress.recovered:,} messages read once more to rebuild state")
+    if progress.aborts:
+        warn(f"{progress.aborts:,} transactions were taken back and done again")
+    if progress.dead:
+        warn(f"{progress.dead:,} messages could not be read and went to {settings.topic_dead}")
+    return progress
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM has come; a second one interrupts at once."""
+    told = Event()
+
+    def tell(number: int, _: object) -> None:
+        if told.is_set():
+            raise KeyboardInterrupt
+        told.set()
+        del number
+
+    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield told.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _exposed(metrics: object, host: str, port: int) -> Iterator[None]:
+    """Serves the metrics on a port of their own."""
+    if port == 0:
+        yield
+        return
+    from prometheus_client import start_http_server
+
+    server, thread = start_http_server(port, host, metrics.registry)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,205 @@
+"""The topics of the pipeline: made with what they must keep, and described with what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+
+from volspike.streams.clients import MAX_MESSAGE_BYTES, REACH_WITHIN_S, metadata_of, open_admin, stream_error
+from volspike.streams.settings import KafkaSettings
+
+PARTITIONS: Final = 3
+MOST_COPIES: Final = 3
+KEPT_BYTES: Final = 8 << 30
+ADMIN_TIMEOUT_S: Final = 30.0
+
+_MARKET: Final = {
+    "cleanup.policy": "delete",
+    # Time would be counted from the ticks' own instants: the cluster would delete an old tape while it is replayed.
+    "retention.ms": "-1",
+    "retention.bytes": str(KEPT_BYTES),
+    "message.timestamp.type": "CreateTime",
+    # A simulated market may run ahead of the clock; by default an hour is the most.
+    "message.timestamp.after.max.ms": str(2**63 - 1),
+}
+_DEAD: Final = {**_MARKET, "retention.bytes": str(1 << 30)}
+_STATE: Final = {
+    "cleanup.policy": "compact",
+    "min.cleanable.dirty.ratio": "0.1",
+    "segment.ms": "600000",
+    "max.message.bytes": str(MAX_MESSAGE_BYTES),
+    "message.timestamp.after.max.ms": str(2**63 - 1),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """A topic as it should be; ``copies`` None is one on each broker, up to three."""
+
+    name: str
+    config: Mapping[str, str]
+    partitions: int = PARTITIONS
+    copies: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TopicMade:
+    """What became of a plan; ``differs`` is what a topic that was there has otherwise: (as it is, as planned)."""
+
+    name: str
+    partitions: int
+    is_new: bool
+    differs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionExtent:
+    """What a partition holds: offsets from ``low`` up to, and without, ``high``; ``leader`` -1 where there is none."""
+
+    partition: int
+    leader: int
+    copies: int
+    in_sync: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicExtent:
+    """What a topic holds. At most ``offsets`` messages: transactions' marks count, and what compaction took."""
+
+    name: str
+    partitions: tuple[PartitionExtent, ...]
+
+    @property
+    def offsets(self) -> int:
+        """Offsets between the ends of all partitions."""
+        return sum(each.high - each.low for each in self.partitions)
+
+
+def pipeline_topics(
+    settings: KafkaSettings, partitions: int = PARTITIONS, copies: int | None = None
+) -> list[TopicPlan]:
+    """The five topics of the pipeline. Ticks, rows and predictions are kept by size: 8 GiB a partition."""
+    named = {
+        settings.topic_raw: _MARKET,
+        settings.topic_features: _MARKET,
+        settings.topic_predictions: _MARKET,
+        settings.topic_dead: _DEAD,
+        settings.topic_state: _STATE,
+    }
+    return [TopicPlan(name, config, partitions, copies) for name, config in named.items()]
+
+
+def create_topics(settings: KafkaSettings, plans: Sequence[TopicPlan]) -> list[TopicMade]:
+    """Makes those that are not there; the others are left as they are, and what differs is told.
+
+    Raises:
+        BrokerUnavailable: nobody answers.
+        StreamError: the cluster refuses one; those before it may be made.
+    """
+    cluster = metadata_of(settings)
+    brokers = len(cluster.brokers)
+    admin = open_admin(settings)
+    absent = [plan for plan in plans if plan.name not in cluster.topics]
+    new = _create(settings, admin, absent, brokers)
+    made = []
+    for plan in plans:
+        if plan.name in new:
+            made.append(TopicMade(plan.name, plan.partitions, is_new=True))
+            continue
+        there = len(cluster.topics[plan.name].partitions) if plan.name in cluster.topics else plan.partitions
+        made.append(TopicMade(plan.name, there, is_new=False, differs=_differing(settings, admin, plan, there)))
+    return made
+
+
+def describe_topics(
+    settings: KafkaSettings, names: Sequence[str] | None = None, within_s: float = REACH_WITHIN_S
+) -> list[TopicExtent]:
+    """What the named topics hold, by name; without names all but the cluster's own. A name that is absent is left out.
+
+    Raises:
+        BrokerUnavailable: nobody answers in time.
+    """
+    found = metadata_of(settings, within_s).topics
+    chosen = sorted(name for name in found if (name in names if names is not None else not name.startswith("__")))
+    if not chosen:
+        return []
+    places = [TopicPartition(name, number) for name in chosen for number in found[name].partitions]
+    low, high = _ends(settings, places, within_s)
+    extents = []
+    for name in chosen:
+        parts = [
+            PartitionExtent(
+                number, part.leader, len(part.replicas), len(part.isrs), low[name, number], high[name, number]
+            )
+            for number, part in sorted(found[name].partitions.items())
+        ]
+        extents.append(TopicExtent(name, tuple(parts)))
+    return extents
+
+
+def _create(settings: KafkaSettings, admin: AdminClient, plans: Sequence[TopicPlan], brokers: int) -> set[str]:
+    """The names of those that this call made; somebody else may make one in the same moment."""
+    topics = [
+        NewTopic(plan.name, plan.partitions, _copies(plan, brokers), config=_config(plan, brokers)) for plan in plans
+    ]
+    if not topics:
+        return set()
+    made = set()
+    for name, outcome in admin.create_topics(topics, operation_timeout=ADMIN_TIMEOUT_S).items():
+        try:
+            outcome.result(ADMIN_TIMEOUT_S)
+            made.add(name)
+        except KafkaException as error:
+            if error.args[0].name() != "TOPIC_ALREADY_EXISTS":
+                raise stream_error(settings, error.args[0], name) from error
+    return made
+
+
+def _copies(plan: TopicPlan, brokers: int) -> int:
+    return min(MOST_COPIES, brokers) if plan.copies is None else plan.copies
+
+
+def _config(plan: TopicPlan, brokers: int) -> dict[str, str]:
+    """With three copies two must have a message before it counts, so that one broker can fall without a loss."""
+    return {**plan.config, "min.insync.replicas": "2" if _copies(plan, brokers) >= 3 else "1"}
+
+
+def _differing(
+    settings: KafkaSettings, admin: AdminClient, plan: TopicPlan, partitions: int
+) -> dict[str, tuple[str, str]]:
+    differs: dict[str, tuple[str, str]] = {}
+    if partitions != plan.partitions:
+        differs["partitions"] = (str(partitions), str(plan.partitions))
+    asked = ConfigResource(ResourceType.TOPIC, plan.name)
+    try:
+        told: Mapping[str, Any] = admin.describe_configs([asked])[asked].result(ADMIN_TIMEOUT_S)
+    except KafkaException as error:
+        raise stream_error(settings, error.args[0], plan.name) from error
+    there = {name: entry.value for name, entry in told.items()}
+    differs |= {name: (there[name], value) for name, value in plan.config.items() if there.get(name, value) != value}
+    return differs
+
+
+def _ends(
+    settings: KafkaSettings, places: Sequence[TopicPartition], within_s: float
+) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
+    admin = open_admin(settings)
+    earliest = admin.list_offsets(dict.fromkeys(places, OffsetSpec.earliest()), request_timeout=within_s)
+    latest = admin.list_offsets(dict.fromkeys(places, OffsetSpec.latest()), request_timeout=within_s)
+    return _offsets(settings, earliest), _offsets(settings, latest)
+
+
+def _offsets(settings: KafkaSettings, asked: Mapping[TopicPartition, Any]) -> dict[tuple[str, int], int]:
+    found = {}
+    for place, outcome in asked.items():
+        try:
+            found[place.topic, place.partition] = int(outcome.result(ADMIN_TIMEOUT_S).offset)
+        except KafkaException as error:
+            raise stream_error(settings, error.args[0], place.topic) from error
+    return found

@@ -1,0 +1,65 @@
+"""librdkafka's mock cluster in a process of its own; it speaks the protocol, and keeps little of what Kafka promises.
+
+Aborted transactions show to ``read_committed``, offsets sent to a transaction are lost, ``offsets_for_times`` answers
+-1, topics cannot be made by an admin client, each partition forgets what is older than about 5 MB, and only groups
+with ``group.protocol=consumer`` get on.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+
+class MockKafka:
+    """A mock cluster that answers once this is made; it ends with whoever made it."""
+
+    def __init__(self, brokers: int = 1) -> None:
+        self._process = subprocess.Popen(  # noqa: S603  our own command
+            [sys.executable, str(Path(__file__).with_name("mock_process.py")), str(brokers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._bootstrap = self._line()
+
+    @property
+    def bootstrap(self) -> str:
+        """All brokers."""
+        return self._bootstrap
+
+    def create_topic(self, name: str, partitions: int = 3, config: Mapping[str, str] | None = None) -> None:
+        """Makes a topic; a mock heeds no ``config``."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{name} {partitions}\n")
+        self._process.stdin.flush()
+        told = self._line()
+        if told != "ok":
+            raise RuntimeError(f"topic {name}: {told}")
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait(10)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line:
+            raise RuntimeError(f"the mock cluster ended with status {self._process.wait(10)}")
+        return line

@@ -1,0 +1,16 @@
+"""A broker for whoever needs no more than the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.streams.brokers import MockKafka
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[MockKafka]:
+    """A mock cluster; topics are named per test."""
+    with MockKafka() as mock:
+        yield mock

@@ -1,0 +1,89 @@
+"""Where no broker answers: nothing hangs, nothing is lost without being counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.streams.brokers.ports import free_ports
+from tests.tape.recording import ticker
+from volspike.errors import BrokerUnavailable, StreamError
+from volspike.market import SECOND_NS
+from volspike.streams.check import check_topic
+from volspike.streams.clients import metadata_of
+from volspike.streams.producer import TopicProducer
+from volspike.streams.relay import STALLED_AFTER_S, TickRelay
+from volspike.streams.settings import KafkaSettings
+from volspike.streams.wire import tick_message
+
+NOON = 1_700_049_600 * SECOND_NS
+
+
+@pytest.fixture
+def absent() -> KafkaSettings:
+    """A cluster on a port of loopback where nobody listens."""
+    return KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}", options={"sasl.password": "hush"})
+
+
+class Clock:
+    """Seconds, as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_who_asks_is_told_where_nobody_answers(absent: KafkaSettings) -> None:
+    """The error names the address and what the connection said, and no secret."""
+    with pytest.raises(BrokerUnavailable, match="Connection refused") as told:
+        metadata_of(absent, within_s=0.5)
+    assert absent.bootstrap_servers in str(told.value)
+    assert "hush" not in repr(told.value)
+
+
+def test_the_check_does_not_wait_for_its_own_timeout(absent: KafkaSettings) -> None:
+    """A check that may take an hour ends once it is clear that there is no broker."""
+    with pytest.raises(BrokerUnavailable):
+        check_topic(absent, "ticks.raw", 1, 3600.0)
+
+
+def test_a_relay_takes_what_fits_and_counts_the_rest(absent: KafkaSettings) -> None:
+    """Frames are taken without waiting; of those beyond the queue's room each is counted as not delivered."""
+    told: list[str] = []
+    relay = TickRelay(absent, told.append, queued=5)
+    for k in range(12):
+        relay.frame(*ticker(NOON + k))
+    assert (relay.refused, relay.undelivered, relay.delivered) == (7, 12, 0)
+    relay.close(0.0)
+    assert (relay.undelivered, relay.delivered) == (12, 0)
+
+
+def test_a_stall_is_told_once(absent: KafkaSettings) -> None:
+    """Nothing delivered for some seconds is one warning, however long it lasts; a silent market is none."""
+    clock, told = Clock(), list[str]()
+    relay = TickRelay(absent, told.append, clock=clock)
+    clock.now = 100.0
+    relay.tick()
+    relay.frame(*ticker(NOON))
+    clock.now += STALLED_AFTER_S / 2
+    relay.tick()
+    assert told == []
+    for _ in range(3):
+        clock.now += STALLED_AFTER_S
+        relay.tick()
+    assert len(told) == 1
+    assert "1 wait" in told[0]
+    relay.close(0.0)
+
+
+def test_a_message_that_was_given_up_stops_the_sender(absent: KafkaSettings) -> None:
+    """Whoever sends learns that an earlier message never arrived, with the count and the reason."""
+    producer = TopicProducer(absent, "ticks.raw", give_up_s=0.05)
+    producer.send(tick_message("BTC-USD", b"x", NOON))
+    producer.flush(30.0)
+    assert (producer.failed, producer.waiting) == (1, 0)
+    with pytest.raises(StreamError, match="1 of 2 messages were not delivered"):
+        producer.send(tick_message("BTC-USD", b"y", NOON))
+    producer.give_up()
+    assert (producer.failed, producer.delivered) == (2, 0)

@@ -1,0 +1,169 @@
+"""Rows become predictions by the model that they were made for, and by no other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+
+from tests.streams.fake_kafka import FakeMessage
+from tests.tape.strategies import tick_at
+from volspike.errors import DataError, SchemaMismatch
+from volspike.features import Every, FeatureEngine, FeatureRow, FeatureSet
+from volspike.market import SECOND_NS, Profile
+from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.monitoring.alerts import Alert
+from volspike.monitoring.stream_alerts import StreamAlerts
+from volspike.streams.predictor import Predictor
+from volspike.streams.wire import FeatureHeaders, FeatureRowCodec, decode_prediction
+
+ARTIFACT = Artifact.load(DEFAULT_MODEL)
+SET = FeatureSet(ARTIFACT.metadata.windows)
+TOLD = FeatureHeaders(digest=SET.digest, every=Every.TICK, profile=Profile.TICKER)
+CODEC = FeatureRowCodec(SET)
+
+
+@dataclass(slots=True)
+class FakeRouter:
+    """Remembers what it was told."""
+
+    told: list[Alert] = field(default_factory=list)
+
+    def send(self, alert: Alert) -> None:
+        self.told.append(alert)
+
+
+def rows(wild_from: int = 360, count: int = 500) -> list[FeatureRow]:
+    """Six calm minutes, then jumps of a percent."""
+    engine = FeatureEngine(SET, Profile.TICKER, Every.TICK)
+    prices = [100.0 + (k % 2) * (1.0 if k >= wild_from else 0.001) for k in range(count)]
+    return [row for k, price in enumerate(prices) for row in engine.update(tick_at(k * SECOND_NS, price))]
+
+
+ROWS = rows()
+
+
+def messages(start: int = 0, end: int | None = None, told: FeatureHeaders = TOLD) -> list[FakeMessage]:
+    found = [
+        FakeMessage("ticks.features", 0, place, b"BTC-USD", CODEC.encode(row), 1, tuple(told.encoded()))
+        for place, row in enumerate(ROWS)
+    ]
+    return found[start:end]
+
+
+def stage(router: FakeRouter | None = None) -> Predictor[Alert]:
+    watch = StreamAlerts(ARTIFACT.threshold, router)  # type: ignore[arg-type]
+    made = Predictor(ARTIFACT, "logistic (ml)", watch)
+    made.restore(None, 0, ())
+    return made
+
+
+def test_predictions_are_the_models_and_cold_rows_have_none() -> None:
+    """Each row gets the model's probability to the bit, null while it is not warm, and where it begins an episode."""
+    predictions = [decode_prediction(value) for value in stage().take(messages()).values]
+    assert len(predictions) == len(ROWS)
+    names = ROWS[0].by_name().keys()
+    assert set(ARTIFACT.features) <= set(names)
+    for row, prediction in zip(ROWS, predictions, strict=True):
+        if not row.is_warm:
+            assert (prediction.probability, prediction.prediction, prediction.alert) == (None, None, False)
+            continue
+        wanted = ARTIFACT.probability_of([row.by_name()[name] for name in ARTIFACT.features])
+        assert prediction.probability is not None
+        assert prediction.probability == pytest.approx(wanted, rel=1e-6)
+        assert prediction.prediction == int(prediction.probability >= ARTIFACT.threshold)
+    alerts = [k for k, prediction in enumerate(predictions) if prediction.alert]
+    assert len(alerts) == 1
+    assert predictions[alerts[0]].prediction == 1
+    assert {prediction.digest for prediction in predictions} == {SET.digest}
+
+
+@pytest.mark.parametrize("cut", [1, 299, 301, 400, 470])
+def test_cutting_and_restoring_changes_no_prediction(cut: int) -> None:
+    """An episode that is open when a partition moves is not opened again."""
+    first = stage()
+    found = first.take(messages(0, cut)).values
+    second = Predictor(ARTIFACT, "logistic (ml)", StreamAlerts(ARTIFACT.threshold))
+    second.restore(first.snapshot(cut), cut, ())
+    found += second.take(messages(cut)).values
+    assert [decode_prediction(value).alert for value in found] == [
+        decode_prediction(value).alert for value in stage().take(messages()).values
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        msgspec.structs.replace(TOLD, digest="7c1e"),
+        msgspec.structs.replace(TOLD, every=Every.SECOND),
+        msgspec.structs.replace(TOLD, profile=Profile.TRADE),
+    ],
+)
+def test_rows_of_another_kind_stop_the_stage(other: FeatureHeaders) -> None:
+    """Another digest, rate or profile is no dead letter: nothing is skipped, somebody must mend it."""
+    with pytest.raises(SchemaMismatch, match="retrain with `volspike train`"):
+        stage().take([*messages(0, 3), *messages(3, 4, other)])
+
+
+def test_what_is_no_row_is_dead_in_its_place() -> None:
+    """Without headers, with columns missing, or with no time: set aside with a reason, the others are predicted."""
+    good = messages(0, 5)
+    headers = tuple(TOLD.encoded())
+    value = good[0].value() or b""
+    bad = [
+        FakeMessage("ticks.features", 0, 10, b"A", value),
+        FakeMessage("ticks.features", 0, 11, b"A", b"{}", 1, headers),
+        FakeMessage("ticks.features", 0, 12, b"A", None, 1, headers),
+        FakeMessage("ticks.features", 0, 13, b"A", value.replace(b"2023-11-14T", b"yesterday "), 1, headers),
+    ]
+    made = stage().take([good[0], bad[3], *good[1:3], *bad[:3], *good[3:]])
+    assert [place for place, _ in made.dead] == [1, 4, 5, 6]
+    assert len(made.values) == len(made.keys) == len(made.timestamps_ms) == 5
+    assert "headers" in made.dead[1][1]
+    assert "instant" in made.dead[0][1]
+
+
+def test_an_alert_is_told_once_its_transaction_is_committed() -> None:
+    """Before that nobody hears of it, and not at all where the transaction is taken back."""
+    router = FakeRouter()
+    it = stage(router)
+    it.take(messages())
+    assert router.told == []
+    it.committed()
+    assert [alert.is_open for alert in router.told] == [True]
+    it.committed()
+    assert len(router.told) == 1
+    dropped = stage(router)
+    dropped.take(messages())
+    dropped.close()
+    dropped.committed()
+    assert len(router.told) == 1
+
+
+def test_what_may_not_have_been_told_is_told_again() -> None:
+    """After a failure alerts of the last transaction are told once more, with the same ids, and older ones not."""
+    router = FakeRouter()
+    it = stage(router)
+    it.take(messages())
+    it.committed()
+    opened = next(k for k, value in enumerate(stage().take(messages()).values) if decode_prediction(value).alert)
+    for told, times in ((opened + 1, 1), (opened, 2)):
+        again = stage(router)
+        again.take(messages())
+        again.recovered(told)
+        assert len(router.told) == times
+    assert len({alert.id for alert in router.told}) == 1
+
+
+def test_bytes_that_are_no_snapshot_are_refused() -> None:
+    """A foreign state is a data error; a model of another threshold begins without episodes."""
+    with pytest.raises(DataError, match="not a predictor's snapshot"):
+        stage().restore(b"x", 0, ())
+    watch = StreamAlerts(0.5)
+    watch.update("A", 0, 0.9, 1.0, simulated=False)
+    kept, fresh = StreamAlerts(0.5), StreamAlerts(0.6)
+    for other in (kept, fresh):
+        other.restore(watch.snapshot())
+    assert kept.update("A", SECOND_NS, 0.9, 1.0, simulated=False) is None
+    assert fresh.update("A", SECOND_NS, 0.9, 1.0, simulated=False) is not None

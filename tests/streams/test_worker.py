@@ -1,0 +1,171 @@
+"""The loop on a cluster in memory that fails wherever a test, or chance, wants it to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.streams.fake_kafka import PARTITIONS, Crash, FakeCluster
+from tests.tape.strategies import tick_at
+from volspike.errors import SchemaMismatch, StreamError, StreamTruncated, WorkerFenced
+from volspike.features import Every, FeatureEngine, FeatureSet
+from volspike.market import SECOND_NS, Profile, Tick, Ticks
+from volspike.streams.featurizer import featurizing
+from volspike.streams.merge import merge_parts
+from volspike.streams.sink import facts_for, parquet_sink
+from volspike.streams.snapshots import Bookmark
+from volspike.streams.stage import MakeStage
+from volspike.streams.wire import FeatureRowCodec
+from volspike.streams.worker import Worker, WorkerPlan, WorkerProgress
+from volspike.tape import tape_line
+
+SET = FeatureSet((3, 10))
+PAIRS = ("A", "B", "C")
+FAULTS = st.dictionaries(
+    st.integers(1, 60), st.sampled_from(["abort", "unknown", "retry", "crash", "crash-after"]), max_size=12
+)
+
+
+def market(count: int = 90) -> list[Tick]:
+    return [tick_at(k * SECOND_NS // 4, 100.0 + (k * 7919) % 13, PAIRS[k % 3]) for k in range(count)]
+
+
+def filled(ticks: Sequence[Tick], damaged: Sequence[int] = (), **more: object) -> FakeCluster:
+    """A cluster with these ticks, and a damaged message before those of the given numbers."""
+    cluster = FakeCluster(**more)  # type: ignore[arg-type]
+    for number, tick in enumerate(ticks):
+        key = tick.product_id.encode()
+        if number in damaged:
+            cluster.append("ticks.raw", sum(key) % PARTITIONS, key, b"damaged %d" % number)
+        cluster.append("ticks.raw", sum(key) % PARTITIONS, key, tape_line(tick).rstrip())
+    return cluster
+
+
+def plan(**more: object) -> WorkerPlan:
+    told = {"group": "g", "name": "w", "topic_in": "ticks.raw", "topic_out": "ticks.features", "snapshot_rows": 11}
+    return WorkerPlan(**{**told, "snapshot_s": 1e9, **more})  # type: ignore[arg-type]
+
+
+def worked(cluster: FakeCluster, make: MakeStage | None = None, **more: object) -> WorkerProgress:
+    """A worker until there is nothing more to take; one that crashes is started again."""
+    while True:
+        polls = cluster.polls
+
+        def stop(since: int = polls) -> bool:
+            wanted = sum(len(log) for (topic, _), log in cluster.logs.items() if topic == "ticks.raw")
+            done = sum(place.offset for place in cluster.committed.values())
+            return cluster.polls > since + 2_000 or (done >= wanted and cluster.polls > since + 2)
+
+        try:
+            return Worker(cluster, plan(**more), make or featurizing(SET, Profile.TICKER, Every.TICK), stop=stop).run()
+        except Crash:
+            continue
+
+
+def expected(ticks: Sequence[Tick]) -> dict[str, list[bytes | None]]:
+    codec = FeatureRowCodec(SET)
+    values: dict[str, list[bytes | None]] = {}
+    for rows in FeatureEngine(SET, Profile.TICKER, Every.TICK).run(Ticks.of(ticks)):
+        for code, value in zip(rows.product.tolist(), codec.encode_rows(rows), strict=True):
+            values.setdefault(rows.products[code], []).append(value)
+    return values
+
+
+@given(FAULTS, st.integers(1, 20), st.frozensets(st.integers(2, 60), max_size=5))
+def test_each_tick_has_one_row_whatever_fails(faults: dict[int, str], batch: int, rebalances: frozenset[int]) -> None:
+    """Aborts, commits of unknown outcome, crashes and rebalances at any moment leave a plain replay's rows."""
+    ticks = market()
+    cluster = filled(ticks, damaged=(0, 31, 32, 89), faults=faults, batch=batch, rebalance_at=rebalances)
+    worked(cluster)
+    assert cluster.values("ticks.features") == expected(ticks)
+    dead = [value for values in cluster.values("ticks.dead").values() for value in values]
+    assert sorted(value or b"" for value in dead) == [b"damaged 0", b"damaged 31", b"damaged 32", b"damaged 89"]
+
+
+@settings(max_examples=25)  # each writes and merges files
+@given(FAULTS, st.integers(1, 20))
+def test_the_file_has_each_row_once_whatever_fails(
+    tmp_path_factory: pytest.TempPathFactory, faults: dict[int, str], batch: int
+) -> None:
+    """Part files lie end to end over crashes, and together hold what the topic holds."""
+    ticks = market(60)
+    file = tmp_path_factory.mktemp("sink") / "features.parquet"
+    cluster = filled(ticks, faults=faults, batch=batch)
+    sink = parquet_sink(file, "g", "ticks.raw", facts_for(SET, Every.TICK, Profile.TICKER))
+    worked(cluster, featurizing(SET, Profile.TICKER, Every.TICK, sink))
+    cluster.faults = {}
+    worked(cluster, featurizing(SET, Profile.TICKER, Every.TICK, sink))
+    merged = merge_parts(file)
+    assert (merged.rows, merged.elsewhere) == (60, [])
+    assert cluster.values("ticks.features") == expected(ticks)
+
+
+def test_a_snapshot_spares_reading_back(tmp_path: Path) -> None:
+    """After an orderly end nothing is read twice; after a crash at most what came since the newest snapshot."""
+    del tmp_path
+    ticks = market()
+    cluster = filled(ticks)
+    assert worked(cluster).recovered == 0
+    cluster.append("ticks.raw", 1, b"A", tape_line(tick_at(30 * SECOND_NS, 5.0, "A")).rstrip())
+    assert worked(cluster).recovered == 0
+    crashed = filled(ticks, faults={20: "crash"})
+    assert 0 < worked(crashed).recovered <= 2 * 11 + 5
+
+
+def test_a_cut_log_is_a_clear_error_and_a_cold_start_goes_on() -> None:
+    """Where neither snapshot nor log has the past, nothing is made up; on request windows begin empty."""
+    ticks = market()
+    cluster = filled(ticks)
+    worked(cluster)
+    cluster.committed = {n: TopicPartition("ticks.raw", n, at.offset - 10) for n, at in cluster.committed.items()}
+    cluster.low = 5
+    with pytest.raises(StreamTruncated, match=r"ticks.raw\[0\]: no snapshot was made.*--cold-start"):
+        worked(cluster)
+    before = sum(map(len, cluster.values("ticks.features").values()))
+    worked(cluster, cold_start=True)
+    assert sum(map(len, cluster.values("ticks.features").values())) == before + 10 * PARTITIONS
+
+
+def test_unread_messages_that_were_deleted_are_a_clear_error() -> None:
+    """A hole between what was taken and what is left is told, not jumped over."""
+    cluster = filled(market())
+    worked(cluster)
+    told = Bookmark(told=3).encoded()
+    cluster.committed = {n: TopicPartition("ticks.raw", n, 3, told) for n in cluster.committed}
+    cluster.low = 7
+    with pytest.raises(StreamTruncated, match="offsets 3 to 7 were deleted before they were taken"):
+        worked(cluster)
+
+
+def test_other_features_in_the_same_group_are_refused() -> None:
+    """A group's state is of one feature set; the way out is named."""
+    cluster = filled(market())
+    worked(cluster)
+    with pytest.raises(SchemaMismatch, match="give what is new a --group of its own"):
+        worked(cluster, featurizing(FeatureSet((3, 20)), Profile.TICKER, Every.TICK))
+
+
+def test_a_worker_whose_name_is_taken_stops() -> None:
+    """The older of two workers of one name is told so, and commits nothing any more."""
+    cluster = filled(market())
+    stopped = []
+
+    def stop() -> bool:
+        stopped.append(cluster.producer("g-w"))
+        return False
+
+    with pytest.raises(WorkerFenced, match="--worker name of its own"):
+        Worker(cluster, plan(), featurizing(SET, Profile.TICKER, Every.TICK), stop=stop).run()
+    assert cluster.values("ticks.features") == {}
+
+
+def test_what_never_passes_is_not_tried_for_ever() -> None:
+    """After ten transactions in a row that were taken back the cause is told."""
+    cluster = filled(market(), faults=dict.fromkeys(range(1, 100), "abort"))
+    with pytest.raises(StreamError, match="moved"):
+        worked(cluster)
