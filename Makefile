@@ -49,15 +49,15 @@ bench: $(DEV) ## Measure everything that is promised, beside its peers
 results: $(DEV) ## Train everything on both recordings and keep the figures (DATA=../shared/data)
 	$(BIN)/volspike replay --raw "$(DATA)/bitflyer/*.parquet" --every 1s --feature-set deep --add-labels \
 		--out build/results/bitflyer.parquet
-	$(BIN)/python docs/results.py bitflyer build/results/bitflyer.parquet --fold-by day
+	$(BIN)/python docs/results.py bitflyer build/results/bitflyer.parquet --fold-by day --search 0
 	$(BIN)/volspike replay --raw "$(DATA)/coinbase/*.ndjson" --add-labels --out build/results/coinbase.parquet
-	$(BIN)/python docs/results.py coinbase build/results/coinbase.parquet --fold-by session
+	$(BIN)/python docs/results.py coinbase build/results/coinbase.parquet --fold-by rows --search 0
 	$(BIN)/python docs/generate.py
 
 default-model: $(STAMP) ## Train the model that ships with the package anew (DATA=../shared/data)
 	$(BIN)/volspike replay --raw "$(DATA)/coinbase/*.ndjson" --out build/default/features.parquet --add-labels
-	$(BIN)/volspike train --features build/default/features.parquet --models logistic --artifacts build/default
-	cp build/default/logistic/model.onnx build/default/logistic/metadata.json src/volspike/models/default/
+	$(BIN)/volspike train --features build/default/features.parquet --models har --artifacts build/default
+	cp build/default/har/model.onnx build/default/har/metadata.json src/volspike/models/default/
 
 clean: ## Remove the environment and caches; data, models and reports stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build

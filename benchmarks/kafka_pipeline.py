@@ -25,7 +25,7 @@ from benchmarks.figures import Figure
 from benchmarks.tape import DAY, RAW
 from volspike.features import Every, FeatureSet
 from volspike.market import SECOND_NS, Kind, Profile, Tick, nanoseconds
-from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.stream_alerts import StreamAlerts
 from volspike.streams.clients import open_consumer
 from volspike.streams.featurizer import featurizing
@@ -151,7 +151,7 @@ def stream(settings: KafkaSettings, stage: str, stop: Any) -> None:
     if stage == "featurize":
         make, own = featurizing(FeatureSet(), Profile.TICKER, Every.TICK), plan(settings, stage, name=stage)
     else:
-        artifact = Artifact.load(DEFAULT_MODEL)
+        artifact = Artifact.load(TEN_MODEL)
         make = predicting(artifact, artifact.name, lambda: StreamAlerts(artifact.threshold))
         topics = {"topic_in": settings.topic_features, "topic_out": settings.topic_predictions}
         own = plan(settings, stage, name=stage, **topics)

@@ -46,7 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     for command in (
         "simulate --minutes 50 --seed 3 --out tape.ndjson",
-        "replay --raw tape.ndjson --out features.parquet --every 1s --add-labels",
+        "replay --raw tape.ndjson --out features.parquet --feature-set core --every 1s --add-labels",
         "train --features features.parquet --models baseline random_forest --split-method time_based",
     ):
         well(volspike(folder, *command.split()))

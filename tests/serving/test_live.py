@@ -122,7 +122,7 @@ def test_nothing_is_known_before_the_windows_are_warm() -> None:
         live.take(frame(tick))
     points = live.snapshot(None)["points"]
     assert [point["probability"] is None for point in points] == [True] * 301 + [False] * 9
-    assert points[20]["features"]["log_return_300s"] is None
+    assert points[20]["features"]["realized_volatility_300s"] is None
     assert all(0.0 <= point["probability"] <= 1.0 for point in points[301:])
 
 

@@ -12,13 +12,13 @@ from tests.tape.strategies import tick_at
 from volspike.errors import DataError, SchemaMismatch
 from volspike.features import Every, FeatureEngine, FeatureRow, FeatureSet
 from volspike.market import SECOND_NS, Profile
-from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.alerts import Alert
 from volspike.monitoring.stream_alerts import StreamAlerts
 from volspike.streams.predictor import Predictor
 from volspike.streams.wire import FeatureHeaders, FeatureRowCodec, decode_prediction
 
-ARTIFACT = Artifact.load(DEFAULT_MODEL)
+ARTIFACT = Artifact.load(TEN_MODEL)
 SET = FeatureSet(ARTIFACT.metadata.windows)
 TOLD = FeatureHeaders(digest=SET.digest, every=Every.TICK, profile=Profile.TICKER)
 CODEC = FeatureRowCodec(SET)

@@ -338,7 +338,9 @@ def test_missing_column_is_named(market: Dataset, request_for: RequestFor) -> No
 @pytest.mark.parametrize("models", [("logistic", "lgbm"), ()])
 def test_unknown_model_lists_what_there_is(models: tuple[str, ...], request_for: RequestFor) -> None:
     """A name that is no model is answered with those that are, before the file is read."""
-    with pytest.raises(UsageError, match="baseline, logistic, random_forest, xgboost"):
+    with pytest.raises(
+        UsageError, match="baseline, persistence, ewma, har, seasonal, logistic, random_forest, xgboost"
+    ):
         train(request_for(models=models), lambda step: None)
 
 

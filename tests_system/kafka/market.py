@@ -9,7 +9,7 @@ import numpy as np
 
 from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.market import SECOND_NS, Kind, Profile, Tick, Ticks
-from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.stream_alerts import StreamAlerts
 from volspike.streams.wire import FeatureRowCodec, Message, Prediction, encode_prediction, instants, tick_message
 from volspike.tape import tape_line
@@ -79,7 +79,7 @@ def expected_rows(ticks: list[Tick], feature_set: FeatureSet, every: Every = Eve
 
 def expected_predictions(ticks: list[Tick], model_version: str) -> tuple[dict[str, list[bytes]], set[tuple[str, bool]]]:
     """The values of ``ticks.predictions`` by product, and the alerts: id, and whether it opens."""
-    artifact = Artifact.load(DEFAULT_MODEL)
+    artifact = Artifact.load(TEN_MODEL)
     feature_set = FeatureSet(artifact.metadata.windows)
     values: dict[str, list[bytes]] = {}
     alerts: set[tuple[str, bool]] = set()

@@ -58,7 +58,7 @@ def run(
     """Score feature rows in Kafka: each exactly once; alerts are told once their predictions are committed."""
     refuse_nonsense(commit_ms, commit_rows, metrics_port)
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_features=topic_in, topic_predictions=topic_out)
-    from volspike.models import DEFAULT_MODEL, METADATA_FILE, Artifact
+    from volspike.models import METADATA_FILE, TEN_MODEL, Artifact
     from volspike.monitoring.alerts import AlertRouter
     from volspike.monitoring.stream_alerts import StreamAlerts
     from volspike.serving.logs import configure_logs
@@ -67,7 +67,7 @@ def run(
     from volspike.streams.worker import WorkerPlan
 
     configure_logs("INFO")
-    chosen = model or (PRODUCTION if (PRODUCTION / METADATA_FILE).is_file() else DEFAULT_MODEL)
+    chosen = model or (PRODUCTION if (PRODUCTION / METADATA_FILE).is_file() else TEN_MODEL)
     artifact = Artifact.load(chosen)
     out.print(f"model {artifact.name} of {artifact.directory}, threshold {artifact.threshold:.4f}")
     plan = WorkerPlan(

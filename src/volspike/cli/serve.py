@@ -23,8 +23,13 @@ def run(
     config: Annotated[Path | None, typer.Option(help="A TOML file with a table named serving.")] = None,
 ) -> None:
     """Serve a model's probabilities. Without a model the server starts too, and says why it is not ready."""
+    import msgspec
+
     from volspike.config import ServingSettings, settle
+    from volspike.models import TEN_MODEL
     from volspike.serving.run import serve
 
     flags = {"model": model, "host": host, "port": port, "log_level": log_level}
-    serve(settle(ServingSettings, flags, os.environ, config, "serving"))
+    settings = settle(ServingSettings, flags, os.environ, config, "serving")
+    # clients of the earlier system tell its ten features, whatever model is served now
+    serve(msgspec.structs.replace(settings, companion=settings.companion or TEN_MODEL))

@@ -61,8 +61,7 @@ class Service:
             log.error("model_not_loaded", path=str(self.settings.model), reason=loaded.reason)
             return
         self.predictor = Predictor(loaded.scorer, self.metrics, self.settings.max_rows)
-        if self.settings.companion is not None:
-            self.companion = Predictor(self._load(self.settings.companion), self.metrics, self.settings.max_rows)
+        self.companion = self._companion()
         self.metrics.model_loaded.set(1)
         log.info(
             "model_loaded",
@@ -71,6 +70,16 @@ class Service:
             threshold=loaded.scorer.threshold,
             simulated=loaded.scorer.metadata.simulated,
         )
+
+    def _companion(self) -> Predictor | None:
+        """The second model; that it cannot be had is logged and keeps nothing from being served."""
+        if self.settings.companion is None:
+            return None
+        loaded = load_or_reason(self.settings.companion, self._load)
+        if loaded.scorer is None:
+            log.error("companion_not_loaded", path=str(self.settings.companion), reason=loaded.reason)
+            return None
+        return Predictor(loaded.scorer, self.metrics, self.settings.max_rows)
 
     def reply(self, predictor: Predictor, body: bytes) -> tuple[int, bytes]:
         """The answer to a ``/predict`` body: the companion's where it alone understands the features."""

@@ -56,8 +56,7 @@ async def serve_live(wishes: LiveWishes, feed: FeedSettings, serving: ServingSet
     """
     async with open_source(wishes.source, feed, speed=wishes.speed, head_start_s=HEAD_START_S) as source:
         model = _model(wishes.model, serving.model, source)
-        companion = TEN_MODEL if model == DEFAULT_MODEL else serving.companion
-        serving = msgspec.structs.replace(serving, model=model, companion=companion)
+        serving = msgspec.structs.replace(serving, model=model, companion=serving.companion or TEN_MODEL)
         scorer = LiveScorer(Artifact.load(serving.model))
         scorer.admits(set(source.kinds))
         log.info("source_opened", source=source.name, simulated=source.simulated)

@@ -156,7 +156,7 @@ export function showModel(model) {
   const rival = model.metrics?.[name] ?? {};
   write("model-name", [model.name, model.version].filter(Boolean).join(" · ") || "No model");
   byId("figures").replaceChildren(intervals(ours, rival, name));
-  write("model-verdict", judgement(ours, name));
+  write("model-verdict", name === model.name ? `The model is itself the best rule that a trader has. ${RIVALS[name] ?? ""}` : judgement(ours, name));
   facts("model", [
     ...(model.simulated ? [["Learned from", "a SIMULATED market", "unsure"]] : []),
     ["Alerts from", `${words.probability(model.threshold)}${model.threshold_name ? ` (${model.threshold_name})` : ""}`],
