@@ -34,7 +34,7 @@ def run(
     ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Cores to use; 1 is one pass. Default: all, and one pass under 256 MiB of NDJSON."),
+        typer.Option(min=1, help="Processes to share the work; each takes memory of its own. Default: one pass."),
     ] = None,
     ray_address: Annotated[
         str | None,
@@ -56,12 +56,11 @@ def run(
     from volspike.datasets.labelling import label_file
     from volspike.datasets.writing import replacing
     from volspike.features import FeatureSet
-    from volspike.tape import tapes_of
 
     features, rate, told = FeatureSet.of(windows, feature_set, leader), every_of(every), profile_of(profile)
     _refuse_overwriting(raw, out_file, compare)
     with replacing(out_file) as part:
-        with engine_of(engine, workers, ray_address, tapes_of(raw)) as hands, reading("replaying") as show:
+        with engine_of(engine, workers, ray_address) as hands, reading("replaying") as show:
             result = build_features(raw, part, features, rate, told, _gaps(raw), show, hands)
         tell_report(result.report)
         handled = result.handled

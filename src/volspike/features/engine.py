@@ -144,7 +144,8 @@ class FeatureEngine:
         Tell it before the first tick that came after the gap. A new session starts whole.
         """
         for product_id in gap.products:
-            clock = self._state.clocks[self._code(product_id)]
+            code = self._code(product_id)  # first: a product that is new may move the arrays
+            clock = self._state.clocks[code]
             clock[kernel.HOLE_END] = max(clock[kernel.HOLE_END], gap.end)
 
     def run(self, ticks: Ticks, chunk: int = 16_384) -> Iterator[FeatureRows]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from volspike.errors import UnreadableFile, UsageError
 from volspike.market import Ticks
@@ -18,6 +19,18 @@ from volspike.tape.report import TapeReport
 CHUNK = 65_536
 """Ticks handed out at a time, about."""
 
+
+class Elsewhere(Protocol):
+    """Who reads tapes in another process."""
+
+    def expect(self, tapes: Sequence[Path]) -> None:
+        """Tells the tapes that will be asked for, in their order of time."""
+
+    def ticks(self, tape: Path) -> Iterator[Ticks]:
+        """Every tick of a tape in its order; what became of the tape is added to the report."""
+        ...
+
+
 _FIRST_BYTES = 1 << 16
 _FIRST_ROWS = 1_024
 
@@ -29,13 +42,15 @@ def read_ticks(
     report: TapeReport | None = None,
     set_aside: bool = True,
     block_bytes: int = BLOCK_BYTES,
+    elsewhere: Elsewhere | None = None,
 ) -> Iterator[Ticks]:
     """The ticks of tapes, folders and globs by receive time, in chunks of ``chunk``, in constant memory.
 
     Tapes follow each other by their first ``received`` and are merged where they overlap; see ``merge``. Damaged
     lines are told to ``report`` and, with ``set_aside``, written to ``<tape>.rejected.ndjson`` beside the tape
     once it is read to its end. ``report`` is whole once the iterator is exhausted; its ``bytes_read`` grows
-    meanwhile. A tape without a tick among others is noted there.
+    meanwhile. A tape without a tick among others is noted there. ``elsewhere`` reads the tapes in this
+    function's stead, as other processes do.
 
     Raises:
         UsageError: a source names no tape, or ``chunk`` is below 1; at the call.
@@ -47,14 +62,20 @@ def read_ticks(
     told = TapeReport() if report is None else report
     told.files = [str(path) for path in paths]
     told.total_bytes = sum(path.stat().st_size for path in paths)
-    return _Readers(paths, told, set_aside, chunk, block_bytes).ticks()
+    return _Readers(paths, told, set_aside, chunk, block_bytes, elsewhere).ticks()
 
 
 class _Readers:
     """One reading of several tapes."""
 
     def __init__(
-        self, paths: Sequence[Path], report: TapeReport, set_aside: bool, chunk: int, block_bytes: int
+        self,
+        paths: Sequence[Path],
+        report: TapeReport,
+        set_aside: bool,
+        chunk: int,
+        block_bytes: int,
+        elsewhere: Elsewhere | None,
     ) -> None:
         self._paths = paths
         self._report = report
@@ -62,17 +83,22 @@ class _Readers:
         self._chunk = chunk
         self._block_bytes = block_bytes
         self._kept: set[Path] = set()
+        self._elsewhere = elsewhere
 
     def ticks(self) -> Iterator[Ticks]:
-        timed = []
+        timed, in_time = [], list[tuple[int, Path]]()
+        elsewhere = self._elsewhere
         for path in self._paths:
             first = self._first_received(path)
             if first is None:
                 self._read_in_vain(path)
             else:
-                timed.append(TimedTape(first, partial(self._one, path)))
+                timed.append(TimedTape(first, partial(self._one if elsewhere is None else elsewhere.ticks, path)))
+                in_time.append((first, path))
         if not timed:
             raise UnreadableFile(*self._nothing())
+        if elsewhere is not None:
+            elsewhere.expect([path for _, path in sorted(in_time, key=lambda tape: tape[0])])
         yield from rechunked(merged(timed), self._chunk)
 
     def _first_received(self, path: Path) -> int | None:

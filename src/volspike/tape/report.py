@@ -66,6 +66,21 @@ class TapeReport:
         """Keeps what should be known about one file."""
         self.notes.append(Note(str(file), text))
 
+    def add(self, other: TapeReport) -> None:
+        """Joins what became of a tape that was read elsewhere; ``files`` and ``total_bytes`` stay as they were told."""
+        self.lines += other.lines
+        self.ticks += other.ticks
+        self.rejected += other.rejected
+        self.rejections.extend(other.rejections[: KEPT_REJECTIONS - len(self.rejections)])
+        self.ignored.update(other.ignored)
+        self.simulated |= other.simulated
+        self.kinds |= other.kinds
+        self.has_sizes |= other.has_sizes
+        self.products.extend(name for name in other.products if name not in self.products)
+        self.notes.extend(other.notes)
+        self.set_aside.extend(name for name in other.set_aside if name not in self.set_aside)
+        self.bytes_read += other.bytes_read
+
     def add_ticks(self, ticks: Ticks) -> None:
         """Counts what was read."""
         if len(ticks) == 0:
