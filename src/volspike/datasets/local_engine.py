@@ -51,10 +51,10 @@ class _Tape:
 
 
 @contextmanager
-def _whole_pool() -> Iterator[None]:
+def _whole_pool(*broken: type[Exception]) -> Iterator[None]:
     try:
         yield
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, *broken) as error:
         raise WorkerLost(
             "a process that read tapes ended before it was done (killed, or out of memory); nothing was written: "
             "try again, with fewer --workers if memory is short"
@@ -81,7 +81,8 @@ class LocalEngine:
         """Begins to read a tape in a process."""
         self._count += 1
         spool = Path(self._folder.name) / f"{self._count}.arrow"
-        with _whole_pool():
+        # a pool that breaks while it starts a process for this tape may have closed that process's pipe already
+        with _whole_pool(OSError):
             return _Tape(spool, self._processes.submit(spool_tape, tape, spool))
 
     def begin(self, work: Work, state: State) -> _Unit:
