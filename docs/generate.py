@@ -19,7 +19,10 @@ from volspike.models import DEFAULT_MODEL, METADATA_FILE
 from volspike.models.metadata import decoded
 from volspike.reporting.card import model_card
 from volspike.reporting.markdown import table
-from volspike.serving.metrics import DECLARED
+from volspike.serving import metrics as api_metrics
+from volspike.serving import metrics_results
+from volspike.streams import metrics as stream_metrics
+from volspike.telemetry import LABELS, Declared
 
 DOCS = Path(__file__).parent
 MADE = "<!-- made by `make docs`; do not edit -->\n\n"
@@ -65,12 +68,43 @@ def spans(told: Sequence[str]) -> str:
     return (", ".join(told) or "–") if len(told) < 10 else f"{told[0]} … {told[-1]}"
 
 
+METRICS = {
+    "The API": ("`GET /metrics` of `volspike serve` and of `volspike up`.", api_metrics.DECLARED),
+    "Training and drift": (
+        "The same, read from the files of the last training run and the last look for drift; absent before the first.",
+        metrics_results.DECLARED,
+    ),
+    "Workers on Kafka": (
+        "`--metrics-port` of `volspike featurize` and `volspike predict-stream`.",
+        stream_metrics.DECLARED,
+    ),
+}
+
+
 def metrics() -> str:
-    """Every metric of the API."""
-    rows = [(f"`{metric.name}`", metric.kind, metric.unit or "–", metric.meaning) for metric in DECLARED]
-    return f"{MADE}# Metrics\n\nWhat `GET /metrics` tells Prometheus.\n\n" + table(
-        ("metric", "kind", "unit", "what it is"), rows
+    """Every metric with its labels, and what bounds them."""
+    parts = [f"{MADE}# Metrics\n\nWhat Prometheus is told. Counters start anew with the process.\n"]
+    for title, (where, declared) in METRICS.items():
+        parts.append(f"\n## {title}\n\n{where}\n\n")
+        parts.append(
+            table(
+                ("metric", "kind", "unit", "labels", "what it is"), [metric_row(metric) for metric in declared]
+            ).rstrip("\n")
+        )
+        parts.append("\n")
+    used = sorted({label for _, declared in METRICS.values() for metric in declared for label in metric.labels})
+    rows = [(f"`{label}`", LABELS[label]) for label in used]
+    return (
+        "".join(parts)
+        + "\n## Labels\n\nThe values of each come from a bounded set.\n\n"
+        + table(("label", "its values"), rows)
     )
+
+
+def metric_row(metric: Declared) -> tuple[str, ...]:
+    """A metric as the page shows it."""
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return f"`{metric.name}`", metric.kind, metric.unit, labels or "–", metric.meaning
 
 
 def cli() -> str:

@@ -18,11 +18,13 @@ from volspike.errors import UsageError
 class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the API listens and what it serves. ``model`` is an artifact's folder (or a file in it).
 
-    ``companion`` is a second model, which answers what the first does not understand and it does.
+    ``companion`` is a second model, which answers what the first does not understand and it does. ``results`` is the
+    folder where the last training and the last look for drift leave what they came to.
     """
 
     model: Path = Path("models/artifacts/production")
     companion: Path | None = None
+    results: Path = Path("models/results")
     host: str = "127.0.0.1"
     port: int = 8000
     log_level: str = "INFO"

@@ -16,8 +16,8 @@ from structlog.testing import capture_logs
 from volspike import __version__
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactMissing
+from volspike.serving import metrics, metrics_results
 from volspike.serving.app import create_app
-from volspike.serving.metrics import DECLARED
 
 ROW = {"spread_mean_60s": 0.2, "log_return_60s": -1.0, "trade_intensity_60s": 7}
 
@@ -146,8 +146,9 @@ def test_every_metric_is_declared(client: Any) -> None:
     text = client.get("/metrics").text
     exposed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     kinds = {name: kind for name, kind in exposed.items() if not name.endswith("_created")}
-    assert kinds == {metric.name: metric.kind for metric in DECLARED}
-    for metric in DECLARED:
+    declared = (*metrics.DECLARED, *metrics_results.DECLARED)
+    assert kinds == {metric.name: metric.kind for metric in declared}
+    for metric in declared:
         assert f"# HELP {metric.name} {metric.meaning}" in text
 
 

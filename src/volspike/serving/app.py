@@ -23,6 +23,7 @@ from volspike.serving.dashboard import dashboard_assets
 from volspike.serving.edge import CORRELATION_HEADER, CORRELATION_KEY, Edge
 from volspike.serving.live_source import LiveSource
 from volspike.serving.metrics import Metrics
+from volspike.serving.metrics_results import ResultsCollector
 from volspike.serving.openapi import EVERYWHERE, PREDICT, STREAM, Application, told
 from volspike.serving.pages import CONTENT_SECURITY_POLICY, docs_page, front_page
 from volspike.serving.predictor import OK, UNPROCESSABLE, Predictor
@@ -48,6 +49,7 @@ class Service:
     def __init__(self, settings: ServingSettings, load: Load) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.metrics.registry.register(ResultsCollector(settings.results))
         self.predictor: Predictor | None = None
         self.companion: Predictor | None = None
         self.reason: str | None = "the server is starting"

@@ -10,7 +10,8 @@ from uuid import uuid4
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from volspike.serving.metrics import OTHER, Metrics
+from volspike.serving.metrics import Metrics
+from volspike.telemetry import OTHER
 
 CORRELATION_HEADER: Final = "X-Correlation-ID"
 CORRELATION_KEY: Final = "volspike.correlation_id"

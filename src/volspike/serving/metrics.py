@@ -1,23 +1,17 @@
-"""Every metric of the API, declared once with its kind, unit and a sentence; one registry per application."""
+"""The metrics of the API, and the registry of an application, which whoever else has something to tell joins."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 
+from volspike.telemetry import OTHER, Declared
 
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """A metric as its reader needs to know it."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    unit: str
-    meaning: str
-    labels: tuple[str, ...] = ()
-
+LATENCY_BUCKETS: Final = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(0.8, 1.0, 2.5),  # 0.8 s is the service level that alerts are set on
+)
 
 HTTP_REQUESTS: Final = Declared(
     "http_requests_total",
@@ -31,6 +25,7 @@ PREDICTION_LATENCY: Final = Declared(
     "histogram",
     "seconds",
     "Time from the whole body of a /predict request to its encoded answer, one observation per request scored.",
+    buckets=LATENCY_BUCKETS,
 )
 PREDICTIONS: Final = Declared(
     "predictions_total",
@@ -43,13 +38,7 @@ MODEL_LOADED: Final = Declared("model_loaded", "gauge", "boolean", "1 while a mo
 
 DECLARED: Final = (HTTP_REQUESTS, PREDICTION_LATENCY, PREDICTIONS, MODEL_LOADED)
 
-LATENCY_BUCKETS: Final = (
-    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(0.8, 1.0, 2.5),  # 0.8 s is the service level that alerts are set on
-)
-
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-OTHER: Final = "other"
 
 
 class Metrics:
@@ -57,14 +46,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.latency = Histogram(
-            PREDICTION_LATENCY.name, PREDICTION_LATENCY.meaning, buckets=LATENCY_BUCKETS, registry=self.registry
-        )
-        self.model_loaded = Gauge(MODEL_LOADED.name, MODEL_LOADED.meaning, registry=self.registry)
-        self._requests = Counter(
-            HTTP_REQUESTS.name, HTTP_REQUESTS.meaning, HTTP_REQUESTS.labels, registry=self.registry
-        )
-        self._predictions = Counter(PREDICTIONS.name, PREDICTIONS.meaning, PREDICTIONS.labels, registry=self.registry)
+        self.latency = PREDICTION_LATENCY.histogram(self.registry)
+        self.model_loaded = MODEL_LOADED.gauge(self.registry)
+        self._requests = HTTP_REQUESTS.counter(self.registry)
+        self._predictions = PREDICTIONS.counter(self.registry)
         self._request_children: dict[tuple[str, str, int], Counter] = {}
 
     def count_request(self, method: str, endpoint: str, status: int) -> None:

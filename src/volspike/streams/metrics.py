@@ -1,23 +1,12 @@
-"""Every metric of a worker, declared once with its kind, unit and a sentence; one registry per worker."""
+"""The metrics of a worker; one registry per worker."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """A metric as its reader needs to know it."""
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    unit: str
-    meaning: str
-    labels: tuple[str, ...] = ()
-
+from volspike.telemetry import Declared
 
 MESSAGES: Final = Declared("stream_messages_total", "counter", "messages", "Messages taken and committed.")
 RESULTS: Final = Declared("stream_results_total", "counter", "messages", "Rows or predictions written and committed.")
@@ -27,7 +16,11 @@ RECOVERED: Final = Declared(
 )
 ABORTS: Final = Declared("stream_aborts_total", "counter", "transactions", "Transactions taken back and done again.")
 COMMIT_SECONDS: Final = Declared(
-    "stream_commit_seconds", "histogram", "seconds", "From the last row of a transaction handed over to its commit."
+    "stream_commit_seconds",
+    "histogram",
+    "seconds",
+    "From the last row of a transaction handed over to its commit.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
 )
 LAG: Final = Declared(
     "stream_lag_messages", "gauge", "messages", "Offsets between what is taken and the partition's end.", ("partition",)
@@ -36,27 +29,20 @@ PARTITIONS: Final = Declared("stream_partitions", "gauge", "partitions", "Partit
 
 DECLARED: Final = (MESSAGES, RESULTS, DEAD, RECOVERED, ABORTS, COMMIT_SECONDS, LAG, PARTITIONS)
 
-COMMIT_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-
 
 class WorkerMetrics:
     """The collectors of one worker."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.messages = self._counter(MESSAGES)
-        self.results = self._counter(RESULTS)
-        self.dead = self._counter(DEAD)
-        self.recovered = self._counter(RECOVERED)
-        self.aborts = self._counter(ABORTS)
-        self.commit_seconds = Histogram(
-            COMMIT_SECONDS.name, COMMIT_SECONDS.meaning, buckets=COMMIT_BUCKETS, registry=self.registry
-        )
-        self.partitions = Gauge(PARTITIONS.name, PARTITIONS.meaning, registry=self.registry)
-        self._lag = Gauge(LAG.name, LAG.meaning, LAG.labels, registry=self.registry)
-
-    def _counter(self, declared: Declared) -> Counter:
-        return Counter(declared.name, declared.meaning, registry=self.registry)
+        self.messages = MESSAGES.counter(self.registry)
+        self.results = RESULTS.counter(self.registry)
+        self.dead = DEAD.counter(self.registry)
+        self.recovered = RECOVERED.counter(self.registry)
+        self.aborts = ABORTS.counter(self.registry)
+        self.commit_seconds = COMMIT_SECONDS.histogram(self.registry)
+        self.partitions = PARTITIONS.gauge(self.registry)
+        self._lag = LAG.gauge(self.registry)
 
     def set_lag(self, lags: dict[int, int]) -> None:
         """The lag of each partition that the worker has; those of others go."""
