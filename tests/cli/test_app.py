@@ -29,6 +29,10 @@ OPTIONS = {
     "replay-to-kafka": "input topic speed max-messages bootstrap-servers kafka-option",
     "consume-check": "topic min timeout list info bootstrap-servers kafka-option",
 }
+EXIT_STATUS = (
+    "Exit status: 0 well, 1 `doctor` found something bad, 2 wrong usage, 3 bad data, "
+    "4 model and data do not fit, or Kafka fails."
+)
 SEED_COMMANDS = [
     'replay --raw "../shared/data/coinbase/*.ndjson" --out data/processed/features.parquet --add-labels',
     "train --features data/processed/features.parquet --models baseline logistic random_forest",
@@ -62,7 +66,7 @@ def test_help_lists_every_command(volspike: Run, monkeypatch: pytest.MonkeyPatch
     for name, command in COMMANDS.items():
         first, *_ = command.help.split("\n\n")
         assert f"{name} {words(first)}" in shown
-    assert "Exit status: 0 well, 2 wrong usage, 3 bad data, 4 model and data do not fit, or Kafka fails." in shown
+    assert EXIT_STATUS in shown
     assert volspike("-h") == outcome
 
 

@@ -17,6 +17,7 @@ from volspike.cli import (
     consume_check,
     convert,
     demo,
+    doctor,
     featurize,
     gaps,
     infer,
@@ -42,7 +43,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 well, 2 wrong usage, 3 bad data, 4 model and data do not fit, or Kafka fails.",
+    epilog="Exit status: 0 well, 1 `doctor` found something bad, 2 wrong usage, 3 bad data, "
+    "4 model and data do not fit, or Kafka fails.",
 )
 
 
@@ -84,6 +86,7 @@ COMMANDS = (
     consume_check,
     featurize,
     predict_stream,
+    doctor,
 )
 
 for module in COMMANDS:

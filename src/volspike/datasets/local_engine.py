@@ -52,9 +52,10 @@ class _Tape:
 
 @contextmanager
 def _whole_pool(*broken: type[Exception]) -> Iterator[None]:
+    ends: tuple[type[Exception], ...] = (BrokenProcessPool, *broken)
     try:
         yield
-    except (BrokenProcessPool, *broken) as error:
+    except ends as error:
         raise WorkerLost(
             "a process that read tapes ended before it was done (killed, or out of memory); nothing was written: "
             "try again, with fewer --workers if memory is short"

@@ -36,7 +36,7 @@ from volspike.feeds.simulated_settings import LAST_NS, SimulatedExchangeSettings
 from volspike.feeds.simulated_speaker import Speaker
 from volspike.feeds.simulated_trades import simulate_trades
 from volspike.feeds.simulated_words import Day
-from volspike.market import SECOND_NS, Ticks
+from volspike.market import SECOND_NS, Ticks, instant
 
 PROTOCOLS = ("coinbase", "coinbase-exchange")
 HISTORY_S = 60
@@ -139,7 +139,7 @@ class SimulatedExchange:
             settings.host,
             settings.port,
             compression="deflate" if settings.compression else None,
-            process_request=_found,
+            process_request=self._found,
             ping_interval=None,
             close_timeout=CLOSE_TIMEOUT_S,
             max_size=_MESSAGE_BYTES,
@@ -156,6 +156,22 @@ class SimulatedExchange:
 
     def _now(self) -> int:
         return self.now
+
+    def _found(self, socket: ServerConnection, request: Request) -> Response | None:
+        """Lets the protocols' paths through, and tells the time (as Coinbase's REST does) and what there is."""
+        path = request.path.removeprefix("/")
+        if path in PROTOCOLS:
+            return None
+        if path == "time":
+            told = self._time()
+            return socket.respond(200, f'{{"iso":"{instant(told)}","epoch":{told / SECOND_NS:.3f}}}\n')
+        return socket.respond(404, f"There are {' and '.join(f'/{name}' for name in (*PROTOCOLS, 'time'))}.\n")
+
+    def _time(self) -> int:
+        """Simulated time, ns UTC; between two moments of the market it passes by the wall's clock."""
+        speed = self.settings.speed
+        passed = round((time.monotonic_ns() - self._begun) * speed)
+        return max(self.now, self._live_from + passed) if speed else self.now
 
     async def _accept(self, socket: ServerConnection) -> None:
         self.connected += 1
@@ -271,9 +287,3 @@ async def _ahead(chunks: Iterator[Ticks], begin: int, end: int) -> AsyncGenerato
             yield moment
     finally:
         coming.cancel()
-
-
-def _found(socket: ServerConnection, request: Request) -> Response | None:
-    if request.path.removeprefix("/") in PROTOCOLS:
-        return None
-    return socket.respond(404, f"There are {' and '.join(f'/{protocol}' for protocol in PROTOCOLS)}.\n")

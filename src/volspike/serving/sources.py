@@ -70,11 +70,15 @@ async def open_source(
                 yield Source("simulated exchange", True, frozenset(Kind), session.events(), timed_from)
     elif chosen in PROTOCOLS:
         told = msgspec.structs.replace(settings, protocol=chosen)
-        kinds = frozenset(Kind) if chosen == "coinbase" or settings.matches else frozenset({Kind.TICKER})
         async with FeedSession(told) as session:
-            yield Source(session.url, False, kinds, session.events(), 0)
+            yield Source(session.url, False, kinds_of(told), session.events(), 0)
     else:
         raise UsageError(f"no source {name!r}; there are {', '.join(SOURCES)}")
+
+
+def kinds_of(settings: FeedSettings) -> frozenset[Kind]:
+    """The kinds of ticks that an exchange tells who asks it as the settings say."""
+    return frozenset(Kind) if settings.protocol == "coinbase" or settings.matches else frozenset({Kind.TICKER})
 
 
 async def _chosen(name: str, settings: FeedSettings) -> str:

@@ -12,7 +12,8 @@ import msgspec
 import structlog
 
 from volspike.config import FeedSettings, ServingSettings
-from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, TEN_MODEL, Artifact
+from volspike.models import TEN_MODEL, Artifact
+from volspike.models.choice import model_to_serve
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.serving.app import create_app
@@ -55,7 +56,7 @@ async def serve_live(wishes: LiveWishes, feed: FeedSettings, serving: ServingSet
         ModelError: the model cannot be used, or not on this source.
     """
     async with open_source(wishes.source, feed, speed=wishes.speed, head_start_s=HEAD_START_S) as source:
-        model = _model(wishes.model, serving.model, source)
+        model = model_to_serve(wishes.model, serving.model, simulated=source.simulated)
         serving = msgspec.structs.replace(serving, model=model, companion=serving.companion or TEN_MODEL)
         scorer = LiveScorer(Artifact.load(serving.model))
         scorer.admits(set(source.kinds))
@@ -73,15 +74,6 @@ async def serve_live(wishes: LiveWishes, feed: FeedSettings, serving: ServingSet
     log.info("server_stopped")
     if not listening.cancelled() and (fault := listening.exception()) is not None:
         raise fault
-
-
-def _model(wished: Path | None, production: Path, source: Source) -> Path:
-    """The artifact to serve: what was asked for, what is in production, what ships for such a source."""
-    if wished is not None:
-        return wished
-    if (production / METADATA_FILE).is_file():
-        return production
-    return SIMULATED_MODEL if source.simulated else DEFAULT_MODEL
 
 
 def _pipeline(scorer: LiveScorer, feed: FeedSettings, source: Source, wishes: LiveWishes) -> LivePipeline:

@@ -1,0 +1,140 @@
+"""``volspike doctor``: what answers, what is installed, what would be served, and what is to be done."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from volspike.cli.cluster import Options, Servers, cluster_settings
+from volspike.cli.ingest import feed_settings
+from volspike.cli.screen import out
+from volspike.errors import UsageError
+
+if TYPE_CHECKING:
+    from volspike.config import ServingSettings
+    from volspike.doctor import Finding
+    from volspike.streams.settings import KafkaSettings
+
+EXAMPLES = "Example: volspike doctor --pair BTC-USD --timeout 5"
+
+STYLES = {"fine": "green", "note": "cyan", "warning": "yellow", "bad": "bold red"}
+
+
+def run(
+    pair: Annotated[list[str] | None, typer.Option("--pair", "--pairs", help="Products; BTC-USD when absent.")] = None,
+    source: Annotated[
+        str, typer.Option(help="coinbase or coinbase-exchange; $COINBASE_WS_URL names another address of it.")
+    ] = "coinbase",
+    rest_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="COINBASE_REST_URL",
+            show_envvar=False,
+            help="The exchange's REST address (env COINBASE_REST_URL; default https://api.exchange.coinbase.com).",
+        ),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="An artifact's folder (env MODEL_PATH); by default what `up` would serve.")
+    ] = None,
+    tape: Annotated[Path, typer.Option(help="Folder of the tape and its ledger of gaps.")] = Path("data/raw"),
+    outcomes: Annotated[Path, typer.Option(help="File of predictions and what became of them.")] = Path(
+        "data/outcomes.sqlite"
+    ),
+    api: Annotated[
+        str | None, typer.Option(help="A serving volspike (default: http at $API_HOST and $API_PORT).")
+    ] = None,
+    mlflow_uri: Annotated[
+        str | None, typer.Option(help="MLflow (env MLFLOW_TRACKING_URI; default http://localhost:5001).")
+    ] = None,
+    prometheus_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="PROMETHEUS_URL",
+            show_envvar=False,
+            help="Prometheus (env PROMETHEUS_URL; default http://localhost:9090).",
+        ),
+    ] = None,
+    bootstrap_servers: Servers = None,
+    kafka_option: Options = None,
+    timeout: Annotated[float, typer.Option(help="Seconds that each look may take; all are taken at once.")] = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a list.")] = False,
+) -> None:
+    """Look an installation over: each finding with its severity and what to do. Nothing is changed.
+
+    A service that was named, by a flag or a variable, and does not answer is bad; one at its default address is only
+    noted. Exit status 1 when anything is bad.
+    """
+    import msgspec
+
+    from volspike.config import ServingSettings, settle
+    from volspike.doctor import Examination, Severity, examine, worst_of
+    from volspike.feeds.coinbase_rest import REST_URL
+
+    if not 0 < timeout < float("inf"):
+        raise UsageError(f"--timeout is a number of seconds above 0, was {timeout:g}")
+    if source not in {"coinbase", "coinbase-exchange"}:
+        raise UsageError(f"no exchange {source!r}; there are coinbase and coinbase-exchange")
+    serving = settle(ServingSettings, {"model": model}, os.environ, None, "serving")
+    wished = serving.model if model is not None or "MODEL_PATH" in os.environ else None
+    named = {
+        "api": api or os.environ.get("API_PORT"),
+        "kafka": bootstrap_servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS"),
+        "mlflow": mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"),
+        "prometheus": prometheus_url,
+    }
+    asked = Examination(
+        feed=msgspec.structs.replace(feed_settings(pair), protocol=source),
+        rest=rest_url or REST_URL,
+        kafka=_kafka(bootstrap_servers, kafka_option),
+        mlflow=named["mlflow"] or "http://localhost:5001",
+        prometheus=prometheus_url or "http://localhost:9090",
+        api=api or _own_address(serving),
+        named=frozenset(name for name, address in named.items() if address),
+        tape=tape,
+        outcomes=outcomes,
+        production=ServingSettings().model,
+        model=wished,
+        within_s=timeout,
+    )
+    findings = asyncio.run(examine(asked))
+    worst = worst_of(findings)
+    if as_json:
+        print(json.dumps({"worst": worst, "findings": [msgspec.to_builtins(finding) for finding in findings]}))
+    else:
+        _tell(findings)
+    if worst is Severity.BAD:
+        raise typer.Exit(1)
+
+
+def _kafka(servers: str | None, options: list[str] | None) -> KafkaSettings | None:
+    """The cluster; None where Kafka's client is not installed, which is a finding and no fault of the call."""
+    from importlib.util import find_spec
+
+    return cluster_settings(servers, options) if find_spec("confluent_kafka") else None
+
+
+def _own_address(serving: ServingSettings) -> str:
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(serving.host, serving.host)  # noqa: S104  compared, not bound
+    return f"http://{host}:{serving.port}"
+
+
+def _tell(findings: list[Finding]) -> None:
+    from rich.text import Text
+
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        line = Text.assemble(
+            (f"{finding.severity:<8}", STYLES[finding.severity]), f"{finding.check:<{width}}  {finding.found}"
+        )
+        out.print(line)
+        if finding.remedy:
+            out.print(Text(f"{'':8}{'':{width}}  → {finding.remedy}"))
+    counts: dict[str, Any] = {}
+    for finding in findings:
+        counts[finding.severity] = counts.get(finding.severity, 0) + 1
+    out.print(", ".join(f"{counts[each]} {each}" for each in STYLES if each in counts))

@@ -1,0 +1,174 @@
+"""The looks at this machine: packages, room on the disk, the model, the ledger of gaps."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from volspike.config import FeedSettings
+from volspike.doctor.disk import DAY_NS, Room, bytes_per_day, look_at_disk, room_at
+from volspike.doctor.finding import Finding, Severity, worst_of
+from volspike.doctor.gaps import look_at_gaps
+from volspike.doctor.packages import extras_of, look_at_packages, misfit
+from volspike.doctor.served import look_at_model
+from volspike.market import SECOND_NS, Cause, Gap, nanoseconds
+from volspike.models import DEFAULT_MODEL, METADATA_FILE, ONNX_FILE, SIMULATED_MODEL
+from volspike.tape import LEDGER_NAME, Ledger, tape_name
+
+NOW = nanoseconds("2026-01-05T12:00:00Z")
+GB = 1 << 30
+
+
+def test_a_finding_that_is_not_fine_says_what_to_do() -> None:
+    """Without a remedy it cannot be made; the worst of many is the worst, and of none it is fine."""
+    with pytest.raises(ValueError, match="without a remedy"):
+        Finding(check="x", severity=Severity.NOTE, found="y")
+    findings = [Finding(check="x", severity=each, found="y", remedy="z") for each in Severity]
+    assert worst_of(findings) is Severity.BAD
+    assert worst_of(findings[:2]) is Severity.NOTE
+    assert worst_of([]) is Severity.FINE
+
+
+def test_packages_here_are_as_declared() -> None:
+    """This environment runs the tests, so that the base is whole and the extras that they need are there."""
+    versions, extras = look_at_packages()
+    assert versions.severity is Severity.FINE, versions.found
+    assert versions.facts["numpy"]
+    assert {"kafka", "tracking", "dev"} <= set(str(extras.facts["installed"]).split())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [("numpy>=2.0", ""), ("numpy<1", "numpy"), ("no-such-package>=1", "absent"), ("numpy", "")],
+)
+def test_misfits_are_named(wanted: str, told: str) -> None:
+    """What is absent or outside its range is told with what was wanted."""
+    found = misfit(Requirement(wanted))
+    assert (told in found) if told else found == ""
+
+
+def test_extras_are_those_with_packages_of_their_own() -> None:
+    """The extra that gathers the others is none of them, and an environment's marker is no extra."""
+    declared = ['a; extra == "one"', 'volspike[one]; extra == "all"', 'b; python_version >= "3"', 'c; extra == "two"']
+    assert extras_of([Requirement(text) for text in declared]) == ["one", "two"]
+
+
+def tape_of(folder: Path, started: int, size: int) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / tape_name("BTC-USD", started)).write_bytes(b"x" * size)
+
+
+def test_growth_is_that_of_the_last_day(tmp_path: Path) -> None:
+    """Older tapes do not count, a few hours are taken for a day, and some minutes tell nothing."""
+    folder = tmp_path / "raw"
+    assert bytes_per_day(folder, NOW) is None
+    tape_of(folder, NOW - 300 * SECOND_NS, 10)
+    assert bytes_per_day(folder, NOW) is None
+    tape_of(folder, NOW - 6 * 3600 * SECOND_NS, 90)
+    tape_of(folder, NOW - 2 * DAY_NS, 5000)
+    assert bytes_per_day(folder, NOW) == pytest.approx(400.0)
+
+
+@pytest.mark.parametrize(
+    ("free", "a_day", "severity"),
+    [
+        (100 * GB, 0, Severity.FINE),
+        (1 * GB, 0, Severity.WARNING),
+        (GB // 4, 0, Severity.BAD),
+        (100 * GB, 50 * GB, Severity.WARNING),
+        (100 * GB, 200 * GB, Severity.BAD),
+    ],
+)
+def test_room_is_judged_by_bytes_and_by_days(free: int, a_day: int, severity: Severity, tmp_path: Path) -> None:
+    """Little room is bad, and so is much room that lasts for less than a day."""
+    if a_day:
+        (tmp_path / "raw").mkdir()
+        file = tmp_path / "raw" / tape_name("BTC-USD", NOW - 6 * 3600 * SECOND_NS)
+        with file.open("wb") as sparse:
+            sparse.truncate(a_day // 4)
+    findings = look_at_disk(tmp_path / "raw", tmp_path / "o.sqlite", NOW, lambda _: Room(free, True))
+    assert findings[0].severity is severity
+    assert ("a day" in findings[0].found) == bool(a_day)
+
+
+def test_a_place_that_cannot_be_written_is_bad(tmp_path: Path) -> None:
+    """A file stands where the folder should be: nothing can be made in it, whoever asks."""
+    (tmp_path / "raw").touch()
+    assert room_at(tmp_path / "raw" / "deeper").is_writable is False
+    tapes, outcomes = look_at_disk(tmp_path / "raw" / "deeper", tmp_path / "new" / "o.sqlite", NOW)
+    assert (tapes.severity, tapes.found) == (Severity.BAD, f"{tmp_path / 'raw' / 'deeper'} cannot be written")
+    assert outcomes.severity is not Severity.BAD
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_model_is_the_one_that_up_would_serve(tmp_path: Path) -> None:
+    """Production if there is one, else the shipped model, which is noted with its digest and its age."""
+    production = tmp_path / "production"
+    (shipped,) = look_at_model(None, production, FeedSettings())
+    assert (shipped.severity, shipped.facts["path"]) == (Severity.NOTE, str(DEFAULT_MODEL))
+    shutil.copytree(DEFAULT_MODEL, production)
+    (own,) = look_at_model(None, production, FeedSettings())
+    assert own.severity is Severity.FINE
+    assert own.facts["digest"] == shipped.facts["digest"]
+    assert str(own.facts["created"])[:19] in own.found
+    (simulated,) = look_at_model(SIMULATED_MODEL, production, FeedSettings())
+    assert simulated.severity is Severity.WARNING
+    assert "SIMULATED" in simulated.found
+
+
+def test_a_model_that_cannot_be_served_is_bad(tmp_path: Path) -> None:
+    """Absent, damaged, or of a source that tells trades where the feed does not."""
+    (absent,) = look_at_model(tmp_path / "none", tmp_path, FeedSettings())
+    assert absent.severity is Severity.BAD
+    damaged = tmp_path / "damaged"
+    shutil.copytree(DEFAULT_MODEL, damaged)
+    (damaged / ONNX_FILE).write_bytes(b"")
+    (finding,) = look_at_model(damaged, tmp_path, FeedSettings())
+    assert finding.severity is Severity.BAD
+    assert "sha256" in finding.found
+    other = tmp_path / "other"
+    shutil.copytree(DEFAULT_MODEL, other)
+    text = (other / METADATA_FILE).read_text().replace('"profile": "ticker"', '"profile": "ticker+trade"')
+    (other / METADATA_FILE).write_text(text)
+    assert look_at_model(other, tmp_path, FeedSettings())[0].severity is not Severity.BAD
+    (finding,) = look_at_model(other, tmp_path, FeedSettings(protocol="coinbase-exchange"))
+    assert finding.severity is Severity.BAD
+    assert "profile ticker+trade" in finding.found
+
+
+def gap(start: int, end: int) -> Gap:
+    return Gap(start=start, end=end, products=("BTC-USD",), cause=Cause.SILENCE)
+
+
+def test_gaps_of_today_are_counted_once(tmp_path: Path) -> None:
+    """Yesterday's do not count, one that reaches over midnight counts from there, overlapping ones count once."""
+    (empty,) = look_at_gaps(tmp_path, NOW)
+    assert empty.severity is Severity.NOTE
+    tape_of(tmp_path, NOW, 1)
+    (fine,) = look_at_gaps(tmp_path, NOW)
+    assert fine.severity is Severity.FINE
+    midnight = NOW - NOW % DAY_NS
+    ledger = Ledger(tmp_path)
+    ledger.add(gap(midnight - 900 * SECOND_NS, midnight - 600 * SECOND_NS))
+    ledger.add(gap(midnight - 30 * SECOND_NS, midnight + 30 * SECOND_NS))
+    ledger.add(gap(midnight + 20 * SECOND_NS, midnight + 50 * SECOND_NS))
+    assert ledger.flush()
+    (noted,) = look_at_gaps(tmp_path, NOW)
+    assert (noted.severity, noted.facts["gaps"], noted.facts["seconds"]) == (Severity.NOTE, 2, 50.0)
+    assert "--since 2026-01-05T00:00:00Z" in noted.remedy
+    ledger.add(gap(NOW - 1000 * SECOND_NS, NOW))
+    assert ledger.flush()
+    (warned,) = look_at_gaps(tmp_path, NOW)
+    assert warned.severity is Severity.WARNING
+
+
+def test_a_damaged_ledger_is_noted(tmp_path: Path) -> None:
+    """Lines that cannot be read are counted."""
+    tape_of(tmp_path, NOW, 1)
+    (tmp_path / LEDGER_NAME).write_text("{half a li\n")
+    fine, noted = look_at_gaps(tmp_path, NOW)
+    assert fine.severity is Severity.FINE
+    assert (noted.severity, noted.facts["damaged"]) == (Severity.NOTE, 1)
