@@ -30,13 +30,14 @@ from volspike.monitoring.stream_alerts import StreamAlerts
 from volspike.streams.clients import open_consumer
 from volspike.streams.featurizer import featurizing
 from volspike.streams.links import KafkaLinks
+from volspike.streams.plan import WorkerPlan
 from volspike.streams.predictor import predicting
 from volspike.streams.producer import TopicProducer
 from volspike.streams.settings import KafkaSettings
 from volspike.streams.stage import MakeStage
 from volspike.streams.topics import create_topics, pipeline_topics
 from volspike.streams.wire import Message, decode_prediction, tick_message
-from volspike.streams.worker import Worker, WorkerPlan
+from volspike.streams.worker import Worker
 from volspike.tape import tape_line
 
 TICKS: Final = 300_000

@@ -17,11 +17,13 @@ from volspike.features import Every, FeatureEngine, FeatureSet
 from volspike.market import SECOND_NS, Profile, Tick, Ticks
 from volspike.streams.featurizer import featurizing
 from volspike.streams.merge import merge_parts
+from volspike.streams.plan import WorkerPlan
+from volspike.streams.progress import WorkerProgress
 from volspike.streams.sink import facts_for, parquet_sink
 from volspike.streams.snapshots import Bookmark
 from volspike.streams.stage import MakeStage
 from volspike.streams.wire import FeatureRowCodec
-from volspike.streams.worker import Worker, WorkerPlan, WorkerProgress
+from volspike.streams.worker import Worker
 from volspike.tape import tape_line
 
 SET = FeatureSet((3, 10))

@@ -72,8 +72,8 @@ def run(
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic_in, topic_features=topic_out)
     from volspike.features import FeatureSet
     from volspike.streams.featurizer import featurizing
+    from volspike.streams.plan import WorkerPlan
     from volspike.streams.sink import facts_for, parquet_sink
-    from volspike.streams.worker import WorkerPlan
 
     features = FeatureSet.of(windows, feature_set)
     plan = WorkerPlan(

@@ -63,8 +63,8 @@ def run(
     from volspike.monitoring.stream_alerts import StreamAlerts
     from volspike.serving.logs import configure_logs
     from volspike.serving.scorer import model_version
+    from volspike.streams.plan import WorkerPlan
     from volspike.streams.predictor import predicting
-    from volspike.streams.worker import WorkerPlan
 
     configure_logs("INFO")
     chosen = model or (PRODUCTION if (PRODUCTION / METADATA_FILE).is_file() else TEN_MODEL)

@@ -16,9 +16,10 @@ from volspike.cli.screen import out, warn, working
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
+    from volspike.streams.plan import WorkerPlan
+    from volspike.streams.progress import WorkerProgress
     from volspike.streams.settings import KafkaSettings
     from volspike.streams.stage import MakeStage
-    from volspike.streams.worker import WorkerPlan, WorkerProgress
 
 Name: TypeAlias = Annotated[
     str | None,

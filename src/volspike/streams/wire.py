@@ -20,6 +20,8 @@ from volspike.market import Profile, instant, nanoseconds
 Headers: TypeAlias = list[tuple[str, bytes]]
 
 MILLISECOND_NS: Final = 1_000_000
+SLAB_ROWS: Final = 32
+"""Rows that are encoded at a time; measured best of 1 to all."""
 
 
 class Message(NamedTuple):
@@ -101,19 +103,18 @@ class FeatureRowCodec:
 
     def encode_rows(self, rows: FeatureRows) -> list[bytes]:
         """Many rows, each as ``encode`` does it."""
-        columns = zip(
-            instants(rows.timestamp),
-            rows.product.tolist(),
-            rows.session_id.tolist(),
-            rows.is_warm.tolist(),
-            rows.is_whole.tolist(),
-            rows.values.tolist(),
-            strict=True,
-        )
-        return [
-            self._encode(self._line(time, rows.products[product], session, warm, whole, *values))
-            for time, product, session, warm, whole, values in columns
-        ]
+        times, sessions = instants(rows.timestamp), rows.session_id.tolist()
+        products = [rows.products[code] for code in rows.product.tolist()]
+        warm, whole = rows.is_warm.tolist(), rows.is_whole.tolist()
+        line, encode = self._line, self._encode
+        encoded: list[bytes] = []
+        for start in range(0, len(rows), SLAB_ROWS):
+            # floats become objects a slab at a time: those of a whole batch do not fit into the processor's caches
+            slab = slice(start, start + SLAB_ROWS)
+            columns = zip(times[slab], products[slab], sessions[slab], warm[slab], whole[slab], strict=True)
+            for told, values in zip(columns, rows.values[slab].tolist(), strict=True):
+                encoded.append(encode(line(*told, *values)))
+        return encoded
 
     def decode(self, value: bytes) -> FeatureRow:
         """The row of a message's value.
