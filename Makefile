@@ -54,10 +54,14 @@ results: $(DEV) ## Train everything on both recordings and keep the figures (DAT
 	$(BIN)/python docs/results.py coinbase build/results/coinbase.parquet --fold-by rows --search 0
 	$(BIN)/python docs/generate.py
 
-default-model: $(STAMP) ## Train the model that ships with the package anew (DATA=../shared/data)
+default-model: $(STAMP) ## Train the models that ship with the package anew (DATA=../shared/data)
 	$(BIN)/volspike replay --raw "$(DATA)/coinbase/*.ndjson" --out build/default/features.parquet --add-labels
 	$(BIN)/volspike train --features build/default/features.parquet --models har --artifacts build/default
 	cp build/default/har/model.onnx build/default/har/metadata.json src/volspike/models/default/
+	$(BIN)/volspike replay --raw "$(DATA)/coinbase/*.ndjson" --out build/default/core.parquet --add-labels \
+		--feature-set core
+	$(BIN)/volspike train --features build/default/core.parquet --models baseline --artifacts build/default
+	cp build/default/baseline/model.onnx build/default/baseline/metadata.json src/volspike/models/fallback/
 
 clean: ## Remove the environment and caches; data, models and reports stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build

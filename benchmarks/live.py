@@ -227,10 +227,11 @@ async def watched(folder: Path) -> dict[str, float]:
     pipeline = pipeline_of(PAIRS, recorder=Recorder(folder, simulated=True), outcomes=outcomes)
     frames = list(walk(PAIRS, RATE, WATCHED_S * RATE, time.time_ns()))
     history = walk(PAIRS, 8, 8 * HISTORY_S, frames[0].received - HISTORY_S * SECOND_NS)
-    app = create_app(ServingSettings(model=DEFAULT_MODEL), live=pipeline)
+    settings = ServingSettings(model=DEFAULT_MODEL)
+    app = create_app(settings, live=pipeline)
     lags, idle = list[float](), await idle_lag()
     with listen("127.0.0.1", 0) as listener:
-        server, warm = Server(server_config(app), app.state.readers), asyncio.Event()
+        server, warm = Server(server_config(app, settings), app.state.readers), asyncio.Event()
         listening = asyncio.create_task(pipeline.run(arriving(history, frames, warm)))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await warm.wait()

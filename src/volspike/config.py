@@ -5,35 +5,96 @@ Nothing else in the package reads the environment. Unknown keys are refused by n
 
 from __future__ import annotations
 
+import hmac
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from volspike.errors import UsageError
 
 
-class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the API listens and what it serves. ``model`` is an artifact's folder (or a file in it).
+class Secret:
+    """A text that no log, error or repr shows; ``reveal`` is the only way to it."""
 
-    ``companion`` is a second model, which answers what the first does not understand and it does. ``results`` is the
-    folder where the last training and the last look for drift leave what they came to.
-    """
+    __slots__ = ("_text",)
 
-    model: Path = Path("models/artifacts/production")
-    companion: Path | None = None
-    results: Path = Path("models/results")
-    host: str = "127.0.0.1"
-    port: int = 8000
-    log_level: str = "INFO"
-    max_body_bytes: int = 1 << 20
-    max_rows: int = 10_000
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """The text itself."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._text.encode(), other.reveal().encode())
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._text))
 
 
 _Seconds: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
 _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+_OrNone: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+
+LEAST_KEY_CHARACTERS: Final = 16
+"""A shorter API key can be guessed: nothing slows down whoever tries them all."""
+
+
+class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the API listens, what it serves, and what a client may do.
+
+    ``model`` is an artifact's folder (or a file in it); without it ``version`` names one in ``artifacts``, and without
+    that the one in production is served. ``variant`` ``baseline`` serves the z-score rule instead, whatever the others
+    say. ``companion`` is a second model, which answers what the first does not understand and it does. The folder is
+    looked at every ``reload_s`` seconds for another model; 0 never looks. ``results`` is the folder where the last
+    training and the last look for drift leave what they came to.
+
+    A client, told by its address, has ``rate_limit`` requests to ``/predict`` at once and as many each minute; 0 is no
+    limit. ``trusted_proxies`` are addresses or networks whose word is taken for who the client is. With ``api_key``
+    everything but ``/health`` is answered only to those who tell it. Of a request, the head has ``head_s`` seconds
+    and ``max_head_bytes``, the body ``body_s`` and ``max_body_bytes``; a client that takes nothing of its answer for
+    ``stalled_s`` is cut off, and so is whoever comes when ``max_connections`` are open.
+    """
+
+    model: Path | None = None
+    version: str | None = None
+    variant: Literal["ml", "baseline"] = "ml"
+    artifacts: Path = Path("models/artifacts")
+    companion: Path | None = None
+    results: Path = Path("models/results")
+    reload_s: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    host: str = "127.0.0.1"
+    port: int = 8000
+    log_level: str = "INFO"
+    log_requests: bool = False
+    api_key: Secret | None = None
+    rate_limit: _OrNone = 1000
+    trusted_proxies: tuple[str, ...] = ()
+    max_connections: _Count = 800
+    max_head_bytes: _Count = 16 << 10
+    max_body_bytes: _Count = 1 << 20
+    max_rows: _Count = 10_000
+    head_s: _Seconds = 10.0
+    body_s: _Seconds = 30.0
+    stalled_s: _Seconds = 60.0
+
+    def __post_init__(self) -> None:
+        key = self.api_key
+        if key is not None and not _KEY.fullmatch(key.reveal()):
+            raise ValueError(f"api_key must be {LEAST_KEY_CHARACTERS} to 512 visible ASCII characters")
+        if self.version is not None and not _NAME.fullmatch(self.version):
+            raise ValueError(f"version must be the name of a folder in {self.artifacts}, was {self.version!r}")
+
+
+_KEY: Final = re.compile(rf"[\x21-\x7e]{{{LEAST_KEY_CHARACTERS},512}}")
+_NAME: Final = re.compile(r"\w[\w.-]*")
 
 
 class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,8 +126,12 @@ class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 ENVIRONMENT: dict[str, str] = {
     "MODEL_PATH": "model",
+    "MODEL_VERSION": "version",
+    "MODEL_VARIANT": "variant",
     "API_HOST": "host",
     "API_PORT": "port",
+    "API_KEY": "api_key",
+    "RATE_LIMIT": "rate_limit",
     "LOG_LEVEL": "log_level",
     "COINBASE_WS_URL": "url",
     "KAFKA_BOOTSTRAP_SERVERS": "bootstrap_servers",
@@ -96,12 +161,16 @@ def settle(kind: type[S], flags: Mapping[str, Any], environ: Mapping[str, str], 
     merged.update({name: environ[key] for key, name in ENVIRONMENT.items() if key in environ and name in names})
     merged.update({name: value for name, value in flags.items() if value is not None})
     try:
-        return msgspec.convert(merged, kind, strict=False, dec_hook=_path)
+        return msgspec.convert(merged, kind, strict=False, dec_hook=_decoded)
     except msgspec.ValidationError as error:
         raise UsageError(f"settings for {section}: {error}") from error
 
 
-def _path(kind: Any, value: Any) -> Any:
+def _decoded(kind: Any, value: Any) -> Any:
     if kind in {Path, Path | None}:
         return Path(value)
+    if kind in {Secret, Secret | None}:
+        if not isinstance(value, str):
+            raise TypeError("a secret must be a text")
+        return Secret(value)
     raise TypeError(f"no settings of type {kind}")

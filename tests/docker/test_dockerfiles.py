@@ -145,7 +145,7 @@ from volspike.serving.app import Service
 from volspike.serving.scorer import load_artifact
 service = Service(ServingSettings(model=Path(model)), load_artifact)
 run.configure_logs("ERROR")
-run.server_config(run.create_app(service.settings)).load()
+run.server_config(run.create_app(service.settings), service.settings).load()
 service.start()
 sys.exit(service.predictor is None and service.reason)
 """

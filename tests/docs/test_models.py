@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from volspike.models import DEFAULT_MODEL, SIMULATED_MODEL, TEN_FEATURES, TEN_MODEL, Artifact
+from volspike.models import BASELINE_MODEL, DEFAULT_MODEL, SIMULATED_MODEL, TEN_FEATURES, TEN_MODEL, Artifact
 
 
-@pytest.mark.parametrize(("folder", "simulated"), [(DEFAULT_MODEL, False), (TEN_MODEL, False), (SIMULATED_MODEL, True)])
+@pytest.mark.parametrize(
+    ("folder", "simulated"),
+    [(DEFAULT_MODEL, False), (TEN_MODEL, False), (BASELINE_MODEL, False), (SIMULATED_MODEL, True)],
+)
 def test_shipped_models_fit_this_version(folder: Path, simulated: bool) -> None:
     """A shipped model takes features of today's definition, has a card, and weighs under a megabyte."""
     artifact = Artifact.load(folder)

@@ -37,6 +37,8 @@ class FakeFacts:
 
     feature_digest: str = "0123456789ab"
     simulated: bool = False
+    created: str = "2025-12-06T00:00:00Z"
+    onnx_sha256: str = "ab" * 32
 
 
 @dataclass(frozen=True)
@@ -169,20 +171,21 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SERVE: Final = """
+import json
 import sys
 from pathlib import Path
 from volspike.config import ServingSettings
 from volspike.serving.run import serve
 
-serve(ServingSettings(model=Path(sys.argv[1]), port=0, max_body_bytes=int(sys.argv[2])))
+serve(ServingSettings(model=Path(sys.argv[1]), port=0, **json.loads(sys.argv[2])))
 """
 
 
 class Process:
     """A real server on a free loopback port, stopped by its id."""
 
-    def __init__(self, model: Path, max_body_bytes: int = 1 << 20) -> None:
-        command = [sys.executable, "-c", SERVE, str(model), str(max_body_bytes)]
+    def __init__(self, model: Path, **settings: Any) -> None:
+        command = [sys.executable, "-c", SERVE, str(model), json.dumps(settings)]
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)  # noqa: S603
         self.events: list[dict[str, Any]] = []
         self.port: int = self.until("server_started")["port"]
@@ -219,8 +222,8 @@ def process(artifact: Path) -> Iterator[Callable[..., Process]]:
     """Starts servers of the real artifact; all are ended in the end."""
     started: list[Process] = []
 
-    def start(**options: Any) -> Process:
-        started.append(Process(artifact, **options))
+    def start(model: Path = artifact, **settings: Any) -> Process:
+        started.append(Process(model, **settings))
         return started[-1]
 
     yield start

@@ -222,3 +222,58 @@ def test_a_source_without_what_the_model_needs_is_refused() -> None:
     scorer.admits({Kind.TICKER, Kind.TRADE})
     with pytest.raises(SchemaMismatch, match="profile ticker"):
         scorer.admits({Kind.TRADE})
+
+
+def twin(**changes: Any) -> Artifact:
+    """The shipped model with other facts: another model over the same rows."""
+    known = Artifact.load(DEFAULT_MODEL)
+    facts = msgspec.structs.replace(known.metadata, **changes)
+    return Artifact(known.directory, facts, known._scorer)
+
+
+def test_a_model_is_taken_over_between_two_ticks() -> None:
+    """Windows stay warm, points keep the threshold they were scored under, watchers come back to the new model."""
+    live, other = pipeline(), twin(thresholds={"low": 0.01}, served_threshold="low", onnx_sha256="cd" * 32)
+    ticks = walk(320)
+    for tick in ticks[:310]:
+        live.take(frame(tick))
+    before = live.snapshot(None)
+    watching = live.subscribe()
+    live.adopt(other)
+    for tick in ticks[310:]:
+        live.take(frame(tick))
+    after = live.snapshot(None)
+    assert after["points"][:310] == before["points"]
+    assert {point["threshold"] for point in after["points"][310:]} == {0.01}
+    assert all(point["is_warm"] for point in after["points"][310:])
+    assert (after["model"]["version"], after["model"]["threshold"]) == ("cd" * 6, 0.01)
+
+    async def ends() -> list[tuple[str, bytes]]:
+        return [event async for event in watching]
+
+    assert asyncio.run(ends()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"feature_digest": "ffffffffffff"}, "expects feature digest ffffffffffff"),
+        ({"every": "1s"}, "expects rows every 1s"),
+        ({"profile": "ticker+trade"}, "expects profile ticker.trade"),
+    ],
+)
+def test_a_model_of_other_rows_is_not_taken_over(changes: dict[str, Any], told: str) -> None:
+    """A running engine makes one kind of rows: a model of another kind is refused by name, and the old one goes on."""
+    live = pipeline()
+    before = live.snapshot(None)["model"]
+    with pytest.raises(SchemaMismatch, match=told):
+        live.adopt(twin(**changes))
+    assert live.snapshot(None)["model"] == before
+
+
+def test_a_threshold_that_no_episode_can_have_is_not_taken_over() -> None:
+    """An alert at every row is no alert."""
+    live = pipeline()
+    with pytest.raises(UsageError, match="release"):
+        live.adopt(twin(thresholds={"always": 0.0}, served_threshold="always"))
+    assert live.scorer.artifact.threshold > 0.0

@@ -26,7 +26,14 @@ def test_health_with_a_model(client: Any) -> None:
     """With a model the service is healthy, alive and ready."""
     health = client.get("/health").json()
     assert datetime.fromisoformat(health.pop("timestamp")).utcoffset() is not None
-    assert health == {"status": "healthy", "model_loaded": True, "kafka_connected": None, "reason": None}
+    assert health == {
+        "status": "healthy",
+        "model_loaded": True,
+        "model_version": "random_forest (ml)",
+        "model_refused": None,
+        "kafka_connected": None,
+        "reason": None,
+    }
     assert client.get("/health/live").json() == {"status": "alive"}
     ready = client.get("/health/ready")
     assert (ready.status_code, ready.json()) == (200, {"status": "ready", "reason": None})
@@ -35,10 +42,15 @@ def test_health_with_a_model(client: Any) -> None:
 def test_version_tells_the_model(client: Any) -> None:
     """The version names the code, the model, its digest, its features and its threshold."""
     version = client.get("/version").json()
-    assert datetime.fromisoformat(version.pop("api_build_date")).utcoffset() is not None
+    for name in ("api_build_date", "model_loaded_at"):
+        assert datetime.fromisoformat(version.pop(name)).utcoffset() is not None
     assert version == {
         "version": __version__,
         "model": "random_forest",
+        "model_version": "random_forest (ml)",
+        "model_digest": "abababababab",
+        "model_created": "2025-12-06T00:00:00Z",
+        "model_refused": None,
         "model_path": "models/artifacts/fake",
         "feature_digest": "0123456789ab",
         "features": list(ROW),
@@ -220,7 +232,7 @@ def test_openapi_document_is_whole(client: Any) -> None:
     assert references
     for reference in references:
         assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
-    assert list(document["paths"]["/predict"]["post"]["responses"]) == ["200", "408", "413", "422", "503"]
+    assert list(document["paths"]["/predict"]["post"]["responses"]) == ["200", "408", "413", "422", "429", "503"]
     for operations in document["paths"].values():
         for operation in operations.values():
             assert all("content" in answer for answer in operation["responses"].values())

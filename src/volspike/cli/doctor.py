@@ -74,13 +74,13 @@ def run(
     from volspike.config import ServingSettings, settle
     from volspike.doctor import Examination, Severity, examine, worst_of
     from volspike.feeds.coinbase_rest import REST_URL
+    from volspike.models.choice import named_model, production_model
 
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout is a number of seconds above 0, was {timeout:g}")
     if source not in {"coinbase", "coinbase-exchange"}:
         raise UsageError(f"no exchange {source!r}; there are coinbase and coinbase-exchange")
     serving = settle(ServingSettings, {"model": model}, os.environ, None, "serving")
-    wished = serving.model if model is not None or "MODEL_PATH" in os.environ else None
     named = {
         "api": api or os.environ.get("API_PORT"),
         "kafka": bootstrap_servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS"),
@@ -97,8 +97,8 @@ def run(
         named=frozenset(name for name, address in named.items() if address),
         tape=tape,
         outcomes=outcomes,
-        production=ServingSettings().model,
-        model=wished,
+        production=production_model(serving),
+        model=named_model(serving),
         within_s=timeout,
     )
     findings = asyncio.run(examine(asked))

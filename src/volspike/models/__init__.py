@@ -8,6 +8,7 @@ from volspike.models.artifact import METADATA_FILE, ONNX_FILE, Artifact
 from volspike.models.columns import TEN_FEATURES
 from volspike.models.default import DEFAULT_MODEL
 from volspike.models.detector import Detector
+from volspike.models.fallback import BASELINE_MODEL
 from volspike.models.metadata import DataFacts, Metadata, SplitFacts
 from volspike.models.registry import DETECTORS
 from volspike.models.sample import Sample
@@ -15,6 +16,7 @@ from volspike.models.simulated import SIMULATED_MODEL
 from volspike.models.ten import TEN_MODEL
 
 __all__ = [
+    "BASELINE_MODEL",
     "DEFAULT_MODEL",
     "DETECTORS",
     "METADATA_FILE",

@@ -67,6 +67,10 @@ class Health(Struct, kw_only=True):
     status: Literal["healthy", "degraded"]
     timestamp: Annotated[str, Meta(description="now, ISO 8601, UTC")]
     model_loaded: bool
+    model_version: str | None
+    model_refused: Annotated[
+        str | None, Meta(description="why the newest model in the served folder is not served, while an older one is")
+    ]
     kafka_connected: bool | None
     reason: Annotated[str | None, Meta(description="why the service is degraded")]
 
@@ -89,6 +93,11 @@ class Version(Struct, kw_only=True):
 
     version: str
     model: str | None
+    model_version: str | None
+    model_digest: Annotated[str | None, Meta(description="the first 12 digits of the sha256 of the model's graph")]
+    model_created: Annotated[str | None, Meta(description="when the model was trained, ISO 8601, UTC")]
+    model_loaded_at: Annotated[str | None, Meta(description="since when it is served, ISO 8601, UTC")]
+    model_refused: str | None
     model_path: str
     api_build_date: Annotated[str, Meta(description="when the running code was installed, ISO 8601, UTC")]
     feature_digest: str | None

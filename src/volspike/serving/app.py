@@ -1,11 +1,10 @@
-"""The HTTP service: its routes, and the model that they serve from start to stop."""
+"""The HTTP service: its routes, what stands before them, and the model that they serve from start to stop."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import structlog
@@ -18,16 +17,17 @@ from starlette.exceptions import HTTPException
 import volspike
 from volspike.config import ServingSettings
 from volspike.serving.answers import Health, Live, Prediction, Predictions, Problem, Readiness, Refusal, Version, encode
+from volspike.serving.api_key import ApiKey
 from volspike.serving.body_limit import BodyLimit
 from volspike.serving.dashboard import dashboard_assets
 from volspike.serving.edge import CORRELATION_HEADER, CORRELATION_KEY, Edge
 from volspike.serving.live_source import LiveSource
-from volspike.serving.metrics import Metrics
-from volspike.serving.metrics_results import ResultsCollector
 from volspike.serving.openapi import EVERYWHERE, PREDICT, STREAM, Application, told
 from volspike.serving.pages import CONTENT_SECURITY_POLICY, docs_page, front_page
-from volspike.serving.predictor import OK, UNPROCESSABLE, Predictor
-from volspike.serving.scorer import Load, load_artifact, load_or_reason
+from volspike.serving.rate_limit import RateLimit
+from volspike.serving.scorer import Load, Scorer, load_artifact
+from volspike.serving.security_headers import ON_PAGES
+from volspike.serving.service import Adopt, Service
 from volspike.serving.stream import EventStream, Readers, Wish
 
 INLINE_BYTES: Final = 16 * 1024
@@ -38,97 +38,37 @@ DESCRIPTION: Final = (
     "How likely a market is to be in a volatility spike within the next 60 seconds. "
     "Refusals are JSON with a sentence in `detail`."
 )
-_NO_MODEL: Final = told("No model is served; the body says why.", Problem)
+LIMITED_PATHS: Final = frozenset({"/predict"})
+"""What a client may ask only so often: whoever watches over the service is never turned away."""
 
 log = structlog.get_logger(__name__)
 
-
-class Service:
-    """What the routes share: settings, metrics, and the predictor or the reason why there is none."""
-
-    def __init__(self, settings: ServingSettings, load: Load) -> None:
-        self.settings = settings
-        self.metrics = Metrics()
-        self.metrics.registry.register(ResultsCollector(settings.results))
-        self.predictor: Predictor | None = None
-        self.companion: Predictor | None = None
-        self.reason: str | None = "the server is starting"
-        self._load = load
-
-    def start(self) -> None:
-        """Load the model, or keep the reason why it cannot be loaded; the server starts either way."""
-        loaded = load_or_reason(self.settings.model, self._load)
-        self.reason = loaded.reason
-        if loaded.scorer is None:
-            log.error("model_not_loaded", path=str(self.settings.model), reason=loaded.reason)
-            return
-        self.predictor = Predictor(loaded.scorer, self.metrics, self.settings.max_rows)
-        self.companion = self._companion()
-        self.metrics.model_loaded.set(1)
-        log.info(
-            "model_loaded",
-            path=str(loaded.scorer.directory),
-            model_version=self.predictor.version,
-            threshold=loaded.scorer.threshold,
-            simulated=loaded.scorer.metadata.simulated,
-        )
-
-    def _companion(self) -> Predictor | None:
-        """The second model; that it cannot be had is logged and keeps nothing from being served."""
-        if self.settings.companion is None:
-            return None
-        loaded = load_or_reason(self.settings.companion, self._load)
-        if loaded.scorer is None:
-            log.error("companion_not_loaded", path=str(self.settings.companion), reason=loaded.reason)
-            return None
-        return Predictor(loaded.scorer, self.metrics, self.settings.max_rows)
-
-    def reply(self, predictor: Predictor, body: bytes) -> tuple[int, bytes]:
-        """The answer to a ``/predict`` body: the companion's where it alone understands the features."""
-        status, answer = predictor.reply(body)
-        if status == UNPROCESSABLE and self.companion is not None:
-            understood, its_answer = self.companion.reply(body)
-            if understood == OK:
-                return understood, its_answer
-        return status, answer
-
-    def health(self) -> Health:
-        """How the service is now."""
-        return Health(
-            status="degraded" if self.predictor is None else "healthy",
-            timestamp=datetime.now(UTC).isoformat(),
-            model_loaded=self.predictor is not None,
-            kafka_connected=None,
-            reason=self.reason,
-        )
-
-    def version(self) -> Version:
-        """What is running."""
-        scorer = None if self.predictor is None else self.predictor.scorer
-        return Version(
-            version=volspike.__version__,
-            model=None if scorer is None else scorer.name,
-            model_path=str(self.settings.model if scorer is None else scorer.directory),
-            api_build_date=_installed_at(),
-            feature_digest=None if scorer is None else scorer.metadata.feature_digest,
-            features=[] if scorer is None else list(scorer.features),
-            threshold=None if scorer is None else scorer.threshold,
-            simulated=None if scorer is None else scorer.metadata.simulated,
-        )
+_NO_MODEL: Final = told("No model is served; the body says why.", Problem)
 
 
-def create_app(settings: ServingSettings, load: Load = load_artifact, live: LiveSource | None = None) -> FastAPI:
+def create_app(
+    settings: ServingSettings,
+    load: Load = load_artifact,
+    live: LiveSource | None = None,
+    *,
+    served: Scorer | None = None,
+    adopt: Adopt | None = None,
+) -> FastAPI:
     """The service for ``settings``; ``load`` makes a scorer of a path and is called when the application starts.
 
     With ``live`` there is a dashboard at ``/`` and its events at ``/stream``, and ``app.state.readers`` are those who
-    watch; without, a plain page.
+    watch; without, a plain page. ``served`` and ``adopt`` are as for ``Service``.
     """
-    service = Service(settings, load)
+    service = Service(settings, load, served=served, adopt=adopt)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
+        following = asyncio.create_task(service.follow(), name="model folder")
+        following.add_done_callback(_tell_end)
         yield
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
     app = Application(
         title="volspike",
@@ -149,9 +89,19 @@ def create_app(settings: ServingSettings, load: Load = load_artifact, live: Live
         _add_dashboard(app, live)
     endpoints = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
     # the last one added is the outermost
-    app.add_middleware(BodyLimit, limit=settings.max_body_bytes)
-    app.add_middleware(Edge, metrics=service.metrics, endpoints=endpoints)
+    app.add_middleware(BodyLimit, limit=settings.max_body_bytes, seconds=settings.body_s)
+    if settings.api_key is not None:
+        app.add_middleware(ApiKey, key=settings.api_key)
+    if settings.rate_limit:
+        app.add_middleware(RateLimit, per_minute=settings.rate_limit, paths=LIMITED_PATHS)
+    app.add_middleware(Edge, metrics=service.metrics, endpoints=endpoints, log_requests=settings.log_requests)
     return app
+
+
+def _tell_end(following: asyncio.Task[None]) -> None:
+    """The served model goes on; that nobody looks for another any more is told."""
+    if not following.cancelled() and (fault := following.exception()) is not None:
+        log.error("model_folder_unwatched", exc_info=fault)
 
 
 def _add_prediction(app: FastAPI, service: Service) -> None:
@@ -164,6 +114,7 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
             408: told("The body did not arrive in time.", Problem),
             413: told("The body is too large.", Problem),
             422: told("The body cannot be scored; each fault is named.", Refusal),
+            429: told("This client asks too often; `Retry-After` says when to ask again.", Problem),
             503: _NO_MODEL,
         },
     )
@@ -272,7 +223,7 @@ def _json(answer: Struct, status: int = 200) -> Response:
 
 
 def _html(page: str) -> Response:
-    headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+    headers = ON_PAGES | {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
     return Response(page, media_type="text/html", headers=headers)
 
 
@@ -295,9 +246,3 @@ async def _failed(request: Request, _: Exception) -> Response:
     response = _json(Problem(f"the server failed; its log says why under correlation id {identity}"), 500)
     response.headers[CORRELATION_HEADER] = identity
     return response
-
-
-def _installed_at() -> str:
-    """When the running code was written to this machine."""
-    written = Path(volspike.__file__).stat().st_mtime
-    return datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds")

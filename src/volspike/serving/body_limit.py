@@ -13,9 +13,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from volspike.serving.answers import Problem, encode
 
-BODY_SECONDS: Final = 30.0
-"""How long a client may take to send a body."""
-
 LINGER_SECONDS: Final = 2.0
 LINGER_BODIES: Final = 16
 """What is thrown away after a refusal, at most: so many times the limit."""
@@ -26,7 +23,7 @@ BODILESS: Final = frozenset({"GET", "HEAD"})
 class BodyLimit:
     """Pure ASGI middleware: 413 for a body over ``limit`` bytes, 408 for one that does not arrive in time."""
 
-    def __init__(self, app: ASGIApp, limit: int, seconds: float = BODY_SECONDS) -> None:
+    def __init__(self, app: ASGIApp, limit: int, seconds: float) -> None:
         self.app = app
         self._limit = limit
         self._seconds = seconds

@@ -11,6 +11,8 @@ from typing import Final
 
 from starlette.responses import Response
 
+from volspike.serving.security_headers import ON_PAGES
+
 DASHBOARD_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -19,10 +21,8 @@ DASHBOARD_POLICY: Final = (
 
 PAGE: Final = "dashboard.html"
 _TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_HEADERS: Final = {
+_HEADERS: Final = ON_PAGES | {
     "Content-Security-Policy": DASHBOARD_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # asked for anew each time, sent only where the tag has changed
     "Vary": "Accept-Encoding",
 }

@@ -21,6 +21,7 @@ import structlog
 from volspike.errors import UsageError
 from volspike.feeds.session_events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
 from volspike.market import SECOND_NS, Gap, Tick
+from volspike.models import Artifact
 from volspike.monitoring.alerts import Alert, AlertRouter
 from volspike.monitoring.delayed import DelayedLabels
 from volspike.monitoring.episodes import Episode, EpisodeTracker
@@ -209,6 +210,26 @@ class LivePipeline:
             tracker = self._trackers[product] = EpisodeTracker(self.scorer.artifact.threshold, product=product)
         return tracker
 
+    def adopt(self, artifact: Artifact) -> None:
+        """Score with another model from the next tick on; call it from the loop, where no row is half scored.
+
+        Open episodes go on under the new threshold, and watchers come back to a snapshot of the new model.
+
+        Raises:
+            SchemaMismatch: the model takes other rows than the engine makes; nothing was changed.
+            UsageError: no episode can have the model's threshold; nothing was changed.
+        """
+        EpisodeTracker(artifact.threshold, product="")
+        for view in self._views.values():
+            view.settle()
+        self.scorer.adopt(artifact)
+        self._model = served_model(self.scorer, self.simulated)
+        self._performance = {}
+        before, self._trackers = self._trackers, {}
+        for product, tracker in before.items():
+            self._tracker(product).resume(tracker.state())
+        self._publisher.close()
+
     def _take_gap(self, gap: Gap) -> None:
         self._health.gaps += 1
         self.scorer.mark_gap(gap)
@@ -242,8 +263,10 @@ class LivePipeline:
     async def _show_performance(self) -> None:
         while self._outcomes is not None:
             await asyncio.sleep(PERFORMANCE_EVERY_S)
-            since = time.time_ns() - PERFORMANCE_OVER_NS
-            found = await asyncio.to_thread(self._outcomes.performance, since, None, model=self._model)
+            since, model = time.time_ns() - PERFORMANCE_OVER_NS, self._model
+            found = await asyncio.to_thread(self._outcomes.performance, since, None, model=model)
+            if model is not self._model:
+                continue
             self._performance = {**found.figures(), "since": since // MS_NS}
             self._publish("performance", self._performance)
 

@@ -42,6 +42,12 @@ class ProductView:
         if before is not None and before[0].row.timestamp // SECOND_NS != scored.row.timestamp // SECOND_NS:
             self._remember(self._point(*before))
 
+    def settle(self) -> None:
+        """Make a point of the newest row now, while the model that scored it is the one that is served."""
+        if self._newest is not None:
+            self._remember(self._point(*self._newest))
+            self._newest, self._is_told = None, True
+
     def _remember(self, point: dict[str, Any]) -> None:
         """The last row of a second that is over; features are kept of the newest points only, which alone show them."""
         self.points.append(point)

@@ -35,10 +35,18 @@ PREDICTIONS: Final = Declared(
     ("model_version", "prediction"),
 )
 MODEL_LOADED: Final = Declared("model_loaded", "gauge", "boolean", "1 while a model is served, else 0.")
+MODEL_SWAPS: Final = Declared(
+    "model_swaps_total",
+    "counter",
+    "models",
+    "Models found in the served folder after the start, by outcome: swapped, or refused and the old one kept.",
+    ("outcome",),
+)
 
-DECLARED: Final = (HTTP_REQUESTS, PREDICTION_LATENCY, PREDICTIONS, MODEL_LOADED)
+DECLARED: Final = (HTTP_REQUESTS, PREDICTION_LATENCY, PREDICTIONS, MODEL_LOADED, MODEL_SWAPS)
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SWAP_OUTCOMES: Final = ("swapped", "refused")
 
 
 class Metrics:
@@ -50,6 +58,8 @@ class Metrics:
         self.model_loaded = MODEL_LOADED.gauge(self.registry)
         self._requests = HTTP_REQUESTS.counter(self.registry)
         self._predictions = PREDICTIONS.counter(self.registry)
+        swaps = MODEL_SWAPS.counter(self.registry)
+        self._swaps = {outcome: swaps.labels(outcome) for outcome in SWAP_OUTCOMES}
         self._request_children: dict[tuple[str, str, int], Counter] = {}
 
     def count_request(self, method: str, endpoint: str, status: int) -> None:
@@ -62,6 +72,10 @@ class Metrics:
             if method in METHODS:
                 self._request_children[key] = child
         child.inc()
+
+    def count_swap(self, outcome: str) -> None:
+        """One more model found in the served folder; ``outcome`` is one of ``SWAP_OUTCOMES``."""
+        self._swaps[outcome].inc()
 
     def prediction_counters(self, model_version: str) -> tuple[Counter, Counter]:
         """The counters of one model's rows predicted 0 and predicted 1; both are exposed from now on."""

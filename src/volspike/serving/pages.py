@@ -9,7 +9,7 @@ from typing import Any, Final
 from volspike.serving.answers import Health, Version
 
 CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 _STYLE: Final = """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import signal
 import socket
+from ipaddress import ip_address
 from types import FrameType
 from typing import Final
 
@@ -16,6 +18,7 @@ import volspike
 from volspike.config import ServingSettings
 from volspike.errors import UsageError
 from volspike.serving.app import create_app
+from volspike.serving.connection import BoundedConnection, ConnectionLimits, bounded
 from volspike.serving.logs import configure_logs
 from volspike.serving.scorer import Load, load_artifact
 from volspike.serving.stream import Readers
@@ -24,6 +27,9 @@ BACKLOG: Final = 2048
 KEEP_ALIVE_SECONDS: Final = 65  # longer than the 60 s for which proxies commonly keep a connection
 GRACE_SECONDS: Final = 10
 """How long requests in flight may take to end once the server is told to stop."""
+
+LAST_CALL_SECONDS: Final = 0.25
+"""How long kept connections stay open for what their clients have sent before they could know."""
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +62,13 @@ class Server(uvicorn.Server):
         log.info("server_stopping", connections=len(self.server_state.connections))
         if self.readers is not None:
             self.readers.close()  # a page that watches would otherwise keep its connection to the end of the grace
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BoundedConnection):
+                connection.finish()
+        # a request that the kernel holds already was taken: closing its connection now would lose it
+        await asyncio.sleep(LAST_CALL_SECONDS)
         await super().shutdown(sockets)
 
 
@@ -67,21 +80,31 @@ def serve(settings: ServingSettings, load: Load = load_artifact) -> None:
     """
     configure_logs(settings.log_level)
     with listen(settings.host, settings.port) as listener:
-        Server(server_config(create_app(settings, load))).run(sockets=[listener])
+        warn_if_open(settings, listener)
+        Server(server_config(create_app(settings, load), settings)).run(sockets=[listener])
     log.info("server_stopped")
 
 
-def server_config(app: FastAPI) -> uvicorn.Config:
+def warn_if_open(settings: ServingSettings, listener: socket.socket) -> None:
+    """Say so where others than this machine's own programs can ask, and nothing asks them who they are."""
+    host = str(listener.getsockname()[0])
+    if settings.api_key is None and not ip_address(host.partition("%")[0]).is_loopback:
+        advice = "set API_KEY, or listen on 127.0.0.1 behind something that knows who may ask"
+        log.warning("open_to_others", host=host, told="whoever reaches this address can ask without a key", do=advice)
+
+
+def server_config(app: FastAPI, settings: ServingSettings) -> uvicorn.Config:
     """How uvicorn serves an application of ours."""
     return uvicorn.Config(
         app,
         loop="auto",  # uvloop where the platform has it
-        http="httptools",
+        http=bounded(ConnectionLimits.of(settings)),
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

@@ -1,20 +1,25 @@
-"""What the API needs of a model, and the one place where it is loaded: a model or the reason why there is none."""
+"""What the API needs of a model, and where it comes from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.errors import VolspikeError
-
 
 class Facts(Protocol):
-    """What a model says of itself, as far as the API repeats it."""
+    """What a model says of itself, as far as the API repeats it. Models of equal facts are one model."""
+
+    @property
+    def created(self) -> str:
+        """When the model was trained, RFC 3339."""
+
+    @property
+    def onnx_sha256(self) -> str:
+        """The hash of the model's graph."""
 
     @property
     def feature_digest(self) -> str:
@@ -68,22 +73,6 @@ def load_artifact(path: Path) -> Scorer:
     from volspike.models import Artifact  # noqa: PLC0415
 
     return Artifact.load(path)
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a server has to serve: a scorer, or the reason why there is none; exactly one of them."""
-
-    scorer: Scorer | None
-    reason: str | None
-
-
-def load_or_reason(path: Path, load: Load) -> Loaded:
-    """The scorer in ``path``, or why it cannot be had: a server without a model still answers, and says so."""
-    try:
-        return Loaded(load(path), None)
-    except (VolspikeError, OSError, ValueError) as error:  # ValueError: text that is not UTF-8, among others
-        return Loaded(None, " ".join(str(error).split()) or type(error).__name__)
 
 
 def model_version(name: str) -> str:

@@ -29,11 +29,23 @@ class LiveScorer:
 
     def __init__(self, artifact: Artifact) -> None:
         metadata = artifact.metadata
-        self.artifact = artifact
         self.feature_set = metadata.feature_set
         self.profile = Profile(metadata.profile)
         self.engine = FeatureEngine(self.feature_set, self.profile, Every(metadata.every))
+        self._take(artifact)
+
+    def adopt(self, artifact: Artifact) -> None:
+        """Score with another model from the next row on; the engine and its warm windows stay.
+
+        Raises:
+            SchemaMismatch: the model takes other rows than the engine makes.
+        """
+        artifact.expects(self.feature_set.digest, self.engine.every, self.profile)
+        self._take(artifact)
+
+    def _take(self, artifact: Artifact) -> None:
         names = ROW_FLOATS + self.feature_set.names
+        self.artifact = artifact
         self._columns = np.array([names.index(name) for name in artifact.features])
 
     def admits(self, kinds: set[Kind]) -> None:

@@ -6,21 +6,23 @@ import asyncio
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
-import msgspec
 import structlog
 
 from volspike.config import FeedSettings, ServingSettings
-from volspike.models import TEN_MODEL, Artifact
-from volspike.models.choice import model_to_serve
+from volspike.models import Artifact
+from volspike.models.choice import model_to_serve, named_model, production_model, with_companion
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.serving.app import create_app
 from volspike.serving.live import LivePipeline
 from volspike.serving.run import Server, server_config
+from volspike.serving.scorer import Scorer
 from volspike.serving.scoring import LiveScorer
+from volspike.serving.service import Adopt
 from volspike.serving.sources import Source, open_source
+from volspike.serving.trial import prove
 from volspike.tape.recorder import Recorder
 
 HEAD_START_S: Final = 420
@@ -33,14 +35,12 @@ log = structlog.get_logger(__name__)
 class LiveWishes:
     """What is asked of a live run besides feed and serving.
 
-    ``model`` is None for the one in production, or else the one that ships for such a source. ``tape`` is the folder to
-    record to and ``outcomes`` the file of predictions and what became of them, None for neither; ``alerts`` are
-    Apprise's addresses, which are secrets.
+    ``tape`` is the folder to record to and ``outcomes`` the file of predictions and what became of them, None for
+    neither; ``alerts`` are Apprise's addresses, which are secrets.
     """
 
     source: str = "auto"
     speed: float = 1.0
-    model: Path | None = None
     tape: Path | None = None
     outcomes: Path | None = None
     alerts: tuple[str, ...] = field(default=(), repr=False)
@@ -49,21 +49,23 @@ class LiveWishes:
 async def serve_live(wishes: LiveWishes, feed: FeedSettings, serving: ServingSettings, listener: socket.socket) -> None:
     """Serves the dashboard and the API of a live source on ``listener`` until told to stop.
 
-    A tape that is replayed is not recorded again, and its predictions are not kept.
+    A tape that is replayed is not recorded again, and its predictions are not kept. The model is what the settings
+    mean, or else, until something is put there, the one that ships for such a source.
 
     Raises:
         UsageError: no such source.
         ModelError: the model cannot be used, or not on this source.
     """
     async with open_source(wishes.source, feed, speed=wishes.speed, head_start_s=HEAD_START_S) as source:
-        model = model_to_serve(wishes.model, serving.model, simulated=source.simulated)
-        serving = msgspec.structs.replace(serving, model=model, companion=serving.companion or TEN_MODEL)
-        scorer = LiveScorer(Artifact.load(serving.model))
+        wished, production = named_model(serving), production_model(serving)
+        artifact = Artifact.load(model_to_serve(wished, production, simulated=source.simulated))
+        prove(artifact)
+        scorer = LiveScorer(artifact)
         scorer.admits(set(source.kinds))
         log.info("source_opened", source=source.name, simulated=source.simulated)
         pipeline = _pipeline(scorer, feed, source, wishes)
-        app = create_app(serving, live=pipeline)
-        server = Server(server_config(app), app.state.readers)
+        app = create_app(with_companion(serving), Artifact.load, pipeline, served=artifact, adopt=_adopting(pipeline))
+        server = Server(server_config(app, serving), app.state.readers)
         listening = asyncio.create_task(pipeline.run(source.events), name="pipeline")
         listening.add_done_callback(lambda task: _tell_end(task, server))
         try:
@@ -74,6 +76,13 @@ async def serve_live(wishes: LiveWishes, feed: FeedSettings, serving: ServingSet
     log.info("server_stopped")
     if not listening.cancelled() and (fault := listening.exception()) is not None:
         raise fault
+
+
+def _adopting(pipeline: LivePipeline) -> Adopt:
+    def adopt(scorer: Scorer) -> None:
+        pipeline.adopt(cast("Artifact", scorer))  # what ``Artifact.load`` has loaded
+
+    return adopt
 
 
 def _pipeline(scorer: LiveScorer, feed: FeedSettings, source: Source, wishes: LiveWishes) -> LivePipeline:
