@@ -80,7 +80,7 @@ $(STAMP): $(VENV)/bin/python requirements/base.txt pyproject.toml
 	@touch $@
 
 # the tests meet every extra as it is, so that all of them are installed
-EXTRAS := $(foreach extra,dev kafka tracking deep ray,requirements/$(extra).txt)
+EXTRAS := $(foreach extra,dev kafka tracking deep monitor ray,requirements/$(extra).txt)
 
 $(DEV): $(STAMP) $(EXTRAS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(EXTRAS:%=--requirement %)
