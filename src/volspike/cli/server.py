@@ -47,8 +47,13 @@ def serving_settings(config: Path | None, key_file: Path | None, **flags: Any) -
     """
     from volspike.config import ServingSettings, settle
 
-    key = None if key_file is None else _key_in(key_file)
-    return settle(ServingSettings, {**flags, "api_key": key}, os.environ, config, "serving")
+    flags |= {"api_key": None if key_file is None else _key_in(key_file)}
+    return settle(ServingSettings, flags, os.environ, config, "serving")
+
+
+def key_of(key_file: Path | None) -> str | None:
+    """The key that a client tells: a file's, else the environment's, else none."""
+    return os.environ.get("API_KEY") if key_file is None else _key_in(key_file)
 
 
 def _key_in(file: Path) -> str:
