@@ -126,7 +126,8 @@ def test_the_chosen_model_is_promoted_on_request_alone(market: Dataset, request_
     assert promoted.promoted == request.artifacts / "production"
     assert Artifact.load(promoted.promoted).name == report.chosen
     assert contents(promoted.promoted).keys() == {
-        str(promoted.promoted / Path(name).name) for name in contents(request.artifacts / report.chosen)
+        str(promoted.promoted / Path(name).name)
+        for name in (*contents(request.artifacts / report.chosen), "promotion.json")
     }
 
 

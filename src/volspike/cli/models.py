@@ -1,0 +1,84 @@
+"""``volspike models``: which models there are, which is served, and how to serve another."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from volspike.cli.screen import figure, out, table
+from volspike.errors import UsageError
+
+EXAMPLES = "Example: volspike models promote lightgbm"
+
+
+class Action(StrEnum):
+    """What is done with the models."""
+
+    LIST = "list"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+
+
+def run(
+    action: Annotated[
+        Action,
+        typer.Argument(help="`list` tells what is there, `promote` serves NAME, `rollback` what was served before."),
+    ],
+    name: Annotated[
+        str | None, typer.Argument(help="The model's name in the list, or the start of its digest.")
+    ] = None,
+    artifacts: Annotated[Path, typer.Option(help="Where the artifacts are.")] = Path("models/artifacts"),
+    reason: Annotated[str, typer.Option(help="Why, for the history.")] = "asked for",
+) -> None:
+    """List the models, put one into service, or go back to the one before; a server follows without a restart."""
+    from volspike.training.promotion import named_artifact, promote, rollback
+
+    if (name is not None) != (action is Action.PROMOTE):
+        raise UsageError("promote takes the name of a model, list and rollback take none")
+    if action is Action.LIST:
+        _list(artifacts)
+        return
+    place = rollback(artifacts, reason) if name is None else promote(named_artifact(artifacts, name), reason)
+    _tell(place)
+
+
+def _tell(place: Path) -> None:
+    from volspike.models import METADATA_FILE
+    from volspike.models.metadata import decoded
+
+    metadata = decoded((place / METADATA_FILE).read_bytes())
+    out.print(f"in service: {metadata.model} {metadata.onnx_sha256[:12]}, trained {metadata.created} → {place}")
+
+
+def _list(artifacts: Path) -> None:
+    """A star is the model that is served; a copy of it under its own name has its digest."""
+    from volspike.models.choice import PRODUCTION
+    from volspike.training.promotion import standing_models
+
+    models = standing_models(artifacts)
+    if not models:
+        out.print(f"no model in {artifacts}: what ships with volspike is served; train one with `volspike train`")
+        return
+    rows = []
+    for one in models:
+        metadata = one.metadata
+        final = metadata.metrics.get("model_final") or metadata.metrics.get("model", {})
+        low, high = (final.get(f"pr_auc_{end}") for end in ("low", "high"))
+        rows.append(
+            [
+                f"{one.name}{' *' if one.name == PRODUCTION else ''}",
+                metadata.model,
+                one.digest,
+                metadata.created[:16],
+                metadata.data.end[:16],
+                figure(final.get("pr_auc"), 3),
+                "–" if low is None or high is None else f"{low:.3f} … {high:.3f}",
+                figure(final.get("base_rate"), 3),
+                "SIMULATED" if metadata.simulated else ", ".join(metadata.products),
+            ]
+        )
+    heads = ["name", "model", "digest", "trained", "data until", "PR-AUC", "95 %", "base rate", "market"]
+    table("models; * is served, figures are of the block that no choice looked at", heads, rows)

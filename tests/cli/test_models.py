@@ -1,0 +1,34 @@
+"""``volspike models``: list, promote, rollback."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.cli.command_line import MODEL, USAGE, Run, assert_refused
+from volspike.models import METADATA_FILE, SIMULATED_MODEL
+from volspike.models.metadata import decoded
+
+
+def test_models_are_listed_promoted_and_rolled_back(market: Path, volspike: Run, tmp_path: Path) -> None:
+    """A user sees what there is, serves one, sees the star move, and goes back to what shipped."""
+    shutil.copytree(market / "models", tmp_path / "models/artifacts")
+    listed = volspike("models", "list")
+    assert listed.status == 0
+    assert "logistic" in listed.out
+    assert "production *" not in listed.out
+    promoted = volspike("models", "promote", "logistic", "--reason", "looks well")
+    assert "in service: logistic" in promoted.out, promoted.err
+    assert "production *" in volspike("models", "list").out
+    assert "looks well" in (tmp_path / "models/artifacts/history.jsonl").read_text()
+    shipped = decoded((SIMULATED_MODEL / METADATA_FILE).read_bytes())
+    assert f"in service: {shipped.model} {shipped.onnx_sha256[:12]}" in volspike("models", "rollback").out
+
+
+def test_wrong_calls_are_refused(volspike: Run) -> None:
+    """A name where none belongs, none where one does, and models that are not there."""
+    assert "no model in" in volspike("models", "list").out
+    assert_refused(volspike("models", "promote"), USAGE, "takes the name")
+    assert_refused(volspike("models", "rollback", "har"), USAGE, "takes the name")
+    assert_refused(volspike("models", "promote", "har"), MODEL, "no model 'har'")
+    assert_refused(volspike("models", "rollback"), MODEL, "no way back")
