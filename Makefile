@@ -27,6 +27,7 @@ test: $(DEV) ## Every test that needs nothing but Python
 
 test-system: $(DEV) ## The whole way as a user goes it, with real servers (Kafka: Java 17 and Maven; Chromium)
 	sh tests_system/install_chromium
+	sh tests_system/install_prometheus
 	VOLSPIKE_KILLS=6 $(BIN)/python -m pytest -n 0 tests_system
 	VOLSPIKE_KILLS=50 $(BIN)/python -m pytest -n 0 tests/tape/test_recorder_killed.py
 

@@ -20,7 +20,7 @@ from volspike.models.metadata import decoded
 from volspike.reporting.card import model_card
 from volspike.reporting.markdown import table
 from volspike.serving import metrics as api_metrics
-from volspike.serving import metrics_results
+from volspike.serving import metrics_live, metrics_model, metrics_results
 from volspike.streams import metrics as stream_metrics
 from volspike.telemetry import LABELS, Declared
 
@@ -70,10 +70,12 @@ def spans(told: Sequence[str]) -> str:
 
 METRICS = {
     "The API": ("`GET /metrics` of `volspike serve` and of `volspike up`.", api_metrics.DECLARED),
+    "The model": ("The same; absent while no model is served.", metrics_model.DECLARED),
     "Training and drift": (
         "The same, read from the files of the last training run and the last look for drift; absent before the first.",
         metrics_results.DECLARED,
     ),
+    "The live market": ("`GET /metrics` of `volspike up`.", metrics_live.DECLARED),
     "Workers on Kafka": (
         "`--metrics-port` of `volspike featurize` and `volspike predict-stream`.",
         stream_metrics.DECLARED,

@@ -10,12 +10,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
-from volspike.serving import metrics as api
-from volspike.serving import metrics_results
-from volspike.streams import metrics as streams
+from tests.metrics import EVERY
 from volspike.telemetry import LABELS, Declared, Distribution
 
-EVERY = (*api.DECLARED, *metrics_results.DECLARED, *streams.DECLARED)
 SPEED = Declared("speed_seconds", "histogram", "seconds", "How fast.", buckets=(0.1, 1.0, 2.5))
 
 

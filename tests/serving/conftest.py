@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,11 @@ from volspike.serving.app import create_app
 NAMES: Final = ("spread_mean_60s", "log_return_60s", "trade_intensity_60s")
 
 
+DATA: Final = DataFacts(
+    rows=9, train_rows=7, validation_rows=1, test_rows=1, start="2025-12-01T00:00:00Z", end="2025-12-05T00:00:00Z"
+)
+
+
 @dataclass(frozen=True)
 class FakeFacts:
     """What a fake says of itself."""
@@ -39,6 +44,10 @@ class FakeFacts:
     simulated: bool = False
     created: str = "2025-12-06T00:00:00Z"
     onnx_sha256: str = "ab" * 32
+    data: DataFacts = DATA
+    metrics: Mapping[str, Mapping[str, float | None]] = field(
+        default_factory=lambda: {"model": {"pr_auc": 0.25, "brier": 0.0625, "precision": None, "f1": 0.5}}
+    )
 
 
 @dataclass(frozen=True)

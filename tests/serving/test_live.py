@@ -10,13 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.serving.markets import START, frame, walk
 
 from volspike.config import FeedSettings
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import FeatureRow
-from volspike.feeds.frame import Frame
 from volspike.feeds.session import FeedSession
-from volspike.feeds.session_events import FeedEvent, FeedFrame, FeedState
+from volspike.feeds.session_events import FeedEvent, FeedState
 from volspike.feeds.simulated_exchange import SimulatedExchange
 from volspike.feeds.simulated_settings import SimulatedExchangeSettings
 from volspike.market import SECOND_NS, Cause, Gap, Kind, Tick
@@ -28,7 +28,6 @@ from volspike.serving.scoring import LiveScorer, ScoredRow
 from volspike.tape import Ledger, read_ticks
 from volspike.tape.recorder import Recorder
 
-START = 1_760_000_000 * SECOND_NS
 PAIRS = ("BTC-USD", "ETH-USD")
 
 
@@ -87,28 +86,6 @@ def test_the_recorded_tape_replays_to_the_same_rows_and_scores(tmp_path: Path) -
             replayed += again.update(tick)
     assert bits(replayed) == bits(scorer.given)
     assert sum(not math.isnan(row.probability) for row in scorer.given) > 300
-
-
-def walk(seconds: int, price: float = 100.0) -> list[Tick]:
-    """A market that moves a little each second."""
-    return [
-        Tick(
-            time=START + k * SECOND_NS,
-            received=START + k * SECOND_NS,
-            kind=Kind.TICKER,
-            product_id="BTC-USD",
-            price=price + 0.01 * (k % 7),
-            best_bid=price - 0.01,
-            best_ask=price + 0.07,
-            bid_size=1.0,
-            ask_size=2.0,
-        )
-        for k in range(seconds)
-    ]
-
-
-def frame(tick: Tick) -> FeedFrame:
-    return FeedFrame(tick.received, b"", Frame(time=tick.time, ticks=(tick,)))
 
 
 def pipeline() -> LivePipeline:

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from volspike import __version__
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactMissing
-from volspike.serving import metrics, metrics_results
+from volspike.serving import metrics, metrics_model, metrics_results
 from volspike.serving.app import create_app
 
 ROW = {"spread_mean_60s": 0.2, "log_return_60s": -1.0, "trade_intensity_60s": 7}
@@ -158,10 +158,27 @@ def test_every_metric_is_declared(client: Any) -> None:
     text = client.get("/metrics").text
     exposed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     kinds = {name: kind for name, kind in exposed.items() if not name.endswith("_created")}
-    declared = (*metrics.DECLARED, *metrics_results.DECLARED)
+    declared = (*metrics.DECLARED, *metrics_model.DECLARED, *metrics_results.DECLARED)
     assert kinds == {metric.name: metric.kind for metric in declared}
     for metric in declared:
         assert f"# HELP {metric.name} {metric.meaning}" in text
+
+
+def test_the_served_model_is_told(client: Any, served: Any) -> None:
+    """Its name, hash, age and figures, as far as they are defined; nothing where no model is served."""
+    lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("model_")]
+    told = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+    labels = 'feature_digest="0123456789ab",model="random_forest",simulated="false",version="abababababab"'
+    assert told == {
+        "model_loaded": 1,
+        'model_swaps_total{outcome="swapped"}': 0,
+        'model_swaps_total{outcome="refused"}': 0,
+        f"model_info{{{labels}}}": 1,
+        "model_created_timestamp_seconds": 1764979200,
+        "model_data_end_timestamp_seconds": 1764892800,
+        'model_figure{figure="pr_auc"}': 0.25,
+        'model_figure{figure="brier"}': 0.0625,
+    } | {name: value for name, value in told.items() if "_created{" in name}
 
 
 def test_applications_do_not_share_metrics(served: Any) -> None:

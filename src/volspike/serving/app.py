@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -11,6 +11,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
@@ -53,13 +54,17 @@ def create_app(
     *,
     served: Scorer | None = None,
     adopt: Adopt | None = None,
+    collectors: Sequence[Collector] = (),
 ) -> FastAPI:
     """The service for ``settings``; ``load`` makes a scorer of a path and is called when the application starts.
 
     With ``live`` there is a dashboard at ``/`` and its events at ``/stream``, and ``app.state.readers`` are those who
-    watch; without, a plain page. ``served`` and ``adopt`` are as for ``Service``.
+    watch; without, a plain page. ``served`` and ``adopt`` are as for ``Service``; what ``collectors`` tell stands in
+    ``/metrics`` beside the API's own.
     """
     service = Service(settings, load, served=served, adopt=adopt)
+    for collector in collectors:
+        service.metrics.registry.register(collector)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

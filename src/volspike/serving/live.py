@@ -28,6 +28,7 @@ from volspike.monitoring.episodes import Episode, EpisodeTracker
 from volspike.monitoring.outcome_database import Outcome, Prediction
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel
+from volspike.serving.live_counts import LiveCounts
 from volspike.serving.live_view import MS_NS, ProductView
 from volspike.serving.publisher import Publisher, Subscription
 from volspike.serving.scoring import LiveScorer, ScoredRow
@@ -55,6 +56,11 @@ class Health:
     gaps: int = 0
     connections: int = 0
     last_received: int = 0
+
+    @property
+    def reconnects(self) -> int:
+        """Connections after the first."""
+        return max(0, self.connections - 1)
 
 
 class LivePipeline:
@@ -87,16 +93,17 @@ class LivePipeline:
         self.source = source
         self.simulated = simulated
         self._timed_from = timed_from
-        self._recorder = recorder
-        self._outcomes = outcomes
-        self._router = router
+        self.recorder = recorder
+        self.outcomes = outcomes
+        self.router = router
         self._model = served_model(scorer, simulated)
-        self._performance: dict[str, Any] = {}
+        self.performance: dict[str, Any] = {}
         self._views = {product: ProductView(product, scorer) for product in products}
         self._trackers: dict[str, EpisodeTracker] = {}
         self._delayed = DelayedLabels(every=scorer.engine.every)
         self._publisher = Publisher()
-        self._health = Health(time.time_ns())
+        self.stream = Health(time.time_ns())
+        self.counts = LiveCounts()
         self._latency: deque[int] = deque(maxlen=TIMED_FRAMES)
         self._scoring: deque[int] = deque(maxlen=TIMED_FRAMES)
 
@@ -116,12 +123,12 @@ class LivePipeline:
 
     def _close(self) -> None:
         """Writes out what is held; may take seconds where a disk or a receiver is slow."""
-        if self._recorder is not None:
-            self._recorder.close()
-        if self._outcomes is not None:
-            self._outcomes.close()
-        if self._router is not None:
-            self._router.close()
+        if self.recorder is not None:
+            self.recorder.close()
+        if self.outcomes is not None:
+            self.outcomes.close()
+        if self.router is not None:
+            self.router.close()
 
     def take(self, event: FeedEvent) -> None:
         """One event, to its end."""
@@ -131,7 +138,7 @@ class LivePipeline:
             case Gap():
                 self._take_gap(event)
             case FeedFault():
-                self._health.malformed += 1
+                self.stream.malformed += 1
                 log.warning("frame_malformed", reason=str(event.error))
             case FeedState():
                 self._take_state(event)
@@ -139,11 +146,12 @@ class LivePipeline:
                 log.warning("feed_refused", reason=event.reason, products=event.products)
 
     def _take_frame(self, event: FeedFrame) -> None:
-        if self._recorder is not None:
-            self._recorder.frame(event.received, event.data, event.frame)
-        health = self._health
+        if self.recorder is not None:
+            self.recorder.frame(event.received, event.data, event.frame)
+        health = self.stream
         health.frames += 1
         health.last_received = event.received
+        self.counts.heard_at = time.perf_counter_ns()
         for tick in event.frame.ticks:
             self.take_tick(tick)
         if event.frame.ticks:
@@ -151,13 +159,18 @@ class LivePipeline:
             told = event.frame.ticks[-1].time
             if self._timed_from is not None and told >= self._timed_from:
                 self._latency.append(event.received - told)
+                self.counts.latency.observe(event.received - told)
 
     def take_tick(self, tick: Tick) -> None:
         """One tick: engine, model, and whoever wants to know of its rows."""
         began = time.perf_counter_ns()
         scored = self.scorer.update(tick)
-        self._scoring.append(time.perf_counter_ns() - began)
+        ended = time.perf_counter_ns()
+        self._scoring.append(ended - began)
+        self.counts.scoring.observe(ended - began)
+        self.counts.of(tick.product_id).ticks += 1
         for row in scored:
+            self.counts.row(row, ended)
             self._take_row(row, tick.received)
 
     def _take_row(self, scored: ScoredRow, received: int) -> None:
@@ -168,30 +181,32 @@ class LivePipeline:
         view.add(scored, received)
         episode = self._tracker(row.product_id).update(row.timestamp, scored.probability)
         if episode is not None:
+            self.counts.episode(episode)
             self._publish("alert", view.add_episode(episode))
             self._route(episode, float(row.values[0]))
         self._keep(scored)
         tau = self._model.tau
         for label in self._delayed.add(row.product_id, row.timestamp, float(row.values[0]), row.session_id):
-            if self._outcomes is not None:
+            if self.outcomes is not None:
                 told = Outcome(label.product, label.second, label.future_volatility, self.simulated)
-                self._outcomes.outcome(told)
+                self.outcomes.outcome(told)
             if label.future_volatility >= tau:
+                self.counts.of(label.product).spikes += 1
                 self._publish("spike", view.add_spike(label, tau))
 
     def _keep(self, scored: ScoredRow) -> None:
         """Keeps a prediction until its minute is over."""
         row, probability, threshold = scored.row, scored.probability, self.scorer.artifact.threshold
-        if self._outcomes is None or isnan(probability):
+        if self.outcomes is None or isnan(probability):
             return
         is_alert = probability >= threshold
-        self._outcomes.predict(Prediction(row.product_id, row.timestamp, probability, threshold, is_alert, self._model))
+        self.outcomes.predict(Prediction(row.product_id, row.timestamp, probability, threshold, is_alert, self._model))
 
     def _route(self, episode: Episode, price: float) -> None:
         """Takes an alert to whoever asked for it; never waits."""
-        if self._router is None:
+        if self.router is None:
             return
-        self._router.send(
+        self.router.send(
             Alert(
                 id=episode.id,
                 product=episode.product,
@@ -224,32 +239,33 @@ class LivePipeline:
             view.settle()
         self.scorer.adopt(artifact)
         self._model = served_model(self.scorer, self.simulated)
-        self._performance = {}
+        self.performance = {}
         before, self._trackers = self._trackers, {}
         for product, tracker in before.items():
             self._tracker(product).resume(tracker.state())
         self._publisher.close()
 
     def _take_gap(self, gap: Gap) -> None:
-        self._health.gaps += 1
+        self.stream.gaps += 1
+        self.counts.gap(gap)
         self.scorer.mark_gap(gap)
         self._delayed.gap(gap.start, gap.end, gap.products)
-        if self._recorder is not None:
-            self._recorder.gap(gap)
+        if self.recorder is not None:
+            self.recorder.gap(gap)
         seconds = (gap.end - gap.start) / SECOND_NS
         log.warning("gap", cause=gap.cause, products=gap.products, seconds=seconds, lost=gap.lost)
 
     def _take_state(self, state: FeedState) -> None:
-        self._health.is_connected = state.is_connected
-        self._health.reason = state.reason
-        self._health.connections += state.is_connected
+        self.stream.is_connected = state.is_connected
+        self.stream.reason = state.reason
+        self.stream.connections += state.is_connected
         log.info("feed_state", connected=state.is_connected, reason=state.reason, url=state.url, attempt=state.attempt)
 
     async def _show_rows(self) -> None:
         while True:
             await asyncio.sleep(ROWS_EVERY_S)
-            if self._recorder is not None:
-                self._recorder.tick(time.time_ns())
+            if self.recorder is not None:
+                self.recorder.tick(time.time_ns())
             for view in self._views.values():
                 point = view.take_unpublished()
                 if point is not None:
@@ -261,14 +277,14 @@ class LivePipeline:
             self._publish("health", self.health())
 
     async def _show_performance(self) -> None:
-        while self._outcomes is not None:
+        while self.outcomes is not None:
             await asyncio.sleep(PERFORMANCE_EVERY_S)
             since, model = time.time_ns() - PERFORMANCE_OVER_NS, self._model
-            found = await asyncio.to_thread(self._outcomes.performance, since, None, model=model)
+            found = await asyncio.to_thread(self.outcomes.performance, since, None, model=model)
             if model is not self._model:
                 continue
-            self._performance = {**found.figures(), "since": since // MS_NS}
-            self._publish("performance", self._performance)
+            self.performance = {**found.figures(), "since": since // MS_NS}
+            self._publish("performance", self.performance)
 
     def _publish(self, event: str, data: dict[str, Any]) -> None:
         if self._publisher.readers:
@@ -280,7 +296,7 @@ class LivePipeline:
 
     def health(self) -> dict[str, Any]:
         """How the stream is, for pages and for `/health`."""
-        health, recorder = self._health, self._recorder
+        health, recorder = self.stream, self.recorder
         return {
             "is_connected": health.is_connected,
             "reason": health.reason,
@@ -291,7 +307,7 @@ class LivePipeline:
             "ticks": health.ticks,
             "malformed": health.malformed,
             "gaps": health.gaps,
-            "reconnects": max(0, health.connections - 1),
+            "reconnects": health.reconnects,
             "last_received": health.last_received // MS_NS or None,
             "is_recording": recorder is not None and recorder.is_recording,
             "recorder_fault": None if recorder is None else recorder.fault or None,
@@ -331,7 +347,7 @@ class LivePipeline:
             "alerts": list(view.alerts),
             "spikes": list(view.spikes),
             "health": self.health(),
-            "performance": self._performance,
+            "performance": self.performance,
         }
 
 

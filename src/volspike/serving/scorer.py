@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from volspike.models.metadata import DataFacts, Figure
 
 
 class Facts(Protocol):
@@ -28,6 +30,14 @@ class Facts(Protocol):
     @property
     def simulated(self) -> bool:
         """Whether the model learned from a simulated market."""
+
+    @property
+    def data(self) -> DataFacts:
+        """What data it saw."""
+
+    @property
+    def metrics(self) -> Mapping[str, Mapping[str, Figure]]:
+        """What it and its baselines reached on rows that it had not learned from, by who and by figure."""
 
 
 class Scorer(Protocol):

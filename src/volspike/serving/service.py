@@ -20,6 +20,7 @@ from volspike.models.choice import named_model, production_model
 from volspike.serving.answers import Health, Version
 from volspike.serving.loading import Loaded, load_or_reason
 from volspike.serving.metrics import Metrics
+from volspike.serving.metrics_model import ModelCollector
 from volspike.serving.metrics_results import ResultsCollector
 from volspike.serving.model_folder import ModelFolder
 from volspike.serving.predictor import OK, UNPROCESSABLE, Predictor
@@ -46,8 +47,11 @@ class Service:
     ) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.metrics.registry.register(ResultsCollector(settings.results))
         self.predictor: Predictor | None = None
+        self.metrics.registry.register(ResultsCollector(settings.results))
+        self.metrics.registry.register(
+            ModelCollector(lambda: None if self.predictor is None else self.predictor.scorer)
+        )
         self.companion: Predictor | None = None
         self.reason: str | None = "the server is starting"
         self.refused: str | None = None
@@ -56,6 +60,10 @@ class Service:
         self._served = served
         self._adopt = adopt
         self._folder = ModelFolder(named_model(settings) or production_model(settings), load)
+
+    def scorer(self) -> Scorer | None:
+        """The model of the moment, if there is one."""
+        return None if self.predictor is None else self.predictor.scorer
 
     def start(self) -> None:
         """Load the model, or keep the reason why it cannot be loaded; the server starts either way."""

@@ -17,6 +17,7 @@ from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.serving.app import create_app
 from volspike.serving.live import LivePipeline
+from volspike.serving.live_collector import LiveCollector
 from volspike.serving.run import Server, server_config
 from volspike.serving.scorer import Scorer
 from volspike.serving.scoring import LiveScorer
@@ -64,7 +65,14 @@ async def serve_live(wishes: LiveWishes, feed: FeedSettings, serving: ServingSet
         scorer.admits(set(source.kinds))
         log.info("source_opened", source=source.name, simulated=source.simulated)
         pipeline = _pipeline(scorer, feed, source, wishes)
-        app = create_app(with_companion(serving), Artifact.load, pipeline, served=artifact, adopt=_adopting(pipeline))
+        app = create_app(
+            with_companion(serving),
+            Artifact.load,
+            pipeline,
+            served=artifact,
+            adopt=_adopting(pipeline),
+            collectors=[LiveCollector(pipeline)],
+        )
         server = Server(server_config(app, serving), app.state.readers)
         listening = asyncio.create_task(pipeline.run(source.events), name="pipeline")
         listening.add_done_callback(lambda task: _tell_end(task, server))
