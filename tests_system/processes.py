@@ -18,6 +18,11 @@ VOLSPIKE = [sys.executable, "-m", "volspike"]
 SETTINGS = {
     "VOLSPIKE_DATA",
     "MODEL_PATH",
+    "MODEL_VERSION",
+    "MODEL_VARIANT",
+    "API_KEY",
+    "API_KEY_FILE",
+    "RATE_LIMIT",
     "API_HOST",
     "API_PORT",
     "LOG_LEVEL",
@@ -108,10 +113,16 @@ class Server:
         lines = self.get("/metrics").body.decode().splitlines()
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
     def stop(self) -> tuple[int, float]:
         """Tells the server to stop; its exit status, and the seconds that it took."""
         began = time.monotonic()
-        os.kill(self._process.pid, signal.SIGTERM)
+        if self._process.poll() is None:
+            os.kill(self._process.pid, signal.SIGTERM)
         self._until("server_stopped")
         return self._process.wait(timeout=30), time.monotonic() - began
 
