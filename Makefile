@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: install install-dev run demo test test-system lint format docs bench results default-model clean help
+.PHONY: install install-dev run demo test test-system e2e lint format docs bench results default-model clean help
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,9 @@ test-system: $(DEV) ## The whole way as a user goes it, with real servers (Kafka
 	sh tests_system/install_prometheus
 	VOLSPIKE_KILLS=6 $(BIN)/python -m pytest -n 0 tests_system
 	VOLSPIKE_KILLS=50 $(BIN)/python -m pytest -n 0 tests/tape/test_recorder_killed.py
+
+e2e: $(DEV) ## A tape to a served probability, in one process and through a real Kafka
+	$(BIN)/python -m pytest -n 0 tests_system/test_way.py tests_system/kafka/test_pipeline.py
 
 lint: $(DEV) ## Style, types, direction of imports
 	$(BIN)/ruff check .
