@@ -122,3 +122,15 @@ def test_platt_undoes_a_stretch_of_the_log_odds() -> None:
     calibrated = CALIBRATIONS["platt"].fit(probability, y).apply(probability)
     slope = np.polyfit(logit(true), logit(calibrated), 1)[0]
     assert slope == pytest.approx(1.0, abs=0.05)
+
+
+def test_platt_leaves_probabilities_alone_until_it_has_seen_enough() -> None:
+    """Two hours of ten-minute blocks move log odds that were stretched by three a little, a year all the way."""
+    probability, y, true = overconfident(50_000, 8)
+    slopes = []
+    for observations in (12.0, 50_000.0):
+        weight = np.full(50_000, observations / 50_000)
+        calibrated = CALIBRATIONS["platt"].fit(probability, y, weight).apply(probability)
+        slopes.append(np.polyfit(logit(true), logit(calibrated), 1)[0])
+    assert 1.5 < slopes[0] < 3.0
+    assert slopes[1] == pytest.approx(1.0, abs=0.05)

@@ -13,9 +13,8 @@ from onnxmltools import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from volspike.models.columns import without_lags
-from volspike.models.curve import Curve
 from volspike.models.detector import Trial
-from volspike.models.forecast import LinearForecast, filled_volatilities, log_target
+from volspike.models.forecast import LinearForecast, filled_volatilities, log_target, reaching
 from volspike.models.graph import INPUT, OPSET
 from volspike.models.nodes import Nodes
 from volspike.models.rows import TrainingRows, as_single, score_complete, shares, training_rows
@@ -42,9 +41,9 @@ _LEAST_COLUMNS: Final = 6
 class LightGBM:
     """A ridge regression of the logarithm of volatility, trees on its residual, and a curve into a probability.
 
-    The curve is fitted to forecasts of rows that the forecaster had not seen: each half of the training time by a
-    forecaster of the other half. Missing values have a branch in the trees; the volatilities of the linear part must
-    be there, and a row that misses one of them cannot be scored.
+    How steep the curve is follows from the errors on rows that the forecaster had not seen: each half of the training
+    time is forecast by one of the other half. Missing values have a branch in the trees; the volatilities of the linear
+    part must be there, and a row that misses one of them cannot be scored.
 
     Settings: ``rounds`` and ``leaves`` of trees, their ``learning_rate``, the shares of rows and columns that each
     tree sees, ``leaf_rows``, the fewest in a leaf, less where there are few rows, and ``shrinkage``, the L2 penalty
@@ -81,7 +80,7 @@ class LightGBM:
         rows = training_rows(sample, accepts_missing=True, needed=[sample.names.index(name) for name in chosen])
         target = log_target(rows.volatility, sample.tau)
         forecaster = _Forecaster(sample.names, chosen, self._settings, self._seed)
-        self._curve = Curve.fit(_crossed(forecaster, rows, target), rows.y, rows.weight)
+        self._curve = reaching(target - _crossed(forecaster, rows, target), rows.weight)
         self._forecast = forecaster.fit(rows.x, target, rows.weight)
         self._importance = self._forecast.importance(rows.x)
         return self
@@ -147,7 +146,7 @@ class _Forecaster:
 
     def _parameters(self, rows: int, width: int) -> dict[str, Any]:
         # Rows of one minute share their future: a leaf of a few hundred among many may be a single event.
-        leaf_rows = min(self.settings["leaf_rows"], max(5, rows // 50))
+        leaf_rows = min(self.settings["leaf_rows"], max(5, rows // 10))
         return {
             "objective": "regression",
             "num_leaves": self.settings["leaves"],

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from volspike.errors import UsageError
 from volspike.models.columns import plain_volatilities
-from volspike.models.curve import Curve
 from volspike.models.detector import Trial
-from volspike.models.forecast import LinearForecast, log_target
+from volspike.models.forecast import LinearForecast, log_target, reaching
 from volspike.models.lstm_input import NEEDED, MinuteInput
 from volspike.models.nodes import Nodes
 from volspike.models.rows import TrainingRows, score_complete, shares, training_rows
@@ -28,14 +27,14 @@ if TYPE_CHECKING:
 
 _DEFAULTS: Final = {"hidden": 16, "epochs": 8, "learning_rate": 3e-3, "most_rows": 40_000}
 _HELD_OUT: Final = 0.15
-_LEAST_HELD_OUT_SPIKES: Final = 20
 _LOOKED_AT: Final = 2000
 
 
 class Lstm:
     """A ridge regression of the logarithm of volatility, a small LSTM on its residual, a curve into a probability.
 
-    The newest 15 % of the rows are not trained on: they end the training, and the curve is fitted to them. Settings:
+    The newest 15 % of the rows are not trained on: they end the training, and the curve is as steep as the errors on
+    them allow. Settings:
     ``hidden`` states, ``epochs`` at most, ``learning_rate``, and ``most_rows``, drawn by weight where there are more.
     """
 
@@ -82,8 +81,7 @@ class Lstm:
         held_out = self._material(rows, residual, newest)
         self._parameters = network.trained(material, held_out, self._settings, self._seed)
         self._importance = self._shares(rows.x[newest[-_LOOKED_AT:]], held_out)
-        seen = newest if int(rows.y[newest].sum()) >= _LEAST_HELD_OUT_SPIKES else np.arange(len(rows))
-        self._curve = Curve.fit(self._forecast(rows.x[seen]), rows.y[seen], rows.weight[seen])
+        self._curve = reaching(target[newest] - self._forecast(rows.x[newest]), rows.weight[newest])
         return self
 
     def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:

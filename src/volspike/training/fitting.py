@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from volspike.datasets import Dataset
 from volspike.errors import NotEnoughData, SchemaMismatch
+from volspike.evaluation.blocks import BLOCK_S
+from volspike.market import SECOND_NS
 from volspike.models import DETECTORS, Detector
 from volspike.models.calibration import CALIBRATIONS, Calibration
 from volspike.models.rows import as_single, is_complete
@@ -79,7 +81,7 @@ def fit(name: str, material: Material, fold: Fold, settings: Mapping[str, Any]) 
     del sample
     x = values(dataset, np.concatenate([fold.validation, fold.test]), features)
     raw = verified_export(detector, x)
-    calibration, calibrated_by = _calibration(request.calibration, fold, raw)
+    calibration, calibrated_by = _calibration(request.calibration, dataset, fold, raw)
     export = calibrated_export(detector, raw, calibration, x)
     validation, test = _scored_parts(dataset, fold, export.probability, name)
     thresholds = _thresholds(dataset, fold, validation, request.threshold) | _own_thresholds(detector, calibration)
@@ -131,13 +133,22 @@ def _has_values(dataset: Dataset, fold: Fold, column: str) -> bool:
     return bool(np.isfinite(known).any())
 
 
-def _calibration(asked: str, fold: Fold, raw: Export) -> tuple[Calibration, str]:
+def _calibration(asked: str, dataset: Dataset, fold: Fold, raw: Export) -> tuple[Calibration, str]:
     """Fitted on the validation rows that could be scored; none where those are of one class."""
     probability = raw.probability[: len(fold.validation)]
     known = np.isfinite(probability)
-    y = fold.y[fold.validation][known]
+    rows = fold.validation[known]
+    y = fold.y[rows]
     name = asked if 0 < int(y.sum()) < len(y) else "none"
-    return CALIBRATIONS[name].fit(probability[known], y), name
+    return CALIBRATIONS[name].fit(probability[known], y, _independence(dataset, rows)), name
+
+
+def _independence(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Weights by which the rows of ten minutes, as a block of the bootstrap is long, are one observation."""
+    block = dataset.time[rows] // round(BLOCK_S * SECOND_NS)
+    _, code, count = np.unique(block, return_inverse=True, return_counts=True)
+    weight: NDArray[np.float64] = 1.0 / count[code]
+    return weight
 
 
 def _scored_parts(dataset: Dataset, fold: Fold, probability: NDArray[np.float64], name: str) -> tuple[Part, Part]:
