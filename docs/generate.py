@@ -147,12 +147,18 @@ def performance_summary() -> str:
     return MADE + str(runpy.run_path(str(DOCS / "performance.py"))["performance_summary"]())
 
 
+def grafana_dashboard() -> str:
+    """Grafana's dashboard."""
+    return str(runpy.run_path(str(DOCS / "grafana.py"))["board"]())
+
+
 PAGES = {
     "feature_spec.md": feature_spec,
     "metrics.md": metrics,
     "cli.md": cli,
     "model_card_v1.md": model_card_v1,
     "performance_summary.md": performance_summary,
+    "../docker/grafana/dashboards/crypto-volatility.json": grafana_dashboard,
 }
 
 

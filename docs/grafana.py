@@ -1,0 +1,354 @@
+"""Grafana's dashboard as code; ``docs/generate.py`` writes docker/grafana/dashboards/crypto-volatility.json of it."""
+
+from __future__ import annotations
+
+import json
+from string import ascii_uppercase
+from typing import Final, TypeAlias
+
+from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, timeseries
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.common import BigValueTextMode, LegendDisplayMode, LegendPlacement
+from grafana_foundation_sdk.models.dashboard import DataSourceRef, Threshold, ThresholdsMode
+from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+SOURCE: Final = DataSourceRef(type_val="prometheus", uid="prometheus")
+WINDOW: Final = "$__rate_interval"
+
+Panel: TypeAlias = stat.Panel | timeseries.Panel | heatmap.Panel
+Queries: TypeAlias = dict[str, str]
+"""Expressions by how their lines are called."""
+
+
+def quantiles(histogram: str, *levels: float) -> Queries:
+    """Quantiles of a histogram over the last moments."""
+    return {
+        f"p{level * 100:g}": f"histogram_quantile({level}, sum by (le) (rate({histogram}_bucket[{WINDOW}])))"
+        for level in levels
+    }
+
+
+def value(
+    title: str,
+    expr: str,
+    *,
+    unit: str = "short",
+    span: int = 4,
+    told: str = "",
+    bad_below: float | None = None,
+    bad_from: float | None = None,
+    legend: str = "",
+    what: str = "",
+) -> stat.Panel:
+    """One number; red below or from a level where there is one."""
+    panel = (
+        stat.Panel()
+        .title(title)
+        .description(what)
+        .datasource(SOURCE)
+        .unit(unit)
+        .span(span)
+        .height(4)
+        .no_value(told)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .with_target(query(expr, legend))
+    )
+    if bad_below is not None:
+        panel.thresholds(steps((None, "red"), (bad_below, "green")))
+    elif bad_from is not None:
+        panel.thresholds(steps((None, "green"), (bad_from, "red")))
+    else:
+        panel.thresholds(steps((None, "blue")))
+    return panel
+
+
+def steps(*levels: tuple[float | None, str]) -> dashboard.ThresholdsConfig:
+    """Colours from levels on; None is the lowest."""
+    return (
+        dashboard.ThresholdsConfig()
+        .mode(ThresholdsMode.ABSOLUTE)
+        .steps([Threshold(value=level, color=color) for level, color in levels])
+    )
+
+
+def query(expr: str, legend: str, number: int = 0) -> prometheus.Dataquery:
+    """What Prometheus is asked, by the ``number``th query of a panel."""
+    return prometheus.Dataquery().expr(expr).legend_format(legend).ref_id(ascii_uppercase[number])
+
+
+def lines(title: str, queries: Queries, *, unit: str = "short", span: int = 8, what: str = "") -> timeseries.Panel:
+    """Lines over time."""
+    panel = (
+        timeseries.Panel()
+        .title(title)
+        .description(what)
+        .datasource(SOURCE)
+        .unit(unit)
+        .span(span)
+        .height(7)
+        .fill_opacity(8)
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(LegendDisplayMode.LIST)
+            .placement(LegendPlacement.BOTTOM)
+            .show_legend(True)
+        )
+    )
+    for number, (name, expr) in enumerate(queries.items()):
+        panel.with_target(query(expr, name, number))
+    return panel
+
+
+def now() -> list[Panel]:
+    """What a glance has to tell."""
+    return [
+        value("API", 'min(up{job=~"api|up"})', bad_below=1, told="none", what="1 while every instance answers."),
+        value("Model", "model_info", legend="{{model}} {{version}}", told="none").text_mode(BigValueTextMode.NAME),
+        value("Source", "live_source_info", legend="{{source}}, simulated: {{simulated}}").text_mode(
+            BigValueTextMode.NAME
+        ),
+        value("Feed", "min(feed_connected)", bad_below=1, what="1 while the exchange is connected."),
+        value(
+            "Data whole", "min(feature_whole)", bad_below=1, what="1 while nothing is lost in any product's windows."
+        ),
+        value("Open alerts", "sum(alert_open)", bad_from=1),
+    ]
+
+
+def service() -> list[Panel]:
+    """The API and its service levels."""
+    requests, failed = (
+        'http_requests_total{endpoint="/predict"}',
+        'http_requests_total{endpoint="/predict", status=~"5.."}',
+    )
+    scored = "predictions_total"
+    return [
+        lines(
+            "Requests",
+            {"{{endpoint}} {{status}}": f"sum by (endpoint, status) (rate(http_requests_total[{WINDOW}]))"},
+            unit="reqps",
+        ),
+        lines(
+            "Time of /predict",
+            quantiles("prediction_latency_seconds", 0.5, 0.95, 0.99),
+            unit="s",
+            what="The service level is a 95th percentile of 800 ms.",
+        ),
+        lines(
+            "Rows scored",
+            {"{{model_version}}: {{prediction}}": f"sum by (model_version, prediction) (rate({scored}[{WINDOW}]))"},
+            unit="rowsps",
+        ),
+        lines(
+            "Errors of /predict",
+            {"5xx": f"(sum(rate({failed}[{WINDOW}])) or vector(0)) / sum(rate({requests}[{WINDOW}]))"},
+            unit="percentunit",
+            what="The service level is 1 %.",
+        ),
+        lines(
+            "Time away",
+            {"1 h": "slo:unavailable:ratio1h", "6 h": "slo:unavailable:ratio6h", "3 d": "slo:unavailable:ratio3d"},
+            unit="percentunit",
+            what="Share of the time without service; the budget is 0.5 %.",
+        ),
+        lines(
+            "Budget burnt, 3 days",
+            {"availability": "slo:unavailable:ratio3d / 0.005", "latency": "slo:slow:ratio3d / 0.05"},
+            what="1 uses up exactly what is allowed.",
+        ),
+        lines("Models found in the served folder", {"{{outcome}}": "model_swaps_total"}, span=12),
+        value("Model loaded", "min(model_loaded)", bad_below=1, span=12),
+    ]
+
+
+def market() -> list[Panel]:
+    """What comes from the exchange, and what is lost."""
+    return [
+        lines(
+            "Ticks",
+            {
+                "{{product}}": f"sum by (product) (rate(feed_ticks_total[{WINDOW}]))",
+                "frames": f"sum(rate(feed_frames_total[{WINDOW}]))",
+            },
+            unit="cps",
+        ),
+        lines(
+            "From the exchange's clock to ours",
+            quantiles("feed_latency_seconds", 0.5, 0.95, 0.99),
+            unit="s",
+            what="Only where the source tells the wall's time.",
+        ),
+        lines(
+            "Silence",
+            {"since the last frame": "feed_silence_seconds", "{{product}}: since the last row": "feature_age_seconds"},
+            unit="s",
+        ),
+        lines(
+            "Gaps by cause", {"{{cause}}": "sum by (cause) (increase(feed_gaps_total[1h]))"}, what="In the last hour."
+        ),
+        lines(
+            "Lost time by cause",
+            {"{{cause}}": "sum by (cause) (increase(feed_gap_seconds_total[1h]))"},
+            unit="s",
+            what="In the last hour.",
+        ),
+        lines(
+            "Losses",
+            {
+                "messages lost": "increase(feed_lost_messages_total[1h])",
+                "frames malformed": "increase(feed_malformed_total[1h])",
+                "reconnects": "increase(feed_reconnects_total[1h])",
+                "ticks not recorded": "increase(tape_unrecorded_ticks_total[1h])",
+                "outcomes not kept": "increase(outcomes_lost_total[1h])",
+            },
+            what="In the last hour.",
+        ),
+        lines("Feature rows", {"{{product}}": f"sum by (product) (rate(feature_rows_total[{WINDOW}]))"}, unit="rowsps"),
+        lines("Windows whole", {"{{product}}": "feature_whole"}),
+        lines("Windows warm, tape written", {"{{product}} warm": "feature_warm", "tape": "tape_recording"}),
+    ]
+
+
+def forecasts() -> list[Panel]:
+    """What the model says, and what became of it."""
+    return [
+        lines(
+            "Probability of a spike",
+            {"{{product}}": "spike_probability", "threshold": "spike_threshold"},
+            unit="percentunit",
+            span=12,
+        ),
+        heatmap.Panel()
+        .title("Probabilities given")
+        .datasource(SOURCE)
+        .span(12)
+        .height(7)
+        .calculate(False)
+        .color(heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Blues"))
+        .with_target(
+            query(f"sum by (le) (increase(score_probability_bucket[{WINDOW}]))", "{{le}}").format(
+                PromQueryFormat.HEATMAP
+            )
+        ),
+        lines("From a tick to its score", quantiles("score_latency_seconds", 0.5, 0.95, 0.99), unit="s"),
+        lines(
+            "Alert episodes",
+            {"{{product}}": "increase(alert_episodes_total[1h])", "{{product}} open": "alert_open"},
+            what="Opened in the last hour, and open now.",
+        ),
+        lines(
+            "Alerts on their way",
+            {"{{result}}": "sum by (result) (increase(alert_messages_total[1h]))"},
+            what="In the last hour.",
+        ),
+        lines(
+            "Precision and recall, 24 h",
+            {"precision": "live_precision", "recall": "live_recall"},
+            unit="percentunit",
+            what="From what really happened a minute later.",
+        ),
+        lines(
+            "Brier score, 24 h",
+            {"model": "live_brier", "always the base rate": "live_base_rate * (1 - live_base_rate)"},
+            what="A model above the other line is worth nothing.",
+        ),
+        lines(
+            "PR-AUC and base rate, 24 h", {"PR-AUC": "live_pr_auc", "base rate": "live_base_rate"}, unit="percentunit"
+        ),
+        lines("Rows judged, 24 h", {"judged": "live_judged_rows", "called": "live_called_rows"}, span=12),
+        lines(
+            "Seconds that were a spike",
+            {"{{product}}": "increase(spike_seconds_total[1h])"},
+            unit="s",
+            span=12,
+            what="In the last hour.",
+        ),
+    ]
+
+
+def learning() -> list[Panel]:
+    """The served model, the last training and the last look for drift."""
+    return [
+        value("Age of the model", "time() - model_created_timestamp_seconds", unit="s", span=6),
+        value("Age of its data", "time() - model_data_end_timestamp_seconds", unit="s", span=6),
+        value("Drifted features", "drift_share", unit="percentunit", span=6, bad_from=0.5, told="not looked for"),
+        value("Since drift was looked for", "time() - drift_checked_timestamp_seconds", unit="s", span=6, told="never"),
+        lines(
+            "What the served model reached before",
+            {"{{figure}}": "model_figure"},
+            what="On rows it had not learned from.",
+        ),
+        lines(
+            "What the last training reached",
+            {"{{figure}}": "training_figure"},
+            what="On rows that no choice looked at.",
+        ),
+        lines("Features by how badly they drifted", {"{{severity}}": "drift_features"}),
+        lines("Drift of the data", {"{{severity}}": "drift_severity"}, span=12),
+        value(
+            "Last training", "time() - training_timestamp_seconds", unit="s", span=6, legend="{{model}}", told="none"
+        ),
+        value("It was", "training_outcome == 1", span=6, legend="{{outcome}}", told="none").text_mode(
+            BigValueTextMode.NAME
+        ),
+    ]
+
+
+def streams() -> list[Panel]:
+    """The workers on Kafka."""
+    return [
+        lines(
+            "Lag",
+            {"{{job}} {{partition}}": "sum by (job, partition) (stream_lag_messages)"},
+            what="Messages that wait.",
+        ),
+        lines(
+            "Messages",
+            {
+                "{{job}} taken": f"sum by (job) (rate(stream_messages_total[{WINDOW}]))",
+                "{{job}} written": f"sum by (job) (rate(stream_results_total[{WINDOW}]))",
+            },
+            unit="cps",
+        ),
+        lines("Time of a commit", quantiles("stream_commit_seconds", 0.5, 0.95, 0.99), unit="s"),
+        lines(
+            "Set aside, taken back, read again",
+            {
+                "{{job}} dead": "increase(stream_dead_letters_total[1h])",
+                "{{job}} aborts": "increase(stream_aborts_total[1h])",
+                "{{job}} again": "increase(stream_recovered_messages_total[1h])",
+            },
+            span=12,
+            what="In the last hour.",
+        ),
+        lines("Partitions", {"{{job}} {{instance}}": "stream_partitions"}, span=12),
+    ]
+
+
+ROWS: Final = {
+    "Now": now,
+    "Service": service,
+    "Market": market,
+    "Forecasts": forecasts,
+    "Model, training, drift": learning,
+    "Workers on Kafka": streams,
+}
+
+
+def board() -> str:
+    """The dashboard as JSON, as Grafana's provisioning reads it."""
+    built = (
+        dashboard.Dashboard("volspike: crypto volatility")
+        .uid("crypto-volatility")
+        .tags(["volspike"])
+        .refresh("5s")
+        .time("now-30m", "now")
+        .timezone("utc")
+        .readonly()
+    )
+    for title, panels in ROWS.items():
+        built.with_row(dashboard.Row(title))
+        for panel in panels():
+            built.with_panel(panel)
+    return json.dumps(built.build(), cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
