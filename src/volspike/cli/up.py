@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,10 @@ from volspike.cli.ingest import feed_settings
 from volspike.cli.screen import out
 from volspike.cli.server import Config, Host, KeyFile, Model, Port, RateLimit, Variant, serving_settings
 from volspike.errors import UsageError
+
+if TYPE_CHECKING:
+    from volspike.config import ServingSettings
+    from volspike.serving.up import Beside
 
 EXAMPLES = "Example: volspike up --pair BTC-USD --pair ETH-USD"
 
@@ -38,6 +43,16 @@ def run(
         ),
     ] = None,
     record: Annotated[bool, typer.Option("--record/--no-record", help="Record what comes.")] = True,
+    retrain: Annotated[
+        bool | None,
+        typer.Option(
+            "--retrain/--no-retrain",
+            help="Learn from what is recorded, in a process of its own; by default where a real market is recorded.",
+        ),
+    ] = None,
+    retrain_at: Annotated[
+        str, typer.Option(help="When to look for drift: minute, hour, day, month, weekday by name; UTC.")
+    ] = "0 2 * * mon",
     speed: Annotated[
         float, typer.Option(help="How fast a tape or simulated market runs; 0: as fast as it goes.")
     ] = 1.0,
@@ -49,6 +64,7 @@ def run(
     """
     import uvloop
 
+    from volspike.models.choice import named_model
     from volspike.serving.logs import configure_logs
     from volspike.serving.run import listen, warn_if_open
     from volspike.serving.up import LiveWishes, serve_live
@@ -58,12 +74,17 @@ def run(
     serving = serving_settings(
         config, api_key_file, model=model, variant=variant, host=host, port=port, rate_limit=rate_limit
     )
+    is_recorded = record and not source.startswith("tape:")
+    if retrain and not is_recorded:
+        raise UsageError("--retrain learns from what is recorded, and nothing is: leave --no-record or the tape out")
+    wanted = retrain if retrain is not None else None if is_recorded and named_model(serving) is None else False
     wishes = LiveWishes(
         source=source,
         speed=speed,
         tape=tape if record else None,
         outcomes=outcomes,
         alerts=tuple(alert or ()),
+        beside=_retraining(wanted, retrain_at, tape, outcomes, serving),
     )
     feed = feed_settings(pair)
     configure_logs(serving.log_level)
@@ -73,3 +94,22 @@ def run(
         out.print(f"http://{address}:{bound}/ shows the market, /docs the API; stop with Ctrl-C", markup=False)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve_live(wishes, feed, serving, listener))
+
+
+def _retraining(wanted: bool | None, at: str, tape: Path, outcomes: Path, serving: ServingSettings) -> Beside:
+    """The schedule that learns from what is recorded; where nothing was said (None), of a real market alone.
+
+    Raises:
+        UsageError: a time that is none.
+    """
+    from volspike.retraining.schedule import RetrainingSchedule, cron
+
+    cron(at)
+    places = {"--tape": tape, "--outcomes": outcomes, "--artifacts": serving.artifacts, "--results": serving.results}
+    arguments = [str(word) for place in places.items() for word in place]
+
+    def beside(simulated: bool) -> AbstractContextManager[object]:
+        is_wanted = not simulated if wanted is None else wanted
+        return RetrainingSchedule(arguments, at) if is_wanted else nullcontext()
+
+    return beside

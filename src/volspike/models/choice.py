@@ -11,6 +11,7 @@ from volspike.config import ServingSettings
 from volspike.models.artifact import METADATA_FILE
 from volspike.models.default import DEFAULT_MODEL
 from volspike.models.fallback import BASELINE_MODEL
+from volspike.models.metadata import decoded
 from volspike.models.simulated import SIMULATED_MODEL
 from volspike.models.ten import TEN_MODEL
 
@@ -38,10 +39,13 @@ def production_model(settings: ServingSettings) -> Path:
 
 
 def model_to_serve(wished: Path | None, production: Path, *, simulated: bool) -> Path:
-    """What was asked for, else what is in ``production``, else what ships for a market of this kind."""
+    """What was asked for, else what is in ``production``, else what ships for a market of this kind.
+
+    What learned from a simulated market is in production for simulated ones alone.
+    """
     if wished is not None:
         return wished
-    if holds_model(production):
+    if holds_model(production) and (simulated or not _is_made_up(production)):
         return production
     return SIMULATED_MODEL if simulated else DEFAULT_MODEL
 
@@ -54,3 +58,11 @@ def with_companion(settings: ServingSettings) -> ServingSettings:
 def holds_model(folder: Path) -> bool:
     """Whether an artifact was written there; it may still be damaged."""
     return (folder / METADATA_FILE).is_file()
+
+
+def _is_made_up(folder: Path) -> bool:
+    """Whether the model learned from a simulated market; a damaged one is told by whoever loads it."""
+    try:
+        return decoded((folder / METADATA_FILE).read_bytes()).simulated
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False

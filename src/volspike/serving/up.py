@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 import structlog
 
@@ -26,6 +28,9 @@ from volspike.serving.sources import Source, open_source
 from volspike.serving.trial import prove
 from volspike.tape.recorder import Recorder
 
+Beside: TypeAlias = Callable[[bool], AbstractContextManager[object]]
+"""Makes what runs beside a source while it is served; it is told whether the market is a simulated one."""
+
 HEAD_START_S: Final = 420
 """What a simulated market tells at once, so that its windows are warm when the page opens."""
 
@@ -37,7 +42,7 @@ class LiveWishes:
     """What is asked of a live run besides feed and serving.
 
     ``tape`` is the folder to record to and ``outcomes`` the file of predictions and what became of them, None for
-    neither; ``alerts`` are Apprise's addresses, which are secrets.
+    neither; ``alerts`` are Apprise's addresses, which are secrets. ``beside`` runs while the source is served.
     """
 
     source: str = "auto"
@@ -45,6 +50,7 @@ class LiveWishes:
     tape: Path | None = None
     outcomes: Path | None = None
     alerts: tuple[str, ...] = field(default=(), repr=False)
+    beside: Beside = lambda _: nullcontext()
 
 
 async def serve_live(wishes: LiveWishes, feed: FeedSettings, serving: ServingSettings, listener: socket.socket) -> None:
@@ -77,7 +83,8 @@ async def serve_live(wishes: LiveWishes, feed: FeedSettings, serving: ServingSet
         listening = asyncio.create_task(pipeline.run(source.events), name="pipeline")
         listening.add_done_callback(lambda task: _tell_end(task, server))
         try:
-            await server.serve(sockets=[listener])
+            with wishes.beside(source.simulated):
+                await server.serve(sockets=[listener])
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)

@@ -29,6 +29,9 @@ from volspike.tape.locks import take
 PROMOTION_FILE: Final = "promotion.json"
 RETIRED: Final = "retired"
 CHALLENGER: Final = "challenger"
+"""A model that waits to be served, and its file ``shadow.json`` that says so."""
+
+SHADOW_FILE: Final = "shadow.json"
 SHIPPED: Final = "shipped"
 """What stands for the model that comes with volspike where something was before it, or is to be again."""
 
@@ -58,17 +61,19 @@ class Standing:
         return self.metadata.onnx_sha256[:12]
 
 
-def promote(artifact: Path, reason: str = "asked for", trigger: str = "by hand") -> Path:
+def promote(artifact: Path, reason: str = "asked for", trigger: str = "by hand", artifacts: Path | None = None) -> Path:
     """Copy a written artifact to ``production`` among the artifacts; returns where it stands now.
 
-    ``artifact`` may be one that was served before: it is then named by its folder in ``retired``.
+    ``artifacts`` is the folder that it lies in where none is named. ``artifact`` may be one that was served before: it
+    is then named by its folder in ``retired``.
 
     Raises:
         UsageError: something else than an artifact stands there, it cannot be written, somebody else is at it, or a
             model of a simulated market would take the place of a real one's.
         ModelError: the artifact does not load.
     """
-    artifacts = artifact.parent.parent if artifact.parent.name == RETIRED else artifact.parent
+    if artifacts is None:
+        artifacts = artifact.parent.parent if artifact.parent.name == RETIRED else artifact.parent
     metadata = Artifact.load(artifact).metadata
     with alone(artifacts):
         standing = in_production(artifacts)
@@ -163,20 +168,20 @@ def promotion_of(folder: Path) -> Promotion | None:
 
 
 @contextmanager
-def alone(artifacts: Path) -> Iterator[None]:
-    """For what nobody else may do at the same time.
+def alone(artifacts: Path, deed: str = "putting a model into service") -> Iterator[None]:
+    """For a deed that nobody else may do at the same time.
 
     Raises:
         UsageError: somebody else is at it, or the folder cannot be written.
     """
     try:
         artifacts.mkdir(parents=True, exist_ok=True)
-        stream = (artifacts / ".lock").open("ab")
+        stream = (artifacts / f".{deed.partition(' ')[0]}.lock").open("ab")
     except OSError as error:
         raise UsageError(f"{artifacts} cannot be written: {error.strerror or error}") from error
     with stream:
         if not take(stream.fileno()):
-            raise UsageError(f"another run is putting a model into service in {artifacts}: try again when it is done")
+            raise UsageError(f"another run is {deed} in {artifacts}: try again when it is done")
         yield
 
 
@@ -219,4 +224,4 @@ def _prune(artifacts: Path) -> None:
 
 
 def _files(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file() and file.name != SHADOW_FILE}

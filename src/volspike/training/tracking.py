@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from volspike.training.report import TrainingReport
 from volspike.training.tracking_client import opened, reason
-from volspike.training.tracking_registry import REGISTERED
+from volspike.training.tracking_registry import REGISTERED, make_champion
 from volspike.training.tracking_runs import Logged, log_report
 from volspike.training.tracking_settings import LOCAL_STORE, TrackingSettings, database_file, masked
 
@@ -51,6 +51,18 @@ def track(report: TrainingReport, settings: TrackingSettings, on_step: Callable[
         else:
             return Tracking(store=store, logged=logged, warnings=_moved(failed, store))
     return Tracking(store="", logged=None, warnings=_lost(failed, report))
+
+
+def crown(settings: TrackingSettings, version: str) -> str:
+    """Moves the alias ``champion`` to a version in the store of ``settings``; why it could not be, or ""."""
+    if not settings.is_on:
+        return f"{REGISTERED} version {version} is served, and no tracker was named to note it in"
+    try:
+        with opened(settings.tracking_uri) as client:
+            make_champion(client, version)
+    except Exception as error:  # noqa: BLE001 - as above
+        return f"MLflow at {masked(settings.tracking_uri)} cannot be used ({reason(error)}): its champion is another"
+    return ""
 
 
 def _moved(failed: Sequence[tuple[str, str]], store: str) -> tuple[str, ...]:

@@ -39,6 +39,11 @@ def register(client: MlflowClient, report: TrainingReport, run_id: str, model_id
     return str(version.version), given
 
 
+def make_champion(client: MlflowClient, version: str) -> None:
+    """Moves ``champion`` to a version: its model is served from now on."""
+    client.set_registered_model_alias(REGISTERED, CHAMPION, version)
+
+
 def _aliases(client: MlflowClient) -> dict[str, str]:
     """Alias → version of the registered model, which is made where there is none."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415

@@ -1,0 +1,122 @@
+"""Whether a new model is called for: what drift and delayed labels say, and whether there is anything new to learn."""
+
+from __future__ import annotations
+
+from math import nan
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from volspike.datasets import Dataset
+from volspike.errors import NotEnoughData
+from volspike.evaluation.metrics import known
+from volspike.market import instant, nanoseconds
+from volspike.models.history import history
+from volspike.monitoring.decision import Decision, Evidence, decide, drift_days
+from volspike.monitoring.drift import Drift, look_for_drift
+from volspike.monitoring.drift_sample import DriftSample
+from volspike.monitoring.performance_drift import PerformanceDrift, recent_performance
+from volspike.monitoring.severity import Severity
+from volspike.retraining.champion import Champion
+from volspike.retraining.duel import rows_after
+from volspike.retraining.request import RetrainingRequest
+
+OWN_MARKET_HOURS: Final = 6.0
+"""Hours of its own market after which an installation has enough to learn its first own model from."""
+
+
+class Need(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether to train, why, and what it was decided by; ``drift`` and ``performance`` are None where not known."""
+
+    is_needed: bool
+    reasons: tuple[str, ...]
+    decision: Decision
+    drift: Drift | None
+    performance: PerformanceDrift | None
+    new_hours: float
+
+    def figures(self) -> dict[str, Any]:
+        """What it was decided by, for the history."""
+        told: dict[str, Any] = {"new_hours": round(self.new_hours, 2), "action": self.decision.action.value}
+        if self.drift is not None:
+            told |= {"drift_share": self.drift.share, "features_judged": self.drift.judged}
+        if self.performance is not None:
+            live = msgspec.structs.asdict(self.performance)
+            told |= {f"live_{name}": known(value) for name, value in live.items()}
+        return told
+
+    @property
+    def severity(self) -> str:
+        """The drift in a word; empty where it is not known."""
+        return "" if self.drift is None or self.drift.severity is None else self.drift.severity.value
+
+
+def need_for(request: RetrainingRequest, dataset: Dataset, champion: Champion, now_ns: int) -> Need:
+    """Looks at the rows since the champion's training, and at what became of its predictions.
+
+    Raises:
+        UnreadableFile: outcomes or history cannot be read.
+    """
+    metadata = champion.artifact.metadata
+    end_ns = champion.seen_until
+    names = tuple(name for name in champion.artifact.features if name in dataset.names)
+    newer = DriftSample.of(dataset, rows_after(dataset, end_ns), names)
+    older = DriftSample.of(dataset, np.flatnonzero(dataset.time <= end_ns), names)
+    drift, told = _drift(older, newer, request.seed)
+    performance = recent_performance(request.outcomes, metadata)
+    is_known = performance is not None and performance.is_judgeable
+    decision = decide(
+        Evidence(
+            severity=None if drift is None else drift.severity,
+            pr_auc=performance.pr_auc if performance is not None and is_known else nan,
+            has_fallen=performance is not None and performance.has_fallen,
+            drift_days=drift_days(_checks(request.artifacts, metadata.created), now_ns),
+        )
+    )
+    hours = newer.span_s / 3600.0
+    own = _own_reasons(champion, hours)
+    return Need(
+        is_needed=decision.action.calls_for_training or bool(own),
+        reasons=(*decision.reasons, *told, *own),
+        decision=decision,
+        drift=drift,
+        performance=performance,
+        new_hours=hours,
+    )
+
+
+def _drift(older: DriftSample, newer: DriftSample, seed: int) -> tuple[Drift | None, tuple[str, ...]]:
+    if not len(older) or not len(newer):
+        which = "newer" if len(older) else "older"
+        return None, (f"no look for drift: no row is {which} than the training of the model that is served",)
+    try:
+        return look_for_drift(older, newer, seed=seed), ()
+    except NotEnoughData as error:
+        return None, (f"no look for drift: {error}",)
+
+
+def _checks(artifacts: Path, since: str) -> list[tuple[int, Severity]]:
+    """What the checks of the present champion found."""
+    begun = nanoseconds(since)
+    checks = [(nanoseconds(entry.time), entry.severity) for entry in history(artifacts) if entry.severity]
+    return [(time_ns, Severity(severity)) for time_ns, severity in checks if time_ns >= begun]
+
+
+def _own_reasons(champion: Champion, new_hours: float) -> tuple[str, ...]:
+    """What there is to learn, besides what went wrong."""
+    if not champion.is_own:
+        if new_hours < OWN_MARKET_HOURS:
+            return ()
+        return (f"the model that ships is served, and {new_hours:.1f} hours of this market are there to learn from",)
+    data = champion.artifact.metadata.data
+    learned = (nanoseconds(data.end) - nanoseconds(data.start)) / 3.6e12
+    if new_hours < max(learned, OWN_MARKET_HOURS):
+        return ()
+    return (f"{new_hours:.1f} new hours are as many as the model has learned from since {instant_of(data.start)}",)
+
+
+def instant_of(text: str) -> str:
+    """An instant to the second."""
+    return instant(nanoseconds(text) // 10**9 * 10**9)

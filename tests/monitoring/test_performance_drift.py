@@ -1,0 +1,91 @@
+"""A model has fallen where its figures did by more than chance, and not where the market became calm."""
+
+from __future__ import annotations
+
+from math import isnan
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from volspike.evaluation.metrics import average_precision
+from volspike.models import DEFAULT_MODEL, METADATA_FILE
+from volspike.models.metadata import decoded
+from volspike.monitoring.outcome_database import Outcome, OutcomeDatabase, Prediction
+from volspike.monitoring.performance import ServedModel
+from volspike.monitoring.performance_drift import PerformanceDrift, performance_drift, recent_performance
+
+SECOND = 10**9
+
+
+def weeks(
+    skill: float, base_rate: float, seed: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int8]]:
+    """30 000 seconds in stretches of five minutes: when, what was foreseen, and whether it came."""
+    random = np.random.default_rng(seed)
+    spike = np.repeat(random.random(100) < base_rate, 300).astype(np.int8)
+    score = skill * spike + random.normal(size=30_000)
+    return np.arange(30_000, dtype=np.int64) * SECOND, 1 / (1 + np.exp(2 - score)), spike
+
+
+def judged(skill: float, base_rate: float, seed: int = 0, reference: float = 0.6) -> PerformanceDrift:
+    return performance_drift(*weeks(skill, base_rate, seed), reference_pr_auc=reference, reference_base_rate=0.2)
+
+
+def test_area_at_the_rows_own_rate_is_the_average_precision() -> None:
+    """Without a reference it is the PR-AUC that everybody knows, within its interval."""
+    time, probability, spike = weeks(1.5, 0.2)
+    found = performance_drift(time, probability, spike)
+    assert found.pr_auc == pytest.approx(average_precision(spike, probability))
+    assert found.pr_auc_at_reference == found.pr_auc
+    assert found.pr_auc_low < found.pr_auc < found.pr_auc_high
+    assert found.brier_low < found.brier < found.brier_high
+
+
+def test_calmer_market_is_no_fall() -> None:
+    """A third of the spikes halves the PR-AUC of the same model; at the reference's base rate it is as it was."""
+    usual, calm = judged(1.5, 0.2), judged(1.5, 0.06, seed=1)
+    assert calm.pr_auc < 0.75 * usual.pr_auc
+    assert calm.pr_auc_at_reference == pytest.approx(usual.pr_auc_at_reference, rel=0.12)
+    assert not judged(1.5, 0.06, seed=1, reference=usual.pr_auc_at_reference).has_fallen
+
+
+def test_model_that_lost_its_skill_has_fallen() -> None:
+    """A model that ranks by chance is found out."""
+    assert judged(0.0, 0.2).has_fallen
+    assert not judged(3.0, 0.2).has_fallen
+
+
+def test_few_events_are_no_fall() -> None:
+    """Under five spike events nothing is claimed."""
+    time, probability, spike = weeks(0.0, 0.02)
+    found = performance_drift(time, probability, spike, reference_pr_auc=0.9, reference_base_rate=0.2)
+    assert found.spike_events < 5
+    assert not found.has_fallen
+    nothing = performance_drift(time[:0], probability[:0], spike[:0])
+    assert isnan(nothing.pr_auc)
+    assert not nothing.is_judgeable
+
+
+def test_recent_outcomes_are_the_models_own(tmp_path: Path) -> None:
+    """Only the newest days of the very model count; without outcomes there is nothing to say."""
+    metadata = decoded((DEFAULT_MODEL / METADATA_FILE).read_bytes())
+    file = tmp_path / "outcomes.sqlite"
+    assert recent_performance(file, metadata) is None
+    model = ServedModel(
+        digest=metadata.onnx_sha256[:12], name=metadata.model, version=metadata.created, tau=1e-4, simulated=False
+    )
+    other = msgspec.structs.replace(model, name="other")
+    database = OutcomeDatabase(file)
+    assert recent_performance(file, metadata) is None
+    seconds = [0, 86_400 * 30, 86_400 * 30 + 1]
+    told: list[Prediction | Outcome] = [
+        Prediction("BTC-USD", second * SECOND, 0.5, 0.5, True, one) for one in (model, other) for second in seconds
+    ]
+    database.write([*told, *(Outcome("BTC-USD", second, 1e-3, False) for second in seconds)], 0)
+    database.close()
+    found = recent_performance(file, msgspec.structs.replace(metadata, tau=1e-4), days=14.0)
+    assert found is not None
+    assert (found.rows, found.base_rate) == (2, 1.0)

@@ -1,0 +1,120 @@
+"""Markets whose truth is known, and a champion that learned from the first part of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+import pytest
+
+from volspike.datasets import Dataset, FeatureFacts
+from volspike.features import Every, FeatureSet
+from volspike.market import Profile
+from volspike.retraining.request import RetrainingRequest
+from volspike.training import TrainingRequest
+from volspike.training.promotion import promote
+from volspike.training.run import train_on
+
+SECOND = 1_000_000_000
+FEATURES = FeatureSet()
+
+Ask: TypeAlias = Callable[..., RetrainingRequest]
+
+
+def market(rows: int, *, skill: float, seed: int = 0) -> Dataset:
+    """``rows`` seconds whose future volatility the last minute's tells by ``skill`` (0: not at all)."""
+    random = np.random.default_rng(seed)
+    regime = np.repeat(random.normal(size=rows // 60 + 1), 60)[:rows]
+    x = random.normal(size=(rows, len(FEATURES.names)))
+    persistence = np.exp(skill * regime + 0.3 * random.normal(size=rows) - 9)
+    x[:, FEATURES.names.index("realized_volatility_60s")] = persistence
+    facts = FeatureFacts(
+        digest=FEATURES.digest, windows=FEATURES.windows, every=Every.SECOND, profile=Profile.TICKER, simulated=True
+    )
+    return Dataset(
+        facts=facts,
+        products=("BTC-USD",),
+        time=1_764_979_200 * SECOND + np.arange(rows, dtype=np.int64) * SECOND,
+        product=np.zeros(rows, np.int32),
+        session=np.zeros(rows, np.int64),
+        names=FEATURES.names,
+        x=x,
+        future_volatility=np.exp(regime + 0.2 * random.normal(size=rows) - 9),
+        persistence=persistence,
+    )
+
+
+def until(dataset: Dataset, rows: int) -> Dataset:
+    """The first rows of a data set."""
+    by_row = {field.name for field in fields(Dataset)} - {"facts", "products", "names"}
+    return replace(dataset, **{name: getattr(dataset, name)[:rows] for name in by_row})
+
+
+@pytest.fixture(scope="session")
+def whole() -> Dataset:
+    """25 000 seconds in which features tell of spikes."""
+    return market(25_000, skill=1.0)
+
+
+@pytest.fixture(scope="session")
+def trained_folder(whole: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Artifacts of the first 6000 seconds: ``logistic``, which is good, and ``blind``, which learned from noise."""
+    folder = tmp_path_factory.mktemp("trained")
+    for name, dataset in (("good", until(whole, 6000)), ("blind", market(6000, skill=0.0, seed=9))):
+        request = TrainingRequest(
+            features=Path("features.parquet"), models=("logistic",), artifacts=folder / name, folds=2, search=0
+        )
+        train_on(dataset, request, lambda _: None)
+    return folder
+
+
+@pytest.fixture
+def champion(tmp_path: Path, trained_folder: Path) -> Callable[[str], Path]:
+    """Puts the ``good`` or the ``blind`` model into production of the test's artifacts, and returns those."""
+
+    def put(name: str) -> Path:
+        artifacts = tmp_path / "artifacts"
+        promote(trained_folder / name / "logistic", "first", artifacts=artifacts)
+        return artifacts
+
+    return put
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> Ask:
+    """A request with the given changes; everything it writes goes to a folder of the test."""
+    plain = RetrainingRequest(
+        features=Path("features.parquet"),
+        artifacts=tmp_path / "artifacts",
+        outcomes=tmp_path / "outcomes.sqlite",
+        results=tmp_path / "results",
+        models=("logistic",),
+        shadow_hours=0.0,
+        folds=2,
+    )
+    return lambda **changes: replace(plain, **changes)
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals of a hundred resamples: what a run does with them is tested here, not how narrow they are."""
+    monkeypatch.setattr("volspike.training.writing.RESAMPLES", 100)
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Callable[[Dataset], None]:
+    """Says what rows the run's feature file has."""
+
+    def hold(dataset: Dataset) -> None:
+        monkeypatch.setattr("volspike.retraining.run.rows_of", lambda *_: dataset)
+
+    return hold
+
+
+def as_real(dataset: Dataset) -> Dataset:
+    """The same rows, said to be of a real market."""
+    return replace(dataset, facts=msgspec.structs.replace(dataset.facts, simulated=False))
