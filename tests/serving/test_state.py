@@ -249,7 +249,7 @@ def test_openapi_document_is_whole(client: Any) -> None:
     assert references
     for reference in references:
         assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
-    assert list(document["paths"]["/predict"]["post"]["responses"]) == ["200", "408", "413", "422", "429", "503"]
+    assert list(document["paths"]["/predict"]["post"]["responses"]) == ["200", "401", "408", "413", "422", "429", "503"]
     for operations in document["paths"].values():
         for operation in operations.values():
             assert all("content" in answer for answer in operation["responses"].values())

@@ -44,6 +44,7 @@ LIMITED_PATHS: Final = frozenset({"/predict"})
 
 log = structlog.get_logger(__name__)
 
+_NO_KEY: Final = told("The server asks for a key, and was told none or another.", Problem)
 _NO_MODEL: Final = told("No model is served; the body says why.", Problem)
 
 
@@ -116,6 +117,7 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
         openapi_extra=PREDICT,
         responses={
             200: told("Scored; lists where the body had rows.", Prediction, Predictions),
+            401: _NO_KEY,
             408: told("The body did not arrive in time.", Problem),
             413: told("The body is too large.", Problem),
             422: told("The body cannot be scored; each fault is named.", Refusal),
@@ -168,7 +170,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
         "/version",
         response_class=Response,
         openapi_extra=EVERYWHERE,
-        responses={200: told("What is running.", Version)},
+        responses={200: told("What is running.", Version), 401: _NO_KEY},
     )
     async def version() -> Response:
         """Tell what is running: the code, the model and the features that it takes."""
@@ -178,7 +180,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
         "/metrics",
         response_class=Response,
         openapi_extra=EVERYWHERE,
-        responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}},
+        responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}, 401: _NO_KEY},
     )
     async def metrics() -> Response:
         """Tell the counts and times since the start, for Prometheus."""
@@ -213,6 +215,7 @@ def _add_dashboard(app: FastAPI, live: LiveSource) -> None:
         openapi_extra=STREAM,
         responses={
             200: {"description": "Server-sent events, the first a snapshot.", "content": {"text/event-stream": {}}},
+            401: _NO_KEY,
             404: told("There is no such product.", Problem),
             503: told("Too many readers.", Problem),
         },

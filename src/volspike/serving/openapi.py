@@ -49,8 +49,11 @@ _CORRELATION_PARAMETER: Final = {
     "name": CORRELATION_HEADER,
     "in": "header",
     "required": False,
-    "description": "An id of the client's own, 1 to 128 visible ASCII characters; it is in the answer's headers again.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+    "description": (
+        "An id of the client's own; it is in the answer's headers again where it is 1 to 128 visible ASCII characters, "
+        "and a new one where it is not."
+    ),
+    "schema": {"type": "string"},
 }
 EVERYWHERE: Final[dict[str, Any]] = {"parameters": [_CORRELATION_PARAMETER]}
 """What belongs to every operation."""
