@@ -1,6 +1,7 @@
-"""Ticks into Kafka: a real broker on loopback, beside the client's own producer in the plainest loop there is.
+"""The pipeline on a real broker on loopback, beside the client's own calls in the plainest loops there are.
 
-Broker and client share the machine's cores. Rounds of the two alternate, and of each the best counts.
+Broker and clients share the machine's cores. Rounds of ours and theirs alternate, and of each the best counts. Here are
+ticks into Kafka; featurizers and the way to a prediction have modules of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from typing import Final
 from confluent_kafka import Producer
 from tests.streams.brokers import Kafka
 
+from benchmarks import kafka_latency, kafka_rate
 from benchmarks.figures import Figure
+from benchmarks.kafka_market import cpu_seconds
+from benchmarks.kafka_rate import Rate, best
 from benchmarks.tape import write_lines
 from volspike.streams.clients import open_producer
 from volspike.streams.producer import LINGER_MS, QUEUED_KBYTES, QUEUED_MESSAGES, TopicProducer
@@ -28,21 +32,21 @@ ROUNDS: Final = 3
 DELIVER_WITHIN_S: Final = 60.0
 
 
-def replayed(settings: KafkaSettings, tape: Path) -> float:
-    """Messages a second of ``replay-to-kafka --speed 0``, from the first byte read to the last one acknowledged."""
-    began = time.perf_counter()
+def replayed(settings: KafkaSettings, tape: Path) -> Rate:
+    """`replay-to-kafka --speed 0`, from the first byte read to the last one acknowledged."""
+    began, cpu = time.perf_counter(), cpu_seconds()
     producer = TopicProducer(settings, settings.topic_raw)
     replay(tape_messages(tape, TapeReport()), producer, 0.0, ReplayProgress())
     left = producer.flush(DELIVER_WITHIN_S)
-    took = time.perf_counter() - began
+    took, used = time.perf_counter() - began, cpu_seconds() - cpu
     if left or producer.failed:
         raise RuntimeError(f"{left + producer.failed} messages were not delivered")
-    return producer.delivered / took
+    return Rate(producer.delivered / took, producer.delivered / used)
 
 
-def bare(settings: KafkaSettings, lines: Sequence[bytes]) -> float:
+def bare(settings: KafkaSettings, lines: Sequence[bytes]) -> Rate:
     """The same messages from memory, with one key, no timestamps: nothing but the client."""
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), cpu_seconds()
     producer: Producer = open_producer(
         settings,
         linger_ms=LINGER_MS,
@@ -57,28 +61,36 @@ def bare(settings: KafkaSettings, lines: Sequence[bytes]) -> float:
             except BufferError:
                 producer.poll(0.1)
     producer.flush()
-    return len(lines) / (time.perf_counter() - began)
+    return Rate(len(lines) / (time.perf_counter() - began), len(lines) / (cpu_seconds() - cpu))
 
 
-def main() -> list[Figure]:
+def figures(settings: KafkaSettings) -> list[Figure]:
     """A tape of recorded shape into a topic of three partitions."""
-    with tempfile.TemporaryDirectory() as folder, Kafka(heap="512m") as kafka:
+    create_topics(settings, pipeline_topics(settings))
+    with tempfile.TemporaryDirectory() as folder:
         tape = Path(folder) / "tape.ndjson"
         write_lines(tape)
         lines = tape.read_bytes().splitlines()
-        settings = KafkaSettings(bootstrap_servers=kafka.bootstrap)
-        create_topics(settings, pipeline_topics(settings))
         rounds = [(replayed(settings, tape), bare(settings, lines)) for _ in range(ROUNDS)]
-    ours, plain = (max(rates) for rates in zip(*rounds, strict=True))
+    ours, plain = (best(rates) for rates in zip(*rounds, strict=True))
     return [
         Figure(
             f"`replay-to-kafka --speed 0`, {len(lines):,} lines into a real broker, acks=all, idempotent",
-            f"{ours:,.0f} messages/s",
+            f"{ours.wall:,.0f} messages/s; {ours.cpu:,.0f} a second of processor time",
             "60 000 messages/s",
-            ours >= 60_000,
-            f"a bare producer loop {plain:,.0f} messages/s, of the same lines from memory",
+            ours.wall >= 60_000,
+            f"a bare producer loop {plain.wall:,.0f}/s; {plain.cpu:,.0f}, of the same lines from memory",
         )
     ]
+
+
+def main() -> list[Figure]:
+    """Everything, on one broker."""
+    with Kafka(heap="512m") as kafka:
+        latency = kafka_latency.figures(kafka.bootstrap, kafka.pid())
+        into = figures(KafkaSettings(bootstrap_servers=kafka.bootstrap))
+        rates = kafka_rate.figures(kafka_latency.topics_of(kafka.bootstrap, "rate"))
+    return [*into, *rates, *latency]
 
 
 if __name__ == "__main__":

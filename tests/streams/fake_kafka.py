@@ -51,12 +51,25 @@ class FakeMessage:
         return list(self.headers_) or None
 
 
+@dataclass(frozen=True, slots=True)
+class FakeEnd:
+    """What a consumer is told where a partition has no more messages."""
+
+    partition_: int
+
+    def error(self) -> KafkaError:
+        return KafkaError(KafkaError._PARTITION_EOF)
+
+    def partition(self) -> int:
+        return self.partition_
+
+
 @dataclass(slots=True)
 class FakeCluster:
     """Logs, committed offsets, and ``faults``: what happens at the n-th call of a producer.
 
     ``abort`` and ``retry`` fail before they have an effect, ``unknown`` and ``crash-after`` after it, ``crash`` before.
-    ``low`` cuts the logs.
+    ``low`` cuts the logs. Who joins is given no partition before the poll ``assigned_from``.
     """
 
     faults: dict[int, str] = field(default_factory=dict)
@@ -65,6 +78,7 @@ class FakeCluster:
     logs: dict[tuple[str, int], list[FakeMessage]] = field(default_factory=dict)
     committed: dict[int, TopicPartition] = field(default_factory=dict)
     low: int = 0
+    assigned_from: int = 0
     calls: int = 0
     polls: int = 0
     epoch: int = 0
@@ -106,8 +120,8 @@ class FakeCluster:
         return PARTITIONS
 
     def consumer(self, group: str, *, tells_end: bool) -> FakeConsumer:
-        del group, tells_end
-        return FakeConsumer(self)
+        del group
+        return FakeConsumer(self, tells_end=tells_end)
 
     def producer(self, transactional_id: str) -> FakeProducer:
         del transactional_id
@@ -187,8 +201,9 @@ class FakeProducer:
 class FakeConsumer:
     """The only member of its group; it is given all partitions, and now and then they are taken and given again."""
 
-    def __init__(self, cluster: FakeCluster) -> None:
+    def __init__(self, cluster: FakeCluster, *, tells_end: bool) -> None:
         self._cluster = cluster
+        self._tells_end = tells_end
         self._positions: dict[int, int] = {}
         self._calls: dict[str, Callable[[Any, Sequence[TopicPartition]], None]] = {}
         self._topic = ""
@@ -204,9 +219,12 @@ class FakeConsumer:
     def memberid(self) -> str:
         return "member" if self._is_member else ""
 
-    def consume(self, count: int, timeout: float) -> list[FakeMessage]:
+    def consume(self, count: int, timeout: float) -> list[FakeMessage | FakeEnd]:
         del timeout
         self._cluster.polls += 1
+        if self._cluster.polls < self._cluster.assigned_from:
+            self._calls["on_assign"](self, [])
+            return []
         places = [TopicPartition(self._topic, number) for number in range(PARTITIONS)]
         if self._is_member and self._cluster.polls in self._cluster.rebalance_at:
             self._calls["on_revoke"](self, places)
@@ -215,12 +233,14 @@ class FakeConsumer:
         if not self._is_member:
             self._is_member = True
             self._calls["on_assign"](self, places)
-        found: list[FakeMessage] = []
+        found: list[FakeMessage | FakeEnd] = []
         for number, position in self._positions.items():
             log = self._cluster.logs.get((self._topic, number), [])
             part = log[position : position + min(count, self._cluster.batch) - len(found)]
             self._positions[number] += len(part)
             found += part
+            if self._tells_end and self._positions[number] == len(log):
+                found.append(FakeEnd(number))
         return found
 
     def committed(self, places: Sequence[TopicPartition], timeout: float) -> list[TopicPartition]:

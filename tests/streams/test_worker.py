@@ -171,3 +171,30 @@ def test_what_never_passes_is_not_tried_for_ever() -> None:
     cluster = filled(market(), faults=dict.fromkeys(range(1, 100), "abort"))
     with pytest.raises(StreamError, match="moved"):
         worked(cluster)
+
+
+def test_a_worker_that_is_to_end_waits_for_its_share() -> None:
+    """Who joins a group at work is given nothing at first, and does not take that for the end."""
+    ticks = market()
+    cluster = filled(ticks, assigned_from=5)
+    told = Worker(cluster, plan(finish=True), featurizing(SET, Profile.TICKER, Every.TICK), clock=Seconds()).run()
+    assert (told.messages, told.is_settled) == (len(ticks), True)
+    assert cluster.values("ticks.features") == expected(ticks)
+
+
+def test_a_worker_that_others_leave_nothing_ends() -> None:
+    """More workers than partitions: one without any ends once it has waited."""
+    cluster = filled(market(), assigned_from=10**9)
+    told = Worker(cluster, plan(finish=True), featurizing(SET, Profile.TICKER, Every.TICK), clock=Seconds()).run()
+    assert (told.messages, told.is_settled) == (0, True)
+
+
+class Seconds:
+    """A clock that goes on a tenth of a second at each look."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.1
+        return self.now

@@ -53,7 +53,7 @@ def run(
     group: Annotated[str, typer.Option(help="The workers that share the topic's partitions.")] = "volspike-featurize",
     worker: Name = None,
     commit_ms: CommitMs = 20.0,
-    commit_rows: CommitRows = 5_000,
+    commit_rows: CommitRows = 10_000,
     snapshot_rows: Annotated[int, typer.Option(help="Messages between two snapshots at the most.")] = 100_000,
     finish: Finish = False,
     cold_start: ColdStart = False,

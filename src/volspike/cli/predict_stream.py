@@ -49,7 +49,7 @@ def run(
     group: Annotated[str, typer.Option(help="The workers that share the topic's partitions.")] = "volspike-predict",
     worker: Name = None,
     commit_ms: CommitMs = 20.0,
-    commit_rows: CommitRows = 5_000,
+    commit_rows: CommitRows = 10_000,
     finish: Finish = False,
     cold_start: ColdStart = False,
     metrics_port: MetricsPort = 0,

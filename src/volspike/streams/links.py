@@ -24,6 +24,9 @@ ASK_S: Final = 10.0
 _READ: Final = 10_000
 _PREFETCHED: Final = 20_000
 _PREFETCHED_KBYTES: Final = 16 << 10
+_REFILL_MS: Final = 10
+"""A full queue is looked at again so soon; after librdkafka's second it would have been empty for most of it."""
+
 _SLICE_S: Final = 0.2
 
 
@@ -78,6 +81,7 @@ class KafkaLinks:
             enable_partition_eof=tells_end,
             queued_min_messages=_PREFETCHED,
             queued_max_messages_kbytes=_PREFETCHED_KBYTES,
+            fetch_queue_backoff_ms=_REFILL_MS,
             **own,
         )
 

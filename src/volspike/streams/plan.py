@@ -18,7 +18,7 @@ class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     topic_in: str
     topic_out: str
     commit_ms: float = 20.0
-    commit_rows: int = 5_000
+    commit_rows: int = 10_000
     snapshot_rows: int = 100_000
     snapshot_s: float = 30.0
     cold_start: bool = False

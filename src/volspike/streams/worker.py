@@ -28,6 +28,8 @@ from volspike.streams.transactions import Aborted, Transactions
 
 ABORTS_IN_A_ROW: Final = 10
 LEAVE_ATTEMPTS: Final = 3
+AWAITED_S: Final = 5.0
+"""How long a worker that is to end at the end waits for partitions: who joins others is given none at first."""
 
 
 class Worker:
@@ -71,7 +73,8 @@ class Worker:
         )
         self._commits = Commits(settings, plan, self._transactions, 1, clock=clock)
         self._consumer: Any = None
-        self._was_assigned = False
+        self._assigned_at: float | None = None
+        self._is_closing = False
         self._due = clock()
         self._in_a_row = 0
 
@@ -118,7 +121,10 @@ class Worker:
             self._partitions.bring_back(self._consumer)
 
     def _has_finished(self) -> bool:
-        return self._plan.finish and self._was_assigned and all(held.has_ended for held in self._partitions.all())
+        if not self._plan.finish or self._assigned_at is None:
+            return False
+        helds = self._partitions.all()
+        return all(held.has_ended for held in helds) if helds else self._clock() - self._assigned_at >= AWAITED_S
 
     def _step(self) -> None:
         batches = self._intake.poll(self._consumer, self._due - self._clock())
@@ -172,7 +178,10 @@ class Worker:
     # --- partitions that come and go
 
     def _on_assign(self, _: Any, places: Sequence[TopicPartition]) -> None:
-        self._was_assigned = True
+        if self._is_closing:  # who leaves takes nothing up any more
+            return
+        if places or self._assigned_at is None:  # being told again of nothing is no news
+            self._assigned_at = self._clock()
         found = self._partitions.bring(self._consumer, [place.partition for place in places])
         self._consumer.incremental_assign(found)
 
@@ -199,6 +208,7 @@ class Worker:
         return True
 
     def _close(self) -> None:
+        self._is_closing = True
         self._transactions.close()
         self._partitions.let_all_go()
         if self._consumer is not None:

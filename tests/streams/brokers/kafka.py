@@ -165,6 +165,7 @@ class Kafka:
             f"-Xms{self._heap}",
             f"-Xmx{self._heap}",
             "-XX:+UseG1GC",
+            "-XX:MaxGCPauseMillis=20",  # as Kafka's own start script says
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
         )
         return (java, *options, "-cp", f"{kafka_jars()}/*", main, *arguments)

@@ -1,0 +1,170 @@
+"""From a tick sent to its prediction read, at a steady rate, beside two bare loops of the same client in its place."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+from confluent_kafka import TopicPartition
+from numpy.typing import NDArray
+
+from benchmarks.figures import Figure
+from benchmarks.kafka_bare import pass_on
+from benchmarks.kafka_market import cpu_seconds, tick_at
+from volspike.features import Every
+from volspike.market import SECOND_NS, Profile, nanoseconds
+from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.monitoring.stream_alerts import StreamAlerts
+from volspike.streams.clients import open_consumer
+from volspike.streams.featurizer import featurizing
+from volspike.streams.links import KafkaLinks
+from volspike.streams.plan import WorkerPlan
+from volspike.streams.predictor import predicting
+from volspike.streams.producer import TopicProducer
+from volspike.streams.settings import KafkaSettings
+from volspike.streams.topics import create_topics, pipeline_topics
+from volspike.streams.worker import Worker
+
+RATE: Final = 1_000
+WARM_S: Final = 10
+TIMED_S: Final = 20
+COMMIT_MS: Final = 20.0
+STAGES: Final = ("featurize", "predict")
+
+END_WITHIN_S: Final = 60
+
+
+class Told(msgspec.Struct):
+    """What the reader needs of a message, whether a prediction or a tick that was passed on."""
+
+    timestamp: str
+
+
+class Way(NamedTuple):
+    """Milliseconds from sent to read, and shares of a core that the broker and the two workers took meanwhile."""
+
+    late: NDArray[np.float64]
+    broker: float
+    workers: tuple[float, ...]
+
+    def percentile(self, share: float) -> float:
+        """In milliseconds."""
+        return float(np.percentile(self.late, share))
+
+
+def work(settings: KafkaSettings, stage: str, stop: Any) -> None:
+    """A worker of the pipeline, with the model that ships and the features that it was made for."""
+    artifact = Artifact.load(DEFAULT_MODEL)
+    own = WorkerPlan(
+        group=stage, name=stage, topic_in=settings.topic_raw, topic_out=settings.topic_features, commit_ms=COMMIT_MS
+    )
+    make = featurizing(artifact.metadata.feature_set, Profile.TICKER, Every.TICK)
+    if stage == "predict":
+        make = predicting(artifact, artifact.name, lambda: StreamAlerts(artifact.threshold))
+        topics = {"topic_in": settings.topic_features, "topic_out": settings.topic_predictions}
+        own = msgspec.structs.replace(own, **topics)
+    Worker(KafkaLinks(settings), own, make, stop=stop.is_set).run()
+
+
+def work_bare(settings: KafkaSettings, stage: str, stop: Any) -> None:
+    """The client alone in its place."""
+    topics = (settings.topic_raw, settings.topic_features)
+    if stage == "predict":
+        topics = (settings.topic_features, settings.topic_predictions)
+    pass_on(settings, stage, stage, topics, most=10_000, commit_ms=COMMIT_MS, stop=stop.is_set)
+
+
+def way(settings: KafkaSettings, run: Callable[..., None], broker: int) -> Way:
+    """Ticks at ``RATE``; those of the first ``WARM_S`` do not count."""
+    create_topics(settings, pipeline_topics(settings, partitions=2))
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    workers = [context.Process(target=run, args=(settings, name, stop)) for name in STAGES]
+    for worker in workers:
+        worker.start()
+    found: list[tuple[float, float]] = []
+    reader = threading.Thread(target=read, args=(settings, stop, found))
+    reader.start()
+    pids = [broker, *(worker.pid for worker in workers if worker.pid is not None)]
+    try:
+        timed_from, before = send(settings, found, pids)
+        used = [(cpu_seconds(pid) - cpu) / TIMED_S for pid, cpu in zip(pids, before, strict=True)]
+        time.sleep(2)
+    finally:
+        stop.set()
+        reader.join()
+        for worker in workers:
+            worker.join(END_WITHIN_S)
+            worker.kill()
+    late = np.array([1e3 * (seen - told) for told, seen in found if told >= timed_from])
+    if len(late) != RATE * TIMED_S:
+        raise RuntimeError(f"{len(late):,} of {RATE * TIMED_S:,} came")
+    return Way(late, used[0], tuple(used[1:]))
+
+
+def send(settings: KafkaSettings, found: list[tuple[float, float]], pids: list[int]) -> tuple[float, list[float]]:
+    """Sends all ticks at their times; from when on they count, and what the processes had used by then."""
+    before: list[float] = []
+    timed_from = 0.0
+    with TopicProducer(settings, settings.topic_raw) as producer:
+        while not found:  # the workers take their time to start
+            producer.send(tick_at(0, time.time_ns()))
+            producer.serve(0.1)
+        began = time.time()
+        for number in range(RATE * (WARM_S + TIMED_S)):
+            ahead = began + number / RATE - time.time()
+            if ahead > 0:
+                time.sleep(ahead)
+            if number == RATE * WARM_S:
+                before = [cpu_seconds(pid) for pid in pids]
+                timed_from = time.time()
+            producer.send(tick_at(number, time.time_ns()))
+            producer.serve()
+    return timed_from, before
+
+
+def read(settings: KafkaSettings, stop: Any, found: list[tuple[float, float]]) -> None:
+    """Notes when each prediction's tick was and when it was read."""
+    decode = msgspec.json.Decoder(Told).decode
+    consumer = open_consumer(settings, group_id="reader")
+    partitions = KafkaLinks(settings).partitions(settings.topic_predictions)
+    consumer.assign([TopicPartition(settings.topic_predictions, number, 0) for number in range(partitions)])
+    while not stop.is_set():
+        for message in consumer.consume(1, 0.1) + consumer.consume(1_000, 0):
+            if message.error() is None:
+                told = nanoseconds(decode(message.value()).timestamp)
+                found.append((told / SECOND_NS, time.time()))
+    consumer.close()
+
+
+def topics_of(bootstrap: str, name: str) -> KafkaSettings:
+    """A pipeline's own topics."""
+    return KafkaSettings(
+        bootstrap_servers=bootstrap,
+        topic_raw=f"{name}.raw",
+        topic_features=f"{name}.features",
+        topic_predictions=f"{name}.predictions",
+    )
+
+
+def figures(bootstrap: str, broker: int) -> list[Figure]:
+    """Ours, then the bare client's."""
+    ours = way(topics_of(bootstrap, "live"), work, broker)
+    plain = way(topics_of(bootstrap, "bare"), work_bare, broker)
+    workers = ", ".join(f"{name} {share:.0%}" for name, share in zip(STAGES, ours.workers, strict=True))
+    return [
+        Figure(
+            f"tick sent → prediction read at {RATE:,} ticks/s, commits every {COMMIT_MS:g} ms, median and p99",
+            f"{ours.percentile(50):.0f} and {ours.percentile(99):.0f} ms",
+            "p99 under 100 ms",
+            ours.percentile(99) < 100.0,
+            f"two bare loops with the same commits {plain.percentile(50):.0f} and {plain.percentile(99):.0f} ms; "
+            f"of a core: broker {ours.broker:.0%}, {workers}; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        )
+    ]

@@ -1,0 +1,239 @@
+"""How many ticks a second a featurizer takes exactly once, beside the bare client; and two of them beside one.
+
+A rate counts from the moment at which every worker is at work to the moment at which the first has no more to do, so
+that neither the start of a process nor a rebalance is in it. Beside the clock stands the processor: on a machine whose
+cores are shared with the broker, and with others, ticks per second of processor time are what a worker can do.
+
+Two workers and a broker need three cores. Where there are only two, two workers held to a share of a core each show
+whether the work splits: each is stopped for as long as it has had its share.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import count
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from benchmarks.figures import Figure
+from benchmarks.kafka_bare import pass_on
+from benchmarks.kafka_market import cpu_seconds, fill
+from volspike.features import Every, FeatureSet, Scope
+from volspike.market import Profile
+from volspike.streams.featurizer import Featurizer
+from volspike.streams.links import KafkaLinks
+from volspike.streams.plan import WorkerPlan
+from volspike.streams.settings import KafkaSettings
+from volspike.streams.stage import Made, Taken
+from volspike.streams.topics import create_topics, pipeline_topics
+from volspike.streams.worker import Worker
+
+TICKS: Final = 400_000
+ROUNDS: Final = 2
+LONGEST_S: Final = 8.0
+SHARE: Final = 0.25
+TURN_S: Final = 0.01
+HELD_ROWS: Final = 1_000
+"""Ticks in a transaction of a worker that is held back, so that there are many in the time."""
+
+END_WITHIN_S: Final = 60
+
+MOST: Final = WorkerPlan(group="", name="", topic_in="", topic_out="").commit_rows
+
+_names = count()
+
+
+class Sample(NamedTuple):
+    """A worker at a moment: seconds of the clock and of its processor time, and messages committed."""
+
+    wall: float
+    cpu: float
+    messages: int
+
+
+class Rate(NamedTuple):
+    """Messages a second of the clock, of all workers together, and of a second of their processor time."""
+
+    wall: float
+    cpu: float
+
+
+class Sampler:
+    """Samples a worker in its own process, and says when it is over."""
+
+    def __init__(self, at_work: Any, workers: int) -> None:
+        self.samples: list[Sample] = []
+        self._at_work = at_work
+        self._workers = workers
+        self._all_since: float | None = None
+        self._messages = 0
+
+    def add(self, messages: int) -> None:
+        """So many are taken up now, and all before them are committed."""
+        if not self.samples:
+            with self._at_work.get_lock():
+                self._at_work.value += 1
+        self.samples.append(Sample(time.time(), cpu_seconds(), self._messages))
+        self._messages += messages
+
+    def is_over(self) -> bool:
+        """Whether all have been at work for long enough."""
+        if self._all_since is None and self._at_work.value == self._workers:
+            self._all_since = time.monotonic()
+        return self._all_since is not None and time.monotonic() - self._all_since > LONGEST_S
+
+
+class Sampled(Featurizer):
+    """A featurizer whose batches are sampled."""
+
+    sampler: Sampler
+
+    def take(self, messages: Sequence[Taken]) -> Made:
+        """The rows of the next ticks."""
+        self.sampler.add(len(messages))
+        return super().take(messages)
+
+
+def featurize(
+    scope: Scope, settings: KafkaSettings, group: str, name: str, sampler: Sampler, commit_rows: int = MOST
+) -> None:
+    """A featurizer until everything in its partitions is taken, or time is over."""
+
+    def make(_: int) -> Sampled:
+        stage = Sampled(FeatureSet(scope=scope), Profile.TICKER, Every.TICK)
+        stage.sampler = sampler
+        return stage
+
+    own = WorkerPlan(
+        group=group,
+        name=name,
+        topic_in=settings.topic_raw,
+        topic_out=settings.topic_features,
+        commit_rows=commit_rows,
+        finish=True,
+    )
+    Worker(KafkaLinks(settings), own, make, stop=sampler.is_over).run()
+
+
+def bare(settings: KafkaSettings, group: str, name: str, sampler: Sampler) -> None:
+    """The client alone."""
+    topics = (settings.topic_raw, settings.topic_features)
+    pass_on(settings, group, name, topics, most=MOST, finish=True, stop=sampler.is_over, on_batch=sampler.add)
+
+
+def run_sampled(
+    run: Callable[..., None], settings: KafkaSettings, group: str, name: str, watch: Any, told: Any
+) -> None:
+    """One worker's process: works, and sends its samples."""
+    sampler = Sampler(*watch)
+    run(settings, group, name, sampler)
+    told.put(sampler.samples)
+
+
+def together(run: Callable[..., None], settings: KafkaSettings, workers: int, share: float = 1.0) -> Rate:
+    """So many workers of a fresh group, each a process, each held to ``share`` of a core once all are at work."""
+    context = multiprocessing.get_context("spawn")
+    at_work, told, group = context.Value("i", 0), context.Queue(), f"bench-{next(_names)}"
+    processes = [
+        context.Process(target=run_sampled, args=(run, settings, group, str(number), (at_work, workers), told))
+        for number in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        if share < 1.0:
+            hold(processes, at_work, share)
+        found = [told.get(timeout=END_WITHIN_S) for _ in processes]
+        for process in processes:
+            process.join(END_WITHIN_S)
+    finally:
+        for process in processes:
+            process.kill()
+    return rate_of(found)
+
+
+def hold(processes: Sequence[Any], at_work: Any, share: float) -> None:
+    """Stops each process while it has had more than its share of processor time, for longer than the time lasts."""
+    while at_work.value < len(processes):
+        time.sleep(TURN_S)
+        if not all(process.is_alive() for process in processes):
+            return  # one has failed, and says why
+    began = time.monotonic()
+    before = [cpu_seconds(process.pid) for process in processes]
+    while (took := time.monotonic() - began) < 2 * LONGEST_S and all(process.is_alive() for process in processes):
+        for process, cpu in zip(processes, before, strict=True):
+            has_had_its_share = cpu_seconds(process.pid) - cpu > share * took
+            os.kill(process.pid, signal.SIGSTOP if has_had_its_share else signal.SIGCONT)
+        time.sleep(TURN_S)
+    for process in processes:
+        os.kill(process.pid, signal.SIGCONT)
+
+
+def rate_of(workers: Sequence[Sequence[Sample]]) -> Rate:
+    """What workers did while all of them were at work, the first tenth of that left out."""
+    columns = [np.array(samples) for samples in workers]
+    if not all(len(samples) > 1 for samples in workers):
+        raise RuntimeError("a worker had nothing to do")
+    start, end = max(samples[0, 0] for samples in columns), min(samples[-1, 0] for samples in columns)
+    start += 0.1 * (end - start)
+    if start >= end:
+        raise RuntimeError("the workers were never at work together")
+    cpu, messages = (
+        sum(float(np.diff(np.interp([start, end], samples[:, 0], samples[:, column]))[0]) for samples in columns)
+        for column in (1, 2)
+    )
+    return Rate(float(messages / (end - start)), messages / cpu)
+
+
+def best(rates: Sequence[Rate]) -> Rate:
+    """The best of each."""
+    return Rate(*map(max, zip(*rates, strict=True)))
+
+
+def figures(settings: KafkaSettings) -> list[Figure]:
+    """Ticks of two products in a topic of two partitions."""
+    create_topics(settings, pipeline_topics(settings, partitions=2))
+    fill(settings, TICKS)
+    scopes = (Scope.FULL, Scope.CORE)
+    runs: list[Callable[..., None]] = [bare, *(partial(featurize, scope) for scope in scopes)]
+    rounds = [[together(run, settings, 1) for run in runs] for _ in range(ROUNDS)]
+    plain, *ours = (best(rates) for rates in zip(*rounds, strict=True))
+    told = [
+        Figure(
+            f"`featurize`, {len(FeatureSet(scope=scope).names)} features ({scope}), exactly once, one worker",
+            f"{rate.wall:,.0f} ticks/s; {rate.cpu:,.0f} a second of processor time",
+            "25 000 ticks/s on one core",
+            min(rate) >= 25_000,
+            f"a bare loop of the client with the same transactions {plain.wall:,.0f}/s; {plain.cpu:,.0f}",
+        )
+        for scope, rate in zip(scopes, ours, strict=True)
+    ]
+    work = partial(featurize, Scope.FULL)
+    twice = best([together(work, settings, 2) for _ in range(ROUNDS)])
+    held = partial(work, commit_rows=HELD_ROWS)
+    held_one, held_two = (together(held, settings, workers, SHARE) for workers in (1, 2))
+    one = ours[0]
+    return [
+        *told,
+        Figure(
+            "two workers on two partitions, over one",
+            f"{twice.wall / one.wall:.2f} times ({twice.wall:,.0f} ticks/s)",
+            "1.6 times, where cores allow",
+            twice.wall / one.wall >= 1.6,
+            f"{os.cpu_count()} cores for two workers and the broker; work per tick {one.cpu / twice.cpu:.2f} times "
+            "that of one worker",
+        ),
+        Figure(
+            f"the same, each worker held to {SHARE:.0%} of a core, so that cores allow",
+            f"{held_two.wall / held_one.wall:.2f} times ({held_one.wall:,.0f} → {held_two.wall:,.0f} ticks/s)",
+            "1.6 times, where cores allow",
+            held_two.wall / held_one.wall >= 1.6,
+            f"work per tick {held_one.cpu / held_two.cpu:.2f} times that of one worker",
+        ),
+    ]
