@@ -31,8 +31,8 @@ test-system: $(DEV) ## The whole way as a user goes it, with real servers (Kafka
 	VOLSPIKE_KILLS=6 $(BIN)/python -m pytest -n 0 tests_system
 	VOLSPIKE_KILLS=50 $(BIN)/python -m pytest -n 0 tests/tape/test_recorder_killed.py
 
-e2e: $(DEV) ## A tape to a served probability, in one process and through a real Kafka
-	$(BIN)/python -m pytest -n 0 tests_system/test_way.py tests_system/kafka/test_pipeline.py
+e2e: $(DEV) ## The pipeline on a real Kafka from end to end, simple and full (Java 17 and Maven)
+	$(BIN)/python -m tests_system.e2e simple full
 
 lint: $(DEV) ## Style, types, direction of imports
 	$(BIN)/ruff check .

@@ -163,16 +163,24 @@ def hold(processes: Sequence[Any], at_work: Any, share: float) -> None:
     while at_work.value < len(processes):
         time.sleep(TURN_S)
         if not all(process.is_alive() for process in processes):
-            return  # one has failed, and says why
+            return None  # one has failed, and says why
     began = time.monotonic()
     before = [cpu_seconds(process.pid) for process in processes]
-    while (took := time.monotonic() - began) < 2 * LONGEST_S and all(process.is_alive() for process in processes):
+    while (took := time.monotonic() - began) < 2 * LONGEST_S:
         for process, cpu in zip(processes, before, strict=True):
+            if not process.is_alive():  # which also lets its id go
+                return let_go(processes)
             has_had_its_share = cpu_seconds(process.pid) - cpu > share * took
             os.kill(process.pid, signal.SIGSTOP if has_had_its_share else signal.SIGCONT)
         time.sleep(TURN_S)
+    return let_go(processes)
+
+
+def let_go(processes: Sequence[Any]) -> None:
+    """Lets all that are there go on."""
     for process in processes:
-        os.kill(process.pid, signal.SIGCONT)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGCONT)
 
 
 def rate_of(workers: Sequence[Sequence[Sample]]) -> Rate:

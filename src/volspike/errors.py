@@ -99,6 +99,7 @@ class SchemaMismatch(ModelError):
     def __init__(
         self, what: str, *, missing: Iterable[str] = (), unexpected: Iterable[str] = (), remedy: str = ""
     ) -> None:
+        self.what = what
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
         parts = [what]

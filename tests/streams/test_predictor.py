@@ -102,7 +102,7 @@ def test_cutting_and_restoring_changes_no_prediction(cut: int) -> None:
 )
 def test_rows_of_another_kind_stop_the_stage(other: FeatureHeaders) -> None:
     """Another digest, rate or profile is no dead letter: nothing is skipped, somebody must mend it."""
-    with pytest.raises(SchemaMismatch, match="retrain with `volspike train`"):
+    with pytest.raises(SchemaMismatch, match="offset 3: give featurize and predict-stream the same --model"):
         stage().take([*messages(0, 3), *messages(3, 4, other)])
 
 

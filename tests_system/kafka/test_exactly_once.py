@@ -24,6 +24,7 @@ from volspike.datasets.writing import FeatureFileWriter
 from volspike.errors import StreamError
 from volspike.features import Every, FeatureEngine, FeatureSet
 from volspike.market import Profile, Ticks
+from volspike.models import TEN_MODEL
 from volspike.streams.producer import TopicProducer
 from volspike.streams.settings import KafkaSettings
 from volspike.streams.sink import facts_for
@@ -130,9 +131,10 @@ def test_a_plain_replay_and_a_stream_under_kills_are_equal(
     market = make_market(TICKS)
     expected = expected_rows(market.ticks, FeatureSet())  # which also compiles the kernel, once for all workers
     file = tmp_path / "features.parquet"
-    arguments = ("--output-file", file, "--snapshot-rows", SNAPSHOT_ROWS)
+    model = ("--model", TEN_MODEL)
+    arguments = ("--output-file", file, "--snapshot-rows", SNAPSHOT_ROWS, *model)
     featurizers = [WorkerProcess(tmp_path, kafka.bootstrap, "featurize", name, *arguments) for name in "ab"]
-    predictors = [WorkerProcess(tmp_path, kafka.bootstrap, "predict-stream", name) for name in "cd"]
+    predictors = [WorkerProcess(tmp_path, kafka.bootstrap, "predict-stream", name, *model) for name in "cd"]
     workers = [*featurizers, *predictors]
     sender = Sender(settings, market)
     sender.start()
@@ -152,7 +154,7 @@ def test_a_plain_replay_and_a_stream_under_kills_are_equal(
         assert status in {0, -signal.SIGTERM} or "BrokerUnavailable" in worker.said.splitlines()[-1], worker.said
     for worker in (featurizers[0], predictors[0]):
         finishing = WorkerProcess(tmp_path, kafka.bootstrap, worker.command, "z", *(
-            arguments if worker in featurizers else ()), "--finish")  # fmt: skip
+            arguments if worker in featurizers else model), "--finish")  # fmt: skip
         finishing.start()
         try:
             assert finishing.wait() == 0, finishing.said

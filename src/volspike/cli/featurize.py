@@ -17,7 +17,9 @@ from volspike.cli.worker import (
     Finish,
     MetricsHost,
     MetricsPort,
+    Model,
     Name,
+    model_of,
     refuse_nonsense,
     work,
     worker_name,
@@ -39,12 +41,24 @@ def run(
     output_file: Annotated[
         Path | None, typer.Option(help="Keep the rows as Parquet, too: in parts, put together here at the end.")
     ] = None,
-    windows: Annotated[list[int], typer.Option(help="Window lengths in seconds.")] = [30, 60, 300],  # noqa: B006
+    model: Model = None,
+    windows: Annotated[
+        list[int] | None, typer.Option(help="Window lengths in seconds; the model's when absent.")
+    ] = None,
     feature_set: Annotated[
-        str, typer.Option(help="core (7 families), full (79 scale-free features more), deep (and the last 60 s).")
-    ] = "core",
-    every: Annotated[str, typer.Option(help="A row per `tick` or per second (`1s`).")] = "tick",
-    profile: Annotated[str, typer.Option(help="What the ticks tell: ticker, ticker+trade, trade.")] = "ticker",
+        str | None,
+        typer.Option(
+            help="core (7 families), full (79 scale-free features more), deep (and the last 60 s); the model's when "
+            "absent."
+        ),
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option(help="A row per `tick` or per second (`1s`); the model's when absent.")
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="What the ticks tell: ticker, ticker+trade, trade; what the model's told when absent."),
+    ] = None,
     add_labels: Annotated[
         bool, typer.Option("--add-labels/--no-labels", help="Label the file's rows whose minute is over.")
     ] = False,
@@ -64,18 +78,31 @@ def run(
     refuse_nonsense(commit_ms, commit_rows, metrics_port)
     if snapshot_rows < 1:
         raise UsageError(f"--snapshot-rows is at least 1, was {snapshot_rows}")
-    rate, told = every_of(every), profile_of(profile)
-    if told is None:
+    if profile == "auto":
         raise UsageError("--profile auto would have to know the future of the stream: name ticker, ticker+trade, trade")
     if add_labels and output_file is None:
         raise UsageError("--add-labels labels a file: name one with --output-file")
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic_in, topic_features=topic_out)
-    from volspike.features import FeatureSet
     from volspike.streams.featurizer import featurizing
+    from volspike.streams.kinds import RowKind
     from volspike.streams.plan import WorkerPlan
     from volspike.streams.sink import facts_for, parquet_sink
 
-    features = FeatureSet.of(windows, feature_set)
+    artifact = model_of(model)
+    kind = RowKind.for_model(
+        artifact.metadata,
+        windows=windows,
+        scope=feature_set,
+        every=every_of(every) if every is not None else None,
+        profile=profile_of(profile) if profile is not None else None,
+    )
+    features = kind.feature_set
+    out.print(
+        f"{len(features.names)} features ({features.scope}, digest {features.digest}), a row every {kind.every}, "
+        f"profile {kind.profile}; model {artifact.name} of {artifact.directory}"
+    )
+    if differing := kind.differs_from(artifact.metadata):
+        warn(f"predict-stream with this model will refuse these rows: it takes {'; '.join(differing)}")
     plan = WorkerPlan(
         group=group,
         name=worker_name(worker),
@@ -89,8 +116,10 @@ def run(
     )
     sink = None
     if output_file is not None:
-        sink = parquet_sink(output_file, group, settings.topic_raw, facts_for(features, rate, told))
-    progress = work(settings, plan, featurizing(features, told, rate, sink), metrics_host, metrics_port, "featurizing")
+        sink = parquet_sink(output_file, group, settings.topic_raw, facts_for(features, kind.every, kind.profile))
+    progress = work(
+        settings, plan, featurizing(features, kind.profile, kind.every, sink), metrics_host, metrics_port, "featurizing"
+    )
     if output_file is not None:
         if not progress.is_settled:
             warn(f"the end was not in order: {output_file} lacks the newest rows; --finish adds them")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,9 @@ from volspike.cli.worker import (
     Finish,
     MetricsHost,
     MetricsPort,
+    Model,
     Name,
+    model_of,
     refuse_nonsense,
     work,
     worker_name,
@@ -24,16 +25,9 @@ from volspike.cli.worker import (
 
 EXAMPLES = "Example: volspike predict-stream --model models/artifacts/production"
 
-PRODUCTION = Path("models/artifacts/production")
-
 
 def run(
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            help="An artifact's folder; else models/artifacts/production, else the shipped one.", envvar="MODEL_PATH"
-        ),
-    ] = None,
+    model: Model = None,
     topic_in: Annotated[
         str | None, typer.Option(help="Where rows are; $KAFKA_TOPIC_FEATURES, else ticks.features when absent.")
     ] = None,
@@ -58,7 +52,6 @@ def run(
     """Score feature rows in Kafka: each exactly once; alerts are told once their predictions are committed."""
     refuse_nonsense(commit_ms, commit_rows, metrics_port)
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_features=topic_in, topic_predictions=topic_out)
-    from volspike.models import METADATA_FILE, TEN_MODEL, Artifact
     from volspike.monitoring.alerts import AlertRouter
     from volspike.monitoring.stream_alerts import StreamAlerts
     from volspike.serving.logs import configure_logs
@@ -67,8 +60,7 @@ def run(
     from volspike.streams.predictor import predicting
 
     configure_logs("INFO")
-    chosen = model or (PRODUCTION if (PRODUCTION / METADATA_FILE).is_file() else TEN_MODEL)
-    artifact = Artifact.load(chosen)
+    artifact = model_of(model)
     out.print(f"model {artifact.name} of {artifact.directory}, threshold {artifact.threshold:.4f}")
     plan = WorkerPlan(
         group=group,

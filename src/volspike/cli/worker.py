@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -16,6 +17,7 @@ from volspike.cli.screen import out, warn, working
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
+    from volspike.models import Artifact
     from volspike.streams.plan import WorkerPlan
     from volspike.streams.progress import WorkerProgress
     from volspike.streams.settings import KafkaSettings
@@ -43,6 +45,26 @@ MetricsPort: TypeAlias = Annotated[
     int, typer.Option("--metrics-port", help="Port that tells Prometheus the metrics; 0: none.")
 ]
 MetricsHost: TypeAlias = Annotated[str, typer.Option("--metrics-host", help="Address that --metrics-port is of.")]
+
+
+Model: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the artifact that scores the rows, and says which they are; else models/artifacts/production, "
+        "else the shipped one.",
+        envvar="MODEL_PATH",
+    ),
+]
+
+PRODUCTION = Path("models/artifacts/production")
+
+
+def model_of(wished: Path | None) -> Artifact:
+    """The model at the end of the stream: the same for whoever makes its rows and for whoever scores them."""
+    from volspike.models import Artifact
+    from volspike.models.choice import model_to_serve
+
+    return Artifact.load(model_to_serve(wished, PRODUCTION, simulated=False))
 
 
 def worker_name(name: str | None) -> str:

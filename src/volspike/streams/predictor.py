@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.errors import MalformedTick
+from volspike.errors import MalformedTick, SchemaMismatch
 from volspike.models import Artifact
 from volspike.streams.stage import Made, MakeStage, Taken
 from volspike.streams.wire import MILLISECOND_NS, FeatureHeaders, Prediction, encode_prediction, feature_headers
@@ -118,7 +118,14 @@ class Predictor(Generic[A]):
         headers = message.headers()
         if self._kind is None or headers != self._heard:
             kind = feature_headers(headers)
-            self._artifact.expects(kind.digest, kind.every, kind.profile)
+            try:
+                self._artifact.expects(kind.digest, kind.every, kind.profile)
+            except SchemaMismatch as error:
+                raise SchemaMismatch(
+                    error.what,
+                    remedy=f"row at offset {message.offset()}: give featurize and predict-stream the same --model, and "
+                    "topics and groups of their own where another model's rows are there",
+                ) from error
             self._kind, self._heard = kind, headers
         return self._kind
 
