@@ -1,4 +1,4 @@
-"""The API is what its document says: schemathesis makes a thousand requests from the document, sound and unsound."""
+"""The API is what its document says: schemathesis makes requests from the document for a minute, sound and unsound."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from volspike.models import TEN_MODEL
 
 # Which names a row must have depends on the model, which the document does not know.
 UNKNOWN_TO_THE_DOCUMENT = "positive_data_acceptance"
-MOST_SECONDS = 45
 
 
 @pytest.mark.parametrize(
-    ("operations", "examples", "least"),
-    [(("--include-path", "/predict"), 1000, 300), (("--exclude-path", "/predict"), 50, 150)],
+    ("wanted", "least"),
+    [
+        (("--include-path", "/predict", "--max-time", "40"), 300),
+        (("--exclude-path", "/predict", "--max-examples", "50"), 200),
+    ],
     ids=["predict", "the others"],
 )
 def test_answers_conform_to_the_document(
-    operations: tuple[str, str], examples: int, least: int, tmp_path: Path, serve: Callable[..., Server]
+    wanted: tuple[str, ...], least: int, tmp_path: Path, serve: Callable[..., Server]
 ) -> None:
     """Whatever is asked, the server does not fail, and status, type and body are among those that are documented."""
     server = serve(tmp_path, "--model", TEN_MODEL, "--port", "0", "--rate-limit", "0")
-    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/openapi.json", *operations]
-    command += ["--max-examples", str(examples), "--seed", "1", "--checks", "all", "--no-color", "--no-shrink"]
-    command += ["--max-time", str(MOST_SECONDS)]
+    command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{server.url}/openapi.json", *wanted]
+    command += ["--seed", "1", "--checks", "all", "--no-color", "--no-shrink"]
     told = well(finished([*command, "--exclude-checks", UNKNOWN_TO_THE_DOCUMENT], tmp_path, timeout=280)).out
     found = re.search(r"(\d+) generated, (\d+) passed", told)
     assert found is not None, told
