@@ -103,7 +103,7 @@ def lines(title: str, queries: Queries, *, unit: str = "short", span: int = 8, w
 def now() -> list[Panel]:
     """What a glance has to tell."""
     return [
-        value("API", 'min(up{job=~"api|up"})', bad_below=1, told="none", what="1 while every instance answers."),
+        value("API", 'min(up{job="api"})', bad_below=1, told="none", what="1 while every instance answers."),
         value("Model", "model_info", legend="{{model}} {{version}}", told="none").text_mode(BigValueTextMode.NAME),
         value("Source", "live_source_info", legend="{{source}}, simulated: {{simulated}}").text_mode(
             BigValueTextMode.NAME
@@ -154,7 +154,11 @@ def service() -> list[Panel]:
         ),
         lines(
             "Budget burnt, 3 days",
-            {"availability": "slo:unavailable:ratio3d / 0.005", "latency": "slo:slow:ratio3d / 0.05"},
+            {
+                "availability": "slo:unavailable:ratio3d / 0.005",
+                "errors": "slo:errors:ratio3d / 0.01",
+                "latency": "slo:slow:ratio3d / 0.05",
+            },
             what="1 uses up exactly what is allowed.",
         ),
         lines("Models found in the served folder", {"{{outcome}}": "model_swaps_total"}, span=12),

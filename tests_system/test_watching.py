@@ -36,8 +36,9 @@ def checked(*arguments: str) -> str:
 
 
 def test_configuration_and_alerts_are_sound() -> None:
-    """promtool reads the shipped configuration and its alerts."""
-    assert "SUCCESS" in checked("check", "config", str(SHIPPED / "prometheus.yml"))
+    """promtool reads the shipped configurations and their alerts."""
+    for name in ("prometheus.yml", "local.yml"):
+        assert "SUCCESS" in checked("check", "config", str(SHIPPED / name))
     assert "SUCCESS" in checked("check", "rules", str(SHIPPED / "alerts.yml"))
 
 

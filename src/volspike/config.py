@@ -126,6 +126,7 @@ class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 ENVIRONMENT: dict[str, str] = {
     "MODEL_PATH": "model",
+    "RESULTS_PATH": "results",
     "MODEL_VERSION": "version",
     "MODEL_VARIANT": "variant",
     "API_HOST": "host",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import typer
 from tests.docker.compose import DOCKER, DOCKERFILES, FILES, Service, is_lasting, read, services, words
 from tests.scripts import script
 from volspike.cli.app import app
+from volspike.config import ServingSettings
 from volspike.streams.settings import KafkaSettings
 
 SETUPS = {"one broker": services(FILES[0]), "three brokers": services(*FILES)}
@@ -224,10 +226,31 @@ def test_prometheus_watches_what_is_served() -> None:
         assert "127.0.0.1:9464/metrics" in service["healthcheck"]["test"][-1]
 
 
-def test_grafana_finds_prometheus() -> None:
-    """The data source is the service, on its port."""
+def test_the_local_prometheus_watches_the_default_port() -> None:
+    """The configuration without containers asks the API where it listens by default, under the alerts' job."""
+    (job,) = read(DOCKER / "prometheus/local.yml")["scrape_configs"]
+    settings = ServingSettings()
+    assert job["job_name"] == "api"
+    assert job["static_configs"] == [{"targets": [f"{settings.host}:{settings.port}"]}]
+
+
+def test_the_api_reads_results_where_models_are() -> None:
+    """What training and drift leave beside the models is told by the API, whose own folder is another."""
+    api = SETUPS["one broker"]["api"]
+    (place,) = [volume.split(":")[1] for volume in api["volumes"] if volume.startswith("../models")]
+    assert api["environment"]["RESULTS_PATH"] == f"{place}/{ServingSettings().results.name}"
+
+
+def test_grafana_finds_its_dashboard_and_prometheus() -> None:
+    """The data source is the service, on its port; every panel of the provisioned dashboard asks it."""
     (source,) = read(DOCKER / "grafana/datasources/prometheus.yml")["datasources"]
     assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    (provider,) = read(DOCKER / "grafana/dashboards/dashboard.yml")["providers"]
+    mounts = dict(volume.split(":")[:2] for volume in SETUPS["one broker"]["grafana"]["volumes"])
+    assert mounts["./grafana/dashboards"] == provider["options"]["path"]
+    board = json.loads((DOCKER / "grafana/dashboards/crypto-volatility.json").read_text())
+    panels = [panel for panel in board["panels"] if panel["type"] != "row"]
+    assert {panel["datasource"]["uid"] for panel in panels} == {source["uid"]}
 
 
 @pytest.mark.parametrize(("lag", "status"), [("0.0", 0), ("100000.0", 0), ("100001.0", 1)])
