@@ -110,6 +110,15 @@ def test_simulated_model_takes_no_real_ones_place(shelf: Path) -> None:
     assert served(shelf)[0] == "har"
 
 
+def test_challenger_that_is_served_waits_no_longer(shelf: Path) -> None:
+    """Put into service by hand, it leaves its place in the shadow."""
+    artifact(shelf / "challenger")
+    (shelf / "challenger" / "shadow.json").write_text("{}")
+    promote(named_artifact(shelf, "challenger"))
+    assert not (shelf / "challenger").exists()
+    assert not (shelf / "production" / "shadow.json").exists()
+
+
 def test_two_do_not_promote_at_once(shelf: Path) -> None:
     """Who comes second is told so, and finds everything as it was."""
     with alone(shelf), pytest.raises(UsageError, match="another run"):

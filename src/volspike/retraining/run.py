@@ -120,7 +120,7 @@ class _Run:
         verdict = in_shadow(dataset, champion, challenger, shadow, self._now())
         reasons = (shadow.reason, verdict.reason)
         if verdict.is_not_worse:
-            return self._serve(challenger, shadow.version, reasons, verdict, from_shadow=True)
+            return self._serve(challenger, shadow.version, reasons, verdict)
         event: Event = "waits" if verdict.is_not_worse is None else "rejected"
         self._remember(event, challenger.metadata, reasons, verdict.figures)
         if event == "waits":
@@ -186,12 +186,9 @@ class _Run:
         verdict: Verdict,
         *,
         need: Need | None = None,
-        from_shadow: bool = False,
     ) -> Retrained:
         request = self._request
         place = promote(challenger.directory, "; ".join(reasons), request.trigger, artifacts=request.artifacts)
-        if from_shadow:
-            leave_shadow(request.artifacts)
         if version and (fault := crown(request.tracking, version)):
             self._warnings.append(fault)
         self._result(challenger.metadata, "promoted", verdict.reason)
