@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from volspike.datasets import load_dataset
-from volspike.datasets.build import build_features
+from volspike.datasets.build import build_features, read_ahead
 from volspike.datasets.compare import compare
 from volspike.datasets.facts import FeatureFacts, facts_of
 from volspike.datasets.labelling import label_file
@@ -236,3 +237,38 @@ def test_compare_finds_what_differs(features: Path, tape: Path, tmp_path: Path) 
     build_features([tape], other, FeatureSet((30,)), Every.SECOND)
     with pytest.raises(SchemaMismatch):
         compare(other, features)
+
+
+def test_what_is_read_ahead_keeps_its_order_and_its_fault() -> None:
+    """Every part comes in its place; a fault comes after the parts before it, and nothing is read once it is known."""
+    parts = [Ticks.of([Tick(time=k, received=k, kind=Kind.TICKER, product_id="A", price=1.0)]) for k in range(7)]
+    assert [int(ticks.time[0]) for ticks in read_ahead(iter(parts))] == list(range(7))
+    asked = []
+
+    def failing() -> Iterator[Ticks]:
+        for number, part in enumerate(parts):
+            asked.append(number)
+            if number == 3:
+                raise UnreadableFile("tape", "torn")
+            yield part
+
+    found: list[int] = []
+    with pytest.raises(UnreadableFile, match="torn"):
+        found.extend(int(ticks.time[0]) for ticks in read_ahead(failing()))
+    assert asked == [0, 1, 2, 3]
+
+
+def test_a_reader_that_stops_has_little_read_in_vain() -> None:
+    """Whoever takes only some parts has at most two more read for it."""
+    asked = []
+
+    def counting() -> Iterator[Ticks]:
+        for number in range(100):
+            asked.append(number)
+            yield Ticks.of([Tick(time=number, received=0, kind=Kind.TICKER, product_id="A", price=1.0)])
+
+    ahead = read_ahead(counting())
+    next(ahead)
+    assert isinstance(ahead, Generator)
+    ahead.close()
+    assert len(asked) <= 3

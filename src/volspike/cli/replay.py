@@ -30,11 +30,19 @@ def run(
         str, typer.Option(help="What the tape tells: ticker, ticker+trade, trade; `auto` looks.")
     ] = "auto",
     engine: Annotated[
-        str, typer.Option(help="Who does the work: `local`, the cores of this machine, or `ray`, a cluster.")
+        str,
+        typer.Option(
+            help="Who does the work: `local`, the cores of this machine (one pass; reading, features and writing at "
+            "the same time, below 500 MB), or `ray`, a cluster."
+        ),
     ] = "local",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes to share the work; each takes memory of its own. Default: one pass."),
+        typer.Option(
+            min=1,
+            help="Processes that share out tapes and sessions, for machines of many cores, half a GB each. "
+            "Default: one pass.",
+        ),
     ] = None,
     ray_address: Annotated[
         str | None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -78,12 +80,29 @@ def build_features(
 def _in_one_pass(
     recipe: Recipe, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureFileWriter
 ) -> Iterator[Handled]:
-    """Writes the rows of the stream; yields now and then, and last of all, what became of its events."""
+    """Writes the rows of the stream; yields now and then, and last of all, what became of its events.
+
+    Reading, features and writing go on at the same time, each in a thread of its own: kernel and Parquet hold no GIL.
+    """
     engine = recipe.engine()
-    for rows in engine.run_all(stream, gaps):
-        writer.write(rows)
-        yield engine.handled()
+    with ThreadPoolExecutor(1) as writing:
+        written = Future[None]()
+        written.set_result(None)
+        for rows in engine.run_all(read_ahead(stream), gaps):
+            written.result()
+            written = writing.submit(writer.write, rows)
+            yield engine.handled()
+        written.result()
     yield engine.handled()
+
+
+def read_ahead(stream: Iterator[Ticks], most: int = 2) -> Iterator[Ticks]:
+    """The same parts, read in a thread while the ones before them are worked on; at most ``most`` lie ready."""
+    with ThreadPoolExecutor(1) as reading:
+        ready = deque(reading.submit(next, stream, None) for _ in range(most))
+        while (ticks := ready.popleft().result()) is not None:
+            ready.append(reading.submit(next, stream, None))
+            yield ticks
 
 
 def _facts(
