@@ -1,4 +1,4 @@
-"""The peer of ``predict.py``: FastAPI, a pydantic body, a plain ``def`` and scikit-learn, as it is commonly written.
+"""A peer of ``predict.py``: FastAPI, pydantic, a plain ``def``, pandas and scikit-learn, as it is commonly written.
 
 Usage: ``python plain_service.py PORT ROWS.npz``; the file holds float64 ``x`` (n, f), int8 ``y`` (n) and the
 ``names`` of the f columns. The forest is fitted at start.
@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import uvicorn
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
@@ -43,7 +44,7 @@ def create_app(model: Any, names: list[str]) -> FastAPI:
         if missing:
             raise HTTPException(422, f"missing features: {missing}")
         started = time.perf_counter()
-        row = np.array([[request.features[name] for name in names]])
+        row = pd.DataFrame([request.features])[names]
         probability = float(model.predict_proba(row)[0, 1])
         return PredictResponse(
             prediction=int(probability >= 0.5),
@@ -61,7 +62,8 @@ def main() -> None:
     port, rows = sys.argv[1:]
     with np.load(rows, allow_pickle=False) as data:
         x, y, names = data["x"], data["y"], data["names"].tolist()
-    model = RandomForestClassifier(n_estimators=100, min_samples_leaf=60, max_samples=0.5, random_state=0).fit(x, y)
+    forest = RandomForestClassifier(n_estimators=100, min_samples_leaf=60, max_samples=0.5, random_state=0)
+    model = forest.fit(pd.DataFrame(x, columns=names), y)
     uvicorn.run(create_app(model, names), host="127.0.0.1", port=int(port), log_level="warning")
 
 

@@ -1,28 +1,27 @@
-"""``/predict`` under ten concurrent clients, beside a plain FastAPI and scikit-learn service with the same forest.
+"""``/predict`` under ten concurrent clients, with all that stands before it, beside two peers with the same forest.
 
-Both servers are real processes on the loopback interface with one worker each, measured one after the other by the same
-client in this process: ten kept connections, each with one request in flight. Client and server share the machine, so
-that the figures are a lower bound of the server's.
+The peers are a plain FastAPI service with pandas and scikit-learn, and ``mlflow models serve``. All are real processes
+on the loopback interface with one worker each, measured one after the other by the load test's client in this process:
+ten kept connections, each with one request in flight. Client and server share the machine, so that the figures are a
+lower bound of the server's. Rate limit and key are on: the limit counts each request and is too high to refuse any.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
+import msgspec
 import numpy as np
 import uvloop
 
@@ -30,110 +29,37 @@ from benchmarks.figures import Figure
 from volspike import __version__
 from volspike.features.schema import FeatureSet
 from volspike.models import DETECTORS, TEN_FEATURES, Artifact, DataFacts, Metadata, Sample, SplitFacts
+from volspike.serving.load import LoadPlan, bodies, load
+from volspike.serving.load_connection import Target
+from volspike.serving.load_report import LoadReport, reported
 
 CLIENTS: Final = 10
 ROWS: Final = 20_000
-READY_SECONDS: Final = 60.0
-MOST_SECONDS: Final = 120.0
+BATCH: Final = 1000
+READY_SECONDS: Final = 90.0
+KEY: Final = "the-key-of-this-benchmark"
 PLAIN_SERVICE: Final = Path(__file__).with_name("plain_service.py")
-SERVE: Final = """
+MLFLOW_MODEL: Final = Path(__file__).with_name("mlflow_model.py")
+SERVE: Final = f"""
 import sys
 from pathlib import Path
-from volspike.config import ServingSettings
+from volspike.config import Secret, ServingSettings
 from volspike.serving.run import serve
 
-serve(ServingSettings(model=Path(sys.argv[2]), port=int(sys.argv[1]), log_level="WARNING"))
+key, model, port = Secret({KEY!r}), Path(sys.argv[2]), int(sys.argv[1])
+serve(ServingSettings(model=model, port=port, log_level="WARNING", rate_limit=10**9, api_key=key))
 """
 
-_LENGTH: Final = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
 
-
-@dataclass
-class Load:
-    """What the clients of one server share: how many requests are still to be sent, and how long each took."""
-
-    remaining: int
-    request: bytes
-    latencies: list[float] = field(default_factory=list)
-    failures: int = 0
-
-
-class Connection(asyncio.Protocol):
-    """One client: sends the next request once the last one is answered, until none remain."""
-
-    def __init__(self, load: Load, done: asyncio.Future[None]) -> None:
-        self._load = load
-        self._done = done
-        self._buffer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the first request."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports have no common parent with it
-        self._next()
-
-    def data_received(self, data: bytes) -> None:
-        """Time a whole answer, and go on."""
-        self._buffer += data
-        head = self._buffer.find(b"\r\n\r\n")
-        if head < 0:
-            return
-        length = _LENGTH.search(self._buffer, 0, head)
-        if length is None or len(self._buffer) < head + 4 + int(length[1]):
-            return
-        self._load.latencies.append(time.perf_counter() - self._sent)
-        self._load.failures += not self._buffer.startswith(b"HTTP/1.1 200")
-        self._buffer = b""
-        self._next()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """End the measurement where a server closes its connection before the end."""
-        if not self._done.done():
-            self._done.set_exception(exc or ConnectionError("the server closed the connection"))
-
-    def _next(self) -> None:
-        if self._load.remaining == 0:
-            if not self._done.done():
-                self._done.set_result(None)
-            self._transport.close()
-            return
-        self._load.remaining -= 1
-        self._sent = time.perf_counter()
-        self._transport.write(self._load.request)
-
-
-async def _drive(port: int, load: Load) -> float:
-    """Seconds until all requests of ``load`` are answered."""
-    loop = asyncio.get_running_loop()
-    ends = [loop.create_future() for _ in range(CLIENTS)]
-    started = time.perf_counter()
-    for end in ends:
-        await loop.create_connection(_client(load, end), "127.0.0.1", port)
-    async with asyncio.timeout(MOST_SECONDS):
-        await asyncio.gather(*ends)
-    return time.perf_counter() - started
-
-
-def _client(load: Load, end: asyncio.Future[None]) -> Callable[[], Connection]:
-    return lambda: Connection(load, end)
-
-
-def measure(port: int, requests: int, warm_up: int) -> dict[str, float]:
-    """Median, 95th and 99th percentile (ms), requests/s and failures of ``requests`` requests after a warm-up."""
-    body = json.dumps({"features": dict.fromkeys(TEN_FEATURES, 0.5)}).encode()
-    head = f"POST /predict HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Type: application/json\r\n"
-    request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+def measure(port: int, path: str, asked: Sequence[bytes], plan: LoadPlan, warm_up: int) -> LoadReport:
+    """What the plan's requests found after a warm-up."""
+    target = Target("127.0.0.1", port, None)
+    requests = [target.request("POST", path, body, KEY) for body in asked]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_drive(port, Load(warm_up, request)))
-        load = Load(requests, request)
-        seconds = runner.run(_drive(port, load))
-    median, p95, p99 = np.percentile(np.array(load.latencies) * 1e3, [50, 95, 99])
-    return {
-        "median_ms": float(median),
-        "p95_ms": float(p95),
-        "p99_ms": float(p99),
-        "requests_per_s": requests / seconds,
-        "failures": float(load.failures),
-    }
+        runner.run(load(target, requests, LoadPlan(requests=warm_up, concurrent=plan.concurrent)))
+        measured = runner.run(load(target, requests, plan))
+    facts = {"url": path, "timestamp": "", "model_version": "", "model_digest": "", "rows_per_request": 1}
+    return reported(measured, plan, **facts)
 
 
 @contextmanager
@@ -141,13 +67,15 @@ def server(*command: str) -> Iterator[int]:
     """A server process started with a free port put in place of ``PORT``, once it listens; ended by its id."""
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port: int = free.getsockname()[1]
-    process = subprocess.Popen([each.replace("PORT", str(port)) for each in command], start_new_session=True)
+    words = [each.replace("PORT", str(port)) for each in command]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where MLflow looks for a server's command
+    process = subprocess.Popen(words, start_new_session=True, env=os.environ | {"PATH": path})
     try:
         _wait_for(process, port)
         yield port
     finally:
         if process.poll() is None:
-            os.kill(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, signal.SIGTERM)  # MLflow's server is a child of its command
         process.wait()
 
 
@@ -205,32 +133,72 @@ def save_forest(folder: Path, rows: dict[str, Any]) -> None:
     Artifact.save(folder, detector.to_onnx().SerializeToString(), metadata, {})
 
 
-def main(requests: int = 20_000, plain_requests: int = 600) -> list[Figure]:
-    """Both servers in turn, each on its own port, under the same clients."""
+def main(requests: int = 20_000, peer_requests: int = 600) -> list[Figure]:
+    """The servers in turn, each on its own port, under the same clients."""
+    one, many = bodies(TEN_FEATURES, 1), bodies(TEN_FEATURES, BATCH)
+    for_mlflow = [msgspec.json.encode({"dataframe_records": [msgspec.json.decode(body)["features"]]}) for body in one]
+    peers = LoadPlan(requests=peer_requests, concurrent=CLIENTS)
     with tempfile.TemporaryDirectory() as name:
         folder, rows = Path(name), noise()
         save_forest(folder / "forest", rows)
         np.savez(folder / "rows.npz", **rows)
         with server(sys.executable, "-c", SERVE, "PORT", str(folder / "forest")) as port:
-            ours = measure(port, requests, warm_up=1000)
+            ours = measure(port, "/predict", one, LoadPlan(requests=requests, concurrent=CLIENTS), 1000)
+            batch = measure(port, "/predict", many, LoadPlan(requests=200, concurrent=1), 20)
         with server(sys.executable, str(PLAIN_SERVICE), "PORT", str(folder / "rows.npz")) as port:
-            plain = measure(port, plain_requests, warm_up=50)
+            plain = measure(port, "/predict", one, peers, 50)
+        with mlflow_server(folder) as port:
+            mlflow = measure(port, "/invocations", for_mlflow, peers, 50)
+    return figures(ours, batch, plain, mlflow)
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[int]:
+    """``mlflow models serve`` of the same forest; it fetches nothing."""
+    model = folder / "mlflow"
+    saving = (sys.executable, str(MLFLOW_MODEL), str(model), str(folder / "rows.npz"))
+    subprocess.run(saving, check=True, capture_output=True)
+    mlflow = str(Path(sys.executable).with_name("mlflow"))
+    serving = (mlflow, "models", "serve", "--model-uri", str(model), "--host", "127.0.0.1", "--port", "PORT")
+    with server(*serving, "--env-manager", "local") as port:
+        yield port
+
+
+def figures(ours: LoadReport, batch: LoadReport, plain: LoadReport, mlflow: LoadReport) -> list[Figure]:
+    """What is promised, beside the peers."""
+    for report in (ours, batch, plain, mlflow):
+        if report.failed_requests:
+            raise RuntimeError(f"{report.url}: {report.errors}")
+    known, rate = ours.latency_ms, ours.requests_per_second
+    beside = (
+        f"plain FastAPI, pandas and scikit-learn {_told(plain)}; mlflow models serve {_told(mlflow)}: "
+        f"{rate / plain.requests_per_second:.0f} and {rate / mlflow.requests_per_second:.0f} times as many requests"
+    )
+    p95, p99, middle = _known(known.p95), _known(known.p99), _known(batch.latency_ms.median)
     return [
         Figure(
-            f"`/predict`, one worker, {CLIENTS} clients, forest: median",
-            f"{ours['median_ms']:.2f} ms (p95 {ours['p95_ms']:.1f}, p99 {ours['p99_ms']:.1f})",
-            "under 3 ms",
-            ours["median_ms"] < 3 and not ours["failures"],
-            f"plain FastAPI and scikit-learn {plain['median_ms']:.0f} ms (p99 {plain['p99_ms']:.0f})",
+            f"`/predict`, key and rate limit on, one worker, {CLIENTS} clients, forest: p95 and p99",
+            f"{p95:.1f} and {p99:.1f} ms (median {_known(known.median):.2f})",
+            "under 10 and 25 ms",
+            p95 < 10 and p99 < 25,
+            beside,
         ),
+        Figure("the same: throughput", f"{rate:,.0f} requests/s", "2500 requests/s", rate >= 2500),
         Figure(
-            "the same: throughput",
-            f"{ours['requests_per_s']:,.0f} requests/s",
-            "1500 requests/s",
-            ours["requests_per_s"] >= 1500 and not ours["failures"],
-            f"plain {plain['requests_per_s']:,.0f}, a ratio of {ours['requests_per_s'] / plain['requests_per_s']:.0f}",
+            f"`/predict`, {BATCH} rows in one request, one client: median",
+            f"{middle:.1f} ms (p95 {_known(batch.latency_ms.p95):.1f})",
+            "under 15 ms",
+            middle < 15,
         ),
     ]
+
+
+def _told(report: LoadReport) -> str:
+    return f"{report.requests_per_second:,.0f} requests/s (p95 {_known(report.latency_ms.p95):.0f} ms)"
+
+
+def _known(ms: float | None) -> float:
+    return float("nan") if ms is None else ms
 
 
 if __name__ == "__main__":
