@@ -75,7 +75,10 @@ METRICS = {
         "The same, read from the files of the last training run and the last look for drift; absent before the first.",
         metrics_results.DECLARED,
     ),
-    "The live market": ("`GET /metrics` of `volspike up`.", metrics_live.DECLARED),
+    "The live market": (
+        "`GET /metrics` of `volspike up`; those of feed and tape also at `--metrics-port` of `volspike ingest`.",
+        metrics_live.DECLARED,
+    ),
     "Workers on Kafka": (
         "`--metrics-port` of `volspike featurize` and `volspike predict-stream`.",
         stream_metrics.DECLARED,

@@ -113,6 +113,7 @@ def test_an_absent_broker_is_one_line(volspike: Run, nobody: str) -> None:
         (("replay-to-kafka", "--input", "none.ndjson"), "no such tape"),
         (("replay-to-kafka", "--input", "none.ndjson", "--speed", -1), "--speed"),
         (("ingest", "--kafka", "--kafka-option", "no.such=1", "--source", "simulator"), "no.such"),
+        (("ingest", "--source", "simulator", "--metrics-port", 99_999), "--metrics-port"),
     ],
 )
 def test_wrong_calls_are_refused(volspike: Run, nobody: str, words: tuple[object, ...], named: str) -> None:

@@ -164,6 +164,33 @@ def test_every_metric_is_declared(client: Any) -> None:
         assert f"# HELP {metric.name} {metric.meaning}" in text
 
 
+def test_series_are_bounded(client: Any) -> None:
+    """Whatever paths and methods clients make up, series stop growing."""
+
+    def series() -> int:
+        return sum(line[0] != "#" for line in client.get("/metrics").text.splitlines())
+
+    def pester(first: int) -> None:
+        for k in range(first, first + 20):
+            for path in (f"/{k}", f"/predict/{k}", f"/predict?k={k}", f"/health/{k}"):
+                client.get(path)
+            client.ask(f"BREW{k}", "/predict")
+            client.predict({"features": {f"name_{k}": k}})
+
+    series()
+    pester(0)
+    before = series()
+    pester(20)
+    assert series() == before
+
+
+def test_failures_are_told_before_the_first(client: Any) -> None:
+    """The answers that alerts are about are there as 0 from the start, so that a rate sees the first failure."""
+    text = client.get("/metrics").text
+    for status in ("200", "500", "503"):
+        assert f'http_requests_total{{endpoint="/predict",method="POST",status="{status}"}} 0.0' in text
+
+
 def test_the_served_model_is_told(client: Any, served: Any) -> None:
     """Its name, hash, age and figures, as far as they are defined; nothing where no model is served."""
     lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("model_")]

@@ -8,16 +8,20 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from volspike.cli.cluster import Options, Servers, cluster_settings
 from volspike.cli.screen import err, note_if_simulated, out, warn
+from volspike.cli.worker import MetricsHost, MetricsPort, exposed
 from volspike.errors import BrokerUnavailable, StreamError, UsageError
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from volspike.config import FeedSettings
+    from volspike.serving.feed_watch import FeedWatch
     from volspike.serving.sources import Source
     from volspike.streams.relay import TickRelay
     from volspike.streams.settings import KafkaSettings
@@ -46,14 +50,26 @@ def run(
     topic: Annotated[str | None, typer.Option(help="That topic; $KAFKA_TOPIC_RAW, else ticks.raw when absent.")] = None,
     bootstrap_servers: Servers = None,
     kafka_option: Options = None,
+    metrics_port: MetricsPort = 0,
+    metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Listen to an exchange and record its market, hour by hour, with every gap named."""
     if minutes < 0 or speed < 0:
         raise UsageError(f"--minutes and --speed must not be below 0, were {minutes:g} and {speed:g}")
     if source.startswith("tape:"):
         raise UsageError("a tape is recorded already; `volspike convert` writes it anew")
+    if not 0 <= metrics_port < 65_536:
+        raise UsageError(f"--metrics-port is a port, was {metrics_port}")
     cluster = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic) if kafka else None
-    asyncio.run(_ingest(source, feed_settings(pair), minutes, out_folder if save_disk else None, speed, cluster))
+    at = MetricsAt(metrics_host, metrics_port)
+    asyncio.run(_ingest(source, feed_settings(pair), minutes, out_folder if save_disk else None, speed, cluster, at))
+
+
+class MetricsAt(NamedTuple):
+    """Where metrics are told; port 0: nowhere."""
+
+    host: str
+    port: int
 
 
 def feed_settings(pairs: list[str] | None) -> FeedSettings:
@@ -64,8 +80,15 @@ def feed_settings(pairs: list[str] | None) -> FeedSettings:
 
 
 async def _ingest(
-    name: str, settings: FeedSettings, minutes: float, folder: Path | None, speed: float, cluster: KafkaSettings | None
+    name: str,
+    settings: FeedSettings,
+    minutes: float,
+    folder: Path | None,
+    speed: float,
+    cluster: KafkaSettings | None,
+    at: MetricsAt,
 ) -> None:
+    from volspike.serving.feed_watch import FeedWatch
     from volspike.serving.sources import open_source
     from volspike.tape.recorder import Recorder
 
@@ -74,12 +97,13 @@ async def _ingest(
         relay = None if cluster is None else _relay(cluster, source)
         recorder = None if folder is None else Recorder(folder, simulated=source.simulated)
         err.print(f"listening to {source.name} for {', '.join(settings.products)}", markup=False)
-        told = Told()
-        looking = asyncio.create_task(_look_for(cluster)) if cluster is not None else None
-        listening = asyncio.create_task(_listen(source, recorder, relay, told))
-        stop_on_signals(listening)
-        with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-            await asyncio.wait_for(asyncio.shield(listening), minutes * 60 or None)
+        told, watch = Told(), FeedWatch(source.timed_from)
+        with exposed(_registry(source, watch, recorder), at.host, at.port):
+            looking = asyncio.create_task(_look_for(cluster)) if cluster is not None else None
+            listening = asyncio.create_task(_listen(source, recorder, relay, told, watch))
+            stop_on_signals(listening)
+            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+                await asyncio.wait_for(asyncio.shield(listening), minutes * 60 or None)
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
         if recorder is not None:
@@ -110,6 +134,17 @@ class Told:
         )
 
 
+def _registry(source: Source, watch: FeedWatch, recorder: Recorder | None) -> CollectorRegistry:
+    """What Prometheus is told of the feed."""
+    from prometheus_client import CollectorRegistry
+
+    from volspike.serving.live_collector import FeedCollector
+
+    registry = CollectorRegistry()
+    registry.register(FeedCollector(source.name, simulated=source.simulated, watch=watch, recorder=recorder))
+    return registry
+
+
 def _relay(cluster: KafkaSettings, source: Source) -> TickRelay:
     from volspike.streams.relay import TickRelay
 
@@ -135,13 +170,16 @@ def _tell_relayed(relay: TickRelay, folder: Path | None) -> None:
         warn(f"{relay.undelivered:,} ticks were not delivered to {relay.topic}{again}")
 
 
-async def _listen(source: Source, recorder: Recorder | None, relay: TickRelay | None, told: Told) -> None:
+async def _listen(
+    source: Source, recorder: Recorder | None, relay: TickRelay | None, told: Told, watch: FeedWatch
+) -> None:
     from volspike.feeds.session_events import FeedError, FeedFault, FeedFrame, FeedState
     from volspike.market import Gap
 
     flushing = asyncio.create_task(_flush(recorder, relay))
     try:
         async for event in source.events:
+            watch.take(event)
             match event:
                 case FeedFrame():
                     told.frames += 1

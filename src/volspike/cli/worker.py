@@ -17,6 +17,8 @@ from volspike.cli.screen import out, warn, working
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from volspike.models import Artifact
     from volspike.streams.plan import WorkerPlan
     from volspike.streams.progress import WorkerProgress
@@ -103,7 +105,7 @@ def work(
     with (
         stopping() as stop,
         working(f"{verb}: joining {plan.group}") as say,
-        _exposed(metrics, metrics_host, metrics_port),
+        exposed(metrics.registry, metrics_host, metrics_port),
     ):
 
         def show(at: WorkerProgress) -> None:
@@ -147,14 +149,21 @@ def stopping() -> Iterator[Callable[[], bool]]:
 
 
 @contextlib.contextmanager
-def _exposed(metrics: object, host: str, port: int) -> Iterator[None]:
-    """Serves the metrics on a port of their own."""
+def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[None]:
+    """Tells the metrics on a port of their own; on none for 0.
+
+    Raises:
+        UsageError: the address cannot be listened on.
+    """
     if port == 0:
         yield
         return
     from prometheus_client import start_http_server
 
-    server, thread = start_http_server(port, host, metrics.registry)  # type: ignore[attr-defined]
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise UsageError(f"--metrics-port {port} on {host} cannot be listened on: {error.strerror}") from error
     try:
         yield
     finally:

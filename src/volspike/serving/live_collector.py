@@ -1,4 +1,4 @@
-"""The metrics of a live pipeline, made from what it counted whenever somebody asks."""
+"""The metrics of a live pipeline, or of a feed alone, made from what it counted whenever somebody asks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from volspike.market import SECOND_NS
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.serving import metrics_live as declared
-from volspike.serving.live import LivePipeline
+from volspike.serving.feed_watch import FeedWatch
+from volspike.serving.live import Health, LivePipeline
 from volspike.serving.live_counts import LiveCounts, ProductCounts
 from volspike.tape.recorder import Recorder
 from volspike.telemetry import Declared, Samples
@@ -29,38 +30,49 @@ class LiveCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """All metrics of the pipeline."""
         pipeline = self._pipeline
-        yield from self._feed()
+        yield from _feed(pipeline.source, pipeline.stream, pipeline.counts, simulated=pipeline.simulated)
         yield from _rows(pipeline.counts)
         yield from _scores(pipeline.counts, pipeline.scorer.artifact.threshold)
         yield from _alerts(pipeline.counts, pipeline.router)
         yield from _performance(pipeline.performance)
-        yield from _kept(pipeline.outcomes, pipeline.recorder)
+        yield from _kept(pipeline.outcomes)
+        yield from _taped(pipeline.recorder)
 
     def describe(self) -> Iterator[Metric]:
         """The metrics without their values."""
         return (each.family([]) for each in declared.DECLARED)
 
-    def _feed(self) -> Iterator[Metric]:
-        pipeline = self._pipeline
-        stream, counts = pipeline.stream, pipeline.counts
-        simulated = str(pipeline.simulated).lower()
-        yield declared.SOURCE_INFO.family([((pipeline.source, simulated), 1.0)])
-        yield declared.FEED_CONNECTED.one(stream.is_connected)
-        yield declared.FEED_SILENCE.one((time.perf_counter_ns() - counts.heard_at) / SECOND_NS)
-        yield declared.FEED_FRAMES.one(stream.frames)
-        yield declared.FEED_MALFORMED.one(stream.malformed)
-        yield declared.FEED_RECONNECTS.one(stream.reconnects)
-        yield counts.latency.family()
-        yield _by_product(declared.FEED_TICKS, counts, lambda of: of.ticks)
-        yield declared.FEED_GAPS.family(((cause.value,), gaps) for cause, gaps in counts.gaps.items())
-        lasted: Samples = (((cause.value,), ns / SECOND_NS) for cause, ns in counts.gap_ns.items())
-        yield declared.FEED_GAP_SECONDS.family(lasted)
-        yield declared.FEED_LOST.one(counts.lost)
+
+class FeedCollector(Collector):
+    """Reads what is listened to without scoring; it may be asked in another thread."""
+
+    def __init__(self, source: str, *, simulated: bool, watch: FeedWatch, recorder: Recorder | None) -> None:
+        self._source, self._simulated, self._watch, self._recorder = source, simulated, watch, recorder
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics of the feed and of the tape."""
+        yield from _feed(self._source, self._watch.stream, self._watch.counts, simulated=self._simulated)
+        yield from _taped(self._recorder)
+
+
+def _feed(source: str, stream: Health, counts: LiveCounts, *, simulated: bool) -> Iterator[Metric]:
+    yield declared.SOURCE_INFO.family([((source, str(simulated).lower()), 1.0)])
+    yield declared.FEED_CONNECTED.one(stream.is_connected)
+    yield declared.FEED_SILENCE.one((time.perf_counter_ns() - counts.heard_at) / SECOND_NS)
+    yield declared.FEED_FRAMES.one(stream.frames)
+    yield declared.FEED_MALFORMED.one(stream.malformed)
+    yield declared.FEED_RECONNECTS.one(stream.reconnects)
+    yield counts.latency.family()
+    yield _by_product(declared.FEED_TICKS, counts, lambda of: of.ticks)
+    yield declared.FEED_GAPS.family(((cause.value,), gaps) for cause, gaps in counts.gaps.items())
+    lasted: Samples = (((cause.value,), ns / SECOND_NS) for cause, ns in counts.gap_ns.items())
+    yield declared.FEED_GAP_SECONDS.family(lasted)
+    yield declared.FEED_LOST.one(counts.lost)
 
 
 def _by_product(metric: Declared, counts: LiveCounts, value: Callable[[ProductCounts], float | None]) -> Metric:
     """A value of each product that has one."""
-    told = ((product, value(of)) for product, of in counts.products.items())
+    told = ((product, value(of)) for product, of in list(counts.products.items()))
     return metric.family(((product,), number) for product, number in told if number is not None)
 
 
@@ -110,7 +122,10 @@ def _performance(found: Mapping[str, Any]) -> Iterator[Metric]:
         yield metric.family([((), nan if found[name] is None else found[name])] if found else [])
 
 
-def _kept(outcomes: OutcomeStore | None, recorder: Recorder | None) -> Iterator[Metric]:
+def _kept(outcomes: OutcomeStore | None) -> Iterator[Metric]:
     yield declared.OUTCOMES_LOST.family([] if outcomes is None else [((), outcomes.lost)])
+
+
+def _taped(recorder: Recorder | None) -> Iterator[Metric]:
     yield declared.TAPE_RECORDING.family([] if recorder is None else [((), recorder.is_recording)])
     yield declared.TAPE_UNRECORDED.family([] if recorder is None else [((), recorder.unrecorded)])

@@ -47,6 +47,8 @@ DECLARED: Final = (HTTP_REQUESTS, PREDICTION_LATENCY, PREDICTIONS, MODEL_LOADED,
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 SWAP_OUTCOMES: Final = ("swapped", "refused")
+FORESEEN: Final = ("200", "500", "503")
+"""Answers of ``/predict`` that are told from the start as 0: a rate does not see the first of a series that is new."""
 
 
 class Metrics:
@@ -57,6 +59,8 @@ class Metrics:
         self.latency = PREDICTION_LATENCY.histogram(self.registry)
         self.model_loaded = MODEL_LOADED.gauge(self.registry)
         self._requests = HTTP_REQUESTS.counter(self.registry)
+        for status in FORESEEN:
+            self._requests.labels("POST", "/predict", status)
         self._predictions = PREDICTIONS.counter(self.registry)
         swaps = MODEL_SWAPS.counter(self.registry)
         self._swaps = {outcome: swaps.labels(outcome) for outcome in SWAP_OUTCOMES}
