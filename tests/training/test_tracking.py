@@ -24,7 +24,7 @@ from volspike.evaluation import Interval
 from volspike.models import Artifact
 from volspike.training import ModelReport, TrainingReport, TrainingRequest
 from volspike.training.run import train_on
-from volspike.training.tracking import Tracking, track
+from volspike.training.tracking import Tracking, crown, track
 from volspike.training.tracking_client import opened
 from volspike.training.tracking_figures import figures, model_parameters, parameters, tags
 from volspike.training.tracking_settings import LOCAL_STORE, TrackingSettings
@@ -223,6 +223,19 @@ def test_aliases_move(report: TrainingReport, here: Path) -> None:
         version = client.get_model_version("volspike", 3)
     assert found == [("1", "1", "1"), ("2", "1", "2"), ("3", "3", "3"), ("4", "3", "4")]
     assert (version.tags["model"], version.tags["promoted"], version.tags["simulated"]) == ("logistic", "true", "true")
+
+
+def test_champion_moves_with_what_is_served(report: TrainingReport, here: Path) -> None:
+    """A challenger that is served later is crowned then; a store that is away is told in one line, and is no error."""
+    settings = TrackingSettings(tracking_uri=f"sqlite:///{here}/crown.db")
+    for _ in range(2):
+        track(only_logistic(report), settings, lambda _: None)
+    assert crown(settings, "2") == ""
+    with opened(settings.tracking_uri) as client:
+        aliases = client.get_registered_model("volspike").aliases
+    assert {name: str(version) for name, version in aliases.items()} == {"champion": "2", "challenger": "2"}
+    assert "cannot be used" in crown(settings, "7")
+    assert "no tracker was named" in crown(TrackingSettings(), "2")
 
 
 def test_a_stratified_split_makes_no_champion(report: TrainingReport, here: Path) -> None:
