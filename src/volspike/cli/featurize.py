@@ -69,6 +69,9 @@ def run(
     commit_ms: CommitMs = 20.0,
     commit_rows: CommitRows = 10_000,
     snapshot_rows: Annotated[int, typer.Option(help="Messages between two snapshots at the most.")] = 100_000,
+    snapshot_seconds: Annotated[
+        float, typer.Option(help="Seconds between two snapshots at the most; more where products are many.")
+    ] = 30.0,
     finish: Finish = False,
     cold_start: ColdStart = False,
     metrics_port: MetricsPort = 0,
@@ -76,8 +79,10 @@ def run(
 ) -> None:
     """Make feature rows of ticks in Kafka: each exactly once, whatever dies; start as many as there are partitions."""
     refuse_nonsense(commit_ms, commit_rows, metrics_port)
-    if snapshot_rows < 1:
-        raise UsageError(f"--snapshot-rows is at least 1, was {snapshot_rows}")
+    if snapshot_rows < 1 or not snapshot_seconds > 0:
+        raise UsageError(
+            f"--snapshot-rows is at least 1, --snapshot-seconds above 0; were {snapshot_rows} and {snapshot_seconds:g}"
+        )
     if profile == "auto":
         raise UsageError("--profile auto would have to know the future of the stream: name ticker, ticker+trade, trade")
     if add_labels and output_file is None:
@@ -111,6 +116,7 @@ def run(
         commit_ms=commit_ms,
         commit_rows=commit_rows,
         snapshot_rows=snapshot_rows,
+        snapshot_s=snapshot_seconds,
         finish=finish,
         cold_start=cold_start,
     )
