@@ -53,20 +53,20 @@ Model: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         help="Folder of the artifact that scores the rows, and says which they are; else models/artifacts/production, "
-        "else the shipped one.",
+        "else the shipped one. With MODEL_VARIANT=baseline the z-score rule.",
         envvar="MODEL_PATH",
     ),
 ]
 
-PRODUCTION = Path("models/artifacts/production")
-
 
 def model_of(wished: Path | None) -> Artifact:
     """The model at the end of the stream: the same for whoever makes its rows and for whoever scores them."""
+    from volspike.config import ServingSettings, settle
     from volspike.models import Artifact
-    from volspike.models.choice import model_to_serve
+    from volspike.models.choice import model_to_serve, named_model, production_model
 
-    return Artifact.load(model_to_serve(wished, PRODUCTION, simulated=False))
+    settings = settle(ServingSettings, {"model": wished}, os.environ, None, "serving")
+    return Artifact.load(model_to_serve(named_model(settings), production_model(settings), simulated=False))
 
 
 def worker_name(name: str | None) -> str:
