@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: install install-dev run demo test test-system e2e lint format docs bench results default-model clean help
+.PHONY: install install-dev run demo test test-system e2e soak lint format docs bench results default-model clean help
 
 help: ## What there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -33,6 +33,10 @@ test-system: $(DEV) ## The whole way as a user goes it, with real servers (Kafka
 
 e2e: $(DEV) ## The pipeline on a real Kafka from end to end, simple and full (Java 17 and Maven)
 	$(BIN)/python -m tests_system.e2e simple full
+
+soak: $(DEV) ## An hour of a bad market and more, at sixty times its speed, watched by a real Prometheus
+	sh tests_system/install_prometheus
+	$(BIN)/python -m tests_system.soak --write docs/soak.md
 
 lint: $(DEV) ## Style, types, direction of imports
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -118,6 +119,19 @@ class Server:
         """The process's id."""
         return self._process.pid
 
+    def keep_reading(self) -> threading.Thread:
+        """Reads the log beside whoever calls, to its end: a full pipe would hold the server up."""
+        assert self._process.stderr is not None
+        lines = self._process.stderr
+        thread = threading.Thread(target=lambda: self.events.extend(json.loads(line) for line in lines))
+        thread.start()
+        return thread
+
+    def end(self) -> int:
+        """Tells the server to stop; its exit status. Its log is read by somebody else."""
+        os.kill(self._process.pid, signal.SIGTERM)
+        return self._process.wait(timeout=30)
+
     def stop(self) -> tuple[int, float]:
         """Tells the server to stop; its exit status, and the seconds that it took."""
         began = time.monotonic()
@@ -126,11 +140,15 @@ class Server:
         self._until("server_stopped")
         return self._process.wait(timeout=30), time.monotonic() - began
 
-    def close(self) -> None:
-        """Ends the process if it still runs."""
+    def kill(self) -> None:
+        """Ends the process at once if it still runs."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+    def close(self) -> None:
+        """Ends the process if it still runs."""
+        self.kill()
         if self._process.stderr is not None:
             self._process.stderr.close()
 
