@@ -223,10 +223,7 @@ def page(told: Soaked) -> str:
     slope, noise = told.slope()
     third = len(told.memory) // 3
     rows = [
-        (
-            "market",
-            f"{told.market_s / 60:.0f} min before the outage, at {told.pace:.0f} times its speed ({SPEED:.0f} were asked for), SIMULATED",
-        ),
+        ("market (SIMULATED)", f"{told.market_s / 60:.0f} min before the outage, {told.pace:.0f} times its speed"),
         ("wall", f"{told.wall_s:.0f} s, on {platform.machine()} with {os.cpu_count()} processors"),
         ("ended", f"status {told.status}; errors logged: {', '.join(sorted(told.errors)) or 'none'}"),
         ("frames, ticks", f"{told.count('feed_frames_total'):,.0f}, {told.count('feed_ticks_total'):,.0f}"),
