@@ -33,7 +33,8 @@ def test_every_figure_is_that_of_the_drawn_rows() -> None:
     draws = Draws.of(scored.time, 600, 8, seed=1)
     calls = Calls(scored.y, np.round(scored.probability, 2), scored.threshold, is_probability=True)
     found = resampled_figures([calls], draws)[0]
-    for resample, weight in enumerate(draws.weights()):
+    for resample in range(len(draws)):
+        weight = draws.weight(resample)
         rows = np.repeat(np.arange(len(scored)), weight)
         expected = judge(calls.y[rows], calls.score[rows], 0.3)
         for name in FIGURES:

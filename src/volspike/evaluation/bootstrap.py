@@ -11,7 +11,6 @@ nothing of days unlike them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, nan
 from typing import Final, Self
@@ -71,10 +70,9 @@ class Draws:
     def __len__(self) -> int:
         return len(self.first)
 
-    def weights(self) -> Iterator[NDArray[np.int16]]:
-        """How often each row, in the rows' own order, is drawn: once per resample."""
-        for first, beyond in zip(self.first, self.beyond, strict=True):
-            yield drawn_times(self.order, first, beyond)
+    def weight(self, resample: int) -> NDArray[np.int16]:
+        """How often this resample draws each row, in the rows' own order."""
+        return drawn_times(self.order, self.first[resample], self.beyond[resample])
 
     def sums(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
         """(r, m) the sums of columns (n, m) over the rows that each resample draws."""

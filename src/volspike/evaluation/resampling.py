@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import nan
 from typing import Final, TypeAlias
@@ -41,8 +44,14 @@ def resampled_areas(scored: Sequence[tuple[NDArray[np.int8], NDArray[np.float64]
     """PR-AUC and ROC-AUC of several (outcomes, scores) of the same rows on the same resamples."""
     rankings = [Ranking(y, score) for y, score in scored]
     values = np.full((len(draws), len(rankings), 2), nan)
-    for resample, weight in enumerate(draws.weights()):
+
+    def judge(resample: int) -> None:
+        weight = draws.weight(resample)
         values[resample] = [ranking.areas(weight) for ranking in rankings]
+
+    # the compiled passes release the GIL
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        deque(threads.map(judge, range(len(draws))), maxlen=0)
     return [{"pr_auc": values[:, index, 0], "roc_auc": values[:, index, 1]} for index in range(len(rankings))]
 
 
