@@ -15,9 +15,12 @@ from typing import Any
 import msgspec
 
 from volspike import __version__
+from volspike.datasets import load_dataset
 from volspike.datasets.writing import replacing
 from volspike.market import instant
-from volspike.training import ModelReport, TrainingReport, TrainingRequest, train
+from volspike.training import ModelReport, TrainingReport, TrainingRequest
+from volspike.training.hindsight import hindsight
+from volspike.training.run import train_on
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -88,10 +91,12 @@ def main() -> None:
         folds=told.folds,
         search=told.search,
     )
-    report = train(request, lambda step: print(step, file=sys.stderr))  # noqa: T201
+    dataset = load_dataset(request.features)
+    report = train_on(dataset, request, lambda step: print(step, file=sys.stderr))  # noqa: T201
+    found = {**collected(report), "hindsight": hindsight(dataset, request)}
     file = told.results / f"{told.name}.json"
     with replacing(file) as part:
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(collected(report)), indent=1) + b"\n")
+        part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     print(f"{file}: chosen {report.chosen}, best baseline {report.best_baseline}")  # noqa: T201
 
 

@@ -51,6 +51,8 @@ def outcome(told: Any, ours: float, theirs: float, ends: tuple[float, float], ve
     figures = chosen["pooled"]["model"] | {"pr_auc": ours, "pr_auc_gain": ours - theirs}
     figures |= {"pr_auc_gain_low": ends[0], "pr_auc_gain_high": ends[1]}
     chosen["pooled"] |= {"model": figures, best: chosen["pooled"].get(best, {}) | {"pr_auc": theirs}}
+    folds = chosen["pooled"]["folds"] | {"model": ours, "baseline": theirs, "gain": ours - theirs}
+    chosen["pooled"] |= {"folds": folds}
     chosen["verdict"] = verdict
     bitflyer, coinbase = (PAGE["reached"](recording, told, chosen) for recording in PAGE["RECORDINGS"])
     return bitflyer, coinbase
@@ -81,3 +83,18 @@ def test_a_baseline_chosen_is_no_success(told: Any) -> None:
     chosen = next(model for model in told["models"] if model["model"] == told["chosen"])
     for recording in PAGE["RECORDINGS"]:
         assert PAGE["reached"](recording, told, chosen).startswith("no. ")
+
+
+def test_a_fifth_more_in_the_pool_alone_is_not_enough(told: Any) -> None:
+    """The mean of the days is held to the same measure, and what hindsight would reach is told for scale."""
+    best = told["best_baseline"]
+    told = told | {"hindsight": {"pr_auc": 0.44, "mean_per_fold": 0.43, "rows": 1000}}
+    chosen = next(model for model in told["models"] if model["model"] != best)
+    figures = chosen["pooled"]["model"] | {"pr_auc": 0.5, "pr_auc_gain": 0.1, "pr_auc_gain_low": 0.05}
+    folds = chosen["pooled"]["folds"] | {"model": 0.42, "baseline": 0.4}
+    chosen["pooled"] |= {"model": figures, best: chosen["pooled"].get(best, {}) | {"pr_auc": 0.4}, "folds": folds}
+    said = PAGE["reached"](PAGE["RECORDINGS"][0], told | {"chosen": chosen["model"]}, chosen)
+    assert said.startswith("no. ")
+    assert "+25 %" in said
+    assert "+5 %" in said
+    assert "0.440 pooled (+10 %) and 0.430 as mean per fold" in said
