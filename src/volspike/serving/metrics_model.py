@@ -54,8 +54,9 @@ class ModelCollector(Collector):
         facts = scorer.metadata
         version, simulated = facts.onnx_sha256[:VERSION_DIGITS], str(facts.simulated).lower()
         yield MODEL_INFO.family([((scorer.name, version, facts.feature_digest, simulated), 1.0)])
-        yield MODEL_CREATED.one(nanoseconds(facts.created) / SECOND_NS)
-        yield MODEL_DATA_END.one(nanoseconds(facts.data.end) / SECOND_NS)
+        for declared, told in ((MODEL_CREATED, facts.created), (MODEL_DATA_END, facts.data.end)):
+            # an instant that is not told is empty, and has no value
+            yield declared.family([((), nanoseconds(told) / SECOND_NS)] if told else [])
         reached = facts.metrics.get("model", {})
         figures = ((name, reached.get(name)) for name in FIGURES)
         yield MODEL_FIGURE.family(((name,), value) for name, value in figures if value is not None)
