@@ -76,7 +76,7 @@ def performance_drift(
     ranked = _Ranked(probability, spike)
     once = np.ones(len(spike))
     draws = Draws.of(time, BLOCK_S, resamples, seed)
-    areas = np.array([ranked.area(weight.astype(np.float64), at_rate) for weight in draws.weights()])
+    areas = np.array([ranked.area(draws.weight(draw).astype(np.float64), at_rate) for draw in range(len(draws))])
     losses = (probability - spike) ** 2
     sums = draws.sums(np.column_stack([losses, once])) if len(draws) else np.empty((0, 2))
     with np.errstate(invalid="ignore"):
