@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -238,7 +236,7 @@ class _Killed(LocalEngine):
     def read(self, tape: Path) -> Any:
         reading = super().read(tape)
         for process in multiprocessing.active_children():
-            os.kill(process.pid or 0, signal.SIGKILL)
+            process.kill()
         return reading
 
 

@@ -377,7 +377,7 @@ def test_the_stream_is_documented(live: Any) -> None:
     """The OpenAPI document tells the stream's parameters and refusals."""
     operation = live.get("/openapi.json").json()["paths"]["/stream"]["get"]
     assert [parameter["name"] for parameter in operation["parameters"]] == ["X-Correlation-ID", "product", "alerts"]
-    assert set(operation["responses"]) == {"200", "404", "503"}
+    assert set(operation["responses"]) == {"200", "401", "404", "503"}
     assert "/stream" in live.get("/docs").text
 
 
