@@ -22,7 +22,9 @@ def test_models_are_listed_promoted_and_rolled_back(market: Path, volspike: Run,
     assert "production *" in volspike("models", "list").out
     assert "looks well" in (tmp_path / "models/artifacts/history.jsonl").read_text()
     shipped = decoded((SIMULATED_MODEL / METADATA_FILE).read_bytes())
-    assert f"in service: {shipped.model} {shipped.onnx_sha256[:12]}" in volspike("models", "rollback").out
+    back = volspike("models", "rollback", "--mlflow-uri", f"sqlite:///{tmp_path}/mlflow.db")
+    assert f"in service: {shipped.model} {shipped.onnx_sha256[:12]}" in back.out, back.err
+    assert "has no version of this model" in back.err
 
 
 def test_wrong_calls_are_refused(volspike: Run) -> None:

@@ -24,7 +24,7 @@ from volspike.evaluation import Interval
 from volspike.models import Artifact
 from volspike.training import ModelReport, TrainingReport, TrainingRequest
 from volspike.training.run import train_on
-from volspike.training.tracking import Tracking, crown, track
+from volspike.training.tracking import Tracking, crown, crown_model, track
 from volspike.training.tracking_client import opened
 from volspike.training.tracking_figures import figures, model_parameters, parameters, tags
 from volspike.training.tracking_settings import LOCAL_STORE, TrackingSettings
@@ -236,6 +236,25 @@ def test_champion_moves_with_what_is_served(report: TrainingReport, here: Path) 
     assert {name: str(version) for name, version in aliases.items()} == {"champion": "2", "challenger": "2"}
     assert "cannot be used" in crown(settings, "7")
     assert "no tracker was named" in crown(TrackingSettings(), "2")
+
+
+def test_the_champion_is_found_by_its_graph(report: TrainingReport, here: Path) -> None:
+    """What a user promotes or goes back to is known by its hash; a model that was never tracked moves nothing."""
+    settings = TrackingSettings(tracking_uri=f"sqlite:///{here}/crown.db")
+    plain = only_logistic(report)
+    other = replace(report, models=tuple(one for one in report.models if one.model == "har"), chosen="har")
+    for step in (plain, plain, other):
+        track(step, settings, lambda _: None)
+    hashes = {name: Artifact.load(report.request.artifacts / name).metadata.onnx_sha256 for name in ("logistic", "har")}
+    champions = []
+    with opened(settings.tracking_uri) as client:
+        for name in ("har", "logistic"):
+            assert crown_model(settings, hashes[name]) == ""
+            champions.append(str(client.get_registered_model("volspike").aliases["champion"]))
+        assert champions == ["3", "2"]
+        assert "no version of this model" in crown_model(settings, "0" * 64)
+        assert str(client.get_registered_model("volspike").aliases["champion"]) == "2"
+    assert crown_model(TrackingSettings(), "0" * 64) == ""
 
 
 def test_a_stratified_split_makes_no_champion(report: TrainingReport, here: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.screen import figure, out, table
+from volspike.cli.screen import figure, out, table, warn
 from volspike.errors import UsageError
+
+if TYPE_CHECKING:
+    from volspike.training.tracking_settings import TrackingSettings
 
 EXAMPLES = "Example: volspike models promote lightgbm"
 
@@ -32,24 +36,34 @@ def run(
     ] = None,
     artifacts: Annotated[Path, typer.Option(help="Where the artifacts are.")] = Path("models/artifacts"),
     reason: Annotated[str, typer.Option(help="Why, for the history.")] = "asked for",
+    mlflow_uri: Annotated[
+        str | None, typer.Option(help="The MLflow store whose alias `champion` moves with what is served.")
+    ] = None,
 ) -> None:
     """List the models, put one into service, or go back to the one before; a server follows without a restart."""
+    from volspike.config import settle
     from volspike.training.promotion import named_artifact, promote, rollback
+    from volspike.training.tracking_settings import TrackingSettings
 
     if (name is not None) != (action is Action.PROMOTE):
         raise UsageError("promote takes the name of a model, list and rollback take none")
     if action is Action.LIST:
         _list(artifacts)
         return
+    # not checked: a rollback at night must not fail because the tracker does
+    tracking = settle(TrackingSettings, {"tracking_uri": mlflow_uri}, os.environ, None, "tracking")
     place = rollback(artifacts, reason) if name is None else promote(named_artifact(artifacts, name), reason)
-    _tell(place)
+    _tell(place, tracking)
 
 
-def _tell(place: Path) -> None:
+def _tell(place: Path, tracking: TrackingSettings) -> None:
     from volspike.models import METADATA_FILE
     from volspike.models.metadata import decoded
+    from volspike.training.tracking import crown_model
 
     metadata = decoded((place / METADATA_FILE).read_bytes())
+    if fault := crown_model(tracking, metadata.onnx_sha256):
+        warn(fault)
     out.print(f"in service: {metadata.model} {metadata.onnx_sha256[:12]}, trained {metadata.created} → {place}")
 
 

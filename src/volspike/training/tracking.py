@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from volspike.training.report import TrainingReport
 from volspike.training.tracking_client import opened, reason
-from volspike.training.tracking_registry import REGISTERED, make_champion
+from volspike.training.tracking_registry import REGISTERED, make_champion, version_of
 from volspike.training.tracking_runs import Logged, log_report
 from volspike.training.tracking_settings import LOCAL_STORE, TrackingSettings, database_file, masked
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +61,20 @@ def crown(settings: TrackingSettings, version: str) -> str:
     """Moves the alias ``champion`` to a version in the store of ``settings``; why it could not be, or ""."""
     if not settings.is_on:
         return f"{REGISTERED} version {version} is served, and no tracker was named to note it in"
+    return _crowned(settings, lambda _: version)
+
+
+def crown_model(settings: TrackingSettings, onnx_sha256: str) -> str:
+    """The same for the version that has a model's graph; one that was never tracked leaves the alias where it is."""
+    return _crowned(settings, lambda client: version_of(client, onnx_sha256)) if settings.is_on else ""
+
+
+def _crowned(settings: TrackingSettings, find: Callable[[MlflowClient], str]) -> str:
     try:
         with opened(settings.tracking_uri) as client:
+            version = find(client)
+            if not version:
+                return f"{masked(settings.tracking_uri)} has no version of this model: its champion is another"
             make_champion(client, version)
     except Exception as error:  # noqa: BLE001 - as above
         return f"MLflow at {masked(settings.tracking_uri)} cannot be used ({reason(error)}): its champion is another"

@@ -1,13 +1,15 @@
 """The registered model ``volspike``: a version for what each run chose, and two names that say which counts.
 
-``challenger`` is the newest run's. ``champion`` is what was put into service: it moves when a run promotes its model.
-The first version has it, too, unless its split is no evidence.
+``challenger`` is the newest run's. ``champion`` is what was put into service: it moves when a run promotes its model,
+or a user does. The first version has it, too, unless its split is no evidence.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from volspike.models import METADATA_FILE
+from volspike.models.metadata import decoded
 from volspike.training.report import TrainingReport
 from volspike.training.tracking_figures import tags
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 REGISTERED: Final = "volspike"
 CHAMPION: Final = "champion"
 CHALLENGER: Final = "challenger"
+DIGEST_TAG: Final = "onnx_sha256"
 
 _READY_WITHIN_S: Final = 30
 
@@ -28,7 +31,7 @@ def register(client: MlflowClient, report: TrainingReport, run_id: str, model_id
         REGISTERED,
         source=f"models:/{model_id}",
         run_id=run_id,
-        tags={"model": report.chosen, "promoted": str(report.promoted is not None).lower()} | tags(report),
+        tags=_about(report) | tags(report),
         await_creation_for=_READY_WITHIN_S,
         model_id=model_id,
     )
@@ -42,6 +45,21 @@ def register(client: MlflowClient, report: TrainingReport, run_id: str, model_id
 def make_champion(client: MlflowClient, version: str) -> None:
     """Moves ``champion`` to a version: its model is served from now on."""
     client.set_registered_model_alias(REGISTERED, CHAMPION, version)
+
+
+def version_of(client: MlflowClient, onnx_sha256: str) -> str:
+    """The newest version whose graph has this hash; "" where none has."""
+    found = client.search_model_versions(f"name = '{REGISTERED}' and tags.{DIGEST_TAG} = '{onnx_sha256}'")
+    return str(max((int(version.version) for version in found), default=""))
+
+
+def _about(report: TrainingReport) -> dict[str, str]:
+    """What a version is found by again, also when its model is put into service much later."""
+    written = next(model.artifact for model in report.models if model.model == report.chosen)
+    told = {"model": report.chosen, "promoted": str(report.promoted is not None).lower()}
+    if written is None:
+        return told
+    return told | {DIGEST_TAG: decoded((written / METADATA_FILE).read_bytes()).onnx_sha256}
 
 
 def _aliases(client: MlflowClient) -> dict[str, str]:
