@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from ipaddress import ip_address
-from typing import Literal
+from typing import Final, Literal
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
 from websockets.uri import WebSocketURI, parse_uri
 
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
+
+MARKET_HEADER: Final = "Volspike-Market"
+SIMULATED: Final = "simulated"
+"""How a simulated exchange says in its handshake that it is one: what it tells must not be taken for a market."""
 
 _BUFFERED_FRAMES = 256
 
@@ -50,6 +54,27 @@ async def opened(address: WebSocketURI, url: str, settings: FeedSettings) -> Cli
         max_size=settings.max_frame_bytes,
         max_queue=_BUFFERED_FRAMES,
     )
+
+
+def is_simulated(connection: ClientConnection) -> bool:
+    """Whether the exchange says that its market is a simulated one."""
+    return connection.response is not None and connection.response.headers.get(MARKET_HEADER) == SIMULATED
+
+
+async def says_simulated(url: str, settings: FeedSettings) -> bool | None:
+    """The same of the exchange at ``url``, asked in a connection of its own; None where nobody answers.
+
+    Raises:
+        UsageError: the url is none of a websocket.
+    """
+    try:
+        connection = await opened(address_of(url), url, settings)
+    except (OSError, WebSocketException):
+        return None
+    try:
+        return is_simulated(connection)
+    finally:
+        await close(connection)
 
 
 def why(closed: ConnectionClosed) -> str:

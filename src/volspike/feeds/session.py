@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
 from volspike.feeds.backoff import Backoff, Pace
-from volspike.feeds.connection import address_of, close, opened, why
+from volspike.feeds.connection import address_of, close, is_simulated, opened, why
 from volspike.feeds.event_stream import EventStream
 from volspike.feeds.feed_protocol import PROTOCOLS
 from volspike.feeds.inbox import AckDue, Inbox
@@ -36,6 +36,10 @@ SUBSCRIBE_WITHIN_S = 5.0
 """Coinbase's limits for those who do not log in: per address, and from connecting to having subscribed."""
 
 _FRAMES_PER_TURN = 64
+_OTHER_MARKET = {
+    True: "not listened to: a simulated exchange was here before, and this is none; start again if that is meant",
+    False: "not listened to: a simulated exchange, where a real one was expected; start again if that is meant",
+}
 _JITTER = SystemRandom().random
 
 
@@ -46,16 +50,21 @@ class FeedSession:
             async for event in session.events():
                 ...
 
-    Nothing that the exchange or the network does ends it. ``jitter`` draws the share of each wait from [0, 1).
+    Nothing that the exchange or the network does ends it. ``simulated`` says which kind of market is expected: what
+    turns out to be of the other kind is not listened to; None takes either. ``jitter`` draws the share of each wait
+    from [0, 1).
 
     Raises:
         UsageError: the url is none of a websocket.
     """
 
-    def __init__(self, settings: FeedSettings, *, jitter: Callable[[], float] = _JITTER) -> None:
+    def __init__(
+        self, settings: FeedSettings, *, simulated: bool | None = None, jitter: Callable[[], float] = _JITTER
+    ) -> None:
         protocol = PROTOCOLS[settings.protocol]
         self.settings = settings
         self.url = settings.url or protocol.url
+        self._simulated = simulated
         self._address = address_of(self.url)
         self._requests = protocol.subscribe(settings)
         self._inbox = Inbox(settings.queue_frames, settings.queue_bytes)
@@ -141,6 +150,8 @@ class FeedSession:
         except (OSError, WebSocketException) as error:  # a timeout is an OSError
             return f"cannot connect: {error}"
         try:
+            if self._simulated is not None and is_simulated(connection) != self._simulated:
+                return _OTHER_MARKET[self._simulated]
             return await self._converse(connection)
         finally:
             await close(connection)

@@ -25,6 +25,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from volspike.errors import UsageError
+from volspike.feeds.connection import MARKET_HEADER, SIMULATED
 from volspike.feeds.simulated_advanced_trade import AdvancedTradeSpeaker
 from volspike.feeds.simulated_coinbase_exchange import ExchangeSpeaker
 from volspike.feeds.simulated_connection import CLOSE_TIMEOUT_S, SimulatedConnection
@@ -50,6 +51,10 @@ __all__ = ["HISTORY_S", "PROTOCOLS", "SimulatedExchange", "SimulatedExchangeSett
 _LOG = logging.getLogger(__name__)
 _LOG.addHandler(logging.NullHandler())
 _LOG.propagate = False  # a client that breaks off in the handshake is no news
+
+
+def _says_so(_socket: ServerConnection, _request: Request, response: Response) -> None:
+    response.headers[MARKET_HEADER] = SIMULATED
 
 
 class SimulatedExchange:
@@ -140,6 +145,7 @@ class SimulatedExchange:
             settings.port,
             compression="deflate" if settings.compression else None,
             process_request=self._found,
+            process_response=_says_so,
             ping_interval=None,
             close_timeout=CLOSE_TIMEOUT_S,
             max_size=_MESSAGE_BYTES,

@@ -15,6 +15,7 @@ import msgspec
 
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
+from volspike.feeds.connection import says_simulated
 from volspike.feeds.feed_protocol import PROTOCOLS
 from volspike.feeds.frame import Frame
 from volspike.feeds.session import FeedSession
@@ -50,8 +51,9 @@ async def open_source(
 ) -> AsyncIterator[Source]:
     """The named source, open until the block ends. ``auto`` is Coinbase where it can be reached, else the simulator.
 
-    The choice is made here, once; a source that fails later is not exchanged for another. ``speed`` is that of
-    a tape or of the simulated market; ``head_start_s`` of the latter are told at once.
+    The choice is made here, once; a source that fails later is not exchanged for another. An exchange at an address of
+    one's own (``settings.url``) is asked whether it is a simulated one. ``speed`` is that of a tape or of the simulated
+    market; ``head_start_s`` of the latter are told at once.
 
     Raises:
         UsageError: no such source.
@@ -70,8 +72,10 @@ async def open_source(
                 yield Source("simulated exchange", True, frozenset(Kind), session.events(), timed_from)
     elif chosen in PROTOCOLS:
         told = msgspec.structs.replace(settings, protocol=chosen)
-        async with FeedSession(told) as session:
-            yield Source(session.url, False, kinds_of(told), session.events(), 0)
+        # Coinbase's own address needs no asking; where nobody answers yet, no simulated exchange will be listened to
+        simulated = bool(settings.url and await says_simulated(settings.url, told))
+        async with FeedSession(told, simulated=simulated) as session:
+            yield Source(session.url, simulated, kinds_of(told), session.events(), 0)
     else:
         raise UsageError(f"no source {name!r}; there are {', '.join(SOURCES)}")
 
