@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -69,7 +70,8 @@ class FakeCluster:
     """Logs, committed offsets, and ``faults``: what happens at the n-th call of a producer.
 
     ``abort`` and ``retry`` fail before they have an effect, ``unknown`` and ``crash-after`` after it, ``crash`` before.
-    ``low`` cuts the logs. Who joins is given no partition before the poll ``assigned_from``.
+    ``silent_at`` are the numbers of those calls with offsets that get no answer before ``answers`` is set. ``low`` cuts
+    the logs. Who joins is given no partition before the poll ``assigned_from``.
     """
 
     faults: dict[int, str] = field(default_factory=dict)
@@ -77,6 +79,9 @@ class FakeCluster:
     rebalance_at: frozenset[int] = frozenset()
     logs: dict[tuple[str, int], list[FakeMessage]] = field(default_factory=dict)
     committed: dict[int, TopicPartition] = field(default_factory=dict)
+    silent_at: frozenset[int] = frozenset()
+    answers: Event = field(default_factory=Event)
+    asked: int = 0
     low: int = 0
     assigned_from: int = 0
     calls: int = 0
@@ -181,6 +186,10 @@ class FakeProducer:
 
     def send_offsets_to_transaction(self, offsets: list[TopicPartition], metadata: object, timeout: float) -> None:
         del metadata, timeout
+        self._cluster.asked += 1
+        if self._cluster.asked in self._cluster.silent_at:
+            self._cluster.answers.wait()
+            return
         self._cluster.count(lambda: self._offsets.extend(offsets))
 
     def commit_transaction(self, timeout: float) -> None:

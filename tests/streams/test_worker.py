@@ -166,6 +166,20 @@ def test_a_worker_whose_name_is_taken_stops() -> None:
     assert cluster.values("ticks.features") == {}
 
 
+def test_a_client_that_never_comes_back_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that hangs takes its producer with it; the next one of its name does the work again, once."""
+    monkeypatch.setattr("volspike.streams.transactions.STUCK_AFTER_S", 0.05)
+    ticks = market()
+    cluster = filled(ticks, silent_at=frozenset({2, 3, 7}))
+    try:
+        progress = worked(cluster)
+    finally:
+        cluster.answers.set()
+    assert cluster.values("ticks.features") == expected(ticks)
+    assert progress.aborts == 3
+    assert cluster.epoch == 4
+
+
 def test_what_never_passes_is_not_tried_for_ever() -> None:
     """After ten transactions in a row that were taken back the cause is told."""
     cluster = filled(market(), faults=dict.fromkeys(range(1, 100), "abort"))

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
+from threading import Thread
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
@@ -23,6 +25,9 @@ TRANSACTION_TIMEOUT_S: Final = 10.0
 """How long a transaction may stay open: so long others wait for what a worker without a name left when it died."""
 
 ATTEMPT_S: Final = 5.0
+STUCK_AFTER_S: Final = 7.5
+"""A call that ought to have ended after ``ATTEMPT_S`` will not come back."""
+
 SERVE_EVERY: Final = 1_000
 _ROOM_S: Final = 0.05
 
@@ -60,6 +65,7 @@ class Transactions:
         self._clock = clock
         self._began = clock()
         self._is_open = False
+        self._is_stuck = False
         self._producer: Any = None
 
     def start(self) -> None:
@@ -68,7 +74,7 @@ class Transactions:
         Raises:
             StreamError: the cluster does not allow it, or it was stopped while nobody answered.
         """
-        self._is_open = False
+        self._is_open = self._is_stuck = False
         self._producer = self._open()
         self._call(lambda: self._producer.init_transactions(ATTEMPT_S))
 
@@ -146,13 +152,15 @@ class Transactions:
         metadata = consumer.consumer_group_metadata()
         if not consumer.memberid():
             raise Aborted
-        self._call(lambda: self._producer.send_offsets_to_transaction(list(offsets), metadata, ATTEMPT_S))
+        self._call(lambda: self._send_offsets(list(offsets), metadata))
         self._call(lambda: self._producer.commit_transaction(ATTEMPT_S))
         self._is_open = False
 
     def abort(self) -> None:
         """Takes the open transaction back; nothing where there is none."""
-        if self._is_open:
+        if self._is_stuck:
+            self.start()  # whose first act is to take back what the one before it left open
+        elif self._is_open:
             with suppress(Aborted):  # which is what was wanted
                 self._call(lambda: self._producer.abort_transaction(ATTEMPT_S))
             self._is_open = False
@@ -167,6 +175,27 @@ class Transactions:
         self._producer.purge()
         self._producer.flush(0)
         self._producer = None
+
+    def _send_offsets(self, offsets: list[Any], metadata: Any) -> None:
+        """Waits for an answer in a thread of its own, which is given up with its producer where none comes.
+
+        A group coordinator that goes away at this moment may leave librdkafka 2.16 waiting for ever, whatever timeout
+        it is given: https://github.com/confluentinc/librdkafka/issues/5456.
+        """
+        producer, answer = self._producer, Future[None]()
+
+        def ask() -> None:
+            try:
+                answer.set_result(producer.send_offsets_to_transaction(offsets, metadata, ATTEMPT_S))
+            except BaseException as error:  # noqa: BLE001 - told to whoever waits
+                answer.set_exception(error)
+
+        Thread(target=ask, name="offsets", daemon=True).start()
+        try:
+            answer.result(STUCK_AFTER_S)
+        except TimeoutError:
+            self._is_stuck = True
+            raise Aborted(KafkaError(KafkaError._TIMED_OUT)) from None  # noqa: SLF001 - how the client names its errors
 
     def _call(self, operation: Callable[[], T]) -> T:
         began = self._clock()
