@@ -327,6 +327,21 @@ def streams() -> list[Panel]:
             what="In the last hour.",
         ),
         lines("Partitions", {"{{job}} {{instance}}": "stream_partitions"}, span=12),
+        lines(
+            "Probabilities",
+            quantiles("stream_probability", 0.5, 0.95, 0.99),
+            unit="percentunit",
+            span=12,
+            what="Of the rows that were scored.",
+        ),
+        lines(
+            "Rows without a probability, and alerts",
+            {
+                "{{job}} unscored": f"sum by (job) (rate(stream_unscored_rows_total[{WINDOW}]))",
+                "{{job}} episodes an hour": "sum by (job) (increase(stream_alert_episodes_total[1h]))",
+            },
+            span=12,
+        ),
     ]
 
 

@@ -11,15 +11,17 @@ import argparse
 import os
 import platform
 import resource
+import shutil
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from tests.doctor.servers import open_exchange, open_site
 from tests.streams.brokers.ports import free_ports
@@ -28,9 +30,12 @@ from tests_system.processes import Server
 from tests_system.watching import Prometheus, shipped_configuration, until
 from volspike.feeds.simulated_faults import Faults
 from volspike.market import SECOND_NS
-from volspike.models import SIMULATED_MODEL
+from volspike.models import METADATA_FILE, SIMULATED_MODEL
 
 SPEED: Final = 60.0
+NERVOUS: Final = 0.03
+"""A quarter of the rows are above: an alert every minute or two, so that a receiver who refuses is soon noticed."""
+
 PAIRS: Final = ("BTC-USD", "ETH-USD")
 FAULTS: Final = Faults(
     drop=0.001,
@@ -109,39 +114,42 @@ def soak(folder: Path, *, market_s: float, away_s: float) -> Soaked:
         "faults": FAULTS,
     }  # fmt: skip
     began = time.monotonic()
-    with open_site({}) as receiver, open_exchange(**settings) as exchange:
-        url, first = exchange.url(), time.time_ns()
-        server = Server(
-            folder,
-            *("--pair", *PAIRS, "--port", port, "--model", SIMULATED_MODEL),
-            command="up",
-            COINBASE_WS_URL=url,
-            ALERT_URLS=receiver.replace("http://", "json://"),
-        )
-        reading = server.keep_reading()
-        (folder / "watched").mkdir()
-        prometheus = Prometheus(shipped_configuration(folder / "watched", {"api": f"127.0.0.1:{port}"}, _hasten))
-        try:
+    (folder / "watched").mkdir()
+    configuration = shipped_configuration(folder / "watched", {"api": f"127.0.0.1:{port}"}, _hasten)
+    with ExitStack() as ends:
+        prometheus = Prometheus(configuration)
+        ends.callback(prometheus.close)
+        receiver = ends.enter_context(open_site({}))
+        with open_exchange(**settings) as exchange:
+            url, first = exchange.url(), time.time_ns()
+            server = Server(
+                folder,
+                *("--pair", *PAIRS, "--port", port, "--model", _nervous(folder)),
+                command="up",
+                COINBASE_WS_URL=url,
+                ALERT_URLS=receiver.replace("http://", "json://"),
+            )
+            ends.callback(server.close)
+            reading = server.keep_reading()
+            ends.callback(reading.join, 20)
+            ends.callback(server.kill)
             with _watched(server, prometheus, told, began):
                 _through(server, prometheus, told, market_s)
             told.samples_of_market = len(told.seconds)
             told.market_s = (exchange.now - first) / SECOND_NS
-        except BaseException:
-            server.kill()
-            reading.join(20)
-            server.close()
-            prometheus.close()
-            raise
-        live = _Live(server, prometheus, reading)
-    try:
-        _away(live, settings, told, away_s, began)
-    finally:
-        live.server.kill()
-        live.reading.join(20)
-        live.server.close()
-        live.prometheus.close()
+        _away(_Live(server, prometheus, reading), settings, told, away_s, began)
     told.wall_s = time.monotonic() - began
     return told
+
+
+def _nervous(folder: Path) -> Path:
+    """The shipped model with a threshold at which a simulated market makes alerts by the minute."""
+    model = folder / "model"
+    shutil.copytree(SIMULATED_MODEL, model, ignore=shutil.ignore_patterns("__*"))
+    facts = msgspec.json.decode((model / METADATA_FILE).read_bytes())
+    facts |= {"thresholds": {"nervous": NERVOUS}, "served_threshold": "nervous"}
+    (model / METADATA_FILE).write_bytes(msgspec.json.encode(facts))
+    return model
 
 
 @dataclass(frozen=True, slots=True)

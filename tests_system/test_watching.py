@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import isnan
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,7 @@ from tests.metrics import EVERY, sample_names
 from tests_system.processes import Server
 from tests_system.watching import ROOT, SHIPPED, Prometheus, program, shipped_configuration, until
 from volspike.models.results import DriftResult, TrainingResult, keep_result
-from volspike.streams.metrics import WorkerMetrics
+from volspike.streams.metrics import PredictionMetrics, WorkerMetrics
 
 DASHBOARD: Final = ROOT / "docker/grafana/dashboards/crypto-volatility.json"
 CASES: Final = ROOT / "tests/docker"
@@ -55,16 +55,23 @@ def hastened(rule: dict[str, Any]) -> None:
 
 
 @pytest.fixture(scope="module")
-def worker() -> Iterator[tuple[WorkerMetrics, str]]:
-    """A worker's own collectors, and the address at which they are told; its messages are counted by hand."""
+def worker() -> Iterator[tuple[Callable[[], None], str]]:
+    """A worker's own collectors, counted by hand: what a commit does to them, and the address that tells them."""
     metrics = WorkerMetrics()
     metrics.messages.inc(40)
     metrics.results.inc(39)
     metrics.dead.inc()
     metrics.set_lag({0: 3, 1: 0})
     metrics.partitions.set(2)
+    predictions = PredictionMetrics(metrics.registry)
+    predictions.episode(is_open=True)
+
+    def commit() -> None:
+        predictions.rows([0.02, 0.4, None])
+        metrics.commit_seconds.observe(0.01)
+
     server, thread = start_http_server(0, "127.0.0.1", metrics.registry)
-    yield metrics, f"127.0.0.1:{server.server_port}"
+    yield commit, f"127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
     thread.join()
@@ -73,8 +80,8 @@ def worker() -> Iterator[tuple[WorkerMetrics, str]]:
 class Watched:
     """A running pipeline and the Prometheus that watches it."""
 
-    def __init__(self, folder: Path, worker: WorkerMetrics, worker_address: str) -> None:
-        self._worker = worker
+    def __init__(self, folder: Path, commit: Callable[[], None], worker_address: str) -> None:
+        self._commit = commit
         now = time.time_ns()
         drift = DriftResult(time=now, share=0.6, severity="medium", features={"none": 4, "medium": 6}, rows=5000)
         training = TrainingResult(
@@ -93,7 +100,7 @@ class Watched:
 
     def work(self) -> None:
         """Asks for a prediction, whose features /version tells; the worker commits meanwhile."""
-        self._worker.commit_seconds.observe(0.01)
+        self._commit()
         names = self.server.get("/version").json["features"]
         body = json.dumps({"features": dict.fromkeys(names, 0.0001)})
         assert self.server.post("/predict", body).status == 200
@@ -104,7 +111,7 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory, worker: tuple[WorkerMetrics, str]) -> Iterator[Watched]:
+def watched(tmp_path_factory: pytest.TempPathFactory, worker: tuple[Callable[[], None], str]) -> Iterator[Watched]:
     """A simulated market at many times its speed, watched for as long as delayed labels take to come."""
     watched = Watched(tmp_path_factory.mktemp("watched"), *worker)
 

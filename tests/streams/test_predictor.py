@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from tests.streams.fake_kafka import FakeMessage
 from tests.tape.strategies import tick_at
@@ -15,6 +17,7 @@ from volspike.market import SECOND_NS, Profile
 from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.alerts import Alert
 from volspike.monitoring.stream_alerts import StreamAlerts
+from volspike.streams.metrics import PredictionMetrics
 from volspike.streams.predictor import Predictor
 from volspike.streams.wire import FeatureHeaders, FeatureRowCodec, decode_prediction
 
@@ -122,6 +125,37 @@ def test_what_is_no_row_is_dead_in_its_place() -> None:
     assert len(made.values) == len(made.keys) == len(made.timestamps_ms) == 5
     assert "headers" in made.dead[1][1]
     assert "instant" in made.dead[0][1]
+
+
+def test_committed_rows_are_counted_once() -> None:
+    """What is committed counts; what is taken back, or read once more after a restart, does not."""
+    registry = CollectorRegistry()
+    metrics = PredictionMetrics(registry)
+
+    def counted() -> tuple[float | None, ...]:
+        names = ("stream_probability_count", "stream_unscored_rows_total", "stream_alert_episodes_total")
+        return tuple(registry.get_sample_value(name) for name in names)
+
+    def fresh() -> Predictor[Alert]:
+        router: Any = FakeRouter()
+        return Predictor(ARTIFACT, "logistic (ml)", StreamAlerts(ARTIFACT.threshold, router), metrics)
+
+    dropped = fresh()
+    dropped.take(messages(0, 350))
+    dropped.close()
+    dropped.committed()
+    again = fresh()
+    again.take(messages(0, 350))
+    again.recovered(350)
+    assert counted() == (0, 0, 0)
+    again.take(messages(350))
+    again.committed()
+    warm = sum(row.is_warm for row in ROWS[350:])
+    assert counted() == (warm, len(ROWS) - 350 - warm, 1)
+    cold = fresh()
+    cold.take(messages(0, 10))
+    cold.committed()
+    assert counted() == (warm, len(ROWS) - 350 - warm + sum(not row.is_warm for row in ROWS[:10]), 1)
 
 
 def test_an_alert_is_told_once_its_transaction_is_committed() -> None:

@@ -56,6 +56,7 @@ def run(
     from volspike.monitoring.stream_alerts import StreamAlerts
     from volspike.serving.logs import configure_logs
     from volspike.serving.scorer import model_version
+    from volspike.streams.metrics import PredictionMetrics, WorkerMetrics
     from volspike.streams.plan import WorkerPlan
     from volspike.streams.predictor import predicting
 
@@ -72,10 +73,11 @@ def run(
         finish=finish,
         cold_start=cold_start,
     )
-    router = AlertRouter(alert or ())
+    router, metrics = AlertRouter(alert or ()), WorkerMetrics()
+    version, told = model_version(artifact.name), PredictionMetrics(metrics.registry)
     try:
-        make = predicting(artifact, model_version(artifact.name), lambda: StreamAlerts(artifact.threshold, router))
-        work(settings, plan, make, metrics_host, metrics_port, "predicting")
+        make = predicting(artifact, version, lambda: StreamAlerts(artifact.threshold, router), told)
+        work(settings, plan, make, metrics_host, metrics_port, "predicting", metrics)
     finally:
         if not router.close():
             warn("not every alert could be told before the end; the log has them")

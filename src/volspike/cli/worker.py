@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from volspike.models import Artifact
+    from volspike.streams.metrics import WorkerMetrics
     from volspike.streams.plan import WorkerPlan
     from volspike.streams.progress import WorkerProgress
     from volspike.streams.settings import KafkaSettings
@@ -95,13 +96,14 @@ def work(
     metrics_host: str,
     metrics_port: int,
     verb: str,
+    metrics: WorkerMetrics | None = None,
 ) -> WorkerProgress:
     """Runs a worker until it is done or told to stop, with a line that says how it goes."""
     from volspike.streams.links import KafkaLinks
     from volspike.streams.metrics import WorkerMetrics
     from volspike.streams.worker import Worker
 
-    metrics = WorkerMetrics()
+    metrics = metrics or WorkerMetrics()
     with (
         stopping() as stop,
         working(f"{verb}: joining {plan.group}") as say,

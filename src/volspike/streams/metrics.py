@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
-from volspike.telemetry import Declared
+from volspike.telemetry import Declared, Distribution
 
 MESSAGES: Final = Declared("stream_messages_total", "counter", "messages", "Messages taken and committed.")
 RESULTS: Final = Declared("stream_results_total", "counter", "messages", "Rows or predictions written and committed.")
@@ -27,7 +30,25 @@ LAG: Final = Declared(
 )
 PARTITIONS: Final = Declared("stream_partitions", "gauge", "partitions", "Partitions that this worker has.")
 
-DECLARED: Final = (MESSAGES, RESULTS, DEAD, RECOVERED, ABORTS, COMMIT_SECONDS, LAG, PARTITIONS)
+PROBABILITY: Final = Declared(
+    "stream_probability",
+    "histogram",
+    "probability",
+    "The probabilities that a predictor wrote and committed.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+)
+UNSCORED: Final = Declared(
+    "stream_unscored_rows_total",
+    "counter",
+    "rows",
+    "Rows committed without a probability: not warm, or a value is missing.",
+)
+EPISODES: Final = Declared(
+    "stream_alert_episodes_total", "counter", "episodes", "Alert episodes that opened in a predictor's rows."
+)
+
+PREDICTOR: Final = (PROBABILITY, UNSCORED, EPISODES)
+DECLARED: Final = (MESSAGES, RESULTS, DEAD, RECOVERED, ABORTS, COMMIT_SECONDS, LAG, PARTITIONS, *PREDICTOR)
 
 
 class WorkerMetrics:
@@ -49,3 +70,30 @@ class WorkerMetrics:
         self._lag.clear()
         for partition, lag in lags.items():
             self._lag.labels(str(partition)).set(lag)
+
+
+class PredictionMetrics(Collector):
+    """What a predictor's committed rows came to, in plain numbers: tens of thousands of rows a second pass here."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._probability = Distribution(PROBABILITY)
+        self._unscored = self._episodes = 0
+        registry.register(self)
+
+    def rows(self, probabilities: Iterable[float | None]) -> None:
+        """Rows that were committed."""
+        for probability in probabilities:
+            if probability is None:
+                self._unscored += 1
+            else:
+                self._probability.observe(probability)
+
+    def episode(self, *, is_open: bool) -> None:
+        """An alert episode opened or closed, and was told."""
+        self._episodes += is_open
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics as they stand."""
+        yield self._probability.family()
+        yield UNSCORED.one(self._unscored)
+        yield EPISODES.one(self._episodes)

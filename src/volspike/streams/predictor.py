@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from volspike.errors import MalformedTick, SchemaMismatch
 from volspike.models import Artifact
+from volspike.streams.metrics import PredictionMetrics
 from volspike.streams.stage import Made, MakeStage, Taken
 from volspike.streams.wire import MILLISECOND_NS, FeatureHeaders, Prediction, encode_prediction, feature_headers
 from volspike.tape.timestamps import UNREAD, parse_times
@@ -62,11 +63,15 @@ class Predictor(Generic[A]):
     another, takes up the partition: each alert is told at least once, and once more at most for each such death.
     """
 
-    def __init__(self, artifact: Artifact, model_version: str, watch: AlertWatch[A]) -> None:
+    def __init__(
+        self, artifact: Artifact, model_version: str, watch: AlertWatch[A], metrics: PredictionMetrics | None = None
+    ) -> None:
         self._artifact = artifact
         self._version = model_version
         self._watch = watch
+        self._metrics = metrics
         self._waiting: list[tuple[int, A]] = []
+        self._scored: list[float | None] = []
         self._heard: list[tuple[str, bytes]] | None = None
         self._kind: FeatureHeaders | None = None
         fields: list[tuple[str, Any]] = [("timestamp", str), ("product_id", str), ("price", float), ("is_warm", bool)]
@@ -138,7 +143,9 @@ class Predictor(Generic[A]):
 
     def _predict(self, read: Sequence[_Read], times: NDArray[np.int64], made: Made) -> None:
         threshold, version, digest = self._artifact.threshold, self._version, self._artifact.metadata.feature_digest
-        for (_, offset, kind, line), time, probability in zip(read, times.tolist(), self._scores(read), strict=True):
+        scores = self._scores(read)
+        self._scored += scores
+        for (_, offset, kind, line), time, probability in zip(read, times.tolist(), scores, strict=True):
             told = self._watch.update(line.product_id, time, probability, line.price, simulated=kind.simulated)
             if told is not None:
                 self._waiting.append((offset, told))
@@ -169,6 +176,7 @@ class Predictor(Generic[A]):
     def recovered(self, told: int) -> None:
         """Tells once more what may not have been told: alerts of messages from ``told`` on."""
         self._waiting = [(offset, each) for offset, each in self._waiting if offset >= told]
+        self._scored = []  # they count where they were committed
         self.committed()
 
     def snapshot(self, offset: int) -> bytes:
@@ -177,16 +185,26 @@ class Predictor(Generic[A]):
         return self._watch.snapshot()
 
     def committed(self) -> None:
-        """Tells the alerts of what was taken."""
+        """Tells the alerts of what was taken, and counts it."""
         waiting, self._waiting = self._waiting, []
+        scored, self._scored = self._scored, []
         for _, told in waiting:
             self._watch.tell(told)
+        if self._metrics is not None:
+            self._metrics.rows(scored)
+            for _, told in waiting:
+                self._metrics.episode(is_open=told.is_open)
 
     def close(self) -> None:
-        """Forgets alerts whose rows are not committed."""
-        self._waiting = []
+        """Forgets what is not committed."""
+        self._waiting, self._scored = [], []
 
 
-def predicting(artifact: Artifact, model_version: str, make_watch: Callable[[], AlertWatch[A]]) -> MakeStage:
-    """Makes the predictor of a partition."""
-    return lambda _: Predictor(artifact, model_version, make_watch())
+def predicting(
+    artifact: Artifact,
+    model_version: str,
+    make_watch: Callable[[], AlertWatch[A]],
+    metrics: PredictionMetrics | None = None,
+) -> MakeStage:
+    """Makes the predictor of a partition; ``metrics`` are those of all of a worker's partitions."""
+    return lambda _: Predictor(artifact, model_version, make_watch(), metrics)
