@@ -40,6 +40,9 @@ LABELS: Final = {
 }
 """Every label that a metric may have, and the bounded set that its values come from."""
 
+PROBABILITIES: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Bounds for probabilities of something rare: most lie near zero."""
+
 Samples: TypeAlias = Iterable[tuple[tuple[str, ...], float]]
 """Label values in the order in which they are declared, and the number that belongs to them."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from volspike.telemetry import Declared
+from volspike.telemetry import PROBABILITIES, Declared
 
 FEED_CONNECTED: Final = Declared("feed_connected", "gauge", "boolean", "1 while the exchange is connected, else 0.")
 FEED_SILENCE: Final = Declared(
@@ -69,7 +69,7 @@ SCORE_PROBABILITY: Final = Declared(
     "histogram",
     "probability",
     "The probabilities of all rows scored.",
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    buckets=PROBABILITIES,
 )
 PROBABILITY: Final = Declared(
     "spike_probability",

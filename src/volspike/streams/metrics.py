@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from volspike.telemetry import Declared, Distribution
+from volspike.telemetry import PROBABILITIES, Declared, Distribution
 
 MESSAGES: Final = Declared("stream_messages_total", "counter", "messages", "Messages taken and committed.")
 RESULTS: Final = Declared("stream_results_total", "counter", "messages", "Rows or predictions written and committed.")
@@ -35,7 +35,7 @@ PROBABILITY: Final = Declared(
     "histogram",
     "probability",
     "The probabilities that a predictor wrote and committed.",
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    buckets=PROBABILITIES,
 )
 UNSCORED: Final = Declared(
     "stream_unscored_rows_total",
