@@ -160,6 +160,24 @@ class Alarming(LiveScorer):
         return 0.9 if 5 <= row.timestamp // SECOND_NS - START // SECOND_NS < 10 else 0.01
 
 
+class Rising(LiveScorer):
+    """A scorer whose probability rises by a hundredth a second."""
+
+    def score(self, row: FeatureRow) -> float:
+        return 0.5 + 0.01 * (row.timestamp // SECOND_NS - START // SECOND_NS)
+
+
+def test_an_open_alert_shows_its_peak_so_far() -> None:
+    """Who opens the page in the midst of an alert sees how high it has been, not how it began."""
+    live = LivePipeline(Rising(Artifact.load(DEFAULT_MODEL)), ["BTC-USD"], "test", simulated=True)
+    for tick in walk(20):
+        live.take(frame(tick))
+    told = live.snapshot(None)
+    (alert,) = told["alerts"]
+    assert alert["state"] == "open"
+    assert alert["peak_probability"] == told["points"][-1]["probability"] > told["points"][0]["probability"]
+
+
 class Pager:
     """A receiver that remembers."""
 

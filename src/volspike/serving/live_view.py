@@ -41,6 +41,13 @@ class ProductView:
         self._is_told = False
         if before is not None and before[0].row.timestamp // SECOND_NS != scored.row.timestamp // SECOND_NS:
             self._remember(self._point(*before))
+        if self.alerts:
+            self._raise(self.alerts[-1], scored.probability)
+
+    def _raise(self, alert: dict[str, Any], probability: float) -> None:
+        """An open alert's peak is the highest probability so far."""
+        if alert["state"] == "open" and probability > alert["peak_probability"]:
+            alert["peak_probability"] = probability
 
     def settle(self) -> None:
         """Make a point of the newest row now, while the model that scored it is the one that is served."""

@@ -40,6 +40,7 @@ const handlers = {
   },
   tick(data) {
     if (!market.tick(data)) return;
+    if (market.openAlert) panels.showAlerts(market);
     ticked = performance.now();
     refresh();
   },

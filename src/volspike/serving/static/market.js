@@ -43,12 +43,19 @@ export class Market {
     if (same) this.points.pop();
     this.points.push(tick);
     if (tick.features) this.#remember(tick.features, same);
+    this.#raise(tick.probability);
     const oldest = tick.time - KEPT_MS;
     let stale = 0;
     while (this.points[stale].time < oldest) stale += 1;
     if (stale) this.points.splice(0, stale);
     while (this.spikes.length && this.spikes[0][1] < oldest) this.spikes.shift();
     return true;
+  }
+
+  // An open alert's peak is the highest probability so far; what it was in the end is told when it closes.
+  #raise(probability) {
+    const alert = this.openAlert;
+    if (alert && probability > alert.peak_probability) alert.peak_probability = probability;
   }
 
   #remember(features, same) {
