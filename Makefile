@@ -34,7 +34,7 @@ test-system: $(DEV) ## The whole way as a user goes it, with real servers (Kafka
 e2e: $(DEV) ## The pipeline on a real Kafka from end to end, simple and full (Java 17 and Maven)
 	$(BIN)/python -m tests_system.e2e simple full
 
-soak: $(DEV) ## An hour of a bad market and more, at sixty times its speed, watched by a real Prometheus
+soak: $(DEV) ## A day of a bad market at sixty times its speed (25 minutes), watched by a real Prometheus
 	sh tests_system/install_prometheus
 	$(BIN)/python -m tests_system.soak --write docs/soak.md
 

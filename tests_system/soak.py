@@ -260,7 +260,7 @@ def page(told: Soaked) -> str:
     table = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return (
         "<!-- made by `make soak`; do not edit -->\n\n# Bad hours\n\n"
-        "`make soak`: some hours of a simulated market at sixty times its speed through `volspike up`, faults on.\n\n"
+        "`make soak`: a day of a simulated market at sixty times its speed through `volspike up`, faults on.\n\n"
         "- The exchange loses, repeats, reorders and breaks frames, sends unknown ones and 5 MB snapshots, is\n"
         "  silent, closes connections, and is away for more than a minute.\n"
         "- The disk takes no more for a while. The receiver of alerts refuses every message.\n\n"
@@ -279,7 +279,9 @@ def _verdict(slope: float, noise: float) -> str:
 def main() -> None:
     """The whole of it; with --write its page, also of what falls short."""
     parser = argparse.ArgumentParser(description="Bad hours of a market.")
-    parser.add_argument("--minutes", type=float, default=60.0, help="of market")
+    parser.add_argument(
+        "--minutes", type=float, default=1440.0, help="of market; memory settles in the first ten hours"
+    )
     parser.add_argument("--write", type=Path, help="the page to write")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

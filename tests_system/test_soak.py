@@ -1,4 +1,4 @@
-"""A quarter of an hour of a bad market at sixty times its speed; `make soak` has the hours."""
+"""A quarter of an hour of a bad market at sixty times its speed; `make soak` has the day."""
 
 from __future__ import annotations
 
