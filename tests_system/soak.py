@@ -266,7 +266,9 @@ def page(told: Soaked) -> str:
         "- The disk takes no more for a while. The receiver of alerts refuses every message.\n\n"
         "A real Prometheus watches with the shipped alerts, each hastened to two seconds; their levels are as they\n"
         "ship. A broker that goes away, and killed workers, have tests of their own (`tests_system/kafka`).\n\n"
-        f"| what | came of it |\n|---|---|\n{table}\n"
+        f"| what | came of it |\n|---|---|\n{table}\n\n"
+        "Figures of live predictions take in the last 24 hours, up to 200,000 rows: until as many are there,\n"
+        "memory grows with them.\n"
     )
 
 
