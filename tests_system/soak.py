@@ -34,7 +34,7 @@ from volspike.models import METADATA_FILE, SIMULATED_MODEL
 
 SPEED: Final = 60.0
 NERVOUS: Final = 0.03
-"""A quarter of the rows are above: an alert every minute or two, so that a receiver who refuses is soon noticed."""
+"""Low enough for an alert every few minutes of market, so that a receiver who refuses is soon noticed."""
 
 PAIRS: Final = ("BTC-USD", "ETH-USD")
 FAULTS: Final = Faults(
@@ -143,7 +143,7 @@ def soak(folder: Path, *, market_s: float, away_s: float) -> Soaked:
 
 
 def _nervous(folder: Path) -> Path:
-    """The shipped model with a threshold at which a simulated market makes alerts by the minute."""
+    """The shipped model with a threshold at which a simulated market makes many alerts."""
     model = folder / "model"
     shutil.copytree(SIMULATED_MODEL, model, ignore=shutil.ignore_patterns("__*"))
     facts = msgspec.json.decode((model / METADATA_FILE).read_bytes())
@@ -281,9 +281,7 @@ def _verdict(slope: float, noise: float) -> str:
 def main() -> None:
     """The whole of it; with --write its page, also of what falls short."""
     parser = argparse.ArgumentParser(description="Bad hours of a market.")
-    parser.add_argument(
-        "--minutes", type=float, default=1440.0, help="of market; memory settles in the first ten hours"
-    )
+    parser.add_argument("--minutes", type=float, default=1440.0, help="of market")
     parser.add_argument("--write", type=Path, help="the page to write")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

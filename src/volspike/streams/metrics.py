@@ -47,8 +47,10 @@ EPISODES: Final = Declared(
     "stream_alert_episodes_total", "counter", "episodes", "Alert episodes that opened in a predictor's rows."
 )
 
-PREDICTOR: Final = (PROBABILITY, UNSCORED, EPISODES)
-DECLARED: Final = (MESSAGES, RESULTS, DEAD, RECOVERED, ABORTS, COMMIT_SECONDS, LAG, PARTITIONS, *PREDICTOR)
+DECLARED: Final = (
+    *(MESSAGES, RESULTS, DEAD, RECOVERED, ABORTS, COMMIT_SECONDS, LAG, PARTITIONS),
+    *(PROBABILITY, UNSCORED, EPISODES),
+)
 
 
 class WorkerMetrics:

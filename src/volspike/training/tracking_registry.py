@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from volspike.models import METADATA_FILE
 from volspike.models.metadata import decoded
-from volspike.training.report import TrainingReport
+from volspike.training.report import ModelReport, TrainingReport
 from volspike.training.tracking_figures import tags
 
 if TYPE_CHECKING:
@@ -53,9 +53,14 @@ def version_of(client: MlflowClient, onnx_sha256: str) -> str:
     return str(max((int(version.version) for version in found), default=""))
 
 
+def chosen_model(report: TrainingReport) -> ModelReport:
+    """What the report says of the model that it chose."""
+    return next(model for model in report.models if model.model == report.chosen)
+
+
 def _about(report: TrainingReport) -> dict[str, str]:
     """What a version is found by again, also when its model is put into service much later."""
-    written = next(model.artifact for model in report.models if model.model == report.chosen)
+    written = chosen_model(report).artifact
     told = {"model": report.chosen, "promoted": str(report.promoted is not None).lower()}
     if written is None:
         return told

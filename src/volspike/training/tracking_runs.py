@@ -16,7 +16,7 @@ from volspike.training.tracking_client import in_a_hurry
 from volspike.training.tracking_facts import file_sha256, machine, packages
 from volspike.training.tracking_figures import Figure, figures, model_parameters, parameters, pooled_figures, tags
 from volspike.training.tracking_model import log_model
-from volspike.training.tracking_registry import register
+from volspike.training.tracking_registry import chosen_model, register
 from volspike.training.tracking_settings import database_file
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def log_report(
     about = {"mlflow.source.name": "volspike train", "mlflow.note.content": "\n\n".join(report.warnings)}
     name = f"train {report.request.features.stem}"
     with _run(client, experiment_id, name, told | machine() | about) as run_id:
-        _log(client, run_id, parameters(report) | {"data_sha256": sha256}, pooled_figures(_chosen(report)))
+        _log(client, run_id, parameters(report) | {"data_sha256": sha256}, pooled_figures(chosen_model(report)))
         _log_data(client, run_id, report, sha256)
         client.log_text(run_id, packages(), "requirements.txt")
         client.log_text(run_id, "".join(f"{sentence}\n" for sentence in report.warnings), "warnings.txt")
@@ -74,10 +74,6 @@ def _log_one(
                 client.log_artifact(run_id, str(file))
         _log(client, run_id, model_parameters(report, model), figures(model), model_id)
     return run_id, model_id
-
-
-def _chosen(report: TrainingReport) -> ModelReport:
-    return next(model for model in report.models if model.model == report.chosen)
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:

@@ -39,8 +39,9 @@ const handlers = {
     refresh();
   },
   tick(data) {
+    const peak = market.openAlert?.peak_probability;
     if (!market.tick(data)) return;
-    if (market.openAlert) panels.showAlerts(market);
+    if (market.openAlert?.peak_probability !== peak) panels.showAlerts(market);
     ticked = performance.now();
     refresh();
   },
