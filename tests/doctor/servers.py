@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from volspike.feeds.simulated_exchange import SimulatedExchange, SimulatedExchangeSettings
+from volspike.feeds.simulated_exchange import SimulatedExchange
+from volspike.feeds.simulated_settings import SimulatedExchangeSettings
 
 Answers = Mapping[str, tuple[int, str]]
 

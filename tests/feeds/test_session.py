@@ -17,15 +17,11 @@ from websockets.http11 import Request, Response
 
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
-from volspike.feeds import Frame, decode_advanced_trade, decode_exchange
-from volspike.feeds.session import (
-    FeedError,
-    FeedEvent,
-    FeedFault,
-    FeedFrame,
-    FeedSession,
-    FeedState,
-)
+from volspike.feeds import Frame
+from volspike.feeds import decode as decode_advanced_trade
+from volspike.feeds import decode as decode_exchange
+from volspike.feeds.session import FeedSession
+from volspike.feeds.session_events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
 from volspike.market import Cause, Gap
 
 T = TypeVar("T")

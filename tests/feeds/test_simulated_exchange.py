@@ -15,11 +15,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
 
 from volspike.errors import UsageError
-from volspike.feeds import Frame, decode_advanced_trade, decode_exchange
-from volspike.feeds.simulated_exchange import HISTORY_S, SimulatedExchange, SimulatedExchangeSettings
+from volspike.feeds import Frame
+from volspike.feeds import decode as decode_advanced_trade
+from volspike.feeds import decode as decode_exchange
+from volspike.feeds.simulated_exchange import HISTORY_S, SimulatedExchange
 from volspike.feeds.simulated_faults import Faults
 from volspike.feeds.simulated_record import Fault
 from volspike.feeds.simulated_schedule import told
+from volspike.feeds.simulated_settings import SimulatedExchangeSettings
 from volspike.feeds.simulated_trades import simulate_trades
 from volspike.market import SECOND_NS, Kind, Tick, nanoseconds
 

@@ -142,7 +142,8 @@ def _serve(given: dict[str, object]) -> None:
 
     import msgspec
 
-    from volspike.feeds.simulated_exchange import SimulatedExchange, SimulatedExchangeSettings
+    from volspike.feeds.simulated_exchange import SimulatedExchange
+    from volspike.feeds.simulated_settings import SimulatedExchangeSettings
 
     try:
         settings = msgspec.convert(given, SimulatedExchangeSettings)

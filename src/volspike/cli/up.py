@@ -64,8 +64,8 @@ def run(
     """
     import uvloop
 
+    from volspike.logs import configure_logs
     from volspike.models.choice import named_model
-    from volspike.serving.logs import configure_logs
     from volspike.serving.run import listen, warn_if_open
     from volspike.serving.up import LiveWishes, serve_live
 

@@ -2,6 +2,7 @@
 
 from volspike.datasets.dataset import Dataset, load_dataset
 from volspike.datasets.facts import FeatureFacts
-from volspike.datasets.splits import SPLIT_METHODS, Split, split
+from volspike.datasets.splits import SPLIT_METHODS, split
+from volspike.datasets.walk_forward import Split
 
 __all__ = ["SPLIT_METHODS", "Dataset", "FeatureFacts", "Split", "load_dataset", "split"]

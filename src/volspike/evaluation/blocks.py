@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from volspike.episodes import Tracks, spike_runs
 from volspike.evaluation.scored import Scored
-from volspike.evaluation.tracks import Tracks, spike_runs
 from volspike.labels import HORIZON_S
 
 BLOCK_S: Final = 600.0

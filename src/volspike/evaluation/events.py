@@ -16,11 +16,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.evaluation.alarms import alarm_runs
+from volspike.episodes import HORIZON_NS, Runs, Tracks, alarm_runs, spike_runs
 from volspike.evaluation.bootstrap import Draws, Interval, percentile_interval
 from volspike.evaluation.metrics import known
 from volspike.evaluation.scored import Scored
-from volspike.evaluation.tracks import HORIZON_NS, Runs, Tracks, spike_runs
 from volspike.market import SECOND_NS
 
 COLUMNS: Final = (

@@ -12,9 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.evaluation.alarms import alarm_runs
+from volspike.episodes import Tracks, alarm_runs, spike_runs
 from volspike.evaluation.cuts import Cuts
-from volspike.evaluation.tracks import Tracks, spike_runs
 
 MOST_CALLED: Final = 0.5
 """A threshold that calls more rows than this is no alarm but a constant, whatever its F1."""

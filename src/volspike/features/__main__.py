@@ -7,7 +7,9 @@ numba keeps the machine code on disk beside the kernel, or in the user's cache w
 
 from __future__ import annotations
 
-from volspike.features import Every, FeatureEngine, FeatureSet, Scope
+from volspike.features.engine import FeatureEngine
+from volspike.features.rows import Every
+from volspike.features.schema import FeatureSet, Scope
 from volspike.market import Kind, Tick, Ticks
 
 

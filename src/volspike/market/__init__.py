@@ -1,8 +1,7 @@
 """What a market tells: ticks, products and time. Knows of no I/O."""
 
 from volspike.market.gap import Cause, Gap
-from volspike.market.tick import UNTOLD_ID, Kind, Profile, Side, Tick
-from volspike.market.ticks import Ticks
+from volspike.market.tick import UNTOLD_ID, Kind, Profile, Side, Tick, Ticks
 from volspike.market.time import SECOND_NS, instant, nanoseconds
 
 __all__ = [

@@ -15,8 +15,8 @@ from typing import Final
 import msgspec
 import structlog
 
+from volspike.background import Backlog
 from volspike.market import instant
-from volspike.monitoring.backlog import Backlog
 from volspike.monitoring.receivers import AppriseReceiver, Receiver
 
 QUEUE_ALERTS: Final = 256

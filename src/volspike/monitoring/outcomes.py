@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 import structlog
 
+from volspike.background import Backlog
 from volspike.errors import UnreadableFile
 from volspike.market import SECOND_NS
-from volspike.monitoring.backlog import Backlog
 from volspike.monitoring.outcome_database import Outcome, OutcomeDatabase, Prediction
 from volspike.monitoring.performance import Performance, ServedModel, performance_of
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from volspike.episodes import EpisodeTracker, TrackerState
 from volspike.errors import DataError
 from volspike.monitoring.alerts import Alert, AlertRouter
-from volspike.monitoring.episodes import EpisodeTracker, TrackerState
 
 
 class _Watched(msgspec.Struct, frozen=True):

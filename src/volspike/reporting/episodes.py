@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from volspike.episodes import Tracks, spike_runs
 from volspike.evaluation import Scored
-from volspike.evaluation.tracks import Tracks, spike_runs
 from volspike.market import instant
 
 MOST: Final = 3

@@ -18,13 +18,13 @@ import msgspec
 import numpy as np
 import structlog
 
+from volspike.episodes import Episode, EpisodeTracker
 from volspike.errors import UsageError
 from volspike.feeds.session_events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
+from volspike.labels import DelayedLabels
 from volspike.market import SECOND_NS, Gap, Tick
 from volspike.models import Artifact
 from volspike.monitoring.alerts import Alert, AlertRouter
-from volspike.monitoring.delayed import DelayedLabels
-from volspike.monitoring.episodes import Episode, EpisodeTracker
 from volspike.monitoring.outcome_database import Outcome, Prediction
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel

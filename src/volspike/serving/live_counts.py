@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Final
 
+from volspike.episodes import Episode
 from volspike.market import SECOND_NS, Cause, Gap
-from volspike.monitoring.episodes import Episode
 from volspike.serving.metrics_live import FEED_LATENCY, SCORE_LATENCY, SCORE_PROBABILITY
 from volspike.serving.scoring import ScoredRow
 from volspike.telemetry import OTHER, Distribution

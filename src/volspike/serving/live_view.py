@@ -6,9 +6,9 @@ from collections import deque
 from math import isfinite
 from typing import Any, Final
 
+from volspike.episodes import Episode
+from volspike.labels import DelayedLabel
 from volspike.market import SECOND_NS
-from volspike.monitoring.delayed import DelayedLabel
-from volspike.monitoring.episodes import Episode
 from volspike.serving.scoring import LiveScorer, ScoredRow
 
 MS_NS: Final = 1_000_000

@@ -17,9 +17,9 @@ from fastapi import FastAPI
 import volspike
 from volspike.config import ServingSettings
 from volspike.errors import UsageError
+from volspike.logs import configure_logs
 from volspike.serving.app import create_app
 from volspike.serving.connection import BoundedConnection, ConnectionLimits, bounded
-from volspike.serving.logs import configure_logs
 from volspike.serving.scorer import Load, load_artifact
 from volspike.serving.stream import Readers
 

@@ -20,7 +20,8 @@ from volspike.feeds.feed_protocol import PROTOCOLS
 from volspike.feeds.frame import Frame
 from volspike.feeds.session import FeedSession
 from volspike.feeds.session_events import FeedEvent, FeedFrame, FeedState
-from volspike.feeds.simulated_exchange import SimulatedExchange, SimulatedExchangeSettings
+from volspike.feeds.simulated_exchange import SimulatedExchange
+from volspike.feeds.simulated_settings import SimulatedExchangeSettings
 from volspike.market import SECOND_NS, Kind
 from volspike.tape import TapeReport, read_ticks
 

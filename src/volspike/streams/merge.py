@@ -20,8 +20,8 @@ from volspike.datasets.facts import FeatureFacts, facts_of, feature_schema, open
 from volspike.datasets.labelling import LabelResult, label_file
 from volspike.datasets.writing import PARQUET, ROW_GROUP, replacing
 from volspike.errors import NotEnoughData, SchemaMismatch, UnreadableFile
+from volspike.locks import take
 from volspike.streams.sink import Part, parts_folder, parts_in
-from volspike.tape.locks import take
 
 BATCH_ROWS: Final = 32_768
 LOOK_EVERY_S: Final = 0.1

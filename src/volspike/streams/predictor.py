@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import MalformedTick, SchemaMismatch
+from volspike.market.time import UNREAD, parse_times
 from volspike.models import Artifact
 from volspike.streams.metrics import PredictionMetrics
 from volspike.streams.stage import Made, MakeStage, Taken
 from volspike.streams.wire import MILLISECOND_NS, FeatureHeaders, Prediction, encode_prediction, feature_headers
-from volspike.tape.timestamps import UNREAD, parse_times
 
 
 class Told(Protocol):

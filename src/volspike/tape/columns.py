@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from volspike.feeds import LAST_MATCH, SIDES, TAKER_OF_MAKER, RawTicker
 from volspike.market import UNTOLD_ID, Kind, Side, Ticks
+from volspike.market.time import UNREAD, parse_times
 from volspike.tape.lines import TapeLine
-from volspike.tape.timestamps import UNREAD, parse_times
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]

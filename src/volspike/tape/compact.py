@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from volspike.errors import UnreadableFile, UsageError
+from volspike.locks import take
 from volspike.market import SECOND_NS, Ticks
 from volspike.tape.hours import hour_path, read_hour_name, sources_metadata, sources_of
-from volspike.tape.locks import take
 from volspike.tape.merge import rechunked
 from volspike.tape.parquet import parquet_ticks
 from volspike.tape.parquet_writer import ROW_GROUP, ParquetTape

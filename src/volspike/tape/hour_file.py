@@ -7,8 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from volspike.locks import take
 from volspike.market import SECOND_NS
-from volspike.tape.locks import take
 from volspike.tape.names import symbol_of, tape_name
 
 HOUR_NS = 3_600 * SECOND_NS

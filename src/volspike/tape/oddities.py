@@ -15,8 +15,8 @@ import msgspec
 from volspike.errors import MalformedTick
 from volspike.feeds import UNREADABLE, Frame, Identifier, RawTicker, decode_any, located, raw_tick, without_empty
 from volspike.market import UNTOLD_ID, Tick
+from volspike.market.time import UNREAD, parse_time
 from volspike.tape.lines import TapeLine, is_utf8
-from volspike.tape.timestamps import UNREAD, parse_time
 
 RECORDED_FRAMES = {"", "recv"}
 """What a recorder that names its records (``t``) calls a frame of the exchange; its others are no market."""

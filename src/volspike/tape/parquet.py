@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from volspike.errors import UnreadableFile
 from volspike.feeds import SIDES
 from volspike.market import UNTOLD_ID, Kind, Side, Ticks
+from volspike.market.time import UNREAD
 from volspike.tape.rejects import SetAside
 from volspike.tape.report import TapeReport
 from volspike.tape.schema import Layout, layout_of
-from volspike.tape.timestamps import UNREAD
 
 _KINDS = {kind.name.lower(): int(kind) for kind in Kind}
 _SIDE_CODES = {word: int(side) for word, side in SIDES.items()}

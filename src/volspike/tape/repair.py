@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from volspike.locks import take
+from volspike.market.time import UNREAD, parse_time
 from volspike.tape.hours import HourName, read_hour_name
 from volspike.tape.lines import decode_line
-from volspike.tape.locks import take
 from volspike.tape.rejects import SetAside, rejected_path
-from volspike.tape.timestamps import UNREAD, parse_time
 
 _TAIL = 1 << 16
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from volspike.market import Ticks
-from volspike.market.ticks import DTYPES
+from volspike.market.tick import DTYPES
 from volspike.tape.reader import read_ticks
 from volspike.tape.report import TapeReport
 

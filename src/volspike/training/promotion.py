@@ -18,13 +18,13 @@ from typing import Final
 import msgspec
 
 from volspike.errors import ArtifactMissing, UsageError
+from volspike.locks import take
 from volspike.market import instant
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
 from volspike.models.choice import PRODUCTION, holds_model
 from volspike.models.folder import replace_folder
 from volspike.models.history import HistoryEntry, remember
 from volspike.models.metadata import decoded
-from volspike.tape.locks import take
 
 PROMOTION_FILE: Final = "promotion.json"
 RETIRED: Final = "retired"

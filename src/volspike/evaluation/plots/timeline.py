@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
+from volspike.episodes import Tracks, spike_runs
 from volspike.evaluation.plots.canvas import COLOURS, GREY, LINES, drawn, png
 from volspike.evaluation.scored import Scored
-from volspike.evaluation.tracks import Tracks, spike_runs
 from volspike.labels import HORIZON_S
 from volspike.market import SECOND_NS
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volspike.features import Every
-from volspike.labels import SecondGrid
-from volspike.monitoring.delayed import MOST_LOSSES, DelayedLabels
+from volspike.labels import MOST_LOSSES, DelayedLabels, SecondGrid
 
 SECOND = 1_000_000_000
 START = 1_700_000_000

@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.evaluation.markets import SECOND
-from volspike.evaluation.alarms import alarm_runs
-from volspike.evaluation.tracks import Tracks
-from volspike.monitoring.episodes import EpisodeTracker
+from volspike.episodes import EpisodeTracker, Tracks, alarm_runs
 
 rows = st.lists(
     st.tuples(st.integers(0, 90), st.one_of(st.just(nan), st.sampled_from([0.0, 0.39, 0.4, 0.45, 0.5, 0.9]))),

@@ -1,4 +1,12 @@
-"""One spike is one alert: an episode opens at the threshold and closes well below it, not at every crossing.
+"""Rows as each product's own story, fold by fold, and the runs in it: of spikes, and of alarms.
+
+Alarm episodes over recorded rows, by the rule that the live market follows.
+
+The rule is that of ``monitoring.episodes.EpisodeTracker``, and its numbers stand here for both: an episode opens when
+the score reaches the threshold, lasts at least ``HOLD_S``, and closes once the score has been below the release level
+for ``QUIET_S`` on end, or was not known for ``UNKNOWN_S``.
+
+One spike is one alert: an episode opens at the threshold and closes well below it, not at every crossing.
 
 Pure: knows of times and probabilities, not of clocks, markets or whom to tell. ``evaluation.alarms`` follows the same
 rule over recorded rows.
@@ -6,15 +14,165 @@ rule over recorded rows.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from math import isfinite
+from typing import Final, Self
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
+from volspike.compiled import compiled
 from volspike.errors import UsageError
-from volspike.evaluation.alarms import HOLD_S, QUIET_S, RELEASE_SHARE, UNKNOWN_S
+from volspike.labels import HORIZON_S
 from volspike.market import SECOND_NS
+
+HORIZON_NS = HORIZON_S * SECOND_NS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tracks:
+    """n rows put in order: those of one fold and product after each other, by time.
+
+    Attributes:
+        order: (n,) row numbers; a row's place here is its position.
+        time: (n,) ns, by position.
+        begins: (n,) whether the position begins another fold or product.
+    """
+
+    order: NDArray[np.int64]
+    time: NDArray[np.int64]
+    begins: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, time: NDArray[np.int64], product: NDArray[np.int32], fold: NDArray[np.int32] | None = None) -> Self:
+        """The tracks of rows in any order; all arrays are (n,)."""
+        fold = np.zeros(len(time), np.int32) if fold is None else fold
+        order = np.lexsort((time, product, fold))
+        begins = np.ones(len(time), np.bool_)
+        begins[1:] = (np.diff(product[order]) != 0) | (np.diff(fold[order]) != 0)
+        return cls(order, time[order], begins)
+
+    def seconds(self) -> NDArray[np.float64]:
+        """(n,) by position: how long a row's second or tick lasts, until the track's next row.
+
+        0 for a track's last row and before a silence as long as the horizon, which nobody watched.
+        """
+        steps = np.zeros(len(self.time))
+        steps[:-1] = np.where(self.begins[1:], 0, np.diff(self.time))
+        return np.where(steps < HORIZON_NS, steps / SECOND_NS, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Stretches of a track that do not overlap, ascending: first and last position of each, both included."""
+
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def covered(self, n: int) -> NDArray[np.bool_]:
+        """Which of ``n`` positions lie in a run."""
+        steps = np.bincount(self.first, minlength=n + 1) - np.bincount(self.last + 1, minlength=n + 1)
+        return np.cumsum(steps)[:-1] > 0
+
+    def met_by(self, others: Runs) -> NDArray[np.int64]:
+        """Of each run the number of the earliest among ``others`` that shares a position with it; −1 for none."""
+        if len(others) == 0:
+            return np.full(len(self), -1)
+        candidate = np.searchsorted(others.last, self.first)
+        met = others.first[np.minimum(candidate, len(others) - 1)] <= self.last
+        return np.where((candidate < len(others)) & met, candidate, -1)
+
+
+def spike_runs(tracks: Tracks, y: NDArray[np.int8]) -> Runs:
+    """The spike episodes: rows labelled as spikes (``y``, (n,) in the rows' order), joined when under a horizon apart.
+
+    A label tells of the 60 seconds after its row, so two spike rows closer than that share seconds of their future.
+    """
+    spike = np.flatnonzero(y[tracks.order] == 1)
+    if len(spike) == 0:
+        return Runs(spike, spike)
+    track = np.cumsum(tracks.begins)
+    apart = (np.diff(tracks.time[spike]) >= HORIZON_NS) | (np.diff(track[spike]) != 0)
+    return Runs(spike[np.append(True, apart)], spike[np.append(apart, True)])
+
+
+RELEASE_SHARE: Final = 0.8
+"""The level at which an episode lets go, as a share of the threshold."""
+
+HOLD_S: Final = 60.0
+QUIET_S: Final = 10.0
+UNKNOWN_S: Final = 60.0
+
+
+def alarm_runs(tracks: Tracks, score: NDArray[np.float64], threshold: NDArray[np.float64] | float) -> Runs:
+    """The alarm episodes of ``score`` (n, in the rows' order; NaN is not known) at one threshold or one per row.
+
+    A run's positions are those at which the alarm is in force. A threshold that is not above 0, as a score that is
+    no probability may have, is its own release level.
+    """
+    level = np.broadcast_to(np.asarray(threshold, np.float64), score.shape)[tracks.order]
+    release = np.where(level > 0.0, RELEASE_SHARE * level, level)
+    opened = alarm_opened(
+        tracks.time,
+        score[tracks.order],
+        level,
+        release,
+        tracks.begins,
+        round(HOLD_S * SECOND_NS),
+        round(QUIET_S * SECOND_NS),
+        round(UNKNOWN_S * SECOND_NS),
+    )
+    in_force = np.flatnonzero(opened >= 0)
+    first, count = np.unique(opened[in_force], return_counts=True)
+    return Runs(first, first + count - 1)
+
+
+@compiled
+def alarm_opened(
+    time: NDArray[np.int64],
+    score: NDArray[np.float64],
+    threshold: NDArray[np.float64],
+    release: NDArray[np.float64],
+    begins: NDArray[np.bool_],
+    hold: int,
+    quiet: int,
+    unknown: int,
+) -> NDArray[np.int64]:
+    """By position: the position at which the alarm in force opened, −1 where there is none; times in ns.
+
+    As the live rule has it, a row that closes an episode opens none.
+    """
+    opened = np.full(len(time), -1, np.int64)
+    start = -1
+    known = low_since = time[0] if len(time) else 0
+    is_low = False
+    for row in range(len(time)):
+        now, value = time[row], score[row]
+        if begins[row]:
+            start = -1
+        if start < 0:
+            if value >= threshold[row]:
+                start, known, is_low = row, now, False
+        else:
+            has_held = now - time[start] >= hold
+            if has_held and now - known >= unknown:
+                start = -1
+            elif np.isfinite(value):
+                known = now
+                if value >= release[row]:
+                    is_low = False
+                elif not is_low:
+                    is_low, low_since = True, now
+                if is_low and has_held and now - low_since >= quiet:
+                    start = -1
+        opened[row] = start
+    return opened
 
 
 class Reason(StrEnum):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.evaluation.markets import SECOND
-from volspike.evaluation.tracks import Runs, Tracks, spike_runs
+from volspike.episodes import Runs, Tracks, spike_runs
 
 runs = st.lists(st.integers(0, 60), unique=True, max_size=12).map(sorted)
 

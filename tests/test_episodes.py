@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from volspike.episodes import Episode, EpisodeTracker, Reason, episode_id
 from volspike.errors import UsageError
-from volspike.monitoring.episodes import Episode, EpisodeTracker, Reason, episode_id
 
 SECOND = 1_000_000_000
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volspike.market import instant, nanoseconds
-from volspike.tape.timestamps import UNREAD, parse_time, parse_times
+from volspike.market.time import UNREAD, parse_time, parse_times
 
 ZONES = st.one_of(
     st.sampled_from(["", "Z", "z", " UTC", "+00:00", "-05:30", "+0530", "+5:30", "UTC", "z ", " +0000 UTC m=+1.5"]),
