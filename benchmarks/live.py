@@ -31,8 +31,8 @@ from benchmarks.tape import RAW
 from volspike.config import ServingSettings
 from volspike.feeds import Frame
 from volspike.feeds import decode as decode_advanced_trade
-from volspike.feeds.session_events import FeedEvent, FeedFrame
-from volspike.feeds.simulated_market import simulate_market
+from volspike.feeds.events import FeedEvent, FeedFrame
+from volspike.feeds.simulation.market import simulate_market
 from volspike.logs import configure_logs
 from volspike.market import SECOND_NS, Kind, Tick, instant
 from volspike.models import DEFAULT_MODEL, Artifact

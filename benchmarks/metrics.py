@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from benchmarks.figures import Figure
 from benchmarks.live import PAIRS, PRODUCTS, event_of, pipeline_of, take_all, walk
 from benchmarks.market import START
-from volspike.feeds.session_events import FeedFrame
+from volspike.feeds.events import FeedFrame
 from volspike.market import SECOND_NS
 from volspike.serving import metrics_live as declared
 from volspike.serving.live_collector import LiveCollector

@@ -28,7 +28,7 @@ from tests.streams.brokers.ports import free_ports
 
 from tests_system.processes import Server
 from tests_system.watching import Prometheus, shipped_configuration, until
-from volspike.feeds.simulated_faults import Faults
+from volspike.feeds.simulation.faults import Faults
 from volspike.market import SECOND_NS
 from volspike.models import METADATA_FILE, SIMULATED_MODEL
 

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from volspike.feeds.simulated_exchange import SimulatedExchange
-from volspike.feeds.simulated_settings import SimulatedExchangeSettings
+from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 
 Answers = Mapping[str, tuple[int, str]]
 

@@ -11,7 +11,7 @@ from volspike.config import FeedSettings
 from volspike.doctor.feed import look_at_feed
 from volspike.doctor.finding import Finding, Severity
 from volspike.errors import UsageError
-from volspike.feeds.simulated_faults import Faults
+from volspike.feeds.simulation.faults import Faults
 
 
 def looked(url: str, within_s: float = 10.0, **settings: object) -> Finding:

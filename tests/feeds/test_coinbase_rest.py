@@ -14,7 +14,7 @@ import pytest
 from tests.tape.trades_exchange import NOON, Answer, Exchange, FakeTime, client_of, market, served, told, trade_at
 
 from volspike.errors import DataError, MalformedTick, UsageError
-from volspike.feeds.coinbase_rest import TradesClient, decode_trades
+from volspike.feeds.rest import TradesClient, decode_trades
 from volspike.market import Kind, Side, Tick, nanoseconds
 
 PAGE = (

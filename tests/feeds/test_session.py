@@ -20,8 +20,8 @@ from volspike.errors import UsageError
 from volspike.feeds import Frame
 from volspike.feeds import decode as decode_advanced_trade
 from volspike.feeds import decode as decode_exchange
+from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
-from volspike.feeds.session_events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
 from volspike.market import Cause, Gap
 
 T = TypeVar("T")

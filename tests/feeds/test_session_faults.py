@@ -11,12 +11,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from volspike.config import FeedSettings
+from volspike.feeds.events import FeedEvent, FeedFault, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
-from volspike.feeds.session_events import FeedEvent, FeedFault, FeedFrame, FeedState
-from volspike.feeds.simulated_exchange import SimulatedExchange
-from volspike.feeds.simulated_faults import Faults
-from volspike.feeds.simulated_record import Sent
-from volspike.feeds.simulated_settings import SimulatedExchangeSettings
+from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
+from volspike.feeds.simulation.faults import Faults, Sent
 from volspike.market import Cause, Gap
 
 START = 1_767_225_600_000_000_000

@@ -13,15 +13,11 @@ from hypothesis import strategies as st
 from volspike.config import FeedSettings, settle
 from volspike.errors import UsageError
 from volspike.feeds import Frame, Heartbeat, Subscriptions
-from volspike.feeds.backoff import Backoff, Pace
-from volspike.feeds.connection import address_of, proxy_for
-from volspike.feeds.feed_protocol import advanced_trade_sequence
-from volspike.feeds.inbox import Arrival, Inbox, Overflow
-from volspike.feeds.sequence import SequenceCheck
-from volspike.feeds.session_events import FeedState
-from volspike.feeds.subscription import Subscription, names_of
-from volspike.feeds.vigil import Vigil
-from volspike.feeds.watch import SilenceWatch
+from volspike.feeds.connection import Backoff, Pace, address_of, proxy_for
+from volspike.feeds.events import FeedState
+from volspike.feeds.inbox import Arrival, Inbox, Overflow, SequenceCheck, SilenceWatch
+from volspike.feeds.protocol import Subscription, advanced_trade_sequence, names_of
+from volspike.feeds.session import Vigil
 from volspike.market import Cause, Gap, Kind, Tick
 
 SILENCE, IDLE = 10, 30

@@ -18,12 +18,9 @@ from volspike.errors import UsageError
 from volspike.feeds import Frame
 from volspike.feeds import decode as decode_advanced_trade
 from volspike.feeds import decode as decode_exchange
-from volspike.feeds.simulated_exchange import HISTORY_S, SimulatedExchange
-from volspike.feeds.simulated_faults import Faults
-from volspike.feeds.simulated_record import Fault
-from volspike.feeds.simulated_schedule import told
-from volspike.feeds.simulated_settings import SimulatedExchangeSettings
-from volspike.feeds.simulated_trades import simulate_trades
+from volspike.feeds.simulation.exchange import HISTORY_S, SimulatedExchange, SimulatedExchangeSettings
+from volspike.feeds.simulation.faults import Fault, Faults
+from volspike.feeds.simulation.market import simulate_trades, told
 from volspike.market import SECOND_NS, Kind, Tick, nanoseconds
 
 START = nanoseconds("2026-01-05T00:00:00Z")

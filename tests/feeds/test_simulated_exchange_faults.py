@@ -15,11 +15,9 @@ from websockets.exceptions import ConnectionClosed
 from volspike.errors import MalformedTick, UsageError
 from volspike.feeds import decode as decode_advanced_trade
 from volspike.feeds import decode_any
-from volspike.feeds.simulated_exchange import SimulatedExchange
-from volspike.feeds.simulated_faults import Faults
-from volspike.feeds.simulated_record import Fault, Record
-from volspike.feeds.simulated_settings import SimulatedExchangeSettings
-from volspike.feeds.simulated_words import Outgoing
+from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
+from volspike.feeds.simulation.faults import Fault, Faults, Record
+from volspike.feeds.simulation.protocols import Outgoing
 from volspike.market import nanoseconds
 
 START = nanoseconds("2026-01-05T00:00:00Z")

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from volspike.feeds import simulate_market
-from volspike.feeds.simulated_mood import decayed
+from volspike.feeds.simulation.market import decayed
 from volspike.market import SECOND_NS, UNTOLD_ID, Kind, Side, Ticks
 
 START = 1_764_547_200 * SECOND_NS

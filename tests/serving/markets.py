@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from volspike.feeds.frame import Frame
-from volspike.feeds.session_events import FeedFrame
+from volspike.feeds.events import FeedFrame, Frame
 from volspike.market import SECOND_NS, Kind, Tick
 
 START = 1_760_000_000 * SECOND_NS

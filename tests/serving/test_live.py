@@ -15,10 +15,9 @@ from tests.serving.markets import START, frame, walk
 from volspike.config import FeedSettings
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import FeatureRow
+from volspike.feeds.events import FeedEvent, FeedState
 from volspike.feeds.session import FeedSession
-from volspike.feeds.session_events import FeedEvent, FeedState
-from volspike.feeds.simulated_exchange import SimulatedExchange
-from volspike.feeds.simulated_settings import SimulatedExchangeSettings
+from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.market import SECOND_NS, Cause, Gap, Kind, Tick
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.monitoring.alerts import AlertRouter

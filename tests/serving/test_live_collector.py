@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from tests.serving.markets import START, frame, walk
 
 from volspike.errors import MalformedTick
-from volspike.feeds.session_events import FeedFault, FeedState
+from volspike.feeds.events import FeedFault, FeedState
 from volspike.market import SECOND_NS, Cause, Gap
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.monitoring.alerts import AlertRouter

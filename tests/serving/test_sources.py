@@ -13,10 +13,9 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
 from volspike.feeds import simulate_market
+from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
-from volspike.feeds.session_events import FeedEvent, FeedFrame, FeedState
-from volspike.feeds.simulated_exchange import SimulatedExchange
-from volspike.feeds.simulated_settings import SimulatedExchangeSettings
+from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.market import SECOND_NS, Kind, Tick
 from volspike.serving.sources import can_reach, open_source
 from volspike.tape import write_ndjson

@@ -168,7 +168,7 @@ def test_it_goes_on_after_being_killed_at_every_request_of_every_run(tmp_path: P
 PROGRAM = """
 import sys
 from pathlib import Path
-from volspike.feeds.coinbase_rest import TradesClient
+from volspike.feeds.rest import TradesClient
 from volspike.tape.backfill import Span, backfill
 url, folder, start, end = sys.argv[1:]
 with TradesClient(url, rate=1000) as client:

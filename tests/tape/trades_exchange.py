@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from volspike.feeds.coinbase_rest import TradesClient
+from volspike.feeds.rest import TradesClient
 from volspike.market import SECOND_NS, Kind, Side, Tick, instant
 
 NOON = 1_700_000_000 * SECOND_NS

@@ -46,7 +46,7 @@ def run(
     ] = None,
 ) -> None:
     """Fetch past trades into tapes. Run it again after an interruption: it goes on where it stopped."""
-    from volspike.feeds.coinbase_rest import REST_URL, TradesClient
+    from volspike.feeds.rest import REST_URL, TradesClient
     from volspike.tape.backfill import backfill
     from volspike.tape.backfill_search import TradeIndex
 

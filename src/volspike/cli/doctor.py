@@ -73,7 +73,7 @@ def run(
 
     from volspike.config import ServingSettings, settle
     from volspike.doctor import Examination, Severity, examine, worst_of
-    from volspike.feeds.coinbase_rest import REST_URL
+    from volspike.feeds.rest import REST_URL
     from volspike.models.choice import named_model, production_model
 
     if not 0 < timeout < float("inf"):

@@ -173,7 +173,7 @@ def _tell_relayed(relay: TickRelay, folder: Path | None) -> None:
 async def _listen(
     source: Source, recorder: Recorder | None, relay: TickRelay | None, told: Told, watch: FeedWatch
 ) -> None:
-    from volspike.feeds.session_events import FeedError, FeedFault, FeedFrame, FeedState
+    from volspike.feeds.events import FeedError, FeedFault, FeedFrame, FeedState
     from volspike.market import Gap
 
     flushing = asyncio.create_task(_flush(recorder, relay))

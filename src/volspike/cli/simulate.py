@@ -12,7 +12,7 @@ from volspike.cli.screen import note_if_simulated, out, working
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
-    from volspike.feeds.simulated_exchange import SimulatedExchange
+    from volspike.feeds.simulation.exchange import SimulatedExchange
 
 EXAMPLES = "Example: volspike simulate --port 8765 --pair BTC-USD --pair ETH-USD --speed 1 --seed 7"
 
@@ -142,8 +142,7 @@ def _serve(given: dict[str, object]) -> None:
 
     import msgspec
 
-    from volspike.feeds.simulated_exchange import SimulatedExchange
-    from volspike.feeds.simulated_settings import SimulatedExchangeSettings
+    from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 
     try:
         settings = msgspec.convert(given, SimulatedExchangeSettings)
@@ -160,7 +159,7 @@ async def _open(exchange: SimulatedExchange) -> None:
     import asyncio
     import signal
 
-    from volspike.feeds.simulated_exchange import PROTOCOLS
+    from volspike.feeds.simulation.exchange import PROTOCOLS
 
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     async with exchange:

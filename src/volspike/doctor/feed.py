@@ -7,8 +7,8 @@ import time
 
 from volspike.config import FeedSettings
 from volspike.doctor.finding import Fact, Finding, Severity
+from volspike.feeds.events import FeedError, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
-from volspike.feeds.session_events import FeedError, FeedFrame, FeedState
 
 CHECK = "feed"
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import msgspec
 
 from volspike.errors import MalformedTick
-from volspike.feeds.coinbase_advanced_trade import decode as decode_advanced_trade
-from volspike.feeds.coinbase_exchange import decode as decode_exchange
-from volspike.feeds.faults import UNREADABLE, located, read
-from volspike.feeds.frame import ExchangeError, Frame, Heartbeat, Subscriptions
-from volspike.feeds.quotes import SIDES, TAKER_OF_MAKER, Identifier, without_empty
+from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
+from volspike.feeds.fields import SIDES, TAKER_OF_MAKER, UNREADABLE, Identifier, located, read, without_empty
 from volspike.feeds.raw import LAST_MATCH, RawTicker, raw_tick
-from volspike.feeds.simulated_market import simulate_market
+from volspike.feeds.simulation.market import simulate_market
+from volspike.feeds.venues.coinbase_advanced_trade import decode as decode_advanced_trade
+from volspike.feeds.venues.coinbase_exchange import decode as decode_exchange
 
 __all__ = [
     "LAST_MATCH",

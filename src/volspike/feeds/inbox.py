@@ -1,4 +1,11 @@
-"""The bounded queue between the socket and whoever reads: what it cannot hold is let go, counted and marked."""
+"""Whether the exchange's own count of its messages has holes.
+
+How long nothing has come over a connection that should beat every second.
+
+The bounded queue between the socket and whoever reads: what it cannot hold is let go, counted and marked.
+
+The side of a session that stands at the socket: stamps frames, follows their count, and never decodes.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +14,82 @@ from typing import TypeAlias
 
 import msgspec
 
-from volspike.feeds.session_events import FeedState
-from volspike.market import Cause, Gap
+from volspike.config import FeedSettings
+from volspike.feeds.events import FeedState
+from volspike.feeds.protocol import FeedProtocol, names_of
+from volspike.market import SECOND_NS, Cause, Gap
+
+_NOTHING = range(0)
+
+
+class SequenceCheck:
+    """Follows the numbers of one connection, which count every message that the exchange sent on it.
+
+    The count begins wherever the first message stands. ``repeated`` counts the numbers that were no further than
+    one before them: duplicates, and messages that came late after they had been told missing.
+    """
+
+    __slots__ = ("_highest", "repeated")
+
+    def __init__(self) -> None:
+        self._highest = -1
+        self.repeated = 0
+
+    def missing(self, number: int) -> range:
+        """The numbers that were passed over by going to ``number`` (0 or more); empty for the next in turn.
+
+        >>> check = SequenceCheck()
+        >>> [check.missing(number) for number in (7, 8, 11, 11)]
+        [range(0, 0), range(0, 0), range(9, 11), range(0, 0)]
+        """
+        before = self._highest
+        if number <= before:
+            self.repeated += 1
+            return _NOTHING
+        self._highest = number
+        if number == before + 1 or before < 0:
+            return _NOTHING
+        return range(before + 1, number)
+
+
+Span: TypeAlias = tuple[int, int]
+
+
+class SilenceWatch:
+    """Tells silences of one connection as spans of time (ns UTC), each nanosecond of them once.
+
+    A silence is told when it has lasted ``silence_ns``, up to that moment; what it lasts longer is told when it
+    ends. Before the first frame there is nothing that could have fallen silent, but there is idleness.
+    """
+
+    __slots__ = ("_has_heard", "_idle_ns", "_last", "_silence_ns", "_told_until")
+
+    def __init__(self, silence_ns: int, idle_ns: int, connected: int) -> None:
+        self._silence_ns = silence_ns
+        self._idle_ns = idle_ns
+        self._last = connected
+        self._has_heard = False
+        self._told_until = 0
+
+    def hear(self, received: int) -> Span | None:
+        """A frame came; the rest of the silence that it ends, if one was told."""
+        self._last = received
+        self._has_heard = True
+        if not self._told_until:
+            return None
+        start, self._told_until = self._told_until, 0
+        return start, max(start, received)
+
+    def look(self, now: int) -> Span | None:
+        """The silence that has just become long enough to be told, if there is one."""
+        if not self._has_heard or self._told_until or now - self._last < self._silence_ns:
+            return None
+        self._told_until = now
+        return self._last, now
+
+    def is_idle(self, now: int) -> bool:
+        """Whether so long nothing came that the connection is worth nothing."""
+        return now - self._last >= self._idle_ns
 
 
 class Arrival(msgspec.Struct, gc=False):
@@ -119,3 +200,71 @@ class Inbox:
         self._mark.lost += 1
         self._mark.end = received
         self.let_go += 1
+
+
+class Intake:
+    """Puts what one connection after another brings into the inbox, each gap before the frame that shows it.
+
+    Instants are ns UTC of the wall clock, which is what gaps are told in; a step of that clock can make a silence
+    longer or shorter than it was, but hides no frame.
+    """
+
+    def __init__(self, settings: FeedSettings, protocol: FeedProtocol, inbox: Inbox) -> None:
+        self._sequence_of = protocol.sequence
+        self._products = names_of(settings.products)
+        self._silence_ns = round(settings.heartbeat_timeout_s * SECOND_NS)
+        self._idle_ns = round(settings.idle_timeout_s * SECOND_NS)
+        self._inbox = inbox
+        self._earlier_repeated = 0
+        self.frames = self.bytes = self.lost = self.last_received = 0
+        self._check = SequenceCheck()
+        self._watch = SilenceWatch(self._silence_ns, self._idle_ns, 0)
+
+    @property
+    def repeated(self) -> int:
+        """Numbers that came twice or late, over all connections."""
+        return self._earlier_repeated + self._check.repeated
+
+    def begin(self, now: int) -> None:
+        """A connection is made: its count begins anew, and so does listening for silence."""
+        self._earlier_repeated += self._check.repeated
+        self._check = SequenceCheck()
+        self._watch = SilenceWatch(self._silence_ns, self._idle_ns, now)
+
+    def arrive(self, received: int, data: bytes) -> None:
+        """A frame came; takes some microseconds whatever it holds."""
+        silence = self._watch.hear(received)
+        if silence is not None:
+            self._tell_silence(silence)
+        number = self._sequence_of(data)
+        if number >= 0:
+            missing = self._check.missing(number)
+            if missing:
+                self._tell_missing(missing, received)
+        self.frames += 1
+        self.bytes += len(data)
+        self.last_received = received
+        self._inbox.put(Arrival(received, data))
+
+    def look(self, now: int) -> bool:
+        """Tell a silence that has become long enough; whether the connection is to be given up."""
+        silence = self._watch.look(now)
+        if silence is not None:
+            self._tell_silence(silence)
+        return self._watch.is_idle(now)
+
+    def _tell_silence(self, span: Span) -> None:
+        start, end = span
+        self._inbox.note(Gap(start=start, end=end, products=self._products, cause=Cause.SILENCE))
+
+    def _tell_missing(self, missing: range, received: int) -> None:
+        self.lost += len(missing)
+        gap = Gap(
+            start=self.last_received,
+            end=received,
+            products=self._products,
+            cause=Cause.SEQUENCE,
+            lost=len(missing),
+            detail=f"messages {missing[0]} to {missing[-1]}",
+        )
+        self._inbox.note(gap)

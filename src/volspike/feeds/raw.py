@@ -11,8 +11,15 @@ from math import isnan, nan
 import msgspec
 
 from volspike.errors import MalformedTick
-from volspike.feeds.faults import read_time
-from volspike.feeds.quotes import SIDES, TAKER_OF_MAKER, Identifier, believable_price, believable_size, quote_side
+from volspike.feeds.fields import (
+    SIDES,
+    TAKER_OF_MAKER,
+    Identifier,
+    believable_price,
+    believable_size,
+    quote_side,
+    read_time,
+)
 from volspike.market import UNTOLD_ID, Kind, Side, Tick
 
 LAST_MATCH = "last_match"

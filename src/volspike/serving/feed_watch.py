@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from volspike.feeds.session_events import FeedEvent, FeedFault, FeedFrame, FeedState
+from volspike.feeds.events import FeedEvent, FeedFault, FeedFrame, FeedState
 from volspike.market import Gap
 from volspike.serving.live import Health
 from volspike.serving.live_counts import LiveCounts

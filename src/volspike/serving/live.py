@@ -20,7 +20,7 @@ import structlog
 
 from volspike.episodes import Episode, EpisodeTracker
 from volspike.errors import UsageError
-from volspike.feeds.session_events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
+from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
 from volspike.labels import DelayedLabels
 from volspike.market import SECOND_NS, Gap, Tick
 from volspike.models import Artifact

@@ -16,12 +16,10 @@ import msgspec
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
 from volspike.feeds.connection import says_simulated
-from volspike.feeds.feed_protocol import PROTOCOLS
-from volspike.feeds.frame import Frame
+from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, Frame
+from volspike.feeds.protocol import PROTOCOLS
 from volspike.feeds.session import FeedSession
-from volspike.feeds.session_events import FeedEvent, FeedFrame, FeedState
-from volspike.feeds.simulated_exchange import SimulatedExchange
-from volspike.feeds.simulated_settings import SimulatedExchangeSettings
+from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.market import SECOND_NS, Kind
 from volspike.tape import TapeReport, read_ticks
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from volspike.errors import DataError, UsageError
-from volspike.feeds.coinbase_rest import LONGEST_PAGE
+from volspike.feeds.rest import LONGEST_PAGE
 from volspike.market import SECOND_NS, Cause, Gap, Tick, Ticks, instant
 from volspike.tape.backfill_progress import BackfillProgress, BackfillState
 from volspike.tape.backfill_search import Place, TradeIndex, TradePages

@@ -20,8 +20,7 @@ import httpx
 import msgspec
 
 from volspike.errors import DataError, MalformedTick, UsageError
-from volspike.feeds.faults import placed, read, read_time
-from volspike.feeds.quotes import TAKER_OF_MAKER, believable_price, believable_size
+from volspike.feeds.fields import TAKER_OF_MAKER, believable_price, believable_size, placed, read, read_time
 from volspike.market import Kind, Tick
 
 REST_URL = "https://api.exchange.coinbase.com"

@@ -1,4 +1,8 @@
-"""A simulated exchange: a seeded market behind a real websocket server that speaks both of Coinbase's protocols.
+"""What a simulated exchange is told before it opens.
+
+The hand on the simulated exchange's faults: what goes wrong now, and what goes wrong by itself from now on.
+
+A simulated exchange: a seeded market behind a real websocket server that speaks both of Coinbase's protocols.
 
 What it is not: an exchange. Nobody trades here, no order book is kept, prices answer to nothing but a seed, and
 what a model scores on it says nothing about a real market. It is for tests, demonstrations and machines that reach
@@ -15,29 +19,151 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from types import TracebackType
-from typing import Self
+from typing import Annotated, Self, TypeAlias
 
+import msgspec
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from volspike.errors import UsageError
 from volspike.feeds.connection import MARKET_HEADER, SIMULATED
-from volspike.feeds.simulated_advanced_trade import AdvancedTradeSpeaker
-from volspike.feeds.simulated_coinbase_exchange import ExchangeSpeaker
-from volspike.feeds.simulated_connection import CLOSE_TIMEOUT_S, SimulatedConnection
-from volspike.feeds.simulated_controls import FaultControls
-from volspike.feeds.simulated_faults import Injector
-from volspike.feeds.simulated_record import Injected, Record, Sent
-from volspike.feeds.simulated_schedule import Moment, Schedule
-from volspike.feeds.simulated_settings import LAST_NS, SimulatedExchangeSettings, check
-from volspike.feeds.simulated_speaker import Speaker
-from volspike.feeds.simulated_trades import simulate_trades
-from volspike.feeds.simulated_words import Day
+from volspike.feeds.simulation.connection import CLOSE_TIMEOUT_S, SimulatedConnection
+from volspike.feeds.simulation.faults import Fault, Faults, Injected, Injector, Item, Record, Sent
+from volspike.feeds.simulation.market import Moment, Schedule, simulate_trades
+from volspike.feeds.simulation.protocols import AdvancedTradeSpeaker, Day, ExchangeSpeaker, Speaker
 from volspike.market import SECOND_NS, Ticks, instant
+
+LAST_NS = 2**63 - 1
+_PRODUCT = re.compile(r"[A-Z0-9]+(-[A-Z0-9]+)+")
+_Positive: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class SimulatedExchangeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which market is simulated, how fast, where it listens, and what goes wrong.
+
+    ``start`` is in ns UTC, ``None`` is now; after ``seconds`` of simulated time the market ends and connections are
+    closed, 0 is never. Port 0 takes a free one. A client that is ``buffer_bytes`` behind is disconnected; at speed 0
+    one that reads nothing for ``patience_s``. At speed 0 the market waits until each client has sent ``subscribes``
+    subscribe messages, so that a run can be repeated frame by frame. The newest ``kept`` frames stay on record.
+    With a ``head_start_s`` the market begins that much earlier and is told as at speed 0 until it has caught up: who
+    listens has a past to look back on at once.
+    """
+
+    products: tuple[str, ...] = ("BTC-USD", "ETH-USD")
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 7
+    speed: Annotated[float, msgspec.Meta(ge=0)] = 1.0
+    start: int | None = None
+    head_start_s: Annotated[int, msgspec.Meta(ge=0)] = 0
+    seconds: Annotated[int, msgspec.Meta(ge=0)] = 0
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    subscribe_within_s: _Positive = 5.0
+    patience_s: _Positive = 5.0
+    buffer_bytes: Annotated[int, msgspec.Meta(ge=1)] = 16 << 20
+    subscribes: Annotated[int, msgspec.Meta(ge=1)] = 1
+    compression: bool = True
+    kept: Annotated[int, msgspec.Meta(ge=0)] = 20_000
+    faults: Faults = Faults()
+
+
+def check(settings: SimulatedExchangeSettings) -> None:
+    """Raises ``UsageError`` for what no market can be."""
+    products = settings.products
+    if not products or len(set(products)) < len(products) or not all(map(_PRODUCT.fullmatch, products)):
+        raise UsageError(f"products must be different names like BTC-USD, were {', '.join(products) or 'none'}")
+    if sum(settings.faults.rates) > 1:
+        raise UsageError(f"the rates of faults add up to {sum(settings.faults.rates):g}; at most one strikes a frame")
+    if settings.start is not None and not 0 <= settings.start <= LAST_NS - (settings.seconds + 86_400) * SECOND_NS:
+        raise UsageError(f"the simulated market would run beyond what nanoseconds hold: start {settings.start}")
+
+
+_HALF = b'{"channel":"ticker","timestamp":"2026-'
+
+
+class FaultControls:
+    """Each method strikes the connections that are open, or only number ``connection``, and returns how many.
+
+    To be called in the exchange's event loop. Seconds of silence are simulated, those of a delay the wall's.
+    """
+
+    def __init__(
+        self, standing: Faults, connections: Callable[[], Sequence[SimulatedConnection]], now: Callable[[], int]
+    ) -> None:
+        self._standing = standing
+        self._connections = connections
+        self._now = now
+
+    @property
+    def standing(self) -> Faults:
+        """What goes wrong by itself; may be set, and holds from the next frame on."""
+        return self._standing
+
+    @standing.setter
+    def standing(self, faults: Faults) -> None:
+        if sum(faults.rates) > 1:
+            raise UsageError(f"the rates of faults add up to {sum(faults.rates):g}; at most one strikes a frame")
+        self._standing = faults
+
+    def drop(self, frames: int = 1, connection: int | None = None) -> int:
+        """The next frames are lost."""
+        return self._order(Fault.DROP, frames, 0.0, connection)
+
+    def delay(self, seconds: float, connection: int | None = None) -> int:
+        """The next frame, and all behind it, waits."""
+        return self._order(Fault.DELAY, 1, seconds, connection)
+
+    def duplicate(self, frames: int = 1, connection: int | None = None) -> int:
+        """The next frames come twice."""
+        return self._order(Fault.DUPLICATE, frames, 0.0, connection)
+
+    def reorder(self, connection: int | None = None) -> int:
+        """The next frame comes after the one that follows it."""
+        return self._order(Fault.REORDER, 1, 0.0, connection)
+
+    def skip(self, numbers: int = 1, connection: int | None = None) -> int:
+        """That many sequence numbers are never used."""
+        return self._strike(lambda each: each.injector.skip(numbers, self._now()), connection)
+
+    def silence(self, seconds: float, connection: int | None = None) -> int:
+        """Nothing comes, and what would have come is lost."""
+        return self._strike(lambda each: each.injector.silence(seconds, self._now()), connection)
+
+    def close(self, code: int = 1001, reason: str = "", connection: int | None = None) -> int:
+        """The connection ends behind what was said before; ``code`` 0 is without a close frame."""
+        return self._strike(lambda each: each.injector.close(code, reason, self._now()), connection)
+
+    def malformed(self, data: bytes = _HALF, connection: int | None = None) -> int:
+        """A text frame of just these bytes."""
+        return self._strike(lambda each: each.injector.malformed(data, self._now()), connection)
+
+    def unknown(self, connection: int | None = None) -> int:
+        """A message of a kind that no client knows."""
+        return self._strike(lambda each: each.injector.unknown(self._now()), connection)
+
+    def snapshot(self, product: str, size: int = 5_000_000, connection: int | None = None) -> int:
+        """An order book's snapshot of at least ``size`` bytes."""
+        return self._strike(lambda each: each.injector.book(product, size, self._now()), connection)
+
+    def _struck(self, number: int | None) -> list[SimulatedConnection]:
+        return [each for each in self._connections() if not each.has_ended and number in {None, each.number}]
+
+    def _order(self, fault: Fault, times: int, amount: float, number: int | None) -> int:
+        struck = self._struck(number)
+        for each in struck:
+            each.injector.order(fault, times, amount)
+        return len(struck)
+
+    def _strike(self, fault: Callable[[SimulatedConnection], list[Item]], number: int | None) -> int:
+        struck = self._struck(number)
+        for each in struck:
+            each.push(fault(each), self._now())
+        return len(struck)
+
 
 PROTOCOLS = ("coinbase", "coinbase-exchange")
 HISTORY_S = 60
@@ -46,7 +172,6 @@ HISTORY_S = 60
 _MOMENTS_BETWEEN_YIELDS = 64
 _MESSAGE_BYTES = 1 << 16
 
-__all__ = ["HISTORY_S", "PROTOCOLS", "SimulatedExchange", "SimulatedExchangeSettings"]
 
 _LOG = logging.getLogger(__name__)
 _LOG.addHandler(logging.NullHandler())

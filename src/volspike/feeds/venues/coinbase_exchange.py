@@ -10,9 +10,20 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from volspike.feeds.faults import UNREADABLE, located, read, read_time, read_without_empty
-from volspike.feeds.frame import ExchangeError, Frame, Heartbeat, Subscriptions
-from volspike.feeds.quotes import SIDES, TAKER_OF_MAKER, Identifier, believable_price, believable_size, quote_side
+from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
+from volspike.feeds.fields import (
+    SIDES,
+    TAKER_OF_MAKER,
+    UNREADABLE,
+    Identifier,
+    believable_price,
+    believable_size,
+    located,
+    quote_side,
+    read,
+    read_time,
+    read_without_empty,
+)
 from volspike.market import UNTOLD_ID, Kind, Tick
 
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]

@@ -1,18 +1,21 @@
 """What counts as told: how Coinbase spells an empty book side, and which numbers are believed.
 
 ``""``, ``"0"``, ``null`` and an absent field all say that there is no price on that side; volspike says NaN.
+
+Turning whatever stops a decoder into ``MalformedTick`` with the path of the fault.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from math import inf, isnan, nan
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import msgspec
 
 from volspike.errors import MalformedTick
-from volspike.market import UNTOLD_ID, Side
+from volspike.market import UNTOLD_ID, Side, nanoseconds
 
 Identifier: TypeAlias = Annotated[int, msgspec.Meta(ge=UNTOLD_ID, le=2**63 - 1)]
 """A trade id or sequence number that fits the int64 column it goes to."""
@@ -83,3 +86,61 @@ def quote_side(price: float, size: float, price_path: str, size_path: str) -> tu
     if price == 0.0 or isnan(price):
         return nan, nan
     return believable_price(price, price_path), believable_size(size, size_path)
+
+
+T = TypeVar("T")
+
+UNREADABLE = (ValueError, RecursionError)
+"""What msgspec raises on bad bytes: its own errors and Unicode's are ``ValueError``, deep nesting the other."""
+
+_LOCATED = re.compile(r"(?P<reason>.*?)(?: - at `(?P<path>\$.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
+
+
+def located(error: Exception) -> MalformedTick:
+    """The ``MalformedTick`` that says what ``error``, one of ``UNREADABLE``, says.
+
+    msgspec writes "Expected `float`, got `str` - at `$.x`", and locates a missing field at its object.
+    """
+    if isinstance(error, RecursionError):
+        return MalformedTick("JSON is nested too deeply")
+    match = _LOCATED.fullmatch(str(error))
+    reason, path = (match["reason"], match["path"] or "$") if match else (str(error), "$")
+    missing = _MISSING.fullmatch(reason)
+    if missing:
+        return MalformedTick("required and missing", f"{path}.{missing['field']}")
+    return MalformedTick(reason, path)
+
+
+def placed(fault: MalformedTick, path: str) -> MalformedTick:
+    """The same fault, its path now starting at ``path`` instead of at the root of the message."""
+    return MalformedTick(fault.reason, path + fault.path.removeprefix("$"))
+
+
+def read(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> T:
+    """The frame as the decoder's type; raises ``MalformedTick`` for anything else."""
+    try:
+        return decoder.decode(frame)
+    except UNREADABLE as error:
+        raise located(error) from error
+
+
+def read_without_empty(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> T:
+    """The frame as the decoder's type, fields that may be empty left out where they are; several times slower.
+
+    Raises:
+        MalformedTick: it is something else even so.
+    """
+    try:
+        plain: Any = without_empty(msgspec.json.decode(frame))
+        return msgspec.convert(plain, decoder.type, strict=False)
+    except UNREADABLE as error:
+        raise located(error) from error
+
+
+def read_time(text: str, path: str) -> int:
+    """Nanoseconds of an RFC 3339 or Go timestamp; raises ``MalformedTick`` at ``path`` if it is neither."""
+    try:
+        return nanoseconds(text)
+    except ValueError as error:
+        raise MalformedTick(str(error), path) from error

@@ -10,10 +10,8 @@ from contextlib import suppress
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
-from volspike.feeds.simulated_faults import Close, Delay, Injector, Item
-from volspike.feeds.simulated_record import Fault, Record
-from volspike.feeds.simulated_speaker import Speaker
-from volspike.feeds.simulated_words import Outgoing
+from volspike.feeds.simulation.faults import Close, Delay, Fault, Injector, Item, Record
+from volspike.feeds.simulation.protocols import Outgoing, Speaker
 
 AHEAD_BYTES = 1 << 16
 CLOSE_TIMEOUT_S = 1.0

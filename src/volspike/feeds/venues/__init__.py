@@ -1,0 +1,1 @@
+"""One codec per exchange protocol: frame bytes to events, without I/O."""
