@@ -29,8 +29,7 @@ from benchmarks.figures import Figure
 from benchmarks.market import START
 from benchmarks.tape import RAW
 from volspike.config import ServingSettings
-from volspike.feeds import Frame
-from volspike.feeds import decode as decode_advanced_trade
+from volspike.feeds import Frame, decode_advanced_trade
 from volspike.feeds.events import FeedEvent, FeedFrame
 from volspike.feeds.simulation.market import simulate_market
 from volspike.logs import configure_logs

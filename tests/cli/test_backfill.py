@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command_line import DATA, USAGE, Outcome, Run, assert_refused, untouched
+from tests.history.trades_exchange import NOON, Answer, Exchange, market, served
 from tests.tape.strategies import assert_same, read_all
-from tests.tape.trades_exchange import NOON, Answer, Exchange, market, served
 from volspike.market import SECOND_NS, Cause, Gap
 from volspike.tape.ledger import Ledger
 

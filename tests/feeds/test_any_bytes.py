@@ -12,9 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volspike.errors import MalformedTick
-from volspike.feeds import Frame, decode_any
-from volspike.feeds import decode as decode_advanced_trade
-from volspike.feeds import decode as decode_exchange
+from volspike.feeds import Frame, decode_advanced_trade, decode_any, decode_exchange
 from volspike.market import Ticks
 
 Decode = Callable[[bytes | str, int], Frame]

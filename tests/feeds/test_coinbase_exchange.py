@@ -9,8 +9,7 @@ import msgspec
 import pytest
 
 from volspike.errors import MalformedTick
-from volspike.feeds import ExchangeError, Frame, Heartbeat, Subscriptions
-from volspike.feeds import decode as decode_exchange
+from volspike.feeds import ExchangeError, Frame, Heartbeat, Subscriptions, decode_exchange
 from volspike.market import Kind, Side, Tick, nanoseconds
 
 RECEIVED = 1_700_000_000_000_000_000

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.tape.trades_exchange import NOON, Answer, Exchange, FakeTime, client_of, market, served, told, trade_at
+from tests.history.trades_exchange import NOON, Answer, Exchange, FakeTime, client_of, market, served, told, trade_at
 
 from volspike.errors import DataError, MalformedTick, UsageError
 from volspike.feeds.rest import TradesClient, decode_trades

@@ -9,9 +9,7 @@ import msgspec
 import pytest
 
 from volspike.errors import MalformedTick
-from volspike.feeds import RawTicker, raw_tick, without_empty
-from volspike.feeds import decode as decode_advanced_trade
-from volspike.feeds import decode as decode_exchange
+from volspike.feeds import RawTicker, decode_advanced_trade, decode_exchange, raw_tick, without_empty
 from volspike.market import Kind, Side, Tick, nanoseconds
 
 RECEIVED = nanoseconds("2025-12-06T05:45:36.037320")

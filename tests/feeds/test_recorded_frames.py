@@ -11,9 +11,7 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from volspike.feeds import Frame, decode_any
-from volspike.feeds import decode as decode_advanced_trade
-from volspike.feeds import decode as decode_exchange
+from volspike.feeds import Frame, decode_advanced_trade, decode_any, decode_exchange
 from volspike.market import Kind, Side, Tick
 
 pytestmark = pytest.mark.shared_data

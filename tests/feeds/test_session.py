@@ -17,9 +17,7 @@ from websockets.http11 import Request, Response
 
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
-from volspike.feeds import Frame
-from volspike.feeds import decode as decode_advanced_trade
-from volspike.feeds import decode as decode_exchange
+from volspike.feeds import Frame, decode_advanced_trade, decode_exchange
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
 from volspike.market import Cause, Gap

@@ -15,9 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
 
 from volspike.errors import UsageError
-from volspike.feeds import Frame
-from volspike.feeds import decode as decode_advanced_trade
-from volspike.feeds import decode as decode_exchange
+from volspike.feeds import Frame, decode_advanced_trade, decode_exchange
 from volspike.feeds.simulation.exchange import HISTORY_S, SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import Fault, Faults
 from volspike.feeds.simulation.market import simulate_trades, told

@@ -13,8 +13,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from volspike.errors import MalformedTick, UsageError
-from volspike.feeds import decode as decode_advanced_trade
-from volspike.feeds import decode_any
+from volspike.feeds import decode_advanced_trade, decode_any
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import Fault, Faults, Record
 from volspike.feeds.simulation.protocols import Outgoing

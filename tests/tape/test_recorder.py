@@ -16,7 +16,7 @@ from tests.tape.strategies import assert_same, read_with_report
 from volspike.feeds import decode_any
 from volspike.market import SECOND_NS, Cause, Gap, Ticks
 from volspike.tape import Ledger, Recorder, rejected_path, tapes_of
-from volspike.tape.streams import Blocks
+from volspike.tape.blocks import Blocks
 
 QUOTE = {
     "type": "ticker",

@@ -14,7 +14,7 @@ from volspike.cli.screen import err, out, warn
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
-    from volspike.tape.backfill import Backfilled, Span
+    from volspike.history.backfill import Backfilled, Span
 
 EXAMPLES = (
     "Example: volspike backfill --pair BTC-USD --from 2026-11-01T00:00:00Z --to 2026-11-02T00:00:00Z --out data/raw"
@@ -47,8 +47,7 @@ def run(
 ) -> None:
     """Fetch past trades into tapes. Run it again after an interruption: it goes on where it stopped."""
     from volspike.feeds.rest import REST_URL, TradesClient
-    from volspike.tape.backfill import backfill
-    from volspike.tape.backfill_search import TradeIndex
+    from volspike.history.backfill import TradeIndex, backfill
 
     spans = _spans(pair or [], start, end, gaps)
     with TradesClient(url or REST_URL, rate=rate) as client:
@@ -60,7 +59,7 @@ def run(
 
 
 def _spans(pairs: list[str], start: str | None, end: str | None, gaps: Path | None) -> list[Span]:
-    from volspike.tape.backfill import Span
+    from volspike.history.backfill import Span
 
     if gaps is not None:
         if start is not None or end is not None:
@@ -76,8 +75,7 @@ def _spans_of_gaps(folder: Path, pairs: list[str]) -> list[Span]:
     """The spans of a ledger's gaps; what has only just been lost is left for a later run."""
     import time
 
-    from volspike.tape.backfill import SETTLED_NS
-    from volspike.tape.backfill_gaps import spans_of
+    from volspike.history.backfill import SETTLED_NS, spans_of
     from volspike.tape.ledger import Ledger
 
     spans = spans_of(Ledger.read(folder), pairs)

@@ -104,7 +104,7 @@ def write_simulated_tape(path: Path, pairs: list[str], minutes: int, seed: int, 
     """Simulates ``minutes`` of a market into a tape that says so in every line; returns the number of ticks."""
     from volspike.feeds import simulate_market
     from volspike.tape import write_ndjson, write_parquet
-    from volspike.tape.files import is_tape
+    from volspike.tape.names import is_tape
 
     if minutes < 1 or seed < 0 or not all(pairs):
         raise UsageError(

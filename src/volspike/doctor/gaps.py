@@ -10,7 +10,7 @@ from volspike.doctor.finding import Fact, Finding, Severity
 from volspike.errors import UnreadableFile
 from volspike.market import SECOND_NS, Gap, instant
 from volspike.tape import LEDGER_NAME, read_ledger
-from volspike.tape.files import is_tape
+from volspike.tape.names import is_tape
 
 CHECK: Final = "gaps today"
 NOTICED_SHARE: Final = 0.01

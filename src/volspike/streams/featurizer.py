@@ -16,7 +16,7 @@ from volspike.market import Profile, Ticks
 from volspike.streams.stage import Made, MakeStage, Stage, Taken
 from volspike.streams.wire import MILLISECOND_NS, FeatureHeaders, FeatureRowCodec
 from volspike.tape import TapeReport
-from volspike.tape.ndjson import block_ticks
+from volspike.tape.parse import block_ticks
 
 
 class RowSink(Protocol):

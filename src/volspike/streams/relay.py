@@ -15,7 +15,7 @@ from volspike.feeds import Frame
 from volspike.streams.producer import QUEUED_MESSAGES, TopicProducer
 from volspike.streams.settings import KafkaSettings
 from volspike.streams.wire import tick_message
-from volspike.tape.verbatim import frame_lines
+from volspike.tape.write import frame_lines
 
 STALLED_AFTER_S: Final = 3.0
 """How long nothing is delivered until that is told."""

@@ -13,10 +13,10 @@ from volspike.errors import MalformedTick, UnreadableFile
 from volspike.market.time import UNREAD, parse_times
 from volspike.streams.wire import Message, tick_message
 from volspike.tape import TapeReport, tape_line, tapes_of
-from volspike.tape.files import is_parquet
-from volspike.tape.oddities import SIMULATED, read_oddity
+from volspike.tape.blocks import Blocks
+from volspike.tape.lines import SIMULATED, read_oddity
+from volspike.tape.names import is_parquet
 from volspike.tape.parquet import parquet_ticks
-from volspike.tape.streams import Blocks
 
 BLOCK_BYTES: Final = 256 << 10
 """Text taken at a time; a tape that starts later is not read before its first block."""

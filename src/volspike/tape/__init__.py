@@ -5,17 +5,13 @@ A tape is NDJSON (the live form; also compressed) or Parquet (the compact form) 
 
 from volspike.tape.compact import CompactedHour, Compaction, compact
 from volspike.tape.convert import convert
-from volspike.tape.files import LEDGER_NAME, tapes_of
-from volspike.tape.ledger import Ledger, LedgerContents, read_ledger
-from volspike.tape.names import TapeName, product_of, read_tape_name, tape_name
-from volspike.tape.parquet_writer import ParquetTape, write_parquet
+from volspike.tape.ledger import LONGEST_SILENCE_S, Ledger, LedgerContents, read_ledger, silences
+from volspike.tape.names import LEDGER_NAME, TapeName, product_of, read_tape_name, tape_name, tapes_of
+from volspike.tape.parquet import TAPE_SCHEMA, ParquetTape, write_parquet
 from volspike.tape.reader import CHUNK, read_ticks
 from volspike.tape.recorder import Recorder
-from volspike.tape.rejects import REJECTED_ENDING, rejected_path
-from volspike.tape.report import KEPT_REJECTIONS, Note, Rejected, TapeReport
-from volspike.tape.schema import TAPE_SCHEMA
-from volspike.tape.silences import LONGEST_SILENCE_S, silences
-from volspike.tape.writer import DayFigures, TapeWriter, tape_line, write_ndjson
+from volspike.tape.report import KEPT_REJECTIONS, REJECTED_ENDING, Note, Rejected, TapeReport, rejected_path
+from volspike.tape.write import DayFigures, TapeWriter, tape_line, write_ndjson
 
 __all__ = [
     "CHUNK",

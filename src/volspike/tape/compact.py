@@ -20,10 +20,9 @@ import numpy as np
 from volspike.errors import UnreadableFile, UsageError
 from volspike.locks import take
 from volspike.market import SECOND_NS, Ticks
-from volspike.tape.hours import hour_path, read_hour_name, sources_metadata, sources_of
 from volspike.tape.merge import rechunked
-from volspike.tape.parquet import parquet_ticks
-from volspike.tape.parquet_writer import ROW_GROUP, ParquetTape
+from volspike.tape.names import hour_path, read_hour_name, sources_metadata, sources_of
+from volspike.tape.parquet import ROW_GROUP, ParquetTape, parquet_ticks
 from volspike.tape.reader import read_ticks
 from volspike.tape.report import Note, TapeReport
 

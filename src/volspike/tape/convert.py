@@ -7,11 +7,11 @@ from pathlib import Path
 
 from volspike.errors import UsageError
 from volspike.market import Ticks
-from volspike.tape.files import is_parquet, is_tape, tapes_of
-from volspike.tape.parquet_writer import ROW_GROUP, ParquetTape
+from volspike.tape.names import is_parquet, is_tape, tapes_of
+from volspike.tape.parquet import ROW_GROUP, ParquetTape
 from volspike.tape.reader import read_ticks
 from volspike.tape.report import TapeReport
-from volspike.tape.writer import TapeWriter
+from volspike.tape.write import TapeWriter
 
 
 def convert(

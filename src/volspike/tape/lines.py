@@ -1,10 +1,16 @@
 """A tape's own line shape, a block at a time: text → ``TapeLine`` structs, in C, with the lines known to be whole.
 
 What the structs mean as ticks is in ``columns``; lines of any other shape are ``oddities``.
+
+Lines that are not exactly of the tape's own shape, read one by one.
+
+A tape line with empty or missing fields, a bare frame of either protocol, and a recorder's record: an object
+with the verbatim frame as a string under ``raw`` or ``data`` and the receive time, in seconds, under ``ts``.
 """
 
 from __future__ import annotations
 
+from decimal import Decimal, InvalidOperation
 from math import nan
 from typing import Any
 
@@ -12,8 +18,10 @@ import msgspec
 import numpy as np
 
 from volspike.compiled import compiled
-from volspike.feeds import UNREADABLE, Identifier, RawTicker
-from volspike.market import UNTOLD_ID
+from volspike.errors import MalformedTick
+from volspike.feeds import UNREADABLE, Frame, Identifier, RawTicker, decode_any, located, raw_tick, without_empty
+from volspike.market import UNTOLD_ID, Tick
+from volspike.market.time import UNREAD, parse_time
 
 
 class TapeLine(msgspec.Struct, gc=False, kw_only=True):
@@ -93,3 +101,153 @@ def decode_line(text: bytes) -> TapeLine | None:
         return _LINE.decode(text)
     except UNREADABLE:
         return None
+
+
+RECORDED_FRAMES = {"", "recv"}
+"""What a recorder that names its records (``t``) calls a frame of the exchange; its others are no market."""
+
+SIMULATED = "simulated"
+"""``source`` of a line that no market told."""
+
+_ABSENT = msgspec.Raw(b"")
+
+
+class Oddity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a line told: new ticks in order, and what it held besides, by name and number."""
+
+    ticks: tuple[Tick, ...] = ()
+    ignored: dict[str, int] = {}
+    simulated: bool = False
+
+
+class _Probe(msgspec.Struct, gc=False):
+    """Just enough to tell the shapes apart, without reading the five million bytes of a book."""
+
+    t: Any = ""
+    ts: Any = None
+    raw: msgspec.Raw = _ABSENT
+    data: msgspec.Raw = _ABSENT
+    timestamp: Any = None
+    price: Any = None
+    channel: Any = None
+
+
+class _LooseLine(msgspec.Struct, gc=False, kw_only=True):
+    """``TapeLine`` where ``raw`` may tell what the line does not."""
+
+    timestamp: str
+    product_id: str = ""
+    price: float = nan
+    best_bid: float = nan
+    best_ask: float = nan
+    raw: RawTicker | None = None
+    time: str = ""
+    sequence: Identifier = UNTOLD_ID
+    source: str = ""
+
+
+_PROBE = msgspec.json.Decoder(_Probe)
+
+
+def read_oddity(text: bytes) -> Oddity:
+    """What one line says, whichever of the shapes it has.
+
+    Raises:
+        MalformedTick: it has none of them, or a value that cannot be believed.
+    """
+    if not is_utf8(text):
+        raise MalformedTick("not UTF-8")
+    try:
+        probe = _PROBE.decode(text)
+    except UNREADABLE as error:
+        raise located(error) from error
+    if isinstance(probe.t, str) and probe.t not in RECORDED_FRAMES:
+        return Oddity(ignored={probe.t: 1})
+    for frame in (probe.raw, probe.data):
+        if bytes(memoryview(frame)[:1]) == b'"':
+            return _wrapped(msgspec.json.decode(frame, type=str), probe.ts)
+    if probe.timestamp is not None and probe.channel is None and (probe.price is not None or probe.raw):
+        return _loose(text)
+    return _bare(text)
+
+
+def line_tick(line: TapeLine) -> Tick | None:
+    """The tick of a tape line; None where it is history and no new flow.
+
+    Raises:
+        MalformedTick: something in it is missing or cannot be believed.
+    """
+    received = parse_time(line.timestamp)
+    if received == UNREAD:
+        raise MalformedTick(f"not an RFC 3339 instant: {line.timestamp!r}", "$.timestamp")
+    raw = line.raw
+    tick = raw_tick(
+        msgspec.structs.replace(
+            raw,
+            time=line.time or raw.time,
+            sequence=raw.sequence if line.sequence == UNTOLD_ID else line.sequence,
+        ),
+        received=received,
+        product_id=line.product_id,
+        price=line.price,
+        best_bid=nan if line.best_bid is None else line.best_bid,
+        best_ask=nan if line.best_ask is None else line.best_ask,
+    )
+    return None if tick is None else _sound(tick)
+
+
+def _loose(text: bytes) -> Oddity:
+    try:
+        line = msgspec.convert(without_empty(msgspec.json.decode(text)), _LooseLine, strict=False)
+    except UNREADABLE as error:
+        raise located(error) from error
+    fields = {name: getattr(line, name) for name in _LooseLine.__struct_fields__ if name != "raw"}
+    tick = line_tick(TapeLine(raw=line.raw or RawTicker(), **fields))
+    simulated = line.source == SIMULATED
+    return Oddity(ignored={"history": 1}) if tick is None else Oddity(ticks=(tick,), simulated=simulated)
+
+
+def _wrapped(frame: str, seconds: Any) -> Oddity:
+    """A recorder's record: its ``ts`` as it is written, to the last digit, not as the float that it parses to."""
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise MalformedTick(f"Expected seconds since 1970, got {seconds!r}", "$.ts")
+    try:
+        received = int(Decimal(repr(seconds)).scaleb(9).to_integral_value())
+    except (InvalidOperation, ValueError, OverflowError) as error:
+        raise MalformedTick(f"Expected seconds since 1970, got {seconds!r}", "$.ts") from error
+    return _oddity(decode_any(frame, received))
+
+
+def _bare(text: bytes) -> Oddity:
+    """A frame without a receive time: the exchange's own time stands for it."""
+    frame = decode_any(text, UNREAD)
+    if frame.ticks and frame.time == UNREAD:
+        raise MalformedTick("required and missing", "$.time")
+    ticks = tuple(msgspec.structs.replace(tick, received=frame.time) for tick in frame.ticks)
+    return _oddity(msgspec.structs.replace(frame, ticks=ticks))
+
+
+def _oddity(frame: Frame) -> Oddity:
+    ignored = {
+        "history": len(frame.history),
+        "heartbeat": len(frame.heartbeats),
+        "subscriptions": int(frame.ack is not None),
+        "error": int(frame.error is not None),
+    }
+    if frame.ignored is not None:
+        ignored[frame.ignored] = 1
+    return Oddity(
+        ticks=tuple(_sound(tick) for tick in frame.ticks),
+        ignored={name: number for name, number in ignored.items() if number},
+    )
+
+
+def _sound(tick: Tick) -> Tick:
+    """The tick itself, once it is sure to fit its columns."""
+    if not tick.product_id:
+        raise MalformedTick("required and missing", "$.product_id")
+    if not (UNREAD < tick.time < 2**63 and UNREAD < tick.received < 2**63):
+        raise MalformedTick("the time is out of range", "$.time")
+    if max(tick.trade_id, tick.sequence) >= 2**63 or min(tick.trade_id, tick.sequence) < UNTOLD_ID:
+        raise MalformedTick("the trade id or sequence number is out of range", "$")
+    return tick

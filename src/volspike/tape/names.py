@@ -1,13 +1,30 @@
-"""What a tape is called: ``ticks_BTCUSD_20251206_054535.ndjson`` from its product and the time of its first tick."""
+"""What a tape is called: ``ticks_BTCUSD_20251206_054535.ndjson`` from its product and the time of its first tick.
+
+Tapes by product and hour, and which recorded files an hour's Parquet tape already holds.
+
+A recorder writes ``ticks_BTCUSD_20251206_054535.ndjson``; the compact form of all such files of an hour is
+``ticks_BTCUSD_20251206_05.parquet`` (``…_05_2.parquet`` for what turned up later). It names the files that it
+holds, and gets its name only once it is verified: so of two forms of the same ticks the Parquet tape wins.
+
+Which files are meant: paths, folders and globs become a list of tapes.
+"""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from volspike.errors import UsageError
 from volspike.market import SECOND_NS
+from volspike.tape.report import REJECTED_ENDING
 
 _QUOTE_CURRENCIES = ("USDT", "USDC", "USD", "EUR", "GBP", "JPY", "CHF", "AUD", "CAD", "BTC", "ETH")
 _NAME = re.compile(r"ticks_([A-Z0-9]+)_(\d{8})_(\d{6}|\d{2})(?:[_.].*)?")
@@ -77,3 +94,133 @@ def hyphenated(symbol: str) -> str:
         if symbol.endswith(quote) and len(symbol) > len(quote):
             return f"{symbol.removesuffix(quote)}-{quote}"
     return symbol
+
+
+SOURCES_KEY = b"volspike_sources"
+
+_RECORDED = re.compile(r"ticks_([A-Z0-9]+)_(\d{8}_\d{2})(\d{4})(?:_.*)?\.ndjson")
+_COMPACTED = re.compile(r"ticks_([A-Z0-9]+)_(\d{8}_\d{2})()(?:_\d+)?\.parquet")
+
+
+class HourName(NamedTuple):
+    """What the name of a tape tells: the hour (``20251206_05``), the start in it (``4535``) and the product's symbol.
+
+    They sort by time.
+    """
+
+    hour: str
+    start: str
+    symbol: str
+
+
+def read_hour_name(path: Path) -> HourName | None:
+    """What the name of a recorded or compacted tape tells; None for any other file.
+
+    >>> read_hour_name(Path("ticks_BTCUSD_20251206_054535.ndjson"))
+    HourName(hour='20251206_05', start='4535', symbol='BTCUSD')
+    """
+    match = _RECORDED.fullmatch(path.name) or _COMPACTED.fullmatch(path.name)
+    return None if match is None else HourName(hour=match[2], start=match[3], symbol=match[1])
+
+
+def hour_path(folder: Path, symbol: str, hour: str) -> Path:
+    """The name of the next Parquet tape of an hour, one that is not there yet."""
+    path, number = folder / f"ticks_{symbol}_{hour}.parquet", 1
+    while path.exists():
+        number += 1
+        path = folder / f"ticks_{symbol}_{hour}_{number}.parquet"
+    return path
+
+
+def sources_metadata(sources: Sequence[Path]) -> dict[bytes, bytes]:
+    """How a Parquet tape tells which files it holds."""
+    return {SOURCES_KEY: json.dumps([path.name for path in sources]).encode()}
+
+
+def sources_of(path: Path) -> frozenset[Path]:
+    """The files, in its own folder, whose ticks a Parquet tape holds; none where it tells none or cannot be read."""
+    try:
+        told = (pq.read_metadata(path).metadata or {}).get(SOURCES_KEY)
+        names = [] if told is None else json.loads(told)
+    except (pa.ArrowException, OSError, ValueError):
+        return frozenset()
+    return frozenset(path.with_name(name) for name in names if isinstance(name, str))
+
+
+def without_held(paths: Sequence[Path]) -> list[Path]:
+    """The tapes without those whose ticks another of them holds, as after a compaction that was interrupted."""
+    recorded = {_key(path) for path in paths if _RECORDED.fullmatch(path.name)}
+    held: set[Path] = set()
+    for path in paths:
+        if _COMPACTED.fullmatch(path.name) and _key(path) in recorded:
+            held.update(sources_of(path.resolve()))
+    return [path for path in paths if path.resolve() not in held] if held else list(paths)
+
+
+def _key(path: Path) -> tuple[Path, str, str]:
+    name = read_hour_name(path)
+    return (path.parent.resolve(), name.symbol, name.hour) if name is not None else (path.parent, "", "")
+
+
+LEDGER_NAME = "gaps.ndjson"
+"""What the gap ledger of a folder is called (see ``ledger``)."""
+
+PARQUET_ENDINGS = (".parquet",)
+NDJSON_ENDINGS = tuple(kind + packed for kind in (".ndjson", ".jsonl", ".json") for packed in ("", ".zst", ".gz"))
+_ENDINGS = "they end in .ndjson, .jsonl or .json (also with .zst or .gz), or in .parquet"
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether the name of ``path`` is that of a Parquet tape."""
+    return path.name.lower().endswith(PARQUET_ENDINGS)
+
+
+def is_tape(path: Path) -> bool:
+    """Whether the name of ``path`` is that of a tape; a file of rejected lines is none, nor is a gap ledger."""
+    name = path.name.lower()
+    if name == LEDGER_NAME or name.endswith(REJECTED_ENDING):
+        return False
+    return name.endswith(NDJSON_ENDINGS + PARQUET_ENDINGS)
+
+
+def tapes_of(sources: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The tapes that paths, folders (their own tapes) and globs (``**`` goes deep) name, each once, by name.
+
+    A recorded file whose ticks a compacted tape among them holds is left out; see ``hours``.
+
+    Raises:
+        UsageError: a source names no tape.
+    """
+    given = [sources] if isinstance(sources, str | Path) else list(sources)
+    if not given:
+        raise UsageError("no tape was named")
+    found: dict[Path, Path] = {}
+    for source in given:
+        for path in _expanded(source):
+            found.setdefault(path.resolve(), path)
+    return without_held(list(found.values()))
+
+
+def _expanded(source: str | Path) -> list[Path]:
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _tapes(path.iterdir()) or _none(f"folder {source} holds no tape: {_ENDINGS}")
+    if path.exists():
+        return [path] if is_tape(path) else _none(f"{source} is no tape by its name: {_ENDINGS}")
+    if any(sign in str(source) for sign in "*?["):
+        return _tapes(_matches(path)) or _none(f"no tape matches {source}: {_ENDINGS}")
+    return _none(f"no such tape: {source}")
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    parts = pattern.parts
+    wild = next(i for i, part in enumerate(parts) if any(sign in part for sign in "*?["))
+    return Path(*parts[:wild]).glob(str(Path(*parts[wild:])))
+
+
+def _tapes(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if is_tape(path) and path.is_file())
+
+
+def _none(text: str) -> list[Path]:
+    raise UsageError(text)

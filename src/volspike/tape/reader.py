@@ -9,12 +9,11 @@ from typing import Protocol
 
 from volspike.errors import UnreadableFile, UsageError
 from volspike.market import Ticks
-from volspike.tape.files import is_parquet, tapes_of
 from volspike.tape.merge import TimedTape, merged, rechunked
-from volspike.tape.ndjson import BLOCK_BYTES, ndjson_ticks
+from volspike.tape.names import is_parquet, tapes_of
 from volspike.tape.parquet import parquet_ticks
-from volspike.tape.rejects import SetAside, rejected_path
-from volspike.tape.report import TapeReport
+from volspike.tape.parse import BLOCK_BYTES, ndjson_ticks
+from volspike.tape.report import SetAside, TapeReport, rejected_path
 
 CHUNK = 65_536
 """Ticks handed out at a time, about."""

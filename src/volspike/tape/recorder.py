@@ -15,11 +15,10 @@ from typing import Self
 
 from volspike.feeds import Frame
 from volspike.market import SECOND_NS, Cause, Gap
-from volspike.tape.hour_file import HOUR_NS, HourFile
+from volspike.tape.hour_file import HOUR_NS, HourFile, last_received, repair_folder
 from volspike.tape.ledger import Ledger
 from volspike.tape.names import symbol_of
-from volspike.tape.repair import last_received, repair_folder
-from volspike.tape.verbatim import frame_lines
+from volspike.tape.write import frame_lines
 
 FLUSH_NS = SECOND_NS // 2
 """How old lines get before they are handed to the operating system, given that something calls often enough."""

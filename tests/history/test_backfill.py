@@ -15,14 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.history.trades_exchange import LATER, NOON, Answer, Exchange, client_of, market, served, trade_at
 from tests.tape.strategies import assert_same, read_all
-from tests.tape.trades_exchange import LATER, NOON, Answer, Exchange, client_of, market, served, trade_at
 from volspike.errors import DataError, UnreadableFile, UsageError
+from volspike.history.backfill import Backfilled, Span, TradeIndex, backfill, spans_of
 from volspike.market import SECOND_NS, Cause, Gap, Tick
 from volspike.tape import TAPE_SCHEMA
-from volspike.tape.backfill import Backfilled, Span, backfill
-from volspike.tape.backfill_gaps import spans_of
-from volspike.tape.backfill_search import TradeIndex
 
 HOUR = Span("BTC-USD", NOON, NOON + 3600 * SECOND_NS)
 
@@ -169,7 +167,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from volspike.feeds.rest import TradesClient
-from volspike.tape.backfill import Span, backfill
+from volspike.history.backfill import Span, backfill
 url, folder, start, end = sys.argv[1:]
 with TradesClient(url, rate=1000) as client:
     backfill(client, Span("BTC-USD", int(start), int(end)), Path(folder), block=4)

@@ -1,0 +1,470 @@
+"""Where a moment lies among a product's trades: its ids run with time, so it is found in a few single-trade pages.
+
+How far a backfill is: a small state file and the trades fetched so far, both beside the tape that is to be.
+
+``<tape>.backfill`` tells what was asked for, how far it is and, once the tape stands, what it holds; it is always
+replaced as a whole. ``<tape>.trades`` holds the trades, oldest first, 33 bytes each, and only grows; what lies
+beyond the state's count was being written when the process died, and is cut off.
+
+Trades of the past, fetched from the exchange into a tape: whole, each once, and resumable at any moment.
+
+Trade ids of a product are consecutive. So the ends of the range are found first, and then the ids between them are
+fetched in blocks, oldest first: each block is asked for by its ids, is complete or names what is missing, and can be
+appended to what is kept. A later run goes on at the first block that is not kept.
+
+Which spans of trades close the holes of a gap ledger.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from volspike.errors import DataError, UnreadableFile, UsageError
+from volspike.feeds.rest import LONGEST_PAGE
+from volspike.market import SECOND_NS, UNTOLD_ID, Cause, Gap, Kind, Tick, Ticks, instant
+from volspike.tape.parquet import ROW_GROUP, ParquetTape
+
+_FIRST_STRIDE = 1_000
+
+
+class Place(NamedTuple):
+    """One trade that is known: its id and time (ns UTC)."""
+
+    trade_id: int
+    time: int
+
+
+class TradePages(Protocol):
+    """Who is asked for trades; ``feeds.coinbase_rest.TradesClient`` is one."""
+
+    @property
+    def url(self) -> str:
+        """Whose trades they are."""
+        ...
+
+    def trades(self, product_id: str, *, after: int | None = None, limit: int = ...) -> tuple[Tick, ...]:
+        """Up to ``limit`` trades, the newest with an id below ``after`` (or of all), oldest first."""
+        ...
+
+
+class TradeIndex:
+    """Finds moments among one product's trades, and remembers every trade seen, so that the next search is shorter.
+
+    Trade ids must not step back in time, as the exchange's matching engine gives them out; ids may be missing.
+    """
+
+    def __init__(self, pages: TradePages, product_id: str) -> None:
+        self._pages = pages
+        self._product_id = product_id
+        self._seen: set[Place] = set()
+
+    def around(self, time: int) -> tuple[Place | None, Place | None]:
+        """The last trade before ``time`` and the first at or after it; None where there is none."""
+        if not any(place.time >= time for place in self._seen):
+            newest = self._at_or_below(None)
+            if newest is None or newest.time < time:
+                return newest, None
+        above = min(place for place in self._seen if place.time >= time)
+        below = max((place for place in self._seen if place.time < time), default=None)
+        floor = below.trade_id if below else -1  # whatever trade has this id or a lower one was before `time`
+        turn = 0
+        while above.trade_id - floor > 1:
+            guess = min(max(_guess(below, above, floor, time, turn), floor + 1), above.trade_id - 1)
+            turn += 1
+            found = self._at_or_below(guess)
+            if found is not None and found.time >= time:
+                above = found
+            else:
+                below, floor = found, guess
+        return below, above
+
+    def _at_or_below(self, trade_id: int | None) -> Place | None:
+        """The newest trade whose id is ``trade_id`` or lower; of all where that is None."""
+        after = None if trade_id is None else trade_id + 1
+        page = self._pages.trades(self._product_id, after=after, limit=1)
+        if not page:
+            return None
+        place = Place(page[-1].trade_id, page[-1].time)
+        self._seen.add(place)
+        return place
+
+
+def _guess(below: Place | None, above: Place, floor: int, time: int, turn: int) -> int:
+    """Which id to look at next, where ``time`` lies above ``floor`` and at or below ``above``."""
+    if floor < 0:
+        # The past reaches far back and is mostly not meant: strides that grow until one steps over `time`.
+        return above.trade_id - (_FIRST_STRIDE << 2 * min(turn, 20))
+    if below is None or turn % 2:
+        return (floor + above.trade_id) // 2
+    # Where it would be if trades came evenly; every second guess only, for they come in bursts.
+    share = (time - below.time) / max(above.time - below.time, 1)
+    return below.trade_id + int((above.trade_id - below.trade_id) * share)
+
+
+FORMAT = 1
+_TRADE = np.dtype(
+    [("time", "<i8"), ("trade_id", "<i8"), ("price", "<f8"), ("size", "<f8"), ("side", "i1")], align=False
+)
+
+
+class BackfillState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is fetched: trades of ``product_id`` in [``start``, ``end``) (ns UTC), ids ``first_id`` to ``end_id`` - 1.
+
+    Ids below ``next_id`` are done: ``trades`` of them exist, and ``duplicates`` were told again. ``before`` and
+    ``beyond`` are the trades next to the range. ``holes`` is known when it ``is_complete``.
+    """
+
+    format: int = FORMAT
+    url: str
+    product_id: str
+    start: int
+    end: int
+    before: Place | None
+    beyond: Place | None
+    first_id: int
+    end_id: int
+    next_id: int
+    trades: int = 0
+    duplicates: int = 0
+    is_complete: bool = False
+    holes: tuple[Gap, ...] = ()
+
+
+class BackfillProgress:
+    """The two files beside ``tape``."""
+
+    def __init__(self, tape: Path) -> None:
+        self._state = tape.with_name(tape.name + ".backfill")
+        self._trades = tape.with_name(tape.name + ".trades")
+
+    @property
+    def file(self) -> Path:
+        """The state file."""
+        return self._state
+
+    def load(self) -> BackfillState | None:
+        """The state of an earlier run; None where there was none, or its trades are gone.
+
+        Raises:
+            UnreadableFile: it is no state of a backfill, or one of a newer volspike.
+        """
+        try:
+            state = msgspec.json.decode(self._state.read_bytes(), type=BackfillState)
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise UnreadableFile(self._state, f"is no state of a backfill ({error}): remove it to begin anew") from None
+        if state.format > FORMAT:
+            raise UnreadableFile(self._state, f"state format {state.format}: install a newer volspike, or remove it")
+        if state.is_complete:
+            return state
+        kept = self._trades.stat().st_size if self._trades.exists() else 0
+        return state if kept >= state.trades * _TRADE.itemsize else None
+
+    def save(self, state: BackfillState) -> None:
+        """Replaces the state as a whole: a crash leaves the old one or the new one."""
+        part = self._state.with_name(self._state.name + ".part")
+        with part.open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(state)))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._state)
+
+    def add(self, state: BackfillState, trades: Sequence[Tick], next_id: int, duplicates: int) -> BackfillState:
+        """Keeps more trades, oldest first, then the state that counts them; that state."""
+        rows = [(tick.time, tick.trade_id, tick.price, tick.last_size, tick.side) for tick in trades]
+        with self._trades.open("r+b" if self._trades.exists() else "wb") as file:
+            file.truncate(file.seek(state.trades * _TRADE.itemsize))
+            file.write(np.array(rows, _TRADE).tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        told = msgspec.structs.replace(
+            state, next_id=next_id, trades=state.trades + len(trades), duplicates=state.duplicates + duplicates
+        )
+        self.save(told)
+        return told
+
+    def ticks(self, state: BackfillState, rows: int) -> Iterator[Ticks]:
+        """The trades kept, oldest first, ``rows`` at a time."""
+        with self._trades.open("rb") as file:
+            for done in range(0, state.trades, rows):
+                count = min(rows, state.trades - done)
+                yield _ticks(np.frombuffer(file.read(count * _TRADE.itemsize), _TRADE), state.product_id)
+
+    def drop_trades(self) -> None:
+        """Removes the trades kept; the state stays and tells what the tape holds."""
+        self._trades.unlink(missing_ok=True)
+
+
+def _ticks(trades: NDArray[np.void], product_id: str) -> Ticks:
+    count = len(trades)
+    untold = np.full(count, np.nan)
+    return Ticks(
+        products=(product_id,),
+        time=trades["time"].astype(np.int64),
+        received=trades["time"].astype(np.int64),
+        kind=np.full(count, Kind.TRADE, np.int8),
+        product=np.zeros(count, np.int32),
+        price=trades["price"].astype(np.float64),
+        best_bid=untold,
+        best_ask=untold,
+        bid_size=untold,
+        ask_size=untold,
+        last_size=trades["size"].astype(np.float64),
+        side=trades["side"].astype(np.int8),
+        trade_id=trades["trade_id"].astype(np.int64),
+        sequence=np.full(count, UNTOLD_ID, np.int64),
+    )
+
+
+SETTLED_NS = 10 * SECOND_NS
+"""How long ago a range must have ended: the exchange tells its newest trades over REST a little late."""
+
+Show = Callable[[int, int], None]
+"""Told now and then: trade ids done, and trade ids in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What is asked for: the trades of ``product_id`` with ``start`` <= time < ``end`` (ns UTC)."""
+
+    product_id: str
+    start: int
+    end: int
+
+    @property
+    def tape_name(self) -> str:
+        """``trades_BTCUSD_20261101_000000.parquet``, from the product and the start."""
+        begun = datetime.fromtimestamp(self.start // SECOND_NS, UTC)
+        return f"trades_{self.product_id.replace('-', '')}_{begun:%Y%m%d_%H%M%S}.parquet"
+
+
+@dataclass(frozen=True, slots=True)
+class Backfilled:
+    """What came of it. ``tape`` is None where nothing was traded; ``holes`` are ids that the exchange does not have.
+
+    A hole begins with the last trade before it and ends with the first one after it, by the exchange's clock.
+    ``was_there`` says that an earlier run had done it all.
+    """
+
+    span: Span
+    tape: Path | None
+    trades: int
+    duplicates: int
+    holes: tuple[Gap, ...]
+    was_there: bool
+
+
+def backfill(
+    pages: TradePages,
+    span: Span,
+    folder: Path,
+    *,
+    index: TradeIndex | None = None,
+    show: Show = lambda done, total: None,  # noqa: ARG005
+    block: int = LONGEST_PAGE,
+    now: Callable[[], int] = time.time_ns,
+) -> Backfilled:
+    """Fetches the trades of ``span`` into a Parquet tape in ``folder``, going on where an earlier run stopped.
+
+    The tape stands under its name only when it is whole. ``index`` may be shared by several spans of one product,
+    ``block`` is the number of ids asked for at a time.
+
+    Raises:
+        UsageError: the span is none or not yet over, or the tape's name is taken by something else.
+        DataError: the exchange cannot be reached, refuses, or tells what cannot be.
+    """
+    _refuse_untimely(span, now())
+    tape = folder / span.tape_name
+    progress = BackfillProgress(tape)
+    state = progress.load()
+    if state is not None:
+        _refuse_other(state, span, pages.url, progress.file)
+    elif tape.exists():
+        raise UsageError(f"{tape} is there already, and was not written by a backfill: move it, or take another folder")
+    if state is not None and state.is_complete and (tape.exists() or state.trades == 0):
+        progress.drop_trades()  # a run that was killed at its very end may have left them
+        return _result(state, span, tape, was_there=True)
+    if state is None or state.is_complete:
+        state = _begun(index or TradeIndex(pages, span.product_id), span, pages.url)
+        folder.mkdir(parents=True, exist_ok=True)
+        progress.save(state)
+    state = _fetched(pages, progress, state, block, show)
+    state = _written(progress, state, tape)
+    return _result(state, span, tape, was_there=False)
+
+
+def _refuse_untimely(span: Span, now: int) -> None:
+    if span.start >= span.end:
+        raise UsageError(f"a range must begin before it ends: {instant(span.start)} to {instant(span.end)}")
+    if span.start < 0 or span.end > now - SETTLED_NS:
+        raise UsageError(
+            f"{instant(span.start)} to {instant(span.end)}: only what lies between 1970 and ten seconds ago "
+            f"({instant(now - SETTLED_NS)}) can be fetched"
+        )
+
+
+def _refuse_other(state: BackfillState, span: Span, url: str, file: Path) -> None:
+    """A tape's name tells no end and no exchange, so two backfills may want the same one."""
+    held = Span(state.product_id, state.start, state.end)
+    if held == span and state.url == url:
+        return
+    done = "holds" if state.is_complete else "is fetching"
+    raise UsageError(
+        f"{file.name.removesuffix('.backfill')} {done} {held.product_id} {instant(held.start)} to {instant(held.end)} "
+        f"from {state.url}: ask for the same, or take another folder, or remove {file}"
+    )
+
+
+def _begun(index: TradeIndex, span: Span, url: str) -> BackfillState:
+    before, first = index.around(span.start)
+    last, beyond = index.around(span.end)
+    is_empty = first is None or last is None or last.trade_id < first.trade_id
+    first_id = 0 if first is None or is_empty else first.trade_id
+    end_id = 0 if last is None or is_empty else last.trade_id + 1
+    return BackfillState(
+        url=url,
+        product_id=span.product_id,
+        start=span.start,
+        end=span.end,
+        before=before,
+        beyond=beyond,
+        first_id=first_id,
+        end_id=end_id,
+        next_id=first_id,
+    )
+
+
+def _fetched(
+    pages: TradePages, progress: BackfillProgress, state: BackfillState, block: int, show: Show
+) -> BackfillState:
+    total = state.end_id - state.first_id
+    show(state.next_id - state.first_id, total)
+    while state.next_id < state.end_id:
+        end = min(state.next_id + block, state.end_id)
+        trades, duplicates = _block(pages, state.product_id, state.next_id, end)
+        state = progress.add(state, trades, end, duplicates)
+        show(end - state.first_id, total)
+    return state
+
+
+def _block(pages: TradePages, product_id: str, first: int, end: int) -> tuple[list[Tick], int]:
+    """The trades with ids from ``first`` to ``end`` - 1, oldest first, and how many were told again.
+
+    One page holds them all, unless the exchange gives shorter pages than asked for, or repeats itself.
+    """
+    found: dict[int, Tick] = {}
+    told = 0
+    cursor = end
+    while cursor > first:
+        page = pages.trades(product_id, after=cursor, limit=end - first)
+        if not page:
+            break
+        for tick in page:
+            if tick.trade_id >= first:
+                told += 1
+                found.setdefault(tick.trade_id, tick)
+        cursor = min(tick.trade_id for tick in page)
+    return [found[trade_id] for trade_id in sorted(found)], told - len(found)
+
+
+def _written(progress: BackfillProgress, state: BackfillState, tape: Path) -> BackfillState:
+    """Writes the tape from what is kept, verifies it on the way, and says so in the state."""
+    holes: list[Gap] = []
+    previous = state.before
+    if state.trades:
+        with ParquetTape(tape) as written:
+            for ticks in progress.ticks(state, ROW_GROUP):
+                _refuse_disorder(ticks, previous, tape)
+                holes.extend(_holes(previous, ticks, state.product_id))
+                previous = Place(int(ticks.trade_id[-1]), int(ticks.time[-1]))
+                written.write(ticks)
+    if previous is not None and state.beyond is not None:
+        holes.extend(_hole(previous, state.beyond, state.product_id))
+    complete = msgspec.structs.replace(state, is_complete=True, holes=tuple(holes))
+    progress.save(complete)
+    progress.drop_trades()
+    return complete
+
+
+def _refuse_disorder(ticks: Ticks, previous: Place | None, tape: Path) -> None:
+    ids = ticks.trade_id if previous is None else np.concatenate(([previous.trade_id], ticks.trade_id))
+    if np.any(np.diff(ids) <= 0):
+        raise DataError(f"trades kept for {tape} do not ascend: remove {tape}.backfill and {tape}.trades, begin anew")
+
+
+def _holes(previous: Place | None, ticks: Ticks, product_id: str) -> Iterator[Gap]:
+    places = Place(int(ticks.trade_id[0]), int(ticks.time[0]))
+    if previous is not None:
+        yield from _hole(previous, places, product_id)
+    for row in np.flatnonzero(np.diff(ticks.trade_id) > 1).tolist():
+        left, right = (Place(int(ticks.trade_id[at]), int(ticks.time[at])) for at in (row, row + 1))
+        yield from _hole(left, right, product_id)
+
+
+def _hole(left: Place, right: Place, product_id: str) -> Iterator[Gap]:
+    """The gap between two trades, if ids are missing there."""
+    lost = right.trade_id - left.trade_id - 1
+    if lost > 0:
+        yield Gap(
+            start=left.time,
+            end=right.time,
+            products=(product_id,),
+            cause=Cause.SEQUENCE,
+            lost=lost,
+            detail=f"the exchange has no trades {left.trade_id + 1} to {right.trade_id - 1}",
+        )
+
+
+def _result(state: BackfillState, span: Span, tape: Path, *, was_there: bool) -> Backfilled:
+    return Backfilled(
+        span=span,
+        tape=tape if state.trades else None,
+        trades=state.trades,
+        duplicates=state.duplicates,
+        holes=state.holes,
+        was_there=was_there,
+    )
+
+
+MARGIN_NS = SECOND_NS
+"""A gap's ends are our clock's, a trade's time the exchange's; the way from there to here took less than this."""
+
+
+def spans_of(gaps: Iterable[Gap], products: Iterable[str] = ()) -> list[Span]:
+    """The spans that cover every gap, in whole seconds, by product and time; those that meet become one.
+
+    ``products`` narrows them down to some; empty, all products of the gaps are meant. Trades at a span's edges may be
+    on the tape already: whoever reads both drops what has the same trade id.
+    """
+    wanted = set(products)
+    spans: list[Span] = []
+    for product_id, start, end in sorted(
+        (product_id, *_seconds(gap))
+        for gap in gaps
+        for product_id in gap.products
+        if not wanted or product_id in wanted
+    ):
+        last = spans[-1] if spans else None
+        if last is not None and last.product_id == product_id and start <= last.end:
+            spans[-1] = Span(product_id, last.start, max(last.end, end))
+        else:
+            spans.append(Span(product_id, start, end))
+    return spans
+
+
+def _seconds(gap: Gap) -> tuple[int, int]:
+    """From and to, outward to whole seconds: a tape's name tells no less."""
+    start = (gap.start - MARGIN_NS) // SECOND_NS
+    end = -(-(gap.end + MARGIN_NS) // SECOND_NS)
+    return start * SECOND_NS, end * SECOND_NS

@@ -1,0 +1,307 @@
+"""Tape lines → columns, vectorised; gives exactly what ``oddities.line_tick`` gives line by line.
+
+Only lines with nothing unusual about them are turned here. The others are told by ``Columns.usual``, and read
+one by one, so that every doubtful case has one rule, in one place.
+
+One NDJSON tape as chunks of ticks, block by block, with its damaged lines set aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volspike.errors import MalformedTick
+from volspike.feeds import LAST_MATCH, SIDES, TAKER_OF_MAKER, RawTicker
+from volspike.market import UNTOLD_ID, Kind, Side, Tick, Ticks
+from volspike.market.time import UNREAD, parse_times
+from volspike.tape.blocks import Blocks
+from volspike.tape.lines import SIMULATED, TapeLine, decode_block, decode_line, line_tick, read_oddity
+from volspike.tape.report import TapeReport
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+_UNKNOWN_SIDE = 2
+
+
+class Columns(NamedTuple):
+    """As many ticks as lines; only those where ``usual`` holds are meant."""
+
+    ticks: Ticks
+    usual: Mask
+
+
+class _Book(NamedTuple):
+    """One side of the book."""
+
+    price: Floats
+    size: Floats
+    is_usual: Mask
+
+
+def columns_of(lines: Sequence[TapeLine]) -> Columns:
+    """The lines as ticks, row by row."""
+    raws = [line.raw for line in lines]
+    received = parse_times([line.timestamp for line in lines])
+    time = _exchange_times(lines, raws, received)
+    price = _floats(lines, "price")
+    types = [raw.type for raw in raws]
+    trade_id = _integers(raws, "trade_id")
+    size = _floats(raws, "size")
+    is_trade = _is_trade(raws, types, size, trade_id)
+    last_size = np.where(is_trade, size, _floats(raws, "last_size"))
+    bid, ask = _book(lines, raws, "best_bid", is_trade), _book(lines, raws, "best_ask", is_trade)
+    side = _sides([raw.side for raw in raws], is_trade)
+    products, product = _products([line.product_id for line in lines])
+    usual = (received != UNREAD) & (time != UNREAD) & _is_price(price) & _is_size(last_size)
+    usual &= (side != _UNKNOWN_SIDE) & bid.is_usual & ask.is_usual
+    if "" in products:
+        usual &= product != products.index("")
+    if LAST_MATCH in types:
+        usual &= np.array([name != LAST_MATCH for name in types])
+    ticks = Ticks(
+        products=products,
+        time=time,
+        received=received,
+        kind=np.where(is_trade, np.int8(Kind.TRADE), np.int8(Kind.TICKER)),
+        product=product,
+        price=price,
+        best_bid=bid.price,
+        best_ask=ask.price,
+        bid_size=bid.size,
+        ask_size=ask.size,
+        last_size=last_size,
+        side=side,
+        trade_id=trade_id,
+        sequence=_sequences(lines, raws),
+    )
+    return Columns(ticks, usual)
+
+
+def _floats(structs: Sequence[object], name: str) -> Floats:
+    return np.array(list(map(attrgetter(name), structs)), np.float64)
+
+
+def _integers(structs: Sequence[object], name: str) -> NDArray[np.int64]:
+    return np.array(list(map(attrgetter(name), structs)), np.int64)
+
+
+def _is_price(values: Floats) -> Mask:
+    return (values > 0.0) & (values < np.inf)
+
+
+def _is_size(values: Floats) -> Mask:
+    """NaN, not told, is fine."""
+    return np.isnan(values) | ((values >= 0.0) & (values < np.inf))
+
+
+def _exchange_times(
+    lines: Sequence[TapeLine], raws: Sequence[RawTicker], received: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    texts = [line.time or raw.time for line, raw in zip(lines, raws, strict=True)]
+    if not any(texts):
+        return received
+    if all(texts):
+        return parse_times(texts)
+    told = [row for row, text in enumerate(texts) if text]
+    time = received.copy()
+    time[told] = parse_times([texts[row] for row in told])
+    return time
+
+
+def _sequences(lines: Sequence[TapeLine], raws: Sequence[RawTicker]) -> NDArray[np.int64]:
+    own = _integers(lines, "sequence")
+    is_untold = own == UNTOLD_ID
+    return np.where(is_untold, _integers(raws, "sequence"), own) if is_untold.any() else own
+
+
+def _book(lines: Sequence[TapeLine], raws: Sequence[RawTicker], name: str, is_trade: Mask) -> _Book:
+    """One side; what ``raw`` tells is only looked up where the better source leaves something open."""
+    price = _floats(lines, name)
+    if np.isnan(price).any():
+        price = np.where(np.isnan(price), _floats(raws, name), price)
+    size = _floats(raws, f"{name}_quantity")
+    if np.isnan(size).any():
+        size = np.where(np.isnan(size), _floats(raws, f"{name}_size"), size)
+    is_empty = np.isnan(price) | (price == 0.0)
+    is_usual = is_trade | is_empty | (_is_price(price) & _is_size(size))
+    is_untold = is_empty | is_trade
+    if is_untold.any():
+        price, size = np.where(is_untold, np.nan, price), np.where(is_untold, np.nan, size)
+    return _Book(price, size, is_usual)
+
+
+def _is_trade(raws: Sequence[RawTicker], types: Sequence[str], size: Floats, trade_id: NDArray[np.int64]) -> Mask:
+    """As ``RawTicker.is_trade``: by name, or a size and an id without quotes."""
+    is_trade: Mask = ~np.isnan(size) & (trade_id != UNTOLD_ID)
+    if is_trade.any():
+        is_trade &= np.isnan(_floats(raws, "best_bid")) & np.isnan(_floats(raws, "best_ask"))
+    if "match" in types:
+        is_trade |= np.array([name == "match" for name in types])
+    return is_trade
+
+
+def _sides(words: Sequence[str], is_trade: Mask) -> NDArray[np.int8]:
+    """The taker's side; a trade's word is the maker's."""
+    if not any(words):
+        return np.zeros(len(words), np.int8)
+    return np.where(is_trade, _codes(words, TAKER_OF_MAKER), _codes(words, SIDES))
+
+
+def _codes(words: Sequence[str], sides: Mapping[str, Side]) -> NDArray[np.int8]:
+    codes = {word: int(side) for word, side in sides.items()}
+    return np.array([codes.get(word, _UNKNOWN_SIDE) for word in words], np.int8)
+
+
+def _products(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    codes = {name: code for code, name in enumerate(dict.fromkeys(names))}
+    if len(codes) == 1:
+        return tuple(codes), np.zeros(len(names), np.int32)
+    return tuple(codes), np.array([codes[name] for name in names], np.int32)
+
+
+BLOCK_BYTES = 2 << 20
+"""Text decoded at a time; measured best of 256 KiB to 8 MiB."""
+
+
+class Aside(Protocol):
+    """Who takes damaged lines; ``rejects.SetAside`` is one."""
+
+    def add(self, line: int, reason: str, text: bytes) -> None:
+        """Takes the damaged line of this number, counted from 1."""
+
+
+def ndjson_ticks(
+    path: Path, report: TapeReport, aside: Aside | None = None, *, block_bytes: int = BLOCK_BYTES
+) -> Iterator[Ticks]:
+    """The ticks of one tape in the order of its lines, a block's worth at a time.
+
+    What was left out is told to ``report``, and the damaged lines to ``aside``.
+    """
+    reading = _Reading(path, report, aside)
+    with Blocks(path, block_bytes) as blocks:
+        counted = 0
+        for block in blocks:
+            yield reading.ticks(block)
+            report.bytes_read += blocks.consumed - counted
+            counted = blocks.consumed
+        if blocks.fault is not None:
+            report.add_note(path, blocks.fault)
+
+
+def block_ticks(block: bytes, report: TapeReport, aside: Aside) -> Ticks:
+    """The ticks of tape lines that came by another way than in a file, in their order; see ``ndjson_ticks``."""
+    return _Reading(Path(), report, aside).ticks(block)
+
+
+class _Found:
+    """What the lines of one block were found to hold, each with its line number."""
+
+    def __init__(self, lines: list[TapeLine], numbers: NDArray[np.int64]) -> None:
+        self.lines = lines
+        self.numbers = numbers
+        self.odd: list[Tick] = []
+        self.odd_numbers: list[int] = []
+        self.rejected: list[tuple[int, str, bytes]] = []
+
+    def add_ticks(self, number: int, ticks: Sequence[Tick]) -> None:
+        self.odd.extend(ticks)
+        self.odd_numbers.extend(number for _ in ticks)
+
+    def reject(self, number: int, fault: MalformedTick, text: bytes) -> None:
+        self.rejected.append((number, str(fault), text))
+
+
+class _Reading:
+    """One tape being read: where it stands, and to whom it tells what."""
+
+    def __init__(self, path: Path, report: TapeReport, aside: Aside | None) -> None:
+        self._path = path
+        self._report = report
+        self._aside = aside
+        self._line = 1
+
+    def ticks(self, block: bytes) -> Ticks:
+        """The ticks of the next block, in the order of its lines."""
+        first = self._line
+        lines = decode_block(block)
+        if lines is None:
+            found = self._one_by_one(block, first)
+            self._line += block.count(b"\n")
+        else:
+            found = _Found(lines, np.arange(first, first + len(lines)))
+            self._report.lines += len(lines)
+            self._line += len(lines)
+        ticks = self._joined(found, block, first)
+        for number, reason, text in sorted(found.rejected):
+            self._report.add_rejected(self._path, number, reason)
+            if self._aside is not None:
+                self._aside.add(number, reason, text)
+        return ticks
+
+    def _one_by_one(self, block: bytes, first: int) -> _Found:
+        """Every line by itself, so that only the damaged ones are lost."""
+        lines: list[TapeLine] = []
+        numbers: list[int] = []
+        odd: list[tuple[int, bytes]] = []
+        for number, text in enumerate(block.split(b"\n"), first):
+            stripped = text.strip()
+            if not stripped:
+                continue
+            self._report.lines += 1
+            line = decode_line(stripped)
+            if line is None:
+                odd.append((number, stripped))
+            else:
+                lines.append(line)
+                numbers.append(number)
+        found = _Found(lines, np.array(numbers, np.int64))
+        for number, text in odd:
+            self._odd_line(found, number, text)
+        return found
+
+    def _odd_line(self, found: _Found, number: int, text: bytes) -> None:
+        try:
+            oddity = read_oddity(text)
+        except MalformedTick as fault:
+            found.reject(number, fault, text)
+            return
+        found.add_ticks(number, oddity.ticks)
+        self._report.ignored.update(oddity.ignored)
+        self._report.simulated |= oddity.simulated
+
+    def _joined(self, found: _Found, block: bytes, first: int) -> Ticks:
+        parts: list[Ticks] = []
+        numbers = found.numbers
+        if found.lines:
+            self._report.simulated |= SIMULATED in {line.source for line in found.lines}
+            ticks, usual = columns_of(found.lines)
+            if not usual.all():
+                self._unusual(found, np.flatnonzero(~usual), block.split(b"\n"), first)
+                ticks, numbers = ticks[usual], numbers[usual]
+            parts.append(ticks)
+        if not found.odd:
+            return parts[0] if parts else Ticks.join(())
+        parts.append(Ticks.of(found.odd))
+        numbers = np.concatenate([numbers, np.array(found.odd_numbers, np.int64)])
+        return Ticks.join(parts)[np.argsort(numbers, kind="stable")]
+
+    def _unusual(self, found: _Found, rows: NDArray[np.int64], texts: Sequence[bytes], first: int) -> None:
+        """Lines of the right shape with something doubtful in them: the one-by-one rules decide."""
+        for row in rows:
+            number = int(found.numbers[row])
+            try:
+                tick = line_tick(found.lines[row])
+            except MalformedTick as fault:
+                found.reject(number, fault, texts[number - first].strip())
+                continue
+            if tick is None:
+                self._report.ignored["history"] += 1
+            else:
+                found.add_ticks(number, (tick,))
