@@ -16,7 +16,7 @@ import msgspec
 
 from volspike import __version__
 from volspike.datasets import load_dataset
-from volspike.datasets.writing import replacing
+from volspike.datasets.feature_file import replacing
 from volspike.market import instant
 from volspike.training import ModelReport, TrainingReport, TrainingRequest
 from volspike.training.hindsight import hindsight

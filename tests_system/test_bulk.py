@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from volspike.datasets.compare import compare
+from volspike.datasets.dataset import compare
 from volspike.feeds import simulate_market
 from volspike.market import Ticks
 from volspike.tape import write_ndjson

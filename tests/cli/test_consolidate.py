@@ -11,7 +11,7 @@ import pytest
 from tests.cli.command_line import DATA, MODEL, USAGE, Run, assert_refused, untouched, words
 from volspike.cli.consolidate import STRATIFIED_IS_NO_EVIDENCE
 from volspike.cli.screen import SIMULATED
-from volspike.datasets.compare import compare
+from volspike.datasets.dataset import compare
 
 INTO = ["--output", "all.parquet"]
 

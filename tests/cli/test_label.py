@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli.command_line import DATA, USAGE, Run, assert_refused, untouched
 from volspike.cli.screen import SIMULATED
-from volspike.datasets.compare import compare
+from volspike.datasets.dataset import compare
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.command_line import DATA, MODEL, USAGE, Run, assert_refused, untouched
 from volspike.cli.screen import SIMULATED
-from volspike.datasets.compare import compare
+from volspike.datasets.dataset import compare
 from volspike.features import ROW_COLUMNS, FeatureSet, Scope
 
 OLD = b"what stood here before"

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from volspike.datasets.build import build_features
-from volspike.datasets.labelling import label_file
+from volspike.datasets.build import build_features, label_file
 from volspike.features import Every, FeatureSet
 from volspike.feeds import simulate_market
 from volspike.tape import write_parquet

@@ -11,10 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from volspike.datasets import load_dataset
-from volspike.datasets.build import build_features, read_ahead
-from volspike.datasets.compare import compare
-from volspike.datasets.facts import FeatureFacts, facts_of
-from volspike.datasets.labelling import label_file
+from volspike.datasets.build import build_features, label_file, read_ahead
+from volspike.datasets.dataset import compare
+from volspike.datasets.feature_file import FeatureFacts, facts_of
 from volspike.errors import DataError, NotEnoughData, SchemaMismatch, UnreadableFile, UsageError
 from volspike.features import ROW_COLUMNS, Every, FeatureEngine, FeatureSet
 from volspike.labels import future_volatility

@@ -19,11 +19,8 @@ from hypothesis import strategies as st
 from tests.features.strategies import SECOND, START, tick_lists
 
 from volspike.datasets.build import BuildResult, build_features
-from volspike.datasets.engines import engine_of
-from volspike.datasets.lanes import Lanes
-from volspike.datasets.local_engine import LocalEngine
-from volspike.datasets.shared import Pending
-from volspike.datasets.units import Made, Recipe, Work, make
+from volspike.datasets.bulk import Lanes, Made, Pending, Recipe, Work, make
+from volspike.datasets.engines import LocalEngine, engine_of
 from volspike.errors import DataError, UnreadableFile, UsageError, WorkerLost
 from volspike.features import Every, FeatureSet, Scope
 from volspike.market import Cause, Gap, Kind, Profile, Tick, Ticks

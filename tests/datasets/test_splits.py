@@ -13,10 +13,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import TimeSeriesSplit
 
 from volspike.datasets import Dataset, FeatureFacts, Split, load_dataset, split
-from volspike.datasets.purging import HORIZON_NS
-from volspike.datasets.recordings import recordings
-from volspike.datasets.splits import newest
-from volspike.datasets.walk_forward import chosen_blocks
+from volspike.datasets.splits import HORIZON_NS, chosen_blocks, newest, recordings
 from volspike.errors import NotEnoughData, UsageError
 from volspike.features import Every, FeatureSet
 from volspike.market import SECOND_NS, Profile

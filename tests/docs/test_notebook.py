@@ -13,8 +13,7 @@ import pytest
 from nbclient import NotebookClient
 from tests.conftest import ROOT
 
-from volspike.datasets.build import build_features
-from volspike.datasets.labelling import label_file
+from volspike.datasets.build import build_features, label_file
 from volspike.features import Every, FeatureSet
 from volspike.feeds import simulate_market
 from volspike.market import nanoseconds

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.reporting.pages import evaluated
-from volspike.datasets.facts import FeatureFacts, feature_schema, with_facts
+from volspike.datasets.feature_file import FeatureFacts, feature_schema, with_facts
 from volspike.features import Every, FeatureSet
 from volspike.market import SECOND_NS, Profile
 from volspike.reporting.evaluate import Evaluation

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.tape.strategies import tick_at
-from volspike.datasets.facts import facts_of, open_feature_file
+from volspike.datasets.feature_file import facts_of, open_feature_file
 from volspike.errors import UnreadableFile, UsageError
 from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.market import SECOND_NS, Profile, Ticks

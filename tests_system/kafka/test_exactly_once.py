@@ -19,8 +19,8 @@ from tests.streams.contract import by_key
 from tests_system.kafka.market import Market, expected_predictions, expected_rows, make_market
 from tests_system.kafka.reading import read_whole
 from tests_system.kafka.workers import WorkerProcess
-from volspike.datasets.compare import compare
-from volspike.datasets.writing import FeatureFileWriter
+from volspike.datasets.dataset import compare
+from volspike.datasets.feature_file import FeatureFileWriter
 from volspike.errors import StreamError
 from volspike.features import Every, FeatureEngine, FeatureSet
 from volspike.market import Profile, Ticks

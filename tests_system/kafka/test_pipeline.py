@@ -14,7 +14,7 @@ from tests.streams.lines import write_tape
 from tests_system.kafka.market import Market, expected_rows, make_market
 from tests_system.kafka.reading import read_whole
 from tests_system.processes import Outcome, volspike, well
-from volspike.datasets.compare import compare
+from volspike.datasets.dataset import compare
 from volspike.features import Every, FeatureSet, Scope
 from volspike.streams.clients import open_admin
 from volspike.streams.settings import KafkaSettings

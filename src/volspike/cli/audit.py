@@ -33,7 +33,7 @@ def run(
     """Score a model under two split methods on your data and on noise: what it scores on noise is no skill."""
     import msgspec
 
-    from volspike.datasets.writing import replacing
+    from volspike.datasets.feature_file import replacing
     from volspike.training.audit import audit
     from volspike.training.audit_request import AuditRequest
 

@@ -47,7 +47,7 @@ def run(
     import msgspec
 
     from volspike.datasets import load_dataset
-    from volspike.datasets.writing import replacing
+    from volspike.datasets.feature_file import replacing
     from volspike.models.results import keep_result
     from volspike.monitoring.drift import look_for_drift
     from volspike.monitoring.drift_record import drift_result

@@ -21,7 +21,7 @@ def run(
     tau: Annotated[float | None, typer.Option(help="Take this τ instead of a percentile.")] = None,
 ) -> None:
     """Add future_volatility and volatility_spike to a feature file."""
-    from volspike.datasets.labelling import label_file
+    from volspike.datasets.build import label_file
 
     target = output or features
     result = label_file(features, target, threshold_percentile, gap_threshold_seconds, tau)

@@ -59,10 +59,9 @@ def run(
     compare_labels: Annotated[bool, typer.Option("--compare-labels", help="Compare the labels too.")] = False,
 ) -> None:
     """Replay recorded tapes through the feature engine into a Parquet file."""
-    from volspike.datasets.build import build_features
+    from volspike.datasets.build import build_features, label_file
     from volspike.datasets.engines import engine_of
-    from volspike.datasets.labelling import label_file
-    from volspike.datasets.writing import replacing
+    from volspike.datasets.feature_file import replacing
     from volspike.features import FeatureSet
 
     features, rate, told = FeatureSet.of(windows, feature_set, leader), every_of(every), profile_of(profile)
@@ -105,7 +104,7 @@ def tell_labels(labelled: int, spikes: int, tau: float | None, tau_from: str | N
 
 def _refuse_overwriting(raw: list[str], out_file: Path, compare: Path | None) -> None:
     """Raises where the result would replace what it is made from or held against; learned now, not after the replay."""
-    from volspike.datasets.facts import open_feature_file
+    from volspike.datasets.feature_file import open_feature_file
     from volspike.tape import tapes_of
 
     if out_file.resolve() in {tape.resolve() for tape in tapes_of(raw)}:
@@ -137,7 +136,7 @@ def profile_of(text: str) -> Profile | None:
 
 
 def _compare(ours: Path, theirs: Path, labels: bool) -> None:
-    from volspike.datasets.compare import compare
+    from volspike.datasets.dataset import compare
 
     found = compare(ours, theirs, labels)
     if found.is_equal:

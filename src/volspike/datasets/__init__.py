@@ -1,8 +1,7 @@
 """Feature files and what is made of them: built from tapes, labelled, consolidated, split."""
 
 from volspike.datasets.dataset import Dataset, load_dataset
-from volspike.datasets.facts import FeatureFacts
-from volspike.datasets.splits import SPLIT_METHODS, split
-from volspike.datasets.walk_forward import Split
+from volspike.datasets.feature_file import FeatureFacts
+from volspike.datasets.splits import SPLIT_METHODS, Split, split
 
 __all__ = ["SPLIT_METHODS", "Dataset", "FeatureFacts", "Split", "load_dataset", "split"]

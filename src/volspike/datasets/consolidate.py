@@ -13,12 +13,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from volspike.datasets.build import LabelResult, label_file
 from volspike.datasets.dataset import load_dataset, numbers
-from volspike.datasets.facts import FeatureFacts, facts_of, feature_schema, open_feature_file, require, with_facts
-from volspike.datasets.labelling import LabelResult, label_file
-from volspike.datasets.splits import newest, split
-from volspike.datasets.walk_forward import Split
-from volspike.datasets.writing import PARQUET, replacing
+from volspike.datasets.feature_file import (
+    PARQUET,
+    FeatureFacts,
+    facts_of,
+    feature_schema,
+    open_feature_file,
+    replacing,
+    require,
+    with_facts,
+)
+from volspike.datasets.splits import Split, newest, split
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import ROW_COLUMNS
 from volspike.labels import DEFAULT_PERCENTILE

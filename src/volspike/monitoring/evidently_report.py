@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from volspike.datasets.writing import replacing
+from volspike.datasets.feature_file import replacing
 from volspike.errors import UsageError
 from volspike.monitoring.drift import Drift
 from volspike.monitoring.drift_sample import DriftSample

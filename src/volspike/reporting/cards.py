@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from volspike.datasets.writing import replacing
+from volspike.datasets.feature_file import replacing
 from volspike.models import Artifact
 from volspike.reporting.card import model_card
 from volspike.reporting.evaluate import artifact_folders

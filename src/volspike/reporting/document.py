@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from volspike.datasets.writing import replacing
+from volspike.datasets.feature_file import replacing
 from volspike.reporting.evaluate import Evaluation
 from volspike.reporting.method_page import write_method_page
 from volspike.reporting.model_pages import write_model_pages

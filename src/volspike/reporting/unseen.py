@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.datasets import Dataset
-from volspike.datasets.purging import FIRST_PRICE_NS
+from volspike.datasets.splits import FIRST_PRICE_NS
 from volspike.errors import DataError
 from volspike.market import SECOND_NS, nanoseconds
 from volspike.models import Metadata

@@ -13,11 +13,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from volspike.datasets import Dataset, load_dataset
-from volspike.datasets.build import build_features
+from volspike.datasets.build import build_features, label_file, row_second
 from volspike.datasets.dataset import numbers
-from volspike.datasets.facts import facts_of, open_feature_file
-from volspike.datasets.labelling import label_file, row_second
-from volspike.datasets.writing import PARQUET, replacing, row_group
+from volspike.datasets.feature_file import PARQUET, facts_of, open_feature_file, replacing, row_group
 from volspike.errors import UsageError
 from volspike.features import Every
 from volspike.market import SECOND_NS, Profile

@@ -15,10 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from volspike.datasets.build import LabelResult, label_file
 from volspike.datasets.dataset import numbers
-from volspike.datasets.facts import FeatureFacts, facts_of, feature_schema, open_feature_file, with_facts
-from volspike.datasets.labelling import LabelResult, label_file
-from volspike.datasets.writing import PARQUET, ROW_GROUP, replacing
+from volspike.datasets.feature_file import (
+    PARQUET,
+    ROW_GROUP,
+    FeatureFacts,
+    facts_of,
+    feature_schema,
+    open_feature_file,
+    replacing,
+    with_facts,
+)
 from volspike.errors import NotEnoughData, SchemaMismatch, UnreadableFile
 from volspike.locks import take
 from volspike.streams.sink import Part, parts_folder, parts_in

@@ -21,8 +21,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from volspike.datasets.facts import FeatureFacts
-from volspike.datasets.writing import FeatureFileWriter
+from volspike.datasets.feature_file import FeatureFacts, FeatureFileWriter
 from volspike.errors import UsageError
 from volspike.features import Every, FeatureRows, FeatureSet
 from volspike.market import Profile

@@ -8,7 +8,7 @@ from math import isnan
 from pathlib import Path
 from typing import Final
 
-from volspike.datasets.writing import replacing
+from volspike.datasets.feature_file import replacing
 from volspike.training.analysis import Analysis
 from volspike.training.analysis_pictures import correlation_picture, importance_picture
 

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from volspike.datasets import Dataset
-from volspike.datasets.labelling import row_second
+from volspike.datasets.build import row_second
 from volspike.training.audit_request import AuditRequest
 from volspike.training.null_market import NullMarket, null_dataset, one_second_returns
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from volspike.datasets import Dataset
 from volspike.datasets.dataset import PERSISTENCE
-from volspike.datasets.purging import look_back_s
-from volspike.datasets.walk_forward import chosen_blocks
+from volspike.datasets.splits import chosen_blocks, look_back_s
 from volspike.errors import SchemaMismatch
 from volspike.labels import HORIZON_S
 from volspike.models import DETECTORS

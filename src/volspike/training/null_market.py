@@ -19,9 +19,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from volspike.datasets import Dataset, FeatureFacts
+from volspike.datasets.build import row_second
 from volspike.datasets.dataset import PERSISTENCE, SESSION_GAP_NS, numbers
-from volspike.datasets.facts import open_feature_file
-from volspike.datasets.labelling import row_second
+from volspike.datasets.feature_file import open_feature_file
 from volspike.errors import NotEnoughData
 from volspike.features import Every, FeatureEngine, FeatureRows
 from volspike.labels import HORIZON_S, future_volatility

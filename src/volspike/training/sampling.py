@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.datasets import Dataset
-from volspike.datasets.labelling import row_second
+from volspike.datasets.build import row_second
 from volspike.models import Sample
 from volspike.training.weights import average_uniqueness
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.datasets.walk_forward import parted
+from volspike.datasets.splits import parted
 from volspike.evaluation.metrics import average_precision
 from volspike.models import DETECTORS, Sample
 from volspike.training.fitting import taken_columns
