@@ -42,7 +42,7 @@ from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet, Han
 from volspike.features.kernel import SESSION_GAP_NS
 from volspike.market import SECOND_NS, Gap, Profile, Ticks
 from volspike.market.tick import DTYPES
-from volspike.tape import TapeReport, rejected_path
+from volspike.tape import rejected_path
 from volspike.tape.reader import read_ticks
 from volspike.tape.report import TapeReport
 

@@ -131,7 +131,7 @@ def _ray() -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class _UnitRayEngine:
+class _RayUnit:
     engine: RayEngine
     rows: Any
     state: Any
@@ -142,7 +142,7 @@ class _UnitRayEngine:
 
 
 @dataclass(slots=True)
-class _TapeRayEngine:
+class _RayTape:
     engine: RayEngine
     parts: Any
     _report: TapeReport = field(default_factory=TapeReport)
@@ -197,13 +197,13 @@ class RayEngine:
             **quiet,
         )
 
-    def read(self, tape: Path) -> _TapeRayEngine:
+    def read(self, tape: Path) -> _RayTape:
         """Begins to read a tape."""
-        return _TapeRayEngine(self, self._read.remote(tape, Path.cwd()))
+        return _RayTape(self, self._read.remote(tape, Path.cwd()))
 
-    def begin(self, work: Work, state: Any) -> _UnitRayEngine:
+    def begin(self, work: Work, state: Any) -> _RayUnit:
         """Begins a unit; Ray waits for the state of the unit before it."""
-        return _UnitRayEngine(self, *self._make.remote(work, state))
+        return _RayUnit(self, *self._make.remote(work, state))
 
     def got(self, reference: Any) -> Any:
         """What a task has made; its own error where it raised one."""
