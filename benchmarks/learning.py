@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.figures import Figure
 from volspike.models import DETECTORS, Detector, Sample
-from volspike.models.lstm_input import NEEDED
+from volspike.models.lstm import NEEDED
 from volspike.models.scorer import Scorer
 
 ROWS: Final = 400_000

@@ -11,7 +11,7 @@ from onnxmltools import convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from tests.models.samples import ANY_COLUMNS, fitted, market_sample, sample_of
-from volspike.models.graph import OPSET
+from volspike.models.onnx import OPSET
 from volspike.models.scorer import Scorer
 
 detectors = pytest.mark.parametrize("name", ANY_COLUMNS)

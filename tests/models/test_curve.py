@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from volspike.models.curve import LEAST_SLOPE, Curve
+from volspike.models.onnx import LEAST_SLOPE, Curve
 
 
 def test_it_rises_even_against_the_data() -> None:

@@ -23,7 +23,7 @@ from tests.models.samples import (
 from volspike.errors import NotEnoughData, UsageError
 from volspike.features.schema import FeatureSet, Scope
 from volspike.models import DETECTORS, Artifact, Metadata
-from volspike.models.baseline import Baseline
+from volspike.models.baselines import Baseline
 
 detectors = pytest.mark.parametrize("name", ANY_COLUMNS)
 each = pytest.mark.parametrize("name", ALL)

@@ -10,9 +10,9 @@ import pytest
 from lightgbm import Dataset, train
 
 from tests.models.samples import chosen, exported, fitted, full_sample, sample_of
+from volspike.models.detector import as_single
 from volspike.models.forecast import filled_volatilities, log_target
-from volspike.models.rows import as_single
-from volspike.models.single_trees import in_single
+from volspike.models.trees import in_single
 
 
 def test_missing_values_take_their_own_branch() -> None:

@@ -13,7 +13,7 @@ import pytest
 from tests.models.samples import chosen, exported, fitted, full_sample
 from volspike.errors import UsageError
 from volspike.models import DETECTORS, Detector, Sample, lstm
-from volspike.models.lstm_input import TICKS
+from volspike.models.lstm import TICKS
 
 
 def rising(rows: int) -> Sample:

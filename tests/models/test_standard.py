@@ -7,8 +7,8 @@ import pytest
 
 from tests.models.samples import exported, fitted, full_sample
 from volspike.features.schema import CATALOGUE
-from volspike.models.columns import log_floor
-from volspike.models.standard import Standard
+from volspike.models.detector import log_floor
+from volspike.models.linear import Standard
 
 
 @pytest.mark.parametrize(

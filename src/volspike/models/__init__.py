@@ -5,13 +5,10 @@ taken from ``DETECTORS`` and the first artifact loaded.
 """
 
 from volspike.models.artifact import METADATA_FILE, ONNX_FILE, Artifact
-from volspike.models.columns import TEN_FEATURES
 from volspike.models.default import DEFAULT_MODEL
-from volspike.models.detector import Detector
+from volspike.models.detector import DETECTORS, TEN_FEATURES, Detector, Sample
 from volspike.models.fallback import BASELINE_MODEL
 from volspike.models.metadata import DataFacts, Metadata, SplitFacts
-from volspike.models.registry import DETECTORS
-from volspike.models.sample import Sample
 from volspike.models.simulated import SIMULATED_MODEL
 from volspike.models.ten import TEN_MODEL
 

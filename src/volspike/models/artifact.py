@@ -1,26 +1,83 @@
-"""An artifact: a folder with ``model.onnx``, ``metadata.json`` and plots, and the model loaded from it.
+"""Replacing a folder as a whole: written beside it, checked, then renamed into its place.
+
+Who reads meanwhile meets the old folder, the new one, or, between two renames, none; never a mixture.
+
+An artifact: a folder with ``model.onnx``, ``metadata.json`` and plots, and the model loaded from it.
 
 Nothing in the folder is code and nothing is unpickled. What is loaded has been checked: against its own hash,
 and against the feature definitions of this volspike.
+
+The best baseline of a training run, kept beside each of its models, so that whoever judges the model anew can judge
+both on the same rows: ``baseline.onnx`` and ``baseline.json`` in the artifact's folder.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
+from uuid import uuid4
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, SchemaMismatch, UsageError
-from volspike.models.folder import replace_folder
 from volspike.models.metadata import Metadata, decoded, encoded
 
 if TYPE_CHECKING:
     from volspike.models.scorer import Scorer
+
+
+def replace_folder(folder: Path, files: Mapping[str, bytes], *, mark: str, check: Callable[[Path], object]) -> None:
+    """Make ``folder`` hold exactly ``files`` (name → content), or leave it as it was.
+
+    ``check`` is called on the new folder before it takes the place of the old; what it raises stops the
+    replacement. A folder that holds something but no file named ``mark`` is not ours and is left alone.
+
+    Raises:
+        UsageError: ``folder`` is not ours, or cannot be written.
+    """
+    if folder.exists() and not _is_ours(folder, mark):
+        raise UsageError(f"{folder} holds something else than an artifact; name another folder, or move it away")
+    beside = folder.parent / f".{folder.name}.{uuid4().hex[:8]}"
+    try:
+        _write(beside, files)
+        check(beside)
+        _swap(beside, folder)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _is_ours(folder: Path, mark: str) -> bool:
+    return folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Rename the old folder aside and the new one into its place; if that fails, the old one back."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    aside = new.with_name(new.name + ".old")
+    folder.rename(aside)
+    try:
+        new.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
 
 ONNX_FILE: Final = "model.onnx"
 METADATA_FILE: Final = "metadata.json"
@@ -157,3 +214,57 @@ def _check_features(file: Path, metadata: Metadata) -> None:
             missing=unknown,
             remedy="retrain with `volspike train`",
         )
+
+
+GRAPH_FILE: Final = "baseline.onnx"
+FACTS_FILE: Final = "baseline.json"
+
+
+class CompanionFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The baseline's name, columns in order, and the threshold that was served of it, chosen as the model's was."""
+
+    model: str
+    features: tuple[str, ...]
+    threshold: float
+    accepts_missing: bool
+    onnx_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Companion:
+    """A baseline that scores rows."""
+
+    facts: CompanionFacts
+    onnx: bytes
+
+    def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The probability of a spike for each row of ``x`` (n, number of features); NaN where it has none."""
+        from volspike.models.scorer import Scorer  # noqa: PLC0415
+
+        facts = self.facts
+        return Scorer(self.onnx, width=len(facts.features), accepts_missing=facts.accepts_missing).probability(x)
+
+
+def companion_files(onnx: bytes, facts: CompanionFacts) -> dict[str, bytes]:
+    """File name → content; the hash is filled in here."""
+    facts = msgspec.structs.replace(facts, onnx_sha256=hashlib.sha256(onnx).hexdigest())
+    return {GRAPH_FILE: onnx, FACTS_FILE: msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n"}
+
+
+def companion_of(folder: Path) -> Companion | None:
+    """The baseline in an artifact's folder; None where there is none.
+
+    Raises:
+        ArtifactCorrupt: it is not what was written.
+    """
+    graph, told = folder / GRAPH_FILE, folder / FACTS_FILE
+    if not (graph.is_file() and told.is_file()):
+        return None
+    onnx = graph.read_bytes()
+    try:
+        facts = msgspec.json.decode(told.read_bytes(), type=CompanionFacts)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ArtifactCorrupt(f"{told}: {error}; train it anew with `volspike train`") from error
+    if hashlib.sha256(onnx).hexdigest() != facts.onnx_sha256:
+        raise ArtifactCorrupt(f"{graph}: its sha256 is not the one in {FACTS_FILE}; copy the folder again whole")
+    return Companion(facts, onnx)

@@ -16,8 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
-from volspike.models.curve import Curve
-from volspike.models.nodes import Nodes, appended
+from volspike.models.onnx import Curve, Nodes, appended
 
 # Probabilities come in float32, whose largest below 1 is 6e-8 away from it.
 _LEAST: Final = 1e-12

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
 from volspike.labels import HORIZON_S
-from volspike.models.columns import plain_volatilities
-from volspike.models.curve import Curve
-from volspike.models.nodes import Nodes
-from volspike.models.standard import Standard
+from volspike.models.detector import plain_volatilities
+from volspike.models.linear import Standard
+from volspike.models.onnx import Curve, Nodes
 
 STILL_SHARE: Final = 0.05
 """Of τ: what is added to volatility before its logarithm is taken. A still minute and a nearly still one are alike."""

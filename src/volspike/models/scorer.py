@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from volspike.errors import ArtifactCorrupt, SchemaMismatch
-from volspike.models.rows import as_single, is_complete
+from volspike.models.detector import as_single, is_complete
 
 _INPUT: Final = "features"
 _OUTPUT: Final = ("probability",)

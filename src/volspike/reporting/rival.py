@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from volspike.datasets import Dataset
 from volspike.evaluation.comparison import PERSISTENCE
 from volspike.models import Artifact
-from volspike.models.companion import companion_of
+from volspike.models.artifact import companion_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,8 +16,8 @@ from volspike.datasets import Dataset
 from volspike.errors import ArtifactCorrupt
 from volspike.market import SECOND_NS, nanoseconds
 from volspike.models import METADATA_FILE, Artifact
+from volspike.models.artifact import replace_folder
 from volspike.models.choice import holds_model
-from volspike.models.folder import replace_folder
 from volspike.retraining.champion import Champion
 from volspike.retraining.duel import Verdict, duel, rows_after, unseen_rows
 from volspike.training.promotion import CHALLENGER, SHADOW_FILE

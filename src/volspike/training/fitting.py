@@ -18,7 +18,7 @@ from volspike.evaluation.blocks import BLOCK_S
 from volspike.market import SECOND_NS
 from volspike.models import DETECTORS, Detector
 from volspike.models.calibration import CALIBRATIONS, Calibration
-from volspike.models.rows import as_single, is_complete
+from volspike.models.detector import as_single, is_complete
 from volspike.training.export import Export, calibrated_export, verified_export
 from volspike.training.folds import Fold
 from volspike.training.material import Material

@@ -18,7 +18,7 @@ from volspike.evaluation.metrics import average_precision
 from volspike.features.rows import Every
 from volspike.labels import HORIZON_S
 from volspike.market import SECOND_NS
-from volspike.models.columns import STILL_VOLATILITY, plain_volatilities
+from volspike.models.detector import STILL_VOLATILITY, plain_volatilities
 from volspike.training.folds import Fold
 from volspike.training.material import gathered
 from volspike.training.request import TrainingRequest

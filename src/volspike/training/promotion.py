@@ -21,8 +21,8 @@ from volspike.errors import ArtifactMissing, UsageError
 from volspike.locks import take
 from volspike.market import instant
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
+from volspike.models.artifact import replace_folder
 from volspike.models.choice import PRODUCTION, holds_model
-from volspike.models.folder import replace_folder
 from volspike.models.history import HistoryEntry, remember
 from volspike.models.metadata import decoded
 

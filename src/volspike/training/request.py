@@ -10,7 +10,7 @@ from volspike.datasets.splits import DEFAULT_FOLDS, DEFAULT_FRACTIONS
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.models import DETECTORS
 from volspike.models.calibration import CALIBRATIONS
-from volspike.models.columns import default_columns
+from volspike.models.detector import default_columns
 from volspike.training.thresholds import BEST_F1, check_threshold
 
 ALL: Final = "all"

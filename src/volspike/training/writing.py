@@ -9,7 +9,7 @@ from typing import Final
 
 from volspike.evaluation import Comparison, Scored, compare, per_hour, per_product, pooled
 from volspike.models import DETECTORS, Artifact
-from volspike.models.companion import CompanionFacts, companion_files
+from volspike.models.artifact import CompanionFacts, companion_files
 from volspike.training.description import metadata, pictures
 from volspike.training.fitting import Fitted
 from volspike.training.judgement import Judgement
