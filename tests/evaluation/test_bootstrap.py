@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from tests.evaluation.markets import SECOND, autoregressive
-from volspike.evaluation.bootstrap import Draws, percentile_interval
-from volspike.evaluation.resampling import resampled_areas
+from volspike.evaluation.bootstrap import Draws, percentile_interval, resampled_areas
 
 
 def simulated(random: np.random.Generator, seconds: int) -> tuple[NDArray[np.int8], NDArray[np.float64]]:

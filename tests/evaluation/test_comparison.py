@@ -10,8 +10,8 @@ import pytest
 
 from tests.evaluation.markets import SECOND, autoregressive, market
 from volspike.evaluation import Comparison, Scored, compare
-from volspike.evaluation.blocks import BLOCK_S, block_length, spike_events
-from volspike.evaluation.resampling import FIGURES
+from volspike.evaluation.bootstrap import FIGURES
+from volspike.evaluation.scored import BLOCK_S, block_length, spike_events
 
 
 def compared(skill: float, rows: int = 20_000) -> Comparison:

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 
 from tests.evaluation.markets import market
 from volspike.evaluation import pooled
-from volspike.evaluation.fold_means import fold_means
+from volspike.evaluation.comparison import fold_means
 
 
 def test_mean_is_that_of_the_folds() -> None:

@@ -9,10 +9,16 @@ import pytest
 
 from tests.evaluation.markets import market
 from volspike.evaluation import Interval, per_hour, reliability
-from volspike.evaluation.plots.bars import feature_importance, fold_bars, hour_bars
-from volspike.evaluation.plots.canvas import COLOURS
-from volspike.evaluation.plots.curves import pr_curve, reliability_curve, roc_curve
-from volspike.evaluation.plots.timeline import around_episode
+from volspike.evaluation.plots import (
+    COLOURS,
+    around_episode,
+    feature_importance,
+    fold_bars,
+    hour_bars,
+    pr_curve,
+    reliability_curve,
+    roc_curve,
+)
 
 
 def size(png: bytes) -> tuple[int, int]:

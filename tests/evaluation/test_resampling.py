@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 
 from tests.evaluation.markets import market
 from volspike.evaluation import judge
-from volspike.evaluation.bootstrap import Draws
+from volspike.evaluation.bootstrap import FIGURES, Calls, Draws, Ranking, resampled_figures
 from volspike.evaluation.metrics import average_precision, roc_auc
-from volspike.evaluation.ranking import Ranking
-from volspike.evaluation.resampling import FIGURES, Calls, resampled_figures
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 6), st.integers(0, 3)), max_size=50))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from volspike.errors import UsageError
-from volspike.training.thresholds import check_threshold, named_thresholds
+from volspike.evaluation.thresholds import check_threshold, named_thresholds
 
 
 @pytest.mark.parametrize("name", ["best_f1", "rate_10", "rate_2.5", "cost_25", "false_alarms_0.5_per_hour"])

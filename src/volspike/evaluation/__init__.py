@@ -1,10 +1,8 @@
 """How good a model's calls are, against what a trader already has. Knows of scores and outcomes, not of models."""
 
 from volspike.evaluation.bootstrap import Interval
-from volspike.evaluation.breakdown import Part, per_hour, per_product
-from volspike.evaluation.comparison import Comparison, compare
+from volspike.evaluation.comparison import Comparison, FoldMeans, Part, compare, per_hour, per_product
 from volspike.evaluation.events import EventFigures, event_figures, find_events
-from volspike.evaluation.fold_means import FoldMeans
 from volspike.evaluation.metrics import Metrics, judge
 from volspike.evaluation.reliability import Reliability, ReliabilityBin, reliability
 from volspike.evaluation.scored import Scored, pooled

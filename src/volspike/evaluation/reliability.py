@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.evaluation.blocks import BLOCK_S
 from volspike.evaluation.bootstrap import RESAMPLES, Draws, Interval, percentile_interval
+from volspike.evaluation.scored import BLOCK_S
 
 BINS: Final = 10
 

@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.evaluation.blocks import BLOCK_S, spike_events
 from volspike.evaluation.bootstrap import LEAST_BLOCKS, Draws, percentile_interval
+from volspike.evaluation.scored import BLOCK_S, spike_events
 from volspike.market import SECOND_NS
 from volspike.models import Metadata
 from volspike.monitoring.outcome_database import OutcomeDatabase

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import nan
 
 from volspike.evaluation import Interval
-from volspike.evaluation.plots.bars import fold_bars
+from volspike.evaluation.plots import fold_bars
 from volspike.models import Metadata
 from volspike.models.metadata import FoldFigures
 

@@ -8,9 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.evaluation import EventFigures, Part
-from volspike.evaluation.plots.bars import feature_importance, hour_bars
-from volspike.evaluation.plots.curves import pr_curve, reliability_curve, roc_curve
-from volspike.evaluation.plots.timeline import around_episode
+from volspike.evaluation.plots import (
+    around_episode,
+    feature_importance,
+    hour_bars,
+    pr_curve,
+    reliability_curve,
+    roc_curve,
+)
 from volspike.reporting.figures import day_and_time, number, share, signed, span
 from volspike.reporting.fold_plot import fold_picture
 from volspike.reporting.judged import Judged

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from matplotlib.figure import Figure
 
-from volspike.evaluation.plots.canvas import COLOURS, bare, png
+from volspike.evaluation.plots import COLOURS, bare, png
 from volspike.training.analysis import Analysis
 from volspike.training.redundancy import clustered_order
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from volspike import __version__
 from volspike.evaluation import Scored
-from volspike.evaluation.plots.bars import feature_importance
-from volspike.evaluation.plots.curves import pr_curve, roc_curve
+from volspike.evaluation.plots import feature_importance, pr_curve, roc_curve
 from volspike.labels import HORIZON_S
 from volspike.market import instant
 from volspike.models import DETECTORS, DataFacts, Metadata, SplitFacts

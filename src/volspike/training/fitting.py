@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from volspike.datasets import Dataset
 from volspike.errors import NotEnoughData, SchemaMismatch
-from volspike.evaluation.blocks import BLOCK_S
+from volspike.evaluation.scored import BLOCK_S
+from volspike.evaluation.thresholds import BEST_F1, RATE_10, named_thresholds
 from volspike.market import SECOND_NS
 from volspike.models import DETECTORS, Detector
 from volspike.models.calibration import CALIBRATIONS, Calibration
@@ -23,7 +24,6 @@ from volspike.training.export import Export, calibrated_export, verified_export
 from volspike.training.folds import Fold
 from volspike.training.material import Material
 from volspike.training.sampling import values
-from volspike.training.thresholds import BEST_F1, RATE_10, named_thresholds
 
 _LOOKED_AT: Final = 10_000
 """Rows at a time: nearly every column holds a value in the first of them."""

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from volspike.evaluation.blocks import BLOCK_S
 from volspike.evaluation.metrics import average_precision
+from volspike.evaluation.scored import BLOCK_S
 from volspike.market import SECOND_NS
 
 ONE_SIDED: Final = 0.95

@@ -10,10 +10,9 @@ import numpy as np
 from volspike.datasets import Dataset
 from volspike.errors import NotEnoughData
 from volspike.evaluation import Interval, Scored, pooled
-from volspike.evaluation.blocks import block_length, spike_events
-from volspike.evaluation.bootstrap import Draws, percentile_interval
+from volspike.evaluation.bootstrap import Draws, percentile_interval, resampled_areas
 from volspike.evaluation.metrics import average_precision
-from volspike.evaluation.resampling import resampled_areas
+from volspike.evaluation.scored import block_length, spike_events
 from volspike.models import DETECTORS
 from volspike.training.fitting import taken_columns
 from volspike.training.folds import Fold

@@ -8,10 +8,10 @@ from typing import Final
 
 from volspike.datasets.splits import DEFAULT_FOLDS, DEFAULT_FRACTIONS
 from volspike.errors import SchemaMismatch, UsageError
+from volspike.evaluation.thresholds import BEST_F1, check_threshold
 from volspike.models import DETECTORS
 from volspike.models.calibration import CALIBRATIONS
 from volspike.models.detector import default_columns
-from volspike.training.thresholds import BEST_F1, check_threshold
 
 ALL: Final = "all"
 

@@ -1,0 +1,266 @@
+"""What all pictures share: size, colours, marks, and how they become bytes.
+
+Bars: importance by feature, PR-AUC by fold, PR-AUC and spikes by hour of the day.
+
+Curves of several scores on the same rows: precision-recall, ROC, and reliability.
+
+One spike as it came: what was foreseen minute by minute around an episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from io import BytesIO
+from itertools import cycle
+from math import nan
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from volspike.episodes import Tracks, spike_runs
+from volspike.evaluation.bootstrap import UNTOLD, Interval
+from volspike.evaluation.comparison import Part
+from volspike.evaluation.metrics import Cuts, average_precision, roc_auc
+from volspike.evaluation.reliability import Reliability
+from volspike.evaluation.scored import Scored
+from volspike.labels import HORIZON_S
+from volspike.market import SECOND_NS
+
+WIDTH_IN: Final = 7.0
+"""178 mm: an A4 page less its margins."""
+
+COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+"""Told apart by colour-blind eyes too (Okabe and Ito, "Color Universal Design", 2008); yellow is too pale for paper."""
+
+LINES: Final = ("-", "--", "-.", ":")
+MARKS: Final = ("o", "s", "^", "D", "v", "P", "X")
+GREY: Final = "#767676"
+_DPI: Final = 200
+
+
+def styles() -> zip[tuple[str, str, str]]:
+    """Colour, line and mark of the first, the second, … of any number of things."""
+    return zip(cycle(COLOURS), cycle(LINES), cycle(MARKS), strict=False)
+
+
+def drawn(title: str, height_in: float, *, x: str, y: str) -> tuple[Figure, Axes]:
+    """An empty picture with a title and named axes."""
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlabel=x, ylabel=y)
+    axes.set_title(title, loc="left", fontsize=11)
+    axes.grid(color="#e6e6e6", lw=0.8)
+    bare(axes)
+    return figure, axes
+
+
+def bare(axes: Axes) -> None:
+    """No frame above and to the right, and the grid behind what is drawn."""
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a file; nothing of the moment or the machine is in it."""
+    FigureCanvasAgg(figure)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+_HEIGHT_IN: Final = 3.6
+_BARS_SHARE: Final = 0.8
+
+
+def feature_importance(importance: Mapping[str, float], *, title: str) -> bytes:
+    """A bar per feature (name → share), the greatest on top."""
+    ranked = sorted(importance.items(), key=lambda item: item[1])
+    figure, axes = drawn(title, 1.4 + 0.3 * len(ranked), x="Share of the importance (%)", y="")
+    axes.grid(visible=False, axis="y")
+    bars = axes.barh([name for name, _ in ranked], [100 * share for _, share in ranked], color=COLOURS[0], height=0.65)
+    axes.bar_label(bars, labels=[f"{share:.1%}" for _, share in ranked], padding=4, fontsize=9)
+    axes.margins(x=0.12, y=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
+    return png(figure)
+
+
+def fold_bars(
+    folds: Sequence[str],
+    pr_auc: Mapping[str, Sequence[float]],
+    intervals: Mapping[str, Sequence[Interval]],
+    base_rates: Sequence[float],
+    *,
+    title: str,
+) -> bytes:
+    """PR-AUC of each score (label → one value a fold) side by side, with 95 % intervals, and the folds' base rates.
+
+    A label without intervals has bars alone; NaN leaves a bar or a line out.
+    """
+    figure, axes = drawn(title, _HEIGHT_IN, x="Fold, oldest first", y="PR-AUC on the fold's test rows")
+    _groups(figure, axes, folds, pr_auc, intervals, base_rates)
+    return png(figure)
+
+
+def hour_bars(parts: Sequence[Part], *, title: str, labels: tuple[str, str] = ("model", "persistence")) -> bytes:
+    """PR-AUC of model and baseline by hour of the day with 95 % intervals, and the share of rows that are spikes.
+
+    An hour that holds too few events to be judged has no bars.
+    """
+    judged = [part.comparison for part in parts]
+    values = {
+        labels[0]: [nan if told is None else told.model.pr_auc for told in judged],
+        labels[1]: [nan if told is None else told.baseline.pr_auc for told in judged],
+    }
+    intervals = {
+        labels[0]: [UNTOLD if told is None else told.model_intervals["pr_auc"] for told in judged],
+        labels[1]: [UNTOLD if told is None else told.baseline_intervals["pr_auc"] for told in judged],
+    }
+    figure, axes = drawn(title, _HEIGHT_IN, x="Hour of the day (UTC)", y="PR-AUC on the hour's test rows")
+    base = [nan if told is None else told.model.base_rate for told in judged]
+    _groups(figure, axes, [part.label for part in parts], values, intervals, base)
+    return png(figure)
+
+
+def _groups(
+    figure: Figure,
+    axes: Axes,
+    names: Sequence[str],
+    values: Mapping[str, Sequence[float]],
+    intervals: Mapping[str, Sequence[Interval]],
+    base_rates: Sequence[float],
+) -> None:
+    """A group of bars for each name, one of each label, and a dashed line where guessing would be."""
+    places, width = np.arange(len(names)), _BARS_SHARE / max(1, len(values))
+    for index, ((colour, _, _), (label, heights)) in enumerate(zip(styles(), values.items(), strict=False)):
+        x = places + (index - (len(values) - 1) / 2) * width
+        axes.bar(x, heights, 0.9 * width, color=colour, label=label)
+        ends = [(told.low, told.high) for told in intervals.get(label, [UNTOLD] * len(names))]
+        axes.vlines(x, *np.array(ends).reshape(-1, 2).T, color="black", lw=1.2)
+    half = _BARS_SHARE / 2
+    axes.hlines(base_rates, places - half, places + half, color="black", ls=":", lw=1.4, label="base rate")
+    axes.set_xticks(places, names, fontsize=9)
+    axes.set_ylim(0.0, 1.0)
+    axes.grid(visible=False, axis="x")
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+
+
+_HEIGHT_IN_CURVES: Final = 5.6
+_MOST_POINTS: Final = 2000
+
+
+def pr_curve(y: NDArray[np.int8], scores: Mapping[str, NDArray[np.float64]], *, title: str) -> bytes:
+    """Precision over recall of each score (label → n values), and the base rate that guessing reaches.
+
+    ``y`` (n) must hold both classes.
+    """
+    figure, axes = _square(title, "Recall: share of spikes that are called", "Precision: share of calls that are right")
+    for (colour, line, _), (label, score) in zip(styles(), scores.items(), strict=False):
+        cuts = Cuts.of(y, score)
+        # The first step begins at recall 0, with the precision of the first cut.
+        recall = np.append(0.0, cuts.recall())
+        recall, precision = _thinned(recall, np.append(cuts.precision()[:1], cuts.precision()))
+        area = average_precision(y, score)
+        axes.step(recall, precision, where="pre", color=colour, ls=line, lw=1.8, label=f"{label}: PR-AUC {area:.3f}")
+    base = float(np.mean(y))
+    axes.axhline(base, color=GREY, ls=(0, (1, 3)), lw=1.2, label=f"base rate: {base:.3f}")
+    axes.legend(loc="upper right", frameon=False)
+    return png(figure)
+
+
+def roc_curve(y: NDArray[np.int8], scores: Mapping[str, NDArray[np.float64]], *, title: str) -> bytes:
+    """Spikes called over calm rows called, of each score (label → n values), and the line of guessing.
+
+    ``y`` (n) must hold both classes.
+    """
+    figure, axes = _square(title, "False alarms: share of calm rows that are called", "Share of spikes that are called")
+    for (colour, line, _), (label, score) in zip(styles(), scores.items(), strict=False):
+        cuts = Cuts.of(y, score)
+        rate, recall = _thinned(np.append(0.0, cuts.false_alarm_rate()), np.append(0.0, cuts.recall()))
+        axes.plot(rate, recall, color=colour, ls=line, lw=1.8, label=f"{label}: ROC-AUC {roc_auc(y, score):.3f}")
+    axes.plot([0, 1], [0, 1], color=GREY, ls=(0, (1, 3)), lw=1.2, label="guessing: 0.500")
+    axes.legend(loc="lower right", frameon=False)
+    return png(figure)
+
+
+def reliability_curve(curves: Mapping[str, Reliability], *, title: str) -> bytes:
+    """Observed over foreseen share of spikes, bin by bin, with 95 % intervals; on the diagonal both agree."""
+    figure, axes = _square(
+        title, "Foreseen: mean probability of a bin's rows", "Observed: share of them that are spikes"
+    )
+    for (colour, line, mark), (label, curve) in zip(styles(), curves.items(), strict=False):
+        x = np.array([part.mean_probability for part in curve.bins])
+        rate = np.array([part.observed_rate for part in curve.bins])
+        ends = np.array([(part.interval.low, part.interval.high) for part in curve.bins]).reshape(-1, 2).T
+        axes.vlines(x, *ends, color=colour, lw=1.4)
+        told = f"{label}: expected calibration error {curve.expected_error:.3f}"
+        axes.plot(x, rate, color=colour, ls=line, marker=mark, lw=1.4, ms=5, label=told)
+    axes.plot([0, 1], [0, 1], color=GREY, ls=(0, (1, 3)), lw=1.2, label="as often as foreseen")
+    axes.legend(loc="upper left", frameon=False)
+    return png(figure)
+
+
+def _square(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
+    figure, axes = drawn(title, _HEIGHT_IN_CURVES, x=x_label, y=y_label)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
+    return figure, axes
+
+
+def _thinned(*columns: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """At most ``_MOST_POINTS`` points, first and last included: more than the picture has pixels."""
+    kept = np.unique(np.linspace(0, len(columns[0]) - 1, _MOST_POINTS).astype(np.int64))
+    return [column[kept] for column in columns]
+
+
+AROUND_S: Final = 600.0
+_ZERO: Final = 1e-3
+"""The lowest volatility that is drawn, in τ: the axis is logarithmic, and a still minute has none."""
+
+
+def around_episode(scored: Scored, index: int, *, title: str, around_s: float = AROUND_S) -> bytes:
+    """The model's probability and the last minute's volatility from before to after a spike episode.
+
+    ``index`` counts the episodes of ``spike_runs``: by fold, then product, then time. Time is in minutes from the
+    moment at which the spike volatility is realised.
+
+    Raises:
+        IndexError: there are no so many episodes.
+    """
+    tracks = Tracks.of(scored.time, scored.product, scored.fold)
+    runs = spike_runs(tracks, scored.y)
+    first, last = int(runs.first[index]), int(runs.last[index])
+    realised = int(tracks.time[first]) + HORIZON_S * SECOND_NS
+    track = np.cumsum(tracks.begins)
+    minute = (tracks.time - realised) / SECOND_NS / 60.0
+    end = minute[last] + HORIZON_S / 60.0
+    shown = (track == track[first]) & (minute >= -around_s / 60.0) & (minute <= end + around_s / 60.0)
+    x, rows = minute[shown], tracks.order[shown]
+    moment = datetime.fromtimestamp(realised // SECOND_NS, UTC)
+    figure, axes = drawn(
+        title, _HEIGHT_IN, x=f"Minutes from {moment:%Y-%m-%d %H:%M:%S} UTC", y="Probability of a spike"
+    )
+    axes.axvspan(minute[first], minute[last], color="#f3e2b8", lw=0, label="next minute is a spike")
+    axes.axvline(0.0, color="black", lw=1.0, label="spike is realised")
+    axes.plot(x, scored.probability[rows], color=COLOURS[0], lw=1.6, label="probability")
+    axes.plot(x, scored.threshold[rows], color=COLOURS[0], ls=":", lw=1.4, label="threshold")
+    axes.set_ylim(0.0, 1.0)
+    right = axes.twinx()
+    past = np.maximum(scored.past_volatility[rows], _ZERO)
+    right.plot(x, past, color=COLOURS[1], ls=LINES[1], lw=1.2, label="last minute's volatility")
+    right.axhline(1.0, color=GREY, ls=(0, (1, 3)), lw=1.0)
+    right.set_yscale("log")
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_formatter(NullFormatter())
+    right.set_ylabel("Last minute's volatility (multiples of τ)")
+    right.spines["top"].set_visible(False)
+    handles, labels = (
+        a + b for a, b in zip(axes.get_legend_handles_labels(), right.get_legend_handles_labels(), strict=True)
+    )
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    return png(figure)
