@@ -19,7 +19,7 @@ from volspike.datasets import load_dataset
 from volspike.datasets.feature_file import replacing
 from volspike.market import instant
 from volspike.training import ModelReport, TrainingReport, TrainingRequest
-from volspike.training.hindsight import hindsight
+from volspike.training.audit import hindsight
 from volspike.training.run import train_on
 
 RESULTS = Path(__file__).parent / "results"

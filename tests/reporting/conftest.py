@@ -71,7 +71,7 @@ def report(folder: Path) -> TrainingReport:
         promote=True,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("volspike.training.writing.RESAMPLES", 50)
+        patch.setattr("volspike.training.evaluate.RESAMPLES", 50)
         return train(request, lambda step: None)
 
 

@@ -106,8 +106,8 @@ def test_fault_at_any_step_changes_nothing(
         raise OSError("the disk is full")
 
     monkeypatch.setattr(f"volspike.retraining.run.{step}", fail)
-    monkeypatch.setattr("volspike.training.tracking_settings.TrackingSettings.is_on", step == "track")
-    monkeypatch.setattr("volspike.training.tracking_settings.TrackingSettings.check", lambda _: None)
+    monkeypatch.setattr("volspike.training.tracking.TrackingSettings.is_on", step == "track")
+    monkeypatch.setattr("volspike.training.tracking.TrackingSettings.check", lambda _: None)
     with pytest.raises(OSError, match="full"):
         retrain(ask(shadow_hours=1.0 if step == "put_in_shadow" else 0.0), quiet)
     assert served(artifacts) == before

@@ -70,4 +70,4 @@ def request_for(tmp_path: Path) -> Callable[..., TrainingRequest]:
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals of a hundred resamples: what a run does with them is tested here, not how narrow they are."""
-    monkeypatch.setattr("volspike.training.writing.RESAMPLES", 100)
+    monkeypatch.setattr("volspike.training.evaluate.RESAMPLES", 100)

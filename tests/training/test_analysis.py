@@ -14,9 +14,14 @@ from tests.training.conftest import MakeDataset
 
 from volspike.datasets import Dataset
 from volspike.errors import NotEnoughData, UsageError
-from volspike.training.analysis import Analysis, AnalysisRequest, analyze_dataset
-from volspike.training.analysis_files import HEADS, write_analysis
-from volspike.training.analysis_pictures import correlation_picture
+from volspike.training.analysis import (
+    HEADS,
+    Analysis,
+    AnalysisRequest,
+    analyze_dataset,
+    correlation_picture,
+    write_analysis,
+)
 
 REQUEST = AnalysisRequest(features=Path("features.parquet"), model="logistic", repeats=2)
 TELLING = "realized_volatility_60s"

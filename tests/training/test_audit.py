@@ -15,11 +15,17 @@ from volspike.errors import NotEnoughData, UsageError
 from volspike.evaluation import Interval
 from volspike.features import Every, FeatureSet
 from volspike.market import SECOND_NS, Profile
-from volspike.training.audit_report import Audit
-from volspike.training.audit_request import AuditRequest
-from volspike.training.audit_worlds import WORLDS, every_nth_second, shuffled, turned
+from volspike.training.audit import (
+    WORLDS,
+    Audit,
+    AuditRequest,
+    ProtocolScore,
+    every_nth_second,
+    protocol_score,
+    shuffled,
+    turned,
+)
 from volspike.training.null_market import NullMarket, null_dataset
-from volspike.training.protocol_score import ProtocolScore, protocol_score
 
 FEATURES = FeatureSet()
 START = 1_764_979_200

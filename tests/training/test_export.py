@@ -14,7 +14,7 @@ from volspike.errors import ModelError
 from volspike.models import DETECTORS, Sample
 from volspike.models.calibration import Platt
 from volspike.models.detector import Trial
-from volspike.training.export import calibrated_export, verified_export
+from volspike.training.fitting import calibrated_export, verified_export
 
 
 class Forgetful:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from volspike.market import SECOND_NS
-from volspike.training.permutation import Drop, Unseen, lost_pr_auc, stretches_moved
+from volspike.training.importance import Drop, Unseen, lost_pr_auc, stretches_moved
 
 
 def unseen(rows: int = 6000, seed: int = 0) -> Unseen:

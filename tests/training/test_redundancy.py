@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import spearmanr
 
-from volspike.training.redundancy import chosen, clustered_order, groups, rank_correlation
+from volspike.training.importance import chosen, clustered_order, groups, rank_correlation
 
 
 def columns(rows: int = 500) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -369,7 +369,7 @@ def test_nothing_is_written_when_the_export_disagrees(
     market: Dataset, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With no tolerance at all, a forest's float32 sums are an error, and nothing is written."""
-    monkeypatch.setattr("volspike.training.export.TOLERANCE", 0.0)
+    monkeypatch.setattr("volspike.training.fitting.TOLERANCE", 0.0)
     request = request_for(models=("random_forest",))
     with pytest.raises(ModelError, match="nothing was written"):
         trained(market, request)

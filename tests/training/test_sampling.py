@@ -9,7 +9,7 @@ import numpy as np
 
 from volspike.datasets import Dataset
 from volspike.features import Every
-from volspike.training.sampling import Learned, values
+from volspike.training.folds import Learned, values
 
 
 def test_the_last_tick_of_each_second_and_product_is_kept(market: Dataset) -> None:

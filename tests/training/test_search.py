@@ -10,7 +10,7 @@ import pytest
 
 from volspike.datasets import Dataset
 from volspike.training import TrainingRequest
-from volspike.training.material import gathered
+from volspike.training.folds import gathered
 from volspike.training.search import Search, searched
 
 RequestFor = Callable[..., TrainingRequest]

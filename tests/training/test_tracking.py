@@ -23,11 +23,9 @@ from volspike.datasets import Dataset
 from volspike.evaluation import Interval
 from volspike.models import Artifact
 from volspike.training import ModelReport, TrainingReport, TrainingRequest
+from volspike.training.mlflow import Tracking, crown, crown_model, opened, track
 from volspike.training.run import train_on
-from volspike.training.tracking import Tracking, crown, crown_model, track
-from volspike.training.tracking_client import opened
-from volspike.training.tracking_figures import figures, model_parameters, parameters, tags
-from volspike.training.tracking_settings import LOCAL_STORE, TrackingSettings
+from volspike.training.tracking import LOCAL_STORE, TrackingSettings, figures, model_parameters, parameters, tags
 
 SERVER = "http://ada:geheim@127.0.0.1:{port}"
 
@@ -95,7 +93,7 @@ def tracked(report: TrainingReport, here: Path, uri: str = LOCAL_STORE) -> Track
     local = f"sqlite:///{here}/mlruns/mlflow.db"
     settings = TrackingSettings(tracking_uri=local if uri == LOCAL_STORE else uri)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("volspike.training.tracking.LOCAL_STORE", local)
+        patch.setattr("volspike.training.mlflow.LOCAL_STORE", local)
         return track(report, settings, lambda step: None)
 
 

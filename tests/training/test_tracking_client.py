@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from volspike.training.tracking_client import in_a_hurry, reason
+from volspike.training.mlflow import in_a_hurry, reason
 
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 

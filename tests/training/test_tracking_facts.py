@@ -6,7 +6,7 @@ import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
-from volspike.training.tracking_facts import file_sha256, machine, packages
+from volspike.training.tracking import file_sha256, machine, packages
 
 
 def test_the_hash_is_that_of_all_bytes(tmp_path: Path) -> None:

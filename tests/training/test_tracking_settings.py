@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from volspike.config import settle
 from volspike.errors import UsageError
-from volspike.training.tracking_settings import LOCAL_STORE, TrackingSettings, database_file, masked
+from volspike.training.tracking import LOCAL_STORE, TrackingSettings, database_file, masked
 
 
 def test_without_a_uri_nothing_is_tracked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from volspike.training.weights import average_uniqueness
+from volspike.training.folds import average_uniqueness
 
 
 def plain(second: list[int], product: list[int], horizon: int) -> NDArray[np.float64]:

@@ -34,8 +34,7 @@ def run(
     seed: Annotated[int, typer.Option(help="Makes a run repeatable.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Judge features out of sample: importance, correlation, and which of them to train on."""
-    from volspike.training.analysis import AnalysisRequest, analyze
-    from volspike.training.analysis_files import write_analysis
+    from volspike.training.analysis import AnalysisRequest, analyze, write_analysis
 
     request = AnalysisRequest(
         features=features,

@@ -11,7 +11,7 @@ from volspike.cli.screen import figure, note_if_simulated, out, table, working
 
 if TYPE_CHECKING:
     from volspike.evaluation import Interval
-    from volspike.training.audit_report import Audit
+    from volspike.training.audit import Audit
 
 EXAMPLES = "Example: volspike audit --features data/processed/features.parquet"
 
@@ -34,8 +34,7 @@ def run(
     import msgspec
 
     from volspike.datasets.feature_file import replacing
-    from volspike.training.audit import audit
-    from volspike.training.audit_request import AuditRequest
+    from volspike.training.audit import AuditRequest, audit
 
     request = AuditRequest(
         features=features,
@@ -58,7 +57,7 @@ def run(
 
 def tell(result: Audit) -> None:
     """Prints the scores, and what they say of each protocol."""
-    from volspike.training.audit_worlds import WORLDS
+    from volspike.training.audit import WORLDS
 
     note_if_simulated(result.simulated)
     thinned = f", those of every {result.step}th second" if result.step > 1 else ""

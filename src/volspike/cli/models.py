@@ -13,7 +13,7 @@ from volspike.cli.screen import figure, out, table, warn
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
-    from volspike.training.tracking_settings import TrackingSettings
+    from volspike.training.tracking import TrackingSettings
 
 EXAMPLES = "Example: volspike models promote lightgbm"
 
@@ -43,7 +43,7 @@ def run(
     """List the models, put one into service, or go back to the one before; a server follows without a restart."""
     from volspike.config import settle
     from volspike.training.promotion import named_artifact, promote, rollback
-    from volspike.training.tracking_settings import TrackingSettings
+    from volspike.training.tracking import TrackingSettings
 
     if (name is not None) != (action is Action.PROMOTE):
         raise UsageError("promote takes the name of a model, list and rollback take none")
@@ -59,7 +59,7 @@ def run(
 def _tell(place: Path, tracking: TrackingSettings) -> None:
     from volspike.models import METADATA_FILE
     from volspike.models.metadata import decoded
-    from volspike.training.tracking import crown_model
+    from volspike.training.mlflow import crown_model
 
     metadata = decoded((place / METADATA_FILE).read_bytes())
     if fault := crown_model(tracking, metadata.onnx_sha256):

@@ -14,7 +14,7 @@ from volspike.cli.screen import figure, note_if_simulated, out, table, warn, wor
 if TYPE_CHECKING:
     from volspike.evaluation import Comparison, Interval
     from volspike.training import ModelReport, TrainingReport
-    from volspike.training.tracking_settings import TrackingSettings
+    from volspike.training.tracking import TrackingSettings
 
 EXAMPLES = "Example: volspike train --features data/processed/features.parquet --models baseline logistic random_forest"
 
@@ -90,7 +90,7 @@ def tracking_settings(uri: str | None) -> TrackingSettings:
         UsageError: MLflow is not installed, or the URI is no store's.
     """
     from volspike.config import settle
-    from volspike.training.tracking_settings import TrackingSettings
+    from volspike.training.tracking import TrackingSettings
 
     settings = settle(TrackingSettings, {"tracking_uri": uri}, os.environ, None, "tracking")
     settings.check()
@@ -99,7 +99,7 @@ def tracking_settings(uri: str | None) -> TrackingSettings:
 
 def follow(report: TrainingReport, settings: TrackingSettings) -> None:
     """Tracks a run whose artifacts are written; what goes wrong is a warning."""
-    from volspike.training.tracking import track
+    from volspike.training.mlflow import track
 
     with working("tracking") as show:
         tracking = track(report, settings, show)

@@ -10,7 +10,7 @@ import msgspec
 
 from volspike.doctor.finding import Fact, Finding, Severity
 from volspike.doctor.web import ask, is_refused_address
-from volspike.training.tracking_settings import database_file, masked
+from volspike.training.tracking import database_file, masked
 
 _SHOWN_ALERTS: Final = 5
 

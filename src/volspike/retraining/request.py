@@ -8,7 +8,7 @@ from pathlib import Path
 from volspike.errors import UsageError
 from volspike.models import DETECTORS
 from volspike.models.results import RESULTS
-from volspike.training.tracking_settings import TrackingSettings
+from volspike.training.tracking import TrackingSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,9 +27,9 @@ from volspike.retraining.request import RetrainingRequest
 from volspike.retraining.rows import is_simulated, recent_tapes, replayed, rows_of
 from volspike.retraining.shadow import Shadow, in_shadow, leave_shadow, put_in_shadow, waiting
 from volspike.training import TrainingReport, TrainingRequest
+from volspike.training.mlflow import crown, track
 from volspike.training.promotion import alone, promote
 from volspike.training.run import train_on
-from volspike.training.tracking import crown, track
 
 OnStep = Callable[[str], None]
 Ended = Literal["nobody_waits", "not_needed", "waits", "rejected", "promoted"]

@@ -1,4 +1,6 @@
-"""One model on one fold: fitted, exported, calibrated, given its thresholds, and scored on the fold's test rows.
+"""A detector's ONNX form, checked row by row against the library that trained it, before and after calibration.
+
+One model on one fold: fitted, exported, calibrated, given its thresholds, and scored on the fold's test rows.
 
 What is judged is what would be served: thresholds and figures come from the ONNX form's calibrated probabilities.
 """
@@ -11,19 +13,70 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from volspike.datasets import Dataset
-from volspike.errors import NotEnoughData, SchemaMismatch
+from volspike.errors import ModelError, NotEnoughData, SchemaMismatch
 from volspike.evaluation.scored import BLOCK_S
 from volspike.evaluation.thresholds import BEST_F1, RATE_10, named_thresholds
 from volspike.market import SECOND_NS
 from volspike.models import DETECTORS, Detector
 from volspike.models.calibration import CALIBRATIONS, Calibration
 from volspike.models.detector import as_single, is_complete
-from volspike.training.export import Export, calibrated_export, verified_export
-from volspike.training.folds import Fold
-from volspike.training.material import Material
-from volspike.training.sampling import values
+from volspike.models.scorer import Scorer
+from volspike.training.folds import Fold, Material, values
+
+TOLERANCE: Final = 1e-5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Export:
+    """The graph, what it gives for the rows that it was checked on, and its largest difference there."""
+
+    graph: ModelProto
+    probability: NDArray[np.float64]
+    difference: float
+
+
+def verified_export(detector: Detector, x: NDArray[np.float64]) -> Export:
+    """The graph of a trained ``detector``, having agreed with it on every row of ``x`` (n, f) to 1e-5.
+
+    Raises:
+        ModelError: it did not, or the two disagree on which rows can be scored; the row is named.
+    """
+    graph = detector.to_onnx()
+    served = _scored(detector, graph, x)
+    return Export(graph, served, _difference(f"the ONNX form of {detector.name}", served, detector.probability(x), x))
+
+
+def calibrated_export(detector: Detector, raw: Export, calibration: Calibration, x: NDArray[np.float64]) -> Export:
+    """The graph of ``raw`` with ``calibration`` at its end, checked on the same rows ``x``.
+
+    Raises:
+        ModelError: the two disagree; the row is named.
+    """
+    graph = calibration.append_to(raw.graph)
+    served = _scored(detector, graph, x)
+    wanted = calibration.apply(raw.probability)
+    difference = _difference(f"the calibrated ONNX form of {detector.name}", served, wanted, x)
+    return Export(graph, served, max(raw.difference, difference))
+
+
+def _scored(detector: Detector, graph: ModelProto, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return Scorer(graph.SerializeToString(), width=x.shape[1], accepts_missing=detector.accepts_missing).probability(x)
+
+
+def _difference(what: str, served: NDArray[np.float64], trained: NDArray[np.float64], x: NDArray[np.float64]) -> float:
+    difference = np.abs(served - trained)
+    agrees = (difference <= TOLERANCE) | (np.isnan(served) & np.isnan(trained))
+    if not agrees.all():
+        row = int(np.flatnonzero(~agrees)[0])
+        raise ModelError(
+            f"{what} gives {served[row]:.9g} where the trained model gives {trained[row]:.9g}, at row {row} of "
+            f"{len(x):,} ({x[row].tolist()}); nothing was written"
+        )
+    return float(np.nanmax(difference, initial=0.0))
+
 
 _LOOKED_AT: Final = 10_000
 """Rows at a time: nearly every column holds a value in the first of them."""

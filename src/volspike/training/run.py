@@ -8,16 +8,13 @@ from collections.abc import Callable, Sequence
 from volspike.datasets import Dataset, load_dataset
 from volspike.errors import NotEnoughData, SchemaMismatch, UsageError, VolspikeError
 from volspike.market import instant
-from volspike.training.caveats import caveats
-from volspike.training.description import STRATIFIED_WARNING, WEIGHTS
+from volspike.training.evaluate import STRATIFIED_WARNING, WEIGHTS, Trained, best_of, reported
 from volspike.training.fitting import fit
-from volspike.training.judging import best_of
-from volspike.training.material import Material, baselines, gathered
+from volspike.training.folds import Material, baselines, gathered
 from volspike.training.promotion import promote
-from volspike.training.report import ModelReport, TrainingReport
+from volspike.training.report import ModelReport, TrainingReport, caveats
 from volspike.training.request import ALL, TrainingRequest
 from volspike.training.search import searched
-from volspike.training.writing import Trained, reported
 
 OnStep = Callable[[str], None]
 

@@ -17,8 +17,7 @@ from volspike.datasets.splits import parted
 from volspike.evaluation.metrics import average_precision
 from volspike.models import DETECTORS, Sample
 from volspike.training.fitting import taken_columns
-from volspike.training.material import Material
-from volspike.training.sampling import Learned
+from volspike.training.folds import Learned, Material
 
 HELD_OUT: Final = 0.3
 """Of the training rows, the newest share, by which settings are compared; purged like every other cut."""

@@ -1,99 +1,216 @@
-"""Tracking that loses no run: where the store asked for cannot be used, the run goes into a local one, and says so.
+"""Where training runs are tracked; and that nobody reads the password in its address.
 
-It comes after training, when the artifacts are written, and nothing that goes wrong in it is an error.
+What a run stood on: the feature file by its hash, and every package by its version.
+
+A training report as what a tracker takes: parameters as text, figures by name and step, tags. Nothing of MLflow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import hashlib
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from importlib.metadata import distributions
+from importlib.util import find_spec
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
-from volspike.training.report import TrainingReport
-from volspike.training.tracking_client import opened, reason
-from volspike.training.tracking_registry import REGISTERED, make_champion, version_of
-from volspike.training.tracking_runs import Logged, log_report
-from volspike.training.tracking_settings import LOCAL_STORE, TrackingSettings, database_file, masked
+import msgspec
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from volspike import __version__
+from volspike.errors import UsageError
+from volspike.evaluation import Comparison
+from volspike.training.evaluate import STRATIFIED_WARNING
+from volspike.training.report import FoldReport, ModelReport, TrainingReport
 
+LOCAL_STORE: Final = "sqlite:///mlruns/mlflow.db"
+"""A database file below the working folder, which needs no server."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tracking:
-    """Where a run is tracked, without secrets, and what was logged there; None and "" where it is tracked nowhere."""
-
-    store: str
-    logged: Logged | None
-    warnings: tuple[str, ...]
-
-    def told(self) -> str:
-        """One line on what was logged, and how to look at it."""
-        if self.logged is None:
-            return "tracked nowhere"
-        aliases = " and ".join(self.logged.aliases)
-        return (
-            f"tracked in {self.store}: run {self.logged.run_id}, {REGISTERED} version {self.logged.version} "
-            f"({aliases}); {_how_to_look(self.store)}"
-        )
+_STORES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+_DATABASE_FILE: Final = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
+_USER: Final = re.compile(r"://\S*@")
+_SECRET: Final = re.compile(r"([?&;][^=&;\s]*(?:password|secret|token)[^=&;\s]*=)[^&;\s]*", re.IGNORECASE)
 
 
-def track(report: TrainingReport, settings: TrackingSettings, on_step: Callable[[str], None]) -> Tracking:
-    """Log ``report`` in the store of ``settings``, or in ``LOCAL_STORE`` where that fails, at whatever point.
+class TrackingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An MLflow server or database by its URI, and the experiment there; without a URI nothing is tracked."""
 
-    A server that does not answer within ``REACH_WITHIN_S`` is given up. Nothing is raised: a failure is a warning.
-    ``on_step`` is told of each model.
+    tracking_uri: str = ""
+    experiment: str = "volatility_detection"
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is to be tracked."""
+        return bool(self.tracking_uri)
+
+    def check(self) -> None:
+        """Refuse what cannot work, before anything is trained; a server is not asked yet.
+
+        Raises:
+            UsageError: MLflow is not installed, or the URI is neither a server's nor a database's.
+        """
+        if not self.is_on:
+            return
+        if find_spec("mlflow") is None:
+            raise UsageError(
+                "MLflow is not installed, and a run cannot be tracked without it; "
+                "`pip install 'volspike[tracking]'`, or leave --mlflow-uri and $MLFLOW_TRACKING_URI out"
+            )
+        kind = re.match(r"(\w+)(?:\+\w+)?://", self.tracking_uri)
+        is_file = kind is not None and kind[1] == "sqlite"
+        if kind is None or kind[1] not in _STORES or (is_file and database_file(self.tracking_uri) is None):
+            raise UsageError(
+                f"{masked(self.tracking_uri)!r} is no MLflow server and no database; "
+                f"name one as in http://localhost:5001 or {LOCAL_STORE}"
+            )
+
+    def __repr__(self) -> str:
+        return f"TrackingSettings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("tracking_uri", masked(self.tracking_uri)), ("experiment", self.experiment)]
+
+
+def database_file(uri: str) -> str | None:
+    """The file of an SQLite database; None where the URI names something else.
+
+    >>> database_file("sqlite:///mlruns/mlflow.db"), database_file("http://localhost:5001")
+    ('mlruns/mlflow.db', None)
     """
-    failed: list[tuple[str, str]] = []
-    for uri in dict.fromkeys((settings.tracking_uri, LOCAL_STORE)):
-        store = masked(uri)
-        try:
-            with opened(uri) as client:
-                logged = log_report(client, uri, settings.experiment, report, on_step)
-        except Exception as error:  # noqa: BLE001 - MLflow, databases and the network share no error, and the models stand
-            failed.append((store, reason(error)))
-        else:
-            return Tracking(store=store, logged=logged, warnings=_moved(failed, store))
-    return Tracking(store="", logged=None, warnings=_lost(failed, report))
+    found = _DATABASE_FILE.fullmatch(uri.partition("?")[0])
+    return found[1] if found else None
 
 
-def crown(settings: TrackingSettings, version: str) -> str:
-    """Moves the alias ``champion`` to a version in the store of ``settings``; why it could not be, or ""."""
-    if not settings.is_on:
-        return f"{REGISTERED} version {version} is served, and no tracker was named to note it in"
-    return _crowned(settings, lambda _: version)
+def masked(text: str) -> str:
+    """``text`` without the users, passwords and tokens that stand in URIs.
+
+    >>> masked("no answer from http://ada:pi/3@tracking:5001/api?token=abc&page=2")
+    'no answer from http://***@tracking:5001/api?token=***&page=2'
+    """
+    return _SECRET.sub(r"\1***", _USER.sub("://***@", text))
 
 
-def crown_model(settings: TrackingSettings, onnx_sha256: str) -> str:
-    """The same for the version that has a model's graph; one that was never tracked leaves the alias where it is."""
-    return _crowned(settings, lambda client: version_of(client, onnx_sha256)) if settings.is_on else ""
+def file_sha256(file: Path) -> str:
+    """The hash of a file's bytes, as ``sha256sum`` tells it."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _crowned(settings: TrackingSettings, find: Callable[[MlflowClient], str]) -> str:
-    try:
-        with opened(settings.tracking_uri) as client:
-            version = find(client)
-            if not version:
-                return f"{masked(settings.tracking_uri)} has no version of this model: its champion is another"
-            make_champion(client, version)
-    except Exception as error:  # noqa: BLE001 - as above
-        return f"MLflow at {masked(settings.tracking_uri)} cannot be used ({reason(error)}): its champion is another"
-    return ""
+def packages() -> str:
+    """Every installed distribution as a line of a requirements file, in order of their names."""
+    told = [one.metadata for one in distributions()]
+    return "".join(sorted({f"{one['Name']}=={one['Version']}\n" for one in told}, key=str.lower))
 
 
-def _moved(failed: Sequence[tuple[str, str]], store: str) -> tuple[str, ...]:
-    return tuple(
-        f"MLflow at {asked} cannot be used ({why}): this run is tracked in {store} instead; {_how_to_look(store)}"
-        for asked, why in failed
-    )
+def machine() -> dict[str, str]:
+    """The versions that a figure can depend on besides the packages'."""
+    return {"volspike": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
 
 
-def _lost(failed: Sequence[tuple[str, str]], report: TrainingReport) -> tuple[str, ...]:
-    told = "; ".join(f"MLflow at {store} cannot be used ({why})" for store, why in failed)
-    return (f"{told}: this run is tracked nowhere, and its models are in {report.request.artifacts}",)
+class Figure(NamedTuple):
+    """A number under a name, as of a step: a fold's number, 0 for what is of no fold."""
+
+    name: str
+    value: float
+    step: int = 0
 
 
-def _how_to_look(store: str) -> str:
-    if database_file(store):
-        return f"see it with `mlflow ui --backend-store-uri {store}`"
-    return f"see it at {store}" if store.startswith("http") else "see it with `mlflow ui`"
+def figures(model: ModelReport) -> list[Figure]:
+    """All that a model was measured by, as far as it is defined.
+
+    ``fold/…`` has one step per fold, ``pooled/…`` is over the selection folds' test rows and ``final/…`` over the final
+    block's; below each, ``baseline/`` stands for the best rule's and ``gain/`` for the difference. ``_low`` and
+    ``_high`` are the ends of the 95 % interval.
+    """
+    told = [*pooled_figures(model), *_of_folds(model.folds)]
+    told += [Figure(f"threshold/{name}", value) for name, value in model.thresholds.items()]
+    told += [Figure("tau", model.tau), Figure("export_difference", model.export_difference)]
+    told += [Figure("seconds", model.seconds)]
+    told += [Figure("search/best", model.search.best), Figure("search/defaults", model.search.defaults)]
+    return _defined(told)
+
+
+def pooled_figures(model: ModelReport) -> list[Figure]:
+    """Those of ``pooled/…`` and ``final/…`` alone."""
+    return _defined([*_compared("pooled", model.pooled), *_compared("final", model.final)])
+
+
+def parameters(report: TrainingReport) -> dict[str, str]:
+    """What the run was asked for, as far as it was told, and what it found out about its rows."""
+    asked = {field.name: getattr(report.request, field.name) for field in fields(report.request)}
+    found = {
+        "rows": report.rows,
+        "start": report.start,
+        "end": report.end,
+        "products": report.products,
+        "split_method": report.split_method,
+        "fold_by": report.fold_by,
+        "embargo_s": report.embargo_s,
+        "weights": report.weights,
+        "has_selection": report.has_selection,
+        "feature_columns": len({name for model in report.models for name in model.features}),
+    }
+    return _texts(asked | found)
+
+
+def model_parameters(report: TrainingReport, model: ModelReport) -> dict[str, str]:
+    """How one model was made: its settings where they differ from its defaults, its columns, and how it was judged."""
+    served = model.folds[-1]
+    made = {
+        "model": model.model,
+        "feature_columns": len(model.features),
+        "left_out": model.left_out,
+        "calibration": served.calibration,
+        "served_threshold": model.threshold_name,
+        "search_trials": model.search.trials,
+        "final_block": served.block,
+        "folds": len(model.folds),
+        "split_method": report.split_method,
+        "label_percentile": report.request.label_percentile,
+        "seed": report.request.seed,
+    }
+    return _texts({**made, **{f"settings/{name}": value for name, value in model.settings.items()}})
+
+
+def tags(report: TrainingReport) -> dict[str, str]:
+    """What runs and registered models are looked for by; ``warning`` only where the split is no evidence."""
+    told = {
+        "simulated": str(report.simulated).lower(),
+        "split_method": report.split_method,
+        "feature_digest": report.feature_digest,
+        "products": " ".join(report.products),
+        "baseline": report.best_baseline,
+        "chosen": report.chosen,
+    }
+    return told | ({"warning": STRATIFIED_WARNING} if report.split_method == "stratified" else {})
+
+
+def _of_folds(folds: tuple[FoldReport, ...]) -> Iterator[Figure]:
+    for fold in folds:
+        yield from (Figure(name, value, fold.fold) for name, value, _ in _compared("fold", fold.comparison))
+        for name in ("tau", "threshold", "train_rows", "learned_rows", "validation_rows", "test_rows", "left_out_rows"):
+            yield Figure(f"fold/{name}", getattr(fold, name), fold.fold)
+
+
+def _compared(part: str, comparison: Comparison) -> Iterator[Figure]:
+    baseline = comparison.baseline_name
+    groups = {"model": part, baseline: f"{part}/baseline", f"{baseline}_events": f"{part}/baseline_events"}
+    for group, told in comparison.figures().items():
+        place = groups.get(group, f"{part}/{group}")
+        yield from (Figure(f"{place}/{name}", value) for name, value in told.items() if value is not None)
+
+
+def _defined(told: list[Figure]) -> list[Figure]:
+    return [Figure(name, float(value), step) for name, value, step in told if isfinite(value)]
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Without those that were not told, which are None."""
+    return {name: _text(value) for name, value in values.items() if value is not None}
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
