@@ -10,9 +10,9 @@ import typer
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 
 if TYPE_CHECKING:
-    from volspike.retraining.duel import Verdict
-    from volspike.retraining.need import Need
-    from volspike.retraining.run import Retrained
+    from volspike.lifecycle.challenger import Verdict
+    from volspike.lifecycle.need import Need
+    from volspike.lifecycle.retrain import Retrained
 
 EXAMPLES = "Example: volspike retrain --if-needed"
 
@@ -58,8 +58,8 @@ def run(
     shadow; a run that fails changes nothing. Every run is a line in the history.
     """
     from volspike.cli.train import tracking_settings
-    from volspike.retraining.request import RetrainingRequest
-    from volspike.retraining.run import retrain
+    from volspike.lifecycle.need import RetrainingRequest
+    from volspike.lifecycle.retrain import retrain
 
     request = RetrainingRequest(
         features=features,

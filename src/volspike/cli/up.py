@@ -102,7 +102,7 @@ def _retraining(wanted: bool | None, at: str, tape: Path, outcomes: Path, servin
     Raises:
         UsageError: a time that is none.
     """
-    from volspike.retraining.schedule import RetrainingSchedule, cron
+    from volspike.lifecycle.schedule import RetrainingSchedule, cron
 
     cron(at)
     places = {"--tape": tape, "--outcomes": outcomes, "--artifacts": serving.artifacts, "--results": serving.results}

@@ -13,8 +13,8 @@ import pytest
 
 from volspike.datasets import Dataset, FeatureFacts
 from volspike.features import Every, FeatureSet
+from volspike.lifecycle.need import RetrainingRequest
 from volspike.market import Profile
-from volspike.retraining.request import RetrainingRequest
 from volspike.training import TrainingRequest
 from volspike.training.promotion import promote
 from volspike.training.run import train_on
@@ -110,7 +110,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Callable[[Dataset], None]:
     """Says what rows the run's feature file has."""
 
     def hold(dataset: Dataset) -> None:
-        monkeypatch.setattr("volspike.retraining.run.rows_of", lambda *_: dataset)
+        monkeypatch.setattr("volspike.lifecycle.retrain.rows_of", lambda *_: dataset)
 
     return hold
 

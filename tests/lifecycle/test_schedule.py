@@ -11,7 +11,7 @@ from threading import Event, Thread
 import pytest
 
 from volspike.errors import UsageError
-from volspike.retraining.schedule import DAILY, WEEKLY, RetrainingSchedule, cron, start_at_lowest
+from volspike.lifecycle.schedule import DAILY, WEEKLY, RetrainingSchedule, cron, start_at_lowest
 
 
 class FakeProcess:

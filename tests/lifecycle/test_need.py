@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.retraining.conftest import SECOND, Ask, market, until
+from tests.lifecycle.conftest import SECOND, Ask, market, until
+from volspike.lifecycle.challenger import Champion, champion_for
+from volspike.lifecycle.need import need_for
 from volspike.market import instant, nanoseconds
 from volspike.models import Artifact
 from volspike.models.history import HistoryEntry, remember
 from volspike.monitoring.decision import Action
 from volspike.monitoring.severity import Severity
-from volspike.retraining.champion import Champion, champion_for
-from volspike.retraining.need import need_for
 
 DAY = 86_400 * SECOND
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from volspike.evaluation import Comparison, Scored, compare
-from volspike.retraining.duel import judged
+from volspike.lifecycle.challenger import judged
 
 SECOND = 10**9
 

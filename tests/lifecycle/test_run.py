@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.retraining.conftest import SECOND, Ask, as_real, until
+from tests.lifecycle.conftest import SECOND, Ask, as_real, until
 from volspike.datasets import Dataset
 from volspike.errors import UsageError
+from volspike.lifecycle.challenger import waiting
+from volspike.lifecycle.retrain import retrain
 from volspike.market import nanoseconds
 from volspike.models import Artifact
 from volspike.models.history import history
 from volspike.models.results import TrainingResult, last_result
-from volspike.retraining.run import retrain
-from volspike.retraining.shadow import waiting
 from volspike.training.promotion import alone
 
 Hold = Callable[[Dataset], None]
@@ -105,7 +105,7 @@ def test_fault_at_any_step_changes_nothing(
     def fail(*_: object, **__: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(f"volspike.retraining.run.{step}", fail)
+    monkeypatch.setattr(f"volspike.lifecycle.retrain.{step}", fail)
     monkeypatch.setattr("volspike.training.tracking.TrackingSettings.is_on", step == "track")
     monkeypatch.setattr("volspike.training.tracking.TrackingSettings.check", lambda _: None)
     with pytest.raises(OSError, match="full"):

@@ -11,10 +11,10 @@ import pytest
 from tests.cli.command_line import run_in
 from volspike.datasets import load_dataset
 from volspike.errors import UsageError
+from volspike.lifecycle.retrain import is_simulated, recent_tapes, replayed, rows_of, thinned
 from volspike.market import SECOND_NS
 from volspike.models import DEFAULT_MODEL, METADATA_FILE
 from volspike.models.metadata import decoded
-from volspike.retraining.rows import is_simulated, recent_tapes, replayed, rows_of, thinned
 
 
 @pytest.fixture(scope="module")

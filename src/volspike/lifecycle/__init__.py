@@ -1,0 +1,1 @@
+"""Which model is served, and when it changes: retraining, challengers, promotion, rollback."""

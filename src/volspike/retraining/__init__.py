@@ -1,1 +1,0 @@
-"""Learning anew from what was recorded, and a better model in the place of the one that is served."""
