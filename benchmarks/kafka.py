@@ -20,11 +20,9 @@ from benchmarks.figures import Figure
 from benchmarks.kafka_market import cpu_seconds
 from benchmarks.kafka_rate import Rate, best
 from benchmarks.tape import write_lines
-from volspike.streams.clients import open_producer
+from volspike.streams.clients import KafkaSettings, open_producer
 from volspike.streams.producer import LINGER_MS, QUEUED_KBYTES, QUEUED_MESSAGES, TopicProducer
-from volspike.streams.replay import ReplayProgress, replay
-from volspike.streams.settings import KafkaSettings
-from volspike.streams.tapes import tape_messages
+from volspike.streams.replay import ReplayProgress, replay, tape_messages
 from volspike.streams.topics import create_topics, pipeline_topics
 from volspike.tape import TapeReport
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from confluent_kafka import TopicPartition
 
-from volspike.streams.links import KafkaLinks
-from volspike.streams.settings import KafkaSettings
+from volspike.streams.clients import KafkaSettings
+from volspike.streams.transactions import KafkaLinks
 
 HEADERS: Final = [("a", b"3644e382a19d"), ("b", b"tick"), ("c", b"ticker"), ("d", b"false")]
 IDLE_S: Final = 0.1

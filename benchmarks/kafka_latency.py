@@ -21,14 +21,13 @@ from volspike.features import Every
 from volspike.market import SECOND_NS, Profile, nanoseconds
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.monitoring.stream_alerts import StreamAlerts
-from volspike.streams.clients import open_consumer
+from volspike.streams.clients import KafkaSettings, open_consumer
 from volspike.streams.featurizer import featurizing
-from volspike.streams.links import KafkaLinks
-from volspike.streams.plan import WorkerPlan
 from volspike.streams.predictor import predicting
 from volspike.streams.producer import TopicProducer
-from volspike.streams.settings import KafkaSettings
+from volspike.streams.state import WorkerPlan
 from volspike.streams.topics import create_topics, pipeline_topics
+from volspike.streams.transactions import KafkaLinks
 from volspike.streams.worker import Worker
 
 RATE: Final = 1_000

@@ -8,8 +8,8 @@ from typing import Final
 
 from benchmarks.tape import DAY, RAW
 from volspike.market import SECOND_NS, Kind, Tick
+from volspike.streams.clients import KafkaSettings
 from volspike.streams.producer import TopicProducer
-from volspike.streams.settings import KafkaSettings
 from volspike.streams.wire import Message, tick_message
 from volspike.tape import tape_line
 

@@ -26,12 +26,11 @@ from benchmarks.kafka_bare import pass_on
 from benchmarks.kafka_market import cpu_seconds, fill
 from volspike.features import Every, FeatureSet, Scope
 from volspike.market import Profile
+from volspike.streams.clients import KafkaSettings
 from volspike.streams.featurizer import Featurizer
-from volspike.streams.links import KafkaLinks
-from volspike.streams.plan import WorkerPlan
-from volspike.streams.settings import KafkaSettings
-from volspike.streams.stage import Made, Taken
+from volspike.streams.state import Made, Taken, WorkerPlan
 from volspike.streams.topics import create_topics, pipeline_topics
+from volspike.streams.transactions import KafkaLinks
 from volspike.streams.worker import Worker
 
 TICKS: Final = 400_000

@@ -30,7 +30,7 @@ from tests.streams.brokers import Kafka
 from tests_system.kafka.reading import read_whole
 from tests_system.processes import VOLSPIKE, Server, environment, finished
 from volspike.models import TEN_FEATURES
-from volspike.streams.settings import KafkaSettings
+from volspike.streams.clients import KafkaSettings
 from volspike.streams.wire import decode_prediction
 
 LISTEN_MIN: Final = 0.25

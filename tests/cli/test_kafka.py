@@ -15,7 +15,7 @@ from tests.streams.contract import by_key, read_topic
 from tests.streams.lines import lines_of, write_tape
 from tests.tape.strategies import read_all, tick_at
 from volspike.market import SECOND_NS
-from volspike.streams.settings import KafkaSettings
+from volspike.streams.clients import KafkaSettings
 
 PAIRS = ("BTC-USD", "ETH-USD")
 SHORTLY = ("--source", "simulator", "--speed", 60, "--minutes", 0.02)

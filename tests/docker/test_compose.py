@@ -17,7 +17,7 @@ from tests.docker.compose import DOCKER, DOCKERFILES, FILES, Service, is_lasting
 from tests.scripts import script
 from volspike.cli.app import app
 from volspike.config import ServingSettings
-from volspike.streams.settings import KafkaSettings
+from volspike.streams.clients import KafkaSettings
 
 SETUPS = {"one broker": services(FILES[0]), "three brokers": services(*FILES)}
 EACH = [pytest.param(setup[name], id=f"{title}: {name}") for title, setup in SETUPS.items() for name in setup]

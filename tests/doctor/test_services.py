@@ -14,7 +14,7 @@ from tests.streams.brokers.mock import MockKafka
 from volspike.doctor.broker import look_at_kafka
 from volspike.doctor.finding import Finding, Severity
 from volspike.doctor.services import look_at_api, look_at_mlflow, look_at_prometheus
-from volspike.streams.settings import KafkaSettings
+from volspike.streams.clients import KafkaSettings
 
 Look = Callable[[str, bool, float], Awaitable[list[Finding]]]
 LOOKS = [(look_at_api, "/health/ready"), (look_at_mlflow, "/health"), (look_at_prometheus, "/-/ready")]

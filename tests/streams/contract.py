@@ -16,14 +16,10 @@ from tests.tape.strategies import tick_at
 from volspike.errors import TopicMissing
 from volspike.features import Every, FeatureEngine, FeatureSet
 from volspike.market import SECOND_NS, Profile
-from volspike.streams.check import check_topic
-from volspike.streams.clients import open_consumer, require_topic
-from volspike.streams.producer import TopicProducer
-from volspike.streams.relay import TickRelay
-from volspike.streams.replay import ReplayProgress, replay
-from volspike.streams.settings import KafkaSettings
-from volspike.streams.tapes import tape_messages
-from volspike.streams.topics import describe_topics
+from volspike.streams.clients import KafkaSettings, open_consumer, require_topic
+from volspike.streams.producer import TickRelay, TopicProducer
+from volspike.streams.replay import ReplayProgress, replay, tape_messages
+from volspike.streams.topics import check_topic, describe_topics
 from volspike.streams.wire import FeatureHeaders, FeatureRowCodec, feature_headers, tick_message
 from volspike.tape import TapeReport
 

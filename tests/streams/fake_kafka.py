@@ -9,7 +9,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from volspike.streams.settings import KafkaSettings
+from volspike.streams.clients import KafkaSettings
 
 PARTITIONS = 2
 

@@ -8,11 +8,9 @@ from tests.streams.brokers.ports import free_ports
 from tests.tape.recording import ticker
 from volspike.errors import BrokerUnavailable, StreamError
 from volspike.market import SECOND_NS
-from volspike.streams.check import check_topic
-from volspike.streams.clients import metadata_of
-from volspike.streams.producer import TopicProducer
-from volspike.streams.relay import STALLED_AFTER_S, TickRelay
-from volspike.streams.settings import KafkaSettings
+from volspike.streams.clients import KafkaSettings, metadata_of
+from volspike.streams.producer import STALLED_AFTER_S, TickRelay, TopicProducer
+from volspike.streams.topics import check_topic
 from volspike.streams.wire import tick_message
 
 NOON = 1_700_049_600 * SECOND_NS

@@ -9,7 +9,7 @@ from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import Every, FeatureSet, Scope
 from volspike.market import Profile
 from volspike.models import DEFAULT_MODEL, TEN_MODEL, Artifact, Metadata
-from volspike.streams.kinds import RowKind
+from volspike.streams.featurizer import RowKind
 
 SHIPPED = Artifact.load(DEFAULT_MODEL).metadata
 

@@ -10,8 +10,7 @@ import pytest
 
 from volspike.config import settle
 from volspike.errors import UsageError
-from volspike.streams.clients import open_producer
-from volspike.streams.settings import KafkaSettings, read_options
+from volspike.streams.clients import KafkaSettings, open_producer, read_options
 
 SECRETS = {"sasl.username": "me", "sasl.password": "hush-1", "ssl.key.password": "hush-2", "ssl.key.pem": "hush-3"}
 

@@ -12,8 +12,7 @@ from volspike.datasets.feature_file import facts_of, open_feature_file
 from volspike.errors import UnreadableFile, UsageError
 from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.market import SECOND_NS, Profile, Ticks
-from volspike.streams.merge import merge_parts
-from volspike.streams.sink import PartitionParts, facts_for, parquet_sink, parts_folder, parts_in
+from volspike.streams.sink import PartitionParts, facts_for, merge_parts, parquet_sink, parts_folder, parts_in
 
 SET = FeatureSet((3, 10))
 FACTS = facts_for(SET, Every.TICK, Profile.TICKER)

@@ -10,16 +10,7 @@ from hypothesis import strategies as st
 
 from tests.streams.fake_kafka import FakeMessage
 from volspike.errors import StreamError
-from volspike.streams.snapshots import (
-    CHUNK_BYTES,
-    REMEMBERED,
-    Bookmark,
-    Chunk,
-    chunks_of,
-    joined,
-    read_bookmark,
-    state_key,
-)
+from volspike.streams.state import CHUNK_BYTES, REMEMBERED, Bookmark, Chunk, chunks_of, joined, read_bookmark, state_key
 
 KEY = state_key("g", "ticks.raw", 3)
 

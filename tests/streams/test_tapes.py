@@ -13,7 +13,7 @@ from tests.streams.lines import lines_of, write_tape
 from tests.tape.strategies import START, assert_same, read_all, tick_at
 from volspike.errors import UnreadableFile, UsageError
 from volspike.market import Tick, Ticks, instant
-from volspike.streams.tapes import tape_messages
+from volspike.streams.replay import tape_messages
 from volspike.streams.wire import Message
 from volspike.tape import TapeReport, tape_line, write_ndjson, write_parquet
 

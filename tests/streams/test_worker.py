@@ -16,12 +16,9 @@ from volspike.errors import SchemaMismatch, StreamError, StreamTruncated, Worker
 from volspike.features import Every, FeatureEngine, FeatureSet
 from volspike.market import SECOND_NS, Profile, Tick, Ticks
 from volspike.streams.featurizer import featurizing
-from volspike.streams.merge import merge_parts
-from volspike.streams.plan import WorkerPlan
-from volspike.streams.progress import WorkerProgress
-from volspike.streams.sink import facts_for, parquet_sink
-from volspike.streams.snapshots import Bookmark
-from volspike.streams.stage import MakeStage
+from volspike.streams.metrics import WorkerProgress
+from volspike.streams.sink import facts_for, merge_parts, parquet_sink
+from volspike.streams.state import Bookmark, MakeStage, WorkerPlan
 from volspike.streams.wire import FeatureRowCodec
 from volspike.streams.worker import Worker
 from volspike.tape import tape_line

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from confluent_kafka import Message
 
-from volspike.streams.links import KafkaLinks
-from volspike.streams.settings import KafkaSettings
+from volspike.streams.clients import KafkaSettings
+from volspike.streams.transactions import KafkaLinks
 
 
 def read_whole(settings: KafkaSettings, topic: str) -> list[Message]:

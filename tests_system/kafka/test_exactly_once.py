@@ -25,8 +25,8 @@ from volspike.errors import StreamError
 from volspike.features import Every, FeatureEngine, FeatureSet
 from volspike.market import Profile, Ticks
 from volspike.models import TEN_MODEL
+from volspike.streams.clients import KafkaSettings
 from volspike.streams.producer import TopicProducer
-from volspike.streams.settings import KafkaSettings
 from volspike.streams.sink import facts_for
 from volspike.streams.topics import create_topics, describe_topics, pipeline_topics
 

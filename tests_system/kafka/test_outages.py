@@ -19,11 +19,9 @@ from tests.tape.strategies import tick_at
 
 from tests_system.processes import VOLSPIKE, environment, finished
 from volspike.market import SECOND_NS
-from volspike.streams.producer import TopicProducer
-from volspike.streams.relay import TickRelay
-from volspike.streams.replay import ReplayProgress, replay
-from volspike.streams.settings import KafkaSettings
-from volspike.streams.tapes import tape_messages
+from volspike.streams.clients import KafkaSettings
+from volspike.streams.producer import TickRelay, TopicProducer
+from volspike.streams.replay import ReplayProgress, replay, tape_messages
 from volspike.streams.topics import create_topics, describe_topics, pipeline_topics
 from volspike.tape import TapeReport
 

@@ -16,8 +16,7 @@ from tests_system.kafka.reading import read_whole
 from tests_system.processes import Outcome, volspike, well
 from volspike.datasets.dataset import compare
 from volspike.features import Every, FeatureSet, Scope
-from volspike.streams.clients import open_admin
-from volspike.streams.settings import KafkaSettings
+from volspike.streams.clients import KafkaSettings, open_admin
 from volspike.streams.topics import create_topics, describe_topics, pipeline_topics
 
 TICKS = 12_000

@@ -8,10 +8,9 @@ import pytest
 from tests.streams.brokers import Kafka
 
 from volspike.errors import StreamError
-from volspike.streams.check import check_topic
+from volspike.streams.clients import KafkaSettings
 from volspike.streams.producer import TopicProducer
-from volspike.streams.settings import KafkaSettings
-from volspike.streams.topics import TopicPlan, create_topics, describe_topics, pipeline_topics
+from volspike.streams.topics import TopicPlan, check_topic, create_topics, describe_topics, pipeline_topics
 from volspike.streams.wire import tick_message
 
 

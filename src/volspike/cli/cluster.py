@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 import typer
 
 if TYPE_CHECKING:
-    from volspike.streams.settings import KafkaSettings
+    from volspike.streams.clients import KafkaSettings
 
 Servers: TypeAlias = Annotated[
     str | None,
@@ -31,7 +31,7 @@ def cluster_settings(servers: str | None, options: list[str] | None, **topics: s
         UsageError: an option that is none, or one that volspike sets; Kafka's client is not installed.
     """
     from volspike.config import settle
-    from volspike.streams.settings import KafkaSettings, read_options
+    from volspike.streams.clients import KafkaSettings, read_options
 
     given = read_options(options) if options else None
     return settle(KafkaSettings, {"bootstrap_servers": servers, "options": given, **topics}, os.environ, None, "kafka")

@@ -12,8 +12,8 @@ from volspike.cli.topics import show_topics
 from volspike.errors import NotEnoughData, TopicMissing, UsageError
 
 if TYPE_CHECKING:
-    from volspike.streams.check import TopicCheck
-    from volspike.streams.settings import KafkaSettings
+    from volspike.streams.clients import KafkaSettings
+    from volspike.streams.topics import TopicCheck
 
 EXAMPLES = "Example: volspike consume-check --topic ticks.raw --min 100"
 
@@ -65,7 +65,7 @@ def _count(number: int) -> str:
 
 
 def _check(settings: KafkaSettings, topic: str, at_least: int, timeout: float) -> None:
-    from volspike.streams.check import check_topic
+    from volspike.streams.topics import check_topic
 
     found = check_topic(settings, topic, at_least, timeout)
     if found.messages < at_least:

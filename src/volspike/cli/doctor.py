@@ -18,7 +18,7 @@ from volspike.errors import UsageError
 if TYPE_CHECKING:
     from volspike.config import ServingSettings
     from volspike.doctor import Finding
-    from volspike.streams.settings import KafkaSettings
+    from volspike.streams.clients import KafkaSettings
 
 EXAMPLES = "Example: volspike doctor --pair BTC-USD --timeout 5"
 

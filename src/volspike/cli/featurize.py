@@ -88,10 +88,9 @@ def run(
     if add_labels and output_file is None:
         raise UsageError("--add-labels labels a file: name one with --output-file")
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic_in, topic_features=topic_out)
-    from volspike.streams.featurizer import featurizing
-    from volspike.streams.kinds import RowKind
-    from volspike.streams.plan import WorkerPlan
+    from volspike.streams.featurizer import RowKind, featurizing
     from volspike.streams.sink import facts_for, parquet_sink
+    from volspike.streams.state import WorkerPlan
 
     artifact = model_of(model)
     kind = RowKind.for_model(
@@ -134,7 +133,7 @@ def run(
 
 
 def _put_together(file: Path, percentile: float | None, gap_s: float) -> None:
-    from volspike.streams.merge import merge_parts
+    from volspike.streams.sink import merge_parts
 
     merged = merge_parts(file, percentile, gap_s)
     if not merged.parts:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from volspike.config import FeedSettings
     from volspike.serving.feed_watch import FeedWatch
     from volspike.serving.sources import Source
-    from volspike.streams.relay import TickRelay
-    from volspike.streams.settings import KafkaSettings
+    from volspike.streams.clients import KafkaSettings
+    from volspike.streams.producer import TickRelay
     from volspike.tape.recorder import Recorder
 
 EXAMPLES = "Example: volspike ingest --pair BTC-USD --minutes 60 --save-disk"
@@ -146,7 +146,7 @@ def _registry(source: Source, watch: FeedWatch, recorder: Recorder | None) -> Co
 
 
 def _relay(cluster: KafkaSettings, source: Source) -> TickRelay:
-    from volspike.streams.relay import TickRelay
+    from volspike.streams.producer import TickRelay
 
     return TickRelay(cluster, warn, simulated=source.simulated)
 

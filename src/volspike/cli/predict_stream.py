@@ -57,8 +57,8 @@ def run(
     from volspike.monitoring.stream_alerts import StreamAlerts
     from volspike.serving.scorer import model_version
     from volspike.streams.metrics import PredictionMetrics, WorkerMetrics
-    from volspike.streams.plan import WorkerPlan
     from volspike.streams.predictor import predicting
+    from volspike.streams.state import WorkerPlan
 
     configure_logs("INFO")
     artifact = model_of(model)

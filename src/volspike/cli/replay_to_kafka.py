@@ -42,8 +42,7 @@ def run(
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic)
     from volspike.streams.clients import require_topic
     from volspike.streams.producer import TopicProducer
-    from volspike.streams.replay import ReplayProgress
-    from volspike.streams.tapes import tape_messages
+    from volspike.streams.replay import ReplayProgress, tape_messages
     from volspike.tape import TapeReport
 
     report, progress = TapeReport(), ReplayProgress()

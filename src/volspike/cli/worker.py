@@ -20,11 +20,9 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from volspike.models import Artifact
-    from volspike.streams.metrics import WorkerMetrics
-    from volspike.streams.plan import WorkerPlan
-    from volspike.streams.progress import WorkerProgress
-    from volspike.streams.settings import KafkaSettings
-    from volspike.streams.stage import MakeStage
+    from volspike.streams.clients import KafkaSettings
+    from volspike.streams.metrics import WorkerMetrics, WorkerProgress
+    from volspike.streams.state import MakeStage, WorkerPlan
 
 Name: TypeAlias = Annotated[
     str | None,
@@ -99,8 +97,8 @@ def work(
     metrics: WorkerMetrics | None = None,
 ) -> WorkerProgress:
     """Runs a worker until it is done or told to stop, with a line that says how it goes."""
-    from volspike.streams.links import KafkaLinks
     from volspike.streams.metrics import WorkerMetrics
+    from volspike.streams.transactions import KafkaLinks
     from volspike.streams.worker import Worker
 
     metrics = metrics or WorkerMetrics()

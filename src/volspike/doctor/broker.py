@@ -8,7 +8,7 @@ from volspike.doctor.finding import Fact, Finding, Severity
 from volspike.errors import StreamError
 
 if TYPE_CHECKING:
-    from volspike.streams.settings import KafkaSettings
+    from volspike.streams.clients import KafkaSettings
 
 CHECK: Final = "kafka"
 

@@ -21,7 +21,7 @@ from volspike.doctor.served import look_at_model
 from volspike.doctor.services import look_at_api, look_at_mlflow, look_at_prometheus
 
 if TYPE_CHECKING:
-    from volspike.streams.settings import KafkaSettings
+    from volspike.streams.clients import KafkaSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

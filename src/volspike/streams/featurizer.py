@@ -1,4 +1,6 @@
-"""Ticks → feature rows, one engine per partition, so that its state moves with the partition.
+"""Which rows a stream makes: those that the model at its end was made for, where nobody asks for others.
+
+Ticks → feature rows, one engine per partition, so that its state moves with the partition.
 
 What a recording's ledger knows of gaps is not in the topic: rows after a loss are whole as far as the ticks tell.
 """
@@ -6,17 +8,61 @@ What a recording's ledger knows of gaps is not in the topic: rows after a loss a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 import msgspec
 
-from volspike.errors import DataError
+from volspike.errors import DataError, SchemaMismatch
 from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.market import Profile, Ticks
-from volspike.streams.stage import Made, MakeStage, Stage, Taken
+from volspike.models import Metadata
+from volspike.streams.state import Made, MakeStage, Stage, Taken
 from volspike.streams.wire import MILLISECOND_NS, FeatureHeaders, FeatureRowCodec
 from volspike.tape import TapeReport
 from volspike.tape.parse import block_ticks
+
+
+@dataclass(frozen=True, slots=True)
+class RowKind:
+    """A feature set, how often it makes a row, and what it is told."""
+
+    feature_set: FeatureSet
+    every: Every
+    profile: Profile
+
+    @classmethod
+    def for_model(
+        cls,
+        model: Metadata,
+        *,
+        windows: Sequence[int] | None = None,
+        scope: str | None = None,
+        every: Every | None = None,
+        profile: Profile | None = None,
+    ) -> Self:
+        """The rows that ``model`` takes, but for what is given.
+
+        Raises:
+            SchemaMismatch: the model looks at a leader, whose ticks lie in another partition than those that it leads.
+            UsageError: windows or a scope that cannot be.
+        """
+        if model.leader is not None:
+            raise SchemaMismatch(
+                f"model {model.model} looks at {model.leader} in all rows, and a partition knows its own products",
+                remedy="train one without --leader, or serve this one with `volspike up`",
+            )
+        features = FeatureSet.of(windows or model.windows, scope or model.scope)
+        return cls(features, every or Every(model.every), profile or Profile(model.profile))
+
+    def differs_from(self, model: Metadata) -> list[str]:
+        """In what these rows are not those that the model takes; empty where they are."""
+        pairs = (
+            ("feature digest", model.feature_digest, self.feature_set.digest),
+            ("rows every", model.every, self.every),
+            ("profile", model.profile, self.profile),
+        )
+        return [f"{what} {wanted}, not {was}" for what, wanted, was in pairs if wanted != was]
 
 
 class RowSink(Protocol):

@@ -14,7 +14,7 @@ from volspike.errors import MalformedTick, SchemaMismatch
 from volspike.market.time import UNREAD, parse_times
 from volspike.models import Artifact
 from volspike.streams.metrics import PredictionMetrics
-from volspike.streams.stage import Made, MakeStage, Taken
+from volspike.streams.state import Made, MakeStage, Taken
 from volspike.streams.wire import MILLISECOND_NS, FeatureHeaders, Prediction, encode_prediction, feature_headers
 
 
