@@ -20,7 +20,7 @@ from benchmarks.kafka_market import cpu_seconds, tick_at
 from volspike.features import Every
 from volspike.market import SECOND_NS, Profile, nanoseconds
 from volspike.models import DEFAULT_MODEL, Artifact
-from volspike.monitoring.stream_alerts import StreamAlerts
+from volspike.monitoring.alerts import StreamAlerts
 from volspike.streams.clients import KafkaSettings, open_consumer
 from volspike.streams.featurizer import featurizing
 from volspike.streams.predictor import predicting

@@ -16,7 +16,7 @@ from tests.metrics import EVERY, sample_names
 
 from tests_system.processes import Server
 from tests_system.watching import ROOT, SHIPPED, Prometheus, program, shipped_configuration, until
-from volspike.models.results import DriftResult, TrainingResult, keep_result
+from volspike.monitoring.results import DriftResult, TrainingResult, keep_result
 from volspike.streams.metrics import PredictionMetrics, WorkerMetrics
 
 DASHBOARD: Final = ROOT / "docker/grafana/dashboards/crypto-volatility.json"

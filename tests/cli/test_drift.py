@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command_line import DATA, USAGE, Run, assert_refused, run_in
-from volspike.models.results import DriftResult, last_result
+from volspike.monitoring.results import DriftResult, last_result
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_drift_decides_without_evidently(
     hours: Path, volspike: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where Evidently is absent the findings are made and kept all the same; only its page is refused."""
-    monkeypatch.setattr("volspike.monitoring.evidently_report.find_spec", lambda _: None)
+    monkeypatch.setattr("volspike.monitoring.evidently.find_spec", lambda _: None)
     asked = ("drift", "--features", hours / "features.parquet", "--report_type", "train_test", "--split-ratio", "0.6")
     outcome = volspike(*asked)
     assert outcome.status == 0, outcome.err

@@ -15,7 +15,7 @@ from volspike.market import instant, nanoseconds
 from volspike.models import Artifact
 from volspike.models.history import HistoryEntry, remember
 from volspike.monitoring.decision import Action
-from volspike.monitoring.severity import Severity
+from volspike.monitoring.drift import Severity
 
 DAY = 86_400 * SECOND
 

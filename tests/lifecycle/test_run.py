@@ -15,7 +15,7 @@ from volspike.lifecycle.retrain import retrain
 from volspike.market import nanoseconds
 from volspike.models import Artifact
 from volspike.models.history import history
-from volspike.models.results import TrainingResult, last_result
+from volspike.monitoring.results import TrainingResult, last_result
 from volspike.training.promotion import alone
 
 Hold = Callable[[Dataset], None]

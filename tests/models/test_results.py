@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from volspike.errors import UnreadableFile, UsageError
-from volspike.models.results import DriftResult, TrainingResult, keep_result, last_result
+from volspike.monitoring.results import DriftResult, TrainingResult, keep_result, last_result
 
 DRIFT = DriftResult(time=1, share=0.25, severity="low", features={"none": 3, "low": 1}, rows=500)
 TRAINING = TrainingResult(time=2, model="har", outcome="kept", reason="asked for", pr_auc=0.3)

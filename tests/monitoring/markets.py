@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import lfilter
 
-from volspike.monitoring.drift_sample import DriftSample
+from volspike.monitoring.block_permutation import DriftSample
 
 SECOND = 10**9
 NAMES = ("volatility_60s", "volatility_300s", "return_60s", "return_300s", "spread", "imbalance")

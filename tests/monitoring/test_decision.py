@@ -7,7 +7,7 @@ from math import nan
 import pytest
 
 from volspike.monitoring.decision import Action, Evidence, decide, drift_days, matrix
-from volspike.monitoring.severity import Severity, dataset_severity, drifted_share, feature_severity
+from volspike.monitoring.drift import Severity, dataset_severity, drifted_share, feature_severity
 
 LOW, MEDIUM, HIGH = Severity.LOW, Severity.MEDIUM, Severity.HIGH
 DAY = 86_400 * 10**9

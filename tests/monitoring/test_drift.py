@@ -10,11 +10,16 @@ from scipy.stats import ks_2samp
 from tests.monitoring.markets import NAMES, SECOND, halves, stochastic_volatility, wandering
 
 from volspike.errors import NotEnoughData
-from volspike.monitoring.block_permutation import BlockShares, discoveries, distances
-from volspike.monitoring.drift import look_for_drift
-from volspike.monitoring.drift_sample import DriftSample, spread_out
-from volspike.monitoring.memory import integrated_time, memory
-from volspike.monitoring.severity import Severity
+from volspike.monitoring.block_permutation import (
+    BlockShares,
+    DriftSample,
+    discoveries,
+    distances,
+    integrated_time,
+    memory,
+    spread_out,
+)
+from volspike.monitoring.drift import Severity, look_for_drift
 
 PERMUTATIONS = 299
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volspike.errors import UsageError
-from volspike.monitoring.receivers import AppriseReceiver, safe_address
+from volspike.monitoring.alerts import AppriseReceiver, safe_address
 
 # Apprise's mail plugin asks for a module that Python 3.13 no longer has
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")

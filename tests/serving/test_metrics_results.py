@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from volspike.market import SECOND_NS
-from volspike.models.results import DriftResult, TrainingResult, keep_result
+from volspike.monitoring.results import DriftResult, TrainingResult, keep_result
 from volspike.serving.metrics_results import DECLARED
 
 DRIFT = DriftResult(time=7 * SECOND_NS, share=0.75, severity="high", features={"none": 1, "high": 3}, rows=500)

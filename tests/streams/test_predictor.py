@@ -15,8 +15,7 @@ from volspike.errors import DataError, SchemaMismatch
 from volspike.features import Every, FeatureEngine, FeatureRow, FeatureSet
 from volspike.market import SECOND_NS, Profile
 from volspike.models import TEN_MODEL, Artifact
-from volspike.monitoring.alerts import Alert
-from volspike.monitoring.stream_alerts import StreamAlerts
+from volspike.monitoring.alerts import Alert, StreamAlerts
 from volspike.streams.metrics import PredictionMetrics
 from volspike.streams.predictor import Predictor
 from volspike.streams.wire import FeatureHeaders, FeatureRowCodec, decode_prediction

@@ -10,7 +10,7 @@ import numpy as np
 from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.market import SECOND_NS, Kind, Profile, Tick, Ticks
 from volspike.models import TEN_MODEL, Artifact
-from volspike.monitoring.stream_alerts import StreamAlerts
+from volspike.monitoring.alerts import StreamAlerts
 from volspike.streams.wire import FeatureRowCodec, Message, Prediction, encode_prediction, instants, tick_message
 from volspike.tape import tape_line
 

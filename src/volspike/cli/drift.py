@@ -11,8 +11,7 @@ from volspike.cli.screen import figure, note_if_simulated, out, table, warn, wor
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
-    from volspike.monitoring.drift import Drift
-    from volspike.monitoring.drift_split import ReportType
+    from volspike.monitoring.drift import Drift, ReportType
 
 EXAMPLES = (
     "Example: volspike drift --features data/processed/features.parquet --report-type data_drift "
@@ -48,11 +47,9 @@ def run(
 
     from volspike.datasets import load_dataset
     from volspike.datasets.feature_file import replacing
-    from volspike.models.results import keep_result
-    from volspike.monitoring.drift import look_for_drift
-    from volspike.monitoring.drift_record import drift_result
-    from volspike.monitoring.drift_split import SPLIT_RATIOS, drift_samples
-    from volspike.monitoring.evidently_report import check_evidently, write_report
+    from volspike.monitoring.drift import SPLIT_RATIOS, drift_samples, look_for_drift
+    from volspike.monitoring.evidently import check_evidently, write_report
+    from volspike.monitoring.results import drift_result, keep_result
 
     kind = report_type_of(report_type)
     if output is not None:
@@ -80,7 +77,7 @@ def run(
 
 def report_type_of(text: str) -> ReportType:
     """The kind of report that ``--report-type`` names."""
-    from volspike.monitoring.drift_split import ReportType
+    from volspike.monitoring.drift import ReportType
 
     if text not in set(ReportType):
         raise UsageError(f"--report-type is one of {', '.join(ReportType)}; was {text!r}")

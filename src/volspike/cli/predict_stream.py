@@ -53,8 +53,7 @@ def run(
     refuse_nonsense(commit_ms, commit_rows, metrics_port)
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_features=topic_in, topic_predictions=topic_out)
     from volspike.logs import configure_logs
-    from volspike.monitoring.alerts import AlertRouter
-    from volspike.monitoring.stream_alerts import StreamAlerts
+    from volspike.monitoring.alerts import AlertRouter, StreamAlerts
     from volspike.serving.scorer import model_version
     from volspike.streams.metrics import PredictionMetrics, WorkerMetrics
     from volspike.streams.predictor import predicting

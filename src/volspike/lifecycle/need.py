@@ -20,12 +20,11 @@ from volspike.lifecycle.challenger import Champion, rows_after
 from volspike.market import instant, nanoseconds
 from volspike.models import DETECTORS
 from volspike.models.history import history
-from volspike.models.results import RESULTS
+from volspike.monitoring.block_permutation import DriftSample
 from volspike.monitoring.decision import Decision, Evidence, decide, drift_days
-from volspike.monitoring.drift import Drift, look_for_drift
-from volspike.monitoring.drift_sample import DriftSample
+from volspike.monitoring.drift import Drift, Severity, look_for_drift
 from volspike.monitoring.performance_drift import PerformanceDrift, recent_performance
-from volspike.monitoring.severity import Severity
+from volspike.monitoring.results import RESULTS
 from volspike.training.tracking import TrackingSettings
 
 

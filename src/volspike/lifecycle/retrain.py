@@ -45,8 +45,7 @@ from volspike.lifecycle.need import Need, RetrainingRequest, need_for
 from volspike.market import SECOND_NS, Profile, instant
 from volspike.models import Artifact, Metadata
 from volspike.models.history import Event, HistoryEntry, remember
-from volspike.models.results import Outcome, TrainingResult, keep_result
-from volspike.monitoring.drift_record import drift_result
+from volspike.monitoring.results import Outcome, TrainingResult, drift_result, keep_result
 from volspike.tape import Ledger, TapeReport, read_ticks, tapes_of
 from volspike.tape.names import read_tape_name
 from volspike.training import TrainingReport, TrainingRequest

@@ -1,28 +1,186 @@
-"""Alerts on their way out: to the log at once, and to every receiver from a thread that may be slow.
+"""Where alerts go: Apprise addresses, which are secrets, and what of them may be shown.
+
+Alerts on their way out: to the log at once, and to every receiver from a thread that may be slow.
 
 A dead receiver costs the pipeline nothing: handing over never waits, and what cannot be told is counted.
+
+Alerts of a stream's partition: the episodes of its products, kept across restarts, and who is told.
 """
 
 from __future__ import annotations
 
 import heapq
+import logging
+import re
 import time
 from collections.abc import Sequence
 from itertools import count
 from threading import Thread
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import structlog
 
 from volspike.background import Backlog
+from volspike.episodes import EpisodeTracker, TrackerState
+from volspike.errors import DataError, UsageError
 from volspike.market import instant
-from volspike.monitoring.receivers import AppriseReceiver, Receiver
+
+_log = structlog.get_logger(__name__)
+
+_SHAPE: Final = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_AUTHORITY_END: Final = re.compile(r"[/?#\\]")
+_HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+
+_HOSTED: Final = frozenset(
+    (
+        "http",
+        "json",
+        "xml",
+        "form",
+        "mailto",
+        "gotify",
+        "mmost",
+        "rocket",
+        "mqtt",
+        "xmpp",
+        "irc",
+        "amqp",
+        "apprise",
+        "rsyslog",
+        "growl",
+        "synology",
+        "signal",
+        "hassio",
+        "mastodon",
+        "kodi",
+        "nctalk",
+        "ncloud",
+    )
+)
+"""Schemes whose address names a host, without the s of their secure forms.
+
+In others (``slack://TokenA/TokenB/TokenC``) a token stands in its place.
+"""
+
+_TALKATIVE: Final = ("apprise", "urllib3", "requests", "requests_oauthlib", "oauthlib", "slixmpp")
+"""Loggers that tell whole addresses, with their tokens, when they debug or warn."""
+
+
+def safe_address(url: str) -> str:
+    """What may be shown of an Apprise URL: its scheme, and its host where that is one.
+
+    >>> safe_address("json://user:secret@hooks.example.org:8080/token?key=secret")
+    'json://hooks.example.org'
+    >>> safe_address("slack://TokenA/TokenB/TokenC")
+    'slack://…'
+    """
+    match = _SHAPE.fullmatch(url)
+    if match is None:
+        return "(no address)"
+    scheme, rest = match[1].lower(), match[2]
+    end = _AUTHORITY_END.search(rest)
+    authority, tail = (rest, "") if end is None else (rest[: end.start()], rest[end.start() :])
+    host = re.sub(r":\d*$", "", authority.rpartition("@")[2])
+    names_host = scheme in _HOSTED or scheme.removesuffix("s") in _HOSTED
+    # an @ further on may mean that a password holds a slash, and the host is elsewhere
+    is_plain = names_host and "@" not in tail and "%40" not in tail and _HOST.fullmatch(host) is not None
+    return f"{scheme}://{host}" if is_plain else f"{scheme}://…"
+
+
+class Receiver(Protocol):
+    """Somebody who can be told, slowly or not at all."""
+
+    @property
+    def address(self) -> str:
+        """What may be shown of where it is."""
+
+    def send(self, title: str, body: str) -> bool:
+        """Tells it once; False when it did not take it. Called from one thread; may take seconds."""
+
+
+class AppriseReceiver:
+    """One Apprise URL. Apprise is loaded with the first message, since that takes a second.
+
+    Raises:
+        UsageError: the text is no URL; it is not repeated.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 4.0) -> None:
+        if _SHAPE.fullmatch(url) is None:
+            raise UsageError("an alert receiver is no Apprise URL (scheme://…); it is not shown, as it may be a secret")
+        self._url = url
+        self._timeout_s = timeout_s
+        self._service: _Notifier | None = None
+        self._is_loaded = False
+
+    @property
+    def address(self) -> str:
+        """Scheme and host."""
+        return safe_address(self._url)
+
+    def __repr__(self) -> str:
+        return f"AppriseReceiver({self.address!r})"
+
+    def send(self, title: str, body: str) -> bool:
+        """Tells it once; False when it did not take it, or the URL is none that Apprise knows."""
+        if not self._is_loaded:
+            self._service = self._load()
+            self._is_loaded = True
+        return self._service is not None and self._service.send(title, body)
+
+    def _load(self) -> _Notifier | None:
+        try:
+            return _Notifier(self._url, self._timeout_s)
+        except ImportError:
+            reason = "the package apprise is not installed"
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+        ):  # its text, as Apprise's plugins write it, may hold all
+            reason = "Apprise does not know such an address, or a part of it is missing"
+        _log.error("alert_receiver_unusable", receiver=self.address, reason=reason)
+        return None
+
+
+class _Notifier:
+    """Apprise with a single service, told from our own thread rather than from its pool.
+
+    Raises:
+        ImportError: Apprise is not installed.
+        ValueError: it does not know the URL.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        mute()
+        import apprise  # noqa: PLC0415  a second to load, which only who has receivers should wait for
+
+        # without a service timeout Apprise sends here and now: a hanging thread of its pool would hold up our exit
+        asset = apprise.AppriseAsset(app_id="volspike", async_mode=False, service_timeout=0)
+        service = apprise.Apprise.instantiate(url, asset=asset)
+        if service is None:
+            raise ValueError("unknown to Apprise")
+        service.socket_connect_timeout = min(service.socket_connect_timeout, timeout_s)
+        service.socket_read_timeout = min(service.socket_read_timeout, timeout_s)
+        self._apprise = apprise.Apprise(asset=asset)
+        self._apprise.add(service)
+        self._format, self._type = apprise.NotifyFormat.TEXT, apprise.NotifyType.WARNING
+
+    def send(self, title: str, body: str) -> bool:
+        """One attempt."""
+        return bool(self._apprise.notify(body, title, self._type, self._format))
+
+
+def mute() -> None:
+    """Silences the libraries that would write addresses and tokens into the log; failures are told by ours."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
 
 QUEUE_ALERTS: Final = 256
 ATTEMPTS: Final = 3
-
-_log = structlog.get_logger(__name__)
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,3 +348,69 @@ class AlertRouter:
             tally = self._tallies[one.receiver]
         tally.given_up += 1
         _log.warning("alert_not_told", receiver=tally.receiver, id=one.alert.id, given_up=tally.given_up)
+
+
+class _Watched(msgspec.Struct, frozen=True):
+    """A watch's snapshot."""
+
+    threshold: float
+    trackers: dict[str, TrackerState]
+
+
+class StreamAlerts:
+    """One tracker per product, as the live pipeline has them; ``streams.predictor.AlertWatch``.
+
+    Without a ``router`` alerts are marked in the predictions and told to nobody.
+    """
+
+    def __init__(self, threshold: float, router: AlertRouter | None = None) -> None:
+        self._threshold = threshold
+        self._router = router
+        self._trackers: dict[str, EpisodeTracker] = {}
+
+    def update(
+        self, product: str, time_ns: int, probability: float | None, price: float, *, simulated: bool
+    ) -> Alert | None:
+        """The alert that a row gives rise to; nobody is told yet."""
+        tracker = self._trackers.get(product)
+        if tracker is None:
+            tracker = self._trackers[product] = EpisodeTracker(self._threshold, product=product)
+        episode = tracker.update(time_ns, probability)
+        if episode is None:
+            return None
+        return Alert(
+            id=episode.id,
+            product=product,
+            is_open=episode.is_open,
+            time_ns=episode.opened if episode.closed is None else episode.closed,
+            probability=episode.peak_probability,
+            threshold=episode.threshold,
+            price=price,
+            simulated=simulated,
+        )
+
+    def tell(self, told: Alert) -> None:
+        """Hands an alert to the router."""
+        if self._router is not None:
+            self._router.send(told)
+
+    def snapshot(self) -> bytes:
+        """Every tracker's state."""
+        trackers = {product: tracker.state() for product, tracker in self._trackers.items()}
+        return msgspec.msgpack.encode(_Watched(self._threshold, trackers))
+
+    def restore(self, snapshot: bytes) -> None:
+        """Takes up where the snapshot was made; a model of another threshold begins without episodes.
+
+        Raises:
+            DataError: the bytes are no snapshot.
+        """
+        try:
+            watched = msgspec.msgpack.decode(snapshot, type=_Watched)
+        except msgspec.DecodeError as error:
+            raise DataError(f"not a predictor's snapshot: {error}") from error
+        if watched.threshold != self._threshold:
+            return
+        for product, state in watched.trackers.items():
+            self._trackers[product] = EpisodeTracker(self._threshold, product=product)
+            self._trackers[product].resume(state)

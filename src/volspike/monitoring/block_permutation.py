@@ -1,4 +1,12 @@
-"""Whether two samples of a market come from one distribution, judged by whole blocks of time.
+"""How long a series remembers: the stretch of time after which its values say nothing of each other.
+
+The integrated autocorrelation time is 1 + 2 Σ ρ(k), summed up to the first lag that is five times the sum so far
+(Sokal, "Monte Carlo Methods in Statistical Mechanics: Foundations and New Algorithms", 1989): n values that remember
+for τ are worth n / τ independent ones. A short series hides how long it remembers, so that this is a lower bound there.
+
+Rows of a market as a look for drift takes them: in time order, thinned out, cut into blocks of equal time.
+
+Whether two samples of a market come from one distribution, judged by whole blocks of time.
 
 Rows of a market remember each other, so that thousands of them are worth a few dozen. A Kolmogorov-Smirnov test that
 takes them for independent finds "drift" between any two halves of one stationary market. Here both samples are cut into
@@ -11,11 +19,110 @@ and a block that is too short costs the test its level.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from volspike.datasets import Dataset
+from volspike.market import SECOND_NS
+
+WINDOW: Final = 5.0
+
+
+def memory(values: NDArray[np.float64]) -> float:
+    """The longer of the memories of ``values`` (n, evenly spaced) and of their distance from the median, in steps.
+
+    A return forgets its sign at once and its size for hours; a distribution moves with both. 1 for a constant.
+    """
+    return max(integrated_time(values), integrated_time(np.abs(values - np.median(values))))
+
+
+def integrated_time(values: NDArray[np.float64]) -> float:
+    """The integrated autocorrelation time of ``values`` (n, evenly spaced), in steps; at least 1."""
+    centred = values - values.mean() if len(values) else values
+    if len(values) < 3 or not np.any(centred):
+        return 1.0
+    spectrum = np.fft.rfft(centred, 2 * len(values))
+    covariance = np.fft.irfft(spectrum * np.conj(spectrum))[: len(values)]
+    reached = 1.0 + 2.0 * np.cumsum(covariance[1:]) / covariance[0]
+    enough = np.flatnonzero(np.arange(1, len(values)) >= WINDOW * reached)
+    last = int(enough[0]) if len(enough) else len(reached) - 1
+    return max(1.0, float(reached[last]))
+
+
+MOST_ROWS: Final = 8_000
+"""Instants of a sample that are looked at: far more than it has independent ones."""
+
+SILENCE_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DriftSample:
+    """n rows in time order.
+
+    Attributes:
+        names: the features, in the order of ``x``.
+        products: what ``product`` counts.
+        time: (n,) ns UTC.
+        product: (n,) index into ``products``.
+        x: (n, f) features, NaN where one is not known.
+    """
+
+    names: tuple[str, ...]
+    products: tuple[str, ...]
+    time: NDArray[np.int64]
+    product: NDArray[np.int32]
+    x: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, dataset: Dataset, rows: NDArray[np.integer], names: tuple[str, ...], most: int = MOST_ROWS) -> Self:
+        """The ``names`` of these ``rows`` (ascending) of a data set, thinned out to about ``most`` instants."""
+        time, product = dataset.time[rows], dataset.product[rows]
+        kept = spread_out(time, product, most)
+        columns = np.array([dataset.names.index(name) for name in names])
+        x = dataset.x[np.ix_(rows[kept], columns)]
+        return cls(names, dataset.products, time[kept], product[kept], x)
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def columns(self, names: tuple[str, ...]) -> Self:
+        """The same rows with these features alone."""
+        return replace(self, names=names, x=self.x[:, [self.names.index(name) for name in names]])
+
+    def rows(self, chosen: NDArray[np.bool_]) -> Self:
+        """Those rows that a mask (n,) chooses."""
+        return replace(self, time=self.time[chosen], product=self.product[chosen], x=self.x[chosen])
+
+    def elapsed(self) -> NDArray[np.float64]:
+        """(n,) seconds since the first row, on a clock that stands still after five minutes of silence."""
+        if len(self.time) == 0:
+            return np.empty(0)
+        steps = np.minimum(np.diff(self.time, prepend=self.time[:1]) / SECOND_NS, SILENCE_S)
+        return np.asarray(np.cumsum(steps))
+
+    @property
+    def span_s(self) -> float:
+        """Seconds that the sample covers, silences left out."""
+        return float(self.elapsed()[-1]) if len(self) else 0.0
+
+
+def spread_out(time: NDArray[np.int64], product: NDArray[np.int32], most: int) -> NDArray[np.int64]:
+    """Rows, ascending, evenly spread over time: the last of each product in every step of whole seconds.
+
+    The step is the shortest that leaves about ``most`` steps; ``time`` (n) is in ns and in order.
+    """
+    if len(time) == 0:
+        return np.empty(0, np.int64)
+    gaps = np.minimum(np.diff(time, prepend=time[:1]), round(SILENCE_S * SECOND_NS))
+    step_ns = max(1, -(-int(gaps.sum()) // (most * SECOND_NS))) * SECOND_NS
+    slot = time // step_ns
+    order = np.lexsort((np.arange(len(time)), slot, product))
+    is_last = np.append((np.diff(slot[order]) != 0) | (np.diff(product[order]) != 0), True)
+    return np.sort(order[is_last])
+
 
 GRID: Final = 31
 """Levels at which distribution functions are compared: the 1/32 … 31/32 quantiles of both samples together."""

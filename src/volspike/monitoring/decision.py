@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from volspike.market import SECOND_NS
-from volspike.monitoring.severity import Severity
+from volspike.monitoring.drift import Severity
 
 FLOOR: Final = 0.20
 """The PR-AUC below which a model is not good enough whatever the data do."""

@@ -1,12 +1,17 @@
-"""Whether newer rows are distributed as older ones were, feature by feature, and how badly they are not.
+"""How far data has moved, in the three words that the decision matrix knows.
+
+Whether newer rows are distributed as older ones were, feature by feature, and how badly they are not.
 
 A look for drift must not cry at every turn of a market that is as it always was: see ``block_permutation``. A feature
 whose memory is too long for the samples, or that has no values, is not judged, and an unjudged one has not drifted.
+
+One feature file as two samples: its older rows as reference, its newer ones as what is looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from math import isfinite, nan
 from typing import Final
 
@@ -14,12 +19,65 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.errors import NotEnoughData
-from volspike.market import instant
-from volspike.monitoring.block_permutation import GRID, PERMUTATIONS, BlockShares, discoveries, distances
-from volspike.monitoring.drift_sample import DriftSample
-from volspike.monitoring.memory import memory
-from volspike.monitoring.severity import Severity, dataset_severity, drifted_share, feature_severity
+from volspike.datasets import Dataset
+from volspike.errors import NotEnoughData, UsageError
+from volspike.market import SECOND_NS, instant
+from volspike.monitoring.block_permutation import (
+    GRID,
+    PERMUTATIONS,
+    BlockShares,
+    DriftSample,
+    discoveries,
+    distances,
+    memory,
+)
+
+LOW_ABOVE: Final = 0.05
+HIGH_UP_TO: Final = 0.01
+DRIFTED_ABOVE: Final = 0.50
+ACT_ABOVE: Final = 0.75
+
+
+class Severity(StrEnum):
+    """Of one feature by its p-value, of a data set by the share of its features that drifted."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+    @property
+    def is_drift(self) -> bool:
+        """Whether it counts as drift."""
+        return self is not Severity.LOW
+
+
+def feature_severity(p_value: float) -> Severity:
+    """Low above 0.05, high up to 0.01; NaN, which is a feature that could not be judged, is no drift.
+
+    >>> feature_severity(0.05), feature_severity(0.01)
+    (<Severity.MEDIUM: 'medium'>, <Severity.HIGH: 'high'>)
+    """
+    if p_value <= HIGH_UP_TO:
+        return Severity.HIGH
+    return Severity.MEDIUM if p_value <= LOW_ABOVE else Severity.LOW
+
+
+def dataset_severity(share: float) -> Severity:
+    """Of the share of features that drifted: a data set has drifted above one half, and is acted upon above 75 %.
+
+    >>> dataset_severity(0.5), dataset_severity(0.75), dataset_severity(0.76)
+    (<Severity.LOW: 'low'>, <Severity.MEDIUM: 'medium'>, <Severity.HIGH: 'high'>)
+    """
+    if share > ACT_ABOVE:
+        return Severity.HIGH
+    return Severity.MEDIUM if share > DRIFTED_ABOVE else Severity.LOW
+
+
+def drifted_share(severities: Iterable[Severity]) -> float:
+    """The share of features that drifted; 0 of none."""
+    told = [severity.is_drift for severity in severities]
+    return sum(told) / len(told) if told else 0.0
+
 
 BLOCKS: Final = (10, 8, 6)
 """How many blocks the shorter sample is cut into: the first of these that makes them long enough."""
@@ -313,3 +371,31 @@ def _median(values: NDArray[np.float64]) -> float | None:
 
 def _known(value: float) -> float | None:
     return value if isfinite(value) else None
+
+
+class ReportType(StrEnum):
+    """What is held against what: the early rows against the late ones, or those trained on against those tested on."""
+
+    DATA_DRIFT = "data_drift"
+    TRAIN_TEST = "train_test"
+
+
+SPLIT_RATIOS: Final = {ReportType.DATA_DRIFT: 0.5, ReportType.TRAIN_TEST: 0.85}
+"""The share of rows that are reference unless somebody says otherwise; train_test as training divides them."""
+
+
+def drift_samples(dataset: Dataset, ratio: float, embargo_s: int) -> tuple[DriftSample, DriftSample]:
+    """The first ``ratio`` of the rows, and the others less those whose windows reach back over the cut.
+
+    Raises:
+        UsageError: a ratio that leaves one of them nothing.
+        NotEnoughData: no row lies beyond the embargo.
+    """
+    if not 0.0 < ratio < 1.0:
+        raise UsageError(f"--split-ratio lies between 0 and 1, was {ratio:g}")
+    cut = min(max(1, round(ratio * len(dataset))), len(dataset) - 1)
+    names = judgeable(dataset.names)
+    late = cut + np.flatnonzero(dataset.time[cut:] > dataset.time[cut - 1] + embargo_s * SECOND_NS)
+    if len(late) == 0:
+        raise NotEnoughData(f"no row lies {embargo_s} s beyond the cut: take a smaller --split-ratio, or record longer")
+    return DriftSample.of(dataset, np.arange(cut), names), DriftSample.of(dataset, late, names)

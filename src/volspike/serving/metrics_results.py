@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from volspike.errors import UnreadableFile
 from volspike.market import SECOND_NS
-from volspike.models.results import DriftResult, Outcome, Result, Severity, TrainingResult, last_result
+from volspike.monitoring.results import DriftResult, Outcome, Result, Severity, TrainingResult, last_result
 from volspike.telemetry import Declared
 
 DRIFT_CHECKED: Final = Declared(

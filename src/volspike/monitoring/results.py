@@ -1,16 +1,20 @@
 """What the last training and the last look for drift came to: two small files that whoever did it writes, for whoever
+
 watches to read, in another process or in the same.
+
+A look for drift as whoever watches wants to see it: its severity and its counts.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar, get_args
 from uuid import uuid4
 
 import msgspec
 
 from volspike.errors import UnreadableFile, UsageError
+from volspike.monitoring.drift import Drift
 
 RESULTS: Final = Path("models/results")
 """The folder where they are unless somebody names another."""
@@ -86,3 +90,19 @@ def last_result(kind: type[Result], folder: Path = RESULTS) -> Result | None:
         return None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnreadableFile(file, f"no {kind.__name__}: {error}; move it away") from error
+
+
+LEVELS: Final[tuple[Severity, ...]] = get_args(Severity)
+
+
+def drift_result(drift: Drift, time_ns: int) -> DriftResult:
+    """The result made at ``time_ns`` (UTC); ``none`` is a data set, or a feature, that could not be judged."""
+    counts = drift.counts()
+    severity: Severity = "none" if drift.severity is None else LEVELS[LEVELS.index(drift.severity.value)]
+    return DriftResult(
+        time=time_ns,
+        share=drift.share,
+        severity=severity,
+        features={level: counts[level] for level in LEVELS},
+        rows=drift.current.rows,
+    )

@@ -16,9 +16,8 @@ from typing import Any, Final
 
 from volspike.datasets.feature_file import replacing
 from volspike.errors import UsageError
-from volspike.monitoring.drift import Drift
-from volspike.monitoring.drift_sample import DriftSample
-from volspike.monitoring.severity import DRIFTED_ABOVE, LOW_ABOVE
+from volspike.monitoring.block_permutation import DriftSample
+from volspike.monitoring.drift import DRIFTED_ABOVE, LOW_ABOVE, Drift
 
 TEST_NAME: Final = "volspike block permutation, adjusted p"
 
