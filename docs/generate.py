@@ -18,7 +18,7 @@ from volspike.features.specification import LOOKS, ROW_MEANINGS, SCOPE_MEANINGS,
 from volspike.models import DEFAULT_MODEL, METADATA_FILE
 from volspike.models.metadata import decoded
 from volspike.reporting.card import model_card
-from volspike.reporting.markdown import table
+from volspike.reporting.format import table
 from volspike.serving import metrics as api_metrics
 from volspike.serving import metrics_live, metrics_model, metrics_results
 from volspike.streams import metrics as stream_metrics

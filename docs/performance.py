@@ -9,9 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from volspike.reporting.figures import DASH, between, day_and_time, number, share, signed
-from volspike.reporting.markdown import table
-from volspike.reporting.words import split_in_words
+from volspike.reporting.format import DASH, between, day_and_time, number, share, signed, split_in_words, table
 
 RESULTS: Final = Path(__file__).parent / "results"
 

@@ -26,8 +26,8 @@ class Page:
 def evaluated(features: Path, artifacts: Path) -> Evaluation:
     """An evaluation with intervals of few resamples: what a report does with them is tested here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("volspike.reporting.judged.RESAMPLES", 50)
-        patch.setattr("volspike.reporting.judged.PART_RESAMPLES", 20)
+        patch.setattr("volspike.reporting.evaluate.RESAMPLES", 50)
+        patch.setattr("volspike.reporting.evaluate.PART_RESAMPLES", 20)
         return evaluate(features, artifacts, lambda step: None)
 
 

@@ -9,9 +9,8 @@ import pytest
 
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, TEN_MODEL, Artifact, Metadata
 from volspike.models.metadata import decoded
-from volspike.reporting.card import model_card
-from volspike.reporting.cards import write_cards
-from volspike.reporting.words import SIMULATED
+from volspike.reporting.card import model_card, write_cards
+from volspike.reporting.format import SIMULATED
 from volspike.training import TrainingReport
 
 SECTIONS = [

@@ -10,10 +10,9 @@ import pytest
 
 from tests.reporting.conftest import ROWS, market_table
 from tests.reporting.pages import TITLE, Page, evaluated, pages
-from volspike.reporting.document import document
 from volspike.reporting.evaluate import Evaluation
-from volspike.reporting.figures import number, signed, span
-from volspike.reporting.words import SIMULATED
+from volspike.reporting.format import SIMULATED, number, signed, span
+from volspike.reporting.pages import document
 from volspike.training import TrainingReport
 
 

@@ -18,8 +18,7 @@ from volspike.datasets import load_dataset
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, DataError, NotEnoughData, SchemaMismatch
 from volspike.market import SECOND_NS
 from volspike.models import Artifact
-from volspike.reporting.evaluate import Evaluation
-from volspike.reporting.unseen import unseen_rows
+from volspike.reporting.evaluate import Evaluation, unseen_rows
 from volspike.training import TrainingReport
 
 

@@ -34,15 +34,15 @@ def run(
     if features is not None:
         _report(features, artifacts, output)
     if cards:
-        from volspike.reporting.cards import write_cards
+        from volspike.reporting.card import write_cards
 
         for file in write_cards(artifacts):
             out.print(f"→ {file}")
 
 
 def _report(features: Path, artifacts: Path, output: Path) -> None:
-    from volspike.reporting.document import write_document
     from volspike.reporting.evaluate import evaluate
+    from volspike.reporting.pages import write_document
 
     with working("loading") as show:
         evaluation = evaluate(features, artifacts, show)
@@ -53,7 +53,7 @@ def _report(features: Path, artifacts: Path, output: Path) -> None:
 
 def tell(evaluation: Evaluation) -> None:
     """Prints the report's summary: each model's figures and what they are worth."""
-    from volspike.reporting.title_page import verdict_of
+    from volspike.reporting.pages import verdict_of
 
     note_if_simulated(evaluation.simulated)
     for sentence in evaluation.left_out:
