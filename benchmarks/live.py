@@ -28,18 +28,18 @@ import uvloop
 from benchmarks.figures import Figure
 from benchmarks.market import START
 from benchmarks.tape import RAW
+from volspike.api.app import create_app
+from volspike.api.server import Server, listen, server_config
 from volspike.config import ServingSettings
 from volspike.feeds import Frame, decode_advanced_trade
 from volspike.feeds.events import FeedEvent, FeedFrame
 from volspike.feeds.simulation.market import simulate_market
+from volspike.live.pipeline import LivePipeline
+from volspike.live.scoring import LiveScorer
 from volspike.logs import configure_logs
 from volspike.market import SECOND_NS, Kind, Tick, instant
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.monitoring.outcomes import OutcomeStore
-from volspike.serving.app import create_app
-from volspike.serving.live import LivePipeline
-from volspike.serving.run import Server, listen, server_config
-from volspike.serving.scoring import LiveScorer
 from volspike.tape.recorder import Recorder
 
 RATE: Final = 1000

@@ -13,11 +13,11 @@ from benchmarks.figures import Figure
 from benchmarks.live import PAIRS, PRODUCTS, event_of, pipeline_of, take_all, walk
 from benchmarks.market import START
 from volspike.feeds.events import FeedFrame
+from volspike.live import metrics as declared
+from volspike.live.collector import LiveCollector
+from volspike.live.metrics import LiveCounts
+from volspike.live.scoring import ScoredRow
 from volspike.market import SECOND_NS
-from volspike.serving import metrics_live as declared
-from volspike.serving.live_collector import LiveCollector
-from volspike.serving.live_counts import LiveCounts
-from volspike.serving.scoring import ScoredRow
 
 ROUNDS: Final = 7
 TICKS: Final = 40_000

@@ -27,11 +27,9 @@ import uvloop
 
 from benchmarks.figures import Figure
 from volspike import __version__
+from volspike.api.load_test import LoadPlan, LoadReport, Target, bodies, load, reported
 from volspike.features.schema import FeatureSet
 from volspike.models import DETECTORS, TEN_FEATURES, Artifact, DataFacts, Metadata, Sample, SplitFacts
-from volspike.serving.load import LoadPlan, bodies, load
-from volspike.serving.load_connection import Target
-from volspike.serving.load_report import LoadReport, reported
 
 CLIENTS: Final = 10
 ROWS: Final = 20_000
@@ -44,7 +42,7 @@ SERVE: Final = f"""
 import sys
 from pathlib import Path
 from volspike.config import Secret, ServingSettings
-from volspike.serving.run import serve
+from volspike.api.server import serve
 
 key, model, port = Secret({KEY!r}), Path(sys.argv[2]), int(sys.argv[1])
 serve(ServingSettings(model=model, port=port, log_level="WARNING", rate_limit=10**9, api_key=key))

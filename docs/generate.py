@@ -11,16 +11,18 @@ from typing import Any
 
 import typer.main
 
+from volspike.api import metrics as api_metrics
+from volspike.api import metrics as metrics_model
+from volspike.api import metrics as metrics_results
 from volspike.cli.app import app
 from volspike.features import DEFAULT_WINDOWS, FAMILIES, Feature, FeatureEngine, FeatureSet, Scope
 from volspike.features.catalogue import GROUPS
 from volspike.features.specification import LOOKS, ROW_MEANINGS, SCOPE_MEANINGS, entries
+from volspike.live import metrics as metrics_live
 from volspike.models import DEFAULT_MODEL, METADATA_FILE
 from volspike.models.metadata import decoded
 from volspike.reporting.card import model_card
 from volspike.reporting.format import table
-from volspike.serving import metrics as api_metrics
-from volspike.serving import metrics_live, metrics_model, metrics_results
 from volspike.streams import metrics as stream_metrics
 from volspike.telemetry import LABELS, Declared
 
@@ -70,10 +72,10 @@ def spans(told: Sequence[str]) -> str:
 
 METRICS = {
     "The API": ("`GET /metrics` of `volspike serve` and of `volspike up`.", api_metrics.DECLARED),
-    "The model": ("The same; absent while no model is served.", metrics_model.DECLARED),
+    "The model": ("The same; absent while no model is served.", metrics_model.DECLARED_METRICS_MODEL),
     "Training and drift": (
         "The same, read from the files of the last training run and the last look for drift; absent before the first.",
-        metrics_results.DECLARED,
+        metrics_results.DECLARED_METRICS_RESULTS,
     ),
     "The live market": (
         "`GET /metrics` of `volspike up`; those of feed and tape also at `--metrics-port` of `volspike ingest`.",

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from volspike.serving import metrics as api
-from volspike.serving import metrics_live, metrics_model, metrics_results
+from volspike.api import metrics as api
+from volspike.live import metrics as metrics_live
 from volspike.streams import metrics as streams
 from volspike.telemetry import Declared
 
-SERVED: Final = (*api.DECLARED, *metrics_model.DECLARED, *metrics_results.DECLARED, *metrics_live.DECLARED)
+SERVED: Final = (
+    *api.DECLARED,
+    *api.MODEL_METRICS,
+    *api.RESULT_METRICS,
+    *metrics_live.DECLARED,
+)
 """What ``volspike up`` tells."""
 
 EVERY: Final = (*SERVED, *streams.DECLARED)

@@ -18,12 +18,12 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from volspike.api.app import create_app
+from volspike.api.server import listen
+from volspike.api.stream import Publisher, Subscription
 from volspike.config import ServingSettings
 from volspike.errors import UsageError
 from volspike.models import TEN_FEATURES
-from volspike.serving.app import create_app
-from volspike.serving.publisher import Publisher, Subscription
-from volspike.serving.run import listen
 
 FLAGS: Final = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),

@@ -20,6 +20,7 @@ import msgspec
 from tests_system.processes import Server
 from tests_system.test_live import UP, events
 from tests_system.test_way import BODY
+from volspike.api.load_test import Answer, LoadPlan, Measured, Target, load
 from volspike.models import (
     BASELINE_MODEL,
     DEFAULT_MODEL,
@@ -29,8 +30,6 @@ from volspike.models import (
     TEN_MODEL,
     Artifact,
 )
-from volspike.serving.load import LoadPlan, Measured, load
-from volspike.serving.load_connection import Answer, Target
 from volspike.training.promotion import promote
 
 ROW = json.loads(BODY)["features"]

@@ -140,12 +140,13 @@ sys.meta_path.insert(0, Absent())
 import volspike.cli.app
 from pathlib import Path
 from volspike.config import ServingSettings
-from volspike.serving import run
-from volspike.serving.app import Service
-from volspike.serving.scorer import load_artifact
+from volspike.api.app import Service, create_app
+from volspike.api.server import server_config
+from volspike.api.served_model import load_artifact
+from volspike.logs import configure_logs
 service = Service(ServingSettings(model=Path(model)), load_artifact)
-run.configure_logs("ERROR")
-run.server_config(run.create_app(service.settings), service.settings).load()
+configure_logs("ERROR")
+server_config(create_app(service.settings), service.settings).load()
 service.start()
 sys.exit(service.predictor is None and service.reason)
 """

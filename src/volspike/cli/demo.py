@@ -36,8 +36,8 @@ def run(
     once: Annotated[bool, typer.Option("--once", help="Stop after the first prediction.")] = False,
 ) -> None:
     """Replay a tape, train on it, serve the forest, and print one prediction."""
+    from volspike.api.server import listen, serve
     from volspike.config import ServingSettings
-    from volspike.serving.run import listen, serve
 
     with listen(host, port) as free:  # better to learn now than after the training that the port is taken
         port = free.getsockname()[1]  # what a port of 0 stands for

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from volspike.config import FeedSettings
-    from volspike.serving.feed_watch import FeedWatch
-    from volspike.serving.sources import Source
+    from volspike.live.collector import FeedWatch
+    from volspike.live.sources import Source
     from volspike.streams.clients import KafkaSettings
     from volspike.streams.producer import TickRelay
     from volspike.tape.recorder import Recorder
@@ -88,8 +88,8 @@ async def _ingest(
     cluster: KafkaSettings | None,
     at: MetricsAt,
 ) -> None:
-    from volspike.serving.feed_watch import FeedWatch
-    from volspike.serving.sources import open_source
+    from volspike.live.collector import FeedWatch
+    from volspike.live.sources import open_source
     from volspike.tape.recorder import Recorder
 
     async with open_source(name, settings, speed=speed) as source:
@@ -138,7 +138,7 @@ def _registry(source: Source, watch: FeedWatch, recorder: Recorder | None) -> Co
     """What Prometheus is told of the feed."""
     from prometheus_client import CollectorRegistry
 
-    from volspike.serving.live_collector import FeedCollector
+    from volspike.live.collector import FeedCollector
 
     registry = CollectorRegistry()
     registry.register(FeedCollector(source.name, simulated=source.simulated, watch=watch, recorder=recorder))

@@ -12,7 +12,7 @@ from volspike.cli.server import KeyFile, key_of
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
-    from volspike.serving.load_report import LoadReport
+    from volspike.api.load_test import LoadReport
 
 EXAMPLES = "Example: volspike load-test --requests 1000 --concurrent 10 --output docs/load_test_results.json"
 
@@ -73,9 +73,7 @@ def _measured(
 
     import uvloop
 
-    from volspike.serving.load import LoadPlan, bodies, load, served_by
-    from volspike.serving.load_connection import Target
-    from volspike.serving.load_report import reported
+    from volspike.api.load_test import LoadPlan, Target, bodies, load, reported, served_by
 
     target, key = Target.of(url), key_of(key_file)
     if target.host not in {"127.0.0.1", "localhost", "::1"}:

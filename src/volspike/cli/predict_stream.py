@@ -52,9 +52,9 @@ def run(
     """Score feature rows in Kafka: each exactly once; alerts are told once their predictions are committed."""
     refuse_nonsense(commit_ms, commit_rows, metrics_port)
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_features=topic_in, topic_predictions=topic_out)
+    from volspike.api.served_model import model_version
     from volspike.logs import configure_logs
     from volspike.monitoring.alerts import AlertRouter, StreamAlerts
-    from volspike.serving.scorer import model_version
     from volspike.streams.metrics import PredictionMetrics, WorkerMetrics
     from volspike.streams.predictor import predicting
     from volspike.streams.state import WorkerPlan

@@ -27,8 +27,8 @@ def run(
 
     What is put into the model's folder later is verified, tried, and served from the next request on.
     """
+    from volspike.api.server import serve
     from volspike.models.choice import with_companion
-    from volspike.serving.run import serve
 
     settings = serving_settings(
         config,

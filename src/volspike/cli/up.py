@@ -16,7 +16,7 @@ from volspike.errors import UsageError
 
 if TYPE_CHECKING:
     from volspike.config import ServingSettings
-    from volspike.serving.up import Beside
+    from volspike.live.up import Beside
 
 EXAMPLES = "Example: volspike up --pair BTC-USD --pair ETH-USD"
 
@@ -64,10 +64,10 @@ def run(
     """
     import uvloop
 
+    from volspike.api.server import listen, warn_if_open
+    from volspike.live.up import LiveWishes, serve_live
     from volspike.logs import configure_logs
     from volspike.models.choice import named_model
-    from volspike.serving.run import listen, warn_if_open
-    from volspike.serving.up import LiveWishes, serve_live
 
     if speed < 0:
         raise UsageError(f"--speed must not be below 0, was {speed:g}")

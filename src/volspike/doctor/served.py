@@ -8,10 +8,10 @@ from typing import Final
 from volspike.config import FeedSettings
 from volspike.doctor.finding import Fact, Finding, Severity
 from volspike.errors import ModelError
+from volspike.live.scoring import LiveScorer
+from volspike.live.sources import kinds_of
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.models.choice import model_to_serve
-from volspike.serving.scoring import LiveScorer
-from volspike.serving.sources import kinds_of
 
 CHECK: Final = "model"
 _RETRAIN: Final = "train another with `volspike train --promote`, or name one with --model or MODEL_PATH"

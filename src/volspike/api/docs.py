@@ -1,0 +1,185 @@
+"""What ``/openapi.json`` tells of bodies and errors: taken from the structs that are really decoded and encoded.
+
+Two plain pages: what runs here, and the endpoints. No script, nothing from elsewhere, so no network is needed.
+"""
+
+from __future__ import annotations
+
+import json
+from html import escape
+from typing import Annotated, Any, Final
+
+import msgspec
+from fastapi import FastAPI
+from msgspec import Meta, Struct
+
+from volspike.api.answers import Health, Live, Prediction, Predictions, Problem, Readiness, Refusal, Version
+from volspike.api.edge import CORRELATION_HEADER
+
+EXAMPLE_FEATURES: Final = {
+    "log_return_300s": 0.001,
+    "spread_mean_300s": 0.5,
+    "trade_intensity_300s": 100,
+    "order_book_imbalance_300s": 0.6,
+    "spread_mean_60s": 0.3,
+    "order_book_imbalance_60s": 0.55,
+    "price_velocity_300s": 0.0001,
+    "realized_volatility_300s": 0.002,
+    "order_book_imbalance_30s": 0.52,
+    "realized_volatility_60s": 0.0015,
+}
+
+_Features = Annotated[
+    dict[str, float], Meta(description="every feature that the model takes (see /version), each a finite number")
+]
+
+
+class OneRow(Struct, forbid_unknown_fields=True):
+    """One row to score."""
+
+    features: _Features
+
+
+class ManyRows(Struct, forbid_unknown_fields=True):
+    """Several rows to score."""
+
+    rows: Annotated[list[_Features], Meta(min_length=1)]
+
+
+_STRUCTS: Final = (OneRow, ManyRows, Prediction, Predictions, Refusal, Problem, Health, Live, Readiness, Version)
+_REFERENCES, _COMPONENTS = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
+_REFERENCE_OF: Final = dict(zip(_STRUCTS, _REFERENCES, strict=True))
+
+_CORRELATION_PARAMETER: Final = {
+    "name": CORRELATION_HEADER,
+    "in": "header",
+    "required": False,
+    "description": (
+        "An id of the client's own; it is in the answer's headers again where it is 1 to 128 visible ASCII characters, "
+        "and a new one where it is not."
+    ),
+    "schema": {"type": "string"},
+}
+EVERYWHERE: Final[dict[str, Any]] = {"parameters": [_CORRELATION_PARAMETER]}
+"""What belongs to every operation."""
+
+PREDICT: Final[dict[str, Any]] = EVERYWHERE | {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"oneOf": [_REFERENCE_OF[OneRow], _REFERENCE_OF[ManyRows]]},
+                "examples": {
+                    "one": {"summary": "one row", "value": {"features": EXAMPLE_FEATURES}},
+                    "many": {"summary": "several rows", "value": {"rows": [EXAMPLE_FEATURES, EXAMPLE_FEATURES]}},
+                },
+            }
+        },
+    }
+}
+
+STREAM: Final[dict[str, Any]] = {
+    "parameters": [
+        _CORRELATION_PARAMETER,
+        {
+            "name": "product",
+            "in": "query",
+            "required": False,
+            "description": "Events of this product alone (BTC-USD), and those that belong to none.",
+            "schema": {"type": "string"},
+        },
+        {
+            "name": "alerts",
+            "in": "query",
+            "required": False,
+            "description": "With a product: `all` for the other products' alerts as well.",
+            "schema": {"type": "string", "enum": ["all"]},
+        },
+    ]
+}
+
+
+def told(description: str, *bodies: type[Struct]) -> dict[str, Any]:
+    """An answer for a route's ``responses``: what it means and which of the structs it may be."""
+    schemas = [_REFERENCE_OF[body] for body in bodies]
+    schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+class Application(FastAPI):
+    """A FastAPI whose document holds the schemas of the structs."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document; made once."""
+        document = super().openapi()
+        document.setdefault("components", {})["schemas"] = _COMPONENTS
+        return document
+
+
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+_STYLE: Final = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; }
+code, pre { font: 14px/1.45 ui-monospace, monospace; }
+pre { overflow-x: auto; padding: .75rem; border: 1px solid #8886; border-radius: 4px; }
+h2 { margin: 2rem 0 .25rem; font-size: 1.15rem; }
+table { border-collapse: collapse; }
+th, td { text-align: left; vertical-align: top; padding: .2rem 1.2rem .2rem 0; font-weight: normal; }
+th { white-space: nowrap; }
+"""
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    cells = "\n".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in rows)
+    return f"<table>\n{cells}\n</table>"
+
+
+def front_page(version: Version, health: Health) -> str:
+    """What runs here and where to look."""
+    rows = [("Version", escape(version.version)), ("Status", escape(health.status))]
+    if version.model is None:
+        rows.append(("Model", f"none: {escape(health.reason or 'not told')}"))
+    else:
+        simulated = " <strong>SIMULATED</strong>: it learned from a simulated market" if version.simulated else ""
+        rows.append(("Model", f"{escape(version.model)}{simulated}"))
+        rows.append(("Alerts from", f"probability {version.threshold:.4g}"))
+    links = [("/docs", "how to ask"), ("/health", "how it is"), ("/version", "what runs"), ("/metrics", "counts")]
+    items = "".join(f'<li><a href="{path}"><code>{path}</code></a>: {words}</li>' for path, words in links)
+    summary = "How likely a market is to be in a volatility spike within the next 60 seconds."
+    return _page("volspike", f"<h1>volspike</h1>\n<p>{summary}</p>\n{_table(rows)}\n<ul>{items}</ul>")
+
+
+def docs_page(document: dict[str, Any]) -> str:
+    """The operations of an OpenAPI document, in its order, with their examples."""
+    info = document["info"]
+    parts = [
+        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
+        f"<p>{escape(info.get('description', ''))}</p>",
+        '<p>For programs: <a href="/openapi.json"><code>/openapi.json</code></a></p>',
+    ]
+    for path, operations in document["paths"].items():
+        parts += [_operation(method, path, operation) for method, operation in operations.items()]
+    return _page(f"{info['title']}: endpoints", "\n".join(parts))
+
+
+def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+    parts = [f"<h2><code>{method.upper()} {escape(path)}</code></h2>"]
+    parts.append(f"<p>{escape(operation.get('description') or operation.get('summary', ''))}</p>")
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    for example in content.get("examples", {}).values():
+        text = escape(json.dumps(example["value"], indent=2))
+        parts.append(f"<p>Body, {escape(example['summary'])}:</p>\n<pre>{text}</pre>")
+    answers = [(escape(status), escape(answer["description"])) for status, answer in operation["responses"].items()]
+    parts.append(_table(answers))
+    return "\n".join(parts)

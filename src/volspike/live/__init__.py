@@ -1,0 +1,1 @@
+"""The live pipeline in one process: source, recorder, feature engine, model, alerts, outcomes."""

@@ -1,1 +1,0 @@
-"""The HTTP face: a model's probabilities, its health and its metrics. Knows nothing of training."""

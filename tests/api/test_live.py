@@ -1,0 +1,273 @@
+"""The live pipeline: what it scores is what replay scores, what it shows is what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.api.markets import START, frame, walk
+
+from volspike.config import FeedSettings
+from volspike.errors import SchemaMismatch, UsageError
+from volspike.features import FeatureRow
+from volspike.feeds.events import FeedEvent, FeedState
+from volspike.feeds.session import FeedSession
+from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
+from volspike.live.pipeline import LivePipeline
+from volspike.live.scoring import LiveScorer, ScoredRow
+from volspike.market import SECOND_NS, Cause, Gap, Kind, Tick
+from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.monitoring.alerts import AlertRouter
+from volspike.monitoring.outcomes import OutcomeStore
+from volspike.tape import Ledger, read_ticks
+from volspike.tape.recorder import Recorder
+
+PAIRS = ("BTC-USD", "ETH-USD")
+
+
+class Remembering(LiveScorer):
+    """A scorer that keeps what it gave."""
+
+    def __init__(self) -> None:
+        super().__init__(Artifact.load(DEFAULT_MODEL))
+        self.given: list[ScoredRow] = []
+
+    def update(self, tick: Tick) -> list[ScoredRow]:
+        rows = super().update(tick)
+        self.given += rows
+        return rows
+
+
+def bits(rows: Iterable[ScoredRow]) -> dict[str, list[tuple[object, ...]]]:
+    """Rows and scores by product, floats as bytes."""
+    told: dict[str, list[tuple[object, ...]]] = {}
+    for row, probability in rows:
+        told.setdefault(row.product_id, []).append(
+            (row.timestamp, row.session_id, row.is_warm, row.is_whole, row.values.tobytes(), repr(probability))
+        )
+    return told
+
+
+async def live(folder: Path, scorer: LiveScorer) -> LivePipeline:
+    """A simulated market of seven minutes, as fast as it goes, through the whole pipeline."""
+    market = SimulatedExchangeSettings(products=PAIRS, seconds=420, speed=0, start=START, subscribes=3)
+    async with SimulatedExchange(market) as exchange:
+        settings = FeedSettings(products=PAIRS, url=exchange.url("coinbase"))
+        async with FeedSession(settings) as session:
+            recorder = Recorder(folder, simulated=True)
+            pipeline = LivePipeline(scorer, PAIRS, "simulated", simulated=True, recorder=recorder)
+            running = asyncio.create_task(pipeline.run(session.events()))
+            await exchange.is_over.wait()
+            async with asyncio.timeout(30):  # what is under way when the market ends has still to be read
+                while pipeline.health()["is_connected"]:
+                    await asyncio.sleep(0.01)
+            await session.aclose()
+            await running
+    return pipeline
+
+
+def test_the_recorded_tape_replays_to_the_same_rows_and_scores(tmp_path: Path) -> None:
+    """The tape that live wrote, replayed, gives bit-equal rows and scores, gaps included."""
+    scorer = Remembering()
+    pipeline = asyncio.run(live(tmp_path, scorer))
+    assert pipeline.health()["ticks"] > 2000
+    again, gaps = LiveScorer(Artifact.load(DEFAULT_MODEL)), Ledger.read(tmp_path)
+    replayed: list[ScoredRow] = []
+    for ticks in read_ticks([tmp_path]):
+        for tick in ticks:
+            while gaps and gaps[0].end <= tick.received:
+                again.mark_gap(gaps.pop(0))
+            replayed += again.update(tick)
+    assert bits(replayed) == bits(scorer.given)
+    assert sum(not math.isnan(row.probability) for row in scorer.given) > 300
+
+
+def pipeline() -> LivePipeline:
+    return LivePipeline(LiveScorer(Artifact.load(DEFAULT_MODEL)), ["BTC-USD"], "test", simulated=True)
+
+
+def test_nothing_is_known_before_the_windows_are_warm() -> None:
+    """Until 301 seconds are over the probability is null, then it is a number; no feature is made up."""
+    live = pipeline()
+    for tick in walk(310):
+        live.take(frame(tick))
+    points = live.snapshot(None)["points"]
+    assert [point["probability"] is None for point in points] == [True] * 301 + [False] * 9
+    assert points[20]["features"]["realized_volatility_300s"] is None
+    assert all(0.0 <= point["probability"] <= 1.0 for point in points[301:])
+
+
+def test_a_gap_is_counted_and_makes_rows_not_whole() -> None:
+    """After a loss the page is told that the data is not whole."""
+    live = pipeline()
+    ticks = walk(20)
+    for tick in ticks[:10]:
+        live.take(frame(tick))
+    live.take(Gap(start=ticks[9].received, end=ticks[10].received, products=("BTC-USD",), cause=Cause.SEQUENCE, lost=3))
+    live.take(frame(ticks[10]))
+    whole = [point["is_whole"] for point in live.snapshot("BTC-USD")["points"]]
+    assert whole == [True] * 10 + [False]
+    assert live.health()["gaps"] == 1
+
+
+def test_a_snapshot_is_json_and_knows_its_products() -> None:
+    """Everything that a page is told is plain JSON; a product that is not listened to is a usage error."""
+    live = pipeline()
+    live.take(FeedState(received=START, is_connected=True, reason="subscribed", url="ws://x", attempt=1))
+    for tick in walk(5):
+        live.take(frame(tick))
+    told = msgspec.json.decode(msgspec.json.encode(live.snapshot(None)))
+    assert told["simulated"]
+    assert told["health"]["is_connected"]
+    assert told["health"]["latency_ms"]["p50"] == 0.0
+    with pytest.raises(UsageError, match="DOGE-USD"):
+        live.snapshot("DOGE-USD")
+
+
+def test_watchers_are_told_of_rows_and_health_and_then_the_end() -> None:
+    """A watcher sees rows within the second, health, and the end of the stream when the source ends."""
+
+    async def events() -> AsyncIterator[FeedEvent]:
+        for tick in walk(4):
+            yield frame(tick)
+            await asyncio.sleep(0.3)
+
+    async def watched() -> list[tuple[str, Any]]:
+        live = pipeline()
+        watcher = live.subscribe()
+        running = asyncio.create_task(live.run(events()))
+        told = [(name, msgspec.json.decode(data)) async for name, data in watcher]
+        await running
+        return told
+
+    told = asyncio.run(watched())
+    prices = [data["price"] for name, data in told if name == "tick"]
+    assert prices == [pytest.approx(100.0 + 0.01 * k) for k in range(len(prices))]
+    assert len(prices) >= 3
+    assert any(name == "health" for name, _ in told)
+
+
+class Alarming(LiveScorer):
+    """A scorer whose probability is high from the fifth second to the tenth."""
+
+    def score(self, row: FeatureRow) -> float:
+        return 0.9 if 5 <= row.timestamp // SECOND_NS - START // SECOND_NS < 10 else 0.01
+
+
+class Rising(LiveScorer):
+    """A scorer whose probability rises by a hundredth a second."""
+
+    def score(self, row: FeatureRow) -> float:
+        return 0.5 + 0.01 * (row.timestamp // SECOND_NS - START // SECOND_NS)
+
+
+def test_an_open_alert_shows_its_peak_so_far() -> None:
+    """Who opens the page in the midst of an alert sees how high it has been, not how it began."""
+    live = LivePipeline(Rising(Artifact.load(DEFAULT_MODEL)), ["BTC-USD"], "test", simulated=True)
+    for tick in walk(20):
+        live.take(frame(tick))
+    told = live.snapshot(None)
+    (alert,) = told["alerts"]
+    assert alert["state"] == "open"
+    assert alert["peak_probability"] == told["points"][-1]["probability"] > told["points"][0]["probability"]
+
+
+class Pager:
+    """A receiver that remembers."""
+
+    address = "pager"
+
+    def __init__(self) -> None:
+        self.titles: list[str] = []
+
+    def send(self, title: str, body: str) -> bool:
+        self.titles.append(title)
+        return True
+
+
+def test_one_spike_is_one_alert_for_page_and_receivers(tmp_path: Path) -> None:
+    """A probability that rises and falls is one alert that opens and closes; what was predicted is judged later."""
+    pager, outcomes = Pager(), OutcomeStore(tmp_path / "outcomes.sqlite")
+    router = AlertRouter(receivers=(pager,))
+    scorer = Alarming(Artifact.load(DEFAULT_MODEL))
+    live = LivePipeline(scorer, ["BTC-USD"], "test", simulated=True, router=router, outcomes=outcomes)
+    for tick in walk(200):
+        live.take(frame(tick))
+    (alert,) = live.snapshot(None)["alerts"]
+    assert (alert["state"], alert["peak_probability"]) == ("closed", 0.9)
+    assert alert["opened"] == (START + 5 * SECOND_NS) // 1_000_000
+    assert router.close()
+    assert outcomes.flush()
+    judged = outcomes.performance(START)
+    assert outcomes.close()
+    assert len(pager.titles) == 2
+    assert all("SIMULATED" in title for title in pager.titles)
+    assert judged.rows == 139  # the last sixty seconds, and the one that is not over, are not known yet
+
+
+def test_a_source_without_what_the_model_needs_is_refused() -> None:
+    """A model of tickers is not served on trades alone; one that tells trades as well is taken."""
+    scorer = LiveScorer(Artifact.load(DEFAULT_MODEL))
+    scorer.admits({Kind.TICKER, Kind.TRADE})
+    with pytest.raises(SchemaMismatch, match="profile ticker"):
+        scorer.admits({Kind.TRADE})
+
+
+def twin(**changes: Any) -> Artifact:
+    """The shipped model with other facts: another model over the same rows."""
+    known = Artifact.load(DEFAULT_MODEL)
+    facts = msgspec.structs.replace(known.metadata, **changes)
+    return Artifact(known.directory, facts, known._scorer)
+
+
+def test_a_model_is_taken_over_between_two_ticks() -> None:
+    """Windows stay warm, points keep the threshold they were scored under, watchers come back to the new model."""
+    live, other = pipeline(), twin(thresholds={"low": 0.01}, served_threshold="low", onnx_sha256="cd" * 32)
+    ticks = walk(320)
+    for tick in ticks[:310]:
+        live.take(frame(tick))
+    before = live.snapshot(None)
+    watching = live.subscribe()
+    live.adopt(other)
+    for tick in ticks[310:]:
+        live.take(frame(tick))
+    after = live.snapshot(None)
+    assert after["points"][:310] == before["points"]
+    assert {point["threshold"] for point in after["points"][310:]} == {0.01}
+    assert all(point["is_warm"] for point in after["points"][310:])
+    assert (after["model"]["version"], after["model"]["threshold"]) == ("cd" * 6, 0.01)
+
+    async def ends() -> list[tuple[str, bytes]]:
+        return [event async for event in watching]
+
+    assert asyncio.run(ends()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"feature_digest": "ffffffffffff"}, "expects feature digest ffffffffffff"),
+        ({"every": "1s"}, "expects rows every 1s"),
+        ({"profile": "ticker+trade"}, "expects profile ticker.trade"),
+    ],
+)
+def test_a_model_of_other_rows_is_not_taken_over(changes: dict[str, Any], told: str) -> None:
+    """A running engine makes one kind of rows: a model of another kind is refused by name, and the old one goes on."""
+    live = pipeline()
+    before = live.snapshot(None)["model"]
+    with pytest.raises(SchemaMismatch, match=told):
+        live.adopt(twin(**changes))
+    assert live.snapshot(None)["model"] == before
+
+
+def test_a_threshold_that_no_episode_can_have_is_not_taken_over() -> None:
+    """An alert at every row is no alert."""
+    live = pipeline()
+    with pytest.raises(UsageError, match="release"):
+        live.adopt(twin(thresholds={"always": 0.0}, served_threshold="always"))
+    assert live.scorer.artifact.threshold > 0.0

@@ -1,0 +1,141 @@
+"""Where live markets come from: each source opens, says what it is, and tells its events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from websockets.asyncio.server import Server, ServerConnection, serve
+
+from volspike.config import FeedSettings
+from volspike.errors import UsageError
+from volspike.feeds import simulate_market
+from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
+from volspike.feeds.session import FeedSession
+from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
+from volspike.live.sources import can_reach, open_source
+from volspike.market import SECOND_NS, Kind, Tick
+from volspike.tape import write_ndjson
+
+START = 1_760_000_400 * SECOND_NS
+PATIENCE_S = 20.0
+MARKET = SimulatedExchangeSettings(products=("BTC-USD",), seed=3)
+
+
+def test_a_tape_is_told_tick_by_tick(tmp_path: Path) -> None:
+    """A recorded tape is a source too: it connects, tells every tick in order, says that it is simulated, and ends."""
+    path = tmp_path / "ticks.ndjson"
+    write_ndjson(simulate_market(["BTC-USD"], 60, 1, START), path, simulated=True)
+    told: list[Tick] = []
+
+    async def run() -> list[bool]:
+        async with open_source(f"tape:{path}", FeedSettings(), speed=0.0) as source:
+            assert (source.simulated, source.kinds, source.timed_from) == (True, frozenset({Kind.TICKER}), None)
+            states = []
+            async for event in source.events:
+                if isinstance(event, FeedState):
+                    states.append(event.is_connected)
+                elif isinstance(event, FeedFrame):
+                    told.extend(event.frame.ticks)
+            return states
+
+    assert asyncio.run(run()) == [True]
+    assert [tick.time for tick in told] == [
+        int(time) for part in simulate_market(["BTC-USD"], 60, 1, START) for time in part.time
+    ]
+
+
+def test_a_tape_is_told_at_its_own_pace(tmp_path: Path) -> None:
+    """At speed 20 four seconds of a tape take a fifth of a second at least."""
+    path = tmp_path / "ticks.ndjson"
+    write_ndjson(simulate_market(["BTC-USD"], 4, 1, START), path)
+
+    async def run() -> float:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with open_source(f"tape:{path}", FeedSettings(), speed=20.0) as source:
+            ticks = [event.frame.ticks[0] async for event in source.events if isinstance(event, FeedFrame)]
+        return (ticks[-1].received - ticks[0].received) / SECOND_NS / 20.0 - (loop.time() - began)
+
+    assert asyncio.run(run()) <= 0.0
+
+
+async def _first(events: AsyncIterator[FeedEvent]) -> FeedEvent:
+    """The first frame with ticks, or the first word that somebody is there and not listened to."""
+    async with asyncio.timeout(PATIENCE_S):
+        async for event in events:
+            if isinstance(event, FeedFrame) and event.frame.ticks:
+                return event
+            if isinstance(event, FeedState) and not event.is_connected and "cannot connect" not in event.reason:
+                return event
+    raise AssertionError("the source ended")
+
+
+def test_a_simulated_exchange_is_known_behind_any_address() -> None:
+    """What listens at an address of the user's own says that it is simulated, and is shown and recorded as such."""
+
+    async def run(protocol: str) -> bool:
+        async with SimulatedExchange(MARKET) as exchange:
+            settings = FeedSettings(url=exchange.url(protocol))
+            async with open_source(protocol, settings) as source:
+                assert isinstance(await _first(source.events), FeedFrame)
+                return source.simulated
+
+    assert asyncio.run(run("coinbase"))
+    assert asyncio.run(run("coinbase-exchange"))
+
+
+def test_no_simulated_exchange_takes_a_real_ones_place() -> None:
+    """One that appears only after the choice was made is not listened to, and the state says why."""
+
+    async def run() -> FeedEvent:
+        async with SimulatedExchange(MARKET) as gone:
+            address = gone.url()
+        port = int(address.rpartition("/")[0].rpartition(":")[2])
+        async with open_source("coinbase", FeedSettings(url=address, backoff_min_s=0.01)) as source:
+            assert not source.simulated
+            async with SimulatedExchange(msgspec.structs.replace(MARKET, port=port)):
+                return await _first(source.events)
+
+    told = asyncio.run(run())
+    assert isinstance(told, FeedState)
+    assert "a simulated exchange, where a real one was expected" in told.reason
+
+
+def test_no_other_exchange_takes_a_simulated_ones_place() -> None:
+    """A real exchange at the address of a simulated one would be recorded as simulated: it is not listened to."""
+
+    async def run() -> FeedEvent:
+        async with (
+            serve(ServerConnection.wait_closed, "127.0.0.1", 0) as real,
+            FeedSession(FeedSettings(url=f"ws://127.0.0.1:{port_of(real)}"), simulated=True) as session,
+        ):
+            return await _first(session.events())
+
+    told = asyncio.run(run())
+    assert isinstance(told, FeedState)
+    assert "this is none" in told.reason
+
+
+def port_of(server: Server) -> int:
+    return int(next(iter(server.sockets)).getsockname()[1])
+
+
+def test_an_unknown_source_is_refused() -> None:
+    """A name that is no source is answered with those that are."""
+
+    async def run() -> None:
+        async with open_source("kraken", FeedSettings()):
+            pass
+
+    with pytest.raises(UsageError, match="coinbase-exchange"):
+        asyncio.run(run())
+
+
+def test_an_exchange_that_does_not_answer_is_not_reached() -> None:
+    """What cannot be resolved or refuses the connection is told within seconds, and nothing is raised."""
+    assert not asyncio.run(can_reach("wss://volspike.invalid"))
+    assert not asyncio.run(can_reach("wss://127.0.0.1", within_s=2.0))

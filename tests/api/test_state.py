@@ -1,0 +1,301 @@
+"""Health, version, metrics, pages, and a server that has no model."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from volspike import __version__
+from volspike.api import metrics
+from volspike.api import metrics as metrics_model
+from volspike.api import metrics as metrics_results
+from volspike.api.app import create_app
+from volspike.config import ServingSettings
+from volspike.errors import ArtifactMissing
+
+ROW = {"spread_mean_60s": 0.2, "log_return_60s": -1.0, "trade_intensity_60s": 7}
+
+
+def test_health_with_a_model(client: Any) -> None:
+    """With a model the service is healthy, alive and ready."""
+    health = client.get("/health").json()
+    assert datetime.fromisoformat(health.pop("timestamp")).utcoffset() is not None
+    assert health == {
+        "status": "healthy",
+        "model_loaded": True,
+        "model_version": "random_forest (ml)",
+        "model_refused": None,
+        "kafka_connected": None,
+        "reason": None,
+    }
+    assert client.get("/health/live").json() == {"status": "alive"}
+    ready = client.get("/health/ready")
+    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "reason": None})
+
+
+def test_version_tells_the_model(client: Any) -> None:
+    """The version names the code, the model, its digest, its features and its threshold."""
+    version = client.get("/version").json()
+    for name in ("api_build_date", "model_loaded_at"):
+        assert datetime.fromisoformat(version.pop(name)).utcoffset() is not None
+    assert version == {
+        "version": __version__,
+        "model": "random_forest",
+        "model_version": "random_forest (ml)",
+        "model_digest": "abababababab",
+        "model_created": "2025-12-06T00:00:00Z",
+        "model_refused": None,
+        "model_path": "models/artifacts/fake",
+        "feature_digest": "0123456789ab",
+        "features": list(ROW),
+        "threshold": 0.5,
+        "simulated": False,
+    }
+
+
+def _spoil_model(folder: Path) -> None:
+    file = folder / "model.onnx"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def _spoil_metadata(folder: Path) -> None:
+    (folder / "metadata.json").write_text("{}")
+
+
+def _change_digest(folder: Path) -> None:
+    file = folder / "metadata.json"
+    metadata = json.loads(file.read_text())
+    file.write_text(json.dumps(metadata | {"feature_digest": "ffffffffffff"}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (shutil.rmtree, "no metadata.json and no model.onnx"),
+        (_spoil_model, "sha256"),
+        (_spoil_metadata, "metadata.json"),
+        (_change_digest, "ffffffffffff"),
+    ],
+)
+def test_a_bad_model_does_not_stop_the_server(
+    artifact: Path, tmp_path: Path, new_client: Any, spoil: Callable[[Path], None], reason: str
+) -> None:
+    """With a missing, damaged or foreign model the server starts, is alive, not ready, and says why everywhere."""
+    folder = shutil.copytree(artifact, tmp_path / "model")
+    spoil(folder)
+    with capture_logs() as logged, new_client(create_app(ServingSettings(model=folder))) as client:
+        ready = client.get("/health/ready")
+        assert ready.status_code == 503
+        assert ready.json()["status"] == "not_ready"
+        assert reason in ready.json()["reason"]
+        refused = client.predict({"features": ROW})
+        assert refused.status_code == 503
+        assert reason in refused.json()["detail"]
+        health = client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (200, "degraded")
+        assert reason in health.json()["reason"]
+        assert client.get("/health/live").status_code == 200
+        assert client.get("/version").json()["model"] is None
+        assert client.metric("model_loaded") == 0
+        assert client.get("/").status_code == 200
+    assert [event["event"] for event in logged] == ["model_not_loaded"]
+    assert reason in logged[0]["reason"]
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "not\nallowed"), ValueError("not\nallowed")])
+def test_a_model_that_cannot_be_read_is_told_too(new_client: Any, error: Exception) -> None:
+    """An operating system's or a decoder's refusal is a reason like any other, on one line."""
+
+    def load(path: Path) -> Any:
+        raise error
+
+    with new_client(create_app(ServingSettings(model=Path("m")), load)) as client:
+        assert "not allowed" in client.get("/health/ready").json()["reason"]
+
+
+def test_a_real_artifact_is_served(artifact: Path, new_client: Any) -> None:
+    """The example of the OpenAPI document is scored by a real artifact, which is simulated and says so."""
+    with capture_logs() as logged, new_client(create_app(ServingSettings(model=artifact))) as client:
+        examples = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"]
+        one, many = (example["value"] for example in examples["application/json"]["examples"].values())
+        answer = client.predict(one).json()
+        assert client.predict(many).json()["probability"] == pytest.approx([answer["probability"]] * 2)
+    assert answer["model_version"] == "logistic (ml)"
+    assert answer["simulated"] is True
+    assert answer["threshold"] == 0.4
+    assert [event["event"] for event in logged] == ["model_loaded"]
+
+
+def test_metrics_are_counted_exactly(client: Any) -> None:
+    """Each answer is counted once by method, route and status, each row by what was predicted."""
+    client.predict({"features": ROW})
+    client.predict({"rows": [ROW, ROW | {"spread_mean_60s": 0.9}]})
+    client.predict({"features": {}})
+    client.ask("DELETE", "/predict")
+    client.ask("BREW", "/coffee")
+    client.get("/coffee/2")
+    assert client.metric('http_requests_total{endpoint="/predict",method="POST",status="200"}') == 2
+    assert client.metric('http_requests_total{endpoint="/predict",method="POST",status="422"}') == 1
+    assert client.metric('http_requests_total{endpoint="/predict",method="DELETE",status="405"}') == 1
+    assert client.metric('http_requests_total{endpoint="other",method="other",status="404"}') == 1
+    assert client.metric('http_requests_total{endpoint="other",method="GET",status="404"}') == 1
+    assert client.metric('predictions_total{model_version="random_forest (ml)",prediction="0"}') == 2
+    assert client.metric('predictions_total{model_version="random_forest (ml)",prediction="1"}') == 1
+    assert client.metric("prediction_latency_seconds_count") == 2
+    assert client.metric("model_loaded") == 1
+    # the nine questions for the metrics above were answered before this one
+    assert client.metric('http_requests_total{endpoint="/metrics",method="GET",status="200"}') == 9
+
+
+def test_every_metric_is_declared(client: Any) -> None:
+    """What ``/metrics`` exposes is what is declared, with the same kind and sentence."""
+    text = client.get("/metrics").text
+    exposed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    kinds = {name: kind for name, kind in exposed.items() if not name.endswith("_created")}
+    declared = (*metrics.DECLARED, *metrics_model.DECLARED_METRICS_MODEL, *metrics_results.DECLARED_METRICS_RESULTS)
+    assert kinds == {metric.name: metric.kind for metric in declared}
+    for metric in declared:
+        assert f"# HELP {metric.name} {metric.meaning}" in text
+
+
+def test_series_are_bounded(client: Any) -> None:
+    """Whatever paths and methods clients make up, series stop growing."""
+
+    def series() -> int:
+        return sum(line[0] != "#" for line in client.get("/metrics").text.splitlines())
+
+    def pester(first: int) -> None:
+        for k in range(first, first + 20):
+            for path in (f"/{k}", f"/predict/{k}", f"/predict?k={k}", f"/health/{k}"):
+                client.get(path)
+            client.ask(f"BREW{k}", "/predict")
+            client.predict({"features": {f"name_{k}": k}})
+
+    series()
+    pester(0)
+    before = series()
+    pester(20)
+    assert series() == before
+
+
+def test_failures_are_told_before_the_first(client: Any) -> None:
+    """The answers that alerts are about are there as 0 from the start, so that a rate sees the first failure."""
+    text = client.get("/metrics").text
+    for status in ("200", "500", "503"):
+        assert f'http_requests_total{{endpoint="/predict",method="POST",status="{status}"}} 0.0' in text
+
+
+def test_the_served_model_is_told(client: Any, served: Any) -> None:
+    """Its name, hash, age and figures, as far as they are defined; nothing where no model is served."""
+    lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("model_")]
+    told = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+    labels = 'feature_digest="0123456789ab",model="random_forest",simulated="false",version="abababababab"'
+    assert told == {
+        "model_loaded": 1,
+        'model_swaps_total{outcome="swapped"}': 0,
+        'model_swaps_total{outcome="refused"}': 0,
+        f"model_info{{{labels}}}": 1,
+        "model_created_timestamp_seconds": 1764979200,
+        "model_data_end_timestamp_seconds": 1764892800,
+        'model_figure{figure="pr_auc"}': 0.25,
+        'model_figure{figure="brier"}': 0.0625,
+    } | {name: value for name, value in told.items() if "_created{" in name}
+
+
+def test_applications_do_not_share_metrics(served: Any) -> None:
+    """Two applications in one process count apart."""
+    first, second = served(), served()
+    first.predict({"features": ROW})
+    assert first.metric("prediction_latency_seconds_count") == 1
+    assert second.metric("prediction_latency_seconds_count") == 0
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_another_method_is_refused_in_json(client: Any, method: str) -> None:
+    """A method that a path does not answer gets 405, what it does answer, and a sentence."""
+    refused = client.ask(method, "/predict")
+    assert refused.status_code == 405
+    assert refused.headers["allow"] == "POST"
+    assert refused.json() == {"detail": f"{method} is not answered here, POST is; see /docs"}
+
+
+def test_an_unknown_path_is_refused_in_json(client: Any) -> None:
+    """A path that is not there gets 404 with a sentence."""
+    refused = client.get("/predict/")
+    assert refused.status_code == 404
+    assert refused.json() == {"detail": "there is nothing at '/predict/'; see /docs"}
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_pages_need_nothing_from_elsewhere(client: Any, path: str) -> None:
+    """The pages hold no script and name no other host, and a policy forbids both."""
+    page = client.get(path)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "<script" not in page.text
+    assert "//" not in page.text
+
+
+def test_docs_list_every_operation(client: Any) -> None:
+    """Every path of the OpenAPI document stands on the page, with the example to copy."""
+    page = client.get("/docs").text
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert f" {path}</code>" in page
+    assert "&quot;log_return_300s&quot;: 0.001" in page
+
+
+def test_front_page_says_simulated_and_why_there_is_no_model(artifact: Path, new_client: Any) -> None:
+    """The front page marks a simulated model, and escapes the reason why there is none."""
+
+    def load(path: Path) -> Any:
+        raise ArtifactMissing("<b>nothing</b>")
+
+    with new_client(create_app(ServingSettings(model=artifact))) as client:
+        assert "SIMULATED" in client.get("/").text
+    with new_client(create_app(ServingSettings(), load)) as client:
+        assert "none: &lt;b&gt;nothing" in client.get("/").text
+
+
+def _references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        here = [node["$ref"]] if "$ref" in node else []
+        return here + [found for child in node.values() for found in _references(child)]
+    return [found for child in node for found in _references(child)] if isinstance(node, list) else []
+
+
+def test_openapi_document_is_whole(client: Any) -> None:
+    """Every reference resolves, and every operation says what each of its answers holds."""
+    document = client.get("/openapi.json").json()
+    references = _references(document)
+    assert references
+    for reference in references:
+        assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
+    assert list(document["paths"]["/predict"]["post"]["responses"]) == ["200", "401", "408", "413", "422", "429", "503"]
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert all("content" in answer for answer in operation["responses"].values())
+            assert operation["parameters"][0]["name"] == "X-Correlation-ID"
+
+
+def test_answers_have_the_fields_of_their_schemas(client: Any) -> None:
+    """What is really answered has exactly the required fields that the document promises, or optional ones."""
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    answers = {
+        "Prediction": client.predict({"features": ROW}).json(),
+        "Predictions": client.predict({"rows": [ROW]}).json(),
+        "Refusal": client.predict({"rows": [{}]}).json(),
+        "Problem": client.get("/nowhere").json(),
+        "Health": client.get("/health").json(),
+        "Readiness": client.get("/health/ready").json(),
+        "Version": client.get("/version").json(),
+    }
+    for name, answer in answers.items():
+        assert set(schemas[name]["required"]) <= set(answer) <= set(schemas[name]["properties"]), name
