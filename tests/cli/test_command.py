@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from volspike.cli.command import spelled_out
+from volspike.cli.app import spelled_out
 
 SEVERAL = {"--windows", "--models"}
 

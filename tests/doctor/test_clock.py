@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from tests.doctor.servers import nobody, open_exchange, open_site
-from volspike.doctor.clock import Skew, judged, look_at_clock, skew_of
 from volspike.doctor.finding import Finding, Severity
+from volspike.doctor.services import Skew, judged, look_at_clock, skew_of
 from volspike.errors import UsageError
 from volspike.market import SECOND_NS, instant, nanoseconds
 

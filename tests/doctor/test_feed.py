@@ -8,8 +8,8 @@ import pytest
 
 from tests.doctor.servers import nobody, open_exchange
 from volspike.config import FeedSettings
-from volspike.doctor.feed import look_at_feed
 from volspike.doctor.finding import Finding, Severity
+from volspike.doctor.services import look_at_feed
 from volspike.errors import UsageError
 from volspike.feeds.simulation.faults import Faults
 

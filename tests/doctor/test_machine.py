@@ -9,11 +9,19 @@ import pytest
 from packaging.requirements import Requirement
 
 from volspike.config import FeedSettings
-from volspike.doctor.disk import DAY_NS, Room, bytes_per_day, look_at_disk, room_at
 from volspike.doctor.finding import Finding, Severity, worst_of
-from volspike.doctor.gaps import look_at_gaps
-from volspike.doctor.packages import extras_of, look_at_packages, misfit
-from volspike.doctor.served import look_at_model
+from volspike.doctor.machine import (
+    DAY_NS,
+    Room,
+    bytes_per_day,
+    extras_of,
+    look_at_disk,
+    look_at_gaps,
+    look_at_model,
+    look_at_packages,
+    misfit,
+    room_at,
+)
 from volspike.market import SECOND_NS, Cause, Gap, nanoseconds
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, ONNX_FILE, SIMULATED_MODEL
 from volspike.tape import LEDGER_NAME, Ledger, tape_name

@@ -11,9 +11,8 @@ import pytest
 
 from tests.doctor.servers import Answers, nobody, open_site
 from tests.streams.brokers.mock import MockKafka
-from volspike.doctor.broker import look_at_kafka
 from volspike.doctor.finding import Finding, Severity
-from volspike.doctor.services import look_at_api, look_at_mlflow, look_at_prometheus
+from volspike.doctor.services import look_at_api, look_at_kafka, look_at_mlflow, look_at_prometheus
 from volspike.streams.clients import KafkaSettings
 
 Look = Callable[[str, bool, float], Awaitable[list[Finding]]]

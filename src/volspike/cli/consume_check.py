@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.cluster import Options, Servers, cluster_settings
+from volspike.cli.options import Options, Servers, cluster_settings
 from volspike.cli.screen import out, table
 from volspike.cli.topics import show_topics
 from volspike.errors import NotEnoughData, TopicMissing, UsageError

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from volspike.cli.cluster import Options, Servers, cluster_settings
 from volspike.cli.ingest import feed_settings
+from volspike.cli.options import Options, Servers, cluster_settings
 from volspike.cli.screen import out
 from volspike.errors import UsageError
 

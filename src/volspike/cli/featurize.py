@@ -7,23 +7,25 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.cluster import Options, Servers, cluster_settings
-from volspike.cli.replay import every_of, profile_of, tell_labels
-from volspike.cli.screen import note_if_simulated, out, warn
-from volspike.cli.worker import (
+from volspike.cli.options import (
     ColdStart,
     CommitMs,
     CommitRows,
     Finish,
     MetricsHost,
     MetricsPort,
-    Model,
     Name,
+    Options,
+    Servers,
+    cluster_settings,
     model_of,
     refuse_nonsense,
     work,
     worker_name,
 )
+from volspike.cli.options import Model_worker as Model
+from volspike.cli.replay import every_of, profile_of, tell_labels
+from volspike.cli.screen import note_if_simulated, out, warn
 from volspike.errors import UsageError
 
 EXAMPLES = "Example: volspike featurize --output-file data/processed/features.parquet"

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from volspike.cli.cluster import Options, Servers, cluster_settings
+from volspike.cli.options import MetricsHost, MetricsPort, Options, Servers, cluster_settings, exposed
 from volspike.cli.screen import err, note_if_simulated, out, warn
-from volspike.cli.worker import MetricsHost, MetricsPort, exposed
 from volspike.errors import BrokerUnavailable, StreamError, UsageError
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from volspike.cli.options import KeyFile, key_of
 from volspike.cli.screen import err, out, table, warn
-from volspike.cli.server import KeyFile, key_of
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,22 +6,24 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.cluster import Options, Servers, cluster_settings
-from volspike.cli.screen import out, warn
-from volspike.cli.worker import (
+from volspike.cli.options import (
     ColdStart,
     CommitMs,
     CommitRows,
     Finish,
     MetricsHost,
     MetricsPort,
-    Model,
     Name,
+    Options,
+    Servers,
+    cluster_settings,
     model_of,
     refuse_nonsense,
     work,
     worker_name,
 )
+from volspike.cli.options import Model_worker as Model
+from volspike.cli.screen import out, warn
 
 EXAMPLES = "Example: volspike predict-stream --model models/artifacts/production"
 

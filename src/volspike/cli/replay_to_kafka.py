@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.cluster import Options, Servers, cluster_settings
+from volspike.cli.options import Options, Servers, cluster_settings
 from volspike.cli.screen import note_if_simulated, out, tell_report, warn, working
 from volspike.errors import UsageError
 

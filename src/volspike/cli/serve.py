@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.server import Config, Host, KeyFile, Model, Port, RateLimit, Variant, serving_settings
+from volspike.cli.options import Config, Host, KeyFile, Model, Port, RateLimit, Variant, serving_settings
 
 EXAMPLES = "Example: volspike serve --model models/artifacts/random_forest --port 8000"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.cluster import Options, Servers, cluster_settings
+from volspike.cli.options import Options, Servers, cluster_settings
 from volspike.cli.screen import out, table, warn
 from volspike.errors import UsageError
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from volspike.cli.ingest import feed_settings
+from volspike.cli.options import Config, Host, KeyFile, Model, Port, RateLimit, Variant, serving_settings
 from volspike.cli.screen import out
-from volspike.cli.server import Config, Host, KeyFile, Model, Port, RateLimit, Variant, serving_settings
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:

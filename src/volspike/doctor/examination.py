@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volspike.config import FeedSettings
-from volspike.doctor.broker import look_at_kafka
-from volspike.doctor.clock import look_at_clock
-from volspike.doctor.disk import look_at_disk
-from volspike.doctor.feed import look_at_feed
 from volspike.doctor.finding import Finding
-from volspike.doctor.gaps import look_at_gaps
-from volspike.doctor.packages import look_at_packages
-from volspike.doctor.served import look_at_model
-from volspike.doctor.services import look_at_api, look_at_mlflow, look_at_prometheus
+from volspike.doctor.machine import look_at_disk, look_at_gaps, look_at_model, look_at_packages
+from volspike.doctor.services import (
+    look_at_api,
+    look_at_clock,
+    look_at_feed,
+    look_at_kafka,
+    look_at_mlflow,
+    look_at_prometheus,
+)
 
 if TYPE_CHECKING:
     from volspike.streams.clients import KafkaSettings

@@ -1,4 +1,9 @@
-"""What the commands that work on a stream have in common: their flags, how they are stopped, what they tell."""
+"""What the commands that speak with Kafka have in common: which cluster, reached how.
+
+What `serve` and `up` take alike: where to listen, what to serve, and what a client may do.
+
+What the commands that work on a stream have in common: their flags, how they are stopped, what they tell.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -19,10 +24,91 @@ from volspike.errors import UsageError
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from volspike.config import ServingSettings
     from volspike.models import Artifact
     from volspike.streams.clients import KafkaSettings
     from volspike.streams.metrics import WorkerMetrics, WorkerProgress
     from volspike.streams.state import MakeStage, WorkerPlan
+
+Servers: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--bootstrap-servers", help="Brokers, host:port; else $KAFKA_BOOTSTRAP_SERVERS, else localhost:9092."),
+]
+Options: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kafka-option",
+        envvar="KAFKA_OPTIONS",
+        help="key=value of librdkafka, as for TLS and SASL: security.protocol=SASL_SSL …",
+    ),
+]
+
+
+def cluster_settings(servers: str | None, options: list[str] | None, **topics: str | None) -> KafkaSettings:
+    """The cluster from flags and environment; ``topics`` are fields of ``KafkaSettings``, None where not given.
+
+    Raises:
+        UsageError: an option that is none, or one that volspike sets; Kafka's client is not installed.
+    """
+    from volspike.config import settle
+    from volspike.streams.clients import KafkaSettings, read_options
+
+    given = read_options(options) if options else None
+    return settle(KafkaSettings, {"bootstrap_servers": servers, "options": given, **topics}, os.environ, None, "kafka")
+
+
+Model: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(help="An artifact's folder (env MODEL_PATH, or MODEL_VERSION for one among models/artifacts)."),
+]
+Variant: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="ml, or baseline: back to the z-score rule, whatever else is set (env MODEL_VARIANT)."),
+]
+Host: TypeAlias = Annotated[
+    str | None, typer.Option(help="Address to listen on (env API_HOST; default 127.0.0.1: this machine alone).")
+]
+Port: TypeAlias = Annotated[int | None, typer.Option(help="Port; 0 takes a free one (env API_PORT; default 8000).")]
+KeyFile: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file with the key that clients must tell in X-API-Key (or env API_KEY); no key is asked for without.",
+        envvar="API_KEY_FILE",
+    ),
+]
+RateLimit: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="Requests a minute and client to /predict; 0: no limit (env RATE_LIMIT; default 1000)."),
+]
+Config: TypeAlias = Annotated[Path | None, typer.Option(help="A TOML file with a table named serving.")]
+
+
+def serving_settings(config: Path | None, key_file: Path | None, **flags: Any) -> ServingSettings:
+    """The settings of flags, environment and file.
+
+    Raises:
+        UsageError: one of them cannot be understood, or the key's file cannot be read.
+    """
+    from volspike.config import ServingSettings, settle
+
+    flags |= {"api_key": None if key_file is None else _key_in(key_file)}
+    return settle(ServingSettings, flags, os.environ, config, "serving")
+
+
+def key_of(key_file: Path | None) -> str | None:
+    """The key that a client tells: a file's, else the environment's, else none."""
+    return os.environ.get("API_KEY") if key_file is None else _key_in(key_file)
+
+
+def _key_in(file: Path) -> str:
+    """The key, which is not repeated in any error."""
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise UsageError(f"API key file {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"API key file {file}: holds something else than ASCII characters") from error
+
 
 Name: TypeAlias = Annotated[
     str | None,
@@ -48,7 +134,7 @@ MetricsPort: TypeAlias = Annotated[
 MetricsHost: TypeAlias = Annotated[str, typer.Option("--metrics-host", help="Address that --metrics-port is of.")]
 
 
-Model: TypeAlias = Annotated[
+Model_worker: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         help="Folder of the artifact that scores the rows, and says which they are; else models/artifacts/production, "
