@@ -12,8 +12,6 @@ from typing import Any
 import typer.main
 
 from volspike.api import metrics as api_metrics
-from volspike.api import metrics as metrics_model
-from volspike.api import metrics as metrics_results
 from volspike.cli.app import app
 from volspike.features import DEFAULT_WINDOWS, FAMILIES, Feature, FeatureEngine, FeatureSet, Scope
 from volspike.features.catalogue import GROUPS
@@ -72,10 +70,10 @@ def spans(told: Sequence[str]) -> str:
 
 METRICS = {
     "The API": ("`GET /metrics` of `volspike serve` and of `volspike up`.", api_metrics.DECLARED),
-    "The model": ("The same; absent while no model is served.", metrics_model.DECLARED_METRICS_MODEL),
+    "The model": ("The same; absent while no model is served.", api_metrics.MODEL_METRICS),
     "Training and drift": (
         "The same, read from the files of the last training run and the last look for drift; absent before the first.",
-        metrics_results.DECLARED_METRICS_RESULTS,
+        api_metrics.RESULT_METRICS,
     ),
     "The live market": (
         "`GET /metrics` of `volspike up`; those of feed and tape also at `--metrics-port` of `volspike ingest`.",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from volspike.api.metrics import DECLARED_METRICS_RESULTS as DECLARED
+from volspike.api.metrics import RESULT_METRICS as DECLARED
 from volspike.market import SECOND_NS
 from volspike.monitoring.results import DriftResult, TrainingResult, keep_result
 

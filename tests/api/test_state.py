@@ -15,8 +15,6 @@ from structlog.testing import capture_logs
 
 from volspike import __version__
 from volspike.api import metrics
-from volspike.api import metrics as metrics_model
-from volspike.api import metrics as metrics_results
 from volspike.api.app import create_app
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactMissing
@@ -160,7 +158,7 @@ def test_every_metric_is_declared(client: Any) -> None:
     text = client.get("/metrics").text
     exposed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     kinds = {name: kind for name, kind in exposed.items() if not name.endswith("_created")}
-    declared = (*metrics.DECLARED, *metrics_model.DECLARED_METRICS_MODEL, *metrics_results.DECLARED_METRICS_RESULTS)
+    declared = (*metrics.DECLARED, *metrics.MODEL_METRICS, *metrics.RESULT_METRICS)
     assert kinds == {metric.name: metric.kind for metric in declared}
     for metric in declared:
         assert f"# HELP {metric.name} {metric.meaning}" in text

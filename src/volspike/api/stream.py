@@ -101,23 +101,6 @@ class Publisher:
             reader.close()
 
 
-class SubscriptionLiveSource(Protocol):
-    """One reader's events, oldest first, until ``close``. A slow reader loses the oldest, never memory."""
-
-    @property
-    def lost(self) -> int:
-        """How many events this reader was too slow for."""
-        ...
-
-    def __aiter__(self) -> AsyncIterator[tuple[str, bytes]]:
-        """The events, each with its name; ends after ``close``."""
-        ...
-
-    def close(self) -> None:
-        """No further events; may be called twice."""
-        ...
-
-
 class LiveSource(Protocol):
     """A live pipeline as its watchers see it."""
 
@@ -131,7 +114,7 @@ class LiveSource(Protocol):
         """
         ...
 
-    def subscribe(self) -> SubscriptionLiveSource:
+    def subscribe(self) -> Subscription:
         """What happens from now on, in every product."""
         ...
 
