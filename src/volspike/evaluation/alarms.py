@@ -12,9 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from volspike.compiled import compiled
 from volspike.evaluation.tracks import Runs, Tracks
 from volspike.market import SECOND_NS
-from volspike.tape.compiled import compiled
 
 RELEASE_SHARE: Final = 0.8
 """The level at which an episode lets go, as a share of the threshold."""

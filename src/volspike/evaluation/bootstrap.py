@@ -18,7 +18,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.tape.compiled import compiled
+from volspike.compiled import compiled
 
 RESAMPLES: Final = 1000
 LEVEL: Final = 0.95

@@ -7,7 +7,7 @@ from math import nan
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.tape.compiled import compiled
+from volspike.compiled import compiled
 
 
 class Ranking:

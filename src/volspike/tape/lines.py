@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from volspike.compiled import compiled
 from volspike.feeds import UNREADABLE, Identifier, RawTicker
 from volspike.market import UNTOLD_ID
-from volspike.tape.compiled import compiled
 
 
 class TapeLine(msgspec.Struct, gc=False, kw_only=True):

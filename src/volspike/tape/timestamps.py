@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from volspike.compiled import compiled
 from volspike.market import SECOND_NS, nanoseconds
-from volspike.tape.compiled import compiled
 
 UNREAD = np.iinfo(np.int64).min
 """Stands where a text is no instant, or one that int64 nanoseconds cannot hold."""
