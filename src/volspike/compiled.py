@@ -1,13 +1,151 @@
-"""``numba.njit`` with a type, so that what it decorates keeps its own."""
+"""Compilation by numba, with the machine code kept on disk.
+
+numba's own cache checks one file, that of the function it compiled. A caller with a function of another module inlined
+into it would keep running the old machine code of that function after a change. Here the cache folder carries a digest
+of every source file in the package, so a change to any of them compiles all functions of the package again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
-from numba import njit
+from numba import config, njit
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 
-F = TypeVar("F", bound=Callable[..., object])
+F = TypeVar("F", bound=Callable[..., Any])
 
-compiled: Callable[[F], F] = njit(cache=True, nogil=True)
-"""Compiles a function at its first call and keeps the machine code on disk."""
+
+def compiled(function: F) -> F:
+    """Compiles a function at its first call with given types and keeps the machine code on disk.
+
+    It releases the GIL, divides by IEEE 754 (x / 0 is infinite or NaN) and reorders no arithmetic.
+    """
+    return _jit(function)
+
+
+def inlined(function: F) -> F:
+    """Like ``compiled``, and always inlined into its compiled callers."""
+    return _jit(function, forceinline=True)
+
+
+def _jit(function: F, **options: bool) -> F:
+    dispatcher: Any = njit(nogil=True, error_model="numpy", **options)(function)
+    if cache_folder(Path(function.__code__.co_filename).parent) is not None:
+        dispatcher._cache = _PackageCache(function)  # noqa: SLF001  njit(cache=True) would set numba's own here
+    return cast("F", dispatcher)
+
+
+@cache
+def cache_folder(package: Path) -> Path | None:
+    """The folder for the machine code of the functions in a package (a folder of Python files).
+
+    It is below ``NUMBA_CACHE_DIR`` if that is set, otherwise in the package's ``__pycache__``; where neither can be
+    written, below the temporary directory. None if nothing can be written or the package has no source files. Folders
+    of earlier versions of the package are removed when a new one is created.
+    """
+    if not any(package.glob("*.py")):
+        return None
+    name = f"numba-{source_digest(package)}"
+    for parent in _parents(package):
+        with suppress(OSError):
+            _prepare(parent / name)
+            return parent / name
+    return None
+
+
+def source_digest(package: Path) -> str:
+    """A digest of the source files in a package, and of the compiler options in this module."""
+    digest = hashlib.sha256()
+    for source in (*sorted(package.glob("*.py")), Path(__file__)):
+        content = source.read_bytes()
+        digest.update(f"{source.name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _parents(package: Path) -> Iterator[Path]:
+    """Where the cache folder of a package may be, best place first."""
+    name = f"{package.name}-{hashlib.sha256(os.fsencode(package)).hexdigest()[:8]}"
+    if config.CACHE_DIR:
+        yield Path(config.CACHE_DIR) / "volspike" / name
+    yield package / "__pycache__"
+    with suppress(OSError):  # there is no temporary directory, or ours belongs to somebody else
+        yield _private_folder() / name
+
+
+def _private_folder() -> Path:
+    """This user's folder in the temporary directory. Loading a cache runs it, so no one else may write there."""
+    folder = Path(tempfile.gettempdir()) / f"volspike-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise PermissionError(f"{folder} can be written by others")
+    return folder
+
+
+def _prepare(folder: Path) -> None:
+    """Creates a cache folder in place of its predecessors.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()  # the folder may exist and still be read-only
+    if is_new:
+        for other in folder.parent.glob("numba-*"):
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+class _PackageLocator:
+    """Tells numba where the machine code of a function is kept, and of which sources it is."""
+
+    def __init__(self, function: Callable[..., Any], file: str, folder: Path) -> None:
+        self._line = function.__code__.co_firstlineno
+        self._py_file = file  # numba names it in warnings
+        self._folder = folder
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], file: str) -> _PackageLocator | None:
+        folder = cache_folder(Path(file).parent)
+        return None if folder is None else cls(function, file, folder)
+
+    def ensure_cache_path(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        return self._folder.name
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+class _PackageCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = (_PackageLocator,)
+
+
+class _PackageCache(FunctionCache):  # type: ignore[misc]
+    """numba's cache of one function. A full disk or a removed folder costs a compilation, not the call."""
+
+    _impl_class = _PackageCacheImpl
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with suppress(OSError):
+            return super().load_overload(sig, target_context)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(sig, data)
