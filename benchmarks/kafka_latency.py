@@ -18,7 +18,7 @@ from benchmarks.figures import Figure
 from benchmarks.kafka_bare import pass_on
 from benchmarks.kafka_market import cpu_seconds, tick_at
 from volspike.features import Every
-from volspike.market import SECOND_NS, Profile, nanoseconds
+from volspike.market import SECOND_NS, Profile, parse_time
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.monitoring.alerts import StreamAlerts
 from volspike.streams.clients import KafkaSettings, open_consumer
@@ -137,7 +137,7 @@ def read(settings: KafkaSettings, stop: Any, found: list[tuple[float, float]]) -
     while not stop.is_set():
         for message in consumer.consume(1, 0.1) + consumer.consume(1_000, 0):
             if message.error() is None:
-                told = nanoseconds(decode(message.value()).timestamp)
+                told = parse_time(decode(message.value()).timestamp)
                 found.append((told / SECOND_NS, time.time()))
     consumer.close()
 

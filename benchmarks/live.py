@@ -31,13 +31,13 @@ from benchmarks.tape import RAW
 from volspike.api.app import create_app
 from volspike.api.server import Server, listen, server_config
 from volspike.config import ServingSettings
-from volspike.feeds import Frame, decode_advanced_trade
-from volspike.feeds.events import FeedEvent, FeedFrame
+from volspike.feeds.events import FeedEvent, FeedFrame, Frame
 from volspike.feeds.simulation.market import simulate_market
+from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
 from volspike.logs import configure_logs
-from volspike.market import SECOND_NS, Kind, Tick, instant
+from volspike.market import SECOND_NS, Kind, Tick, format_time
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.tape.recorder import Recorder
@@ -90,7 +90,7 @@ def told(tick: Tick) -> Sent:
     ticker = RAW.format(
         price=tick.price, bid=tick.best_bid, ask=tick.best_ask, bid_size=tick.bid_size, ask_size=tick.ask_size
     ).replace("BTC-USD", tick.product_id)
-    return Sent(tick.received, ENVELOPE.format(time=instant(tick.time), ticker=ticker).encode())
+    return Sent(tick.received, ENVELOPE.format(time=format_time(tick.time), ticker=ticker).encode())
 
 
 def walk(products: Sequence[str], rate: float, n: int, start: int) -> Iterator[Sent]:

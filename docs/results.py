@@ -17,7 +17,7 @@ import msgspec
 from volspike import __version__
 from volspike.datasets import load_dataset
 from volspike.datasets.feature_file import replacing
-from volspike.market import instant
+from volspike.market import format_time
 from volspike.training import ModelReport, TrainingReport, TrainingRequest
 from volspike.training.audit import hindsight
 from volspike.training.run import train_on
@@ -29,7 +29,7 @@ def collected(report: TrainingReport) -> dict[str, Any]:
     """What a training run found, as JSON knows it: None where a figure is undefined."""
     request, shared = report.request, report.models[0].folds
     return {
-        "made": instant(time.time_ns())[:10],
+        "made": format_time(time.time_ns())[:10],
         "volspike_version": __version__,
         "rows": report.rows,
         "start": report.start,

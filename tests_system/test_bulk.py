@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from volspike.datasets.dataset import compare
-from volspike.feeds import simulate_market
+from volspike.feeds.simulation.market import simulate_market
 from volspike.market import Ticks
 from volspike.tape import write_ndjson
 

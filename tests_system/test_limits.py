@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests_system.processes import VOLSPIKE, environment, finished, volspike, well
-from volspike.market import UNTOLD_ID, Kind, Side, Ticks
+from volspike.market import MISSING_ID, Kind, Side, Ticks
 from volspike.tape import write_parquet
 
 SECOND = 1_000_000_000
@@ -51,7 +51,7 @@ def random_walk(ticks: int, chunk: int = 100_000) -> Iterator[Ticks]:
         path = np.abs(price + np.cumsum(random.normal(size=count))) + 1.0
         price = float(path[-1])
         time_ns = START + np.arange(first, first + count) * (SECOND // TICKS_PER_S)
-        untold = np.full(count, UNTOLD_ID, np.int64)
+        untold = np.full(count, MISSING_ID, np.int64)
         yield Ticks(
             products=("BTC-USD",),
             time=time_ns,
@@ -64,7 +64,7 @@ def random_walk(ticks: int, chunk: int = 100_000) -> Iterator[Ticks]:
             bid_size=random.random(count) + 0.1,
             ask_size=random.random(count) + 0.1,
             last_size=np.full(count, np.nan),
-            side=np.full(count, Side.UNTOLD, np.int8),
+            side=np.full(count, Side.UNKNOWN, np.int8),
             trade_id=untold,
             sequence=untold,
         )

@@ -12,10 +12,10 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
-from volspike.feeds import simulate_market
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
+from volspike.feeds.simulation.market import simulate_market
 from volspike.live.sources import can_reach, open_source
 from volspike.market import SECOND_NS, Kind, Tick
 from volspike.tape import write_ndjson

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tests.cli.command_line import USAGE, Run, assert_refused
-from volspike.feeds import simulate_market
+from volspike.feeds.simulation.market import simulate_market
 from volspike.market import SECOND_NS, Cause, Gap, Ticks
 from volspike.tape import Ledger, read_ticks, tape_name, write_ndjson
 

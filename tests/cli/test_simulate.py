@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.command_line import USAGE, Run, assert_refused, untouched
 from volspike.cli.screen import SIMULATED
-from volspike.market import nanoseconds
+from volspike.market import parse_time
 from volspike.tape import TapeReport, read_ticks
 
 
@@ -24,7 +24,7 @@ def test_a_tape_in_every_form(name: str, tmp_path: Path, volspike: Run) -> None:
     assert outcome.out == f"{SIMULATED}\n{report.ticks:,} ticks of BTC-USD, SOL-USD over 2 min → {name}\n"
     assert report.simulated
     assert report.products == ["BTC-USD", "SOL-USD"]
-    start = nanoseconds("2020-01-01T00:00:00Z")
+    start = parse_time("2020-01-01T00:00:00Z")
     assert start <= ticks[0].time[0] < ticks[-1].time[-1] < start + 120 * 10**9
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from volspike.datasets.build import build_features, label_file
 from volspike.features import Every, FeatureSet
-from volspike.feeds import simulate_market
+from volspike.feeds.simulation.market import simulate_market
 from volspike.tape import write_parquet
 
 START = 1_760_000_000_000_000_000

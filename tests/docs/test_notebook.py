@@ -15,8 +15,8 @@ from tests.conftest import ROOT
 
 from volspike.datasets.build import build_features, label_file
 from volspike.features import Every, FeatureSet
-from volspike.feeds import simulate_market
-from volspike.market import nanoseconds
+from volspike.feeds.simulation.market import simulate_market
+from volspike.market import parse_time
 from volspike.tape import write_ndjson
 
 NOTEBOOK = ROOT / "notebooks" / "eda.ipynb"
@@ -46,7 +46,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, features: str | None) -> 
 def test_it_reads_the_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small feature file goes through every cell, with tables of each percentile, and simulated is called so."""
     tape, features = tmp_path / "tape.ndjson", tmp_path / "mine.parquet"
-    start = nanoseconds("2026-01-05T00:00:00Z")
+    start = parse_time("2026-01-05T00:00:00Z")
     write_ndjson(simulate_market(["BTC-USD"], 90 * 60, 3, start), tape, simulated=True)
     build_features([tape], features, FeatureSet(), Every.SECOND)
     label_file(features, features)

@@ -12,9 +12,9 @@ from tests.doctor.servers import nobody, open_exchange, open_site
 from volspike.doctor.finding import Finding, Severity
 from volspike.doctor.services import Skew, judged, look_at_clock, skew_of
 from volspike.errors import UsageError
-from volspike.market import SECOND_NS, instant, nanoseconds
+from volspike.market import SECOND_NS, format_time, parse_time
 
-NOON = nanoseconds("2026-01-05T12:00:00Z")
+NOON = parse_time("2026-01-05T12:00:00Z")
 
 
 def looked(rest: str) -> Finding:
@@ -62,7 +62,7 @@ def test_the_date_header_stands_in() -> None:
 
 def test_half_of_the_way_is_uncertain() -> None:
     """A body's time is compared with the middle of question and answer."""
-    answer = httpx.Response(200, json={"iso": instant(NOON), "epoch": 0.0})
+    answer = httpx.Response(200, json={"iso": format_time(NOON), "epoch": 0.0})
     assert skew_of(answer, NOON + SECOND_NS, NOON + 3 * SECOND_NS) == Skew(2.0, 1.0)
     assert skew_of(httpx.Response(200, content=b"no time"), NOON, NOON) is None
 

@@ -22,11 +22,11 @@ from volspike.doctor.machine import (
     misfit,
     room_at,
 )
-from volspike.market import SECOND_NS, Cause, Gap, nanoseconds
+from volspike.market import SECOND_NS, Cause, Gap, parse_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, ONNX_FILE, SIMULATED_MODEL
 from volspike.tape import LEDGER_NAME, Ledger, tape_name
 
-NOW = nanoseconds("2026-01-05T12:00:00Z")
+NOW = parse_time("2026-01-05T12:00:00Z")
 GB = 1 << 30
 
 

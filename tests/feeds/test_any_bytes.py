@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volspike.errors import MalformedTick
-from volspike.feeds import Frame, decode_advanced_trade, decode_any, decode_exchange
+from volspike.feeds.events import Frame
+from volspike.feeds.protocol import decode_any
+from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
+from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import Ticks
 
 Decode = Callable[[bytes | str, int], Frame]

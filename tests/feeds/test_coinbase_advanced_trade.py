@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from volspike.errors import MalformedTick
-from volspike.feeds import ExchangeError, Frame, Heartbeat, Subscriptions, decode_advanced_trade
-from volspike.market import UNTOLD_ID, Kind, Side, Tick, nanoseconds
+from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
+from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
+from volspike.market import MISSING_ID, Kind, Side, Tick, parse_time
 
 RECEIVED = 1_700_000_000_000_000_000
 
@@ -96,7 +97,7 @@ def test_snapshot_trades_are_history() -> None:
     """The first message's trades happened before the subscription; a maker's sell is a taker's buy."""
     frame = decoded(market_trades("snapshot", TRADE))
     past = Tick(
-        time=nanoseconds("2026-06-14T05:54:17.799285Z"),
+        time=parse_time("2026-06-14T05:54:17.799285Z"),
         received=RECEIVED,
         kind=Kind.TRADE,
         product_id="BTC-USD",
@@ -120,7 +121,7 @@ def test_new_trades_come_oldest_first() -> None:
 def test_sequence_belongs_to_the_connection() -> None:
     """The sequence number counts the connection's messages: it is the frame's and not a tick's."""
     frame = decoded(ticker(QUOTE))
-    assert (frame.sequence, frame.ticks[0].sequence) == (16, UNTOLD_ID)
+    assert (frame.sequence, frame.ticks[0].sequence) == (16, MISSING_ID)
 
 
 @pytest.mark.parametrize("counter", [139651, "139651"])

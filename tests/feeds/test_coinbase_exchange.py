@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from volspike.errors import MalformedTick
-from volspike.feeds import ExchangeError, Frame, Heartbeat, Subscriptions, decode_exchange
-from volspike.market import Kind, Side, Tick, nanoseconds
+from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
+from volspike.feeds.venues.coinbase_exchange import decode_exchange
+from volspike.market import Kind, Side, Tick, parse_time
 
 RECEIVED = 1_700_000_000_000_000_000
 
@@ -46,7 +47,7 @@ MATCH: dict[str, Any] = {
     "time": "2021-04-17T16:43:37.089723Z",
 }
 EXAMPLE_TRADE = Tick(
-    time=nanoseconds("2021-04-17T16:43:37.089723Z"),
+    time=parse_time("2021-04-17T16:43:37.089723Z"),
     received=RECEIVED,
     kind=Kind.TRADE,
     product_id="SKL-BTC",

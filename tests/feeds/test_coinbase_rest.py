@@ -15,7 +15,7 @@ from tests.history.trades_exchange import NOON, Answer, Exchange, FakeTime, clie
 
 from volspike.errors import DataError, MalformedTick, UsageError
 from volspike.feeds.rest import TradesClient, decode_trades
-from volspike.market import Kind, Side, Tick, nanoseconds
+from volspike.market import Kind, Side, Tick, parse_time
 
 PAGE = (
     b'[{"time":"2014-11-07T22:19:28.578544Z","trade_id":74,"price":"10.00000000","size":"0.01000000","side":"buy"},'
@@ -26,7 +26,7 @@ PAGE = (
 def test_a_page_is_trades_oldest_first_with_the_takers_side() -> None:
     """The maker's side told becomes the taker's, times are exact to the microsecond, and the order is the market's."""
     common: dict[str, Any] = {"kind": Kind.TRADE, "product_id": "BTC-USD", "last_size": 0.01}
-    first, second = nanoseconds("2014-11-07T01:08:43.642366Z"), nanoseconds("2014-11-07T22:19:28.578544Z")
+    first, second = parse_time("2014-11-07T01:08:43.642366Z"), parse_time("2014-11-07T22:19:28.578544Z")
     expected = [
         Tick(**common, time=first, received=first, trade_id=73, price=100.0, side=Side.BUY),
         Tick(**common, time=second, received=second, trade_id=74, price=10.0, side=Side.SELL),

@@ -9,10 +9,13 @@ import msgspec
 import pytest
 
 from volspike.errors import MalformedTick
-from volspike.feeds import RawTicker, decode_advanced_trade, decode_exchange, raw_tick, without_empty
-from volspike.market import Kind, Side, Tick, nanoseconds
+from volspike.feeds.fields import drop_empty_fields
+from volspike.feeds.raw import RawMessage, tick_from_raw
+from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
+from volspike.feeds.venues.coinbase_exchange import decode_exchange
+from volspike.market import Kind, Side, Tick, parse_time
 
-RECEIVED = nanoseconds("2025-12-06T05:45:36.037320")
+RECEIVED = parse_time("2025-12-06T05:45:36.037320")
 
 ADVANCED_TRADE: dict[str, Any] = {
     "type": "ticker",
@@ -60,14 +63,14 @@ TRADE: dict[str, Any] = {
 
 def tick_of(raw: dict[str, Any], **line: Any) -> Tick | None:
     """The tick of a line that says what its raw object says, but for ``line``."""
-    told = msgspec.convert(without_empty(raw), RawTicker, strict=False)
+    told = msgspec.convert(drop_empty_fields(raw), RawMessage, strict=False)
     fields: dict[str, Any] = {
         "product_id": told.product_id,
         "price": told.price,
         "best_bid": told.best_bid,
         "best_ask": told.best_ask,
     }
-    return raw_tick(told, received=RECEIVED, **(fields | line))
+    return tick_from_raw(told, received=RECEIVED, **(fields | line))
 
 
 def same(one: object, other: object) -> bool:
@@ -161,4 +164,4 @@ def test_a_fault_is_located_in_the_line(raw: dict[str, Any], line: dict[str, Any
 def test_only_fields_that_may_be_empty_are_left_out() -> None:
     """An empty price stays, to be refused; an empty bid goes, wherever in the message it stands."""
     message = {"price": "", "events": [{"tickers": [{"best_bid": "", "best_ask": "0", "side": None}]}]}
-    assert without_empty(message) == {"price": "", "events": [{"tickers": [{"best_ask": "0"}]}]}
+    assert drop_empty_fields(message) == {"price": "", "events": [{"tickers": [{"best_ask": "0"}]}]}

@@ -11,7 +11,10 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from volspike.feeds import Frame, decode_advanced_trade, decode_any, decode_exchange
+from volspike.feeds.events import Frame
+from volspike.feeds.protocol import decode_any
+from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
+from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import Kind, Side, Tick
 
 pytestmark = pytest.mark.shared_data
@@ -68,7 +71,7 @@ def test_exchange_recording(shared_data: Path) -> None:
     for tick in ticks:
         assert_quoted(tick)
         assert tick.last_size > 0
-        assert tick.side is not Side.UNTOLD
+        assert tick.side is not Side.UNKNOWN
     assert all(one.sequence < other.sequence for one, other in pairwise(ticks))
 
 

@@ -17,9 +17,10 @@ from websockets.http11 import Request, Response
 
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
-from volspike.feeds import Frame, decode_advanced_trade, decode_exchange
-from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
+from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, Frame
 from volspike.feeds.session import FeedSession
+from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
+from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import Cause, Gap
 
 T = TypeVar("T")

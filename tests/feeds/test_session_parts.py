@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from volspike.config import FeedSettings, settle
 from volspike.errors import UsageError
-from volspike.feeds import Frame, Heartbeat, Subscriptions
 from volspike.feeds.connection import Backoff, Pace, address_of, proxy_for
-from volspike.feeds.events import FeedState
+from volspike.feeds.events import FeedState, Frame, Heartbeat, Subscriptions
 from volspike.feeds.inbox import Arrival, Inbox, Overflow, SequenceCheck, SilenceWatch
 from volspike.feeds.protocol import Subscription, advanced_trade_sequence, names_of
 from volspike.feeds.session import Vigil

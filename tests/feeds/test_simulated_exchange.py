@@ -15,13 +15,15 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedOK, InvalidStatus
 
 from volspike.errors import UsageError
-from volspike.feeds import Frame, decode_advanced_trade, decode_exchange
+from volspike.feeds.events import Frame
 from volspike.feeds.simulation.exchange import HISTORY_S, SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import Fault, Faults
 from volspike.feeds.simulation.market import simulate_trades, told
-from volspike.market import SECOND_NS, Kind, Tick, nanoseconds
+from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
+from volspike.feeds.venues.coinbase_exchange import decode_exchange
+from volspike.market import SECOND_NS, Kind, Tick, parse_time
 
-START = nanoseconds("2026-01-05T00:00:00Z")
+START = parse_time("2026-01-05T00:00:00Z")
 PRODUCTS = ("BTC-USD", "ETH-USD")
 SECONDS = 30
 DECODERS: dict[str, Callable[[bytes | str, int], Frame]] = {

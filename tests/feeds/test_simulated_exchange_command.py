@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect
 
 from volspike.cli import main
 from volspike.cli.screen import SIMULATED
-from volspike.feeds import decode_any
+from volspike.feeds.protocol import decode_any
 
 SUBSCRIBE = {
     "coinbase": '{"type":"subscribe","product_ids":["ETH-USD"],"channel":"ticker"}',

@@ -13,13 +13,14 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from volspike.errors import MalformedTick, UsageError
-from volspike.feeds import decode_advanced_trade, decode_any
+from volspike.feeds.protocol import decode_any
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import Fault, Faults, Record
 from volspike.feeds.simulation.protocols import Outgoing
-from volspike.market import nanoseconds
+from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
+from volspike.market import parse_time
 
-START = nanoseconds("2026-01-05T00:00:00Z")
+START = parse_time("2026-01-05T00:00:00Z")
 TICKER = json.dumps({"type": "subscribe", "product_ids": ["BTC-USD"], "channel": "ticker"})
 EXCHANGE_TICKER = json.dumps({"type": "subscribe", "product_ids": ["BTC-USD"], "channels": ["ticker", "heartbeat"]})
 

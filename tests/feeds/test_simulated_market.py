@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from volspike.feeds import simulate_market
-from volspike.feeds.simulation.market import decayed
-from volspike.market import SECOND_NS, UNTOLD_ID, Kind, Side, Ticks
+from volspike.feeds.simulation.market import decayed, simulate_market
+from volspike.market import MISSING_ID, SECOND_NS, Kind, Side, Ticks
 
 START = 1_764_547_200 * SECOND_NS
 PRODUCTS = ("BTC-USD", "ETH-USD")
@@ -70,8 +69,8 @@ def test_products_do_not_disturb_each_other(ticks: Ticks) -> None:
 def test_it_tells_what_an_advanced_trade_ticker_tells(ticks: Ticks) -> None:
     """Quotes with sizes, a price at one of them, and no trades."""
     assert set(ticks.kind) == {Kind.TICKER}
-    assert set(ticks.side) == {Side.UNTOLD}
-    assert set(ticks.trade_id) == set(ticks.sequence) == {UNTOLD_ID}
+    assert set(ticks.side) == {Side.UNKNOWN}
+    assert set(ticks.trade_id) == set(ticks.sequence) == {MISSING_ID}
     assert np.isnan(ticks.last_size).all()
     assert (ticks.bid_size > 0).all()
     assert (ticks.ask_size > 0).all()

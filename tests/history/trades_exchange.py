@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from volspike.feeds.rest import TradesClient
-from volspike.market import SECOND_NS, Kind, Side, Tick, instant
+from volspike.market import SECOND_NS, Kind, Side, Tick, format_time
 
 NOON = 1_700_000_000 * SECOND_NS
 LATER = NOON + 10**6 * SECOND_NS
@@ -46,7 +46,7 @@ def told(tick: Tick) -> dict[str, object]:
         "side": "sell" if tick.side == Side.BUY else "buy",
         "size": f"{tick.last_size:.8f}",
         "price": f"{tick.price:.2f}",
-        "time": instant(tick.time),
+        "time": format_time(tick.time),
     }
 
 

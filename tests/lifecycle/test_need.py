@@ -11,7 +11,7 @@ import pytest
 from tests.lifecycle.conftest import SECOND, Ask, market, until
 from volspike.lifecycle.challenger import Champion, champion_for
 from volspike.lifecycle.need import need_for
-from volspike.market import instant, nanoseconds
+from volspike.market import format_time, parse_time
 from volspike.models import Artifact
 from volspike.models.history import HistoryEntry, remember
 from volspike.monitoring.decision import Action
@@ -31,7 +31,7 @@ def test_market_that_changed_calls_for_training(served: Champion, ask: Ask) -> N
     dataset = market(25_000, skill=1.0)
     x = dataset.x.copy()
     x[6000:] = x[6000:] * 3.0 + 1.0
-    need = need_for(ask(), replace(dataset, x=x), served, nanoseconds(served.artifact.metadata.created))
+    need = need_for(ask(), replace(dataset, x=x), served, parse_time(served.artifact.metadata.created))
     assert need.is_needed
     assert need.decision.action is Action.RETRAIN_NOW
     assert need.severity == Severity.HIGH
@@ -40,16 +40,16 @@ def test_market_that_changed_calls_for_training(served: Champion, ask: Ask) -> N
 
 def test_market_as_it_was_calls_for_nothing(served: Champion, ask: Ask) -> None:
     """The same market a little longer is no reason."""
-    need = need_for(ask(), until(market(25_000, skill=1.0), 12_000), served, nanoseconds("2026-12-01T00:00:00Z"))
+    need = need_for(ask(), until(market(25_000, skill=1.0), 12_000), served, parse_time("2026-12-01T00:00:00Z"))
     assert not need.is_needed
 
 
 def test_drift_that_lasted_for_weeks_calls_for_training(served: Champion, ask: Ask) -> None:
     """Checks that found drift for over two weeks add up; those of an earlier champion do not count."""
     request = ask()
-    begun = nanoseconds(served.artifact.metadata.created)
+    begun = parse_time(served.artifact.metadata.created)
     for day, reason in ((-30, "before its time"), (1, "drift"), (8, "drift"), (15, "drift")):
-        entry = HistoryEntry(time=instant(begun + day * DAY), event="checked", reason=reason, severity="medium")
+        entry = HistoryEntry(time=format_time(begun + day * DAY), event="checked", reason=reason, severity="medium")
         remember(request.artifacts, entry)
     dataset = until(market(25_000, skill=1.0), 12_000)
     assert not need_for(request, dataset, served, begun + 14 * DAY).is_needed
@@ -65,5 +65,5 @@ def test_first_hours_of_its_own_market_are_learned_from(ask: Ask) -> None:
     names = {}
     for hours in (5, 7):
         dataset = market(hours * 3600, skill=1.0)
-        names[hours] = need_for(ask(), dataset, shipped, nanoseconds("2026-12-01T00:00:00Z")).is_needed
+        names[hours] = need_for(ask(), dataset, shipped, parse_time("2026-12-01T00:00:00Z")).is_needed
     assert names == {5: False, 7: True}

@@ -12,7 +12,7 @@ from volspike.datasets import Dataset
 from volspike.errors import UsageError
 from volspike.lifecycle.challenger import waiting
 from volspike.lifecycle.retrain import retrain
-from volspike.market import nanoseconds
+from volspike.market import parse_time
 from volspike.models import Artifact
 from volspike.models.history import history
 from volspike.monitoring.results import TrainingResult, last_result
@@ -76,7 +76,7 @@ def test_undecided_challenger_is_dropped_after_two_weeks(whole: Dataset, champio
     artifacts = champion("blind")
     rows(until(whole, 16_000))
     retrain(ask(shadow_hours=2.0), quiet)
-    later = nanoseconds(history(artifacts)[-1].time) + 15 * 86_400 * SECOND
+    later = parse_time(history(artifacts)[-1].time) + 15 * 86_400 * SECOND
     done = retrain(ask(shadow_hours=2.0, if_needed=True), quiet, lambda: later)
     assert "rejected" in {entry.event for entry in history(artifacts)}
     assert done.need is not None

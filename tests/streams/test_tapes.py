@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from tests.streams.lines import lines_of, write_tape
 from tests.tape.strategies import START, assert_same, read_all, tick_at
 from volspike.errors import UnreadableFile, UsageError
-from volspike.market import Tick, Ticks, instant
+from volspike.market import Tick, Ticks, format_time
 from volspike.streams.replay import tape_messages
 from volspike.streams.wire import Message
 from volspike.tape import TapeReport, tape_line, write_ndjson, write_parquet
 
-FRAME = {"type": "ticker", "sequence": 7, "product_id": "BTC-USD", "price": "100.5", "time": instant(START + 5)}
+FRAME = {"type": "ticker", "sequence": 7, "product_id": "BTC-USD", "price": "100.5", "time": format_time(START + 5)}
 
 
 def messages_of(*sources: Path) -> tuple[list[Message], TapeReport]:

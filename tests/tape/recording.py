@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.tape.strategies import read_all
-from volspike.feeds import Frame, decode_any
-from volspike.market import SECOND_NS, Tick, Ticks, instant
+from volspike.feeds.events import Frame
+from volspike.feeds.protocol import decode_any
+from volspike.market import SECOND_NS, Tick, Ticks, format_time
 
 NOON = 1_700_049_600 * SECOND_NS
 """2023-11-15T12:00:00Z."""
@@ -52,7 +53,7 @@ def ticker(received: int, price: float = 100.0, product_id: str = "BTC-USD") -> 
         "best_ask": repr(price + 0.5),
         "best_ask_size": "1.5",
         "side": "buy",
-        "time": instant(received - 20_000_000),
+        "time": format_time(received - 20_000_000),
         "trade_id": 370843401,
         "last_size": "11.4396987",
     }
@@ -62,7 +63,7 @@ def ticker(received: int, price: float = 100.0, product_id: str = "BTC-USD") -> 
 def advanced_trade(received: int, *tickers: dict[str, str], channel: str = "ticker") -> Heard:
     """An Advanced Trade frame with the given tickers or trades."""
     events = [{"type": "update", "trades" if channel == "market_trades" else "tickers": list(tickers)}]
-    told = {"channel": channel, "timestamp": instant(received - 30_000_000), "sequence_num": 3, "events": events}
+    told = {"channel": channel, "timestamp": format_time(received - 30_000_000), "sequence_num": 3, "events": events}
     return heard(received, json.dumps(told).encode())
 
 

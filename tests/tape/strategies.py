@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from volspike.market import UNTOLD_ID, Kind, Side, Tick, Ticks
+from volspike.market import MISSING_ID, Kind, Side, Tick, Ticks
 from volspike.tape import TapeReport, read_ticks
 
 START = 1_700_000_000 * 1_000_000_000
@@ -20,7 +20,7 @@ PRICES = st.one_of(
     st.floats(0.0, exclude_min=True, allow_infinity=False, allow_subnormal=False),
 )
 SIZES = st.one_of(st.just(nan), st.just(0.0), st.floats(0.0, 1e12, allow_subnormal=False))
-IDS = st.one_of(st.just(UNTOLD_ID), st.integers(0, 2**63 - 1))
+IDS = st.one_of(st.just(MISSING_ID), st.integers(0, 2**63 - 1))
 PRODUCTS = st.one_of(
     st.sampled_from(["BTC-USD", "ETH-USD", "BTC-JPY"]), st.text(st.characters(codec="utf-8"), min_size=1, max_size=5)
 )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.tape.strategies import START, assert_same, read_all, read_with_report, tick_at, ticks
 from volspike.errors import UnreadableFile
-from volspike.market import Tick, Ticks, instant
+from volspike.market import Tick, Ticks, format_time
 from volspike.tape import KEPT_REJECTIONS, TapeReport, read_ticks, tape_line, write_ndjson
 
 GOOD = tape_line(tick_at(0)).rstrip(b"\n")
@@ -38,8 +38,8 @@ DAMAGED = [
     GOOD.replace(b'"price":"100",', b""),
     GOOD.replace(b'"product_id":"BTC-USD",', b""),
     GOOD.replace(b"BTC-USD", b""),
-    GOOD.replace(instant(START).encode(), b"yesterday"),
-    GOOD.replace(instant(START).encode(), b"9999-01-01T00:00:00Z"),
+    GOOD.replace(format_time(START).encode(), b"yesterday"),
+    GOOD.replace(format_time(START).encode(), b"9999-01-01T00:00:00Z"),
     GOOD.replace(b"{", b"[" * 5000, 1),
     GOOD.replace(b"0.25", b"-1"),
     b'{"type":"ticker","product_id":"BTC-USD","price":"1"}',

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.tape.recording import NOON, Clock, Heard, advanced_trade, heard, of_product, read_back, ticker, ticks_of
 from tests.tape.strategies import assert_same, read_with_report
-from volspike.feeds import decode_any
+from volspike.feeds.protocol import decode_any
 from volspike.market import SECOND_NS, Cause, Gap, Ticks
 from volspike.tape import Ledger, Recorder, rejected_path, tapes_of
 from volspike.tape.blocks import Blocks

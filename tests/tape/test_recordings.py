@@ -50,7 +50,7 @@ def test_every_bitflyer_trade_reads(shared_data: Path) -> None:
     assert (len(ticks), ticks.products, ignored) == (746_756, ("BTC-JPY",), {})
     assert (ticks.kind == Kind.TRADE).all()
     sides = {side: int((ticks.side == side).sum()) for side in Side}
-    assert sides == {Side.SELL: 379_159, Side.UNTOLD: 149, Side.BUY: 367_448}  # an opening auction has no taker
+    assert sides == {Side.SELL: 379_159, Side.UNKNOWN: 149, Side.BUY: 367_448}  # an opening auction has no taker
     assert np.isnan([ticks.best_bid, ticks.best_ask, ticks.bid_size, ticks.ask_size]).all()
     assert (ticks.last_size > 0).all()
     assert (ticks.trade_id > 0).all()

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 from volspike.api.served_model import Scorer
 from volspike.errors import UnreadableFile
-from volspike.market import SECOND_NS, nanoseconds
+from volspike.market import SECOND_NS, parse_time
 from volspike.monitoring.results import DriftResult, Outcome, Result, Severity, TrainingResult, last_result
 from volspike.telemetry import OTHER, Declared
 
@@ -149,7 +149,7 @@ class ModelCollector(Collector):
         yield MODEL_INFO.family([((scorer.name, version, facts.feature_digest, simulated), 1.0)])
         for declared, told in ((MODEL_CREATED, facts.created), (MODEL_DATA_END, facts.data.end)):
             # an instant that is not told is empty, and has no value
-            yield declared.family([((), nanoseconds(told) / SECOND_NS)] if told else [])
+            yield declared.family([((), parse_time(told) / SECOND_NS)] if told else [])
         reached = facts.metrics.get("model", {})
         figures = ((name, reached.get(name)) for name in FIGURES)
         yield MODEL_FIGURE.family(((name,), value) for name, value in figures if value is not None)

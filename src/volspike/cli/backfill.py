@@ -88,10 +88,10 @@ def _spans_of_gaps(folder: Path, pairs: list[str]) -> list[Span]:
 
 
 def _instant(flag: str, text: str) -> int:
-    from volspike.market import nanoseconds
+    from volspike.market import parse_time
 
     try:
-        return nanoseconds(text)
+        return parse_time(text)
     except ValueError as error:
         raise UsageError(f"{flag}: {error}") from error
 
@@ -112,16 +112,16 @@ def _fetching(product_id: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _tell(result: Backfilled) -> None:
-    from volspike.market import instant
+    from volspike.market import format_time
 
     span = result.span
     for hole in result.holes[:SHOWN_HOLES]:
-        warn(f"{span.product_id}: {hole.detail}, between {instant(hole.start)} and {instant(hole.end)}")
+        warn(f"{span.product_id}: {hole.detail}, between {format_time(hole.start)} and {format_time(hole.end)}")
     if len(result.holes) > SHOWN_HOLES:
         warn(f"{span.product_id}: {len(result.holes) - SHOWN_HOLES:,} more holes")
     if result.duplicates:
         warn(f"{span.product_id}: {result.duplicates:,} trades were told twice and are kept once")
-    when = f"{instant(span.start)} to {instant(span.end)}"
+    when = f"{format_time(span.start)} to {format_time(span.end)}"
     if result.tape is None:
         out.print(f"no trade of {span.product_id} from {when}")
         return

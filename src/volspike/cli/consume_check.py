@@ -85,8 +85,8 @@ def _keys(found: TopicCheck) -> str:
 
 
 def _span(found: TopicCheck) -> str:
-    from volspike.market import instant
+    from volspike.market import format_time
 
     if found.first_ms is None or found.last_ms is None:
         return "no timestamps"
-    return f"from {instant(found.first_ms * 1_000_000)} to {instant(found.last_ms * 1_000_000)}"
+    return f"from {format_time(found.first_ms * 1_000_000)} to {format_time(found.last_ms * 1_000_000)}"

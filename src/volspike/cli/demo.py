@@ -76,7 +76,7 @@ def _ask(url: str, features: Path, model: Path, once: bool) -> None:
 
 def _show_one(url: str, features: Path, model: Path) -> None:
     from volspike.datasets import load_dataset
-    from volspike.market import instant
+    from volspike.market import format_time
     from volspike.models import Artifact
 
     wanted = Artifact.load(model).features
@@ -85,7 +85,7 @@ def _show_one(url: str, features: Path, model: Path) -> None:
     _until_ready(url)
     body = json.dumps({"features": newest})
     answer = _post(f"{url}/predict", body)
-    out.print(f"{dataset.products[int(dataset.product[-1])]} at {instant(int(dataset.time[-1]))}:")
+    out.print(f"{dataset.products[int(dataset.product[-1])]} at {format_time(int(dataset.time[-1]))}:")
     out.print(f"  curl -X POST {url}/predict -H 'Content-Type: application/json' -d '{body}'")
     out.print(f"  {json.dumps(answer)}")
     out.print(f"look at {url}/ (what runs), {url}/docs (the API), {url}/metrics, {url}/health")

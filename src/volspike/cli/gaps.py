@@ -70,12 +70,12 @@ def _shown(parts: Iterable[Ticks], show: Callable[[], None]) -> Iterator[Ticks]:
 
 
 def _instant(text: str | None) -> int | None:
-    from volspike.market import nanoseconds
+    from volspike.market import parse_time
 
     if text is None:
         return None
     try:
-        return nanoseconds(text)
+        return parse_time(text)
     except ValueError as error:
         raise UsageError(f"--since: {error}") from error
 
@@ -108,6 +108,6 @@ def _row(gap: Gap) -> list[str]:
 
 def _short(ns: int) -> str:
     """To the millisecond, for people; ``--json`` tells all digits."""
-    from volspike.market import instant
+    from volspike.market import format_time
 
-    return instant(ns // 1_000_000 * 1_000_000)
+    return format_time(ns // 1_000_000 * 1_000_000)

@@ -94,7 +94,7 @@ def _judge(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp], probabi
     """PR-AUC beside persistence on the rows whose future is known, and whether the model has seen them."""
     from volspike.evaluation import judge
     from volspike.labels import spikes
-    from volspike.market import instant
+    from volspike.market import format_time
 
     future, persistence = dataset.future_volatility[rows], dataset.persistence[rows]
     known = np.isfinite(future) & np.isfinite(probability) & np.isfinite(persistence)
@@ -110,13 +110,13 @@ def _judge(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp], probabi
         f"at threshold {figure(artifact.threshold)}"
     )
     end = artifact.metadata.data.end
-    if instant(int(dataset.time[rows[0]])) <= end:
+    if format_time(int(dataset.time[rows[0]])) <= end:
         warn(f"the model was trained or judged on rows until {end}: figures on those are not out of sample")
 
 
 def _live(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> None:
     """Scores row by row and tells when a product's probability crosses the threshold, up and down."""
-    from volspike.market import instant
+    from volspike.market import format_time
 
     x = dataset.columns(artifact.features)[rows].tolist()
     alarmed: set[int] = set()
@@ -131,7 +131,7 @@ def _live(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> None:
             alarmed ^= {product}
             alerts += is_alert
             what = "ALERT" if is_alert else "calm "
-            when, name = instant(int(dataset.time[row])), dataset.products[product]
+            when, name = format_time(int(dataset.time[row])), dataset.products[product]
             out.print(f"{when:30} {name:10} {what} {probability:.4f} (threshold {artifact.threshold:.4f})")
     if scored == 0:
         raise NotEnoughData(f"none of the {len(rows):,} rows has every feature that {artifact.name} needs")

@@ -102,7 +102,7 @@ def run(
 
 def write_simulated_tape(path: Path, pairs: list[str], minutes: int, seed: int, start: str = START) -> int:
     """Simulates ``minutes`` of a market into a tape that says so in every line; returns the number of ticks."""
-    from volspike.feeds import simulate_market
+    from volspike.feeds.simulation.market import simulate_market
     from volspike.tape import write_ndjson, write_parquet
     from volspike.tape.names import is_tape
 
@@ -125,14 +125,16 @@ def write_simulated_tape(path: Path, pairs: list[str], minutes: int, seed: int, 
 
 def _begin(start: str, minutes: int) -> int:
     """The first instant of a market that ends before nanoseconds do."""
-    from volspike.market import SECOND_NS, instant, nanoseconds
+    from volspike.market import SECOND_NS, format_time, parse_time
 
     try:
-        begin = nanoseconds(start)
+        begin = parse_time(start)
     except ValueError as error:
         raise UsageError(f"--start: {error}") from error
     if begin + minutes * 60 * SECOND_NS > LAST_NS:
-        raise UsageError(f"{minutes:,} minutes from {start} go beyond {instant(LAST_NS)}: take fewer, or begin earlier")
+        raise UsageError(
+            f"{minutes:,} minutes from {start} go beyond {format_time(LAST_NS)}: take fewer, or begin earlier"
+        )
     return begin
 
 

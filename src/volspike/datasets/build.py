@@ -38,7 +38,7 @@ from volspike.datasets.splits import DEFAULT_FRACTIONS
 from volspike.errors import DataError, NotEnoughData, UnreadableFile, UsageError
 from volspike.features import Every, FeatureSet, Handled, profile_of
 from volspike.labels import DEFAULT_PERCENTILE, HORIZON_S, SecondGrid, spike_threshold, spikes
-from volspike.market import SECOND_NS, Gap, Kind, Profile, Ticks, instant
+from volspike.market import SECOND_NS, Gap, Kind, Profile, Ticks, format_time
 from volspike.tape import TapeReport, read_ticks, tapes_of
 
 LOOK_AHEAD_TICKS = 200_000
@@ -276,7 +276,7 @@ def _threshold(futures: dict[str, Futures], percentile: float) -> tuple[float, s
     training = second + HORIZON_S < cut
     tau = spike_threshold(np.where(training, volatility, np.nan), percentile, rows)
     share = f"{DEFAULT_FRACTIONS[0]:.0%}"
-    return tau, f"percentile {percentile:g} of the first {share} of labelled rows, until {instant(cut * SECOND_NS)}"
+    return tau, f"percentile {percentile:g} of the first {share} of labelled rows, until {format_time(cut * SECOND_NS)}"
 
 
 def _write(file: pq.ParquetFile, part: Path, facts: FeatureFacts, futures: dict[str, Futures]) -> tuple[int, int]:

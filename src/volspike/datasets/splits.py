@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from volspike.datasets.dataset import Dataset
 from volspike.errors import NotEnoughData, UsageError
 from volspike.labels import HORIZON_S, spike_threshold, spikes
-from volspike.market import SECOND_NS, instant
+from volspike.market import SECOND_NS, format_time
 
 DAY_NS = 86_400 * SECOND_NS
 
@@ -226,7 +226,7 @@ def _span_ns(dataset: Dataset, walk: WalkForward, first: int) -> int | None:
 
 
 def _name(dataset: Dataset, fold_by: str, start: int) -> str:
-    moment = instant(int(dataset.time[start]))
+    moment = format_time(int(dataset.time[start]))
     return moment[:10] if fold_by == "day" else f"from {moment[:19]}Z"
 
 

@@ -25,7 +25,7 @@ from volspike.doctor.finding import Fact, Finding, Severity
 from volspike.errors import ModelError, UnreadableFile
 from volspike.live.scoring import LiveScorer
 from volspike.live.sources import kinds_of
-from volspike.market import SECOND_NS, Gap, instant
+from volspike.market import SECOND_NS, Gap, format_time
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.models.choice import model_to_serve
 from volspike.tape import LEDGER_NAME, read_ledger, read_tape_name
@@ -255,9 +255,8 @@ def _judged_gaps(tape: Path, gaps: list[Gap], midnight: int, now: int) -> Findin
     if not gaps:
         return Finding(check=CHECK, severity=Severity.FINE, found=f"none in the ledger of {tape}", facts=facts)
     found = f"{len(gaps):,} gaps of together {seconds:,.1f} s ({100 * share:.2f} % of the day so far): {causes}"
-    remedy = (
-        f"`volspike gaps --tape {tape} --since {instant(midnight)}`; `volspike backfill --gaps {tape}` fetches trades"
-    )
+    since = format_time(midnight)
+    remedy = f"`volspike gaps --tape {tape} --since {since}`; `volspike backfill --gaps {tape}` fetches trades"
     severity = Severity.WARNING if share > NOTICED_SHARE else Severity.NOTE
     return Finding(check=CHECK, severity=severity, found=found, remedy=remedy, facts=facts)
 

@@ -24,7 +24,7 @@ from volspike.doctor.finding import Fact, Finding, Severity, ask, is_refused_add
 from volspike.errors import StreamError, UsageError
 from volspike.feeds.events import FeedError, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
-from volspike.market import SECOND_NS, nanoseconds
+from volspike.market import SECOND_NS, parse_time
 from volspike.training.tracking import database_file, masked
 
 if TYPE_CHECKING:
@@ -309,6 +309,6 @@ def judged(skew: Skew, url: str) -> Finding:
 
 def _told(body: bytes) -> int | None:
     try:
-        return nanoseconds(msgspec.json.decode(body, type=_Told).iso)
+        return parse_time(msgspec.json.decode(body, type=_Told).iso)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
         return None

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from volspike.errors import MalformedTick
-from volspike.market import UNTOLD_ID, Gap, Tick
+from volspike.market import MISSING_ID, Gap, Tick
 
 
 class Heartbeat(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -23,7 +23,7 @@ class Heartbeat(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     time: int
     product_id: str | None = None
     counter: int | None = None
-    last_trade_id: int = UNTOLD_ID
+    last_trade_id: int = MISSING_ID
 
 
 class Subscriptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,12 +48,12 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     ``ticks`` is new flow in the order of the market, oldest first. ``history`` is trades from before the
     subscription, which are no flow and belong in no window. ``ignored`` names the channel or type of a frame
     that is unknown or of no interest, so that the caller can count it. ``sequence`` numbers the messages of
-    an Advanced Trade connection (a jump is a loss) and is ``UNTOLD_ID`` on Exchange, whose ticks carry their
+    an Advanced Trade connection (a jump is a loss) and is ``MISSING_ID`` on Exchange, whose ticks carry their
     own. ``time`` is the frame's in nanoseconds UTC, ``received`` where it tells none.
     """
 
     time: int
-    sequence: int = UNTOLD_ID
+    sequence: int = MISSING_ID
     ticks: tuple[Tick, ...] = ()
     history: tuple[Tick, ...] = ()
     heartbeats: tuple[Heartbeat, ...] = ()

@@ -15,15 +15,15 @@ from typing import Annotated, Any, TypeAlias, TypeVar
 import msgspec
 
 from volspike.errors import MalformedTick
-from volspike.market import UNTOLD_ID, Side, nanoseconds
+from volspike.market import MISSING_ID, Side, parse_time
 
-Identifier: TypeAlias = Annotated[int, msgspec.Meta(ge=UNTOLD_ID, le=2**63 - 1)]
+Identifier: TypeAlias = Annotated[int, msgspec.Meta(ge=MISSING_ID, le=2**63 - 1)]
 """A trade id or sequence number that fits the int64 column it goes to."""
 
-SIDES = {"buy": Side.BUY, "BUY": Side.BUY, "sell": Side.SELL, "SELL": Side.SELL, "": Side.UNTOLD}
+SIDES = {"buy": Side.BUY, "BUY": Side.BUY, "sell": Side.SELL, "SELL": Side.SELL, "": Side.UNKNOWN}
 """An exchange's word for a side; Exchange writes it small, Advanced Trade in capitals."""
 
-TAKER_OF_MAKER = {"buy": Side.SELL, "BUY": Side.SELL, "sell": Side.BUY, "SELL": Side.BUY, "": Side.UNTOLD}
+TAKER_OF_MAKER = {"buy": Side.SELL, "BUY": Side.SELL, "sell": Side.BUY, "SELL": Side.BUY, "": Side.UNKNOWN}
 """The taker's side where the exchange tells the maker's: a resting BUY was hit by a seller."""
 
 MAY_BE_EMPTY = frozenset(
@@ -44,20 +44,20 @@ MAY_BE_EMPTY = frozenset(
 """Fields that a message may leave empty (``""`` or ``null``) as well as leave out."""
 
 
-def without_empty(value: Any) -> Any:
+def drop_empty_fields(value: Any) -> Any:
     """A decoded JSON value, its ``MAY_BE_EMPTY`` fields left out wherever they are ``""`` or ``null``.
 
     The typed decoders read numbers straight from their text and stop at an empty one. Such messages are rare,
-    so they are read a second time through here: ``msgspec.convert(without_empty(msgspec.json.decode(line)), …)``.
+    so they are read a second time through here: ``msgspec.convert(drop_empty_fields(msgspec.json.decode(line)), …)``.
     """
     if isinstance(value, Mapping):
         return {
-            key: without_empty(field)
+            key: drop_empty_fields(field)
             for key, field in value.items()
             if not (key in MAY_BE_EMPTY and (field is None or field == ""))
         }
     if isinstance(value, list):
-        return [without_empty(item) for item in value]
+        return [drop_empty_fields(item) for item in value]
     return value
 
 
@@ -90,15 +90,15 @@ def quote_side(price: float, size: float, price_path: str, size_path: str) -> tu
 
 T = TypeVar("T")
 
-UNREADABLE = (ValueError, RecursionError)
+DECODE_ERRORS = (ValueError, RecursionError)
 """What msgspec raises on bad bytes: its own errors and Unicode's are ``ValueError``, deep nesting the other."""
 
 _LOCATED = re.compile(r"(?P<reason>.*?)(?: - at `(?P<path>\$.*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
 
 
-def located(error: Exception) -> MalformedTick:
-    """The ``MalformedTick`` that says what ``error``, one of ``UNREADABLE``, says.
+def malformed_from(error: Exception) -> MalformedTick:
+    """The ``MalformedTick`` that says what ``error``, one of ``DECODE_ERRORS``, says.
 
     msgspec writes "Expected `float`, got `str` - at `$.x`", and locates a missing field at its object.
     """
@@ -121,8 +121,8 @@ def read(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> T:
     """The frame as the decoder's type; raises ``MalformedTick`` for anything else."""
     try:
         return decoder.decode(frame)
-    except UNREADABLE as error:
-        raise located(error) from error
+    except DECODE_ERRORS as error:
+        raise malformed_from(error) from error
 
 
 def read_without_empty(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> T:
@@ -132,15 +132,15 @@ def read_without_empty(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> 
         MalformedTick: it is something else even so.
     """
     try:
-        plain: Any = without_empty(msgspec.json.decode(frame))
+        plain: Any = drop_empty_fields(msgspec.json.decode(frame))
         return msgspec.convert(plain, decoder.type, strict=False)
-    except UNREADABLE as error:
-        raise located(error) from error
+    except DECODE_ERRORS as error:
+        raise malformed_from(error) from error
 
 
 def read_time(text: str, path: str) -> int:
     """Nanoseconds of an RFC 3339 or Go timestamp; raises ``MalformedTick`` at ``path`` if it is neither."""
     try:
-        return nanoseconds(text)
+        return parse_time(text)
     except ValueError as error:
         raise MalformedTick(str(error), path) from error

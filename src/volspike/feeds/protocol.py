@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import msgspec
 
 from volspike.config import FeedSettings
+from volspike.errors import MalformedTick
 from volspike.feeds.events import Frame
-from volspike.feeds.fields import UNREADABLE, Identifier
-from volspike.feeds.venues.coinbase_advanced_trade import decode as decode_advanced_trade
-from volspike.feeds.venues.coinbase_exchange import decode as decode_exchange
-from volspike.market import UNTOLD_ID, Kind
+from volspike.feeds.fields import DECODE_ERRORS, Identifier, read
+from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
+from volspike.feeds.venues.coinbase_exchange import decode_exchange
+from volspike.market import MISSING_ID, Kind
 
 CHANNELS_OF_KIND: dict[Kind, tuple[str, ...]] = {Kind.TICKER: ("ticker",), Kind.TRADE: ("market_trades", "matches")}
 """The channels that a tick of this kind can have come through."""
@@ -83,7 +84,7 @@ _SEQUENCE = re.compile(rb'"sequence_num"\s*:\s*"?([0-9]{1,18})[",}\s]')
 
 
 class _Numbered(msgspec.Struct, gc=False):
-    sequence_num: Identifier = UNTOLD_ID
+    sequence_num: Identifier = MISSING_ID
 
 
 _NUMBERED = msgspec.json.Decoder(_Numbered, strict=False)
@@ -110,7 +111,7 @@ class FeedProtocol:
 
 
 def advanced_trade_sequence(data: bytes) -> int:
-    """The number of an Advanced Trade frame, ``UNTOLD_ID`` where there is none or it cannot be read.
+    """The number of an Advanced Trade frame, ``MISSING_ID`` where there is none or it cannot be read.
 
     It stands before the body, so that a look at the head is enough (and works on a frame that is broken further
     on); should the order of the fields ever change, the frame is read through.
@@ -120,18 +121,18 @@ def advanced_trade_sequence(data: bytes) -> int:
         return int(found[1])
     try:
         return _NUMBERED.decode(data).sequence_num
-    except UNREADABLE:
-        return UNTOLD_ID
+    except DECODE_ERRORS:
+        return MISSING_ID
 
 
 def exchange_sequence(_data: bytes) -> int:
-    """Always ``UNTOLD_ID``: nothing in the Exchange's channels counts what was sent.
+    """Always ``MISSING_ID``: nothing in the Exchange's channels counts what was sent.
 
     A ticker's ``sequence`` numbers all events of its product, most of which its channel does not carry. A
     heartbeat's ``last_trade_id`` cannot stand in: one ticker may stand for a cascade of trades, so that the ids of
     its tickers jump without a loss.
     """
-    return UNTOLD_ID
+    return MISSING_ID
 
 
 def _request(**fields: object) -> str:
@@ -175,3 +176,25 @@ PROTOCOLS: Mapping[str, FeedProtocol] = {
     ),
 }
 """By the names that ``FeedSettings.protocol`` takes."""
+
+
+class _Head(msgspec.Struct, gc=False):
+    channel: str | None = None
+    type: str | None = None
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+
+
+def decode_any(frame: bytes | str, received: int) -> Frame:
+    """Decode a frame of either protocol: Advanced Trade names a ``channel``, Exchange a ``type``.
+
+    Raises:
+        MalformedTick: the frame names neither, or does not have the shape of the one it names.
+    """
+    head = read(_HEAD, frame)
+    if head.channel is not None:
+        return decode_advanced_trade(frame, received)
+    if head.type is not None:
+        return decode_exchange(frame, received)
+    raise MalformedTick("neither a channel nor a type is named")

@@ -20,15 +20,15 @@ from volspike.feeds.fields import (
     quote_side,
     read_time,
 )
-from volspike.market import UNTOLD_ID, Kind, Side, Tick
+from volspike.market import MISSING_ID, Kind, Side, Tick
 
 LAST_MATCH = "last_match"
 
 
-class RawTicker(msgspec.Struct, gc=False, kw_only=True):
+class RawMessage(msgspec.Struct, gc=False, kw_only=True):
     """The fields of ``raw`` that volspike reads; decode with ``strict=False``, for numbers come as text.
 
-    A number that was not told is NaN or ``UNTOLD_ID``, a text ``""``. ``time`` is the exchange's own clock;
+    A number that was not told is NaN or ``MISSING_ID``, a text ``""``. ``time`` is the exchange's own clock;
     Advanced Trade tickers have none.
     """
 
@@ -44,8 +44,8 @@ class RawTicker(msgspec.Struct, gc=False, kw_only=True):
     last_size: float = nan
     size: float = nan
     side: str = ""
-    trade_id: Identifier = UNTOLD_ID
-    sequence: Identifier = UNTOLD_ID
+    trade_id: Identifier = MISSING_ID
+    sequence: Identifier = MISSING_ID
     time: str = ""
 
     @property
@@ -58,11 +58,11 @@ class RawTicker(msgspec.Struct, gc=False, kw_only=True):
         """Whether it tells a trade only: Exchange names it, Advanced Trade's has a size and no quotes."""
         if self.type in {"match", LAST_MATCH}:
             return True
-        return not isnan(self.size) and self.trade_id != UNTOLD_ID and isnan(self.best_bid) and isnan(self.best_ask)
+        return not isnan(self.size) and self.trade_id != MISSING_ID and isnan(self.best_bid) and isnan(self.best_ask)
 
 
-def raw_tick(
-    raw: RawTicker, *, received: int, product_id: str, price: float, best_bid: float = nan, best_ask: float = nan
+def tick_from_raw(
+    raw: RawMessage, *, received: int, product_id: str, price: float, best_bid: float = nan, best_ask: float = nan
 ) -> Tick | None:
     """The tick of one tape line, or None where it is history and no new flow.
 

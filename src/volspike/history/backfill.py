@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from volspike.errors import DataError, UnreadableFile, UsageError
 from volspike.feeds.rest import LONGEST_PAGE
-from volspike.market import SECOND_NS, UNTOLD_ID, Cause, Gap, Kind, Tick, Ticks, instant
+from volspike.market import MISSING_ID, SECOND_NS, Cause, Gap, Kind, Tick, Ticks, format_time
 from volspike.tape.parquet import ROW_GROUP, ParquetTape
 
 _FIRST_STRIDE = 1_000
@@ -223,7 +223,7 @@ def _ticks(trades: NDArray[np.void], product_id: str) -> Ticks:
         last_size=trades["size"].astype(np.float64),
         side=trades["side"].astype(np.int8),
         trade_id=trades["trade_id"].astype(np.int64),
-        sequence=np.full(count, UNTOLD_ID, np.int64),
+        sequence=np.full(count, MISSING_ID, np.int64),
     )
 
 
@@ -306,11 +306,11 @@ def backfill(
 
 def _refuse_untimely(span: Span, now: int) -> None:
     if span.start >= span.end:
-        raise UsageError(f"a range must begin before it ends: {instant(span.start)} to {instant(span.end)}")
+        raise UsageError(f"a range must begin before it ends: {format_time(span.start)} to {format_time(span.end)}")
     if span.start < 0 or span.end > now - SETTLED_NS:
         raise UsageError(
-            f"{instant(span.start)} to {instant(span.end)}: only what lies between 1970 and ten seconds ago "
-            f"({instant(now - SETTLED_NS)}) can be fetched"
+            f"{format_time(span.start)} to {format_time(span.end)}: only what lies between 1970 and ten seconds ago "
+            f"({format_time(now - SETTLED_NS)}) can be fetched"
         )
 
 
@@ -321,8 +321,9 @@ def _refuse_other(state: BackfillState, span: Span, url: str, file: Path) -> Non
         return
     done = "holds" if state.is_complete else "is fetching"
     raise UsageError(
-        f"{file.name.removesuffix('.backfill')} {done} {held.product_id} {instant(held.start)} to {instant(held.end)} "
-        f"from {state.url}: ask for the same, or take another folder, or remove {file}"
+        f"{file.name.removesuffix('.backfill')} {done} {held.product_id} "
+        f"{format_time(held.start)} to {format_time(held.end)} from {state.url}: "
+        f"ask for the same, or take another folder, or remove {file}"
     )
 
 

@@ -24,7 +24,7 @@ from volspike.errors import ArtifactCorrupt, UsageError
 from volspike.evaluation import Comparison, Scored, compare
 from volspike.evaluation.metrics import known
 from volspike.labels import spikes
-from volspike.market import SECOND_NS, instant, nanoseconds
+from volspike.market import SECOND_NS, format_time, parse_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
 from volspike.models.artifact import replace_folder
 from volspike.models.choice import holds_model
@@ -43,7 +43,7 @@ class Champion:
         """The end (ns UTC) of what it was made from; 0 for the shipped model of a simulated market, which had another
         clock."""
         metadata = self.artifact.metadata
-        return 0 if metadata.simulated and not self.is_own else nanoseconds(metadata.data.end)
+        return 0 if metadata.simulated and not self.is_own else parse_time(metadata.data.end)
 
 
 def champion_for(artifacts: Path, *, simulated: bool) -> Champion:
@@ -86,7 +86,7 @@ def unseen_rows(dataset: Dataset, seen_until: int, challenger: Metadata) -> NDAr
     """
     reach = dataset.facts.feature_set.longest_window * SECOND_NS
     seen = seen_until + reach
-    block = nanoseconds(challenger.data.test_start) if challenger.data.test_start else 0
+    block = parse_time(challenger.data.test_start) if challenger.data.test_start else 0
     return np.flatnonzero(dataset.time > max(seen, block - 1))
 
 
@@ -117,7 +117,7 @@ def duel(
         baseline_threshold=np.full(len(rows), champion.threshold),
     )
     found = compare(scored, baseline_name="champion", baseline_is_probability=True, resamples=resamples)
-    span = {"from": instant(int(dataset.time[rows[0]])), "to": instant(int(dataset.time[rows[-1]]))}
+    span = {"from": format_time(int(dataset.time[rows[0]])), "to": format_time(int(dataset.time[rows[-1]]))}
     return judged(found, span)
 
 
@@ -200,9 +200,9 @@ def in_shadow(dataset: Dataset, champion: Champion, challenger: Artifact, shadow
 
     Undecided while there is too little of that; after 14 days without a decision it has lost.
     """
-    rows = rows_after(dataset, max(nanoseconds(challenger.metadata.data.end), champion.seen_until))
+    rows = rows_after(dataset, max(parse_time(challenger.metadata.data.end), champion.seen_until))
     seconds = len(set((dataset.time[rows] // SECOND_NS).tolist()))
-    age_days = (now_ns - nanoseconds(shadow.since)) / (86_400 * SECOND_NS)
+    age_days = (now_ns - parse_time(shadow.since)) / (86_400 * SECOND_NS)
     span_h = float(dataset.time[rows[-1]] - dataset.time[rows[0]]) / SECOND_NS / 3600.0 if len(rows) else 0.0
     figures = {"shadow_hours": round(span_h, 2), "shadow_seconds": seconds, "shadow_days": round(age_days, 2)}
     verdict = Verdict(is_not_worse=None, reason=f"{span_h:.1f} of {shadow.hours:g} hours in shadow", figures=figures)

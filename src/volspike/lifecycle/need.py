@@ -17,7 +17,7 @@ from volspike.datasets import Dataset
 from volspike.errors import NotEnoughData, UsageError
 from volspike.evaluation.metrics import known
 from volspike.lifecycle.challenger import Champion, rows_after
-from volspike.market import instant, nanoseconds
+from volspike.market import format_time, parse_time
 from volspike.models import DETECTORS
 from volspike.models.history import history
 from volspike.monitoring.block_permutation import DriftSample
@@ -145,8 +145,8 @@ def _drift(older: DriftSample, newer: DriftSample, seed: int) -> tuple[Drift | N
 
 def _checks(artifacts: Path, since: str) -> list[tuple[int, Severity]]:
     """What the checks of the present champion found."""
-    begun = nanoseconds(since)
-    checks = [(nanoseconds(entry.time), entry.severity) for entry in history(artifacts) if entry.severity]
+    begun = parse_time(since)
+    checks = [(parse_time(entry.time), entry.severity) for entry in history(artifacts) if entry.severity]
     return [(time_ns, Severity(severity)) for time_ns, severity in checks if time_ns >= begun]
 
 
@@ -157,7 +157,7 @@ def _own_reasons(champion: Champion, new_hours: float) -> tuple[str, ...]:
             return ()
         return (f"the model that ships is served, and {new_hours:.1f} hours of this market are there to learn from",)
     data = champion.artifact.metadata.data
-    learned = (nanoseconds(data.end) - nanoseconds(data.start)) / 3.6e12
+    learned = (parse_time(data.end) - parse_time(data.start)) / 3.6e12
     if new_hours < max(learned, OWN_MARKET_HOURS):
         return ()
     return (f"{new_hours:.1f} new hours are as many as the model has learned from since {instant_of(data.start)}",)
@@ -165,4 +165,4 @@ def _own_reasons(champion: Champion, new_hours: float) -> tuple[str, ...]:
 
 def instant_of(text: str) -> str:
     """An instant to the second."""
-    return instant(nanoseconds(text) // 10**9 * 10**9)
+    return format_time(parse_time(text) // 10**9 * 10**9)

@@ -42,7 +42,7 @@ from volspike.lifecycle.challenger import (
     waiting,
 )
 from volspike.lifecycle.need import Need, RetrainingRequest, need_for
-from volspike.market import SECOND_NS, Profile, instant
+from volspike.market import SECOND_NS, Profile, format_time
 from volspike.models import Artifact, Metadata
 from volspike.models.history import Event, HistoryEntry, remember
 from volspike.monitoring.results import Outcome, TrainingResult, drift_result, keep_result
@@ -252,7 +252,7 @@ class _Run:
             return self._ended("rejected", challenger.metadata, reasons, need=need, verdict=verdict)
         if self._request.shadow_hours > 0:
             shadow = Shadow(
-                since=instant(self._now()),
+                since=format_time(self._now()),
                 hours=self._request.shadow_hours,
                 reason="; ".join(need.reasons),
                 version=version,
@@ -316,7 +316,7 @@ class _Run:
         self, event: Event, metadata: Metadata, reasons: tuple[str, ...], figures: dict[str, Any], severity: str = ""
     ) -> None:
         entry = HistoryEntry(
-            time=instant(self._now()),
+            time=format_time(self._now()),
             event=event,
             reason="; ".join(reasons),
             trigger=self._request.trigger,
@@ -340,6 +340,8 @@ def _tell_failure(request: RetrainingRequest, error: Exception, now_ns: int) -> 
     """A line in the history, and the result that is watched; too little data yet is no failure."""
     kind: Event = "checked" if isinstance(error, NotEnoughData) else "failed"
     reason = f"{type(error).__name__}: {error}"
-    remember(request.artifacts, HistoryEntry(time=instant(now_ns), event=kind, reason=reason, trigger=request.trigger))
+    remember(
+        request.artifacts, HistoryEntry(time=format_time(now_ns), event=kind, reason=reason, trigger=request.trigger)
+    )
     if kind == "failed":
         keep_result(TrainingResult(time=now_ns, model="", outcome="failed", reason=reason), request.results)

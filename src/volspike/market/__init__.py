@@ -1,12 +1,12 @@
 """What a market tells: ticks, products and time. Knows of no I/O."""
 
 from volspike.market.gap import Cause, Gap
-from volspike.market.tick import UNTOLD_ID, Kind, Profile, Side, Tick, Ticks
-from volspike.market.time import SECOND_NS, instant, nanoseconds
+from volspike.market.tick import MISSING_ID, Kind, Profile, Side, Tick, Ticks
+from volspike.market.time import SECOND_NS, format_time, parse_time
 
 __all__ = [
+    "MISSING_ID",
     "SECOND_NS",
-    "UNTOLD_ID",
     "Cause",
     "Gap",
     "Kind",
@@ -14,6 +14,6 @@ __all__ = [
     "Side",
     "Tick",
     "Ticks",
-    "instant",
-    "nanoseconds",
+    "format_time",
+    "parse_time",
 ]

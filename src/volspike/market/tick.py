@@ -27,7 +27,7 @@ class Side(IntEnum):
     """The taker's side of a trade: a BUY lifted the ask."""
 
     SELL = -1
-    UNTOLD = 0
+    UNKNOWN = 0
     BUY = 1
 
 
@@ -39,12 +39,12 @@ class Profile(StrEnum):
     TRADE = "trade"
 
 
-UNTOLD_ID = -1
+MISSING_ID = -1
 """Stands where the source told no trade id or sequence number."""
 
 
 class Tick(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What the market told at one moment. What it did not tell is NaN, ``Side.UNTOLD`` or ``UNTOLD_ID``.
+    """What the market told at one moment. What it did not tell is NaN, ``Side.UNKNOWN`` or ``MISSING_ID``.
 
     ``time`` is the exchange's clock and ``received`` ours, both in nanoseconds UTC; where the exchange told
     no time they are equal. Prices are in quote currency, sizes in base currency.
@@ -60,9 +60,9 @@ class Tick(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     bid_size: float = nan
     ask_size: float = nan
     last_size: float = nan
-    side: Side = Side.UNTOLD
-    trade_id: int = UNTOLD_ID
-    sequence: int = UNTOLD_ID
+    side: Side = Side.UNKNOWN
+    trade_id: int = MISSING_ID
+    sequence: int = MISSING_ID
 
 
 Column: TypeAlias = NDArray[Any]

@@ -3,7 +3,7 @@
 Inside volspike every instant is an ``int`` of nanoseconds since 1970-01-01T00:00:00Z; a float of seconds
 could not hold the nine fractional digits that Coinbase sends.
 
-Many timestamps at once: what ``market.nanoseconds`` reads one by one, a block's worth in one compiled pass.
+Many timestamps at once: what ``market.parse_time`` reads one by one, a block's worth in one compiled pass.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _minute_ns(day: str, minute: str) -> int:
     return int(datetime.fromisoformat(f"{day}T{minute}:00+00:00").timestamp()) * SECOND_NS
 
 
-def nanoseconds(text: str) -> int:
+def parse_time(text: str) -> int:
     """Nanoseconds since the epoch of an RFC 3339 instant; text without a zone is UTC.
 
     Digits beyond the ninth are cut. A Go timestamp with its ``m=+…`` tail is read as well.
@@ -43,9 +43,9 @@ def nanoseconds(text: str) -> int:
     Raises:
         ValueError: the text is no instant, or one that int64 cannot hold (before 1677 or after 2262).
 
-    >>> nanoseconds("1970-01-01T00:00:01.5")
+    >>> parse_time("1970-01-01T00:00:01.5")
     1500000000
-    >>> nanoseconds("1970-01-01T02:00:00+02:00")
+    >>> parse_time("1970-01-01T02:00:00+02:00")
     0
     """
     match = _SHAPE.fullmatch(text)
@@ -75,10 +75,10 @@ def _offset_ns(zone: str) -> int:
     return offset if zone[0] == "+" else -offset
 
 
-def instant(ns: int) -> str:
+def format_time(ns: int) -> str:
     """RFC 3339 text in UTC of ``ns``, with as many fractional digits as it takes to read the same ``ns`` back.
 
-    >>> instant(1_500_000_000)
+    >>> format_time(1_500_000_000)
     '1970-01-01T00:00:01.5Z'
     """
     seconds, fraction = divmod(ns, SECOND_NS)
@@ -88,7 +88,7 @@ def instant(ns: int) -> str:
     return f"{whole}.{fraction:09d}".rstrip("0") + "Z"
 
 
-UNREAD = np.iinfo(np.int64).min
+NOT_A_TIME = np.iinfo(np.int64).min
 """Stands where a text is no instant, or one that int64 nanoseconds cannot hold."""
 
 _NEWLINE, _DOT, _COLON, _DASH, _PLUS = b"\n.:-+"
@@ -122,32 +122,32 @@ def _month_length(year: int, month: int) -> int:
 
 @compiled
 def _second(text: Any, start: int) -> int:
-    """Seconds since the epoch of ``YYYY-MM-DD[T ]HH:MM:SS`` at ``start``; ``UNREAD`` for any other shape."""
+    """Seconds since the epoch of ``YYYY-MM-DD[T ]HH:MM:SS`` at ``start``; ``NOT_A_TIME`` for any other shape."""
     if text[start + 4] != _DASH or text[start + 7] != _DASH or text[start + 10] not in (84, 32):
-        return UNREAD
+        return NOT_A_TIME
     if text[start + 13] != _COLON or text[start + 16] != _COLON:
-        return UNREAD
+        return NOT_A_TIME
     year = _two(text, start) * 100 + _two(text, start + 2)
     month, day = _two(text, start + 5), _two(text, start + 8)
     hour, minute, second = _two(text, start + 11), _two(text, start + 14), _two(text, start + 17)
     # Outside of these years int64 nanoseconds end; there the one-by-one reader decides.
     if not (1680 <= year <= 2260 and 1 <= month <= 12 and 1 <= day <= _month_length(year, month)):
-        return UNREAD
+        return NOT_A_TIME
     if not (0 <= hour <= 23 and 0 <= minute <= 59 and 0 <= second <= 60):
-        return UNREAD
+        return NOT_A_TIME
     return _days(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second
 
 
 @compiled
 def _offset(text: Any, start: int, end: int) -> int:
-    """Nanoseconds east of Greenwich of a zone (none, ``Z``, ``z``, ``±HH:MM``); ``UNREAD`` for any other."""
+    """Nanoseconds east of Greenwich of a zone (none, ``Z``, ``z``, ``±HH:MM``); ``NOT_A_TIME`` for any other."""
     if start == end or (start + 1 == end and text[start] in (90, 122)):
         return 0
     if end - start != 6 or text[start + 3] != _COLON or text[start] not in (_PLUS, _DASH):
-        return UNREAD
+        return NOT_A_TIME
     hours, minutes = _two(text, start + 1), _two(text, start + 4)
     if not (0 <= hours <= 14 and 0 <= minutes <= 59):  # beyond the earth's zones the one-by-one reader decides
-        return UNREAD
+        return NOT_A_TIME
     east = (hours * 60 + minutes) * 60 * SECOND_NS
     return east if text[start] == _PLUS else -east
 
@@ -155,10 +155,10 @@ def _offset(text: Any, start: int, end: int) -> int:
 @compiled
 def _instant(text: Any, start: int, end: int) -> int:
     if end - start < 19:
-        return UNREAD
+        return NOT_A_TIME
     second = _second(text, start)
-    if second == UNREAD:
-        return UNREAD
+    if second == NOT_A_TIME:
+        return NOT_A_TIME
     fraction, place, at = 0, 100_000_000, start + 19
     if at < end and text[at] == _DOT:
         at += 1
@@ -168,10 +168,10 @@ def _instant(text: Any, start: int, end: int) -> int:
             place //= 10
             at += 1
         if at == digits:
-            return UNREAD
+            return NOT_A_TIME
     east = _offset(text, at, end)
-    if east == UNREAD:
-        return UNREAD
+    if east == NOT_A_TIME:
+        return NOT_A_TIME
     return second * SECOND_NS + fraction - east
 
 
@@ -189,22 +189,22 @@ def _instants(text: Any, out: Any) -> int:
 
 
 def parse_times(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Nanoseconds UTC of each text exactly as ``nanoseconds`` reads it; ``UNREAD`` where that one raises."""
+    """Nanoseconds UTC of each text exactly as ``nanoseconds`` reads it; ``NOT_A_TIME`` where that one raises."""
     out = np.empty(len(texts), np.int64)
     if len(texts) == 0:
         return out
     joined = np.frombuffer("\n".join(texts).encode("utf-8", "surrogatepass"), np.uint8)
     if _instants(joined, out) != len(texts):  # a text holds a line end itself
-        out[:] = UNREAD
-    for row in np.flatnonzero(out == UNREAD).tolist():
-        out[row] = parse_time(texts[row])
+        out[:] = NOT_A_TIME
+    for row in np.flatnonzero(out == NOT_A_TIME).tolist():
+        out[row] = _time_or_nat(texts[row])
     return out
 
 
-def parse_time(text: str) -> int:
-    """Nanoseconds UTC of one text; ``UNREAD`` where it is no instant that int64 nanoseconds can hold."""
+def _time_or_nat(text: str) -> int:
+    """Nanoseconds UTC of one text; ``NOT_A_TIME`` where it is no instant that int64 nanoseconds can hold."""
     try:
-        ns = nanoseconds(text)
+        ns = parse_time(text)
     except (ValueError, OverflowError):
-        return int(UNREAD)
-    return ns if -(2**63) < ns < 2**63 else int(UNREAD)
+        return int(NOT_A_TIME)
+    return ns if -(2**63) < ns < 2**63 else int(NOT_A_TIME)

@@ -24,7 +24,7 @@ import structlog
 from volspike.background import Backlog
 from volspike.episodes import EpisodeTracker, TrackerState
 from volspike.errors import DataError, UsageError
-from volspike.market import instant
+from volspike.market import format_time
 
 _log = structlog.get_logger(__name__)
 
@@ -206,7 +206,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         """The same with its numbers."""
         peak = "" if self.is_open else "peak "
         text = f"{self.product}: {peak}probability {self.probability:.3f}, threshold {self.threshold:.3f}"
-        text += f", price {self.price:,.10g}, {instant(self.time_ns)}"
+        text += f", price {self.price:,.10g}, {format_time(self.time_ns)}"
         return f"{text}, SIMULATED market" if self.simulated else text
 
 
@@ -288,7 +288,7 @@ class AlertRouter:
             probability=alert.probability,
             threshold=alert.threshold,
             price=alert.price,
-            time=instant(alert.time_ns),
+            time=format_time(alert.time_ns),
             simulated=alert.simulated,
         )
         if self._thread is not None and not self._backlog.put(alert):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from volspike.datasets import Dataset
 from volspike.errors import NotEnoughData, UsageError
-from volspike.market import SECOND_NS, instant
+from volspike.market import SECOND_NS, format_time
 from volspike.monitoring.block_permutation import (
     GRID,
     PERMUTATIONS,
@@ -335,8 +335,8 @@ def _shares_below(ranks: NDArray[np.float64], levels: NDArray[np.float64]) -> ND
 def _facts(sample: DriftSample) -> SampleFacts:
     return SampleFacts(
         rows=len(sample),
-        start=instant(int(sample.time[0])),
-        end=instant(int(sample.time[-1])),
+        start=format_time(int(sample.time[0])),
+        end=format_time(int(sample.time[-1])),
         hours=round(sample.span_s / 3600.0, 3),
     )
 

@@ -37,7 +37,7 @@ from volspike.evaluation import (
 )
 from volspike.evaluation.comparison import PERSISTENCE
 from volspike.labels import spikes
-from volspike.market import SECOND_NS, instant, nanoseconds
+from volspike.market import SECOND_NS, format_time, parse_time
 from volspike.models import METADATA_FILE, Artifact, Metadata
 from volspike.models.artifact import companion_of
 from volspike.reporting.format import day_and_time
@@ -68,7 +68,7 @@ def largest_episodes(
         Episode(
             index=int(index),
             product=products[int(scored.product[tracks.order[runs.first[index]]])],
-            start=instant(int(tracks.time[runs.first[index]])),
+            start=format_time(int(tracks.time[runs.first[index]])),
             peak=float(peaks[index]),
         )
         for index in largest
@@ -95,14 +95,14 @@ def unseen_rows(features: Path, dataset: Dataset, metadata: Metadata) -> Unseen:
         DataError: the file has as many rows as the model's, and another number of them in the final block.
     """
     facts = metadata.data
-    start, end = nanoseconds(facts.start), nanoseconds(facts.end)
+    start, end = parse_time(facts.start), parse_time(facts.end)
     is_same = _count(dataset, start, end) == facts.rows
     if metadata.split.method == "stratified":
         return _newer(dataset, metadata, end, "its training drew rows at random, so that")
     if not is_same or not facts.test_start:
         why = "this is another file than it was trained on" if not is_same else "it does not tell its final block"
         return _newer(dataset, metadata, end, f"{why}, so that")
-    first, last = nanoseconds(facts.test_start), nanoseconds(facts.test_end)
+    first, last = parse_time(facts.test_start), parse_time(facts.test_end)
     found = _count(dataset, first, last)
     if found != facts.test_rows:
         raise DataError(
@@ -347,8 +347,8 @@ def evaluate(features: Path, folder: Path, on_step: Callable[[str], None]) -> Ev
     return Evaluation(
         features=features,
         products=dataset.products,
-        start=instant(int(dataset.time.min())),
-        end=instant(int(dataset.time.max())),
+        start=format_time(int(dataset.time.min())),
+        end=format_time(int(dataset.time.max())),
         rows=len(dataset),
         every=str(facts.every),
         profile=str(facts.profile),

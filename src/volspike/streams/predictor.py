@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import MalformedTick, SchemaMismatch
-from volspike.market.time import UNREAD, parse_times
+from volspike.market.time import NOT_A_TIME, parse_times
 from volspike.models import Artifact
 from volspike.streams.metrics import PredictionMetrics
 from volspike.streams.state import Made, MakeStage, Taken
@@ -105,15 +105,15 @@ class Predictor(Generic[A]):
             except MalformedTick as error:
                 made.dead.append((place, str(error)))
         times = parse_times([row.line.timestamp for row in read])
-        if (times == UNREAD).any():
+        if (times == NOT_A_TIME).any():
             made.dead += [
                 (row.place, f"not an RFC 3339 instant: {row.line.timestamp!r} at $.timestamp")
                 for row, time in zip(read, times.tolist(), strict=True)
-                if time == UNREAD
+                if time == NOT_A_TIME
             ]
             made.dead.sort()
-            read = [row for row, time in zip(read, times.tolist(), strict=True) if time != UNREAD]
-            times = times[times != UNREAD]
+            read = [row for row, time in zip(read, times.tolist(), strict=True) if time != NOT_A_TIME]
+            times = times[times != NOT_A_TIME]
         if read:
             self._predict(read, times, made)
         return made

@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Delivered
 
 from volspike.errors import StreamError
-from volspike.feeds import Frame
+from volspike.feeds.events import Frame
 from volspike.streams.clients import KafkaSettings, open_producer, stream_error
 from volspike.streams.wire import Headers, Message, tick_message
 from volspike.tape.write import frame_lines

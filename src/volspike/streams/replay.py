@@ -16,7 +16,7 @@ import msgspec
 
 from volspike.errors import MalformedTick, UnreadableFile
 from volspike.market import SECOND_NS
-from volspike.market.time import UNREAD, parse_times
+from volspike.market.time import NOT_A_TIME, parse_times
 from volspike.streams.wire import Message, tick_message
 from volspike.tape import TapeReport, tape_line, tapes_of
 from volspike.tape.blocks import Blocks
@@ -136,7 +136,7 @@ def _of_lines(path: Path, first: int, lines: Sequence[bytes], report: TapeReport
     placed = [_placed(line) for line in lines]
     times = parse_times([each.timestamp if each is not None else "" for each in placed]).tolist()
     for number, (line, each, received) in enumerate(zip(lines, placed, times, strict=True), first):
-        if each is not None and received != UNREAD and each.product_id:
+        if each is not None and received != NOT_A_TIME and each.product_id:
             report.lines += 1
             report.simulated |= each.source == SIMULATED
             yield tick_message(each.product_id, line, received)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from volspike.errors import MalformedTick
 from volspike.features import ROW_FLOATS, Every, FeatureRow, FeatureRows, FeatureSet
-from volspike.market import Profile, instant, nanoseconds
+from volspike.market import Profile, format_time, parse_time
 
 Headers: TypeAlias = list[tuple[str, bytes]]
 
@@ -97,7 +97,7 @@ class FeatureRowCodec:
     def encode(self, row: FeatureRow) -> bytes:
         """One row as a message's value."""
         line = self._line(
-            instant(row.timestamp), row.product_id, row.session_id, row.is_warm, row.is_whole, *row.values.tolist()
+            format_time(row.timestamp), row.product_id, row.session_id, row.is_warm, row.is_whole, *row.values.tolist()
         )
         return self._encode(line)
 
@@ -124,7 +124,7 @@ class FeatureRowCodec:
         """
         try:
             line: Any = self._decode(value)
-            timestamp = nanoseconds(line.timestamp)
+            timestamp = parse_time(line.timestamp)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             raise MalformedTick(f"no feature row: {error}") from error
         told = [getattr(line, name) for name in self._floats]

@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from volspike.locks import take
-from volspike.market import SECOND_NS
-from volspike.market.time import UNREAD, parse_time
+from volspike.market import SECOND_NS, parse_time
 from volspike.tape.lines import decode_line
 from volspike.tape.names import HourName, read_hour_name, symbol_of, tape_name
 from volspike.tape.report import SetAside, rejected_path
@@ -211,8 +210,9 @@ def _last_in_ndjson(path: Path) -> int | None:
         return None
     for text in reversed(lines):
         line = decode_line(text)
-        if line is not None and (time := parse_time(line.timestamp)) != UNREAD:
-            return time
+        if line is not None:
+            with suppress(ValueError):
+                return parse_time(line.timestamp)
     return None
 
 

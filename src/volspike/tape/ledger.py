@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 
 from volspike.errors import UnreadableFile
-from volspike.feeds import UNREADABLE
-from volspike.market import SECOND_NS, Cause, Gap, Ticks, instant, nanoseconds
+from volspike.feeds.fields import DECODE_ERRORS
+from volspike.market import SECOND_NS, Cause, Gap, Ticks, format_time, parse_time
 from volspike.tape.names import LEDGER_NAME
 
 
@@ -104,8 +104,8 @@ def read_ledger(folder: Path) -> LedgerContents:
 def gap_line(gap: Gap) -> bytes:
     """One line of the ledger, its line end included."""
     told = _Line(
-        start=instant(gap.start),
-        end=instant(gap.end),
+        start=format_time(gap.start),
+        end=format_time(gap.end),
         products=gap.products,
         cause=gap.cause,
         lost=gap.lost,
@@ -117,8 +117,8 @@ def gap_line(gap: Gap) -> bytes:
 def _gap(line: bytes) -> Gap | None:
     try:
         told = _LINE.decode(line)
-        start, end = nanoseconds(told.start), nanoseconds(told.end)
-    except UNREADABLE:
+        start, end = parse_time(told.start), parse_time(told.end)
+    except DECODE_ERRORS:
         return None
     return Gap(start=start, end=end, products=told.products, cause=told.cause, lost=told.lost, detail=told.detail)
 

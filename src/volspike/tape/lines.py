@@ -19,9 +19,12 @@ import numpy as np
 
 from volspike.compiled import compiled
 from volspike.errors import MalformedTick
-from volspike.feeds import UNREADABLE, Frame, Identifier, RawTicker, decode_any, located, raw_tick, without_empty
-from volspike.market import UNTOLD_ID, Tick
-from volspike.market.time import UNREAD, parse_time
+from volspike.feeds.events import Frame
+from volspike.feeds.fields import DECODE_ERRORS, Identifier, drop_empty_fields, malformed_from, read_time
+from volspike.feeds.protocol import decode_any
+from volspike.feeds.raw import RawMessage, tick_from_raw
+from volspike.market import MISSING_ID, Tick
+from volspike.market.time import NOT_A_TIME
 
 
 class TapeLine(msgspec.Struct, gc=False, kw_only=True):
@@ -36,9 +39,9 @@ class TapeLine(msgspec.Struct, gc=False, kw_only=True):
     price: float
     best_bid: float | None = nan
     best_ask: float | None = nan
-    raw: RawTicker
+    raw: RawMessage
     time: str = ""
-    sequence: Identifier = UNTOLD_ID
+    sequence: Identifier = MISSING_ID
     source: str = ""
 
 
@@ -88,7 +91,7 @@ def decode_block(block: bytes) -> list[TapeLine] | None:
         return None
     try:
         decoded = _LINE.decode_lines(block)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
     return decoded if len(decoded) == lines else None
 
@@ -99,7 +102,7 @@ def decode_line(text: bytes) -> TapeLine | None:
         return None
     try:
         return _LINE.decode(text)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return None
 
 
@@ -140,9 +143,9 @@ class _LooseLine(msgspec.Struct, gc=False, kw_only=True):
     price: float = nan
     best_bid: float = nan
     best_ask: float = nan
-    raw: RawTicker | None = None
+    raw: RawMessage | None = None
     time: str = ""
-    sequence: Identifier = UNTOLD_ID
+    sequence: Identifier = MISSING_ID
     source: str = ""
 
 
@@ -159,8 +162,8 @@ def read_oddity(text: bytes) -> Oddity:
         raise MalformedTick("not UTF-8")
     try:
         probe = _PROBE.decode(text)
-    except UNREADABLE as error:
-        raise located(error) from error
+    except DECODE_ERRORS as error:
+        raise malformed_from(error) from error
     if isinstance(probe.t, str) and probe.t not in RECORDED_FRAMES:
         return Oddity(ignored={probe.t: 1})
     for frame in (probe.raw, probe.data):
@@ -177,15 +180,13 @@ def line_tick(line: TapeLine) -> Tick | None:
     Raises:
         MalformedTick: something in it is missing or cannot be believed.
     """
-    received = parse_time(line.timestamp)
-    if received == UNREAD:
-        raise MalformedTick(f"not an RFC 3339 instant: {line.timestamp!r}", "$.timestamp")
+    received = read_time(line.timestamp, "$.timestamp")
     raw = line.raw
-    tick = raw_tick(
+    tick = tick_from_raw(
         msgspec.structs.replace(
             raw,
             time=line.time or raw.time,
-            sequence=raw.sequence if line.sequence == UNTOLD_ID else line.sequence,
+            sequence=raw.sequence if line.sequence == MISSING_ID else line.sequence,
         ),
         received=received,
         product_id=line.product_id,
@@ -198,11 +199,11 @@ def line_tick(line: TapeLine) -> Tick | None:
 
 def _loose(text: bytes) -> Oddity:
     try:
-        line = msgspec.convert(without_empty(msgspec.json.decode(text)), _LooseLine, strict=False)
-    except UNREADABLE as error:
-        raise located(error) from error
+        line = msgspec.convert(drop_empty_fields(msgspec.json.decode(text)), _LooseLine, strict=False)
+    except DECODE_ERRORS as error:
+        raise malformed_from(error) from error
     fields = {name: getattr(line, name) for name in _LooseLine.__struct_fields__ if name != "raw"}
-    tick = line_tick(TapeLine(raw=line.raw or RawTicker(), **fields))
+    tick = line_tick(TapeLine(raw=line.raw or RawMessage(), **fields))
     simulated = line.source == SIMULATED
     return Oddity(ignored={"history": 1}) if tick is None else Oddity(ticks=(tick,), simulated=simulated)
 
@@ -220,8 +221,8 @@ def _wrapped(frame: str, seconds: Any) -> Oddity:
 
 def _bare(text: bytes) -> Oddity:
     """A frame without a receive time: the exchange's own time stands for it."""
-    frame = decode_any(text, UNREAD)
-    if frame.ticks and frame.time == UNREAD:
+    frame = decode_any(text, NOT_A_TIME)
+    if frame.ticks and frame.time == NOT_A_TIME:
         raise MalformedTick("required and missing", "$.time")
     ticks = tuple(msgspec.structs.replace(tick, received=frame.time) for tick in frame.ticks)
     return _oddity(msgspec.structs.replace(frame, ticks=ticks))
@@ -246,8 +247,8 @@ def _sound(tick: Tick) -> Tick:
     """The tick itself, once it is sure to fit its columns."""
     if not tick.product_id:
         raise MalformedTick("required and missing", "$.product_id")
-    if not (UNREAD < tick.time < 2**63 and UNREAD < tick.received < 2**63):
+    if not (NOT_A_TIME < tick.time < 2**63 and NOT_A_TIME < tick.received < 2**63):
         raise MalformedTick("the time is out of range", "$.time")
-    if max(tick.trade_id, tick.sequence) >= 2**63 or min(tick.trade_id, tick.sequence) < UNTOLD_ID:
+    if max(tick.trade_id, tick.sequence) >= 2**63 or min(tick.trade_id, tick.sequence) < MISSING_ID:
         raise MalformedTick("the trade id or sequence number is out of range", "$")
     return tick

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from volspike.errors import UnreadableFile
-from volspike.feeds import SIDES
-from volspike.market import UNTOLD_ID, Kind, Side, Ticks
-from volspike.market.time import UNREAD
+from volspike.feeds.fields import SIDES
+from volspike.market import MISSING_ID, Kind, Side, Ticks
+from volspike.market.time import NOT_A_TIME
 from volspike.tape.merge import rechunked
 from volspike.tape.names import product_of
 from volspike.tape.report import SetAside, TapeReport
@@ -306,7 +306,7 @@ class _Batch:
             bid_size=bid_size,
             ask_size=ask_size,
             last_size=self._numbers("last_size"),
-            side=self._coded("side", _SIDE_CODES, int(Side.UNTOLD)),
+            side=self._coded("side", _SIDE_CODES, int(Side.UNKNOWN)),
             trade_id=self._ids("trade_id"),
             sequence=self._ids("sequence"),
         )
@@ -314,7 +314,7 @@ class _Batch:
     def faults(self, ticks: Ticks) -> dict[str, NDArray[np.bool_]]:
         """Which rows cannot be believed, by reason; empty where all can."""
         masks = {
-            "the time is missing": (ticks.time == UNREAD) | (ticks.received == UNREAD),
+            "the time is missing": (ticks.time == NOT_A_TIME) | (ticks.received == NOT_A_TIME),
             "the product is missing": ticks.product < 0,
             "Expected a finite price above 0": ~((ticks.price > 0.0) & (ticks.price < np.inf)),
             "Expected a finite quote above 0": _beyond(ticks.best_bid, ticks.best_ask),
@@ -333,7 +333,7 @@ class _Batch:
         if column.type.unit != "ns":
             column = column.cast(pa.timestamp("ns", tz=column.type.tz))
         if column.null_count:
-            column = pc.fill_null(column.cast(pa.int64()), UNREAD)
+            column = pc.fill_null(column.cast(pa.int64()), NOT_A_TIME)
         return np.asarray(column.view(pa.int64()))
 
     def _numbers(self, name: str) -> NDArray[np.float64]:
@@ -354,11 +354,11 @@ class _Batch:
 
     def _ids(self, name: str) -> NDArray[np.int64]:
         if name not in self._columns:
-            return np.full(len(self._batch), UNTOLD_ID, np.int64)
+            return np.full(len(self._batch), MISSING_ID, np.int64)
         column = self._column(name)
         if not pa.types.is_int64(column.type):
             column = column.cast(pa.int64())
-        return np.asarray(pc.fill_null(column, UNTOLD_ID) if column.null_count else column)
+        return np.asarray(pc.fill_null(column, MISSING_ID) if column.null_count else column)
 
     def _kinds(self) -> NDArray[np.int8]:
         if "kind" in self._columns:

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import MalformedTick
-from volspike.feeds import LAST_MATCH, SIDES, TAKER_OF_MAKER, RawTicker
-from volspike.market import UNTOLD_ID, Kind, Side, Tick, Ticks
-from volspike.market.time import UNREAD, parse_times
+from volspike.feeds.fields import SIDES, TAKER_OF_MAKER
+from volspike.feeds.raw import LAST_MATCH, RawMessage
+from volspike.market import MISSING_ID, Kind, Side, Tick, Ticks
+from volspike.market.time import NOT_A_TIME, parse_times
 from volspike.tape.blocks import Blocks
 from volspike.tape.lines import SIMULATED, TapeLine, decode_block, decode_line, line_tick, read_oddity
 from volspike.tape.report import TapeReport
@@ -59,7 +60,7 @@ def columns_of(lines: Sequence[TapeLine]) -> Columns:
     bid, ask = _book(lines, raws, "best_bid", is_trade), _book(lines, raws, "best_ask", is_trade)
     side = _sides([raw.side for raw in raws], is_trade)
     products, product = _products([line.product_id for line in lines])
-    usual = (received != UNREAD) & (time != UNREAD) & _is_price(price) & _is_size(last_size)
+    usual = (received != NOT_A_TIME) & (time != NOT_A_TIME) & _is_price(price) & _is_size(last_size)
     usual &= (side != _UNKNOWN_SIDE) & bid.is_usual & ask.is_usual
     if "" in products:
         usual &= product != products.index("")
@@ -102,7 +103,7 @@ def _is_size(values: Floats) -> Mask:
 
 
 def _exchange_times(
-    lines: Sequence[TapeLine], raws: Sequence[RawTicker], received: NDArray[np.int64]
+    lines: Sequence[TapeLine], raws: Sequence[RawMessage], received: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     texts = [line.time or raw.time for line, raw in zip(lines, raws, strict=True)]
     if not any(texts):
@@ -115,13 +116,13 @@ def _exchange_times(
     return time
 
 
-def _sequences(lines: Sequence[TapeLine], raws: Sequence[RawTicker]) -> NDArray[np.int64]:
+def _sequences(lines: Sequence[TapeLine], raws: Sequence[RawMessage]) -> NDArray[np.int64]:
     own = _integers(lines, "sequence")
-    is_untold = own == UNTOLD_ID
+    is_untold = own == MISSING_ID
     return np.where(is_untold, _integers(raws, "sequence"), own) if is_untold.any() else own
 
 
-def _book(lines: Sequence[TapeLine], raws: Sequence[RawTicker], name: str, is_trade: Mask) -> _Book:
+def _book(lines: Sequence[TapeLine], raws: Sequence[RawMessage], name: str, is_trade: Mask) -> _Book:
     """One side; what ``raw`` tells is only looked up where the better source leaves something open."""
     price = _floats(lines, name)
     if np.isnan(price).any():
@@ -137,9 +138,9 @@ def _book(lines: Sequence[TapeLine], raws: Sequence[RawTicker], name: str, is_tr
     return _Book(price, size, is_usual)
 
 
-def _is_trade(raws: Sequence[RawTicker], types: Sequence[str], size: Floats, trade_id: NDArray[np.int64]) -> Mask:
-    """As ``RawTicker.is_trade``: by name, or a size and an id without quotes."""
-    is_trade: Mask = ~np.isnan(size) & (trade_id != UNTOLD_ID)
+def _is_trade(raws: Sequence[RawMessage], types: Sequence[str], size: Floats, trade_id: NDArray[np.int64]) -> Mask:
+    """As ``RawMessage.is_trade``: by name, or a size and an id without quotes."""
+    is_trade: Mask = ~np.isnan(size) & (trade_id != MISSING_ID)
     if is_trade.any():
         is_trade &= np.isnan(_floats(raws, "best_bid")) & np.isnan(_floats(raws, "best_ask"))
     if "match" in types:

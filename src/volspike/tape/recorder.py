@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from volspike.feeds import Frame
+from volspike.feeds.events import Frame
 from volspike.market import SECOND_NS, Cause, Gap
 from volspike.tape.hour_file import HOUR_NS, HourFile, last_received, repair_folder
 from volspike.tape.ledger import Ledger

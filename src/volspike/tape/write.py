@@ -21,8 +21,10 @@ import numpy as np
 import pyarrow as pa
 
 from volspike.errors import MalformedTick
-from volspike.feeds import SIDES, TAKER_OF_MAKER, UNREADABLE, Frame, RawTicker
-from volspike.market import SECOND_NS, UNTOLD_ID, Kind, Side, Tick, Ticks, instant
+from volspike.feeds.events import Frame
+from volspike.feeds.fields import DECODE_ERRORS, SIDES, TAKER_OF_MAKER
+from volspike.feeds.raw import RawMessage
+from volspike.market import MISSING_ID, SECOND_NS, Kind, Side, Tick, Ticks, format_time
 from volspike.tape.lines import SIMULATED, is_utf8, read_oddity
 
 _BUFFERED_LINES = 4_096
@@ -127,7 +129,7 @@ def tape_line(
     raw: bytes | None = None,
     day: DayFigures = UNTOLD_DAY,
     simulated: bool = False,
-    told: RawTicker | None = None,
+    told: RawMessage | None = None,
 ) -> bytes:
     """One line of a tape, its line end included.
 
@@ -147,7 +149,7 @@ def tape_line(
     )
     if tick.time != tick.received and not (told is not None and told.time):
         head += f',"time":"{_instant(tick.time)}"'
-    if tick.sequence != UNTOLD_ID and (told is None or told.sequence == UNTOLD_ID):
+    if tick.sequence != MISSING_ID and (told is None or told.sequence == MISSING_ID):
         head += f',"sequence":{tick.sequence}'
     if simulated:
         head += f',"source":"{SIMULATED}"'
@@ -171,9 +173,9 @@ def _raw(tick: Tick) -> bytes:
         }
         side = tick.side
     words += "".join(f',"{name}":{_number(value)}' for name, value in told.items() if not isnan(value))
-    if side != Side.UNTOLD:
+    if side != Side.UNKNOWN:
         words += f',"side":"{side.name.lower()}"'
-    if tick.trade_id != UNTOLD_ID:
+    if tick.trade_id != MISSING_ID:
         words += f',"trade_id":{tick.trade_id}'
     return (words + "}").encode()
 
@@ -202,7 +204,7 @@ def _instant(ns: int) -> str:
 
 @lru_cache(maxsize=1024)
 def _second(second: int) -> str:
-    return instant(second * SECOND_NS).removesuffix("Z")
+    return format_time(second * SECOND_NS).removesuffix("Z")
 
 
 @lru_cache(maxsize=1024)
@@ -254,7 +256,7 @@ class _Envelope(msgspec.Struct):
     events: list[_Event] = []
 
 
-class _Told(RawTicker, gc=False, kw_only=True):
+class _Told(RawMessage, gc=False, kw_only=True):
     """What a reader will find in ``raw``, and the 24 hour figures as Exchange and Advanced Trade name them."""
 
     volume_24h: msgspec.Raw = _UNTOLD
@@ -288,7 +290,7 @@ def _messages(data: bytes, ticks: tuple[Tick, ...]) -> tuple[bool, list[Words]]:
     """
     try:
         envelope = _ENVELOPE.decode(data)
-    except UNREADABLE:
+    except DECODE_ERRORS:
         return False, [None] * len(ticks)
     if not envelope.channel:
         found: list[Words] = [data.strip()]
@@ -306,7 +308,7 @@ def _line(tick: Tick, words: Words, is_timed: bool, simulated: bool) -> bytes:
         return tape_line(tick, simulated=simulated)
     try:
         told = _TOLD.decode(words)
-    except UNREADABLE:  # an empty or null field, which a reader looks at a second time
+    except DECODE_ERRORS:  # an empty or null field, which a reader looks at a second time
         return _proven(tick, words, simulated)
     # a line tells the time where raw does not; a time that raw tells and the decoder did not take is none
     if (told.time and not is_timed) or not _agrees(told, tick):

@@ -25,7 +25,7 @@ from volspike.evaluation import Comparison, Scored, compare, per_hour, per_produ
 from volspike.evaluation.metrics import average_precision
 from volspike.evaluation.plots import feature_importance, pr_curve, roc_curve
 from volspike.labels import HORIZON_S
-from volspike.market import instant
+from volspike.market import format_time
 from volspike.models import DETECTORS, Artifact, DataFacts, Metadata, SplitFacts
 from volspike.models.artifact import CompanionFacts, companion_files
 from volspike.training.fitting import Fitted, Part
@@ -109,7 +109,7 @@ def metadata(material: Material, served: Fitted, search: Search, judged: Judgeme
     facts = dataset.facts
     return Metadata(
         model=served.model,
-        created=instant(time.time_ns()),
+        created=format_time(time.time_ns()),
         volspike_version=__version__,
         features=served.features,
         left_out=served.left_out,
@@ -166,12 +166,12 @@ def _data_facts(material: Material, served: Fitted) -> DataFacts:
         train_rows=len(fold.train),
         validation_rows=len(fold.validation),
         test_rows=len(fold.test),
-        start=instant(int(dataset.time.min())),
-        end=instant(int(dataset.time.max())),
+        start=format_time(int(dataset.time.min())),
+        end=format_time(int(dataset.time.max())),
         learned_rows=len(fold.learned.rows),
         weights=WEIGHTS,
-        test_start=instant(int(dataset.time[fold.test].min())),
-        test_end=instant(int(dataset.time[fold.test].max())),
+        test_start=format_time(int(dataset.time[fold.test].min())),
+        test_end=format_time(int(dataset.time[fold.test].max())),
     )
 
 

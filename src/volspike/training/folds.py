@@ -27,7 +27,7 @@ from volspike.datasets.dataset import PERSISTENCE
 from volspike.datasets.splits import chosen_blocks, look_back_s
 from volspike.errors import NotEnoughData, SchemaMismatch
 from volspike.labels import HORIZON_S, spike_threshold, spikes
-from volspike.market import instant
+from volspike.market import format_time
 from volspike.models import DETECTORS, Sample
 from volspike.training.request import TrainingRequest
 
@@ -231,7 +231,7 @@ def _labelled(dataset: Dataset, part: Split, percentile: float, *, is_final: boo
 
 
 def _span(dataset: Dataset, rows: NDArray[np.int64]) -> str:
-    return f"{instant(int(dataset.time[rows].min()))} to {instant(int(dataset.time[rows].max()))}"
+    return f"{format_time(int(dataset.time[rows].min()))} to {format_time(int(dataset.time[rows].max()))}"
 
 
 def _advice(request: TrainingRequest, told: Sequence[str]) -> str:

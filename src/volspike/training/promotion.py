@@ -19,7 +19,7 @@ import msgspec
 
 from volspike.errors import ArtifactMissing, UsageError
 from volspike.locks import take
-from volspike.market import instant
+from volspike.market import format_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
 from volspike.models.artifact import replace_folder
 from volspike.models.choice import PRODUCTION, holds_model
@@ -83,7 +83,7 @@ def promote(artifact: Path, reason: str = "asked for", trigger: str = "by hand",
                 "which learned from a real one; keep it under another --artifacts"
             )
         previous = SHIPPED if standing is None else _retire(artifacts, standing)
-        told = Promotion(time=instant(time.time_ns()), reason=reason, previous=previous)
+        told = Promotion(time=format_time(time.time_ns()), reason=reason, previous=previous)
         files = _files(artifact) | {PROMOTION_FILE: msgspec.json.format(msgspec.json.encode(told)) + b"\n"}
         place = _serve(artifacts, files)
         _remember(artifacts, HistoryEntry(time=told.time, event="promoted", reason=reason, trigger=trigger), previous)
@@ -113,7 +113,7 @@ def rollback(artifacts: Path, reason: str = "asked for") -> Path:
         Artifact.load(source)
         left = _retire(artifacts, standing)
         place = _serve(artifacts, _files(source))
-        now = instant(time.time_ns())
+        now = format_time(time.time_ns())
         _remember(artifacts, HistoryEntry(time=now, event="rolled_back", reason=reason, trigger="by hand"), left)
     return place
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from volspike.datasets import Dataset, load_dataset
 from volspike.errors import NotEnoughData, SchemaMismatch, UsageError, VolspikeError
-from volspike.market import instant
+from volspike.market import format_time
 from volspike.training.evaluate import STRATIFIED_WARNING, WEIGHTS, Trained, best_of, reported
 from volspike.training.fitting import fit
 from volspike.training.folds import Material, baselines, gathered
@@ -52,8 +52,8 @@ def train_on(dataset: Dataset, request: TrainingRequest, on_step: OnStep) -> Tra
     return TrainingReport(
         request=request,
         rows=len(dataset.time),
-        start=instant(int(dataset.time.min())),
-        end=instant(int(dataset.time.max())),
+        start=format_time(int(dataset.time.min())),
+        end=format_time(int(dataset.time.max())),
         split_method=request.split_method,
         fold_by=material.fold_by,
         embargo_s=material.folds.embargo_s,

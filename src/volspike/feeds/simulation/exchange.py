@@ -36,7 +36,7 @@ from volspike.feeds.simulation.connection import CLOSE_TIMEOUT_S, SimulatedConne
 from volspike.feeds.simulation.faults import Fault, Faults, Injected, Injector, Item, Record, Sent
 from volspike.feeds.simulation.market import Moment, Schedule, simulate_trades
 from volspike.feeds.simulation.protocols import AdvancedTradeSpeaker, Day, ExchangeSpeaker, Speaker
-from volspike.market import SECOND_NS, Ticks, instant
+from volspike.market import SECOND_NS, Ticks, format_time
 
 LAST_NS = 2**63 - 1
 _PRODUCT = re.compile(r"[A-Z0-9]+(-[A-Z0-9]+)+")
@@ -295,7 +295,7 @@ class SimulatedExchange:
             return None
         if path == "time":
             told = self._time()
-            return socket.respond(200, f'{{"iso":"{instant(told)}","epoch":{told / SECOND_NS:.3f}}}\n')
+            return socket.respond(200, f'{{"iso":"{format_time(told)}","epoch":{told / SECOND_NS:.3f}}}\n')
         return socket.respond(404, f"There are {' and '.join(f'/{name}' for name in (*PROTOCOLS, 'time'))}.\n")
 
     def _time(self) -> int:

@@ -29,7 +29,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.market import SECOND_NS, UNTOLD_ID, Kind, Side, Tick, Ticks
+from volspike.market import MISSING_ID, SECOND_NS, Kind, Side, Tick, Ticks
 
 Seconds = NDArray[np.float64]
 
@@ -192,9 +192,9 @@ class _Product:
             bid_size=bid_size,
             ask_size=ask_size,
             last_size=np.full(n, np.nan),
-            side=np.full(n, Side.UNTOLD, np.int8),
-            trade_id=np.full(n, UNTOLD_ID, np.int64),
-            sequence=np.full(n, UNTOLD_ID, np.int64),
+            side=np.full(n, Side.UNKNOWN, np.int8),
+            trade_id=np.full(n, MISSING_ID, np.int64),
+            sequence=np.full(n, MISSING_ID, np.int64),
         )
 
 

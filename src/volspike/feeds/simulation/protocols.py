@@ -22,14 +22,14 @@ from zlib import crc32
 
 import msgspec
 
-from volspike.market import SECOND_NS, UNTOLD_ID, Side, Tick
+from volspike.market import MISSING_ID, SECOND_NS, Side, Tick
 
 PAST_TRADES = 100
 _MADE_UP_VOLUME = 5000.0
 
 
 class Outgoing(NamedTuple):
-    """One frame that is to be sent; ``sequence`` is the number that it carries, ``UNTOLD_ID`` without one."""
+    """One frame that is to be sent; ``sequence`` is the number that it carries, ``MISSING_ID`` without one."""
 
     sequence: int
     data: bytes
@@ -60,12 +60,12 @@ class Day:
     @property
     def last_trade_id(self) -> int:
         """Its number."""
-        return self.trades[-1].trade_id if self.trades else UNTOLD_ID
+        return self.trades[-1].trade_id if self.trades else MISSING_ID
 
     @property
     def last_sequence(self) -> int:
         """Its sequence number."""
-        return self.trades[-1].sequence if self.trades else UNTOLD_ID
+        return self.trades[-1].sequence if self.trades else MISSING_ID
 
 
 @lru_cache(maxsize=64)
@@ -245,7 +245,7 @@ class ExchangeSpeaker:
         del now  # nothing that is answered tells a time of its own
         request = heard(message)
         if request is None:
-            return [Outgoing(UNTOLD_ID, unreadable())]
+            return [Outgoing(MISSING_ID, unreadable())]
         is_wanted = request.type == "subscribe"
         self.asked += is_wanted
         wishes: dict[str, list[str]] = {}
@@ -256,7 +256,7 @@ class ExchangeSpeaker:
                 wishes[channel.name] = channel.product_ids or request.product_ids
         new = self._subscribed.change(is_wanted, wishes)
         if new is None:
-            return [Outgoing(UNTOLD_ID, REFUSAL)]
+            return [Outgoing(MISSING_ID, REFUSAL)]
         lasts = [self._days[product].last for product in new.get("matches", [])]
         return [self._ack(), *(self._match("last_match", last) for last in lasts if last is not None)]
 
@@ -284,7 +284,7 @@ class ExchangeSpeaker:
 
     def unknown(self, now: int) -> Outgoing:
         """A type that nobody knows."""
-        return Outgoing(UNTOLD_ID, f'{{"type":"weather","time":"{micros(now)}","outlook":"restless"}}'.encode())
+        return Outgoing(MISSING_ID, f'{{"type":"weather","time":"{micros(now)}","outlook":"restless"}}'.encode())
 
     def book(self, product: str, size: int, now: int) -> Outgoing:
         """As the channel ``level2`` begins: levels of both sides around the last price."""
@@ -298,11 +298,11 @@ class ExchangeSpeaker:
         )
         asks += " " * max(0, size - len(bids) - len(asks))
         text = f'{{"type":"snapshot","product_id":"{product}","bids":[{bids}],"asks":[{asks}]}}'
-        return Outgoing(UNTOLD_ID, text.encode())
+        return Outgoing(MISSING_ID, text.encode())
 
     def _ack(self) -> Outgoing:
         told = [{"name": name, "product_ids": products} for name, products in self._subscribed.channels.items()]
-        return Outgoing(UNTOLD_ID, encoded({"type": "subscriptions", "channels": told}))
+        return Outgoing(MISSING_ID, encoded({"type": "subscriptions", "channels": told}))
 
     def _heartbeat(self, product: str, now: int) -> Outgoing:
         day = self._days[product]
@@ -360,12 +360,12 @@ class AdvancedTradeSpeaker:
         """The ack, then a snapshot for each product newly listened to."""
         request = heard(message)
         if request is None:
-            return [Outgoing(UNTOLD_ID, unreadable())]
+            return [Outgoing(MISSING_ID, unreadable())]
         is_wanted = request.type == "subscribe"
         self.asked += is_wanted
         new = self._subscribed.change(is_wanted, {request.channel: request.product_ids})
         if new is None:
-            return [Outgoing(UNTOLD_ID, REFUSAL)]
+            return [Outgoing(MISSING_ID, REFUSAL)]
         frames = [self._ack(now)]
         frames += self._tickers(new.get("ticker", []), now)
         frames += [self._past(product, now) for product in new.get("market_trades", [])]

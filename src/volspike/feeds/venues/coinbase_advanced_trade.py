@@ -15,26 +15,26 @@ import msgspec
 from volspike.errors import MalformedTick
 from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.fields import (
+    DECODE_ERRORS,
     TAKER_OF_MAKER,
-    UNREADABLE,
     Identifier,
     believable_price,
     believable_size,
-    located,
+    malformed_from,
     placed,
     quote_side,
     read,
     read_time,
     read_without_empty,
 )
-from volspike.market import UNTOLD_ID, Kind, Tick
+from volspike.market import MISSING_ID, Kind, Tick
 
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _Envelope(msgspec.Struct):
     timestamp: str = ""
-    sequence_num: Identifier = UNTOLD_ID
+    sequence_num: Identifier = MISSING_ID
 
 
 class _Quote(msgspec.Struct, gc=False):
@@ -107,7 +107,7 @@ _HEAD = msgspec.json.Decoder(_Head, strict=False)
 _CHANNELS = {"ticker", "ticker_batch", "market_trades", "heartbeats", "subscriptions"}
 
 
-def decode(frame: bytes | str, received: int) -> Frame:
+def decode_advanced_trade(frame: bytes | str, received: int) -> Frame:
     """What one frame says; ``received`` is when it came, in nanoseconds UTC.
 
     Channels that are not known, and those of no interest (order book, candles, status, user), come back named
@@ -118,7 +118,7 @@ def decode(frame: bytes | str, received: int) -> Frame:
     """
     try:
         message = _MESSAGE.decode(frame)
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         return _second_look(frame, received, error)
     return _frame(message, received)
 
@@ -131,7 +131,7 @@ def _second_look(frame: bytes | str, received: int, error: Exception) -> Frame:
     if head.channel not in _CHANNELS:
         return Frame(time=_time(head, received), sequence=head.sequence_num, ignored=head.channel)
     if not isinstance(error, msgspec.ValidationError):
-        raise located(error) from error
+        raise malformed_from(error) from error
     return _frame(read_without_empty(_MESSAGE, frame), received)
 
 

@@ -12,19 +12,19 @@ import msgspec
 
 from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.fields import (
+    DECODE_ERRORS,
     SIDES,
     TAKER_OF_MAKER,
-    UNREADABLE,
     Identifier,
     believable_price,
     believable_size,
-    located,
+    malformed_from,
     quote_side,
     read,
     read_time,
     read_without_empty,
 )
-from volspike.market import UNTOLD_ID, Kind, Tick
+from volspike.market import MISSING_ID, Kind, Tick
 
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -39,8 +39,8 @@ class _Ticker(msgspec.Struct, gc=False, tag_field="type", tag="ticker"):
     best_ask_size: float = nan
     last_size: float = nan
     side: Literal["buy", "sell", ""] = ""
-    trade_id: Identifier = UNTOLD_ID
-    sequence: Identifier = UNTOLD_ID
+    trade_id: Identifier = MISSING_ID
+    sequence: Identifier = MISSING_ID
 
 
 class _Match(msgspec.Struct, gc=False, tag_field="type", tag="match"):
@@ -50,7 +50,7 @@ class _Match(msgspec.Struct, gc=False, tag_field="type", tag="match"):
     side: Literal["buy", "sell"]
     time: str
     trade_id: Identifier
-    sequence: Identifier = UNTOLD_ID
+    sequence: Identifier = MISSING_ID
 
 
 class _LastMatch(_Match, gc=False, tag_field="type", tag="last_match"):
@@ -60,7 +60,7 @@ class _LastMatch(_Match, gc=False, tag_field="type", tag="last_match"):
 class _Heartbeat(msgspec.Struct, gc=False, tag_field="type", tag="heartbeat"):
     product_id: _Name
     time: str
-    last_trade_id: Identifier = UNTOLD_ID
+    last_trade_id: Identifier = MISSING_ID
 
 
 class _Channel(msgspec.Struct):
@@ -88,7 +88,7 @@ _HEAD = msgspec.json.Decoder(_Head)
 _TYPES = {"ticker", "match", "last_match", "heartbeat", "subscriptions", "error"}
 
 
-def decode(frame: bytes | str, received: int) -> Frame:
+def decode_exchange(frame: bytes | str, received: int) -> Frame:
     """What one frame says; ``received`` is when it came, in nanoseconds UTC.
 
     Types that are not known, and the order book's, come back named in ``ignored``, their bodies unread.
@@ -98,7 +98,7 @@ def decode(frame: bytes | str, received: int) -> Frame:
     """
     try:
         message = _MESSAGE.decode(frame)
-    except UNREADABLE as error:
+    except DECODE_ERRORS as error:
         return _second_look(frame, received, error)
     return _frame(message, received)
 
@@ -109,7 +109,7 @@ def _second_look(frame: bytes | str, received: int, error: Exception) -> Frame:
     if head.type not in _TYPES:
         return Frame(time=received, ignored=head.type)
     if not isinstance(error, msgspec.ValidationError):
-        raise located(error) from error
+        raise malformed_from(error) from error
     return _frame(read_without_empty(_MESSAGE, frame), received)
 
 
