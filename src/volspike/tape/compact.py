@@ -182,9 +182,8 @@ def _compacted(folder: Path, paths: Sequence[Path], done: Compaction) -> Compact
         done.leave(sources[0], f"not compacted: {why}")
         unverified.unlink()
         return None
-    _sync(unverified)
     unverified.replace(target)
-    _sync(folder)
+    _flush_names(folder)
     return CompactedHour(
         tape=target,
         sources=tuple(sources),
@@ -239,11 +238,11 @@ def _are_equal(left: Ticks, right: Ticks) -> bool:
     )
 
 
-def _sync(path: Path) -> None:
-    """Puts a file, or the names in a folder, onto the disk."""
+def _flush_names(folder: Path) -> None:
+    """Flushes the names of a folder's files to the disk."""
     if os.name == "nt":
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -8,6 +8,7 @@ One Parquet tape, or foreign table of trades, as chunks of ticks.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -182,6 +183,8 @@ class ParquetTape:
             self._writer.add_key_value_metadata(tape_metadata(self.simulated) | self.metadata)
         self._writer.close()
         if kind is None:
+            with self._part.open("r+b") as part:
+                os.fsync(part.fileno())
             self._part.replace(self.path)
         else:
             self._part.unlink(missing_ok=True)
