@@ -92,10 +92,12 @@ def recorded_operations(folder: Path) -> Iterator[FileOperations]:
         return call
 
     def on_path(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(path: Any, *args: Any, dir_fd: int | None = None) -> Any:
-            if os.path.lexists(path) or dir_fd is not None:
-                operations.record_path(name, path, *args, folder_descriptor=dir_fd)
-            return real(path, *args) if dir_fd is None else real(path, *args, dir_fd=dir_fd)
+        def call(path: Any, target: Any = None, *, dir_fd: int | None = None) -> Any:
+            if dir_fd is not None or os.path.lexists(path):
+                operations.record_path(name, path, target, dir_fd)
+            if target is not None:
+                return real(path, target)
+            return real(path, dir_fd=dir_fd)
 
         return call
 

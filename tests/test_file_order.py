@@ -112,9 +112,9 @@ def test_feature_file_is_replaced_after_it_is_written(tmp_path: Path) -> None:
     part = f".features.parquet.{os.getpid()}.part"
     file.write_bytes(b"old")
     with recorded_operations(tmp_path) as operations:
-        with pytest.raises(RuntimeError), replacing(file) as path:
+        with pytest.raises(FileExistsError), replacing(file) as path:
             path.write_bytes(b"new")
-            raise RuntimeError
+            path.mkdir()
         assert file.read_bytes() == b"old"
         with replacing(file) as path:
             path.write_bytes(b"newest")
