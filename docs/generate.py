@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import typer.main
-
 from volspike.api import metrics as api_metrics
-from volspike.cli.app import app
+from volspike.cli.app import COMMANDS, app, load_command
 from volspike.features import DEFAULT_WINDOWS, FAMILIES, Feature, FeatureEngine, FeatureSet, Scope
 from volspike.features.catalogue import GROUPS
 from volspike.features.specification import LOOKS, ROW_MEANINGS, SCOPE_MEANINGS, entries
@@ -114,9 +112,9 @@ def metric_row(metric: Declared) -> tuple[str, ...]:
 
 def cli() -> str:
     """Every command with its options."""
-    group: Any = typer.main.get_command(app)
     parts = [f"{MADE}# Commands\n\n{app.info.epilog}\n"]
-    for name, command in group.commands.items():
+    for name in COMMANDS:
+        command = load_command(name)
         parts.append(f"\n## volspike {name}\n\n{command.help.strip()}\n\n")
         options = [option(param) for param in command.params if param.name != "help"]
         parts.append(table(("option", "default", "what it does"), options))

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests_system.processes import VOLSPIKE, environment, finished, volspike, well
-from volspike.cli.app import app
+from volspike.cli.app import COMMANDS
 
 HEAVY = {"numba", "sklearn", "onnxruntime", "onnx", "pyarrow", "fastapi", "uvicorn", "matplotlib", "xgboost", "scipy"}
-COMMANDS = [command.name for command in app.registered_commands]
 
 COUNTED = """
 import json, sys

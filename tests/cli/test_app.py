@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
 import volspike as package
 from tests.cli.command_line import USAGE, Run, assert_refused, words
-from volspike.cli.app import app
+from volspike.cli import app
 
 # the flags of the earlier system are promises; a command may have more
 OPTIONS = {
@@ -31,8 +30,8 @@ OPTIONS = {
     "consume-check": "topic min timeout list info bootstrap-servers kafka-option",
 }
 EXIT_STATUS = (
-    "Exit status: 0 well, 1 `doctor` found something bad, 2 wrong usage, 3 bad data, "
-    "4 model and data do not fit, or Kafka fails."
+    "Exit status: 0 success, 1 `doctor` found a problem, 2 wrong usage, 3 bad data, "
+    "4 model and data do not match, or Kafka fails."
 )
 SEED_COMMANDS = [
     'replay --raw "../shared/data/coinbase/*.ndjson" --out data/processed/features.parquet --add-labels',
@@ -50,7 +49,7 @@ SEED_COMMANDS = [
 ]
 
 
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = {name: app.load_command(name) for name in app.COMMANDS}
 
 
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from tests.docker.compose import DOCKER, DOCKERFILES, FILES, Service, is_lasting, read, services, words
 from tests.scripts import script
-from volspike.cli.app import app
+from volspike.cli.app import load_command
 from volspike.config import ServingSettings
 from volspike.streams.clients import KafkaSettings
 
@@ -123,8 +122,7 @@ def test_commands_are_volspikes(service: Service) -> None:
     """Each command is a subcommand that volspike has, and its flags are flags of that."""
     program, name, *rest = words(_filled(service["command"]))
     assert program == "volspike"
-    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
-    known = {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)}
+    known = {flag for param in load_command(name).params for flag in (*param.opts, *param.secondary_opts)}
     assert {word for word in rest if word.startswith("--")} <= known
 
 

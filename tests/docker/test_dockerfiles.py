@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 from tests.docker.compose import DOCKER, DOCKERFILES
 from tests.scripts import script
-from volspike.cli.app import app
+from volspike.cli.app import load_command
 from volspike.models import DEFAULT_MODEL
 
 ROOT = DOCKER.parent
@@ -83,11 +82,7 @@ def test_commands_are_volspikes(file: Path) -> None:
     command = [words for name, words in _instructions(file) if name == "CMD"]
     program, name, *rest = json.loads(command[-1])
     assert program == "volspike"
-    known = {
-        flag
-        for param in typer.main.get_command(app).commands[name].params  # type: ignore[attr-defined]
-        for flag in (*param.opts, *param.secondary_opts)
-    }
+    known = {flag for param in load_command(name).params for flag in (*param.opts, *param.secondary_opts)}
     assert {word for word in rest if word.startswith("--")} <= known
 
 

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from tests.docs.pages import PAGES, ROOT, anchors, commands, links, told
 from tests.scripts import script
-from typer.main import get_command
 
-from volspike.cli.app import app
+from volspike.cli import app
 
-COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS: dict[str, Any] = {name: app.load_command(name) for name in app.COMMANDS}
 LAYERS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
 PACKAGE = ROOT / "src" / "volspike"
 

@@ -33,7 +33,7 @@ def run(
     repeats: Annotated[int, typer.Option(help="Permutations of each feature in each fold.", min=1)] = 3,
     seed: Annotated[int, typer.Option(help="Makes a run repeatable.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
-    """Judge features out of sample: importance, correlation, and which of them to train on."""
+    """Rate features on held-out rows: importance, correlation, and which of them to train on."""
     from volspike.training.analysis import AnalysisRequest, analyze, write_analysis
 
     request = AnalysisRequest(

@@ -1,60 +1,90 @@
-"""How a command line is read beyond what typer does: several values after one flag, underscores for dashes.
+"""The command line: all subcommands under one name, how their arguments are read, and how an error ends.
 
-All subcommands under one name, and how an error ends: one line, and an exit status that says whose fault it is.
+Only the module of the command that runs is imported, so that help, refusals and small commands start at once.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 import volspike
-from volspike.cli import (
-    analyze,
-    audit,
-    backfill,
-    compact,
-    consolidate,
-    consume_check,
-    convert,
-    demo,
-    doctor,
-    drift,
-    featurize,
-    gaps,
-    infer,
-    ingest,
-    label,
-    load_test,
-    models,
-    predict_stream,
-    replay,
-    replay_to_kafka,
-    report,
-    retrain,
-    serve,
-    simulate,
-    topics,
-    train,
-    up,
-)
 from volspike.errors import VolspikeError
+
+COMMANDS: Final = {
+    "up": "Listen to a market, score every tick, record it, and show it on a page.",
+    "ingest": "Record an exchange's market hour by hour, with a ledger of every gap.",
+    "replay": "Replay recorded tapes through the feature engine into a Parquet file.",
+    "label": "Add future_volatility and volatility_spike to a feature file.",
+    "consolidate": "Merge feature files without duplicate rows, label the result, and split it on request.",
+    "train": "Train models, compare them with the best baseline on held-out rows, and write their artifacts.",
+    "audit": "Score a model under two split methods on your data and on noise: a score on noise is not skill.",
+    "analyze": "Rate features on held-out rows: importance, correlation, and which of them to train on.",
+    "report": "Score trained models on held-out rows, compared with the best baseline, and write a PDF report.",
+    "drift": "Test features for drift by blocks of time, so that an unchanged market raises no alarm.",
+    "retrain": "Train a challenger on recorded data and promote it once it is no worse than the champion.",
+    "models": "List the models, promote one, or roll back to the previous one; servers follow without a restart.",
+    "infer": "Score the newest rows of a feature file with a model.",
+    "serve": "Serve a model over HTTP; without a model the server starts and reports why it is not ready.",
+    "load-test": "Send many prediction requests to a running server and report how long the answers took.",
+    "gaps": "List lost data: when, which products, why, and how many messages if that is known.",
+    "compact": "Convert finished hours of recorded NDJSON into Parquet; the NDJSON is deleted after verification.",
+    "convert": "Convert tapes between NDJSON and Parquet; every column of every tick survives.",
+    "backfill": "Download past trades into tapes; run it again after an interruption to continue.",
+    "simulate": "Simulate a market as a tape or as an exchange to connect to: for trials, never as evidence.",
+    "demo": "Replay a tape, train on it, serve the random forest, and print one prediction.",
+    "topics": "Create the pipeline's Kafka topics, or list the topics of a cluster.",
+    "replay-to-kafka": "Replay recorded tapes into a Kafka topic, line for line, keyed by product.",
+    "consume-check": "Read a Kafka topic from its beginning until enough messages arrive; status 3 if they do not.",
+    "featurize": "Turn ticks in Kafka into feature rows, exactly once; start up to one worker per partition.",
+    "predict-stream": "Score feature rows in Kafka, exactly once; alerts follow once predictions are committed.",
+    "doctor": "Check an installation: every finding with its severity and what to do. Nothing is changed.",
+}
+"""Every subcommand with the first sentence of its help, in the order of the help page."""
+
+INTERRUPTED: Final = 130
 
 
 class Command(TyperCommand):
     """A command whose list options take their values as ``--windows 30 60 300`` or one by one, in either spelling.
 
-    The earlier system's users write ``--add_labels`` where volspike writes ``--add-labels``.
+    Users of the earlier system write ``--add_labels`` for ``--add-labels``.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Rewrites the arguments into what typer understands, then parses them."""
+        """Rewrites the arguments into typer's form, then parses them."""
         several = {name for param in self.params if getattr(param, "multiple", False) for name in param.opts}
         return list(super().parse_args(ctx, list(spelled_out(args, several))))
+
+
+class CommandGroup(TyperGroup):
+    """Lists all commands without importing them; a command's module is imported when the command runs."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # name and summary are enough for the help page and for suggestions
+        self.commands = {name: TyperCommand(name, help=summary) for name, summary in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command to run, with its module imported, and the remaining arguments."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, found if name is None else load_command(name), rest
+
+
+@cache
+def load_command(name: str) -> Any:
+    """The command of that name with all its parameters; imports its module."""
+    module = import_module(f"volspike.cli.{name.replace('-', '_')}")
+    single = typer.Typer(add_completion=False)
+    settings = {"help_option_names": ["-h", "--help"]}
+    single.command(name, cls=Command, epilog=module.EXAMPLES, context_settings=settings)(module.run)
+    return typer.main.get_command(single)
 
 
 def spelled_out(args: list[str], several: set[str]) -> Iterator[str]:
@@ -89,19 +119,20 @@ def _is_number(text: str) -> bool:
 
 
 app = typer.Typer(
+    cls=CommandGroup,
     name="volspike",
-    help="Tells how likely a market is to be in a volatility spike within the next 60 seconds.",
+    help="Forecasts how likely a volatility spike is within the next 60 seconds.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 well, 1 `doctor` found something bad, 2 wrong usage, 3 bad data, "
-    "4 model and data do not fit, or Kafka fails.",
+    epilog="Exit status: 0 success, 1 `doctor` found a problem, 2 wrong usage, 3 bad data, "
+    "4 model and data do not match, or Kafka fails.",
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         print(f"volspike {volspike.__version__}")
         raise typer.Exit
 
@@ -109,85 +140,49 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     del version
 
 
-COMMANDS = (
-    up,
-    ingest,
-    replay,
-    label,
-    consolidate,
-    train,
-    audit,
-    analyze,
-    report,
-    drift,
-    retrain,
-    models,
-    infer,
-    serve,
-    load_test,
-    gaps,
-    compact,
-    convert,
-    backfill,
-    simulate,
-    demo,
-    topics,
-    replay_to_kafka,
-    consume_check,
-    featurize,
-    predict_stream,
-    doctor,
-)
-
-for module in COMMANDS:
-    app.command(module.__name__.rpartition(".")[2].replace("_", "-"), cls=Command, epilog=module.EXAMPLES)(module.run)
-
-# typer does not export the root of the errors that it raises for a wrong call
-_CallError: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-
-
-INTERRUPTED = 130
+# typer does not export the base class of the errors that it raises for wrong arguments
+_UsageMistake: type[Exception] = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def main() -> None:
-    """Runs the command line of this process and ends it with the status that its outcome has."""
+    """Runs the command line of this process and exits with the status of its outcome."""
     try:
         status = app(standalone_mode=False) or 0
-        if status == INTERRUPTED:  # which typer returns for Ctrl-C, without a word
-            _say("stopped")
+        if status == INTERRUPTED:  # typer returns it for Ctrl-C without a message
+            _print_error("stopped")
         sys.exit(status)
     except VolspikeError as error:
-        _say(f"{type(error).__name__}: {error}")
+        _print_error(f"{type(error).__name__}: {error}")
         sys.exit(error.exit_status)
-    except _CallError as error:
-        told = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-        if told:  # without a subcommand the help has been shown, and that is all there is to say
-            _say(f"usage: {told}; see `volspike {_subcommand()}--help`")
+    except _UsageMistake as error:
+        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        if message:  # empty without a subcommand: the help page has been printed already
+            _print_error(f"usage: {message}; see `volspike {_subcommand()}--help`")
         sys.exit(2)
     except typer.Abort as end:
-        # typer makes one of an EOFError, and nobody would learn which file ended too early
+        # typer makes one of an EOFError, whose message names the file that ended too early
         raise end.__cause__ or end  # noqa: B904
     except BrokenPipeError:
-        # whoever read our output has seen enough; Python would complain once more when it closes the pipe
+        # the reader of our output has closed the pipe; Python would print a second complaint at exit
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:
-        # what has a number is of the machine (a full disk, a folder in the way); Arrow tells damaged bytes without one
+        # errors with a number come from the machine (disk full, no permission); Arrow reports damaged files without one
         place = error.filename2 or error.filename
-        _say(f"{type(error).__name__}: {f'{place}: ' if place else ''}{error.strerror or error}")
+        _print_error(f"{type(error).__name__}: {f'{place}: ' if place else ''}{error.strerror or error}")
         sys.exit(3 if error.errno is None else 2)
 
 
 def _subcommand() -> str:
     named = sys.argv[1] if len(sys.argv) > 1 else ""
-    return f"{named} " if named in {command.name for command in app.registered_commands} else ""
+    return f"{named} " if named in COMMANDS else ""
 
 
-def _say(text: str) -> None:
+def _print_error(text: str) -> None:
     print(" ".join(text.split()), file=sys.stderr)

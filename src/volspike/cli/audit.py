@@ -30,7 +30,7 @@ def run(
     output: Annotated[Path | None, typer.Option(help="Write the figures to this file, as JSON.")] = None,
     seed: Annotated[int, typer.Option(help="Makes a run repeatable.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
-    """Score a model under two split methods on your data and on noise: what it scores on noise is no skill."""
+    """Score a model under two split methods on your data and on noise: a score on noise is not skill."""
     import msgspec
 
     from volspike.datasets.feature_file import replacing

@@ -45,7 +45,7 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Fetch past trades into tapes. Run it again after an interruption: it goes on where it stopped."""
+    """Download past trades into tapes; run it again after an interruption to continue."""
     from volspike.feeds.rest import REST_URL, TradesClient
     from volspike.history.backfill import TradeIndex, backfill
 

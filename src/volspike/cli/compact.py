@@ -16,7 +16,7 @@ def run(
     tape: Annotated[Path, typer.Option(help="The folder with the recorded tapes.")],
     keep: Annotated[bool, typer.Option("--keep", help="Leave the NDJSON beside the Parquet.")] = False,
 ) -> None:
-    """Turn finished hours of recorded NDJSON into Parquet, verified tick by tick before the NDJSON goes."""
+    """Convert finished hours of recorded NDJSON into Parquet; the NDJSON is deleted after verification."""
     from volspike.tape import compact
 
     with working("compacting") as show:

@@ -30,7 +30,7 @@ def run(
     ] = "time_based",
     threshold_percentile: Annotated[float, typer.Option(help="τ's percentile of future volatility.")] = 90.0,
 ) -> None:
-    """Merge feature files, drop rows that stand twice, label the whole, and split it on request."""
+    """Merge feature files without duplicate rows, label the result, and split it on request."""
     from volspike.datasets import SPLIT_METHODS
     from volspike.datasets.consolidate import consolidate, write_parts
 

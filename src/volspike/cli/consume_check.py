@@ -31,7 +31,7 @@ def run(
     bootstrap_servers: Servers = None,
     kafka_option: Options = None,
 ) -> None:
-    """Read a Kafka topic from its beginning until enough messages have come; status 3 where they do not."""
+    """Read a Kafka topic from its beginning until enough messages arrive; status 3 if they do not."""
     if at_least < 1 or timeout <= 0:
         raise UsageError(f"--min is at least 1 and --timeout above 0, were {at_least} and {timeout:g}")
     settings = cluster_settings(bootstrap_servers, kafka_option)

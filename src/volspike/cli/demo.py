@@ -35,7 +35,7 @@ def run(
     port: Annotated[int, typer.Option(help="Port.", envvar="API_PORT")] = 8000,
     once: Annotated[bool, typer.Option("--once", help="Stop after the first prediction.")] = False,
 ) -> None:
-    """Replay a tape, train on it, serve the forest, and print one prediction."""
+    """Replay a tape, train on it, serve the random forest, and print one prediction."""
     from volspike.api.server import listen, serve
     from volspike.config import ServingSettings
 

@@ -64,9 +64,9 @@ def run(
     timeout: Annotated[float, typer.Option(help="Seconds that each look may take; all are taken at once.")] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a list.")] = False,
 ) -> None:
-    """Look an installation over: each finding with its severity and what to do. Nothing is changed.
+    """Check an installation: every finding with its severity and what to do. Nothing is changed.
 
-    A service that was named, by a flag or a variable, and does not answer is bad; one at its default address is only
+    A service that was named by an option or a variable and does not answer is bad; one at its default address is only
     noted. Exit status 1 when anything is bad.
     """
     import msgspec

@@ -40,7 +40,7 @@ def run(
     columns: Annotated[list[str] | None, typer.Option(help="Features to look at; all of the file by default.")] = None,
     seed: Annotated[int, typer.Option(help="Makes a run repeatable.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
-    """Tell whether features drifted: by blocks of time, so that a market that is as it was raises no alarm."""
+    """Test features for drift by blocks of time, so that an unchanged market raises no alarm."""
     import time
 
     import msgspec

@@ -79,7 +79,7 @@ def run(
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
-    """Make feature rows of ticks in Kafka: each exactly once, whatever dies; start as many as there are partitions."""
+    """Turn ticks in Kafka into feature rows, exactly once; start up to one worker per partition."""
     refuse_nonsense(commit_ms, commit_rows, metrics_port)
     if snapshot_rows < 1 or not snapshot_seconds > 0:
         raise UsageError(

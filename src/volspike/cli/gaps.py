@@ -24,10 +24,10 @@ def run(
     since: Annotated[str | None, typer.Option(help="Only gaps that end after this instant (RFC 3339).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
-    """List what was lost: when, of which products, why, and how many messages where that is known.
+    """List lost data: when, which products, why, and how many messages if that is known.
 
-    A folder without a ledger is read, and silences over 10 s of a product are taken for gaps; a calm market and a loss
-    look alike there. The seconds of the total are those in which anything was missing, each counted once.
+    In a folder without a ledger, silences of a product over 10 s are reported as gaps; a calm market and a loss look
+    alike there. The total counts each second with missing data once.
     """
     earliest = _instant(since)
     origin, gaps, simulated = _gaps(tape)

@@ -37,7 +37,7 @@ def run(
     ] = "benchmark",
     n_samples: Annotated[int, typer.Option(help="Rows to take: the newest ones.")] = 1000,
 ) -> None:
-    """Score a feature file's newest rows with a model."""
+    """Score the newest rows of a feature file with a model."""
     from volspike.datasets import load_dataset
     from volspike.models import Artifact
 

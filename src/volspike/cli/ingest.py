@@ -52,7 +52,7 @@ def run(
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
-    """Listen to an exchange and record its market, hour by hour, with every gap named."""
+    """Record an exchange's market hour by hour, with a ledger of every gap."""
     if minutes < 0 or speed < 0:
         raise UsageError(f"--minutes and --speed must not be below 0, were {minutes:g} and {speed:g}")
     if source.startswith("tape:"):

@@ -35,9 +35,9 @@ def run(
     output: Annotated[Path | None, typer.Option(help="A file for the result (JSON).")] = None,
     api_key_file: KeyFile = None,
 ) -> None:
-    """Ask a running server for predictions, many at a time, and tell how long the answers took.
+    """Send many prediction requests to a running server and report how long the answers took.
 
-    Rows are made up for whatever model is served; only the times mean something. Load only servers that are yours.
+    Rows are generated for the served model; only the times mean something. Test only servers that are yours.
     """
     _refuse_nonsense(requests, concurrent, rate, rows, timeout)
     if output is not None and not output.parent.is_dir():

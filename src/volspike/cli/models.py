@@ -40,7 +40,7 @@ def run(
         str | None, typer.Option(help="The MLflow store whose alias `champion` moves with what is served.")
     ] = None,
 ) -> None:
-    """List the models, put one into service, or go back to the one before; a server follows without a restart."""
+    """List the models, promote one, or roll back to the previous one; servers follow without a restart."""
     from volspike.config import settle
     from volspike.training.promotion import named_artifact, promote, rollback
     from volspike.training.tracking import TrackingSettings

@@ -51,7 +51,7 @@ def run(
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
-    """Score feature rows in Kafka: each exactly once; alerts are told once their predictions are committed."""
+    """Score feature rows in Kafka, exactly once; alerts follow once predictions are committed."""
     refuse_nonsense(commit_ms, commit_rows, metrics_port)
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_features=topic_in, topic_predictions=topic_out)
     from volspike.api.served_model import model_version

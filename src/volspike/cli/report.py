@@ -28,7 +28,7 @@ def run(
         bool, typer.Option("--cards", help="Write a model card, card.md, into each artifact's folder.")
     ] = False,
 ) -> None:
-    """Score trained models on rows that they have not seen, beside the best baseline, and write a PDF of it."""
+    """Score trained models on held-out rows, compared with the best baseline, and write a PDF report."""
     if features is None and not cards:
         raise UsageError("nothing to do: name the rows to judge on with --features, or ask for --cards")
     if features is not None:

@@ -52,10 +52,10 @@ def run(
         str | None, typer.Option(help="Track the run in MLflow, and move its aliases with what is served.")
     ] = None,
 ) -> None:
-    """Train a challenger on what was recorded, and serve it once it has shown to be no worse than the champion.
+    """Train a challenger on recorded data and promote it once it is no worse than the champion.
 
-    Nothing is served before it stood its ground on rows that neither model has seen, and then beside the champion in
-    shadow; a run that fails changes nothing. Every run is a line in the history.
+    A challenger is compared with the champion on rows held out from both, then scores in shadow before it is promoted.
+    A run that fails changes nothing. Every run is a line in the history.
     """
     from volspike.cli.train import tracking_settings
     from volspike.lifecycle.need import RetrainingRequest

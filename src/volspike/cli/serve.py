@@ -23,9 +23,9 @@ def run(
     ] = None,
     config: Config = None,
 ) -> None:
-    """Serve a model's probabilities. Without a model the server starts too, and says why it is not ready.
+    """Serve a model over HTTP; without a model the server starts and reports why it is not ready.
 
-    What is put into the model's folder later is verified, tried, and served from the next request on.
+    A model that appears in the folder later is verified, tried, and served from the next request on.
     """
     from volspike.api.server import serve
     from volspike.models.choice import with_companion

@@ -61,7 +61,7 @@ def run(
         float, typer.Option(help="With --port: market seconds after which a 5 MB order book comes; 0 is never.")
     ] = 0.0,
 ) -> None:
-    """Simulate a market, into a tape or as an exchange to connect to: for trying things out, never as evidence."""
+    """Simulate a market as a tape or as an exchange to connect to: for trials, never as evidence."""
     if (out_file is None) == (port is None):
         raise typer.BadParameter("Missing option '--out' (a tape) or '--port' (a server); one of them")
     if out_file is not None:

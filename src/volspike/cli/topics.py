@@ -34,7 +34,7 @@ def run(
     bootstrap_servers: Servers = None,
     kafka_option: Options = None,
 ) -> None:
-    """Create the pipeline's Kafka topics, or list what a cluster has."""
+    """Create the pipeline's Kafka topics, or list the topics of a cluster."""
     if partitions < 1 or (replication is not None and replication < 1):
         raise UsageError(f"--partitions and --replication are at least 1, were {partitions} and {replication}")
     settings = cluster_settings(bootstrap_servers, kafka_option)

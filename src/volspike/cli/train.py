@@ -55,7 +55,7 @@ def run(
         typer.Option(help="Track the run in MLflow: a server, or a database such as sqlite:///mlruns/mlflow.db."),
     ] = None,
 ) -> None:
-    """Train models, judge them out of sample beside the best of the baselines, and write their artifacts."""
+    """Train models, compare them with the best baseline on held-out rows, and write their artifacts."""
     from volspike.training import TrainingRequest, train
 
     tracking = tracking_settings(mlflow_uri)

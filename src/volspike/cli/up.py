@@ -60,7 +60,7 @@ def run(
 ) -> None:
     """Listen to a market, score every tick, record it, and show it on a page.
 
-    A model that is put into service meanwhile takes over between two ticks.
+    A model promoted meanwhile takes over between two ticks.
     """
     import uvloop
 
