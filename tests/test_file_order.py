@@ -11,16 +11,16 @@ import pytest
 
 from tests.files import FileOperations, recorded_operations
 from tests.history.trades_exchange import LATER, Exchange, client_of, market
+from tests.lifecycle.artifacts import artifact
 from tests.tape.recording import NOON, Clock, ticker
 from tests.tape.strategies import tick_at
-from tests.training.artifacts import artifact
 from volspike.datasets.feature_file import replacing
 from volspike.history.backfill import Span, backfill
+from volspike.lifecycle.history import HISTORY_FILE, HistoryEntry, append_entry
+from volspike.lifecycle.promotion import promote
 from volspike.market import SECOND_NS, Ticks
 from volspike.models.artifact import replace_folder
-from volspike.models.history import HISTORY_FILE, HistoryEntry, remember
 from volspike.tape import Recorder, compact, write_ndjson, write_parquet
-from volspike.training.promotion import promote
 
 HOUR_NS = 3600 * SECOND_NS
 FIRST, SECOND = "ticks_BTCUSD_20231115_120000.ndjson", "ticks_BTCUSD_20231115_130000.ndjson"
@@ -183,7 +183,7 @@ def test_promotion_keeps_the_champion_before_it_replaces_it(tmp_path: Path) -> N
 def test_promotion_history_is_flushed_after_its_line(tmp_path: Path) -> None:
     """A line of the history is on the disk when the call returns."""
     with recorded_operations(tmp_path) as operations:
-        remember(
+        append_entry(
             tmp_path, HistoryEntry(time="2026-01-01T00:00:00Z", event="promoted", reason="test", trigger="by hand")
         )
     assert operations.names() == [f"fsync {HISTORY_FILE}"]

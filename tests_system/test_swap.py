@@ -21,6 +21,7 @@ from tests_system.processes import Server
 from tests_system.test_live import UP, events
 from tests_system.test_way import BODY
 from volspike.api.load_test import Answer, LoadPlan, Measured, Target, load
+from volspike.lifecycle.promotion import promote
 from volspike.models import (
     BASELINE_MODEL,
     DEFAULT_MODEL,
@@ -30,7 +31,6 @@ from volspike.models import (
     TEN_MODEL,
     Artifact,
 )
-from volspike.training.promotion import promote
 
 ROW = json.loads(BODY)["features"]
 Told = tuple[str, float, float]

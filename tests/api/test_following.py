@@ -17,8 +17,8 @@ from volspike.api.served_model import Loaded, ModelFolder, Scorer, load_artifact
 from volspike.api.service import Service
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactCorrupt, SchemaMismatch
+from volspike.lifecycle.promotion import promote
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, ONNX_FILE, TEN_MODEL, Artifact
-from volspike.training.promotion import promote
 
 OTHER = FakeScorer(threshold=0.25, metadata=FakeFacts(onnx_sha256="cd" * 32))
 ROW = json.dumps({"features": {"spread_mean_60s": 0.3, "log_return_60s": -1.0, "trade_intensity_60s": 7}}).encode()

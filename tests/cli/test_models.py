@@ -33,4 +33,4 @@ def test_wrong_calls_are_refused(volspike: Run) -> None:
     assert_refused(volspike("models", "promote"), USAGE, "takes the name")
     assert_refused(volspike("models", "rollback", "har"), USAGE, "takes the name")
     assert_refused(volspike("models", "promote", "har"), MODEL, "no model 'har'")
-    assert_refused(volspike("models", "rollback"), MODEL, "no way back")
+    assert_refused(volspike("models", "rollback"), MODEL, "to roll back from")

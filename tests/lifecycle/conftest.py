@@ -14,9 +14,9 @@ import pytest
 from volspike.datasets import Dataset, FeatureFacts
 from volspike.features import Every, FeatureSet
 from volspike.lifecycle.need import RetrainingRequest
+from volspike.lifecycle.promotion import promote
 from volspike.market import Profile
 from volspike.training import TrainingRequest
-from volspike.training.promotion import promote
 from volspike.training.run import train_on
 
 SECOND = 1_000_000_000

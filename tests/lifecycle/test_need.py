@@ -10,10 +10,10 @@ import pytest
 
 from tests.lifecycle.conftest import SECOND, Ask, market, until
 from volspike.lifecycle.challenger import Champion, champion_for
+from volspike.lifecycle.history import HistoryEntry, append_entry
 from volspike.lifecycle.need import need_for
 from volspike.market import format_time, parse_time
 from volspike.models import Artifact
-from volspike.models.history import HistoryEntry, remember
 from volspike.monitoring.decision import Action
 from volspike.monitoring.drift import Severity
 
@@ -50,7 +50,7 @@ def test_drift_that_lasted_for_weeks_calls_for_training(served: Champion, ask: A
     begun = parse_time(served.artifact.metadata.created)
     for day, reason in ((-30, "before its time"), (1, "drift"), (8, "drift"), (15, "drift")):
         entry = HistoryEntry(time=format_time(begun + day * DAY), event="checked", reason=reason, severity="medium")
-        remember(request.artifacts, entry)
+        append_entry(request.artifacts, entry)
     dataset = until(market(25_000, skill=1.0), 12_000)
     assert not need_for(request, dataset, served, begun + 14 * DAY).is_needed
     late = need_for(request, dataset, served, begun + 17 * DAY)

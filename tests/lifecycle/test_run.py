@@ -11,12 +11,12 @@ from tests.lifecycle.conftest import SECOND, Ask, as_real, until
 from volspike.datasets import Dataset
 from volspike.errors import UsageError
 from volspike.lifecycle.challenger import waiting
+from volspike.lifecycle.history import read_history
+from volspike.lifecycle.promotion import exclusive_access
 from volspike.lifecycle.retrain import retrain
 from volspike.market import parse_time
 from volspike.models import Artifact
-from volspike.models.history import history
 from volspike.monitoring.results import TrainingResult, last_result
-from volspike.training.promotion import alone
 
 Hold = Callable[[Dataset], None]
 Put = Callable[[str], Path]
@@ -41,7 +41,7 @@ def test_better_challenger_is_served(whole: Dataset, champion: Put, ask: Ask, ro
     assert served(artifacts) != before
     assert done.verdict is not None
     assert done.verdict.figures["gain_low"] > 0
-    told = history(artifacts)
+    told = read_history(artifacts)
     assert [entry.event for entry in told] == ["promoted", "trained", "promoted"]
     assert told[1].figures["challenger_pr_auc"] > told[1].figures["champion_pr_auc"]
     assert "better" in told[2].reason
@@ -67,7 +67,7 @@ def test_challenger_waits_in_shadow_until_the_market_has_judged(
     assert done.ended == "promoted"
     assert served(artifacts) != before
     assert waiting(artifacts) is None
-    assert [entry.event for entry in history(artifacts)] == ["promoted", "trained", "waits", "promoted"]
+    assert [entry.event for entry in read_history(artifacts)] == ["promoted", "trained", "waits", "promoted"]
     assert not (artifacts / "production" / "shadow.json").exists()
 
 
@@ -76,9 +76,9 @@ def test_undecided_challenger_is_dropped_after_two_weeks(whole: Dataset, champio
     artifacts = champion("blind")
     rows(until(whole, 16_000))
     retrain(ask(shadow_hours=2.0), quiet)
-    later = parse_time(history(artifacts)[-1].time) + 15 * 86_400 * SECOND
+    later = parse_time(read_history(artifacts)[-1].time) + 15 * 86_400 * SECOND
     done = retrain(ask(shadow_hours=2.0, if_needed=True), quiet, lambda: later)
-    assert "rejected" in {entry.event for entry in history(artifacts)}
+    assert "rejected" in {entry.event for entry in read_history(artifacts)}
     assert done.need is not None
 
 
@@ -90,7 +90,7 @@ def test_nothing_is_trained_where_nothing_calls_for_it(whole: Dataset, champion:
     done = retrain(ask(if_needed=True), quiet)
     assert done.ended == "not_needed"
     assert served(artifacts) == before
-    assert [entry.event for entry in history(artifacts)] == ["promoted", "checked"]
+    assert [entry.event for entry in read_history(artifacts)] == ["promoted", "checked"]
 
 
 @pytest.mark.parametrize("step", ["rows_of", "need_for", "train_on", "track", "duel", "put_in_shadow", "promote"])
@@ -111,7 +111,7 @@ def test_fault_at_any_step_changes_nothing(
     with pytest.raises(OSError, match="full"):
         retrain(ask(shadow_hours=1.0 if step == "put_in_shadow" else 0.0), quiet)
     assert served(artifacts) == before
-    told = history(artifacts)[-1]
+    told = read_history(artifacts)[-1]
     assert (told.event, "the disk is full" in told.reason) == ("failed", True)
     assert sorted(path.name for path in artifacts.iterdir() if path.is_dir()) == ["production"]
     result = last_result(TrainingResult, ask().results)
@@ -134,7 +134,7 @@ def test_simulated_rows_leave_a_real_model_alone(whole: Dataset, champion: Put, 
 def test_two_runs_do_not_meet(champion: Put, ask: Ask) -> None:
     """The second is told so."""
     artifacts = champion("good")
-    with alone(artifacts, "retraining"), pytest.raises(UsageError, match="another run is retraining"):
+    with exclusive_access(artifacts, "retraining"), pytest.raises(UsageError, match="another run is retraining"):
         retrain(ask(), quiet)
 
 

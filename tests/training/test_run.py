@@ -116,21 +116,6 @@ def test_the_final_block_chooses_nothing(market: Dataset, request_for: RequestFo
     assert all(after_graphs[name] == graphs[name] for name in graphs if name.endswith(".onnx"))
 
 
-def test_the_chosen_model_is_promoted_on_request_alone(market: Dataset, request_for: RequestFor) -> None:
-    """Nothing is put into service unless asked for; then it is the chosen model, whole."""
-    request = request_for(models=("logistic", "baseline"), folds=2)
-    report = trained(market, request)
-    assert report.promoted is None
-    assert not (request.artifacts / "production").exists()
-    promoted = trained(market, replace(request, promote=True))
-    assert promoted.promoted == request.artifacts / "production"
-    assert Artifact.load(promoted.promoted).name == report.chosen
-    assert contents(promoted.promoted).keys() == {
-        str(promoted.promoted / Path(name).name)
-        for name in (*contents(request.artifacts / report.chosen), "promotion.json")
-    }
-
-
 def test_without_selection_folds_the_validation_rows_choose(market: Dataset, request_for: RequestFor) -> None:
     """Of one test block only, the test rows judge and the validation rows choose."""
     report = trained(market, request_for(models=("logistic", "baseline"), split_method="time_based"))

@@ -35,14 +35,14 @@ def run(
         str | None, typer.Argument(help="The model's name in the list, or the start of its digest.")
     ] = None,
     artifacts: Annotated[Path, typer.Option(help="Where the artifacts are.")] = Path("models/artifacts"),
-    reason: Annotated[str, typer.Option(help="Why, for the history.")] = "asked for",
+    reason: Annotated[str, typer.Option(help="Why, for the history.")] = "no reason given",
     mlflow_uri: Annotated[
         str | None, typer.Option(help="The MLflow store whose alias `champion` moves with what is served.")
     ] = None,
 ) -> None:
     """List the models, promote one, or roll back to the previous one; servers follow without a restart."""
     from volspike.config import settle
-    from volspike.training.promotion import named_artifact, promote, rollback
+    from volspike.lifecycle.promotion import find_model, promote, rollback
     from volspike.training.tracking import TrackingSettings
 
     if (name is not None) != (action is Action.PROMOTE):
@@ -52,7 +52,7 @@ def run(
         return
     # not checked: a rollback at night must not fail because the tracker does
     tracking = settle(TrackingSettings, {"tracking_uri": mlflow_uri}, os.environ, None, "tracking")
-    place = rollback(artifacts, reason) if name is None else promote(named_artifact(artifacts, name), reason)
+    place = rollback(artifacts, reason) if name is None else promote(find_model(artifacts, name), reason)
     _tell(place, tracking)
 
 
@@ -69,10 +69,10 @@ def _tell(place: Path, tracking: TrackingSettings) -> None:
 
 def _list(artifacts: Path) -> None:
     """A star is the model that is served; a copy of it under its own name has its digest."""
+    from volspike.lifecycle.promotion import list_models
     from volspike.models.choice import PRODUCTION
-    from volspike.training.promotion import standing_models
 
-    models = standing_models(artifacts)
+    models = list_models(artifacts)
     if not models:
         out.print(f"no model in {artifacts}: what ships with volspike is served; train one with `volspike train`")
         return

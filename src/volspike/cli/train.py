@@ -56,6 +56,7 @@ def run(
     ] = None,
 ) -> None:
     """Train models, compare them with the best baseline on held-out rows, and write their artifacts."""
+    from volspike.lifecycle.promotion import promote_chosen
     from volspike.training import TrainingRequest, train
 
     tracking = tracking_settings(mlflow_uri)
@@ -77,7 +78,7 @@ def run(
         seed=seed,
     )
     with working("training") as show:
-        report = train(request, show)
+        report = promote_chosen(train(request, show))
     tell(report)
     if tracking.is_on:
         follow(report, tracking)

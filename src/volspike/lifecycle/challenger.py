@@ -24,11 +24,11 @@ from volspike.errors import ArtifactCorrupt, UsageError
 from volspike.evaluation import Comparison, Scored, compare
 from volspike.evaluation.metrics import known
 from volspike.labels import spikes
+from volspike.lifecycle.promotion import CHALLENGER, SHADOW_FILE, load_production
 from volspike.market import SECOND_NS, format_time, parse_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
 from volspike.models.artifact import replace_folder
 from volspike.models.choice import holds_model
-from volspike.training.promotion import CHALLENGER, SHADOW_FILE, in_production
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +53,7 @@ def champion_for(artifacts: Path, *, simulated: bool) -> Champion:
         UsageError: the rows are simulated and a model of a real market is in production, which none of them may touch.
         ModelError: what is in production is damaged.
     """
-    standing = in_production(artifacts)
+    standing = load_production(artifacts)
     if standing is not None and standing.metadata.simulated == simulated:
         return Champion(Artifact.load(standing.folder), is_own=True)
     if standing is not None and simulated:

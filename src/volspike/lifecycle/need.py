@@ -17,9 +17,9 @@ from volspike.datasets import Dataset
 from volspike.errors import NotEnoughData, UsageError
 from volspike.evaluation.metrics import known
 from volspike.lifecycle.challenger import Champion, rows_after
+from volspike.lifecycle.history import read_history
 from volspike.market import format_time, parse_time
 from volspike.models import DETECTORS
-from volspike.models.history import history
 from volspike.monitoring.block_permutation import DriftSample
 from volspike.monitoring.decision import Decision, Evidence, decide, drift_days
 from volspike.monitoring.drift import Drift, Severity, look_for_drift
@@ -146,7 +146,7 @@ def _drift(older: DriftSample, newer: DriftSample, seed: int) -> tuple[Drift | N
 def _checks(artifacts: Path, since: str) -> list[tuple[int, Severity]]:
     """What the checks of the present champion found."""
     begun = parse_time(since)
-    checks = [(parse_time(entry.time), entry.severity) for entry in history(artifacts) if entry.severity]
+    checks = [(parse_time(entry.time), entry.severity) for entry in read_history(artifacts) if entry.severity]
     return [(time_ns, Severity(severity)) for time_ns, severity in checks if time_ns >= begun]
 
 

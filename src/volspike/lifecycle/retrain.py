@@ -41,16 +41,16 @@ from volspike.lifecycle.challenger import (
     unseen_rows,
     waiting,
 )
+from volspike.lifecycle.history import Event, HistoryEntry, append_entry
 from volspike.lifecycle.need import Need, RetrainingRequest, need_for
+from volspike.lifecycle.promotion import exclusive_access, promote
 from volspike.market import SECOND_NS, Profile, format_time
 from volspike.models import Artifact, Metadata
-from volspike.models.history import Event, HistoryEntry, remember
 from volspike.monitoring.results import Outcome, TrainingResult, drift_result, keep_result
 from volspike.tape import Ledger, TapeReport, read_ticks, tapes_of
 from volspike.tape.names import read_tape_name
 from volspike.training import TrainingReport, TrainingRequest
 from volspike.training.mlflow import crown, track
-from volspike.training.promotion import alone, promote
 from volspike.training.run import train_on
 
 
@@ -167,7 +167,7 @@ def retrain(request: RetrainingRequest, on_step: OnStep, now: Callable[[], int] 
         ModelError: what is in production cannot be used on such rows.
     """
     request.check()
-    with alone(request.artifacts, "retraining"):
+    with exclusive_access(request.artifacts, "retraining"):
         try:
             with tempfile.TemporaryDirectory(prefix=".retraining.", dir=request.artifacts) as folder:
                 return _Run(request, Path(folder), on_step, now).end()
@@ -327,7 +327,7 @@ class _Run:
             data_end=metadata.data.end,
             figures=figures,
         )
-        remember(self._request.artifacts, entry)
+        append_entry(self._request.artifacts, entry)
 
     def _result(self, metadata: Metadata, outcome: Outcome, reason: str) -> None:
         final = metadata.metrics.get("model_final") or metadata.metrics.get("model", {})
@@ -340,7 +340,7 @@ def _tell_failure(request: RetrainingRequest, error: Exception, now_ns: int) -> 
     """A line in the history, and the result that is watched; too little data yet is no failure."""
     kind: Event = "checked" if isinstance(error, NotEnoughData) else "failed"
     reason = f"{type(error).__name__}: {error}"
-    remember(
+    append_entry(
         request.artifacts, HistoryEntry(time=format_time(now_ns), event=kind, reason=reason, trigger=request.trigger)
     )
     if kind == "failed":

@@ -80,7 +80,8 @@ class TrainingReport:
 
     ``baselines`` are those that ran beside the models without having been asked for. ``best_baseline`` is the best of
     all baselines and ``chosen`` the best of ``models``, both by pooled PR-AUC over the selection folds, or over the
-    validation rows where ``has_selection`` is false. ``promoted`` is where the chosen model was put into service.
+    validation rows where ``has_selection`` is false. ``promoted`` is the folder it was promoted to,
+    filled in by the caller that promoted it.
     """
 
     request: TrainingRequest
@@ -100,7 +101,7 @@ class TrainingReport:
     baselines: tuple[ModelReport, ...]
     best_baseline: str
     chosen: str
-    promoted: Path | None
+    promoted: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

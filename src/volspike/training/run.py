@@ -11,7 +11,6 @@ from volspike.market import format_time
 from volspike.training.evaluate import STRATIFIED_WARNING, WEIGHTS, Trained, best_of, reported
 from volspike.training.fitting import fit
 from volspike.training.folds import Material, baselines, gathered
-from volspike.training.promotion import promote
 from volspike.training.report import ModelReport, TrainingReport, caveats
 from volspike.training.request import ALL, TrainingRequest
 from volspike.training.search import searched
@@ -67,7 +66,6 @@ def train_on(dataset: Dataset, request: TrainingRequest, on_step: OnStep) -> Tra
         baselines=tuple(report for name, report in reports.items() if name not in asked),
         best_baseline=best,
         chosen=chosen,
-        promoted=promote(request.artifacts / chosen) if request.promote else None,
     )
 
 

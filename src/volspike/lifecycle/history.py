@@ -1,4 +1,4 @@
-"""What was done about the served model, when and why: ``history.jsonl`` among the artifacts, only ever added to."""
+"""The history of the served model: one line of JSON per event in ``history.jsonl``, only ever appended."""
 
 from __future__ import annotations
 
@@ -12,24 +12,16 @@ from volspike.errors import UnreadableFile, UsageError
 
 HISTORY_FILE: Final = "history.jsonl"
 
-Event: TypeAlias = Literal[
-    "checked",
-    "trained",
-    "waits",
-    "rejected",
-    "promoted",
-    "rolled_back",
-    "failed",
-]
+Event: TypeAlias = Literal["checked", "trained", "waits", "rejected", "promoted", "rolled_back", "failed"]
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One line: what happened at ``time`` (RFC 3339) and the reason; ``digest`` is of the model's ONNX graph.
+    """One event at ``time`` (RFC 3339), its reason, and the model (``digest``: of its ONNX graph) it is about.
 
-    ``checked`` looked and left it at that, ``trained`` made a challenger, ``waits`` leaves it in shadow for longer,
-    ``rejected`` drops it, ``promoted`` and ``rolled_back`` changed what is served, and ``failed`` changed nothing.
-    ``severity`` is the drift found, ``data_start`` and ``data_end`` say which rows were looked at, and ``figures``
-    are the numbers that the decision was made by.
+    ``checked``: no training was needed. ``trained``: a challenger was trained. ``waits``: it stays in shadow.
+    ``rejected``: it was dropped. ``promoted`` and ``rolled_back``: another model is served. ``failed``: the run
+    changed nothing. ``severity`` is the drift found, ``data_start`` and ``data_end`` bound the rows used, ``figures``
+    are the numbers behind the decision.
     """
 
     time: str
@@ -45,8 +37,8 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     figures: dict[str, Any] = {}
 
 
-def remember(artifacts: Path, entry: HistoryEntry) -> None:
-    """Adds a line, and has it on the disk before it returns.
+def append_entry(artifacts: Path, entry: HistoryEntry) -> None:
+    """Append a line and sync it to disk.
 
     Raises:
         UsageError: the file cannot be written.
@@ -56,8 +48,8 @@ def remember(artifacts: Path, entry: HistoryEntry) -> None:
     try:
         artifacts.mkdir(parents=True, exist_ok=True)
         with file.open("ab") as stream:
-            # a run that was killed may have left half a line: the next one begins a line of its own
-            start = b"\n" if stream.tell() and not _ends_a_line(file) else b""
+            # a killed run may have left half a line: start a new one
+            start = b"\n" if stream.tell() and not _ends_with_newline(file) else b""
             stream.write(start + line)
             stream.flush()
             os.fsync(stream.fileno())
@@ -65,11 +57,11 @@ def remember(artifacts: Path, entry: HistoryEntry) -> None:
         raise UsageError(f"{file} cannot be written: {error.strerror or error}") from error
 
 
-def history(artifacts: Path) -> list[HistoryEntry]:
-    """All entries, oldest first; a torn line costs nothing but itself.
+def read_history(artifacts: Path) -> list[HistoryEntry]:
+    """All entries, oldest first; a damaged line is skipped.
 
     Raises:
-        UnreadableFile: the file is there and cannot be opened.
+        UnreadableFile: the file exists and cannot be opened.
     """
     try:
         lines = (artifacts / HISTORY_FILE).read_bytes().splitlines()
@@ -77,17 +69,17 @@ def history(artifacts: Path) -> list[HistoryEntry]:
         return []
     except OSError as error:
         raise UnreadableFile(artifacts / HISTORY_FILE, f"cannot be opened: {error.strerror or error}") from error
-    return [entry for line in lines if (entry := _entry(line)) is not None]
+    return [entry for line in lines if (entry := _decode_entry(line)) is not None]
 
 
-def _entry(line: bytes) -> HistoryEntry | None:
+def _decode_entry(line: bytes) -> HistoryEntry | None:
     try:
         return msgspec.json.decode(line, type=HistoryEntry)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def _ends_a_line(file: Path) -> bool:
+def _ends_with_newline(file: Path) -> bool:
     with file.open("rb") as stream:
         stream.seek(-1, os.SEEK_END)
         return stream.read(1) == b"\n"

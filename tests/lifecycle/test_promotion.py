@@ -1,0 +1,168 @@
+"""Promotion and rollback; after any failure the same model is served as before."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.lifecycle.artifacts import artifact
+from tests.lifecycle.conftest import until
+from volspike.datasets import Dataset
+from volspike.errors import ArtifactMissing, ModelError, UsageError
+from volspike.lifecycle.history import HISTORY_FILE, HistoryEntry, append_entry, read_history
+from volspike.lifecycle.promotion import (
+    KEPT,
+    exclusive_access,
+    find_model,
+    list_models,
+    load_production,
+    promote,
+    promote_chosen,
+    read_promotion,
+    rollback,
+)
+from volspike.models import DEFAULT_MODEL, TEN_MODEL, Artifact
+from volspike.training import TrainingRequest
+from volspike.training.run import train_on
+
+
+def served(artifacts: Path) -> tuple[str, str]:
+    """Name and creation time of the model in production."""
+    metadata = Artifact.load(artifacts / "production").metadata
+    return metadata.model, metadata.created
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """A folder with two artifacts, ``har`` and ``ten``."""
+    artifact(tmp_path / "har", created="2026-01-01T00:00:00Z")
+    artifact(tmp_path / "ten", TEN_MODEL, created="2026-01-02T00:00:00Z", simulated=False)
+    return tmp_path
+
+
+def test_rollback_steps_back_one_model_at_a_time(shelf: Path) -> None:
+    """Each rollback serves the previous model, at last the shipped one; a further rollback is refused."""
+    promote(shelf / "har", "first")
+    promote(shelf / "ten", "second")
+    assert served(shelf)[0] == "logistic"
+    rollback(shelf)
+    assert served(shelf) == ("har", "2026-01-01T00:00:00Z")
+    rollback(shelf)
+    assert served(shelf) == ("har", Artifact.load(DEFAULT_MODEL).metadata.created)
+    with pytest.raises(UsageError, match="first model"):
+        rollback(shelf)
+    events = [(entry.event, entry.model, entry.reason) for entry in read_history(shelf)]
+    assert events == [
+        ("promoted", "har", "first"),
+        ("promoted", "logistic", "second"),
+        ("rolled_back", "har", "no reason given"),
+        ("rolled_back", "har", "no reason given"),
+    ]
+
+
+def test_retired_model_is_promoted_by_name(shelf: Path) -> None:
+    """A model replaced by a rollback is kept, and found by its folder name or the start of its digest."""
+    promote(shelf / "har")
+    promote(shelf / "ten")
+    rollback(shelf)
+    kept = next(model for model in list_models(shelf) if model.name.startswith("retired/logistic"))
+    assert promote(find_model(shelf, kept.folder.name), "after all") == shelf / "production"
+    assert served(shelf)[0] == "logistic"
+    assert find_model(shelf, kept.digest[:8])
+    with pytest.raises(ArtifactMissing, match="models list"):
+        find_model(shelf, "absent")
+
+
+def test_rollback_needs_a_model_in_production(shelf: Path) -> None:
+    """Without a promotion there is nothing to roll back from."""
+    with pytest.raises(ArtifactMissing, match="roll back from"):
+        rollback(shelf)
+
+
+def test_damaged_model_is_not_promoted(shelf: Path) -> None:
+    """An artifact that does not load changes neither production nor the history."""
+    promote(shelf / "har")
+    (shelf / "ten" / "model.onnx").write_bytes(b"half")
+    with pytest.raises(ModelError):
+        promote(shelf / "ten")
+    assert served(shelf)[0] == "har"
+    assert len(read_history(shelf)) == 1
+
+
+@pytest.mark.parametrize("step", ["_retire", "_read_files", "replace_folder"])
+def test_failure_at_any_step_changes_nothing(shelf: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk while retiring, reading or replacing changes neither the served model nor the history."""
+    promote(shelf / "har")
+
+    def fail(*_: object, **__: object) -> None:
+        raise UsageError("no space left on device")
+
+    monkeypatch.setattr(f"volspike.lifecycle.promotion.{step}", fail)
+    with pytest.raises(UsageError, match="no space"):
+        promote(shelf / "ten")
+    assert served(shelf)[0] == "har"
+    assert [entry.event for entry in read_history(shelf)] == ["promoted"]
+
+
+def test_simulated_model_does_not_replace_a_real_one(shelf: Path) -> None:
+    """A model of a simulated market never replaces one of a real market; the reverse is allowed."""
+    artifact(shelf / "made_up", simulated=True)
+    promote(shelf / "made_up")
+    promote(shelf / "har")
+    with pytest.raises(UsageError, match="simulated market"):
+        promote(shelf / "made_up")
+    assert served(shelf)[0] == "har"
+
+
+def test_promoted_challenger_leaves_shadow(shelf: Path) -> None:
+    """Promoting the challenger by hand removes it from shadow."""
+    artifact(shelf / "challenger")
+    (shelf / "challenger" / "shadow.json").write_text("{}")
+    promote(find_model(shelf, "challenger"))
+    assert not (shelf / "challenger").exists()
+    assert not (shelf / "production" / "shadow.json").exists()
+
+
+def test_concurrent_promotion_is_refused(shelf: Path) -> None:
+    """The second of two runs gets an error and changes nothing."""
+    with exclusive_access(shelf), pytest.raises(UsageError, match="another run"):
+        promote(shelf / "har")
+    assert load_production(shelf) is None
+
+
+def test_oldest_retired_models_are_deleted(shelf: Path) -> None:
+    """Only the newest ten previously served models are kept."""
+    for _ in range(KEPT + 3):
+        promote(shelf / "har")
+    assert len(list((shelf / "retired").iterdir())) == KEPT
+    promotion = read_promotion(shelf / "production")
+    assert promotion is not None
+    assert (shelf / "retired" / promotion.previous).is_dir()
+
+
+def test_chosen_model_is_promoted_only_on_request(whole: Dataset, tmp_path: Path) -> None:
+    """A training run promotes nothing by itself; its report promotes the chosen model if the request says so."""
+    request = TrainingRequest(
+        features=Path("features.parquet"), models=("logistic", "baseline"), artifacts=tmp_path, folds=2, search=0
+    )
+    report = train_on(until(whole, 6000), request, lambda _: None)
+    assert promote_chosen(report) is report
+    assert not (tmp_path / "production").exists()
+    promoted = promote_chosen(replace(report, request=replace(request, promote=True)))
+    assert promoted.promoted == tmp_path / "production"
+    assert Artifact.load(promoted.promoted).name == report.chosen
+    written = {file.name for file in (tmp_path / report.chosen).iterdir()}
+    assert {file.name for file in promoted.promoted.iterdir()} == written | {"promotion.json"}
+
+
+def test_torn_history_line_is_skipped(tmp_path: Path) -> None:
+    """Half a line left by a killed run is skipped, and the next entry starts a new line."""
+    for number in range(2):
+        append_entry(tmp_path, HistoryEntry(time=str(number), event="checked", reason="calm"))
+        with (tmp_path / HISTORY_FILE).open("ab") as file:
+            file.write(b'{"time": "half')
+    append_entry(tmp_path, HistoryEntry(time="2", event="failed", reason="killed"))
+    assert [entry.time for entry in read_history(tmp_path)] == ["0", "1", "2"]
+    assert read_history(tmp_path / "absent") == []
