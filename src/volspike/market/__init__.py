@@ -1,4 +1,4 @@
-"""What a market tells: ticks, products and time. Knows of no I/O."""
+"""Ticks, products, gaps and times; no I/O."""
 
 from volspike.market.gap import Cause, Gap
 from volspike.market.tick import MISSING_ID, Kind, Profile, Side, Tick, Ticks

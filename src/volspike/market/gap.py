@@ -1,4 +1,4 @@
-"""A stretch of time in which something that the exchange said did not reach us."""
+"""Gaps: spans of time in which data of an exchange was lost."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import msgspec
 
 
 class Cause(StrEnum):
-    """How a gap is known."""
+    """Why data was lost, or may have been."""
 
     SEQUENCE = "sequence"
-    """A number is missing in the exchange's own count."""
+    """The exchange's sequence numbers skip messages."""
     SILENCE = "silence"
-    """Nothing came for longer than 10 s, not even a heartbeat."""
+    """No frame came for 10 s, not even a heartbeat."""
     RECONNECT = "reconnect"
-    """The connection was lost and made anew."""
+    """The connection was lost and made again."""
     RESTART = "restart"
-    """Nobody was recording between two runs."""
+    """No recorder ran between two recordings."""
     OVERFLOW = "overflow"
-    """Frames came faster than they were taken; the queue was full and frames were let go."""
+    """Frames came faster than they were read, and the full queue dropped some."""
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
-    """What was lost, as far as it is known: when (ns UTC, our clock), of which products, how, how many messages.
+    """A span of lost data of some products, in ns UTC of our clock.
 
-    ``start`` is when the last thing before the gap was received, ``end`` when the first thing after it was.
-    ``lost`` counts messages where the exchange's numbers tell it, else -1.
+    ``start`` is when the last frame before the gap was received, ``end`` when the first after it was. ``lost`` is the
+    number of lost messages, or -1 where it is unknown.
     """
 
     start: int

@@ -1,6 +1,7 @@
-"""One event of a market: a ticker message or a trade.
+"""A tick: one ticker message or trade of a market; and many ticks as columns.
 
-Many ticks as columns: what tapes are read into and what the feature kernel runs over.
+``Tick`` is one event in the live path. ``Ticks`` holds many as NumPy arrays: tapes are read into it and the feature
+kernel runs over it. Both have the same fields.
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+MISSING_ID = -1
+"""The trade id or sequence number of a tick that has none."""
+
 
 class Kind(IntEnum):
-    """What an event is. Features count ticker messages; trades tell sizes."""
+    """Ticker message or trade. Six feature families count ticker messages; trades add sizes to ``volume_velocity``."""
 
     TICKER = 0
     TRADE = 1
 
 
 class Side(IntEnum):
-    """The taker's side of a trade: a BUY lifted the ask."""
+    """The taker's side of a trade: BUY takes from the ask."""
 
     SELL = -1
     UNKNOWN = 0
@@ -32,22 +36,19 @@ class Side(IntEnum):
 
 
 class Profile(StrEnum):
-    """Which kinds of events a source tells; a model is served on the profile that it was trained on."""
+    """The kinds of events that a source sends; a model is served on the profile it was trained on."""
 
     TICKER = "ticker"
     TICKER_AND_TRADE = "ticker+trade"
     TRADE = "trade"
 
 
-MISSING_ID = -1
-"""Stands where the source told no trade id or sequence number."""
-
-
 class Tick(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What the market told at one moment. What it did not tell is NaN, ``Side.UNKNOWN`` or ``MISSING_ID``.
+    """One event of a market; a missing value is NaN, ``Side.UNKNOWN`` or ``MISSING_ID``, never 0.
 
-    ``time`` is the exchange's clock and ``received`` ours, both in nanoseconds UTC; where the exchange told
-    no time they are equal. Prices are in quote currency, sizes in base currency.
+    ``time`` is the exchange's clock and ``received`` ours, both in nanoseconds UTC; they are equal where the exchange
+    sends no time. ``product_id`` is the exchange's name, such as ``BTC-USD``. Prices are in the quote currency, sizes
+    in the base currency.
     """
 
     time: int
@@ -82,14 +83,14 @@ DTYPES: dict[str, type[np.generic]] = {
     "trade_id": np.int64,
     "sequence": np.int64,
 }
-"""The columns of ``Ticks`` in order, with their types."""
+"""The columns of ``Ticks`` in their order, with their types."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ticks:
-    """n ticks as n-long arrays, in the order in which they were told.
+    """n ticks as arrays of length n, in the order of arrival.
 
-    ``product`` holds indices into ``products``; the other columns are those of ``Tick``.
+    ``product`` holds indices into ``products``; the other columns are the fields of ``Tick``.
     """
 
     products: tuple[str, ...]
@@ -111,7 +112,7 @@ class Ticks:
         return len(self.time)
 
     def __getitem__(self, rows: slice | Column) -> Ticks:
-        """The ticks of a slice, a mask or an index array; ``products`` stays whole."""
+        """The ticks of a slice, a mask or an index array; ``products`` is unchanged."""
         return Ticks(self.products, **{name: column[rows] for name, column in self.columns()})
 
     def columns(self) -> Iterator[tuple[str, Column]]:
@@ -141,7 +142,7 @@ class Ticks:
 
     @classmethod
     def of(cls, ticks: Iterable[Tick]) -> Self:
-        """Columns of the given ticks; products in the order of their first appearance."""
+        """Columns of the given ticks; ``products`` is in the order of first appearance."""
         rows = list(ticks)
         codes: dict[str, int] = {}
         product = [codes.setdefault(tick.product_id, len(codes)) for tick in rows]
@@ -154,7 +155,7 @@ class Ticks:
 
     @classmethod
     def join(cls, parts: Sequence[Ticks]) -> Self:
-        """The parts one after the other, their products merged into one list."""
+        """The parts one after another, with their ``products`` merged."""
         codes: dict[str, int] = {}
         for part in parts:
             for name in part.products:

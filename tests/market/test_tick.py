@@ -1,4 +1,4 @@
-"""Ticks as columns and as rows."""
+"""Ticks as rows and as columns."""
 
 from __future__ import annotations
 
@@ -38,50 +38,50 @@ def rows(ticks: Ticks | list[Tick]) -> list[str]:
 
 
 @given(TICKS)
-def test_rows_come_back(told: list[Tick]) -> None:
-    """Ticks made into columns and iterated over are the same ticks."""
-    ticks = Ticks.of(told)
-    assert len(ticks) == len(told)
-    assert rows(ticks) == rows(told)
+def test_columns_iterate_as_the_same_ticks(rows_in: list[Tick]) -> None:
+    """Columns made of ticks iterate as the same ticks."""
+    ticks = Ticks.of(rows_in)
+    assert len(ticks) == len(rows_in)
+    assert rows(ticks) == rows(rows_in)
 
 
 @given(TICKS, st.integers(-25, 25), st.integers(-25, 25))
-def test_a_slice_is_the_slice_of_the_rows(told: list[Tick], start: int, stop: int) -> None:
-    """Slicing the columns slices the rows; the list of products stays whole."""
-    ticks = Ticks.of(told)
+def test_a_slice_is_the_slice_of_the_rows(rows_in: list[Tick], start: int, stop: int) -> None:
+    """Slicing the columns slices the rows; the list of products is unchanged."""
+    ticks = Ticks.of(rows_in)
     part = ticks[start:stop]
-    assert rows(part) == rows(told[start:stop])
+    assert rows(part) == rows(rows_in[start:stop])
     assert part.products == ticks.products
 
 
 @given(TICKS, st.data())
-def test_a_mask_keeps_its_rows(told: list[Tick], data: st.DataObject) -> None:
+def test_a_mask_keeps_its_rows(rows_in: list[Tick], data: st.DataObject) -> None:
     """A boolean mask keeps the rows where it is true."""
-    mask = data.draw(st.lists(st.booleans(), min_size=len(told), max_size=len(told)))
-    kept = [tick for tick, keep in zip(told, mask, strict=True) if keep]
-    assert rows(Ticks.of(told)[np.array(mask, bool)]) == rows(kept)
+    mask = data.draw(st.lists(st.booleans(), min_size=len(rows_in), max_size=len(rows_in)))
+    kept = [tick for tick, keep in zip(rows_in, mask, strict=True) if keep]
+    assert rows(Ticks.of(rows_in)[np.array(mask, bool)]) == rows(kept)
 
 
 @given(st.lists(TICKS, max_size=4))
 def test_join_is_concatenation(parts: list[list[Tick]]) -> None:
-    """Joined parts are their rows one after the other, though each part numbers its products its own way."""
+    """Joined parts are their rows one after another, although each part numbers its products differently."""
     joined = Ticks.join([Ticks.of(part) for part in parts])
     assert rows(joined) == rows([tick for part in parts for tick in part])
 
 
 def test_products_are_numbered_by_first_appearance() -> None:
-    """Product codes index the list of products in the order in which they were first told."""
-    told = [
+    """Product codes index the list of products in the order of first appearance."""
+    rows_in = [
         Tick(time=0, received=0, kind=Kind.TICKER, product_id=product, price=1.0)
         for product in ("ETH-USD", "BTC-USD", "ETH-USD")
     ]
-    ticks = Ticks.of(told)
+    ticks = Ticks.of(rows_in)
     assert ticks.products == ("ETH-USD", "BTC-USD")
     assert ticks.product.tolist() == [0, 1, 0]
 
 
 def test_no_ticks() -> None:
-    """No ticks are columns of length nothing with the right types."""
+    """No ticks are columns of length 0 with the right types."""
     for ticks in (Ticks.of([]), Ticks.join([])):
         assert len(ticks) == 0
         assert rows(ticks) == []
