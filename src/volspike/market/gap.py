@@ -8,7 +8,7 @@ import msgspec
 
 
 class Cause(StrEnum):
-    """Why data was lost, or may have been."""
+    """The reason for a gap."""
 
     SEQUENCE = "sequence"
     """The exchange's sequence numbers skip messages."""
