@@ -1,4 +1,4 @@
-"""Grafana's dashboard as code; ``docs/generate.py`` writes docker/grafana/dashboards/crypto-volatility.json of it."""
+"""Grafana's dashboard as code. ``docs/generate.py`` writes docker/grafana/dashboards/crypto-volatility.json from it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ WINDOW: Final = "$__rate_interval"
 
 Panel: TypeAlias = stat.Panel | timeseries.Panel | heatmap.Panel
 Queries: TypeAlias = dict[str, str]
-"""Expressions by how their lines are called."""
+"""PromQL expressions by legend."""
 
 
 def quantiles(histogram: str, *levels: float) -> Queries:
-    """Quantiles of a histogram over the last moments."""
+    """Quantiles of a histogram over the current rate interval."""
     return {
         f"p{level * 100:g}": f"histogram_quantile({level}, sum by (le) (rate({histogram}_bucket[{WINDOW}])))"
         for level in levels
@@ -35,13 +35,13 @@ def value(
     *,
     unit: str = "short",
     span: int = 4,
-    told: str = "",
+    no_value: str = "",
     bad_below: float | None = None,
     bad_from: float | None = None,
     legend: str = "",
     what: str = "",
 ) -> stat.Panel:
-    """One number; red below or from a level where there is one."""
+    """One number; red below ``bad_below`` or from ``bad_from`` on, otherwise blue."""
     panel = (
         stat.Panel()
         .title(title)
@@ -50,7 +50,7 @@ def value(
         .unit(unit)
         .span(span)
         .height(4)
-        .no_value(told)
+        .no_value(no_value)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
         .with_target(query(expr, legend))
     )
@@ -64,7 +64,7 @@ def value(
 
 
 def steps(*levels: tuple[float | None, str]) -> dashboard.ThresholdsConfig:
-    """Colours from levels on; None is the lowest."""
+    """Colours from each level upwards; None is the lowest level."""
     return (
         dashboard.ThresholdsConfig()
         .mode(ThresholdsMode.ABSOLUTE)
@@ -73,7 +73,7 @@ def steps(*levels: tuple[float | None, str]) -> dashboard.ThresholdsConfig:
 
 
 def query(expr: str, legend: str, number: int = 0) -> prometheus.Dataquery:
-    """What Prometheus is asked, by the ``number``th query of a panel."""
+    """The ``number``th query of a panel."""
     return prometheus.Dataquery().expr(expr).legend_format(legend).ref_id(ascii_uppercase[number])
 
 
@@ -101,16 +101,19 @@ def lines(title: str, queries: Queries, *, unit: str = "short", span: int = 8, w
 
 
 def now() -> list[Panel]:
-    """What a glance has to tell."""
+    """Current state at a glance."""
     return [
-        value("API", 'min(up{job="api"})', bad_below=1, told="none", what="1 while every instance answers."),
-        value("Model", "model_info", legend="{{model}} {{version}}", told="none").text_mode(BigValueTextMode.NAME),
+        value("API", 'min(up{job="api"})', bad_below=1, no_value="none", what="1 if every instance can be scraped."),
+        value("Model", "model_info", legend="{{model}} {{version}}", no_value="none").text_mode(BigValueTextMode.NAME),
         value("Source", "live_source_info", legend="{{source}}, simulated: {{simulated}}").text_mode(
             BigValueTextMode.NAME
         ),
-        value("Feed", "min(feed_connected)", bad_below=1, what="1 while the exchange is connected."),
+        value("Feed", "min(feed_connected)", bad_below=1, what="1 if the exchange is connected."),
         value(
-            "Data whole", "min(feature_whole)", bad_below=1, what="1 while nothing is lost in any product's windows."
+            "Data complete",
+            "min(feature_whole)",
+            bad_below=1,
+            what="1 if no product's windows contain a known data loss.",
         ),
         value("Open alerts", "sum(alert_open)", bad_from=1),
     ]
@@ -130,10 +133,10 @@ def service() -> list[Panel]:
             unit="reqps",
         ),
         lines(
-            "Time of /predict",
+            "/predict latency",
             quantiles("prediction_latency_seconds", 0.5, 0.95, 0.99),
             unit="s",
-            what="The service level is a 95th percentile of 800 ms.",
+            what="Objective: 95th percentile below 800 ms.",
         ),
         lines(
             "Rows scored",
@@ -141,33 +144,33 @@ def service() -> list[Panel]:
             unit="rowsps",
         ),
         lines(
-            "Errors of /predict",
+            "/predict error rate",
             {"5xx": f"(sum(rate({failed}[{WINDOW}])) or vector(0)) / sum(rate({requests}[{WINDOW}]))"},
             unit="percentunit",
-            what="The service level is 1 %.",
+            what="Objective: below 1 %.",
         ),
         lines(
-            "Time away",
+            "Unavailability",
             {"1 h": "slo:unavailable:ratio1h", "6 h": "slo:unavailable:ratio6h", "3 d": "slo:unavailable:ratio3d"},
             unit="percentunit",
-            what="Share of the time without service; the budget is 0.5 %.",
+            what="Share of the window without service; the error budget is 0.5 %.",
         ),
         lines(
-            "Budget burnt, 3 days",
+            "Error budget burn rate, 3 days",
             {
                 "availability": "slo:unavailable:ratio3d / 0.005",
                 "errors": "slo:errors:ratio3d / 0.01",
                 "latency": "slo:slow:ratio3d / 0.05",
             },
-            what="1 uses up exactly what is allowed.",
+            what="At 1 the budget is used up in exactly 30 days.",
         ),
-        lines("Models found in the served folder", {"{{outcome}}": "model_swaps_total"}, span=12),
+        lines("Model reloads", {"{{outcome}}": "model_swaps_total"}, span=12),
         value("Model loaded", "min(model_loaded)", bad_below=1, span=12),
     ]
 
 
 def market() -> list[Panel]:
-    """What comes from the exchange, and what is lost."""
+    """The exchange feed and data loss."""
     return [
         lines(
             "Ticks",
@@ -178,13 +181,13 @@ def market() -> list[Panel]:
             unit="cps",
         ),
         lines(
-            "From the exchange's clock to ours",
+            "Feed latency",
             quantiles("feed_latency_seconds", 0.5, 0.95, 0.99),
             unit="s",
-            what="Only where the source tells the wall's time.",
+            what="From the exchange's clock to ours; only for live sources.",
         ),
         lines(
-            "Silence",
+            "Silence and data age",
             {"since the last frame": "feed_silence_seconds", "{{product}}: since the last row": "feature_age_seconds"},
             unit="s",
         ),
@@ -192,30 +195,30 @@ def market() -> list[Panel]:
             "Gaps by cause", {"{{cause}}": "sum by (cause) (increase(feed_gaps_total[1h]))"}, what="In the last hour."
         ),
         lines(
-            "Lost time by cause",
+            "Gap duration by cause",
             {"{{cause}}": "sum by (cause) (increase(feed_gap_seconds_total[1h]))"},
             unit="s",
             what="In the last hour.",
         ),
         lines(
-            "Losses",
+            "Data loss",
             {
                 "messages lost": "increase(feed_lost_messages_total[1h])",
                 "frames malformed": "increase(feed_malformed_total[1h])",
                 "reconnects": "increase(feed_reconnects_total[1h])",
                 "ticks not recorded": "increase(tape_unrecorded_ticks_total[1h])",
-                "outcomes not kept": "increase(outcomes_lost_total[1h])",
+                "outcomes not stored": "increase(outcomes_lost_total[1h])",
             },
             what="In the last hour.",
         ),
         lines("Feature rows", {"{{product}}": f"sum by (product) (rate(feature_rows_total[{WINDOW}]))"}, unit="rowsps"),
-        lines("Windows whole", {"{{product}}": "feature_whole"}),
-        lines("Windows warm, tape written", {"{{product}} warm": "feature_warm", "tape": "tape_recording"}),
+        lines("Data complete", {"{{product}}": "feature_whole"}),
+        lines("Warm windows, recording", {"{{product}} warm": "feature_warm", "recording": "tape_recording"}),
     ]
 
 
 def forecasts() -> list[Panel]:
-    """What the model says, and what became of it."""
+    """Probabilities, alerts and outcomes."""
     return [
         lines(
             "Probability of a spike",
@@ -224,7 +227,7 @@ def forecasts() -> list[Panel]:
             span=12,
         ),
         heatmap.Panel()
-        .title("Probabilities given")
+        .title("Distribution of probabilities")
         .datasource(SOURCE)
         .span(12)
         .height(7)
@@ -235,14 +238,14 @@ def forecasts() -> list[Panel]:
                 PromQueryFormat.HEATMAP
             )
         ),
-        lines("From a tick to its score", quantiles("score_latency_seconds", 0.5, 0.95, 0.99), unit="s"),
+        lines("Scoring latency", quantiles("score_latency_seconds", 0.5, 0.95, 0.99), unit="s"),
         lines(
             "Alert episodes",
             {"{{product}}": "increase(alert_episodes_total[1h])", "{{product}} open": "alert_open"},
-            what="Opened in the last hour, and open now.",
+            what="Opened in the last hour, and currently open.",
         ),
         lines(
-            "Alerts on their way",
+            "Alert delivery",
             {"{{result}}": "sum by (result) (increase(alert_messages_total[1h]))"},
             what="In the last hour.",
         ),
@@ -250,19 +253,19 @@ def forecasts() -> list[Panel]:
             "Precision and recall, 24 h",
             {"precision": "live_precision", "recall": "live_recall"},
             unit="percentunit",
-            what="From what really happened a minute later.",
+            what="From outcomes, which are known a minute after each prediction.",
         ),
         lines(
             "Brier score, 24 h",
-            {"model": "live_brier", "always the base rate": "live_base_rate * (1 - live_base_rate)"},
-            what="A model above the other line is worth nothing.",
+            {"model": "live_brier", "constant base rate": "live_base_rate * (1 - live_base_rate)"},
+            what="A model above the constant forecast is useless.",
         ),
         lines(
             "PR-AUC and base rate, 24 h", {"PR-AUC": "live_pr_auc", "base rate": "live_base_rate"}, unit="percentunit"
         ),
-        lines("Rows judged, 24 h", {"judged": "live_judged_rows", "called": "live_called_rows"}, span=12),
+        lines("Evaluated rows, 24 h", {"evaluated": "live_judged_rows", "flagged": "live_called_rows"}, span=12),
         lines(
-            "Seconds that were a spike",
+            "Spike seconds",
             {"{{product}}": "increase(spike_seconds_total[1h])"},
             unit="s",
             span=12,
@@ -272,56 +275,61 @@ def forecasts() -> list[Panel]:
 
 
 def learning() -> list[Panel]:
-    """The served model, the last training and the last look for drift."""
+    """The served model, the last training run and the last drift check."""
     return [
-        value("Age of the model", "time() - model_created_timestamp_seconds", unit="s", span=6),
-        value("Age of its data", "time() - model_data_end_timestamp_seconds", unit="s", span=6),
-        value("Drifted features", "drift_share", unit="percentunit", span=6, bad_from=0.5, told="not looked for"),
-        value("Since drift was looked for", "time() - drift_checked_timestamp_seconds", unit="s", span=6, told="never"),
+        value("Model age", "time() - model_created_timestamp_seconds", unit="s", span=6),
+        value("Training data age", "time() - model_data_end_timestamp_seconds", unit="s", span=6),
+        value("Drifted features", "drift_share", unit="percentunit", span=6, bad_from=0.5, no_value="not checked"),
+        value("Time since drift check", "time() - drift_checked_timestamp_seconds", unit="s", span=6, no_value="never"),
         lines(
-            "What the served model reached before",
+            "Served model, evaluation",
             {"{{figure}}": "model_figure"},
-            what="On rows it had not learned from.",
+            what="On held-out rows, before promotion.",
         ),
         lines(
-            "What the last training reached",
+            "Last training run, evaluation",
             {"{{figure}}": "training_figure"},
-            what="On rows that no choice looked at.",
+            what="On the final block, which takes no part in any choice.",
         ),
-        lines("Features by how badly they drifted", {"{{severity}}": "drift_features"}),
-        lines("Drift of the data", {"{{severity}}": "drift_severity"}, span=12),
+        lines("Features by drift severity", {"{{severity}}": "drift_features"}),
+        lines("Data drift severity", {"{{severity}}": "drift_severity"}, span=12),
         value(
-            "Last training", "time() - training_timestamp_seconds", unit="s", span=6, legend="{{model}}", told="none"
+            "Time since last training",
+            "time() - training_timestamp_seconds",
+            unit="s",
+            span=6,
+            legend="{{model}}",
+            no_value="none",
         ),
-        value("It was", "training_outcome == 1", span=6, legend="{{outcome}}", told="none").text_mode(
-            BigValueTextMode.NAME
-        ),
+        value(
+            "Last training outcome", "training_outcome == 1", span=6, legend="{{outcome}}", no_value="none"
+        ).text_mode(BigValueTextMode.NAME),
     ]
 
 
 def streams() -> list[Panel]:
-    """The workers on Kafka."""
+    """The Kafka workers."""
     return [
         lines(
             "Lag",
             {"{{job}} {{partition}}": "sum by (job, partition) (stream_lag_messages)"},
-            what="Messages that wait.",
+            what="Messages waiting in the partitions.",
         ),
         lines(
             "Messages",
             {
-                "{{job}} taken": f"sum by (job) (rate(stream_messages_total[{WINDOW}]))",
-                "{{job}} written": f"sum by (job) (rate(stream_results_total[{WINDOW}]))",
+                "{{job}} consumed": f"sum by (job) (rate(stream_messages_total[{WINDOW}]))",
+                "{{job}} produced": f"sum by (job) (rate(stream_results_total[{WINDOW}]))",
             },
             unit="cps",
         ),
-        lines("Time of a commit", quantiles("stream_commit_seconds", 0.5, 0.95, 0.99), unit="s"),
+        lines("Commit latency", quantiles("stream_commit_seconds", 0.5, 0.95, 0.99), unit="s"),
         lines(
-            "Set aside, taken back, read again",
+            "Dead letters, aborts, reprocessed messages",
             {
-                "{{job}} dead": "increase(stream_dead_letters_total[1h])",
+                "{{job}} dead letters": "increase(stream_dead_letters_total[1h])",
                 "{{job}} aborts": "increase(stream_aborts_total[1h])",
-                "{{job}} again": "increase(stream_recovered_messages_total[1h])",
+                "{{job}} reprocessed": "increase(stream_recovered_messages_total[1h])",
             },
             span=12,
             what="In the last hour.",
@@ -332,13 +340,13 @@ def streams() -> list[Panel]:
             quantiles("stream_probability", 0.5, 0.95, 0.99),
             unit="percentunit",
             span=12,
-            what="Of the rows that were scored.",
+            what="Of the scored rows.",
         ),
         lines(
-            "Rows without a probability, and alerts",
+            "Unscored rows and alerts",
             {
                 "{{job}} unscored": f"sum by (job) (rate(stream_unscored_rows_total[{WINDOW}]))",
-                "{{job}} episodes an hour": "sum by (job) (increase(stream_alert_episodes_total[1h]))",
+                "{{job}} episodes per hour": "sum by (job) (increase(stream_alert_episodes_total[1h]))",
             },
             span=12,
         ),
@@ -351,12 +359,12 @@ ROWS: Final = {
     "Market": market,
     "Forecasts": forecasts,
     "Model, training, drift": learning,
-    "Workers on Kafka": streams,
+    "Kafka workers": streams,
 }
 
 
 def board() -> str:
-    """The dashboard as JSON, as Grafana's provisioning reads it."""
+    """The dashboard as JSON for Grafana's provisioning."""
     built = (
         dashboard.Dashboard("volspike: crypto volatility")
         .uid("crypto-volatility")

@@ -1,4 +1,4 @@
-"""The page on how good the models are, made from the figures that ``make results`` keeps in ``docs/results``."""
+"""The page on model performance, generated from the results that ``make results`` writes to ``docs/results``."""
 
 from __future__ import annotations
 
@@ -18,89 +18,142 @@ Figures = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A data set, and what was asked of the model chosen on it: a gain over the best baseline of this share."""
+    """A data set and the target for its chosen model: ``gain`` over the best baseline, as a share."""
 
     name: str
     title: str
-    meaning: str
+    description: str
     gain: float
-    asked: str
+    target: str
 
 
 RECORDINGS: Final = (
     Recording(
         "bitflyer",
-        "bitFlyer: a real market in a wild week",
-        "Trades of BTC/JPY, a row per second (`--every 1s`).",
+        "bitFlyer: a volatile week of a real market",
+        "Trades of BTC/JPY, one row per second (`--every 1s`).",
         0.20,
-        "a PR-AUC at least 20 % above that of the best baseline, pooled and as mean per day, the interval of the "
-        "difference without zero",
+        "a PR-AUC at least 20 % above that of the best baseline, pooled and as the mean per day, and an interval of "
+        "the difference above zero",
     ),
     Recording(
         "coinbase",
-        "Coinbase: a few hours of quotes",
-        "`ticker` of BTC-USD, a row per tick.",
+        "Coinbase: three hours of quotes",
+        "`ticker` of BTC-USD, one row per tick.",
         0.0,
-        "a pooled PR-AUC not below that of the best baseline",
+        "a pooled PR-AUC at least equal to that of the best baseline",
     ),
 )
 
+HEAD: Final = """# How good are the models?
 
-HEAD: Final = (
-    "# How good the models are\n\n"
-    "Every figure is out of sample. *Pooled* is over the test blocks by which the choice was made, *final block* over "
-    "the newest one, which no choice looked at. PR-AUC is average precision: guessing reaches the base rate. A gain "
-    "is the PR-AUC less that of the best baseline on the same rows; brackets are 95 % of a block bootstrap. A "
-    "baseline is a rule that a trader has without learning: the best of them is what a model has to beat. `make "
-    "results` measures all of it anew.\n"
-)
+Metrics of two real recordings. They show what the method achieves; a model for your market needs
+[your own recordings](training.md).
+
+"""
+
+READING: Final = """
+How to read the tables:
+
+- Every metric is out of sample. *Pooled* covers the test blocks that the choice of the model is based on. The *final
+  block* is the newest one and takes no part in any choice.
+- **PR-AUC** is the average precision. Random guessing reaches the base rate, the share of spikes.
+- **Gain** is the PR-AUC minus that of the best baseline on the same rows. A baseline is a simple rule, such as the
+  volatility of the last minute. A model is worth its cost only if it beats the best of them.
+- **Brier score** and **log loss** measure the probabilities; lower is better. A constant forecast of the base rate p
+  has a Brier score of p(1 − p). Do not rely on probabilities with a higher score.
+- Brackets are 95 % block-bootstrap intervals. They do not cover days that differ from the recorded ones.
+
+`make results` reproduces this page. The [selection rationale](selection_rationale.md) explains the models and the
+choice; the terms are in the [glossary](glossary.md).
+"""
 
 
 def performance_summary(results: Path = RESULTS) -> str:
-    """The page; a recording without figures is named as one that is still to be measured."""
-    return "".join((HEAD, *(_recording(recording, results) for recording in RECORDINGS)))
+    """The page; a recording without results is listed as not measured."""
+    runs = {recording.name: _run(recording, results) for recording in RECORDINGS}
+    overview = [_overview(recording, run) for recording in RECORDINGS if (run := runs[recording.name]) is not None]
+    heads = (
+        "recording",
+        "spike events",
+        "chosen model",
+        "PR-AUC",
+        "best baseline",
+        "base rate",
+        "Brier",
+        "constant Brier",
+        "target met",
+    )
+    parts = [_recording(recording, runs[recording.name]) for recording in RECORDINGS]
+    return "".join((HEAD, table(heads, overview).rstrip("\n") + "\n", READING, *parts))
 
 
-def _recording(recording: Recording, results: Path) -> str:
+def _run(recording: Recording, results: Path) -> Figures | None:
     file = results / f"{recording.name}.json"
+    return msgspec.json.decode(file.read_bytes()) if file.is_file() else None
+
+
+def _chosen(run: Figures) -> Figures:
+    return next(model for model in run["models"] if model["model"] == run["chosen"])
+
+
+def _overview(recording: Recording, run: Figures) -> tuple[str, ...]:
+    pooled = _chosen(run)["pooled"]
+    ours, theirs = pooled["model"], pooled[run["best_baseline"]]
+    return (
+        recording.title.partition(":")[0],
+        str(ours["spike_events"]),
+        f"`{run['chosen']}`",
+        number(ours["pr_auc"]),
+        f"`{run['best_baseline']}` {number(theirs['pr_auc'])}",
+        number(ours["base_rate"]),
+        number(ours["brier"], 4),
+        number(_constant_brier(ours), 4),
+        reached(recording, run, _chosen(run)).partition(".")[0],
+    )
+
+
+def _constant_brier(figures: Figures) -> float:
+    """Brier score of a constant forecast of the base rate."""
+    return float(figures["base_rate"] * (1.0 - figures["base_rate"]))
+
+
+def _recording(recording: Recording, run: Figures | None) -> str:
     head = f"\n## {recording.title}\n\n"
-    if not file.is_file():
-        return f"{head}Not measured yet: `make results` writes `docs/results/{file.name}`.\n"
-    told = msgspec.json.decode(file.read_bytes())
-    chosen = next(model for model in told["models"] if model["model"] == told["chosen"])
+    if run is None:
+        return f"{head}Not measured yet: `make results` writes `docs/results/{recording.name}.json`.\n"
     parts = [
         head,
-        _data(recording, told),
-        f"**Asked:** {recording.asked}.\n\n**Reached:** {reached(recording, told, chosen)}\n\n",
-        f"### Pooled over the selection folds\n\n{_pooled(told)}",
-        f"### The final block\n\n{_final(told)}" if told["has_selection"] else "",
-        f"### Alarms at `{told['threshold']}`, pooled\n\n{_alarms(told)}",
-        _warnings(told),
+        _data(recording, run),
+        f"**Target:** {recording.target}.\n\n**Target met:** {reached(recording, run, _chosen(run))}\n\n",
+        f"### Pooled over the selection folds\n\n{_pooled(run)}",
+        f"### Final block\n\n{_final(run)}" if run["has_selection"] else "",
+        f"### Alerts at `{run['threshold']}`, pooled\n\n{_alerts(run)}",
+        _warnings(run),
     ]
     return "".join(parts).rstrip("\n") + "\n"
 
 
-def _data(recording: Recording, told: Figures) -> str:
-    market = " **SIMULATED: says nothing of a real market.**" if told["simulated"] else ""
-    split = split_in_words(told["split"], len(told["folds"]), told["fold_by"], told["training"])
-    blocks = ", ".join(f"{fold['block']}{' (final)' if fold['is_final'] else ''}" for fold in told["folds"])
+def _data(recording: Recording, run: Figures) -> str:
+    market = " **SIMULATED: no evidence for a real market.**" if run["simulated"] else ""
+    split = split_in_words(run["split"], len(run["folds"]), run["fold_by"], run["training"])
+    blocks = ", ".join(f"{fold['block']}{' (final)' if fold['is_final'] else ''}" for fold in run["folds"])
     return (
-        f"{recording.meaning}{market} {told['rows']:,} labelled rows of {', '.join(told['products'])}, "
-        f"{day_and_time(told['start'])} to {day_and_time(told['end'])}; {split}, embargo {told['embargo_s']} s; test "
-        f"blocks: {blocks}. τ is the {told['label_percentile']:g}th percentile of each fold's training rows; "
-        f"{told['trials']} settings tried of each model on training rows. volspike {told['volspike_version']}, "
-        f"{told['made']}.\n\n"
+        f"{recording.description}{market} {run['rows']:,} labelled rows of {', '.join(run['products'])}, "
+        f"{day_and_time(run['start'])} to {day_and_time(run['end'])}; {split}, embargo {run['embargo_s']} s; test "
+        f"blocks: {blocks}. τ is the {run['label_percentile']:g}th percentile of each fold's training rows. "
+        f"Hyperparameter trials per model: {run['trials']}. volspike {run['volspike_version']}, {run['made']}.\n\n"
     )
 
 
-def reached(recording: Recording, told: Figures, chosen: Figures) -> str:
-    """What came of what was asked, in plain words."""
-    name, best = told["chosen"], told["best_baseline"]
+def reached(recording: Recording, run: Figures, chosen: Figures) -> str:
+    """Whether the target is met, beginning with "yes", "no" or "unknown", and the numbers behind it."""
+    name, best = run["chosen"], run["best_baseline"]
     if name == best:
-        return f"no. `{name}`, itself the best baseline, was chosen: no model beat it on the selection folds."
+        return f"no. No model beats the best baseline, `{name}`, on the selection folds; it was chosen itself."
     ours, theirs = chosen["pooled"]["model"], chosen["pooled"][best]
     if ours["pr_auc"] is None:
-        return "cannot be told: the test rows are of one class only."
+        return "unknown. The test rows contain one class only."
     low, high = ours["pr_auc_gain_low"], ours["pr_auc_gain_high"]
     ratio = ours["pr_auc"] / theirs["pr_auc"] - 1.0
     by_fold = _mean_ratio(chosen["pooled"]["folds"])
@@ -108,24 +161,26 @@ def reached(recording: Recording, told: Figures, chosen: Figures) -> str:
     is_reached = min(ratio, ratio if by_fold is None else by_fold) >= recording.gain and (
         is_clear or recording.gain == 0.0
     )
-    clear = {None: "too few events to tell whether they differ", "better": "clear of zero"}.get(
-        chosen["verdict"], "zero is not ruled out" if chosen["verdict"] != "worse" else "clearly below zero"
-    )
+    verdict = {
+        None: "too few events to decide whether they differ",
+        "better": "the interval excludes zero",
+        "worse": "the interval is below zero",
+    }.get(chosen["verdict"], "the interval contains zero")
     final = chosen["final"]["model"]
     ends = between(final["pr_auc_gain_low"], final["pr_auc_gain_high"])
-    rested = "too little for an interval" if ends == DASH else ends
-    is_told = told["has_selection"] and final["pr_auc"] is not None
-    after = f" On the final block: {signed(final['pr_auc_gain'])} ({rested})." if is_told else ""
+    interval = "too little data for an interval" if ends == DASH else ends
+    has_final = run["has_selection"] and final["pr_auc"] is not None
+    after = f" Gain on the final block: {signed(final['pr_auc_gain'])} ({interval})." if has_final else ""
     return (
-        f"{'yes' if is_reached else 'no'}. The chosen model, `{name}`, has {number(ours['pr_auc'])} where `{best}` has "
-        f"{number(theirs['pr_auc'])}: {100 * ratio:+.0f} %, a difference of {signed(ours['pr_auc_gain'])} "
-        f"({between(low, high)}; {clear}) over {ours['spike_events']} separate spike event(s)."
-        f"{_in_folds(chosen['pooled']['folds'], by_fold)}{after}{_beside_hindsight(told, theirs['pr_auc'])}"
+        f"{'yes' if is_reached else 'no'}. The chosen model, `{name}`, has pooled PR-AUC {number(ours['pr_auc'])}, "
+        f"the best baseline, `{best}`, has {number(theirs['pr_auc'])}. The gain is {signed(ours['pr_auc_gain'])} "
+        f"({between(low, high)}), or {100 * ratio:+.0f} %; {verdict}. The rows contain {ours['spike_events']} spike "
+        f"event(s).{_in_folds(chosen['pooled']['folds'], by_fold)}{after}{_with_hindsight(run, theirs['pr_auc'])}"
     )
 
 
 def _mean_ratio(folds: Figures) -> float | None:
-    """How far the mean of the folds lies above the baseline's, as a share of that."""
+    """Relative gain of the mean over the folds."""
     ours, theirs = folds["model"], folds["baseline"]
     return None if ours is None or not theirs else float(ours / theirs - 1.0)
 
@@ -135,31 +190,30 @@ def _in_folds(folds: Figures, ratio: float | None) -> str:
         return ""
     ends = between(folds["gain_low"], folds["gain_high"])
     return (
-        f" As mean per fold: {number(folds['model'])} where the baseline has {number(folds['baseline'])}: "
-        f"{100 * ratio:+.0f} %, a difference of {signed(folds['gain'])} ({ends}), ahead in {folds['ahead']} of "
-        f"{folds['folds']}."
+        f" As the mean per fold: {number(folds['model'])} against {number(folds['baseline'])}, {100 * ratio:+.0f} %, a "
+        f"gain of {signed(folds['gain'])} ({ends}); the model is better in {folds['ahead']} of {folds['folds']} folds."
     )
 
 
-def _beside_hindsight(told: Figures, baseline: float) -> str:
-    """What a rule reaches that knows the minutes after the judged one too."""
-    found = told.get("hindsight")
+def _with_hindsight(run: Figures, baseline: float) -> str:
+    """PR-AUC of a rule that also knows the minutes after the predicted one."""
+    found = run.get("hindsight")
     if found is None:
         return ""
     return (
-        " For scale: a rule that also knows the volatility of the two minutes *after* the judged one, which nobody "
-        f"can, reaches {number(found['pr_auc'])} pooled ({100 * (found['pr_auc'] / baseline - 1.0):+.0f} %) and "
-        f"{number(found['mean_per_fold'])} as mean per fold."
+        " For scale: a rule that also knows the volatility of the two minutes *after* the predicted one, which is "
+        f"impossible live, has {number(found['pr_auc'])} pooled "
+        f"({100 * (found['pr_auc'] / baseline - 1.0):+.0f} %) and {number(found['mean_per_fold'])} as mean per fold."
     )
 
 
-def _name(model: Figures, told: Figures) -> str:
+def _name(model: Figures, run: Figures) -> str:
     marks = [
-        "chosen" if model["model"] == told["chosen"] else "",
-        "best baseline" if model["model"] == told["best_baseline"] else "baseline" if model["is_baseline"] else "",
+        "chosen" if model["model"] == run["chosen"] else "",
+        "best baseline" if model["model"] == run["best_baseline"] else "baseline" if model["is_baseline"] else "",
     ]
-    said = ", ".join(mark for mark in marks if mark)
-    return f"`{model['model']}`{f' ({said})' if said else ''}"
+    named = ", ".join(mark for mark in marks if mark)
+    return f"`{model['model']}`{f' ({named})' if named else ''}"
 
 
 def _with_span(figures: Figures, name: str, digits: int = 3) -> str:
@@ -167,63 +221,66 @@ def _with_span(figures: Figures, name: str, digits: int = 3) -> str:
     return number(value, digits) if ends == DASH else f"{number(value, digits)} ({ends})"
 
 
-def _gain(model: Figures, part: str, told: Figures) -> str:
+def _gain(model: Figures, part: str, run: Figures) -> str:
     figures = model[part]["model"]
-    if model["model"] == told["best_baseline"]:
+    if model["model"] == run["best_baseline"]:
         return DASH
     ends = between(figures["pr_auc_gain_low"], figures["pr_auc_gain_high"])
     return signed(figures["pr_auc_gain"]) if ends == DASH else f"{signed(figures['pr_auc_gain'])} ({ends})"
 
 
-def _ranked(told: Figures) -> list[Any]:
-    """The best pooled PR-AUC first; one without any last."""
-    return sorted(told["models"], key=lambda model: -(model["pooled"]["model"]["pr_auc"] or 0.0))
+def _ranked(run: Figures) -> list[Any]:
+    """Models by pooled PR-AUC, highest first; undefined last."""
+    return sorted(run["models"], key=lambda model: -(model["pooled"]["model"]["pr_auc"] or 0.0))
 
 
-def _pooled(told: Figures) -> str:
+def _pooled(run: Figures) -> str:
     rows = [
         (
-            _name(model, told),
+            _name(model, run),
             _with_span(model["pooled"]["model"], "pr_auc"),
             _with_span(model["pooled"]["folds"], "model"),
-            _gain(model, "pooled", told),
+            _gain(model, "pooled", run),
             _with_span(model["pooled"]["model"], "roc_auc"),
             number(model["pooled"]["model"]["brier"], 4),
             number(model["pooled"]["model"]["log_loss"]),
         )
-        for model in _ranked(told)
+        for model in _ranked(run)
     ]
-    heads = ("", "PR-AUC", "mean per fold", f"gain over `{told['best_baseline']}`", "ROC-AUC", "Brier", "log loss")
-    base = told["models"][0]["pooled"]["model"]
-    return f"{table(heads, rows)}{base['rows']:,} rows, base rate {number(base['base_rate'])}.\n\n"
-
-
-def _final(told: Figures) -> str:
-    rows = [
-        (
-            _name(model, told),
-            _with_span(model["final"]["model"], "pr_auc"),
-            _gain(model, "final", told),
-            _with_span(model["final"]["model"], "roc_auc"),
-            number(model["final"]["model"]["brier"], 4),
-        )
-        for model in _ranked(told)
-    ]
-    base = told["models"][0]["final"]["model"]
-    heads = ("", "PR-AUC", f"gain over `{told['best_baseline']}`", "ROC-AUC", "Brier")
+    heads = ("", "PR-AUC", "mean per fold", f"gain over `{run['best_baseline']}`", "ROC-AUC", "Brier", "log loss")
+    base = run["models"][0]["pooled"]["model"]
     return (
-        f"{table(heads, rows)}{base['rows']:,} rows, base rate {number(base['base_rate'])}, "
-        f"{base['spike_events']} separate spike event(s).\n\n"
+        f"{table(heads, rows)}{base['rows']:,} rows, base rate {number(base['base_rate'])}; a constant forecast of it "
+        f"has a Brier score of {number(_constant_brier(base), 4)}.\n\n"
     )
 
 
-def _alarms(told: Figures) -> str:
+def _final(run: Figures) -> str:
+    rows = [
+        (
+            _name(model, run),
+            _with_span(model["final"]["model"], "pr_auc"),
+            _gain(model, "final", run),
+            _with_span(model["final"]["model"], "roc_auc"),
+            number(model["final"]["model"]["brier"], 4),
+        )
+        for model in _ranked(run)
+    ]
+    base = run["models"][0]["final"]["model"]
+    heads = ("", "PR-AUC", f"gain over `{run['best_baseline']}`", "ROC-AUC", "Brier")
+    return (
+        f"{table(heads, rows)}{base['rows']:,} rows, base rate {number(base['base_rate'])}, "
+        f"{base['spike_events']} spike event(s).\n\n"
+    )
+
+
+def _alerts(run: Figures) -> str:
     rows = []
-    for model in _ranked(told):
+    for model in _ranked(run):
         events = model["pooled"]["model_events"]
         rows.append(
             (
-                _name(model, told),
+                _name(model, run),
                 f"{events['caught']} of {events['episodes']}",
                 f"{events['onsets_caught']} of {events['onsets']}",
                 number(events["lead_median_s"], 0),
@@ -234,17 +291,20 @@ def _alarms(told: Figures) -> str:
         )
     heads = (
         "",
-        "episodes caught",
-        "onsets in time",
-        "median lead, s",
-        "alarms that were right",
-        "false alarms/h",
-        "in alarm",
+        "spikes detected",
+        "onsets detected in time",
+        "median lead time, s",
+        "precision of alerts",
+        "false alerts/h",
+        "time in alert",
     )
-    return table(heads, rows)
+    return (
+        f"{table(heads, rows)}A spike is a run of spike rows. An onset is a run that begins while the volatility of "
+        "the last minute is below τ; it is detected in time if the alert opens within 60 s of its first row.\n\n"
+    )
 
 
-def _warnings(told: Figures) -> str:
-    if not told["warnings"]:
+def _warnings(run: Figures) -> str:
+    if not run["warnings"]:
         return ""
-    return "What to know besides:\n\n" + "".join(f"- {sentence}\n" for sentence in told["warnings"])
+    return "Warnings of the training run:\n\n" + "".join(f"- {sentence}\n" for sentence in run["warnings"])

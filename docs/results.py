@@ -1,7 +1,7 @@
-"""Trains every model on one of the recordings and keeps what came of it: ``python docs/results.py NAME FILE.parquet``.
+"""Train every model on one recording and store the results: ``python docs/results.py NAME FILE.parquet``.
 
-What it writes, ``docs/results/NAME.json``, is what ``docs/performance_summary.md`` is made from. ``make results``
-runs it on both recordings.
+The output, ``docs/results/NAME.json``, is the source of ``docs/performance_summary.md``. ``make results`` runs this on
+both recordings.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from volspike.training.run import train_on
 RESULTS = Path(__file__).parent / "results"
 
 
-def collected(report: TrainingReport) -> dict[str, Any]:
-    """What a training run found, as JSON knows it: None where a figure is undefined."""
+def results_of(report: TrainingReport) -> dict[str, Any]:
+    """The results of a training run as JSON values; undefined metrics are None."""
     request, shared = report.request, report.models[0].folds
     return {
         "made": format_time(time.time_ns())[:10],
@@ -72,7 +72,7 @@ def _of_model(model: ModelReport) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Trains on the file named and writes its figures."""
+    """Train on the given file and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="the recording: bitflyer or coinbase")
     parser.add_argument("features", type=Path, help="a labelled feature file")
@@ -82,19 +82,19 @@ def main() -> None:
     parser.add_argument("--search", type=int, default=8)
     parser.add_argument("--artifacts", type=Path, default=Path("build/results"))
     parser.add_argument("--results", type=Path, default=RESULTS)
-    told = parser.parse_args()
+    given = parser.parse_args()
     request = TrainingRequest(
-        features=told.features,
-        models=tuple(told.models),
-        artifacts=told.artifacts / told.name,
-        fold_by=told.fold_by,
-        folds=told.folds,
-        search=told.search,
+        features=given.features,
+        models=tuple(given.models),
+        artifacts=given.artifacts / given.name,
+        fold_by=given.fold_by,
+        folds=given.folds,
+        search=given.search,
     )
     dataset = load_dataset(request.features)
     report = train_on(dataset, request, lambda step: print(step, file=sys.stderr))  # noqa: T201
-    found = {**collected(report), "hindsight": hindsight(dataset, request)}
-    file = told.results / f"{told.name}.json"
+    found = {**results_of(report), "hindsight": hindsight(dataset, request)}
+    file = given.results / f"{given.name}.json"
     with replacing(file) as part:
         part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     print(f"{file}: chosen {report.chosen}, best baseline {report.best_baseline}")  # noqa: T201

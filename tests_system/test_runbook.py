@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from ruamel.yaml import YAML
-from tests.docs.pages import ROOT, anchors, told
+from tests.docs.pages import ROOT, anchors, parse_page
 from tests.doctor.servers import open_exchange
 from tests.streams.brokers.ports import free_ports
 
@@ -28,7 +28,7 @@ trap 'for job in $(jobs -p); do kill -KILL $job 2> /dev/null || true; done' EXIT
 
 def test_every_block_of_the_runbook_runs(tmp_path: Path) -> None:
     """In an empty folder, with the simulated exchange in Coinbase's place, no command fails."""
-    blocks = told(PAGE)[1]
+    blocks = parse_page(PAGE)[1]
     assert len(blocks) > 15
     assert {block.kind for block in blocks} == {"sh run"}, "a block that no test runs is not to stand in the runbook"
     steps = [line for block in blocks for line in (f"printf '\\n@@ %s\\n' runbook.md:{block.line}", *block.lines)]

@@ -11,7 +11,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final = sorted(
-    {*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("docker/*.md")}
+    {*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("docker/*.md")}
 )
 
 _FENCE = re.compile(r"^ *(```|~~~)")
@@ -22,15 +22,15 @@ _CODE = re.compile(r"`([^`]+)`")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block: the word behind its fence, its lines, and where its first line stands in the page."""
+    """A fenced block: its info string, its lines, and the number of its first line in the page."""
 
     kind: str
     lines: tuple[str, ...]
     line: int
 
 
-def told(page: Path) -> tuple[list[str], list[Block]]:
-    """The lines of a page outside of its blocks, and its blocks."""
+def parse_page(page: Path) -> tuple[list[str], list[Block]]:
+    """The lines of a page outside its fenced blocks, and the blocks."""
     outside: list[str] = []
     blocks: list[Block] = []
     kind, began = "", 0
@@ -53,7 +53,7 @@ def anchors(page: Path) -> set[str]:
     """The anchors that GitHub gives the headings of a page."""
     counted: dict[str, int] = {}
     found = set()
-    for line in told(page)[0]:
+    for line in parse_page(page)[0]:
         heading = _HEADING.match(line)
         if heading is None:
             continue
@@ -66,12 +66,12 @@ def anchors(page: Path) -> set[str]:
 
 
 def links(page: Path) -> list[str]:
-    """Where the links of a page lead, code left aside."""
-    return [target for line in told(page)[0] for target in _LINK.findall(_CODE.sub("", line))]
+    """The link targets of a page, except those in code."""
+    return [target for line in parse_page(page)[0] for target in _LINK.findall(_CODE.sub("", line))]
 
 
 def shell_lines(lines: tuple[str, ...]) -> Iterator[str]:
-    """The lines of a shell's block, continued ones as one, an open quotation to its end."""
+    """The commands of a shell block; continuation lines and open quotations are joined."""
     held = ""
     for line in lines:
         held = f"{held}\n{line}" if held else line
@@ -80,7 +80,7 @@ def shell_lines(lines: tuple[str, ...]) -> Iterator[str]:
             continue
         try:
             shlex.split(held, comments=True)
-        except ValueError:  # a quotation goes on
+        except ValueError:  # an open quotation
             continue
         yield held.replace(" \n", " ")
         held = ""
@@ -88,8 +88,8 @@ def shell_lines(lines: tuple[str, ...]) -> Iterator[str]:
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """Each ``volspike …`` of a page, in a block or in a line, as its words."""
-    outside, blocks = told(page)
+    """Each ``volspike …`` command of a page, in a block or inline, as a list of arguments."""
+    outside, blocks = parse_page(page)
     texts = [text for line in outside for text in _CODE.findall(line)]
     texts += [
         text for block in blocks if block.kind in {"", "sh", "bash", "sh run"} for text in shell_lines(block.lines)

@@ -1,4 +1,4 @@
-"""Pages made from the code are those that the code makes today."""
+"""Generated pages match the code."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from volspike.features.specification import LOOKS, ROW_MEANINGS
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def test_made_pages_are_not_stale() -> None:
-    """`make docs` would change nothing."""
+def test_generated_pages_are_up_to_date() -> None:
+    """``make docs`` changes no page."""
     assert runpy.run_path(str(DOCS / "generate.py"))["stale"]() == []
 
 
 def test_every_column_is_explained() -> None:
-    """No family and no column of a row is without its sentence."""
+    """Every feature family and every other column of a row has a description."""
     assert tuple(LOOKS) == tuple(family.name for family in FAMILIES)
     assert tuple(ROW_MEANINGS) == ROW_COLUMNS

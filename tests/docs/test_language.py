@@ -70,7 +70,7 @@ WORDINGS: Final = {
     r"(heard|hears)": "received, receives",
     r"(mend|mends|mended|mending)": "repair, fix, correct",
     r"(wild|wilder|wildest)": "volatile, more volatile",
-    r"(burn|burns|burnt|burning) (at|a|an|the) budgets?|budgets? (burn|burns|burnt)": "consume the error budget",
+    r"burnt": "the burn rate of an error budget",
     r"in silence": "silently, without an error",
 }
 """A pattern per wording, of complete words; a blank in it is any white space. The value is what to write instead."""

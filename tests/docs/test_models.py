@@ -1,4 +1,4 @@
-"""The models that ship load, are small, and are what their cards say."""
+"""The shipped models load, are small, and match their cards."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from volspike.models import BASELINE_MODEL, DEFAULT_MODEL, SIMULATED_MODEL, TEN_
     [(DEFAULT_MODEL, False), (TEN_MODEL, False), (BASELINE_MODEL, False), (SIMULATED_MODEL, True)],
 )
 def test_shipped_models_fit_this_version(folder: Path, simulated: bool) -> None:
-    """A shipped model takes features of today's definition, has a card, and weighs under a megabyte."""
+    """A shipped model uses the current feature definition, is below 1 MB, and its card states its PR-AUC."""
     artifact = Artifact.load(folder)
     assert artifact.metadata.feature_digest == artifact.metadata.feature_set.digest
     assert artifact.metadata.simulated is simulated
     assert sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) < 1_000_000
     card = (folder / "card.md").read_text()
     assert f"{artifact.metadata.metrics['model']['pr_auc']:.3f}" in card
-    rival = artifact.metadata.metrics[artifact.metadata.baseline]
-    assert f"{rival['pr_auc']:.3f}" in card
+    baseline = artifact.metadata.metrics[artifact.metadata.baseline]
+    assert f"{baseline['pr_auc']:.3f}" in card
 
 
-def test_ten_features_are_answered() -> None:
-    """The model for the earlier system's clients takes the very features that they tell."""
+def test_the_ten_feature_model_takes_the_ten_features() -> None:
+    """The model for clients of the earlier system takes exactly the features they send."""
     assert Artifact.load(TEN_MODEL).features == TEN_FEATURES

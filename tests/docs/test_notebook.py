@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom on whatever it is given, and is kept without a trace of where it ran."""
+"""The notebook runs on any labelled feature file and is stored without outputs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def notebook() -> Any:
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, features: str | None) -> str:
-    """All that its cells print and show as text, run in ``folder``."""
+    """The text that its cells print or display when run in ``folder``."""
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     monkeypatch.setenv("IPYTHONDIR", str(folder / ".ipython"))
     if features is None:
@@ -43,25 +43,25 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, features: str | None) -> 
     return "\n".join(texts)
 
 
-def test_it_reads_the_file_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small feature file goes through every cell, with tables of each percentile, and simulated is called so."""
+def test_it_reads_the_given_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small feature file passes through every cell: tables for each percentile, and a SIMULATED marker."""
     tape, features = tmp_path / "tape.ndjson", tmp_path / "mine.parquet"
     start = parse_time("2026-01-05T00:00:00Z")
     write_ndjson(simulate_market(["BTC-USD"], 90 * 60, 3, start), tape, simulated=True)
     build_features([tape], features, FeatureSet(), Every.SECOND)
     label_file(features, features)
     tape.unlink()
-    told = run(tmp_path, monkeypatch, "mine.parquet")
-    assert "SIMULATED market" in told
-    assert "| percentile | spike rows | episodes | events |" in told
-    assert "| percentile | events judged | base rate | baseline | persistence |" in told
+    shown = run(tmp_path, monkeypatch, "mine.parquet")
+    assert "SIMULATED market" in shown
+    assert "| percentile | spike rows | episodes | events |" in shown
+    assert "| percentile | events judged | base rate | baseline | persistence |" in shown
     for percentile in (80, 85, 90, 93, 95, 97, 98, 99):
-        assert len(re.findall(rf"^\| {percentile} \|", told, re.MULTILINE)) == 3
+        assert len(re.findall(rf"^\| {percentile} \|", shown, re.MULTILINE)) == 3
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["mine.parquet"]
 
 
-def test_where_there_is_no_file_it_makes_one(tmp_path: Path) -> None:
-    """The parameters say where, from the environment; the file it makes stands beside the name and says simulated."""
+def test_without_a_file_it_simulates_one(tmp_path: Path) -> None:
+    """The path comes from the environment; the simulated file is written to the same folder and named simulated."""
     parameters = notebook().cells[1].source
     assert 'os.environ.get("VOLSPIKE_FEATURES", "data/processed/features.parquet")' in parameters
     (making,) = [cell.source for cell in notebook().cells if "def simulated(" in cell.source]
@@ -73,8 +73,8 @@ def test_where_there_is_no_file_it_makes_one(tmp_path: Path) -> None:
     assert 'FEATURES.with_name("simulated.parquet")' in making
 
 
-def test_it_is_kept_without_outputs() -> None:
-    """No output, no count, and nothing of the machine on which it last ran."""
+def test_it_is_stored_without_outputs() -> None:
+    """No outputs, no execution counts, and no path of the machine on which it ran."""
     raw = json.loads(NOTEBOOK.read_text())
     for cell in raw["cells"]:
         assert not cell.get("outputs")

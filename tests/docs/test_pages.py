@@ -1,4 +1,4 @@
-"""Links lead somewhere, commands are ones that volspike reads, and tables are those of the code."""
+"""The pages' links have targets, their commands exist, and their tables match the code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.docs.pages import PAGES, ROOT, anchors, commands, links, told
+from tests.docs.pages import PAGES, ROOT, anchors, commands, links, parse_page
 from tests.scripts import script
 
 from volspike.cli import app
@@ -24,8 +24,8 @@ def identity(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=identity)
-def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link of a page names a file that is there, and a heading in it."""
+def test_links_have_targets(page: Path) -> None:
+    """Every relative link names an existing file and, with an anchor, a heading in it."""
     broken = []
     for link in links(page):
         if re.match(r"[a-z]+:", link):
@@ -37,8 +37,8 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
-def test_headings_are_found_where_github_puts_them(tmp_path: Path) -> None:
-    """Letters become small, blanks dashes, signs go, twins are numbered, and what stands in code is no heading."""
+def test_anchors_are_those_of_github(tmp_path: Path) -> None:
+    """Anchors are lower case with dashes, without punctuation, numbered if repeated; code contains no headings."""
     page = tmp_path / "page.md"
     page.write_text("# A `b`: c, d?\n## Twin\n## Twin\n```\n# none\n```\n[to](x.md#y) `[no](z.md)`\n")
     assert anchors(page) == {"a-b-c-d", "twin", "twin-1"}
@@ -46,8 +46,8 @@ def test_headings_are_found_where_github_puts_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=identity)
-def test_commands_are_ones_that_volspike_reads(page: Path) -> None:
-    """Each ``volspike …`` names a command that exists, with options that it has."""
+def test_commands_exist(page: Path) -> None:
+    """Each ``volspike …`` names an existing command and only options of that command."""
     unknown = []
     for _, name, *arguments in commands(page):
         if name.startswith("-") or not re.fullmatch(r"[a-z-]+", name):
@@ -56,15 +56,15 @@ def test_commands_are_ones_that_volspike_reads(page: Path) -> None:
         flags = (
             {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)} if command else set()
         )
-        asked = [word.partition("=")[0].replace("_", "-") for word in arguments if re.match(r"--\w", word)]
-        unknown += [f"{name} {flag}" for flag in asked if flag not in {*flags, "--help"}]
+        used = [word.partition("=")[0].replace("_", "-") for word in arguments if re.match(r"--\w", word)]
+        unknown += [f"{name} {flag}" for flag in used if flag not in {*flags, "--help"}]
         if command is None:
             unknown.append(name)
     assert unknown == []
 
 
-def test_a_command_that_is_not_there_is_found(tmp_path: Path) -> None:
-    """The words of commands are read from blocks (continued, piped, commented) and from lines."""
+def test_commands_are_read_from_blocks_and_text(tmp_path: Path) -> None:
+    """Commands are found in blocks (continued, piped, commented) and inline."""
     page = tmp_path / "page.md"
     page.write_text(
         "`volspike replai --x 1`\n```\na=1 volspike up --pair \\\n  A > f # c\n.venv/bin/volspike gaps\n```\n"
@@ -73,14 +73,14 @@ def test_a_command_that_is_not_there_is_found(tmp_path: Path) -> None:
     assert found == [["replai", "--x", "1"], ["up", "--pair", "A"], ["gaps"]]
 
 
-def test_the_rooms_are_those_of_the_linter() -> None:
-    """CONTRIBUTING's chain is the linter's; its table and the diagram have every room of the package."""
+def test_packages_are_those_of_the_linter() -> None:
+    """The import chain, the table of packages and the diagram name the packages that import-linter checks."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     there = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     rooms = [room.strip() for layer in LAYERS for room in layer.split("|")]
     assert set(rooms) == there - {"__init__", "__main__"}
     assert f"    {' → '.join(LAYERS)}\n" in text
-    table = re.findall(r"^\| `(\w+)` \|", text.split("## Rooms")[1].split("\n## ")[0], re.MULTILINE)
+    table = re.findall(r"^\| `(\w+)` \|", text.split("## Packages")[1].split("\n## ")[0], re.MULTILINE)
     assert sorted(table) == sorted(rooms)
     drawn = re.search(
         r"subgraph volspike\n(.*?)\n    end\n", (ROOT / "docs" / "architecture.md").read_text(), re.DOTALL
@@ -89,9 +89,9 @@ def test_the_rooms_are_those_of_the_linter() -> None:
     assert sorted(re.findall(r"^ +(\w+)\[", drawn[1], re.MULTILINE)) == sorted(rooms)
 
 
-def test_what_stands_for_the_earlier_systems_files_is_there() -> None:
-    """Each path and command on the right of the migration tables exists; what is made while working need not."""
-    rows = [line.split(" | ") for line in told(ROOT / "docs" / "migration.md")[0] if line.startswith("| ")]
+def test_replacements_of_the_earlier_system_exist() -> None:
+    """Each path and command in the right column of the migration tables exists, except generated files."""
+    rows = [line.split(" | ") for line in parse_page(ROOT / "docs" / "migration.md")[0] if line.startswith("| ")]
     here = [word for row in rows[1:] for word in re.findall(r"`([^`]+)`", row[-1])]
     made = re.compile(r"models/artifacts/|thresholds$|metadata\.json$")
     missing = []
@@ -109,15 +109,15 @@ def test_what_stands_for_the_earlier_systems_files_is_there() -> None:
     assert missing == []
 
 
-def test_every_page_stands_in_the_index() -> None:
-    """A page that nobody can find is not read; parts of other pages are none."""
+def test_every_page_is_in_the_index() -> None:
+    """docs/README.md links every page, except fragments that other pages include."""
     parts = {"README.md", "feature_rules.md"}
     index = {link.partition("#")[0] for link in links(ROOT / "docs" / "README.md")}
     assert {page.name for page in (ROOT / "docs").glob("*.md")} - parts - index == set()
 
 
-def test_the_workflow_is_one_that_github_reads_and_pins_what_it_uses() -> None:
-    """GitHub's schema has nothing to say, and every action names a full version."""
+def test_the_workflow_is_valid_and_pinned() -> None:
+    """The workflow matches GitHub's schema, and every action has an exact version."""
     file = ROOT / ".github" / "workflows" / "ci.yml"
     command = [script("check-jsonschema"), "--builtin-schema", "vendor.github-workflows", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own command
