@@ -1,14 +1,25 @@
-"""Episodes: one spike is one alert, whatever the probability does around the threshold."""
+"""Episodes: one spike is one alert, and recorded rows have the same episodes as live ones."""
 
 from __future__ import annotations
 
 from math import inf, nan
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from volspike.episodes import Episode, EpisodeTracker, Reason, episode_id
+from volspike.episodes import (
+    CloseReason,
+    Episode,
+    EpisodeTracker,
+    Runs,
+    SeriesOrder,
+    alarm_runs,
+    episode_id,
+    spike_runs,
+)
 from volspike.errors import UsageError
 
 SECOND = 1_000_000_000
@@ -21,15 +32,15 @@ def tracker(hold_s: float = 30.0, quiet_s: float = 5.0) -> EpisodeTracker:
     return EpisodeTracker(0.5, product="BTC-USD", hold_s=hold_s, quiet_s=quiet_s)
 
 
-def run(it: EpisodeTracker, rows: list[tuple[float, float | None]]) -> list[Episode]:
-    """Events of rows (seconds, probability)."""
-    events = [it.update(round(at * SECOND), probability) for at, probability in rows]
+def run(tracker: EpisodeTracker, rows: list[tuple[float, float | None]]) -> list[Episode]:
+    """The openings and closings of rows (seconds, probability)."""
+    events = [tracker.update(round(at * SECOND), probability) for at, probability in rows]
     return [event for event in events if event is not None]
 
 
 @given(st.lists(steps, max_size=80), st.floats(0, 120), st.floats(0, 20))
 def test_episodes_never_overlap_and_last_their_hold(rows: list[tuple[int, float]], hold: float, quiet: float) -> None:
-    """Whatever comes, in whatever order, opens and closes take turns and every episode lasts at least the hold."""
+    """For any rows in any order, openings and closings alternate and every episode lasts at least the hold time."""
     it, now, last = tracker(hold, quiet), 10**18, None
     for step, probability in rows:
         now += step
@@ -51,8 +62,8 @@ def test_episodes_never_overlap_and_last_their_hold(rows: list[tuple[int, float]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5 * SECOND), st.floats(0.41, 1.0)), min_size=1, max_size=200))
-def test_flickering_around_the_threshold_is_one_episode(rows: list[tuple[int, float]]) -> None:
-    """A probability that crosses the threshold again and again without falling to the release opens one episode."""
+def test_crossing_the_threshold_repeatedly_is_one_episode(rows: list[tuple[int, float]]) -> None:
+    """A probability that crosses the threshold often without falling to the release level opens one episode."""
     it, now, events = tracker(), 10**18, []
     for step, probability in [(0, 0.6), *rows]:
         now += step
@@ -61,30 +72,30 @@ def test_flickering_around_the_threshold_is_one_episode(rows: list[tuple[int, fl
 
 
 @given(st.lists(st.tuples(st.integers(0, 100 * SECOND), probabilities), max_size=80))
-def test_ids_sort_by_time_and_are_the_same_again(rows: list[tuple[int, float]]) -> None:
+def test_ids_sort_by_time_and_are_reproducible(rows: list[tuple[int, float]]) -> None:
     """The same rows give the same ids, and later episodes have greater ones."""
 
     def ids() -> list[str]:
-        it, now, told = tracker(0, 0), 10**18, []
+        it, now, found = tracker(0, 0), 10**18, []
         for step, probability in rows:
             now += step + 1
             event = it.update(now, probability)
-            told += [event.id] if event is not None and event.is_open else []
-        return told
+            found += [event.id] if event is not None and event.is_open else []
+        return found
 
     assert ids() == sorted(set(ids()))
 
 
 def test_an_episode_closes_after_hold_and_quiet() -> None:
-    """It closes at the first row that is quiet long enough and past the hold, with its peak."""
+    """It closes at the first row after the hold time that has been quiet long enough, and reports its peak."""
     events = run(tracker(), [(0, 0.49), (1, 0.5), (2, 0.9), (10, 0.3), (14, 0.45), (25, 0.3), (30, 0.2), (31, 0.1)])
     opened, closed = events
     assert (opened.opened, opened.closed, opened.reason) == (SECOND, None, None)
-    assert (closed.closed, closed.reason, closed.peak_probability) == (31 * SECOND, Reason.RELEASED, 0.9)
+    assert (closed.closed, closed.reason, closed.peak_probability) == (31 * SECOND, CloseReason.RELEASED, 0.9)
 
 
-def test_unknown_neither_opens_nor_closes() -> None:
-    """None, NaN and infinity change nothing for a while."""
+def test_a_brief_unknown_neither_opens_nor_closes() -> None:
+    """None, NaN and infinity change nothing for less than a minute."""
     it = tracker(hold_s=0, quiet_s=0)
     assert run(it, [(0, None), (1, nan), (2, inf)]) == []
     assert len(run(it, [(3, 0.7), (4, None), (20, nan), (62, nan)])) == 1
@@ -92,31 +103,45 @@ def test_unknown_neither_opens_nor_closes() -> None:
 
 
 def test_a_long_unknown_closes_with_that_reason() -> None:
-    """60 s without a known probability close an episode, whether rows came or nothing at all."""
+    """60 s without a known probability close an episode, with or without rows in between."""
     for rows in ([(30.0, nan), (61.0, nan)], [(61.0, 0.9)]):
         events = run(tracker(), [(1.0, 0.7), *rows])
-        assert [event.reason for event in events] == [None, Reason.UNKNOWN]
+        assert [event.reason for event in events] == [None, CloseReason.UNKNOWN]
 
 
-def test_late_rows_count_as_of_now() -> None:
-    """A small step back neither shortens nor prolongs an episode."""
+def test_late_rows_count_as_at_the_newest_time() -> None:
+    """A small step back neither shortens nor extends an episode."""
     events = run(tracker(), [(100, 0.7), (95, 0.9), (132, 0.1), (120, 0.1), (137, 0.1)])
     assert [event.closed for event in events] == [None, 137 * SECOND]
 
 
-def test_a_long_step_back_begins_anew() -> None:
-    """When time starts again far back the open episode closes, and the next can open at the new time."""
+def test_a_long_step_back_starts_again() -> None:
+    """If time starts again far back, the open episode closes and the next can open at the new time."""
     events = run(tracker(), [(1000, 0.7), (1010, 0.7), (10, 0.9), (11, 0.9)])
     assert [(event.opened // SECOND, event.reason) for event in events] == [
         (1000, None),
-        (1000, Reason.CLOCK),
+        (1000, CloseReason.CLOCK),
         (11, None),
     ]
     assert run(tracker(), [(1000, 0.1), (10, 0.9)])[0].opened == 10 * SECOND
 
 
+@given(st.lists(steps, max_size=60), st.integers(0, 60))
+def test_a_resumed_tracker_continues_unchanged(rows: list[tuple[int, float]], cut: int) -> None:
+    """Saving the state after any row and resuming it in a new tracker changes no episode."""
+    one, other, now = tracker(), tracker(), 10**18
+    for index, (step, probability) in enumerate(rows):
+        if index == cut:
+            resumed = tracker()
+            resumed.resume(other.state())
+            other = resumed
+        now += step
+        assert one.update(now, probability) == other.update(now, probability)
+    assert one.state() == other.state()
+
+
 def test_id_sorts_by_time_across_products() -> None:
-    """The time stands first, in fixed digits."""
+    """The time comes first, in a fixed number of digits."""
     assert episode_id("ETH-USD", 999_999_999) < episode_id("BTC-USD", SECOND)
 
 
@@ -124,7 +149,103 @@ def test_id_sorts_by_time_across_products() -> None:
     "settings",
     [{"release": 0.5}, {"release": 0.0}, {"release": nan}, {"hold_s": -1.0}, {"quiet_s": nan}, {"unknown_s": 0.0}],
 )
-def test_senseless_settings_are_refused(settings: dict[str, float]) -> None:
-    """A release at or above the threshold, or a negative time, is a mistake."""
+def test_invalid_settings_are_refused(settings: dict[str, float]) -> None:
+    """A release level at or above the threshold, or a negative time, is a usage error."""
     with pytest.raises(UsageError):
         EpisodeTracker(0.5, product="BTC-USD", **settings)
+
+
+recorded_rows = st.lists(
+    st.tuples(st.integers(0, 90), st.sampled_from([nan, inf, 0.0, 0.39, 0.4, 0.45, 0.5, 0.9])), max_size=120
+)
+"""Steps of seconds, and probabilities exactly at and around the levels of a threshold of 0.5."""
+
+
+def ordered(second: list[float], product: list[int] | None = None, fold: list[int] | None = None) -> SeriesOrder:
+    n = len(second)
+    time = (np.array(second) * SECOND).astype(np.int64)
+    return SeriesOrder.of(time, np.array(product or [0] * n, np.int32), np.array(fold or [0] * n, np.int32))
+
+
+@given(recorded_rows)
+def test_recorded_episodes_equal_live_ones(rows: list[tuple[int, float]]) -> None:
+    """The same rows open and close the same episodes in ``alarm_runs`` and in ``EpisodeTracker``."""
+    second = np.cumsum([step for step, _ in rows]).astype(int).tolist()
+    live, is_open, opened = EpisodeTracker(0.5, product="BTC-USD"), [], []
+    for at, (_, probability) in zip(second, rows, strict=True):
+        live.update(at * SECOND, probability)
+        is_open.append(live.current is not None)
+        opened.append(live.current.opened if live.current else None)
+    found = alarm_runs(ordered(second), np.array([probability for _, probability in rows]), 0.5)
+    assert found.mask(len(second)).tolist() == is_open
+    assert [second[at] * SECOND for at in found.first] == [
+        at for at, before in zip(opened, [None, *opened], strict=False) if at is not None and at != before
+    ]
+
+
+def test_each_series_begins_without_an_episode() -> None:
+    """An episode of one product does not continue in the next, which may have another threshold."""
+    series = ordered([0, 1, 0, 1], product=[0, 0, 1, 1])
+    found = alarm_runs(series, np.array([0.6, 0.6, 0.6, 0.8]), np.array([0.5, 0.5, 0.7, 0.7]))
+    assert (found.first.tolist(), found.last.tolist()) == ([0, 3], [1, 3])
+
+
+def test_thresholds_outside_the_range_of_a_probability() -> None:
+    """No score reaches an infinite threshold; a threshold that is not above 0 is its own release level."""
+    series = ordered(list(range(0, 200, 5)))
+    score = np.where(np.arange(40) < 2, -0.5, -1.1)
+    assert len(alarm_runs(series, score, inf)) == 0
+    assert alarm_runs(series, score, -1.0).last.tolist() == [11]
+
+
+def runs_of(ends: list[int]) -> Runs:
+    """Ascending positions taken in pairs."""
+    pairs = np.array(ends[: len(ends) // 2 * 2], np.int64).reshape(-1, 2)
+    return Runs(pairs[:, 0], pairs[:, 1])
+
+
+def outcomes(y: list[int]) -> NDArray[np.int8]:
+    return np.array(y, np.int8)
+
+
+positions = st.lists(st.integers(0, 60), unique=True, max_size=12).map(sorted)
+
+
+def test_spikes_less_than_a_horizon_apart_are_one_event() -> None:
+    """59 seconds apart share a second of their future; 60 do not."""
+    joined = spike_runs(ordered([0, 1, 30, 60]), outcomes([0, 1, 0, 1]))
+    assert (joined.first.tolist(), joined.last.tolist()) == ([1], [3])
+    apart = spike_runs(ordered([0, 1, 30, 61]), outcomes([0, 1, 0, 1]))
+    assert (apart.first.tolist(), apart.last.tolist()) == ([1, 3], [1, 3])
+
+
+def test_products_and_folds_have_their_own_events() -> None:
+    """Spikes at the same time in two products, or on both sides of a fold's end, are two events."""
+    assert len(spike_runs(ordered([0, 0, 1, 1], product=[0, 1, 0, 1]), outcomes([1, 1, 1, 1]))) == 2
+    assert len(spike_runs(ordered([0, 1, 2, 3], fold=[1, 1, 2, 2]), outcomes([1, 1, 1, 1]))) == 2
+
+
+def test_covered_seconds_exclude_silences() -> None:
+    """A row covers the time until the next of its series, not a silence nor the time after the last row."""
+    series = ordered([0, 1, 11, 100, 101, 5], product=[0, 0, 0, 0, 0, 1])
+    assert series.seconds().tolist() == [1.0, 10.0, 0.0, 1.0, 0.0, 0.0]
+
+
+@given(positions, positions)
+def test_first_overlap_equals_a_search_over_all_pairs(mine: list[int], theirs: list[int]) -> None:
+    """The first run that shares a position is found."""
+    ours, others = runs_of(mine), runs_of(theirs)
+    pairs = list(zip(others.first, others.last, strict=True))
+    expected = [
+        next((i for i, (a, b) in enumerate(pairs) if a <= last and b >= first), -1)
+        for first, last in zip(ours.first, ours.last, strict=True)
+    ]
+    assert ours.first_overlap(others).tolist() == expected
+
+
+@given(positions)
+def test_mask_holds_the_positions_of_the_runs(ends: list[int]) -> None:
+    """First and last position of each run included, nothing else."""
+    runs = runs_of(ends)
+    expected = [any(a <= at <= b for a, b in zip(runs.first, runs.last, strict=True)) for at in range(61)]
+    assert runs.mask(61).tolist() == expected

@@ -1,4 +1,4 @@
-"""Labels: what they are, where they exist, and that the future of the future never changes them."""
+"""The label rule: its values, where labels exist, that later rows change none, and that live labels equal recorded."""
 
 from __future__ import annotations
 
@@ -10,27 +10,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volspike.errors import NotEnoughData
-from volspike.labels import HORIZON_S, SecondGrid, future_volatility, spike_threshold, spikes
+from volspike.labels import (
+    HORIZON_S,
+    MAX_GAPS,
+    DelayedLabels,
+    SecondGrid,
+    future_volatility,
+    spike_threshold,
+    spikes,
+)
 
 SECOND = 1_000_000_000
+START = 1_700_000_000
+
+Row = tuple[int, float, int]
+"""Time (ns), price and session."""
+Gap = tuple[int, int]
 
 
 def walk(n: int, seed: int = 3) -> np.ndarray:
     return 100.0 * np.exp(np.cumsum(np.random.default_rng(seed).normal(0, 1e-4, n)))
 
 
-def grid_of(
-    time: np.ndarray, price: np.ndarray, session: np.ndarray, cuts: list[int], finished: bool = False
+def labels_of(
+    time: np.ndarray, price: np.ndarray, session: np.ndarray, cuts: list[int], is_per_second: bool = False
 ) -> dict[int, float]:
-    """Future volatility by second, the rows given in parts."""
-    grid = SecondGrid(300 * SECOND, finished)
+    """Future volatility by second of recorded rows that are added in parts."""
+    grid = SecondGrid(300 * SECOND, is_per_second=is_per_second)
     for part in np.split(np.arange(len(time)), sorted(cuts)):
         grid.add(time[part], time[part] // SECOND, session[part], price[part])
     return {int(k): float(v) for second, value, _ in grid.labels() for k, v in zip(second, value, strict=True)}
 
 
 def test_future_volatility_is_the_deviation_of_the_next_sixty_returns() -> None:
-    """Each second's label is the plain standard deviation of the 60 log returns that follow it."""
+    """Each second's future volatility is the standard deviation of the 60 log returns that follow it."""
     price = walk(200)
     labels = future_volatility(price)
     for second in (0, 1, 77, 139):
@@ -38,7 +51,7 @@ def test_future_volatility_is_the_deviation_of_the_next_sixty_returns() -> None:
         assert labels[second] == pytest.approx(np.std(returns), rel=1e-9)
 
 
-def test_labels_exist_only_where_the_next_sixty_seconds_are_over() -> None:
+def test_labels_exist_only_where_the_next_sixty_seconds_are_finished() -> None:
     """The last 60 seconds of a session have no label."""
     labels = future_volatility(walk(100))
     assert np.isfinite(labels[:40]).all()
@@ -48,62 +61,62 @@ def test_labels_exist_only_where_the_next_sixty_seconds_are_over() -> None:
 
 @given(st.integers(1, 400), st.integers(62, 400), st.randoms(use_true_random=False))
 def test_later_rows_change_no_earlier_label(known: int, total: int, random: object) -> None:
-    """A label that exists after some rows is the same, bit for bit, after any more."""
+    """A label that exists after some rows has the same bits after any more."""
     rng = np.random.default_rng(known * 1000 + total)
     time = np.cumsum(rng.integers(0, 3 * SECOND, total)) + 50 * SECOND
     price, session = walk(total), np.zeros(total, np.int64)
-    before = grid_of(time[:known], price[:known], session[:known], [])
-    after = grid_of(time, price, session, [])
+    before = labels_of(time[:known], price[:known], session[:known], [])
+    after = labels_of(time, price, session, [])
     assert all(after[second] == label for second, label in before.items() if not math.isnan(label))
 
 
 @given(st.lists(st.integers(0, 299), max_size=5))
-def test_reading_in_parts_changes_no_label(cuts: list[int]) -> None:
-    """Labels are the same however the rows are cut into parts, within a second too."""
+def test_adding_rows_in_parts_changes_no_label(cuts: list[int]) -> None:
+    """Labels do not depend on where the rows are cut into parts, within a second or between two."""
     rng = np.random.default_rng(8)
     time = np.cumsum(rng.integers(0, SECOND, 300)) + 50 * SECOND
     session = np.repeat([1, 2], 150)
-    assert str(grid_of(time, walk(300), session, cuts)) == str(grid_of(time, walk(300), session, []))
+    assert str(labels_of(time, walk(300), session, cuts)) == str(labels_of(time, walk(300), session, []))
 
 
-def test_labels_never_reach_across_a_session() -> None:
-    """A silence over the gap, or another session id, cuts the future off."""
+def test_labels_never_extend_into_another_session() -> None:
+    """A silence longer than the session gap, or another session id, ends the future of earlier rows."""
     price = walk(400)
     time = np.arange(400) * SECOND
     time[200:] += 301 * SECOND
-    apart = grid_of(time, price, np.zeros(400, np.int64), [])
-    named = grid_of(np.arange(400) * SECOND, price, np.repeat([7, 9], 200), [])
-    for labels in (apart, named):
+    silent = labels_of(time, price, np.zeros(400, np.int64), [])
+    renumbered = labels_of(np.arange(400) * SECOND, price, np.repeat([7, 9], 200), [])
+    for labels in (silent, renumbered):
         assert math.isnan(labels[199])
         assert math.isnan(labels[140])
         assert math.isfinite(labels[138])
 
 
-def test_labels_never_reach_into_a_loss() -> None:
-    """Where something was lost in the 60 seconds after a row, it has no label; the others keep theirs."""
+def test_labels_never_extend_into_a_gap() -> None:
+    """Rows with a gap in the 60 seconds after them have no label; the others keep theirs."""
     price, time = walk(400), np.arange(400) * SECOND
-    grid = SecondGrid(300 * SECOND, last_is_finished=False, losses=[(200 * SECOND, 203 * SECOND)])
+    grid = SecondGrid(300 * SECOND, is_per_second=False, gaps=[(200 * SECOND, 203 * SECOND)])
     grid.add(time, time // SECOND, np.zeros(400, np.int64), price)
     ((second, volatility, _),) = grid.labels()
-    whole = grid_of(time, price, np.zeros(400, np.int64), [])
+    without_gap = labels_of(time, price, np.zeros(400, np.int64), [])
     for k, value in zip(second.tolist(), volatility.tolist(), strict=True):
-        if 139 < k + 0 < 202 or k > 338:
+        if 139 < k < 202 or k > 338:
             assert math.isnan(value), k
         else:
-            assert value == whole[k]
+            assert value == without_gap[k]
 
 
 def test_silent_seconds_carry_the_price() -> None:
-    """A second without a row has the price of the one before it, so its return is zero."""
+    """A second without a row has the price of the second before it, so its return is zero."""
     time = np.array([0, 1, 2, 30, *range(31, 100)]) * SECOND
     price = np.array([100.0, 101.0, 100.0, 102.0, *[102.0] * 69])
-    labels = grid_of(time, price, np.zeros(len(time), np.int64), [])
+    labels = labels_of(time, price, np.zeros(len(time), np.int64), [])
     returns = [0.0] * 60
     returns[28 - 1] = math.log(102 / 100)
     assert labels[2] == pytest.approx(np.std(returns), rel=1e-9)
 
 
-def test_threshold_is_a_percentile_of_what_it_is_given() -> None:
+def test_threshold_is_a_percentile_of_the_given_rows() -> None:
     """τ is the smallest value that the given share does not exceed; weights count as repeated rows."""
     values = np.arange(1.0, 101.0)
     assert spike_threshold(values) == 90.0
@@ -113,13 +126,120 @@ def test_threshold_is_a_percentile_of_what_it_is_given() -> None:
 
 
 @pytest.mark.parametrize("values", [np.array([]), np.full(5, np.nan), np.zeros(50)])
-def test_threshold_of_nothing_is_refused(values: np.ndarray) -> None:
-    """Where no future is known, or nothing moved, there is no τ rather than a τ of zero."""
+def test_threshold_without_known_or_moving_prices_is_an_error(values: np.ndarray) -> None:
+    """If no future is known, or the price did not move, there is no τ rather than a τ of zero."""
     with pytest.raises(NotEnoughData):
         spike_threshold(values)
 
 
 def test_a_spike_is_at_or_above_the_threshold() -> None:
     """The label is 1 from τ on."""
-    assert spikes(np.array([0.1, 0.2, 0.3]), 0.2).tolist() == [0, 1, 1]
+    assert spikes(np.array([0.1, 0.2, 0.3, math.nan]), 0.2).tolist() == [0, 1, 1, 0]
     assert HORIZON_S == 60
+
+
+def recorded_labels(rows: list[Row], gaps: list[Gap], *, is_per_second: bool, horizon: int = 60) -> dict[int, float]:
+    """Known labels by second according to ``SecondGrid``."""
+    if not rows:
+        return {}
+    time = np.array([row[0] for row in rows])
+    grid = SecondGrid(300 * SECOND, is_per_second=is_per_second, gaps=gaps)
+    second = time // SECOND - (1 if is_per_second else 0)
+    grid.add(time, second, np.array([row[2] for row in rows]), np.array([row[1] for row in rows]))
+    labels = [(k, v) for ks, vs, _ in grid.labels(horizon) for k, v in zip(ks.tolist(), vs.tolist(), strict=True)]
+    return {k: v for k, v in labels if math.isfinite(v)}
+
+
+def live_labels(rows: list[Row], gaps: list[Gap], *, is_per_second: bool, horizon: int = 60) -> dict[int, float]:
+    """Labels by second according to ``DelayedLabels``; each gap is added before the first row after its start."""
+    labels, found, waiting = DelayedLabels(horizon, is_per_second=is_per_second), {}, sorted(gaps)
+    for time, price, session in rows:
+        while waiting and waiting[0][0] <= time:
+            labels.add_gap(*waiting.pop(0), ("X",))
+        for label in labels.add("X", time, price, session):
+            assert label.second not in found
+            found[label.second] = label.future_volatility
+    return found
+
+
+@st.composite
+def markets(draw: st.DrawFn, *, is_per_second: bool) -> tuple[list[Row], list[Gap]]:
+    """Rows in time order with silences and several sessions, and gaps anywhere among them."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows: list[Row] = []
+    time, session, price = START * SECOND, 0, 100.0
+    for _ in range(draw(st.integers(0, 5))):
+        mean = draw(st.sampled_from([0.1, 1.0, 4.0, 70.0]))
+        for _ in range(draw(st.integers(1, 150))):
+            step = rng.exponential(mean) * SECOND
+            if is_per_second:
+                step = max(1, round(step / SECOND)) * SECOND
+            time += int(step)
+            price *= math.exp(rng.normal(0, 1e-4))
+            rows.append((time, price, session))
+        session += draw(st.integers(0, 1))
+        time += draw(st.integers(0, 400)) * SECOND
+    span = max(1, (time - START * SECOND) // SECOND)
+    gaps = []
+    for _ in range(draw(st.integers(0, 6))):
+        start = START * SECOND + draw(st.integers(0, span)) * SECOND + draw(st.integers(0, SECOND))
+        gaps.append((start, start + draw(st.integers(0, 30 * SECOND))))
+    return rows, gaps
+
+
+@pytest.mark.parametrize("horizon", [60, 7])
+@given(markets(is_per_second=False))
+def test_live_labels_of_ticks_equal_recorded_ones(horizon: int, market: tuple[list[Row], list[Gap]]) -> None:
+    """The same seconds and the same bits, across silences, sessions and gaps."""
+    live = live_labels(*market, is_per_second=False, horizon=horizon)
+    assert live == recorded_labels(*market, is_per_second=False, horizon=horizon)
+
+
+@given(markets(is_per_second=True))
+def test_live_labels_of_seconds_equal_recorded_ones(market: tuple[list[Row], list[Gap]]) -> None:
+    """The same holds for rows at the end of each second."""
+    assert live_labels(*market, is_per_second=True) == recorded_labels(*market, is_per_second=True)
+
+
+def test_a_live_label_is_returned_by_the_first_row_after_its_horizon() -> None:
+    """The label of second s is returned once second s+60 is finished, not before."""
+    labels = DelayedLabels()
+    for k in range(61):
+        assert labels.add("X", (START + k) * SECOND, 100.0 + k, 0) == []
+    (label,) = labels.add("X", (START + 61) * SECOND, 100.0, 0)
+    assert (label.product, label.second) == ("X", START)
+
+
+def test_live_products_do_not_mix() -> None:
+    """Each product has its own prices, session and gaps."""
+    labels, found = DelayedLabels(), []
+    labels.add_gap((START + 10) * SECOND, (START + 11) * SECOND, ("Y",))
+    for k in range(100):
+        for product, price in (("X", 100.0 + k), ("Y", 50.0)):
+            found += labels.add(product, (START + k) * SECOND, price, 0)
+    assert {label.product for label in found if label.second < START + 10} == {"X"}
+    assert all(label.future_volatility == 0.0 for label in found if label.product == "Y")
+
+
+def test_a_live_step_back_starts_a_new_session() -> None:
+    """Rows before and after a step back in time never share a label."""
+    labels = DelayedLabels()
+    for k in range(50):
+        labels.add("X", (START + k) * SECOND, 100.0, 0)
+    labels.add("X", (START + 20) * SECOND, 100.0, 0)
+    found = [label for k in range(21, 82) for label in labels.add("X", (START + k) * SECOND, 100.0, 0)]
+    assert [label.second for label in found] == [START + 20]
+
+
+def test_live_memory_is_bounded() -> None:
+    """Whatever the number of rows and gaps, two minutes of prices and ``MAX_GAPS`` gaps are kept."""
+    labels = DelayedLabels()
+    for k in range(5000):
+        labels.add("X", (START + k) * SECOND, 100.0, 0)
+        labels.add_gap((START + k) * SECOND, (START + k) * SECOND + 1, ("X",))
+        labels.add_gap((START + 100 * k) * SECOND, (START + 100 * k) * SECOND + 1, ("Z",))
+    session = labels._sessions["X"]
+    assert len(session._closes) <= 61
+    assert len(session._pending) <= 62
+    assert len(labels._gaps["X"]) == 1
+    assert len(labels._gaps["Z"]) <= MAX_GAPS

@@ -1,195 +1,95 @@
-"""Rows as each product's own story, fold by fold, and the runs in it: of spikes, and of alarms.
+"""Episodes: a spike makes one alert, not one at every crossing of the threshold.
 
-Alarm episodes over recorded rows, by the rule that the live market follows.
+The alert-episode rule is ``next_state``. It runs on live rows (``EpisodeTracker``) and, compiled, on recorded rows
+(``alarm_runs``). An episode
 
-The rule is that of ``monitoring.episodes.EpisodeTracker``, and its numbers stand here for both: an episode opens when
-the score reaches the threshold, lasts at least ``HOLD_S``, and closes once the score has been below the release level
-for ``QUIET_S`` on end, or was not known for ``UNKNOWN_S``.
+- opens when the probability is at least the threshold;
+- lasts at least ``HOLD_S``;
+- after that closes as soon as the probability has been below the release level, ``RELEASE_SHARE`` of the threshold,
+  for ``QUIET_S`` without interruption; or if it has been unknown for ``UNKNOWN_S``, silence included.
 
-One spike is one alert: an episode opens at the threshold and closes well below it, not at every crossing.
-
-Pure: knows of times and probabilities, not of clocks, markets or whom to tell. ``evaluation.alarms`` follows the same
-rule over recorded rows.
+All limits are reached at the exact value. Recorded rows are ordered by fold, product and time first (``SeriesOrder``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from math import isfinite
-from typing import Final, Self
+from functools import cache
+from math import isfinite, nan
+from typing import Final, Self, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.compiled import compiled
 from volspike.errors import UsageError
 from volspike.labels import HORIZON_S
 from volspike.market import SECOND_NS
 
-HORIZON_NS = HORIZON_S * SECOND_NS
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Tracks:
-    """n rows put in order: those of one fold and product after each other, by time.
-
-    Attributes:
-        order: (n,) row numbers; a row's place here is its position.
-        time: (n,) ns, by position.
-        begins: (n,) whether the position begins another fold or product.
-    """
-
-    order: NDArray[np.int64]
-    time: NDArray[np.int64]
-    begins: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, time: NDArray[np.int64], product: NDArray[np.int32], fold: NDArray[np.int32] | None = None) -> Self:
-        """The tracks of rows in any order; all arrays are (n,)."""
-        fold = np.zeros(len(time), np.int32) if fold is None else fold
-        order = np.lexsort((time, product, fold))
-        begins = np.ones(len(time), np.bool_)
-        begins[1:] = (np.diff(product[order]) != 0) | (np.diff(fold[order]) != 0)
-        return cls(order, time[order], begins)
-
-    def seconds(self) -> NDArray[np.float64]:
-        """(n,) by position: how long a row's second or tick lasts, until the track's next row.
-
-        0 for a track's last row and before a silence as long as the horizon, which nobody watched.
-        """
-        steps = np.zeros(len(self.time))
-        steps[:-1] = np.where(self.begins[1:], 0, np.diff(self.time))
-        return np.where(steps < HORIZON_NS, steps / SECOND_NS, 0.0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Runs:
-    """Stretches of a track that do not overlap, ascending: first and last position of each, both included."""
-
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def covered(self, n: int) -> NDArray[np.bool_]:
-        """Which of ``n`` positions lie in a run."""
-        steps = np.bincount(self.first, minlength=n + 1) - np.bincount(self.last + 1, minlength=n + 1)
-        return np.cumsum(steps)[:-1] > 0
-
-    def met_by(self, others: Runs) -> NDArray[np.int64]:
-        """Of each run the number of the earliest among ``others`` that shares a position with it; −1 for none."""
-        if len(others) == 0:
-            return np.full(len(self), -1)
-        candidate = np.searchsorted(others.last, self.first)
-        met = others.first[np.minimum(candidate, len(others) - 1)] <= self.last
-        return np.where((candidate < len(others)) & met, candidate, -1)
-
-
-def spike_runs(tracks: Tracks, y: NDArray[np.int8]) -> Runs:
-    """The spike episodes: rows labelled as spikes (``y``, (n,) in the rows' order), joined when under a horizon apart.
-
-    A label tells of the 60 seconds after its row, so two spike rows closer than that share seconds of their future.
-    """
-    spike = np.flatnonzero(y[tracks.order] == 1)
-    if len(spike) == 0:
-        return Runs(spike, spike)
-    track = np.cumsum(tracks.begins)
-    apart = (np.diff(tracks.time[spike]) >= HORIZON_NS) | (np.diff(track[spike]) != 0)
-    return Runs(spike[np.append(True, apart)], spike[np.append(apart, True)])
-
+HORIZON_NS: Final = HORIZON_S * SECOND_NS
 
 RELEASE_SHARE: Final = 0.8
-"""The level at which an episode lets go, as a share of the threshold."""
-
 HOLD_S: Final = 60.0
 QUIET_S: Final = 10.0
 UNKNOWN_S: Final = 60.0
 
+NEVER: Final = -(2**63)
+"""The time of something that has not happened, as compiled code has no None."""
 
-def alarm_runs(tracks: Tracks, score: NDArray[np.float64], threshold: NDArray[np.float64] | float) -> Runs:
-    """The alarm episodes of ``score`` (n, in the rows' order; NaN is not known) at one threshold or one per row.
-
-    A run's positions are those at which the alarm is in force. A threshold that is not above 0, as a score that is
-    no probability may have, is its own release level.
-    """
-    level = np.broadcast_to(np.asarray(threshold, np.float64), score.shape)[tracks.order]
-    release = np.where(level > 0.0, RELEASE_SHARE * level, level)
-    opened = alarm_opened(
-        tracks.time,
-        score[tracks.order],
-        level,
-        release,
-        tracks.begins,
-        round(HOLD_S * SECOND_NS),
-        round(QUIET_S * SECOND_NS),
-        round(UNKNOWN_S * SECOND_NS),
-    )
-    in_force = np.flatnonzero(opened >= 0)
-    first, count = np.unique(opened[in_force], return_counts=True)
-    return Runs(first, first + count - 1)
+EpisodeState: TypeAlias = tuple[int, int, int]
+"""Times in ns, or ``NEVER``: when the open episode opened, when the probability was last known in it, and since when
+it has been below the release level."""
 
 
-@compiled
-def alarm_opened(
-    time: NDArray[np.int64],
-    score: NDArray[np.float64],
-    threshold: NDArray[np.float64],
-    release: NDArray[np.float64],
-    begins: NDArray[np.bool_],
+def next_state(
+    state: EpisodeState,
+    now: int,
+    probability: float,
+    threshold: float,
+    release: float,
     hold: int,
     quiet: int,
     unknown: int,
-) -> NDArray[np.int64]:
-    """By position: the position at which the alarm in force opened, −1 where there is none; times in ns.
+) -> EpisodeState:
+    """The state after a row at ``now`` with this probability (NaN or infinite: unknown); all times in ns.
 
-    As the live rule has it, a row that closes an episode opens none.
+    A row that closes an episode opens none.
     """
-    opened = np.full(len(time), -1, np.int64)
-    start = -1
-    known = low_since = time[0] if len(time) else 0
-    is_low = False
-    for row in range(len(time)):
-        now, value = time[row], score[row]
-        if begins[row]:
-            start = -1
-        if start < 0:
-            if value >= threshold[row]:
-                start, known, is_low = row, now, False
-        else:
-            has_held = now - time[start] >= hold
-            if has_held and now - known >= unknown:
-                start = -1
-            elif np.isfinite(value):
-                known = now
-                if value >= release[row]:
-                    is_low = False
-                elif not is_low:
-                    is_low, low_since = True, now
-                if is_low and has_held and now - low_since >= quiet:
-                    start = -1
-        opened[row] = start
-    return opened
+    opened, known, low_since = state
+    is_known = isfinite(probability)
+    if opened == NEVER:
+        opens = is_known and probability >= threshold
+        return (now, now, NEVER) if opens else state
+    has_held = now - opened >= hold
+    if has_held and now - known >= unknown:
+        return NEVER, known, low_since
+    if not is_known:
+        return state
+    if probability >= release:
+        return opened, now, NEVER
+    low_since = now if low_since == NEVER else low_since
+    is_quiet = now - low_since >= quiet
+    return (NEVER if has_held and is_quiet else opened), now, low_since
 
 
-class Reason(StrEnum):
-    """Why an episode closed."""
+class CloseReason(StrEnum):
+    """The reason for which an episode closed."""
 
     RELEASED = "released"
     """The probability stayed below the release level."""
     UNKNOWN = "unknown"
-    """The probability was not known for long."""
+    """The probability was unknown for too long."""
     CLOCK = "clock"
-    """Time stepped back by more than a late row does: what came before is another story."""
+    """Time stepped back by more than a late row does, so rows before and after cannot be compared."""
 
 
 class Episode(msgspec.Struct, frozen=True, kw_only=True):
     """An episode as it opened (``closed`` and ``reason`` are None) or closed; times in ns UTC.
 
-    ``id`` is made of the opening time and the product: the same rows give the same ids, and ids sort by time.
+    ``id`` consists of the opening time and the product: the same rows give the same ids, and ids sort by time.
     """
 
     id: str
@@ -198,25 +98,16 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     closed: int | None = None
     peak_probability: float
     threshold: float
-    reason: Reason | None = None
+    reason: CloseReason | None = None
 
     @property
     def is_open(self) -> bool:
-        """Whether it still goes on."""
+        """Whether it has not closed yet."""
         return self.closed is None
 
 
-class TrackerState(msgspec.Struct, frozen=True):
-    """What a tracker remembers of its product."""
-
-    newest: int | None
-    known: int
-    low_since: int | None
-    current: Episode | None
-
-
 def episode_id(product: str, opened: int) -> str:
-    """An id of fixed shape, so that ids sort as their times do.
+    """An id of fixed format, so that ids sort as their times do.
 
     >>> episode_id("BTC-USD", 1_500_000_000)
     '19700101T000001.500000000Z-BTC-USD'
@@ -225,15 +116,20 @@ def episode_id(product: str, opened: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y%m%dT%H%M%S}.{fraction:09d}Z-{product}"
 
 
-class EpisodeTracker:
-    """The episodes of one product.
+class TrackerState(msgspec.Struct, frozen=True):
+    """The state of an ``EpisodeTracker``; times in ns, None for what has not happened."""
 
-    One opens when the probability is at least ``threshold``. It closes when it has lasted ``hold_s`` and the
-    probability has since been below ``release`` (default 0.8 of the threshold) for ``quiet_s`` on end; or when the
-    probability was not known for ``unknown_s``, silence included.
+    newest: int | None
+    known: int
+    low_since: int | None
+    current: Episode | None
+
+
+class EpisodeTracker:
+    """The episodes of one product's live rows.
 
     Raises:
-        UsageError: levels or times that make no sense.
+        UsageError: a release level that is not between 0 and the threshold, or a negative time.
     """
 
     def __init__(
@@ -248,16 +144,14 @@ class EpisodeTracker:
     ) -> None:
         release = RELEASE_SHARE * threshold if release is None else release
         if not (isfinite(threshold) and 0.0 < release < threshold):
-            raise UsageError(f"an episode's release must lie between 0 and its threshold {threshold}: was {release}")
+            raise UsageError(f"the release level must be between 0 and the threshold {threshold}, was {release}")
         if not (hold_s >= 0.0 and quiet_s >= 0.0 and unknown_s > 0.0):
-            raise UsageError(f"an episode's times must not be negative: were {hold_s}, {quiet_s} and {unknown_s} s")
+            raise UsageError(f"an episode's times must not be negative, were {hold_s}, {quiet_s} and {unknown_s} s")
         self.product, self.threshold, self.release = product, threshold, release
-        self._hold = round(hold_s * SECOND_NS)
-        self._quiet = round(quiet_s * SECOND_NS)
-        self._unknown = round(unknown_s * SECOND_NS)
+        self._hold, self._quiet, self._unknown = (round(span * SECOND_NS) for span in (hold_s, quiet_s, unknown_s))
         self._newest: int | None = None
         self._known = 0
-        self._low_since: int | None = None
+        self._low_since = NEVER
         self._open: Episode | None = None
 
     @property
@@ -266,65 +160,184 @@ class EpisodeTracker:
         return self._open
 
     def state(self) -> TrackerState:
-        """Everything that later episodes depend on, besides the levels and times that the tracker was made with."""
-        return TrackerState(self._newest, self._known, self._low_since, self._open)
+        """All that later episodes depend on, except the levels and times that the tracker was created with."""
+        low_since = None if self._low_since == NEVER else self._low_since
+        return TrackerState(self._newest, self._known, low_since, self._open)
 
     def resume(self, state: TrackerState) -> None:
-        """Takes up where ``state`` was taken."""
-        self._newest, self._known, self._low_since, self._open = msgspec.structs.astuple(state)
+        """Continues from a saved state."""
+        self._newest, self._known, self._open = state.newest, state.known, state.current
+        self._low_since = NEVER if state.low_since is None else state.low_since
 
     def update(self, time_ns: int, probability: float | None) -> Episode | None:
-        """Takes the probability of a row (None or NaN: not known) and returns the episode that opened or closed now.
+        """Adds a row (probability None or NaN: unknown) and returns the episode that opened or closed with it, if any.
 
-        A time before the newest counts as the newest, as late rows do. One that lies back by more than
-        ``unknown_s`` begins a new story: an open episode closes. An update that closes one opens none: the next does.
+        A late row counts as if it were at the newest time. A row more than ``unknown_s`` before the newest is no late
+        row: time starts again from it, and an open episode closes.
         """
         if self._newest is not None and time_ns < self._newest - self._unknown:
-            return self._begin_anew(time_ns, probability)
-        now = time_ns if self._newest is None else max(time_ns, self._newest)
-        self._newest = now
-        known = probability if probability is not None and isfinite(probability) else None
-        if self._open is None:
-            return self._outside(now, known)
-        return self._inside(self._open, now, known)
+            if self._open is not None:
+                return self._restart(time_ns, self._open, self._newest)
+            self._newest = None
+        self._newest = now = time_ns if self._newest is None else max(time_ns, self._newest)
+        episode, value = self._open, nan if probability is None else probability
+        opened, self._known, self._low_since = next_state(
+            (NEVER if episode is None else episode.opened, self._known, self._low_since),
+            now,
+            value,
+            self.threshold,
+            self.release,
+            self._hold,
+            self._quiet,
+            self._unknown,
+        )
+        if episode is None:
+            return None if opened == NEVER else self._open_episode(now, value)
+        if opened == NEVER:
+            return self._close(episode, now, CloseReason.RELEASED if self._known == now else CloseReason.UNKNOWN)
+        if isfinite(value) and value > episode.peak_probability:
+            self._open = msgspec.structs.replace(episode, peak_probability=value)
+        return None
 
-    def _outside(self, now: int, known: float | None) -> Episode | None:
-        if known is None or known < self.threshold:
-            return None
-        self._known, self._low_since = now, None
+    def _open_episode(self, now: int, probability: float) -> Episode:
         self._open = Episode(
             id=episode_id(self.product, now),
             product=self.product,
             opened=now,
-            peak_probability=known,
+            peak_probability=probability,
             threshold=self.threshold,
         )
         return self._open
 
-    def _inside(self, episode: Episode, now: int, known: float | None) -> Episode | None:
-        has_held = now - episode.opened >= self._hold
-        if now - self._known >= self._unknown and has_held:
-            return self._close(episode, now, Reason.UNKNOWN)
-        if known is None:
-            return None
-        self._known = now
-        if known > episode.peak_probability:
-            self._open = msgspec.structs.replace(episode, peak_probability=known)
-        if known >= self.release:
-            self._low_since = None
-        elif self._low_since is None:
-            self._low_since = now
-        is_quiet = self._low_since is not None and now - self._low_since >= self._quiet
-        return self._close(episode, now, Reason.RELEASED) if is_quiet and has_held else None
-
-    def _begin_anew(self, time_ns: int, probability: float | None) -> Episode | None:
-        episode, last = self._open, self._newest or 0
-        if episode is None:
-            self._newest = None
-            return self.update(time_ns, probability)
+    def _restart(self, time_ns: int, episode: Episode, newest: int) -> Episode:
         self._newest = time_ns
-        return self._close(episode, max(last, episode.opened + self._hold), Reason.CLOCK)
+        return self._close(episode, max(newest, episode.opened + self._hold), CloseReason.CLOCK)
 
-    def _close(self, episode: Episode, now: int, reason: Reason) -> Episode:
+    def _close(self, episode: Episode, now: int, reason: CloseReason) -> Episode:
         self._open = None
         return msgspec.structs.replace(episode, closed=now, reason=reason)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeriesOrder:
+    """The order of n rows that puts each series, the rows of one fold and product, together and sorts it by time.
+
+    Attributes:
+        order: (n,) row numbers. A row's index in it is called its position.
+        time: (n,) ns, by position.
+        begins: (n,) whether the position is the first of its series.
+    """
+
+    order: NDArray[np.int64]
+    time: NDArray[np.int64]
+    begins: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, time: NDArray[np.int64], product: NDArray[np.int32], fold: NDArray[np.int32] | None = None) -> Self:
+        """The order of rows that are in any order; all arrays are (n,)."""
+        fold = np.zeros(len(time), np.int32) if fold is None else fold
+        order = np.lexsort((time, product, fold))
+        begins = np.ones(len(time), np.bool_)
+        begins[1:] = (np.diff(product[order]) != 0) | (np.diff(fold[order]) != 0)
+        return cls(order, time[order], begins)
+
+    def seconds(self) -> NDArray[np.float64]:
+        """(n,) by position: the seconds until the next row of the series.
+
+        0 for the last row of a series and before a silence of at least the horizon, which no row covers.
+        """
+        steps = np.zeros(len(self.time))
+        steps[:-1] = np.where(self.begins[1:], 0, np.diff(self.time))
+        return np.where(steps < HORIZON_NS, steps / SECOND_NS, 0.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Runs:
+    """Runs of positions that do not overlap, ascending: first and last position of each, both included."""
+
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def mask(self, n: int) -> NDArray[np.bool_]:
+        """(n,) whether each of ``n`` positions is in a run."""
+        steps = np.bincount(self.first, minlength=n + 1) - np.bincount(self.last + 1, minlength=n + 1)
+        return np.cumsum(steps)[:-1] > 0
+
+    def first_overlap(self, others: Runs) -> NDArray[np.int64]:
+        """Of each run the index of the first of ``others`` that shares a position with it; −1 for none."""
+        if len(others) == 0:
+            return np.full(len(self), -1)
+        candidate = np.searchsorted(others.last, self.first)
+        overlaps = others.first[np.minimum(candidate, len(others) - 1)] <= self.last
+        return np.where((candidate < len(others)) & overlaps, candidate, -1)
+
+
+def spike_runs(series: SeriesOrder, y: NDArray[np.int8]) -> Runs:
+    """The spike events: spike rows (``y`` = 1, (n,) in the rows' order), joined where less than the horizon apart.
+
+    A label covers the 60 seconds after its row, so two spike rows closer than that share part of their future.
+    """
+    spike = np.flatnonzero(y[series.order] == 1)
+    if len(spike) == 0:
+        return Runs(spike, spike)
+    number = np.cumsum(series.begins)
+    is_apart = (np.diff(series.time[spike]) >= HORIZON_NS) | (np.diff(number[spike]) != 0)
+    return Runs(spike[np.append(True, is_apart)], spike[np.append(is_apart, True)])
+
+
+def alarm_runs(series: SeriesOrder, score: NDArray[np.float64], threshold: NDArray[np.float64] | float) -> Runs:
+    """The episodes of ``score`` (n, in the rows' order; NaN is unknown) at one threshold or one per row.
+
+    A run holds the positions at which the episode is open, so not the one that closes it. A threshold that is not
+    above 0, possible for a score that is no probability, is its own release level.
+    """
+    level = np.broadcast_to(np.asarray(threshold, np.float64), score.shape)[series.order]
+    release = np.where(level > 0.0, RELEASE_SHARE * level, level)
+    hold, quiet, unknown = (round(span * SECOND_NS) for span in (HOLD_S, QUIET_S, UNKNOWN_S))
+    opened = _compiled_openings()(series.time, score[series.order], level, release, series.begins, hold, quiet, unknown)
+    is_open = np.flatnonzero(opened >= 0)
+    first, count = np.unique(opened[is_open], return_counts=True)
+    return Runs(first, first + count - 1)
+
+
+@cache
+def _compiled_openings() -> Callable[..., NDArray[np.int64]]:
+    """``_openings`` with ``next_state`` compiled into it.
+
+    Live rows and the start of a command need no compiler: numba takes a quarter of a second to import.
+    """
+    from numba.extending import register_jitable  # noqa: PLC0415
+
+    from volspike.compiled import compiled  # noqa: PLC0415
+
+    register_jitable(next_state)
+    return compiled(_openings)
+
+
+def _openings(
+    time: NDArray[np.int64],
+    score: NDArray[np.float64],
+    threshold: NDArray[np.float64],
+    release: NDArray[np.float64],
+    begins: NDArray[np.bool_],
+    hold: int,
+    quiet: int,
+    unknown: int,
+) -> NDArray[np.int64]:
+    """By position: the position at which the open episode opened, −1 where none is open."""
+    opened_at = np.full(len(time), -1, np.int64)
+    state = (NEVER, NEVER, NEVER)
+    first = -1
+    for row in range(len(time)):
+        if begins[row]:
+            state = (NEVER, NEVER, NEVER)
+        was_open = state[0] != NEVER
+        state = next_state(state, time[row], score[row], threshold[row], release[row], hold, quiet, unknown)
+        if state[0] != NEVER:
+            if not was_open:
+                first = row
+            opened_at[row] = first
+    return opened_at

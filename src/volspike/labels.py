@@ -1,9 +1,15 @@
-"""What a row is asked to foresee: the volatility of the next 60 seconds, and whether that is a spike.
+"""The label of a row: the volatility of the seconds that follow it, and whether that is a spike.
 
-A label exists only where the session goes on long enough to tell it. What comes later never changes one that exists:
-it needs the price at the end of finished seconds alone.
+The label rule, for recorded rows (``SecondGrid``) and live ones (``DelayedLabels``) alike:
 
-What really happened after each second, told live once the minute is over: the labels of replay, only later.
+1. A session's prices are put on a one-second grid: P(k) is the last price at or before the end of second k, carried
+   through silent seconds. The return of second k is r(k) = ln(P(k) / P(k-1)).
+2. The future volatility of a row in second s is the standard deviation (ddof 0) of r(s+1) … r(s+h), where h is the
+   horizon, 60 s by default (``future_volatility``). A row at the end of second k is a row in second k.
+3. It exists only where the session has finished those h seconds and no gap lies in them (``is_gap_in_horizon``).
+   Rows that arrive later never change a label that exists.
+4. A row is a spike if its future volatility is at least the threshold τ (``is_spike``). τ is a percentile of the
+   training rows (``spike_threshold``).
 """
 
 from __future__ import annotations
@@ -11,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from math import isnan
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, overload
 
 import msgspec
 import numpy as np
@@ -19,27 +25,32 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from volspike.errors import NotEnoughData
-from volspike.features import Every
 from volspike.market import SECOND_NS
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 
 HORIZON_S: Final = 60
-DEFAULT_PERCENTILE: Final = 90.0
+SESSION_GAP_S: Final = 300
+"""Rows further apart than this belong to different sessions."""
 
-_BLOCK = 8192
-"""Seconds whose 60 returns are looked at together: bounds the memory, changes no result."""
+DEFAULT_PERCENTILE: Final = 90.0
+MAX_GAPS: Final = 64
+"""The most gaps of a product that are kept apart. Beyond it the two oldest become one, which can only remove labels."""
+
+_BLOCK: Final = 8192
+"""Seconds whose windows are in memory together; it changes no result."""
 
 
 def future_volatility(price: Floats, horizon: int = HORIZON_S) -> Floats:
     """Standard deviation (ddof 0) of the ``horizon`` one-second log returns after each second.
 
     Args:
-        price: (n,) the price at the end of every finished second of one session, silent seconds carried.
+        price: (n,) prices at the end of all finished seconds of one session, silent seconds included.
+        horizon: in seconds.
 
     Returns:
-        (n,), NaN for the last ``horizon`` seconds, whose future is not over.
+        (n,) NaN for the last ``horizon`` seconds, whose future is not finished.
     """
     volatility = np.full(len(price), np.nan)
     if len(price) <= horizon:
@@ -52,20 +63,47 @@ def future_volatility(price: Floats, horizon: int = HORIZON_S) -> Floats:
     return volatility
 
 
+def is_gap_in_horizon(second: Integers, start_ns: int, end_ns: int, horizon: int = HORIZON_S) -> NDArray[np.bool_]:
+    """Whether the gap from ``start_ns`` to ``end_ns`` lies in the ``horizon`` seconds after each second of (n,).
+
+    A gap that ends exactly where the horizon begins, or begins exactly where it ends, does not.
+    """
+    horizon_start = (second + 1) * SECOND_NS
+    return (start_ns < horizon_start + horizon * SECOND_NS) & (end_ns > horizon_start)
+
+
+@overload
+def is_spike(volatility: float, tau: float) -> bool: ...
+@overload
+def is_spike(volatility: Floats, tau: float) -> NDArray[np.bool_]: ...
+def is_spike(volatility: float | Floats, tau: float) -> bool | NDArray[np.bool_]:
+    """Whether a future volatility, or each of an array, is at least τ; an unknown one (NaN) is not.
+
+    >>> is_spike(0.0002, tau=0.0002)
+    True
+    """
+    return volatility >= tau
+
+
+def spikes(volatility: Floats, tau: float) -> NDArray[np.int8]:
+    """(n,) 1 for a spike, otherwise 0. An unknown future volatility gives 0 as well, so select the known ones first."""
+    return is_spike(volatility, tau).astype(np.int8)
+
+
 def spike_threshold(
     volatility: Floats, percentile: float = DEFAULT_PERCENTILE, weights: Integers | None = None
 ) -> float:
-    """τ: the smallest future volatility that at least ``percentile`` % of the given rows do not exceed.
+    """τ: the smallest future volatility that at least ``percentile`` % of the rows do not exceed.
 
-    Give it training rows only: a percentile over rows that come later has looked ahead.
+    Pass training rows only: a percentile that includes later rows would use the future.
 
     Args:
-        volatility: (n,) future volatilities; NaN is left out.
+        volatility: (n,) future volatilities; NaN is ignored.
         percentile: between 0 and 100.
-        weights: (n,) how many rows each value stands for.
+        weights: (n,) the number of rows with each value; one row each by default.
 
     Raises:
-        NotEnoughData: no label, or a market that stood still: then every row would be a spike.
+        NotEnoughData: no label is known, or prices did not move, so that every row would be a spike.
     """
     known = np.isfinite(volatility)
     if not known.any():
@@ -74,93 +112,83 @@ def spike_threshold(
     tau = float(np.quantile(volatility[known], percentile / 100.0, method="inverted_cdf", weights=counts))
     if tau <= 0.0:
         raise NotEnoughData(
-            f"the {percentile:g}th percentile of future volatility is 0: the market stood still, "
-            "so nothing would tell a spike from calm; raise the percentile or record a livelier market"
+            f"the {percentile:g}th percentile of future volatility is 0: the price hardly moved, so calm rows would be "
+            "spikes; use a higher percentile or record a more active market"
         )
     return tau
 
 
-def spikes(volatility: Floats, tau: float) -> NDArray[np.int8]:
-    """1 where the future volatility is at least τ, else 0; where it is unknown that is 0 too, so select first."""
-    return (volatility >= tau).astype(np.int8)
-
-
-def crosses(second: Integers, start: int, end: int, horizon: int = HORIZON_S) -> NDArray[np.bool_]:
-    """Whether a gap from ``start`` to ``end`` (ns) lies in the ``horizon`` seconds that follow each second's end."""
-    over = (second + 1) * SECOND_NS
-    return (start < over + horizon * SECOND_NS) & (end > over)
-
-
 class SecondGrid:
-    """The closing prices of a product's seconds, gathered from its rows part by part, cut into sessions.
+    """Labels of a product's recorded rows, which are added in parts.
 
-    Holds one number a second, whatever the number of rows.
+    It keeps one price per second, whatever the number of rows.
 
     Args:
         gap_ns: rows further apart than this belong to different sessions.
-        last_is_finished: whether a session's last second counts as over (rows per second: yes; rows per tick: no).
-        losses: start and end (ns) of stretches in which something was lost: no label reaches into one.
+        is_per_second: rows are at the end of each second, so that a session's last second is finished. For rows at
+            ticks it is not.
+        gaps: start and end (ns) of known data losses; no label extends into one.
     """
 
-    def __init__(self, gap_ns: int, last_is_finished: bool, losses: Sequence[tuple[int, int]] = ()) -> None:
-        self._losses = losses
+    def __init__(self, gap_ns: int, *, is_per_second: bool, gaps: Sequence[tuple[int, int]] = ()) -> None:
+        self._gaps = gaps
         self._gap_ns = gap_ns
-        self._last_is_finished = last_is_finished
+        self._is_per_second = is_per_second
         self._seconds: list[Integers] = []
         self._prices: list[Floats] = []
         self._counts: list[Integers] = []
-        self._breaks: list[NDArray[np.bool_]] = []
+        self._begins: list[NDArray[np.bool_]] = []
         self._newest: tuple[int, int, int] | None = None
 
     def add(self, timestamp: Integers, second: Integers, session: Integers, price: Floats) -> None:
-        """The next rows in time order; all arrays are (n,)."""
+        """Adds the next rows in time order; all arrays are (n,)."""
         if len(timestamp) == 0:
             return
         previous = (timestamp[0], second[0], session[0]) if self._newest is None else self._newest
-        apart = np.diff(timestamp, prepend=previous[0]) > self._gap_ns
-        begins = apart | (np.diff(session, prepend=previous[2]) != 0)
-        last = np.append((np.diff(second) != 0) | begins[1:], True)
-        starts = np.concatenate(([0], np.flatnonzero(last)[:-1] + 1))
-        self._seconds.append(second[last])
-        self._prices.append(price[last])
+        is_silence = np.diff(timestamp, prepend=previous[0]) > self._gap_ns
+        begins = is_silence | (np.diff(session, prepend=previous[2]) != 0)
+        is_closing = np.append((np.diff(second) != 0) | begins[1:], True)
+        starts = _starts(is_closing)
+        self._seconds.append(second[is_closing])
+        self._prices.append(price[is_closing])
         self._counts.append(np.diff(np.append(starts, len(second))))
-        self._breaks.append(np.logical_or.reduceat(begins, starts))
+        self._begins.append(np.logical_or.reduceat(begins, starts))
         self._newest = (int(timestamp[-1]), int(second[-1]), int(session[-1]))
 
     def labels(self, horizon: int = HORIZON_S) -> Iterator[tuple[Integers, Floats, Integers]]:
-        """Per session, in order: its seconds, their future volatility (NaN where unknown) and their numbers of rows.
+        """Per session, in order: the seconds that have rows, their future volatility and their numbers of rows.
 
-        Only seconds that have rows are told.
+        The future volatility is NaN where it does not exist.
         """
         if not self._seconds:
             return
         second, count = np.concatenate(self._seconds), np.concatenate(self._counts)
         price = np.concatenate(self._prices)
-        begins = np.flatnonzero(np.concatenate(self._breaks))
+        begins = np.flatnonzero(np.concatenate(self._begins))
         for part in np.split(np.arange(len(second)), begins):
             if len(part):
-                yield self._session(second[part], price[part], count[part], horizon)
+                yield self._session_labels(second[part], price[part], count[part], horizon)
 
-    def _session(
+    def _session_labels(
         self, second: Integers, price: Floats, count: Integers, horizon: int
     ) -> tuple[Integers, Floats, Integers]:
-        # a second may stand twice where a part ended within it: the later price is the closing one
-        closing = np.append(np.diff(second) != 0, True)
-        starts = np.concatenate(([0], np.flatnonzero(closing)[:-1] + 1))
-        second, price, count = second[closing], price[closing], np.add.reduceat(count, starts)
-        every = np.arange(second[0], second[-1] + 1)
-        grid = price[np.searchsorted(second, every, side="right") - 1]
-        volatility = np.full(len(every), np.nan)
-        finished = len(grid) if self._last_is_finished else len(grid) - 1
+        # a second occurs twice if one call of add ended within it; the later price is its closing price
+        is_closing = np.append(np.diff(second) != 0, True)
+        count = np.add.reduceat(count, _starts(is_closing))
+        second, price = second[is_closing], price[is_closing]
+        every_second = np.arange(second[0], second[-1] + 1)
+        grid = price[np.searchsorted(second, every_second, side="right") - 1]
+        volatility = np.full(len(grid), np.nan)
+        finished = len(grid) if self._is_per_second else len(grid) - 1
         volatility[:finished] = future_volatility(grid[:finished], horizon)
-        for start, end in self._losses:
-            volatility[crosses(every, start, end, horizon)] = np.nan
+        for start, end in self._gaps:
+            volatility[is_gap_in_horizon(every_second, start, end, horizon)] = np.nan
         return second, volatility[second - second[0]], count
 
 
-SESSION_GAP_S = 300
-MOST_LOSSES = 64
-"""Losses of a product kept apart; of more, the oldest are taken as one, which voids labels and makes none."""
+def _starts(is_last: NDArray[np.bool_]) -> Integers:
+    """The first position of each group, given which positions are the last of theirs."""
+    return np.concatenate(([0], np.flatnonzero(is_last)[:-1] + 1))
 
 
 class DelayedLabel(msgspec.Struct, frozen=True, gc=False):
@@ -171,14 +199,73 @@ class DelayedLabel(msgspec.Struct, frozen=True, gc=False):
     future_volatility: float
 
 
-class _Course:
-    """The closing prices of one product's session, as far as a label still needs them.
+class DelayedLabels:
+    """Labels of live rows, each returned by the first row after its horizon.
 
-    ``finished`` is the newest second that is over; ``closes`` ends with its price.
+    They equal those of ``SecondGrid`` over the same rows and gaps, bit for bit. A label that never exists, because
+    the session ended or data was lost, is never returned. About two minutes of prices are kept per product.
+
+    Args:
+        horizon: in seconds.
+        is_per_second: rows are at the end of each second rather than at ticks.
+        gap_s: rows further apart than this belong to different sessions.
     """
 
-    def __init__(self, second: int, session: int, price: float, horizon: int) -> None:
-        self.session = session
+    def __init__(self, horizon: int = HORIZON_S, *, is_per_second: bool = False, gap_s: float = SESSION_GAP_S) -> None:
+        self._horizon = horizon
+        self._is_per_second = is_per_second
+        self._gap_ns = round(gap_s * SECOND_NS)
+        self._sessions: dict[str, _Session] = {}
+        self._gaps: dict[str, list[tuple[int, int]]] = {}
+
+    def add(self, product: str, time_ns: int, price: float, session_id: int) -> list[DelayedLabel]:
+        """Adds the next row of a product and returns the labels that it completes, usually none or one.
+
+        Rows arrive in time order, as the engine emits them. A row before the newest starts a new session.
+        """
+        second = time_ns // SECOND_NS - (1 if self._is_per_second else 0)
+        session = self._sessions.get(product)
+        completed: list[tuple[int, float]] = []
+        if session is None or session.id != session_id or not 0 <= time_ns - session.newest <= self._gap_ns:
+            session = self._sessions[product] = _Session(second, session_id, price, self._horizon)
+        elif second > session.second:
+            completed = session.finish(second - 1)
+            session.begin(second)
+        session.newest, session.price = time_ns, price
+        if self._is_per_second and second > session.finished:
+            completed += session.finish(second)
+        return self._without_gaps(product, completed) if completed else []
+
+    def add_gap(self, start_ns: int, end_ns: int, products: Sequence[str]) -> None:
+        """Adds a data loss of these products. Add it before the rows that follow it: returned labels are final."""
+        if end_ns <= start_ns - self._horizon * SECOND_NS:
+            return
+        for product in products:
+            self._gaps[product] = _merge_gaps([*self._gaps.get(product, ()), (start_ns, end_ns)], self._horizon)
+
+    def _without_gaps(self, product: str, completed: list[tuple[int, float]]) -> list[DelayedLabel]:
+        gaps = self._gaps.get(product)
+        if gaps:
+            horizon_start = (completed[0][0] + 1) * SECOND_NS
+            # a gap that ended before the oldest of these horizons lies in no later one either
+            gaps = self._gaps[product] = [gap for gap in gaps if gap[1] > horizon_start]
+            second = np.array([second for second, _ in completed])
+            is_lost = np.zeros(len(second), bool)
+            for start, end in gaps:
+                is_lost |= is_gap_in_horizon(second, start, end, self._horizon)
+            completed = [label for label, lost in zip(completed, is_lost.tolist(), strict=True) if not lost]
+        return [DelayedLabel(product, second, value) for second, value in completed if not isnan(value)]
+
+
+class _Session:
+    """The closing prices of a live session that its pending labels still need.
+
+    ``second`` and ``price`` are those of the newest row, ``newest`` is its time in ns; ``finished`` is the newest
+    finished second, whose price is the last of ``_closes``.
+    """
+
+    def __init__(self, second: int, session_id: int, price: float, horizon: int) -> None:
+        self.id = session_id
         self.second = second
         self.price = price
         self.finished = second - 1
@@ -188,19 +275,19 @@ class _Course:
         self._pending: deque[int] = deque([second])
 
     def begin(self, second: int) -> None:
-        """A later second has a row."""
+        """Starts a later second, which has a row."""
         self.second = second
         self._pending.append(second)
 
     def finish(self, last: int) -> list[tuple[int, float]]:
-        """All seconds to ``last`` are over, at the present price; returns those whose future is thereby known."""
-        known = self._known(last)
-        # what lies beyond a full deque is pushed out again
+        """Finishes all seconds up to ``last`` at the present price; returns the labels that are now complete."""
+        completed = self._completed(last)
+        # more than a full deque would only push itself out
         self._closes.extend([self.price] * min(last - self.finished, self._horizon + 1))
         self.finished = max(last, self.finished)
-        return known
+        return completed
 
-    def _known(self, last: int) -> list[tuple[int, float]]:
+    def _completed(self, last: int) -> list[tuple[int, float]]:
         ready = []
         while self._pending and self._pending[0] + self._horizon <= last:
             ready.append(self._pending.popleft())
@@ -214,75 +301,14 @@ class _Course:
         return [(second, float(volatility[second - first])) for second in ready]
 
 
-class DelayedLabels:
-    """Future volatilities as their time comes; equal to those of ``SecondGrid`` over the same rows and losses.
-
-    A second that a session's end, a loss or the end of the rows keeps from being known is never told. Holds about
-    two minutes of prices a product. A loss must be told before the rows that follow it: a label once told stands.
-
-    Args:
-        horizon: how many seconds are looked ahead.
-        every: whether rows come at ticks, or one at the end of each second.
-        gap_s: rows further apart than this belong to different sessions.
-    """
-
-    def __init__(self, horizon: int = HORIZON_S, *, every: Every = Every.TICK, gap_s: float = SESSION_GAP_S) -> None:
-        self._horizon = horizon
-        self._is_per_second = every is Every.SECOND
-        self._gap_ns = round(gap_s * SECOND_NS)
-        self._courses: dict[str, _Course] = {}
-        self._losses: dict[str, list[tuple[int, int]]] = {}
-
-    def add(self, product: str, time_ns: int, price: float, session_id: int) -> list[DelayedLabel]:
-        """Takes the next row of a product and returns the labels that it completes, mostly none or one.
-
-        Rows come in time order, as the engine gives them; one that lies before the newest begins a new session.
-        """
-        second = time_ns // SECOND_NS - (1 if self._is_per_second else 0)
-        course = self._courses.get(product)
-        if course is None or course.session != session_id or not 0 <= time_ns - course.newest <= self._gap_ns:
-            course = self._courses[product] = _Course(second, session_id, price, self._horizon)
-            known = []
-        elif second > course.second:
-            known = course.finish(second - 1)
-            course.begin(second)
-        else:
-            known = []
-        course.newest, course.price = time_ns, price
-        if self._is_per_second and second > course.finished:
-            known += course.finish(second)
-        return self._whole(product, known) if known else []
-
-    def gap(self, start_ns: int, end_ns: int, products: Sequence[str]) -> None:
-        """Something of these products was lost between the two instants: no label reaches into it."""
-        if end_ns <= start_ns - self._horizon * SECOND_NS:
-            return
-        for product in products:
-            self._losses[product] = _merged([*self._losses.get(product, ()), (start_ns, end_ns)], self._horizon)
-
-    def _whole(self, product: str, known: list[tuple[int, float]]) -> list[DelayedLabel]:
-        losses = self._losses.get(product)
-        if losses:
-            over = (known[0][0] + 1) * SECOND_NS
-            # what ended before the oldest of these can void no later one either
-            losses = self._losses[product] = [loss for loss in losses if loss[1] > over]
-            second = np.array([second for second, _ in known])
-            lost = np.zeros(len(second), bool)
-            for start, end in losses:
-                lost |= crosses(second, start, end, self._horizon)
-            known = [one for one, is_lost in zip(known, lost.tolist(), strict=True) if not is_lost]
-        return [DelayedLabel(product, second, value) for second, value in known if not isnan(value)]
-
-
-def _merged(losses: list[tuple[int, int]], horizon: int) -> list[tuple[int, int]]:
-    """The same losses, those less than the horizon apart as one: no second's future fits between them."""
+def _merge_gaps(gaps: list[tuple[int, int]], horizon: int) -> list[tuple[int, int]]:
+    """The same gaps in order. Those less than the horizon apart become one: no horizon fits between them."""
     merged: list[tuple[int, int]] = []
-    for start, end in sorted(losses):
-        is_near = bool(merged) and start - horizon * SECOND_NS < merged[-1][1]
-        if is_near:
+    for start, end in sorted(gaps):
+        if merged and start - horizon * SECOND_NS < merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
             merged.append((start, end))
-    if len(merged) > MOST_LOSSES:
+    if len(merged) > MAX_GAPS:
         merged[:2] = [(merged[0][0], merged[1][1])]
     return merged

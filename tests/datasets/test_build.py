@@ -139,7 +139,7 @@ def test_a_flat_market_has_no_labels(tmp_path: Path) -> None:
     write_parquet([Ticks.of(flat)], tape)
     build_features([tape], out, SET)
     before = out.read_bytes()
-    with pytest.raises(NotEnoughData, match="stood still"):
+    with pytest.raises(NotEnoughData, match="hardly moved"):
         label_file(out, out)
     assert out.read_bytes() == before
 

@@ -37,7 +37,7 @@ from volspike.datasets.feature_file import (
 from volspike.datasets.splits import DEFAULT_FRACTIONS
 from volspike.errors import DataError, NotEnoughData, UnreadableFile, UsageError
 from volspike.features import Every, FeatureSet, Handled, profile_of
-from volspike.labels import DEFAULT_PERCENTILE, HORIZON_S, SecondGrid, spike_threshold, spikes
+from volspike.labels import DEFAULT_PERCENTILE, HORIZON_S, SESSION_GAP_S, SecondGrid, spike_threshold, spikes
 from volspike.market import SECOND_NS, Gap, Kind, Profile, Ticks, format_time
 from volspike.tape import TapeReport, read_ticks, tapes_of
 
@@ -165,9 +165,6 @@ def _agree(settled: Profile, report: TapeReport) -> None:
         )
 
 
-SESSION_GAP_S = 300
-
-
 @dataclass(frozen=True, slots=True)
 class LabelResult:
     """What labelling found: ``labelled`` rows have a known future, ``spikes`` of them are at or above τ."""
@@ -250,7 +247,8 @@ def _futures(file: pq.ParquetFile, facts: FeatureFacts, gap_s: float) -> dict[st
         for product, rows in _products(table):
             if product not in grids:
                 losses = [(loss.start, loss.end) for loss in facts.losses if product in loss.products]
-                grids[product] = SecondGrid(int(gap_s * SECOND_NS), facts.every is Every.SECOND, losses)
+                is_per_second = facts.every is Every.SECOND
+                grids[product] = SecondGrid(int(gap_s * SECOND_NS), is_per_second=is_per_second, gaps=losses)
             grid = grids[product]
             if np.any(np.diff(time[rows]) < 0):
                 raise DataError(f"rows of {product} are not in time order; `volspike consolidate` sorts them")

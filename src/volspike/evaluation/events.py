@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.episodes import HORIZON_NS, Runs, Tracks, alarm_runs, spike_runs
+from volspike.episodes import HORIZON_NS, Runs, SeriesOrder, alarm_runs, spike_runs
 from volspike.evaluation.bootstrap import Draws, Interval, percentile_interval
 from volspike.evaluation.metrics import known
 from volspike.evaluation.scored import Scored
@@ -94,35 +94,37 @@ def find_events(scored: Scored, *, of_baseline: bool = False) -> Events:
     """The episodes of the rows, and the alarms of the model or of the baseline at their thresholds."""
     score = scored.baseline if of_baseline else scored.probability
     threshold = scored.baseline_threshold if of_baseline else scored.threshold
-    tracks = Tracks.of(scored.time, scored.product, scored.fold)
-    spikes, alarms = spike_runs(tracks, scored.y), alarm_runs(tracks, score, threshold)
-    lead = _leads(tracks, spikes, alarms)
-    row = tracks.order[spikes.first]
+    series = SeriesOrder.of(scored.time, scored.product, scored.fold)
+    spikes, alarms = spike_runs(series, scored.y), alarm_runs(series, score, threshold)
+    lead = _leads(series, spikes, alarms)
+    row = series.order[spikes.first]
     is_onset = scored.past_volatility[row] < 1.0
     is_caught, in_time = ~np.isnan(lead), lead > 0.0
-    seconds = tracks.seconds()
+    seconds = series.seconds()
     counted = {
         "episodes": np.bincount(row, minlength=len(scored)),
         "caught": np.bincount(row[is_caught], minlength=len(scored)),
         "in_time": np.bincount(row[in_time], minlength=len(scored)),
         "onsets": np.bincount(row[is_onset], minlength=len(scored)),
         "onsets_caught": np.bincount(row[is_onset & in_time], minlength=len(scored)),
-        "alarms": np.bincount(tracks.order[alarms.first], minlength=len(scored)),
-        "true_alarms": np.bincount(tracks.order[alarms.first[alarms.met_by(spikes) >= 0]], minlength=len(scored)),
-        "seconds": np.bincount(tracks.order, seconds, len(scored)),
-        "alarm_seconds": np.bincount(tracks.order, seconds * alarms.covered(len(scored)), len(scored)),
+        "alarms": np.bincount(series.order[alarms.first], minlength=len(scored)),
+        "true_alarms": np.bincount(
+            series.order[alarms.first[alarms.first_overlap(spikes) >= 0]], minlength=len(scored)
+        ),
+        "seconds": np.bincount(series.order, seconds, len(scored)),
+        "alarm_seconds": np.bincount(series.order, seconds * alarms.mask(len(scored)), len(scored)),
     }
     counts = np.column_stack([counted[name] for name in COLUMNS]).astype(np.float64)
     return Events(counts, lead[is_caught])
 
 
-def _leads(tracks: Tracks, spikes: Runs, alarms: Runs) -> NDArray[np.float64]:
+def _leads(series: SeriesOrder, spikes: Runs, alarms: Runs) -> NDArray[np.float64]:
     """Of each spike episode the seconds from the first catching alarm to the realised spike; NaN if none catches."""
-    catching = spikes.met_by(alarms)
+    catching = spikes.first_overlap(alarms)
     caught = catching >= 0
-    realised = tracks.time[spikes.first[caught]] + HORIZON_NS
+    realised = series.time[spikes.first[caught]] + HORIZON_NS
     lead = np.full(len(spikes), nan)
-    lead[caught] = (realised - tracks.time[alarms.first[catching[caught]]]) / SECOND_NS
+    lead[caught] = (realised - series.time[alarms.first[catching[caught]]]) / SECOND_NS
     return lead
 
 

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from volspike.episodes import Tracks, spike_runs
+from volspike.episodes import SeriesOrder, spike_runs
 from volspike.evaluation.bootstrap import UNTOLD, Interval
 from volspike.evaluation.comparison import Part
 from volspike.evaluation.metrics import Cuts, average_precision, roc_auc
@@ -232,15 +232,15 @@ def around_episode(scored: Scored, index: int, *, title: str, around_s: float = 
     Raises:
         IndexError: there are no so many episodes.
     """
-    tracks = Tracks.of(scored.time, scored.product, scored.fold)
-    runs = spike_runs(tracks, scored.y)
+    series = SeriesOrder.of(scored.time, scored.product, scored.fold)
+    runs = spike_runs(series, scored.y)
     first, last = int(runs.first[index]), int(runs.last[index])
-    realised = int(tracks.time[first]) + HORIZON_S * SECOND_NS
-    track = np.cumsum(tracks.begins)
-    minute = (tracks.time - realised) / SECOND_NS / 60.0
+    realised = int(series.time[first]) + HORIZON_S * SECOND_NS
+    track = np.cumsum(series.begins)
+    minute = (series.time - realised) / SECOND_NS / 60.0
     end = minute[last] + HORIZON_S / 60.0
     shown = (track == track[first]) & (minute >= -around_s / 60.0) & (minute <= end + around_s / 60.0)
-    x, rows = minute[shown], tracks.order[shown]
+    x, rows = minute[shown], series.order[shown]
     moment = datetime.fromtimestamp(realised // SECOND_NS, UTC)
     figure, axes = drawn(
         title, _HEIGHT_IN, x=f"Minutes from {moment:%Y-%m-%d %H:%M:%S} UTC", y="Probability of a spike"

@@ -20,7 +20,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.episodes import Tracks, spike_runs
+from volspike.episodes import SeriesOrder, spike_runs
 from volspike.labels import HORIZON_S
 
 
@@ -79,11 +79,11 @@ LONG_EPISODE: Final = 0.9
 
 def block_length(scored: Scored) -> float:
     """Seconds of a block for these rows: 600, or four times a long spike episode, its last label's horizon included."""
-    tracks = Tracks.of(scored.time, scored.product, scored.fold)
-    episodes = spike_runs(tracks, scored.y)
+    series = SeriesOrder.of(scored.time, scored.product, scored.fold)
+    episodes = spike_runs(series, scored.y)
     if len(episodes) == 0:
         return BLOCK_S
-    lengths = (tracks.time[episodes.last] - tracks.time[episodes.first]) / 1e9 + HORIZON_S
+    lengths = (series.time[episodes.last] - series.time[episodes.first]) / 1e9 + HORIZON_S
     return max(BLOCK_S, EPISODES_PER_BLOCK * float(np.quantile(lengths, LONG_EPISODE)))
 
 

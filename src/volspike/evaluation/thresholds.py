@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.episodes import Tracks, alarm_runs, spike_runs
+from volspike.episodes import SeriesOrder, alarm_runs, spike_runs
 from volspike.errors import UsageError
 from volspike.evaluation.metrics import Cuts
 
@@ -103,13 +103,13 @@ def false_alarm_threshold(
     Tried are ``CANDIDATES`` cuts that call at most half of the rows; an alarm in force for over half of the time
     is none. None where no such threshold catches a spike episode. Episodes are those of ``volspike.evaluation.events``.
     """
-    tracks = Tracks.of(time, product)
-    spikes, seconds = spike_runs(tracks, y), tracks.seconds()
+    series = SeriesOrder.of(time, product)
+    spikes, seconds = spike_runs(series, y), series.seconds()
     best = None
     for threshold in _candidates(score):
-        alarms = alarm_runs(tracks, score, threshold)
-        false = int(np.count_nonzero(alarms.met_by(spikes) < 0))
-        in_force = float(seconds[alarms.covered(len(score))].sum())
+        alarms = alarm_runs(series, score, threshold)
+        false = int(np.count_nonzero(alarms.first_overlap(spikes) < 0))
+        in_force = float(seconds[alarms.mask(len(score))].sum())
         if (
             len(alarms) > false
             and false * 3600.0 <= most_per_hour * seconds.sum()

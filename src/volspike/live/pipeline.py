@@ -21,8 +21,9 @@ import structlog
 from volspike.api.stream import Publisher, Subscription
 from volspike.episodes import Episode, EpisodeTracker
 from volspike.errors import UsageError
+from volspike.features import Every
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
-from volspike.labels import DelayedLabels
+from volspike.labels import DelayedLabels, is_spike
 from volspike.live.metrics import LiveCounts
 from volspike.live.scoring import LiveScorer, ScoredRow
 from volspike.live.view import MS_NS, ProductView
@@ -100,7 +101,7 @@ class LivePipeline:
         self.performance: dict[str, Any] = {}
         self._views = {product: ProductView(product, scorer) for product in products}
         self._trackers: dict[str, EpisodeTracker] = {}
-        self._delayed = DelayedLabels(every=scorer.engine.every)
+        self._delayed = DelayedLabels(is_per_second=scorer.engine.every is Every.SECOND)
         self._publisher = Publisher()
         self.stream = Health(time.time_ns())
         self.counts = LiveCounts()
@@ -190,7 +191,7 @@ class LivePipeline:
             if self.outcomes is not None:
                 told = Outcome(label.product, label.second, label.future_volatility, self.simulated)
                 self.outcomes.outcome(told)
-            if label.future_volatility >= tau:
+            if is_spike(label.future_volatility, tau):
                 self.counts.of(label.product).spikes += 1
                 self._publish("spike", view.add_spike(label, tau))
 
@@ -249,7 +250,7 @@ class LivePipeline:
         self.stream.gaps += 1
         self.counts.gap(gap)
         self.scorer.mark_gap(gap)
-        self._delayed.gap(gap.start, gap.end, gap.products)
+        self._delayed.add_gap(gap.start, gap.end, gap.products)
         if self.recorder is not None:
             self.recorder.gap(gap)
         seconds = (gap.end - gap.start) / SECOND_NS

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from volspike.datasets import Dataset, load_dataset
 from volspike.datasets.splits import FIRST_PRICE_NS
-from volspike.episodes import Tracks, spike_runs
+from volspike.episodes import SeriesOrder, spike_runs
 from volspike.errors import ArtifactMissing, DataError, NotEnoughData, SchemaMismatch
 from volspike.evaluation import (
     Comparison,
@@ -59,16 +59,16 @@ def largest_episodes(
     scored: Scored, volatility: NDArray[np.float64], products: tuple[str, ...], most: int = MOST
 ) -> tuple[Episode, ...]:
     """The episodes of greatest peak, in order of time; ``volatility`` (n) is the rows' future one in multiples of τ."""
-    tracks = Tracks.of(scored.time, scored.product, scored.fold)
-    runs = spike_runs(tracks, scored.y)
-    ordered = volatility[tracks.order]
+    series = SeriesOrder.of(scored.time, scored.product, scored.fold)
+    runs = spike_runs(series, scored.y)
+    ordered = volatility[series.order]
     peaks = np.array([ordered[first : last + 1].max() for first, last in zip(runs.first, runs.last, strict=True)])
     largest = np.argsort(-peaks, kind="stable")[:most]
     episodes = [
         Episode(
             index=int(index),
-            product=products[int(scored.product[tracks.order[runs.first[index]]])],
-            start=format_time(int(tracks.time[runs.first[index]])),
+            product=products[int(scored.product[series.order[runs.first[index]]])],
+            start=format_time(int(series.time[runs.first[index]])),
             peak=float(peaks[index]),
         )
         for index in largest
