@@ -141,7 +141,7 @@ def spoiled(features: Path, tmp_path: Path) -> Path:
         ),
         ("--features cold.parquet", DATA, ["cold.parquet: none of its 250 rows is warm", "record for longer"]),
         ("--features one_class.parquet", DATA, ["one_class.parquet", "both spikes and calm", "record for longer"]),
-        ("--features still.parquet", DATA, ["still.parquet", "the market stood still", "record for longer"]),
+        ("--features still.parquet", DATA, ["still.parquet", "the price hardly moved", "record for longer"]),
         ("--features features.parquet --models lgbm", USAGE, ["no model named lgbm", "baseline, persistence, ewma"]),
         ("--features features.parquet --split_method odd", USAGE, ["no split method 'odd'", "walk_forward, time_"]),
         ("--features features.parquet --split_method walk_forward --folds 0", USAGE, ["folds at least 1", "0"]),

@@ -308,7 +308,7 @@ def test_a_fold_without_movement_is_named(market: Dataset, request_for: RequestF
     still = market.future_volatility.copy()
     still[: len(still) // 2] = 0.0
     report = trained(replace(market, future_volatility=still), request_for(folds=5))
-    assert any("the market stood still" in sentence for sentence in report.warnings)
+    assert any("the price hardly moved" in sentence for sentence in report.warnings)
     assert report.models[0].folds[-1].fold == 5
 
 
