@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.screen import note_if_simulated, out, tell_report, working
+from volspike.cli.screen import note_if_simulated, out, print_tape_report, working
 
 EXAMPLES = 'Example: volspike convert --raw "data/raw/*.ndjson" --out data/raw/december.parquet'
 
@@ -21,6 +21,6 @@ def run(
 
     with working("converting"):
         report = convert(raw, out_file)
-    tell_report(report)
+    print_tape_report(report)
     note_if_simulated(report.simulated)
     out.print(f"{report.ticks:,} ticks → {out_file}")

@@ -17,13 +17,13 @@ from volspike.cli.options import (
     Name,
     Options,
     Servers,
+    check_worker_options,
     cluster_settings,
-    model_of,
-    refuse_nonsense,
-    work,
+    run_worker,
+    stream_model,
     worker_name,
 )
-from volspike.cli.options import Model_worker as Model
+from volspike.cli.options import StreamModel as Model
 from volspike.cli.replay import every_of, profile_of, tell_labels
 from volspike.cli.screen import note_if_simulated, out, warn
 from volspike.errors import UsageError
@@ -80,7 +80,7 @@ def run(
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Turn ticks in Kafka into feature rows, exactly once; start up to one worker per partition."""
-    refuse_nonsense(commit_ms, commit_rows, metrics_port)
+    check_worker_options(commit_ms, commit_rows, metrics_port)
     if snapshot_rows < 1 or not snapshot_seconds > 0:
         raise UsageError(
             f"--snapshot-rows is at least 1, --snapshot-seconds above 0; were {snapshot_rows} and {snapshot_seconds:g}"
@@ -94,7 +94,7 @@ def run(
     from volspike.streams.sink import facts_for, parquet_sink
     from volspike.streams.state import WorkerPlan
 
-    artifact = model_of(model)
+    artifact = stream_model(model)
     kind = RowKind.for_model(
         artifact.metadata,
         windows=windows,
@@ -124,7 +124,7 @@ def run(
     sink = None
     if output_file is not None:
         sink = parquet_sink(output_file, group, settings.topic_raw, facts_for(features, kind.every, kind.profile))
-    progress = work(
+    progress = run_worker(
         settings, plan, featurizing(features, kind.profile, kind.every, sink), metrics_host, metrics_port, "featurizing"
     )
     if output_file is not None:

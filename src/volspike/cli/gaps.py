@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from volspike.cli.screen import note_if_simulated, out, reading, table, tell_report, warn
+from volspike.cli.screen import note_if_simulated, out, print_tape_report, reading, table, warn
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _gaps(tape: Path) -> tuple[str, list[Gap], bool]:
     with reading("looking for silences") as show:
         parts = read_ticks(tape, report=report, set_aside=False)
         gaps = silences(_shown(parts, lambda: show(report)))
-    tell_report(report)
+    print_tape_report(report)
     return "silences of the tape", gaps, report.simulated
 
 

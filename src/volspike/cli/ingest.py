@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from volspike.cli.options import MetricsHost, MetricsPort, Options, Servers, cluster_settings, exposed
+from volspike.cli.options import MetricsHost, MetricsPort, Options, Servers, cluster_settings, metrics_server
 from volspike.cli.screen import err, note_if_simulated, out, warn
 from volspike.errors import BrokerUnavailable, StreamError, UsageError
 
@@ -97,7 +97,7 @@ async def _ingest(
         recorder = None if folder is None else Recorder(folder, simulated=source.simulated)
         err.print(f"listening to {source.name} for {', '.join(settings.products)}", markup=False)
         told, watch = Told(), FeedWatch(source.timed_from)
-        with exposed(_registry(source, watch, recorder), at.host, at.port):
+        with metrics_server(_registry(source, watch, recorder), at.host, at.port):
             looking = asyncio.create_task(_look_for(cluster)) if cluster is not None else None
             listening = asyncio.create_task(_listen(source, recorder, relay, told, watch))
             stop_on_signals(listening)

@@ -1,9 +1,4 @@
-"""What the commands that speak with Kafka have in common: which cluster, reached how.
-
-What `serve` and `up` take alike: where to listen, what to serve, and what a client may do.
-
-What the commands that work on a stream have in common: their flags, how they are stopped, what they tell.
-"""
+"""Options that several commands share: the HTTP server, the Kafka cluster, and the Kafka workers."""
 
 from __future__ import annotations
 
@@ -32,23 +27,25 @@ if TYPE_CHECKING:
 
 Servers: TypeAlias = Annotated[
     str | None,
-    typer.Option("--bootstrap-servers", help="Brokers, host:port; else $KAFKA_BOOTSTRAP_SERVERS, else localhost:9092."),
+    typer.Option(
+        "--bootstrap-servers", help="Brokers as host:port (env KAFKA_BOOTSTRAP_SERVERS; default localhost:9092)."
+    ),
 ]
 Options: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--kafka-option",
         envvar="KAFKA_OPTIONS",
-        help="key=value of librdkafka, as for TLS and SASL: security.protocol=SASL_SSL …",
+        help="A librdkafka setting as key=value, for example for TLS and SASL: security.protocol=SASL_SSL.",
     ),
 ]
 
 
 def cluster_settings(servers: str | None, options: list[str] | None, **topics: str | None) -> KafkaSettings:
-    """The cluster from flags and environment; ``topics`` are fields of ``KafkaSettings``, None where not given.
+    """The cluster from options and environment; ``topics`` are fields of ``KafkaSettings``, None if not given.
 
     Raises:
-        UsageError: an option that is none, or one that volspike sets; Kafka's client is not installed.
+        UsageError: an unknown option, or one that volspike sets itself; or Kafka's client is not installed.
     """
     from volspike.config import settle
     from volspike.streams.clients import KafkaSettings, read_options
@@ -59,35 +56,35 @@ def cluster_settings(servers: str | None, options: list[str] | None, **topics: s
 
 Model: TypeAlias = Annotated[
     Path | None,
-    typer.Option(help="An artifact's folder (env MODEL_PATH, or MODEL_VERSION for one among models/artifacts)."),
+    typer.Option(help="Folder of an artifact (env MODEL_PATH, or MODEL_VERSION for a folder in models/artifacts)."),
 ]
 Variant: TypeAlias = Annotated[
     str | None,
-    typer.Option(help="ml, or baseline: back to the z-score rule, whatever else is set (env MODEL_VARIANT)."),
+    typer.Option(help="ml, or baseline to serve the z-score rule whatever else is set (env MODEL_VARIANT)."),
 ]
 Host: TypeAlias = Annotated[
-    str | None, typer.Option(help="Address to listen on (env API_HOST; default 127.0.0.1: this machine alone).")
+    str | None, typer.Option(help="Address to listen on (env API_HOST; default 127.0.0.1: this machine only).")
 ]
 Port: TypeAlias = Annotated[int | None, typer.Option(help="Port; 0 takes a free one (env API_PORT; default 8000).")]
 KeyFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        help="A file with the key that clients must tell in X-API-Key (or env API_KEY); no key is asked for without.",
+        help="File with the key that clients must send in X-API-Key (or env API_KEY); without one, no key is required.",
         envvar="API_KEY_FILE",
     ),
 ]
 RateLimit: TypeAlias = Annotated[
     int | None,
-    typer.Option(help="Requests a minute and client to /predict; 0: no limit (env RATE_LIMIT; default 1000)."),
+    typer.Option(help="Requests to /predict per client and minute; 0 for no limit (env RATE_LIMIT; default 1000)."),
 ]
-Config: TypeAlias = Annotated[Path | None, typer.Option(help="A TOML file with a table named serving.")]
+Config: TypeAlias = Annotated[Path | None, typer.Option(help="TOML file with a table named serving.")]
 
 
 def serving_settings(config: Path | None, key_file: Path | None, **flags: Any) -> ServingSettings:
-    """The settings of flags, environment and file.
+    """The settings from options, environment and file.
 
     Raises:
-        UsageError: one of them cannot be understood, or the key's file cannot be read.
+        UsageError: a value cannot be read, or the key's file cannot.
     """
     from volspike.config import ServingSettings, settle
 
@@ -96,66 +93,66 @@ def serving_settings(config: Path | None, key_file: Path | None, **flags: Any) -
 
 
 def key_of(key_file: Path | None) -> str | None:
-    """The key that a client tells: a file's, else the environment's, else none."""
+    """The key that a client sends: from a file, otherwise from the environment, otherwise None."""
     return os.environ.get("API_KEY") if key_file is None else _key_in(key_file)
 
 
 def _key_in(file: Path) -> str:
-    """The key, which is not repeated in any error."""
+    """The key; no error message repeats it."""
     try:
         return file.read_text(encoding="ascii").strip()
     except OSError as error:
         raise UsageError(f"API key file {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"API key file {file}: holds something else than ASCII characters") from error
+        raise UsageError(f"API key file {file}: contains characters outside ASCII") from error
 
 
 Name: TypeAlias = Annotated[
     str | None,
     typer.Option(
         "--worker",
-        help="This worker's name in its group; one that comes back under its name goes on at once. "
-        "Host and process id when absent.",
+        help="Name of this worker in its group; a worker that restarts under its name resumes at once. "
+        "Default: host and process id.",
     ),
 ]
 CommitMs: TypeAlias = Annotated[
-    float, typer.Option("--commit-ms", help="Milliseconds between commits at the least; more means less work.")
+    float, typer.Option("--commit-ms", help="Least milliseconds between commits; more means less work.")
 ]
-CommitRows: TypeAlias = Annotated[int, typer.Option("--commit-rows", help="Messages in a transaction at the most.")]
+CommitRows: TypeAlias = Annotated[int, typer.Option("--commit-rows", help="Most messages in a transaction.")]
 Finish: TypeAlias = Annotated[
-    bool, typer.Option("--finish", help="Take what lies in the topic by now, and end; else go on until stopped.")
+    bool, typer.Option("--finish", help="Process what is in the topic now, then exit; otherwise run until stopped.")
 ]
 ColdStart: TypeAlias = Annotated[
-    bool, typer.Option("--cold-start", help="Where the log no longer has the past, go on with empty state.")
+    bool, typer.Option("--cold-start", help="If the log no longer holds the past, continue with empty state.")
 ]
 MetricsPort: TypeAlias = Annotated[
-    int, typer.Option("--metrics-port", help="Port that tells Prometheus the metrics; 0: none.")
+    int, typer.Option("--metrics-port", help="Port that serves metrics to Prometheus; 0 for none.")
 ]
-MetricsHost: TypeAlias = Annotated[str, typer.Option("--metrics-host", help="Address that --metrics-port is of.")]
+MetricsHost: TypeAlias = Annotated[str, typer.Option("--metrics-host", help="Address for --metrics-port.")]
 
 
-Model_worker: TypeAlias = Annotated[
+StreamModel: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the artifact that scores the rows, and says which they are; else models/artifacts/production, "
-        "else the shipped one. With MODEL_VARIANT=baseline the z-score rule.",
+        help="Folder of the artifact that scores the rows and defines their features; default: models/artifacts/production, "
+        "otherwise the shipped model. With MODEL_VARIANT=baseline the z-score rule.",
         envvar="MODEL_PATH",
     ),
 ]
 
 
-def model_of(wished: Path | None) -> Artifact:
-    """The model at the end of the stream: the same for whoever makes its rows and for whoever scores them."""
+def stream_model(path: Path | None) -> Artifact:
+    """The model at the end of the stream: the featurizer makes its rows, the predictor scores them."""
     from volspike.config import ServingSettings, settle
     from volspike.models import Artifact
     from volspike.models.choice import model_to_serve, named_model, production_model
 
-    settings = settle(ServingSettings, {"model": wished}, os.environ, None, "serving")
+    settings = settle(ServingSettings, {"model": path}, os.environ, None, "serving")
     return Artifact.load(model_to_serve(named_model(settings), production_model(settings), simulated=False))
 
 
 def worker_name(name: str | None) -> str:
-    """The name given, or one that no other worker has."""
+    """The name given, or a unique one."""
     if name is None:
         return f"{socket.gethostname()}-{os.getpid()}"
     if not name.strip():
@@ -163,17 +160,17 @@ def worker_name(name: str | None) -> str:
     return name
 
 
-def refuse_nonsense(commit_ms: float, commit_rows: int, metrics_port: int) -> None:
-    """Raises UsageError for figures that make no sense; a transaction that waits for 5 s would be near its end."""
+def check_worker_options(commit_ms: float, commit_rows: int, metrics_port: int) -> None:
+    """Raises UsageError for values out of range; a transaction that waits for 5 s is close to its timeout."""
     if not 0 <= commit_ms <= 5_000 or not 1 <= commit_rows <= 100_000:
         raise UsageError(
-            f"--commit-ms lies in 0 to 5000 and --commit-rows in 1 to 100000, were {commit_ms:g} and {commit_rows}"
+            f"--commit-ms takes 0 to 5000 and --commit-rows 1 to 100000, got {commit_ms:g} and {commit_rows}"
         )
     if not 0 <= metrics_port < 65_536:
-        raise UsageError(f"--metrics-port is a port, was {metrics_port}")
+        raise UsageError(f"--metrics-port takes 0 to 65535, got {metrics_port}")
 
 
-def work(
+def run_worker(
     settings: KafkaSettings,
     plan: WorkerPlan,
     make_stage: MakeStage,
@@ -182,7 +179,7 @@ def work(
     verb: str,
     metrics: WorkerMetrics | None = None,
 ) -> WorkerProgress:
-    """Runs a worker until it is done or told to stop, with a line that says how it goes."""
+    """Runs a worker until it is finished or stopped, with a progress line."""
     from volspike.streams.metrics import WorkerMetrics
     from volspike.streams.transactions import KafkaLinks
     from volspike.streams.worker import Worker
@@ -191,7 +188,7 @@ def work(
     with (
         stopping() as stop,
         working(f"{verb}: joining {plan.group}") as say,
-        exposed(metrics.registry, metrics_host, metrics_port),
+        metrics_server(metrics.registry, metrics_host, metrics_port),
     ):
 
         def show(at: WorkerProgress) -> None:
@@ -207,39 +204,38 @@ def work(
         f"in {progress.transactions:,} transactions, {progress.seconds:.1f} s ({progress.rate:,.0f}/s)"
     )
     if progress.recovered:
-        out.print(f"{progress.recovered:,} messages read once more to rebuild state")
+        out.print(f"{progress.recovered:,} messages read again to rebuild state")
     if progress.aborts:
-        warn(f"{progress.aborts:,} transactions were taken back and done again")
+        warn(f"{progress.aborts:,} transactions were aborted and repeated")
     if progress.dead:
-        warn(f"{progress.dead:,} messages could not be read and went to {settings.topic_dead}")
+        warn(f"{progress.dead:,} unreadable messages were sent to {settings.topic_dead}")
     return progress
 
 
 @contextlib.contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM has come; a second one interrupts at once."""
-    told = Event()
+    """Yields a function that says whether SIGINT or SIGTERM has arrived; a second signal interrupts at once."""
+    stop = Event()
 
-    def tell(number: int, _: object) -> None:
-        if told.is_set():
+    def on_signal(_number: int, _frame: object) -> None:
+        if stop.is_set():
             raise KeyboardInterrupt
-        told.set()
-        del number
+        stop.set()
 
-    before = {number: signal.signal(number, tell) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield told.is_set
+        yield stop.is_set
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[None]:
-    """Tells the metrics on a port of their own; on none for 0.
+def metrics_server(registry: CollectorRegistry, host: str, port: int) -> Iterator[None]:
+    """Serves the metrics on a port of their own; port 0 serves none.
 
     Raises:
-        UsageError: the address cannot be listened on.
+        UsageError: the port cannot be opened.
     """
     if port == 0:
         yield
@@ -249,7 +245,7 @@ def exposed(registry: CollectorRegistry, host: str, port: int) -> Iterator[None]
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
-        raise UsageError(f"--metrics-port {port} on {host} cannot be listened on: {error.strerror}") from error
+        raise UsageError(f"cannot listen on --metrics-port {port} of {host}: {error.strerror}") from error
     try:
         yield
     finally:

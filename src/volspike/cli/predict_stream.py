@@ -16,13 +16,13 @@ from volspike.cli.options import (
     Name,
     Options,
     Servers,
+    check_worker_options,
     cluster_settings,
-    model_of,
-    refuse_nonsense,
-    work,
+    run_worker,
+    stream_model,
     worker_name,
 )
-from volspike.cli.options import Model_worker as Model
+from volspike.cli.options import StreamModel as Model
 from volspike.cli.screen import out, warn
 
 EXAMPLES = "Example: volspike predict-stream --model models/artifacts/production"
@@ -52,7 +52,7 @@ def run(
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Score feature rows in Kafka, exactly once; alerts follow once predictions are committed."""
-    refuse_nonsense(commit_ms, commit_rows, metrics_port)
+    check_worker_options(commit_ms, commit_rows, metrics_port)
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_features=topic_in, topic_predictions=topic_out)
     from volspike.api.served_model import model_version
     from volspike.logs import configure_logs
@@ -62,7 +62,7 @@ def run(
     from volspike.streams.state import WorkerPlan
 
     configure_logs("INFO")
-    artifact = model_of(model)
+    artifact = stream_model(model)
     out.print(f"model {artifact.name} of {artifact.directory}, threshold {artifact.threshold:.4f}")
     plan = WorkerPlan(
         group=group,
@@ -78,7 +78,7 @@ def run(
     version, told = model_version(artifact.name), PredictionMetrics(metrics.registry)
     try:
         make = predicting(artifact, version, lambda: StreamAlerts(artifact.threshold, router), told)
-        work(settings, plan, make, metrics_host, metrics_port, "predicting", metrics)
+        run_worker(settings, plan, make, metrics_host, metrics_port, "predicting", metrics)
     finally:
         if not router.close():
             warn("not every alert could be told before the end; the log has them")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.screen import note_if_simulated, out, reading, tell_report, warn
+from volspike.cli.screen import note_if_simulated, out, print_tape_report, reading, warn
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run(
     with replacing(out_file) as part:
         with engine_of(engine, workers, ray_address) as hands, reading("replaying") as show:
             result = build_features(raw, part, features, rate, told, _gaps(raw), show, hands)
-        tell_report(result.report)
+        print_tape_report(result.report)
         handled = result.handled
         dropped = {name: getattr(handled, name) for name in ("late", "duplicates", "unplaced", "invalid")}
         if any(dropped.values()):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from volspike.cli.options import Options, Servers, cluster_settings
-from volspike.cli.screen import note_if_simulated, out, tell_report, warn, working
+from volspike.cli.screen import note_if_simulated, out, print_tape_report, warn, working
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _replay(messages: Iterator[Message], producer: TopicProducer, speed: float, 
 
 
 def _tell(producer: TopicProducer, progress: ReplayProgress, report: TapeReport) -> None:
-    tell_report(report)
+    print_tape_report(report)
     note_if_simulated(report.simulated)
     out.print(
         f"{producer.delivered:,} of {progress.sent:,} messages delivered to {producer.topic} "

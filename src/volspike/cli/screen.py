@@ -1,4 +1,4 @@
-"""What the commands have in common on the screen: progress on stderr, tables and figures on stdout."""
+"""Terminal output of the commands: progress and warnings on stderr, tables and figures on stdout."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ if TYPE_CHECKING:
     from volspike.tape import TapeReport
 
 PIPED_WIDTH = 160
-"""Columns where the output is no terminal: tables that somebody greps are not to be squeezed."""
+"""Width of output that is not a terminal, so that tables in files and pipes keep their columns."""
 
 PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False, "soft_wrap": True}
-"""Text is printed as it is: brackets in a file's name are no markup."""
+"""Prints text as it is: brackets in a file name are not markup."""
 
 out = Console(**PLAIN, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 err = Console(**PLAIN, stderr=True)
 
-SIMULATED = "SIMULATED market: these numbers show that the machinery works, and say nothing of a real one."
+SIMULATED = "SIMULATED market: these numbers show that the software works; they say nothing about a real market."
 
 
 def warn(text: str) -> None:
-    """One line that must not be overlooked."""
+    """Prints one warning line on stderr."""
     err.print(f"warning: {text}", style="yellow")
 
 
 def note_if_simulated(simulated: bool) -> None:
-    """Says so wherever numbers of a simulated market are shown: where they go, this goes too."""
+    """Labels the numbers that follow if they come from a simulated market."""
     if simulated:
         out.print(SIMULATED, style="bold magenta")
 
 
 @contextmanager
 def reading(title: str) -> Iterator[Callable[[TapeReport], None]]:
-    """A progress bar over the bytes of the tapes that are read; call what it yields now and then."""
+    """A progress bar over the bytes of the tapes; yields a function that updates it from a report."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
@@ -55,25 +55,25 @@ def reading(title: str) -> Iterator[Callable[[TapeReport], None]]:
 
 @contextmanager
 def working(title: str) -> Iterator[Callable[[str], None]]:
-    """A line that moves while something long runs; what it yields changes its text."""
+    """A spinner with a line of text during a long operation; yields a function that changes the text."""
     with err.status(title) as status:
         yield status.update
 
 
-def tell_report(report: TapeReport) -> None:
-    """What was left out of the tapes, on stderr: nothing is dropped in silence."""
+def print_tape_report(report: TapeReport) -> None:
+    """Prints on stderr what was dropped from the tapes, and why."""
     for rejected in report.rejections[:5]:
         warn(f"{rejected.file}:{rejected.line}: {rejected.reason}")
     if report.rejected:
-        aside = ", ".join(report.set_aside)
-        more = f"; set aside in {aside}" if aside else ""
-        warn(f"{report.rejected:,} damaged of {report.lines:,} lines were left out{more}")
+        files = ", ".join(report.set_aside)
+        kept = f" and kept in {files}" if files else ""
+        warn(f"{report.rejected:,} damaged of {report.lines:,} lines were dropped{kept}")
     for note in report.notes:
         warn(f"{note.file}: {note.text}")
 
 
 def figure(value: float | None, digits: int = 4) -> str:
-    """A number for a table; a dash for what is not defined."""
+    """A number for a table; a dash if it is undefined."""
     return "–" if value is None or isnan(value) else f"{value:.{digits}f}"
 
 
