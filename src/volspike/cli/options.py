@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Servers: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        "--bootstrap-servers", help="Brokers as host:port (env KAFKA_BOOTSTRAP_SERVERS; default localhost:9092)."
+        "--bootstrap-servers", help="Brokers, host:port (env KAFKA_BOOTSTRAP_SERVERS; default localhost:9092)."
     ),
 ]
 Options: TypeAlias = Annotated[
@@ -134,8 +134,8 @@ MetricsHost: TypeAlias = Annotated[str, typer.Option("--metrics-host", help="Add
 StreamModel: TypeAlias = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the artifact that scores the rows and defines their features; default: models/artifacts/production, "
-        "otherwise the shipped model. With MODEL_VARIANT=baseline the z-score rule.",
+        help="Folder of the artifact that scores the rows and defines their features (default: "
+        "models/artifacts/production, otherwise the shipped model; with MODEL_VARIANT=baseline the z-score rule).",
         envvar="MODEL_PATH",
     ),
 ]
