@@ -59,7 +59,9 @@ def market_trades(kind: str, *trades: dict[str, Any]) -> dict[str, Any]:
 
 
 def decoded(message: Any) -> Frame:
-    return decode_advanced_trade(msgspec.json.encode(message), RECEIVED)
+    """The frame without the messages of its ticks."""
+    frame = decode_advanced_trade(msgspec.json.encode(message), RECEIVED)
+    return msgspec.structs.replace(frame, messages=())
 
 
 def test_ticker_takes_the_envelopes_time() -> None:

@@ -27,15 +27,19 @@ class Clock:
 
 
 class Heard(NamedTuple):
-    """One frame with its bytes and when they came."""
+    """One decoded frame and when it was received (ns UTC): the arguments of ``Recorder.frame``."""
 
     received: int
-    data: bytes
     frame: Frame
+
+    @property
+    def data(self) -> bytes:
+        """The exchange's message for the first tick; on Exchange, the frame itself."""
+        return bytes(self.frame.messages[0].text)
 
 
 def heard(received: int, data: bytes) -> Heard:
-    return Heard(received, data, decode_any(data, received))
+    return Heard(received, decode_any(data, received))
 
 
 def ticker(received: int, price: float = 100.0, product_id: str = "BTC-USD") -> Heard:
@@ -60,9 +64,9 @@ def ticker(received: int, price: float = 100.0, product_id: str = "BTC-USD") -> 
     return heard(received, json.dumps(told).encode())
 
 
-def advanced_trade(received: int, *tickers: dict[str, str], channel: str = "ticker") -> Heard:
+def advanced_trade(received: int, *tickers: dict[str, str], channel: str = "ticker", event: str = "update") -> Heard:
     """An Advanced Trade frame with the given tickers or trades."""
-    events = [{"type": "update", "trades" if channel == "market_trades" else "tickers": list(tickers)}]
+    events = [{"type": event, "trades" if channel == "market_trades" else "tickers": list(tickers)}]
     told = {"channel": channel, "timestamp": format_time(received - 30_000_000), "sequence_num": 3, "events": events}
     return heard(received, json.dumps(told).encode())
 

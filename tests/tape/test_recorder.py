@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from tests.tape.recording import NOON, Clock, Heard, advanced_trade, heard, of_product, read_back, ticker, ticks_of
 from tests.tape.strategies import assert_same, read_with_report
-from volspike.feeds.protocol import decode_any
 from volspike.market import SECOND_NS, Cause, Gap, Ticks
 from volspike.tape import Ledger, Recorder, rejected_path, tapes_of
 from volspike.tape.blocks import Blocks
@@ -95,7 +94,7 @@ def test_trades_are_told_oldest_first_and_history_never(tmp_path: Path) -> None:
     """New trades are recorded in the market's order, and a snapshot's past trades are not."""
     later = TRADE | {"trade_id": "1037798146", "time": "2023-11-15T11:59:59.9Z", "side": "BUY"}
     flow = advanced_trade(NOON, later, TRADE, channel="market_trades")
-    past = heard(NOON, flow.data.replace(b'"update"', b'"snapshot"'))
+    past = advanced_trade(NOON, TRADE, channel="market_trades", event="snapshot")
     assert past.frame.history
     record(tmp_path, [past, flow])
     assert read_back(tmp_path).trade_id.tolist() == [1037798145, 1037798146]
@@ -159,7 +158,7 @@ def test_recorded_then_replayed_is_live(told: list[Heard], tmp_path_factory: pyt
 def test_bytes_that_are_no_text_cost_nothing_else(tmp_path: Path) -> None:
     """A frame with bytes that are no UTF-8 in a field that nobody reads is recorded, in our own words."""
     data = ticker(NOON).data.replace(b'"type"', b'"x": "\xff", "type"')
-    told = Heard(NOON, data, decode_any(data, NOON))
+    told = heard(NOON, data)
     record(tmp_path, [told])
     assert_recorded(tmp_path, [told])
 

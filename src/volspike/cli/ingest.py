@@ -184,9 +184,9 @@ async def _listen(
                     told.frames += 1
                     told.ticks += len(event.frame.ticks)
                     if recorder is not None:
-                        recorder.frame(event.received, event.data, event.frame)
+                        recorder.frame(event.received, event.frame)
                     if relay is not None:
-                        relay.frame(event.received, event.data, event.frame)
+                        relay.frame(event.received, event.frame)
                 case Gap():
                     told.gaps += 1
                     warn(f"gap ({event.cause}): {(event.end - event.start) / 1e9:.1f} s of {', '.join(event.products)}")

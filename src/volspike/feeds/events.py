@@ -11,6 +11,7 @@ from typing import TypeAlias
 import msgspec
 
 from volspike.errors import MalformedTick
+from volspike.feeds.raw import TickMessage
 from volspike.market import MISSING_ID, Gap, Tick
 
 
@@ -45,16 +46,17 @@ class ExchangeError(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
     """One decoded frame.
 
-    ``ticks`` is new flow in the order of the market, oldest first. ``history`` is trades from before the
-    subscription, which are no flow and belong in no window. ``ignored`` names the channel or type of a frame
-    that is unknown or of no interest, so that the caller can count it. ``sequence`` numbers the messages of
-    an Advanced Trade connection (a jump is a loss) and is ``MISSING_ID`` on Exchange, whose ticks carry their
-    own. ``time`` is the frame's in nanoseconds UTC, ``received`` where it tells none.
+    ``ticks`` are new, in the order of the market, oldest first; ``messages`` are the exchange's messages for them.
+    ``history`` are trades from before the subscription; they belong in no window. ``ignored`` names the channel or
+    type of a frame that is unknown or not used, so that the caller can count it. ``sequence`` numbers the messages of
+    an Advanced Trade connection (a jump is a loss) and is ``MISSING_ID`` on Exchange, whose ticks carry their own.
+    ``time`` is the frame's in nanoseconds UTC, or ``received`` if the frame has none.
     """
 
     time: int
     sequence: int = MISSING_ID
     ticks: tuple[Tick, ...] = ()
+    messages: tuple[TickMessage, ...] = ()
     history: tuple[Tick, ...] = ()
     heartbeats: tuple[Heartbeat, ...] = ()
     ack: Subscriptions | None = None

@@ -7,6 +7,7 @@ Advanced Trade), an Exchange ``match`` or ``last_match``, and an Advanced Trade 
 from __future__ import annotations
 
 from math import isnan, nan
+from typing import NamedTuple
 
 import msgspec
 
@@ -59,6 +60,33 @@ class RawMessage(msgspec.Struct, gc=False, kw_only=True):
         if self.type in {"match", LAST_MATCH}:
             return True
         return not isnan(self.size) and self.trade_id != MISSING_ID and isnan(self.best_bid) and isnan(self.best_ask)
+
+
+ABSENT = msgspec.Raw(b"null")
+
+
+class DetailedMessage(RawMessage, gc=False, kw_only=True):
+    """``RawMessage`` with the 24 hour figures, verbatim, as Exchange and Advanced Trade name them."""
+
+    volume_24h: msgspec.Raw = ABSENT
+    low_24h: msgspec.Raw = ABSENT
+    high_24h: msgspec.Raw = ABSENT
+    volume_24_h: msgspec.Raw = ABSENT
+    low_24_h: msgspec.Raw = ABSENT
+    high_24_h: msgspec.Raw = ABSENT
+
+
+class TickMessage(NamedTuple):
+    """The exchange's own message for one tick.
+
+    ``fields`` is what a reader of the tape finds in ``text``; None if that needs the slower reading of ``tape.lines``.
+    """
+
+    text: bytes | msgspec.Raw
+    fields: DetailedMessage | None
+
+    def __repr__(self) -> str:
+        return f"TickMessage({bytes(self.text)!r})"
 
 
 def tick_from_raw(

@@ -148,7 +148,7 @@ class LivePipeline:
 
     def _take_frame(self, event: FeedFrame) -> None:
         if self.recorder is not None:
-            self.recorder.frame(event.received, event.data, event.frame)
+            self.recorder.frame(event.received, event.frame)
         health = self.stream
         health.frames += 1
         health.last_received = event.received

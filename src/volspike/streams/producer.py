@@ -226,9 +226,9 @@ class TickRelay:
         """Ticks that it does not have, or not yet."""
         return self.refused + self._producer.failed + self._producer.waiting
 
-    def frame(self, received: int, data: bytes, frame: Frame) -> None:
-        """Takes the new ticks of one frame; ``data`` is what it was decoded from, ``received`` is in ns UTC."""
-        lines = frame_lines(data, frame, simulated=self._simulated)
+    def frame(self, received: int, frame: Frame) -> None:
+        """Takes the new ticks of one frame that was received at ``received`` (ns UTC)."""
+        lines = frame_lines(frame, simulated=self._simulated)
         for tick, line in zip(frame.ticks, lines, strict=True):
             if not self._offered(tick.product_id, line, received):
                 self.refused += 1

@@ -60,7 +60,7 @@ class Recorder:
     flushed while the market is silent. ``clock`` tells the time in ns UTC; ``simulated`` marks every line.
 
         with Recorder(Path("data/raw")) as recorder:
-            recorder.frame(received, data, decode_any(data, received))
+            recorder.frame(received, decode_any(data, received))
     """
 
     def __init__(self, folder: str | Path, *, clock: Callable[[], int] = time.time_ns, simulated: bool = False) -> None:
@@ -104,14 +104,14 @@ class Recorder:
         """The files that are being written."""
         return [track.file.path for track in self._tracks.values() if track.file is not None]
 
-    def frame(self, received: int, data: bytes, frame: Frame) -> None:
-        """Records the new ticks of one frame; ``data`` is what it was decoded from, ``received`` is in ns UTC."""
+    def frame(self, received: int, frame: Frame) -> None:
+        """Records the new ticks of one frame that was received at ``received`` (ns UTC)."""
         now = self._clock()
         if frame.ticks:
             if self._fault and now < self._retry_at:
                 self._lose(received, frame)
             else:
-                self._take(received, data, frame)
+                self._take(received, frame)
         if self._fault or self._held >= _MOST_HELD_LINES or not 0 <= now - self._flushed < FLUSH_NS:
             self._flush(now)
 
@@ -168,8 +168,8 @@ class Recorder:
             track.resume(self._earlier.get(symbol_of(product_id)))
         return track
 
-    def _take(self, received: int, data: bytes, frame: Frame) -> None:
-        lines = frame_lines(data, frame, simulated=self._simulated)
+    def _take(self, received: int, frame: Frame) -> None:
+        lines = frame_lines(frame, simulated=self._simulated)
         for tick, line in zip(frame.ticks, lines, strict=True):
             track = self._track(tick.product_id)
             file = track.file

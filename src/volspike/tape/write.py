@@ -14,7 +14,7 @@ from functools import lru_cache
 from math import isnan, nan
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self, TypeAlias
+from typing import NamedTuple, Protocol, Self
 
 import msgspec
 import numpy as np
@@ -22,8 +22,8 @@ import pyarrow as pa
 
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Frame
-from volspike.feeds.fields import DECODE_ERRORS, SIDES, TAKER_OF_MAKER
-from volspike.feeds.raw import RawMessage
+from volspike.feeds.fields import SIDES, TAKER_OF_MAKER
+from volspike.feeds.raw import ABSENT, DetailedMessage, RawMessage
 from volspike.market import MISSING_ID, SECOND_NS, Kind, Side, Tick, Ticks, format_time
 from volspike.tape.lines import SIMULATED, is_utf8, read_oddity
 
@@ -239,81 +239,23 @@ class _Zstd:
         self._file.close()
 
 
-_UNTOLD = msgspec.Raw(b"null")
+def frame_lines(frame: Frame, *, simulated: bool = False) -> list[bytes]:
+    """One tape line for each of ``frame.ticks``, in their order, with the exchange's own message for it.
 
-Words: TypeAlias = bytes | None
-"""One ticker or trade object as it came; None where the frame has no such object for a tick."""
-
-
-class _Event(msgspec.Struct):
-    type: str = "update"
-    tickers: list[msgspec.Raw] = []
-    trades: list[msgspec.Raw] = []
-
-
-class _Envelope(msgspec.Struct):
-    channel: str = ""
-    events: list[_Event] = []
-
-
-class _Told(RawMessage, gc=False, kw_only=True):
-    """What a reader will find in ``raw``, and the 24 hour figures as Exchange and Advanced Trade name them."""
-
-    volume_24h: msgspec.Raw = _UNTOLD
-    low_24h: msgspec.Raw = _UNTOLD
-    high_24h: msgspec.Raw = _UNTOLD
-    volume_24_h: msgspec.Raw = _UNTOLD
-    low_24_h: msgspec.Raw = _UNTOLD
-    high_24_h: msgspec.Raw = _UNTOLD
-
-
-_ENVELOPE = msgspec.json.Decoder(_Envelope)
-_TOLD = msgspec.json.Decoder(_Told, strict=False)
-
-
-def frame_lines(data: bytes, frame: Frame, *, simulated: bool = False) -> list[bytes]:
-    """One tape line for each of ``frame.ticks``, in their order; ``data`` is what ``frame`` was decoded from.
-
-    Read by ``read_ticks`` they give exactly these ticks. ``frame.history`` is no new flow and is not told.
+    ``read_ticks`` reads exactly these ticks from them. ``frame.history`` is not recorded.
     """
-    ticks = frame.ticks
-    if not ticks:
-        return []
-    is_timed, messages = _messages(data, ticks)
-    return [_line(tick, words, is_timed, simulated) for tick, words in zip(ticks, messages, strict=True)]
+    if len(frame.messages) != len(frame.ticks):  # made by no codec
+        return [tape_line(tick, simulated=simulated) for tick in frame.ticks]
+    pairs = zip(frame.ticks, frame.messages, strict=True)
+    return [_message_line(tick, bytes(text).strip(), fields, simulated) for tick, (text, fields) in pairs]
 
 
-def _messages(data: bytes, ticks: tuple[Tick, ...]) -> tuple[bool, list[Words]]:
-    """Whether the decoder took the time from the object of each tick, and these objects.
-
-    Exchange's is the frame itself. Advanced Trade lists trades newest first; its tickers have the envelope's time.
-    """
-    try:
-        envelope = _ENVELOPE.decode(data)
-    except DECODE_ERRORS:
-        return False, [None] * len(ticks)
-    if not envelope.channel:
-        found: list[Words] = [data.strip()]
-    elif envelope.channel == "market_trades":
-        flow = [event.trades for event in envelope.events if event.type != "snapshot"]
-        found = [bytes(trade) for trades in flow for trade in reversed(trades)]
-    else:
-        found = [bytes(ticker) for event in envelope.events for ticker in event.tickers]
-    is_timed = envelope.channel in {"", "market_trades"}
-    return is_timed, found if len(found) == len(ticks) else [None] * len(ticks)
-
-
-def _line(tick: Tick, words: Words, is_timed: bool, simulated: bool) -> bytes:
-    if words is None or not is_utf8(words):
+def _message_line(tick: Tick, text: bytes, fields: DetailedMessage | None, simulated: bool) -> bytes:
+    if not is_utf8(text):
         return tape_line(tick, simulated=simulated)
-    try:
-        told = _TOLD.decode(words)
-    except DECODE_ERRORS:  # an empty or null field, which a reader looks at a second time
-        return _proven(tick, words, simulated)
-    # a line tells the time where raw does not; a time that raw tells and the decoder did not take is none
-    if (told.time and not is_timed) or not _agrees(told, tick):
-        return _proven(tick, words, simulated)
-    return tape_line(tick, raw=words, day=_day(told), simulated=simulated, told=told)
+    if fields is None or not _agrees(fields, tick):
+        return _proven(tick, text, simulated)
+    return tape_line(tick, raw=text, day=_day(fields), simulated=simulated, told=fields)
 
 
 def _proven(tick: Tick, words: bytes, simulated: bool) -> bytes:
@@ -327,7 +269,7 @@ def _proven(tick: Tick, words: bytes, simulated: bool) -> bytes:
     return line if repr(read) == repr((tick,)) else tape_line(tick, simulated=simulated)
 
 
-def _agrees(told: _Told, tick: Tick) -> bool:
+def _agrees(told: DetailedMessage, tick: Tick) -> bool:
     """Whether everything that a reader takes from ``told`` is what ``tick`` says."""
     if tick.kind == Kind.TRADE:
         is_same = told.is_trade and _same(told.size, tick.last_size) and TAKER_OF_MAKER.get(told.side) == tick.side
@@ -354,15 +296,14 @@ def _same(left: float, right: float) -> bool:
     return left == right or (isnan(left) and isnan(right))
 
 
-def _day(told: _Told) -> DayFigures:
+def _day(fields: DetailedMessage) -> DayFigures:
     """The 24 hour figures, verbatim."""
     return DayFigures(
-        _figure_verbatim(told.volume_24h, told.volume_24_h),
-        _figure_verbatim(told.low_24h, told.low_24_h),
-        _figure_verbatim(told.high_24h, told.high_24_h),
+        _verbatim(fields.volume_24h, fields.volume_24_h),
+        _verbatim(fields.low_24h, fields.low_24_h),
+        _verbatim(fields.high_24h, fields.high_24_h),
     )
 
 
-def _figure_verbatim(exchange: msgspec.Raw, advanced_trade: msgspec.Raw) -> str:
-    told = advanced_trade if exchange is _UNTOLD else exchange
-    return "null" if told is _UNTOLD else bytes(told).decode()
+def _verbatim(exchange: msgspec.Raw, advanced_trade: msgspec.Raw) -> str:
+    return bytes(advanced_trade if exchange is ABSENT else exchange).decode()

@@ -8,7 +8,7 @@ side and the newest first. Only an error comes without an envelope.
 from __future__ import annotations
 
 from math import nan
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -27,7 +27,11 @@ from volspike.feeds.fields import (
     read_time,
     read_without_empty,
 )
+from volspike.feeds.raw import DetailedMessage, TickMessage
 from volspike.market import MISSING_ID, Kind, Tick
+
+Detailed = TypeVar("Detailed")
+Required = TypeVar("Required")
 
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -46,8 +50,15 @@ class _Quote(msgspec.Struct, gc=False):
     best_ask_quantity: float = nan
 
 
+class _DetailedQuote(DetailedMessage, gc=False, kw_only=True):
+    """A quote with every field that a tape keeps; none of them may be empty."""
+
+    product_id: _Name
+    price: float
+
+
 class _TickerEvent(msgspec.Struct):
-    tickers: list[_Quote]
+    tickers: list[msgspec.Raw]
 
 
 class _Ticker(_Envelope, tag_field="channel", tag="ticker", kw_only=True):
@@ -67,8 +78,19 @@ class _Trade(msgspec.Struct, gc=False):
     side: Literal["BUY", "SELL"]
 
 
+class _DetailedTrade(DetailedMessage, gc=False, kw_only=True):
+    """A trade with every field that a tape keeps; none of them may be empty."""
+
+    product_id: _Name
+    trade_id: Identifier
+    price: float
+    size: float
+    time: str
+    side: Literal["BUY", "SELL"]
+
+
 class _TradesEvent(msgspec.Struct):
-    trades: list[_Trade]
+    trades: list[msgspec.Raw]
     type: str = "update"
 
 
@@ -104,6 +126,10 @@ _Message: TypeAlias = _Ticker | _TickerBatch | _MarketTrades | _Heartbeats | _Su
 
 _MESSAGE = msgspec.json.Decoder[_Message](_Message, strict=False)
 _HEAD = msgspec.json.Decoder(_Head, strict=False)
+_QUOTE = msgspec.json.Decoder(_Quote, strict=False)
+_DETAILED_QUOTE = msgspec.json.Decoder(_DetailedQuote, strict=False)
+_TRADE = msgspec.json.Decoder(_Trade, strict=False)
+_DETAILED_TRADE = msgspec.json.Decoder(_DetailedTrade, strict=False)
 _CHANNELS = {"ticker", "ticker_batch", "market_trades", "heartbeats", "subscriptions"}
 
 
@@ -151,27 +177,46 @@ def _frame(message: _Message, received: int) -> Frame:
     time = _time(message, received)
     sequence = message.sequence_num
     if isinstance(message, _Ticker):
-        return Frame(time=time, sequence=sequence, ticks=_tickers(message, time, received))
+        ticks, messages = _tickers(message, time, received)
+        return Frame(time=time, sequence=sequence, ticks=ticks, messages=messages)
     if isinstance(message, _MarketTrades):
-        history, ticks = _trades(message, received)
-        return Frame(time=time, sequence=sequence, ticks=ticks, history=history)
+        return _trades(message, time, received)
     if isinstance(message, _Heartbeats):
         return Frame(time=time, sequence=sequence, heartbeats=_heartbeats(message, time))
     return Frame(time=time, sequence=sequence, ack=_ack(message))
 
 
-def _tickers(message: _Ticker, time: int, received: int) -> tuple[Tick, ...]:
+def _tickers(message: _Ticker, time: int, received: int) -> tuple[tuple[Tick, ...], tuple[TickMessage, ...]]:
     ticks: list[Tick] = []
+    messages: list[TickMessage] = []
     for i, event in enumerate(message.events):
-        for j, quote in enumerate(event.tickers):
+        for j, text in enumerate(event.tickers):
             try:
+                quote = _read_message(_DETAILED_QUOTE, _QUOTE, text)
                 ticks.append(_ticker(quote, time, received))
             except MalformedTick as fault:
                 raise placed(fault, f"$.events[{i}].tickers[{j}]") from fault
-    return tuple(ticks)
+            # a reader would take a time in the quote for the tick's, which is the envelope's
+            detailed = quote if isinstance(quote, _DetailedQuote) and not quote.time else None
+            messages.append(TickMessage(text, detailed))
+    return tuple(ticks), tuple(messages)
 
 
-def _ticker(quote: _Quote, time: int, received: int) -> Tick:
+def _read_message(
+    detailed: msgspec.json.Decoder[Detailed], required: msgspec.json.Decoder[Required], text: msgspec.Raw
+) -> Detailed | Required:
+    """The message with all its fields, or with those that a tick needs if another one is empty or damaged."""
+    try:
+        return detailed.decode(text)
+    except DECODE_ERRORS:
+        pass
+    try:
+        return required.decode(text)
+    except DECODE_ERRORS:
+        return read_without_empty(required, bytes(text))
+
+
+def _ticker(quote: _DetailedQuote | _Quote, time: int, received: int) -> Tick:
     bid, bid_size = quote_side(quote.best_bid, quote.best_bid_quantity, "$.best_bid", "$.best_bid_quantity")
     ask, ask_size = quote_side(quote.best_ask, quote.best_ask_quantity, "$.best_ask", "$.best_ask_quantity")
     return Tick(
@@ -187,22 +232,36 @@ def _ticker(quote: _Quote, time: int, received: int) -> Tick:
     )
 
 
-def _trades(message: _MarketTrades, received: int) -> tuple[tuple[Tick, ...], tuple[Tick, ...]]:
-    """Past trades (a snapshot's) and new ones, each oldest first."""
+def _trades(message: _MarketTrades, time: int, received: int) -> Frame:
+    """Past trades (a snapshot's) and new ones, each oldest first; the exchange sends the newest first."""
     history: list[Tick] = []
-    flow: list[Tick] = []
+    ticks: list[Tick] = []
+    messages: list[TickMessage] = []
     for i, event in enumerate(message.events):
-        trades: list[Tick] = []
-        for j, trade in enumerate(event.trades):
+        trades: list[tuple[Tick, TickMessage]] = []
+        for j, text in enumerate(event.trades):
             try:
-                trades.append(_trade(trade, received))
+                trade = _read_message(_DETAILED_TRADE, _TRADE, text)
+                detailed = trade if isinstance(trade, _DetailedTrade) else None
+                trades.append((_trade(trade, received), TickMessage(text, detailed)))
             except MalformedTick as fault:
                 raise placed(fault, f"$.events[{i}].trades[{j}]") from fault
-        (history if event.type == "snapshot" else flow).extend(reversed(trades))
-    return tuple(history), tuple(flow)
+        trades.reverse()
+        if event.type == "snapshot":
+            history.extend(tick for tick, _ in trades)
+        else:
+            ticks.extend(tick for tick, _ in trades)
+            messages.extend(message for _, message in trades)
+    return Frame(
+        time=time,
+        sequence=message.sequence_num,
+        ticks=tuple(ticks),
+        messages=tuple(messages),
+        history=tuple(history),
+    )
 
 
-def _trade(trade: _Trade, received: int) -> Tick:
+def _trade(trade: _DetailedTrade | _Trade, received: int) -> Tick:
     return Tick(
         time=read_time(trade.time, "$.time"),
         received=received,

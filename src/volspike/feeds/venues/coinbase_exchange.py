@@ -5,7 +5,7 @@ One message per frame, told apart by ``type``. A ``ticker`` tells the taker's si
 
 from __future__ import annotations
 
-from math import nan
+from math import isnan, nan
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -24,6 +24,7 @@ from volspike.feeds.fields import (
     read_time,
     read_without_empty,
 )
+from volspike.feeds.raw import DetailedMessage, TickMessage
 from volspike.market import MISSING_ID, Kind, Tick
 
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
@@ -81,8 +82,23 @@ class _Head(msgspec.Struct, gc=False):
     type: str
 
 
+class _Detailed(DetailedMessage, gc=False, kw_only=True):
+    """A ticker or match with every field that a tape keeps; none of them may be empty."""
+
+    type: Literal["ticker", "match"]
+    product_id: _Name
+    price: float
+    side: Literal["buy", "sell", ""] = ""
+
+    @property
+    def lacks_trade(self) -> bool:
+        """Whether a field is missing that a match must have."""
+        return isnan(self.size) or not self.time or not self.side or self.trade_id == MISSING_ID
+
+
 _Message: TypeAlias = _Ticker | _Match | _LastMatch | _Heartbeat | _Subscriptions | _Error
 
+_DETAILED = msgspec.json.Decoder(_Detailed, strict=False)
 _MESSAGE = msgspec.json.Decoder[_Message](_Message, strict=False)
 _HEAD = msgspec.json.Decoder(_Head)
 _TYPES = {"ticker", "match", "last_match", "heartbeat", "subscriptions", "error"}
@@ -97,10 +113,25 @@ def decode_exchange(frame: bytes | str, received: int) -> Frame:
         MalformedTick: the frame is not what its type promises.
     """
     try:
-        message = _MESSAGE.decode(frame)
+        detailed = _DETAILED.decode(frame)
+    except DECODE_ERRORS:  # another type, an empty field, or a fault
+        return _decode_any_type(frame, received, None)
+    if detailed.type == "match" and detailed.lacks_trade:
+        return _decode_any_type(frame, received, detailed)
+    tick = _ticker(detailed, received) if detailed.type == "ticker" else _trade(detailed, received)
+    return Frame(time=tick.time, ticks=(tick,), messages=_messages(frame, detailed))
+
+
+def _decode_any_type(frame: bytes | str, received: int, detailed: _Detailed | None) -> Frame:
+    try:
+        decoded = _frame(_MESSAGE.decode(frame), received)
     except DECODE_ERRORS as error:
-        return _second_look(frame, received, error)
-    return _frame(message, received)
+        decoded = _second_look(frame, received, error)
+    return msgspec.structs.replace(decoded, messages=_messages(frame, detailed)) if decoded.ticks else decoded
+
+
+def _messages(frame: bytes | str, detailed: _Detailed | None) -> tuple[TickMessage]:
+    return (TickMessage(frame.encode() if isinstance(frame, str) else frame, detailed),)
 
 
 def _second_look(frame: bytes | str, received: int, error: Exception) -> Frame:
@@ -131,7 +162,7 @@ def _frame(message: _Message, received: int) -> Frame:
     return Frame(time=received, error=ExchangeError(message=message.message, reason=message.reason))
 
 
-def _ticker(message: _Ticker, received: int) -> Tick:
+def _ticker(message: _Ticker | _Detailed, received: int) -> Tick:
     bid, bid_size = quote_side(message.best_bid, message.best_bid_size, "$.best_bid", "$.best_bid_size")
     ask, ask_size = quote_side(message.best_ask, message.best_ask_size, "$.best_ask", "$.best_ask_size")
     return Tick(
@@ -151,7 +182,7 @@ def _ticker(message: _Ticker, received: int) -> Tick:
     )
 
 
-def _trade(message: _Match, received: int) -> Tick:
+def _trade(message: _Match | _Detailed, received: int) -> Tick:
     return Tick(
         time=read_time(message.time, "$.time"),
         received=received,
