@@ -1,1 +1,1 @@
-"""What volspike promises, measured beside its peers in one run; ``python -m benchmarks``."""
+"""Benchmarks: each target compared with a measurement and a reference of the same run; ``python -m benchmarks``."""

@@ -1,4 +1,4 @@
-"""Bulk history: one pass beside two workers and beside a local Ray, in turns over the same tapes."""
+"""Bulk history: one pass compared with two workers and with a local Ray, alternating over the same tapes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FULL = FeatureSet(scope=Scope.FULL)
 
 
 def history(folder: Path) -> list[Path]:
-    """NDJSON tapes, one per product and day, some hours each."""
+    """Write NDJSON tapes, one per product and day, a few hours each."""
     start = int(random_walk(1, 1.0).time[0])
     paths = []
     for product in range(PRODUCTS):
@@ -38,7 +38,7 @@ def history(folder: Path) -> list[Path]:
 
 
 def seconds(name: str, workers: int, tapes: list[Path], out: Path, every: Every) -> float:
-    """How long a replay takes, its workers' start included."""
+    """Elapsed time of a replay, including the start of its workers."""
 
     def run() -> None:
         with ExitStack() as stack:
@@ -70,7 +70,7 @@ def main() -> list[Figure]:
                 Figure(
                     f"bulk history of {PRODUCTS} products and {DAYS} days, {size / 1e6:.0f} MB, a row per {every}",
                     f"{median(ratios[way]):.2f} times as fast as one pass",
-                    "told, not promised",
+                    "none",
                     True,
                     f"{way}: {median(took[way]):.1f} s against {median(took['one pass']):.1f} s for {rows:,} rows; "
                     f"pairs {', '.join(f'{ratio:.2f}' for ratio in ratios[way])}",

@@ -1,9 +1,9 @@
-"""How often a look for drift cries at nothing, and how often it finds what is there: ``python -m benchmarks.drift``.
+"""False alarms and detections of the drift test on simulated markets: ``python -m benchmarks.drift``.
 
-Markets are simulated, so that it is known whether they changed: stationary stochastic volatility that remembers for as
-long as is told (an AR(1) in the logarithm, started in its own distribution), and returns, spreads and an imbalance
-over it. The peer of the same run is what is commonly done: a Kolmogorov-Smirnov test of each feature that takes rows
-for independent, and a data set that drifted where over half of them are below 0.05.
+The markets have stationary stochastic volatility with a known memory (an AR(1) in the logarithm, started in its
+stationary distribution), and returns, spreads and an imbalance that depend on it. The reference is the common method:
+a Kolmogorov-Smirnov test per feature that treats rows as independent; the data set has drifted if more than half of
+the p-values are below 0.05.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from volspike.monitoring.drift import look_for_drift
 MARKETS: tuple[tuple[float, float], ...] = (
     (6.0, 300.0), (12.0, 600.0), (24.0, 900.0), (48.0, 900.0), (48.0, 3600.0), (168.0, 3600.0), (24.0, 7200.0)
 )  # fmt: skip
-"""Hours of a whole market, and seconds that its volatility remembers."""
+"""Duration of a market in hours, and the memory of its volatility in seconds."""
 
 CHANGES = (1.0, 1.5, 2.0)
 SEEDS = 100
@@ -29,7 +29,7 @@ PERMUTATIONS = 499
 
 
 def rates(hours: float, memory_s: float, scale: float, seeds: int) -> dict[str, float]:
-    """Shares of ``seeds`` markets: called a drift, with any feature called, not told, and called by the naive test."""
+    """Shares of ``seeds`` markets: drifted, any feature drifted, unknown, drifted by the naive test, tested."""
     counts = dict.fromkeys(("alarm", "any", "untold", "naive", "judged"), 0.0)
     for seed in range(seeds):
         early, late = halves(
@@ -45,7 +45,16 @@ def rates(hours: float, memory_s: float, scale: float, seeds: int) -> dict[str, 
     return {name: count / seeds for name, count in counts.items()}
 
 
-HEADS = ("hours", "remembers", "scale ×", "drift called", "any feature", "not told", "judged", "naive test")
+HEADS = (
+    "hours",
+    "memory",
+    "scale",
+    "data set drifted",
+    "any feature drifted",
+    "unknown",
+    "features tested",
+    "naive test",
+)
 
 
 def lines(seeds: int) -> Iterator[str]:
@@ -54,8 +63,8 @@ def lines(seeds: int) -> Iterator[str]:
     yield row(("---",) * len(HEADS))
     for hours, memory_s in MARKETS:
         for scale in CHANGES:
-            told = rates(hours, memory_s, scale, seeds)
-            shown = [f"{told[name]:.0%}" for name in ("alarm", "any", "untold", "judged", "naive")]
+            found = rates(hours, memory_s, scale, seeds)
+            shown = [f"{found[name]:.0%}" for name in ("alarm", "any", "untold", "judged", "naive")]
             yield row((f"{hours:g}", f"{memory_s / 60:g} min", f"{scale:g}", *shown))
 
 
@@ -65,23 +74,23 @@ def row(cells: Sequence[str]) -> str:
 
 
 def main() -> list[Figure]:
-    """Two lines of the table that stand for it: nothing happened, and volatility doubled."""
+    """Two representative rows of the table: no change, and doubled volatility."""
     calm, doubled = (rates(48.0, 900.0, scale, 60) for scale in (1.0, 2.0))
     return [
         Figure(
-            "drift called on two halves of one stationary market",
+            "drift reported between two halves of one stationary market",
             f"{calm['alarm']:.1%}", "≤ 5 %", calm["alarm"] <= 0.05, f"naive KS test: {calm['naive']:.1%}",
         ),
         Figure(
-            "drift called where volatility doubled",
+            "drift reported after volatility doubled",
             f"{doubled['alarm']:.1%}", "≥ 80 %", doubled["alarm"] >= 0.8, f"naive KS test: {doubled['naive']:.1%}",
         ),
     ]  # fmt: skip
 
 
-def run(words: Sequence[str]) -> None:
-    """Prints the whole table."""
-    for line in lines(int(words[0]) if words else SEEDS):
+def run(arguments: Sequence[str]) -> None:
+    """Print the complete table."""
+    for line in lines(int(arguments[0]) if arguments else SEEDS):
         print(line, flush=True)
 
 

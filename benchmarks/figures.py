@@ -1,4 +1,4 @@
-"""A measured figure beside what was asked of it, and how it is shown."""
+"""A measurement with its target and reference, and the table of all."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One line of the table: what, how much, what was asked, and against whom."""
+    """One row of the table: subject, measured value, target, and a reference of the same run."""
 
     what: str
     measured: str
-    asked: str
+    target: str
     is_met: bool
-    beside: str = ""
+    reference: str = ""
 
     def cells(self) -> list[str]:
-        """The line's cells."""
-        return [self.what, self.measured, self.asked, "yes" if self.is_met else "NO", self.beside]
+        """The cells of the row."""
+        return [self.what, self.measured, self.target, "yes" if self.is_met else "NO", self.reference]
 
 
-HEADS = ("what", "measured", "asked", "met", "beside it, in the same run")
+HEADS = ("subject", "measured", "target", "met", "reference, same run")
 
 
 def markdown(figures: Sequence[Figure]) -> str:
-    """The figures as a Markdown table."""
+    """The measurements as a Markdown table."""
     lines = [HEADS, ("---",) * len(HEADS), *(figure.cells() for figure in figures)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"

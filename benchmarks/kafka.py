@@ -1,7 +1,7 @@
-"""The pipeline on a real broker on loopback, beside the client's own calls in the plainest loops there are.
+"""The pipeline on a real broker on loopback, compared with minimal loops of the client's own calls.
 
-Broker and clients share the machine's cores. Rounds of ours and theirs alternate, and of each the best counts. Here are
-ticks into Kafka; featurizers and the way to a prediction have modules of their own.
+Broker and clients share the machine's cores. Rounds of both alternate, and the best of each counts. This module
+measures ticks into Kafka; ``kafka_rate`` measures featurizers, ``kafka_latency`` the time to a prediction.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DELIVER_WITHIN_S: Final = 60.0
 
 
 def replayed(settings: KafkaSettings, tape: Path) -> Rate:
-    """`replay-to-kafka --speed 0`, from the first byte read to the last one acknowledged."""
+    """`replay-to-kafka --speed 0`, from the first byte read to the last message acknowledged."""
     began, cpu = time.perf_counter(), cpu_seconds()
     producer = TopicProducer(settings, settings.topic_raw)
     replay(tape_messages(tape, TapeReport()), producer, 0.0, ReplayProgress())
@@ -43,7 +43,7 @@ def replayed(settings: KafkaSettings, tape: Path) -> Rate:
 
 
 def bare(settings: KafkaSettings, lines: Sequence[bytes]) -> Rate:
-    """The same messages from memory, with one key, no timestamps: nothing but the client."""
+    """The same messages from memory with one key and no timestamps: the client only."""
     began, cpu = time.perf_counter(), cpu_seconds()
     producer: Producer = open_producer(
         settings,
@@ -63,7 +63,7 @@ def bare(settings: KafkaSettings, lines: Sequence[bytes]) -> Rate:
 
 
 def figures(settings: KafkaSettings) -> list[Figure]:
-    """A tape of recorded shape into a topic of three partitions."""
+    """Send a tape in recorded format to a topic with three partitions."""
     create_topics(settings, pipeline_topics(settings))
     with tempfile.TemporaryDirectory() as folder:
         tape = Path(folder) / "tape.ndjson"
@@ -74,16 +74,16 @@ def figures(settings: KafkaSettings) -> list[Figure]:
     return [
         Figure(
             f"`replay-to-kafka --speed 0`, {len(lines):,} lines into a real broker, acks=all, idempotent",
-            f"{ours.wall:,.0f} messages/s; {ours.cpu:,.0f} a second of processor time",
+            f"{ours.wall:,.0f} messages/s; {ours.cpu:,.0f} per second of processor time",
             "60 000 messages/s",
             ours.wall >= 60_000,
-            f"a bare producer loop {plain.wall:,.0f}/s; {plain.cpu:,.0f}, of the same lines from memory",
+            f"minimal producer loop {plain.wall:,.0f}/s; {plain.cpu:,.0f}, with the same lines from memory",
         )
     ]
 
 
 def main() -> list[Figure]:
-    """Everything, on one broker."""
+    """All Kafka benchmarks on one broker."""
     with Kafka(heap="512m") as kafka:
         latency = kafka_latency.figures(kafka.bootstrap, kafka.pid())
         into = figures(KafkaSettings(bootstrap_servers=kafka.bootstrap))

@@ -1,4 +1,4 @@
-"""The peer of a worker: the same client with the same transactions, and nothing done to what it reads."""
+"""The reference for a worker: the same client and transactions without any processing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def pass_on(
     stop: Callable[[], bool] = lambda: False,
     on_batch: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Messages of one topic into another as they are; ``on_batch`` is told of each batch's size before it is passed on.
+    """Copy messages from one topic to another; ``on_batch`` receives the size of each batch before it is sent.
 
     ``most``, ``commit_ms`` and ``finish`` are those of a worker's plan.
     """
@@ -70,7 +70,7 @@ def pass_on(
 
 
 def produce(producer: Any, topic: str, message: Any, at: int) -> None:
-    """Hands a message over; waits for room."""
+    """Send a message; wait while the queue is full."""
     while True:
         try:
             producer.produce(topic, message.value(), message.key(), timestamp=at, headers=HEADERS)

@@ -1,4 +1,4 @@
-"""From a tick sent to its prediction read, at a steady rate, beside two bare loops of the same client in its place."""
+"""Latency from tick to prediction at a steady rate, compared with two minimal client loops."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ END_WITHIN_S: Final = 60
 
 
 class Told(msgspec.Struct):
-    """What the reader needs of a message, whether a prediction or a tick that was passed on."""
+    """The fields of a message that the reader needs, for a prediction or a copied tick."""
 
     timestamp: str
 
 
 class Way(NamedTuple):
-    """Milliseconds from sent to read, and shares of a core that the broker and the two workers took meanwhile."""
+    """Milliseconds from sending to reading, and the shares of a core used by the broker and the two workers."""
 
     late: NDArray[np.float64]
     broker: float
@@ -58,7 +58,7 @@ class Way(NamedTuple):
 
 
 def work(settings: KafkaSettings, stage: str, stop: Any) -> None:
-    """A worker of the pipeline, with the model that ships and the features that it was made for."""
+    """A worker of the pipeline with the shipped model and its features."""
     artifact = Artifact.load(DEFAULT_MODEL)
     own = WorkerPlan(
         group=stage, name=stage, topic_in=settings.topic_raw, topic_out=settings.topic_features, commit_ms=COMMIT_MS
@@ -72,7 +72,7 @@ def work(settings: KafkaSettings, stage: str, stop: Any) -> None:
 
 
 def work_bare(settings: KafkaSettings, stage: str, stop: Any) -> None:
-    """The client alone in its place."""
+    """The minimal client loop instead of a worker."""
     topics = (settings.topic_raw, settings.topic_features)
     if stage == "predict":
         topics = (settings.topic_features, settings.topic_predictions)
@@ -80,7 +80,7 @@ def work_bare(settings: KafkaSettings, stage: str, stop: Any) -> None:
 
 
 def way(settings: KafkaSettings, run: Callable[..., None], broker: int) -> Way:
-    """Ticks at ``RATE``; those of the first ``WARM_S`` do not count."""
+    """Send ticks at ``RATE``; the first ``WARM_S`` seconds do not count."""
     create_topics(settings, pipeline_topics(settings, partitions=2))
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
@@ -101,18 +101,18 @@ def way(settings: KafkaSettings, run: Callable[..., None], broker: int) -> Way:
         for worker in workers:
             worker.join(END_WITHIN_S)
             worker.kill()
-    late = np.array([1e3 * (seen - told) for told, seen in found if told >= timed_from])
+    late = np.array([1e3 * (read - sent) for sent, read in found if sent >= timed_from])
     if len(late) != RATE * TIMED_S:
         raise RuntimeError(f"{len(late):,} of {RATE * TIMED_S:,} came")
     return Way(late, used[0], tuple(used[1:]))
 
 
 def send(settings: KafkaSettings, found: list[tuple[float, float]], pids: list[int]) -> tuple[float, list[float]]:
-    """Sends all ticks at their times; from when on they count, and what the processes had used by then."""
+    """Send all ticks at their times; return when counting began and the processor time used by then."""
     before: list[float] = []
     timed_from = 0.0
     with TopicProducer(settings, settings.topic_raw) as producer:
-        while not found:  # the workers take their time to start
+        while not found:  # workers need time to start
             producer.send(tick_at(0, time.time_ns()))
             producer.serve(0.1)
         began = time.time()
@@ -129,7 +129,7 @@ def send(settings: KafkaSettings, found: list[tuple[float, float]], pids: list[i
 
 
 def read(settings: KafkaSettings, stop: Any, found: list[tuple[float, float]]) -> None:
-    """Notes when each prediction's tick was and when it was read."""
+    """Record the tick time and the read time of each prediction."""
     decode = msgspec.json.Decoder(Told).decode
     consumer = open_consumer(settings, group_id="reader")
     partitions = KafkaLinks(settings).partitions(settings.topic_predictions)
@@ -137,13 +137,13 @@ def read(settings: KafkaSettings, stop: Any, found: list[tuple[float, float]]) -
     while not stop.is_set():
         for message in consumer.consume(1, 0.1) + consumer.consume(1_000, 0):
             if message.error() is None:
-                told = parse_time(decode(message.value()).timestamp)
-                found.append((told / SECOND_NS, time.time()))
+                sent = parse_time(decode(message.value()).timestamp)
+                found.append((sent / SECOND_NS, time.time()))
     consumer.close()
 
 
 def topics_of(bootstrap: str, name: str) -> KafkaSettings:
-    """A pipeline's own topics."""
+    """Create the topics of one pipeline."""
     return KafkaSettings(
         bootstrap_servers=bootstrap,
         topic_raw=f"{name}.raw",
@@ -153,7 +153,7 @@ def topics_of(bootstrap: str, name: str) -> KafkaSettings:
 
 
 def figures(bootstrap: str, broker: int) -> list[Figure]:
-    """Ours, then the bare client's."""
+    """Measure the pipeline, then the minimal loops."""
     ours = way(topics_of(bootstrap, "live"), work, broker)
     plain = way(topics_of(bootstrap, "bare"), work_bare, broker)
     workers = ", ".join(f"{name} {share:.0%}" for name, share in zip(STAGES, ours.workers, strict=True))
@@ -163,7 +163,7 @@ def figures(bootstrap: str, broker: int) -> list[Figure]:
             f"{ours.percentile(50):.0f} and {ours.percentile(99):.0f} ms",
             "p99 under 100 ms",
             ours.percentile(99) < 100.0,
-            f"two bare loops with the same commits {plain.percentile(50):.0f} and {plain.percentile(99):.0f} ms; "
+            f"two minimal loops with the same commits {plain.percentile(50):.0f} and {plain.percentile(99):.0f} ms; "
             f"of a core: broker {ours.broker:.0%}, {workers}; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
         )
     ]

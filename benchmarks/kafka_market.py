@@ -1,4 +1,4 @@
-"""Ticks of recorded shape for Kafka's benchmarks, and processor time of this and of other processes."""
+"""Ticks in recorded format for the Kafka benchmarks, and processor time of processes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from volspike.tape import tape_line
 PAIRS: Final = ("BTC-USD", "ETH-USD")
 START: Final = 1_764_999_936 * SECOND_NS
 SPACING_NS: Final = 50_000_000
-"""Ten ticks a second and product, so that all but the first five minutes' rows are warm and full of figures."""
+"""Ten ticks per second and product: all rows after the first five minutes are warm."""
 
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
 
 def tick_at(number: int, received: int) -> Message:
-    """A tick of each pair in turn."""
+    """Ticks of the pairs, alternating."""
     pair, price = PAIRS[number % len(PAIRS)], 89_565.0 + (number * 7_919 % 401 - 200) / 100
     tick = Tick(time=received, received=received, kind=Kind.TICKER, product_id=pair, price=price,
                 best_bid=price - 0.01, best_ask=price + 0.01, bid_size=0.25, ask_size=0.5)  # fmt: skip
@@ -32,14 +32,14 @@ def tick_at(number: int, received: int) -> Message:
 
 
 def fill(settings: KafkaSettings, count: int) -> None:
-    """So many ticks into the topic."""
+    """Send the given number of ticks to the topic."""
     with TopicProducer(settings, settings.topic_raw) as producer:
         for number in range(count):
             producer.send(tick_at(number, START + number * SPACING_NS))
 
 
 def cpu_seconds(pid: int | None = None) -> float:
-    """Processor time of a process so far, all its threads, to a hundredth of a second; of this one without ``pid``."""
+    """Processor time of all threads of a process, in hundredths of a second; of this process without ``pid``."""
     if pid is None:
         used = os.times()
         return used.user + used.system

@@ -1,11 +1,11 @@
-"""How many ticks a second a featurizer takes exactly once, beside the bare client; and two of them beside one.
+"""Rate of exactly-once featurizers: one compared with the minimal client loop, and two compared with one.
 
-A rate counts from the moment at which every worker is at work to the moment at which the first has no more to do, so
-that neither the start of a process nor a rebalance is in it. Beside the clock stands the processor: on a machine whose
-cores are shared with the broker, and with others, ticks per second of processor time are what a worker can do.
+A rate covers the time from the moment at which every worker is working to the moment at which the first has no more
+messages, so that process starts and rebalances do not count. Rates are given per second of elapsed time and of
+processor time; the latter is the capacity of a worker on a machine whose cores are shared.
 
-Two workers and a broker need three cores. Where there are only two, two workers held to a share of a core each show
-whether the work splits: each is stopped for as long as it has had its share.
+Two workers and a broker need three cores. With two cores, workers that are each limited to a share of a core show
+whether the work scales: a process is paused while it has used more than its share.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ LONGEST_S: Final = 8.0
 SHARE: Final = 0.25
 TURN_S: Final = 0.01
 HELD_ROWS: Final = 1_000
-"""Ticks in a transaction of a worker that is held back, so that there are many in the time."""
+"""Ticks per transaction of a limited worker, so that a run has many transactions."""
 
 END_WITHIN_S: Final = 60
 
@@ -49,7 +49,7 @@ _names = count()
 
 
 class Sample(NamedTuple):
-    """A worker at a moment: seconds of the clock and of its processor time, and messages committed."""
+    """A worker at one moment: elapsed time, processor time, and committed messages."""
 
     wall: float
     cpu: float
@@ -57,14 +57,14 @@ class Sample(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """Messages a second of the clock, of all workers together, and of a second of their processor time."""
+    """Messages per second of elapsed time, all workers together, and per second of processor time."""
 
     wall: float
     cpu: float
 
 
 class Sampler:
-    """Samples a worker in its own process, and says when it is over."""
+    """Sample a worker in its own process and report its end."""
 
     def __init__(self, at_work: Any, workers: int) -> None:
         self.samples: list[Sample] = []
@@ -74,7 +74,7 @@ class Sampler:
         self._messages = 0
 
     def add(self, messages: int) -> None:
-        """So many are taken up now, and all before them are committed."""
+        """Record that a batch of this size begins and all before it are committed."""
         if not self.samples:
             with self._at_work.get_lock():
                 self._at_work.value += 1
@@ -82,7 +82,7 @@ class Sampler:
         self._messages += messages
 
     def is_over(self) -> bool:
-        """Whether all have been at work for long enough."""
+        """Whether all workers have worked for long enough."""
         if self._all_since is None and self._at_work.value == self._workers:
             self._all_since = time.monotonic()
         return self._all_since is not None and time.monotonic() - self._all_since > LONGEST_S
@@ -94,7 +94,7 @@ class Sampled(Featurizer):
     sampler: Sampler
 
     def take(self, messages: Sequence[Taken]) -> Made:
-        """The rows of the next ticks."""
+        """Compute the rows of the next ticks."""
         self.sampler.add(len(messages))
         return super().take(messages)
 
@@ -102,7 +102,7 @@ class Sampled(Featurizer):
 def featurize(
     scope: Scope, settings: KafkaSettings, group: str, name: str, sampler: Sampler, commit_rows: int = MOST
 ) -> None:
-    """A featurizer until everything in its partitions is taken, or time is over."""
+    """Run a featurizer until its partitions are empty or time is up."""
 
     def make(_: int) -> Sampled:
         stage = Sampled(FeatureSet(scope=scope), Profile.TICKER, Every.TICK)
@@ -121,26 +121,26 @@ def featurize(
 
 
 def bare(settings: KafkaSettings, group: str, name: str, sampler: Sampler) -> None:
-    """The client alone."""
+    """Run the minimal client loop."""
     topics = (settings.topic_raw, settings.topic_features)
     pass_on(settings, group, name, topics, most=MOST, finish=True, stop=sampler.is_over, on_batch=sampler.add)
 
 
 def run_sampled(
-    run: Callable[..., None], settings: KafkaSettings, group: str, name: str, watch: Any, told: Any
+    run: Callable[..., None], settings: KafkaSettings, group: str, name: str, watch: Any, results: Any
 ) -> None:
-    """One worker's process: works, and sends its samples."""
+    """Process of one worker: work, and send samples."""
     sampler = Sampler(*watch)
     run(settings, group, name, sampler)
-    told.put(sampler.samples)
+    results.put(sampler.samples)
 
 
 def together(run: Callable[..., None], settings: KafkaSettings, workers: int, share: float = 1.0) -> Rate:
-    """So many workers of a fresh group, each a process, each held to ``share`` of a core once all are at work."""
+    """Run workers of a new group as processes, each limited to ``share`` of a core once all are working."""
     context = multiprocessing.get_context("spawn")
-    at_work, told, group = context.Value("i", 0), context.Queue(), f"bench-{next(_names)}"
+    at_work, results, group = context.Value("i", 0), context.Queue(), f"bench-{next(_names)}"
     processes = [
-        context.Process(target=run_sampled, args=(run, settings, group, str(number), (at_work, workers), told))
+        context.Process(target=run_sampled, args=(run, settings, group, str(number), (at_work, workers), results))
         for number in range(workers)
     ]
     for process in processes:
@@ -148,7 +148,7 @@ def together(run: Callable[..., None], settings: KafkaSettings, workers: int, sh
     try:
         if share < 1.0:
             hold(processes, at_work, share)
-        found = [told.get(timeout=END_WITHIN_S) for _ in processes]
+        found = [results.get(timeout=END_WITHIN_S) for _ in processes]
         for process in processes:
             process.join(END_WITHIN_S)
     finally:
@@ -158,16 +158,16 @@ def together(run: Callable[..., None], settings: KafkaSettings, workers: int, sh
 
 
 def hold(processes: Sequence[Any], at_work: Any, share: float) -> None:
-    """Stops each process while it has had more than its share of processor time, for longer than the time lasts."""
+    """Pause each process while it has used more than its share of processor time."""
     while at_work.value < len(processes):
         time.sleep(TURN_S)
         if not all(process.is_alive() for process in processes):
-            return None  # one has failed, and says why
+            return None  # one has failed and reports why
     began = time.monotonic()
     before = [cpu_seconds(process.pid) for process in processes]
     while (took := time.monotonic() - began) < 2 * LONGEST_S:
         for process, cpu in zip(processes, before, strict=True):
-            if not process.is_alive():  # which also lets its id go
+            if not process.is_alive():  # also reaps the process
                 return let_go(processes)
             has_had_its_share = cpu_seconds(process.pid) - cpu > share * took
             os.kill(process.pid, signal.SIGSTOP if has_had_its_share else signal.SIGCONT)
@@ -176,21 +176,21 @@ def hold(processes: Sequence[Any], at_work: Any, share: float) -> None:
 
 
 def let_go(processes: Sequence[Any]) -> None:
-    """Lets all that are there go on."""
+    """Resume all running processes."""
     for process in processes:
         if process.is_alive():
             os.kill(process.pid, signal.SIGCONT)
 
 
 def rate_of(workers: Sequence[Sequence[Sample]]) -> Rate:
-    """What workers did while all of them were at work, the first tenth of that left out."""
+    """Rate while all workers were working, without the first tenth of that time."""
     columns = [np.array(samples) for samples in workers]
     if not all(len(samples) > 1 for samples in workers):
-        raise RuntimeError("a worker had nothing to do")
+        raise RuntimeError("a worker received no messages")
     start, end = max(samples[0, 0] for samples in columns), min(samples[-1, 0] for samples in columns)
     start += 0.1 * (end - start)
     if start >= end:
-        raise RuntimeError("the workers were never at work together")
+        raise RuntimeError("the workers never worked at the same time")
     cpu, messages = (
         sum(float(np.diff(np.interp([start, end], samples[:, 0], samples[:, column]))[0]) for samples in columns)
         for column in (1, 2)
@@ -199,25 +199,25 @@ def rate_of(workers: Sequence[Sequence[Sample]]) -> Rate:
 
 
 def best(rates: Sequence[Rate]) -> Rate:
-    """The best of each."""
+    """The best rates of several runs."""
     return Rate(*map(max, zip(*rates, strict=True)))
 
 
 def figures(settings: KafkaSettings) -> list[Figure]:
-    """Ticks of two products in a topic of two partitions."""
+    """Measure with ticks of two products in a topic of two partitions."""
     create_topics(settings, pipeline_topics(settings, partitions=2))
     fill(settings, TICKS)
     scopes = (Scope.FULL, Scope.CORE)
     runs: list[Callable[..., None]] = [bare, *(partial(featurize, scope) for scope in scopes)]
     rounds = [[together(run, settings, 1) for run in runs] for _ in range(ROUNDS)]
     plain, *ours = (best(rates) for rates in zip(*rounds, strict=True))
-    told = [
+    figures = [
         Figure(
             f"`featurize`, {len(FeatureSet(scope=scope).names)} features ({scope}), exactly once, one worker",
-            f"{rate.wall:,.0f} ticks/s; {rate.cpu:,.0f} a second of processor time",
+            f"{rate.wall:,.0f} ticks/s; {rate.cpu:,.0f} per second of processor time",
             "25 000 ticks/s on one core",
             min(rate) >= 25_000,
-            f"a bare loop of the client with the same transactions {plain.wall:,.0f}/s; {plain.cpu:,.0f}",
+            f"minimal client loop with the same transactions {plain.wall:,.0f}/s; {plain.cpu:,.0f}",
         )
         for scope, rate in zip(scopes, ours, strict=True)
     ]
@@ -227,19 +227,19 @@ def figures(settings: KafkaSettings) -> list[Figure]:
     held_one, held_two = (together(held, settings, workers, SHARE) for workers in (1, 2))
     one = ours[0]
     return [
-        *told,
+        *figures,
         Figure(
-            "two workers on two partitions, over one",
+            "two workers on two partitions, relative to one",
             f"{twice.wall / one.wall:.2f} times ({twice.wall:,.0f} ticks/s)",
-            "1.6 times, where cores allow",
+            "1.6 times, with enough cores",
             twice.wall / one.wall >= 1.6,
             f"{os.cpu_count()} cores for two workers and the broker; work per tick {one.cpu / twice.cpu:.2f} times "
             "that of one worker",
         ),
         Figure(
-            f"the same, each worker held to {SHARE:.0%} of a core, so that cores allow",
+            f"the same, each worker limited to {SHARE:.0%} of a core",
             f"{held_two.wall / held_one.wall:.2f} times ({held_one.wall:,.0f} → {held_two.wall:,.0f} ticks/s)",
-            "1.6 times, where cores allow",
+            "1.6 times, with enough cores",
             held_two.wall / held_one.wall >= 1.6,
             f"work per tick {held_one.cpu / held_two.cpu:.2f} times that of one worker",
         ),

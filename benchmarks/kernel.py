@@ -1,4 +1,4 @@
-"""The feature kernel and both of its doors: over arrays beside polars, and tick by tick at several rates."""
+"""The feature kernel through both entry points: over arrays, compared with polars, and tick by tick."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROUNDS = 3
 
 
 def best_of(run: Callable[[], object], times: int = 5) -> float:
-    """Seconds of the quickest of several runs: what the machine can do when it is left alone."""
+    """Seconds of the fastest of several runs, which other load affects least."""
     took = []
     for _ in range(times):
         start = time.perf_counter()
@@ -34,12 +34,12 @@ CORE = FeatureSet()
 
 
 def engine_pass(ticks: Ticks, feature_set: FeatureSet = CORE, every: Every = Every.TICK) -> int:
-    """Every row of every tick, or of every second, on one core."""
+    """Compute every row on one core; return the number of rows."""
     return sum(len(rows) for rows in FeatureEngine(feature_set, every=every).run(ticks))
 
 
 def polars_pass(frame: pl.DataFrame) -> pl.DataFrame:
-    """The same 21 columns by polars on all cores: per tick by ``rolling_*_by``, per second on a grid, then joined."""
+    """The same 21 columns with polars on all cores: ``rolling_*_by`` per tick, a grid per second, then joined."""
     second = pl.col("time").dt.truncate("1s")
     grid = (
         frame.group_by(second.alias("second"), maintain_order=True)
@@ -103,7 +103,7 @@ def update_us(rate: float, feature_set: FeatureSet = CORE, ticks: int = 20_000) 
 
 
 def wider_set(scope: Scope, ticks: Ticks) -> Figure:
-    """The speed of a set of more features than the core's, measured in turns with the core's."""
+    """Speed of a larger feature set, measured alternately with the core set."""
     wide = FeatureSet(scope=scope)
     for every in Every:
         engine_pass(ticks[:1000], wide, every)
@@ -115,20 +115,20 @@ def wider_set(scope: Scope, ticks: Ticks) -> Figure:
     return Figure(
         f"feature kernel, {scope} set of {len(wide.names)} features, one core",
         f"{TICKS / took / 1e6:.1f} M ticks/s",
-        "told beside the core",
+        "none",
         True,
-        f"core {TICKS / core / 1e6:.1f} M ticks/s; a row a second {TICKS / by_second / 1e6:.1f} M ticks/s; "
+        f"core {TICKS / core / 1e6:.1f} M ticks/s; a row per second {TICKS / by_second / 1e6:.1f} M ticks/s; "
         f"`update` {update:.2f} µs; {memory / 1000:.0f} kB a product",
     )
 
 
 def main() -> list[Figure]:
-    """Kernel over arrays, beside polars; ``update`` at 1, 10, 100 and 1000 ticks a second; the wider feature sets."""
+    """Kernel over arrays, compared with polars; ``update`` at 1 to 1000 ticks/s; the larger feature sets."""
     ticks = random_walk(TICKS, RATE)
     frame = frame_of(ticks)
     engine_pass(ticks[:1000])
     ours, theirs = best_of(lambda: engine_pass(ticks)), best_of(lambda: polars_pass(frame), times=3)
-    # in turn, several times over: what else the machine does is then shared by all rates
+    # alternating, several times, so that other load affects all rates
     rounds = [{rate: update_us(rate) for rate in RATES} for _ in range(ROUNDS)]
     speeds = {rate: min(speed[rate] for speed in rounds) for rate in RATES}
     slowest, quickest = max(speeds.values()), min(speeds.values())
@@ -142,7 +142,7 @@ def main() -> list[Figure]:
             f"at {RATE:g} ticks/s of market time",
         ),
         Figure(
-            "the same columns against polars on all cores",
+            "the same columns, relative to polars on all cores",
             f"{theirs / ours:.1f} times as fast",
             "3 times",
             theirs / ours >= 3,
@@ -150,7 +150,7 @@ def main() -> list[Figure]:
         ),
         Figure("`FeatureEngine.update`, median", f"{slowest:.2f} µs", "under 5 µs", slowest < 5),
         Figure(
-            "`update` from 1 to 1000 ticks/s, slowest against quickest",
+            "`update` from 1 to 1000 ticks/s, slowest relative to fastest",
             f"{slowest / quickest:.2f}",
             "flat",
             slowest / quickest < 1.5,

@@ -1,4 +1,4 @@
-"""What learning costs and what one row costs afterwards, for every detector, on rows made up on a market's scales."""
+"""Training time and time per row of every detector, on synthetic rows with the scales of a market."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _CLOCK: Final = ("time_of_day_sin", "time_of_day_cos", "seconds_to_full_60min")
 
 @cache
 def _shared(rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The wandering logarithm of volatility that all columns tell of, and that of the minute to come."""
+    """Log volatility that all columns depend on, and that of the coming minute."""
     random = np.random.default_rng(0)
     level = np.convolve(random.normal(size=rows + 600), np.ones(600) / 600**0.5, mode="valid")[:rows] * 0.5
     return level, level + 0.4 * random.normal(size=rows)
 
 
 def sample_for(name: str, rows: int = ROWS) -> Sample:
-    """The columns that a detector takes of sixty, or for one that reads a sequence of the last minute's lags."""
+    """Rows with the columns that a detector selects from sixty; for the LSTM, with the lags of the last minute."""
     others = tuple(f"column_{number}" for number in range(COLUMNS - len(_VOLATILITIES) - len(_CLOCK)))
     offered = dict.fromkeys((*_VOLATILITIES, *_CLOCK, *others, *(NEEDED if name == "lstm" else ())))
     names = DETECTORS[name].columns(tuple(offered))
@@ -58,14 +58,14 @@ def sample_for(name: str, rows: int = ROWS) -> Sample:
 
 
 def seconds_to_learn(name: str, sample: Sample) -> tuple[float, float, Detector]:
-    """One training, the import of its library included: by the clock, and of processor time."""
+    """Elapsed and processor time of one training run, including the import of its library."""
     started, worked = time.perf_counter(), time.process_time()
     detector = DETECTORS[name](seed=0).fit(sample)
     return time.perf_counter() - started, time.process_time() - worked, detector
 
 
 def microseconds_a_row(detector: Detector, sample: Sample) -> float:
-    """The median over rows scored one by one."""
+    """Median time of rows scored one by one."""
     onnx = detector.to_onnx().SerializeToString()
     scorer = Scorer(onnx, width=len(sample.names), accepts_missing=detector.accepts_missing)
     taken = []
@@ -77,7 +77,7 @@ def microseconds_a_row(detector: Detector, sample: Sample) -> float:
 
 
 def main() -> list[Figure]:
-    """Every detector trained once and asked for one row after the other."""
+    """Train every detector once, then score rows one by one."""
     learned, worked, scored = {}, {}, {}
     for name in DETECTORS:
         sample = sample_for(name)
@@ -93,18 +93,18 @@ def main() -> list[Figure]:
     slowest = max(scored, key=lambda name: scored[name])
     return [
         Figure(
-            f"learning, all models, {ROWS:,} rows × {COLUMNS} features",
+            f"training, all models, {ROWS:,} rows × {COLUMNS} features",
             f"{minutes:.1f} min",
             f"under {MOST_MINUTES} min",
             minutes < MOST_MINUTES,
-            "of processor time " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in worked.items()),
+            "processor time: " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in worked.items()),
         ),
         Figure(
-            "one row through any model but the LSTM, median",
+            "one row through the slowest model except the LSTM, median",
             f"{scored[slowest]:.0f} µs ({slowest})",
             f"under {MOST_MICROSECONDS} µs",
             scored[slowest] < MOST_MICROSECONDS,
-            f"LSTM, which steps through 60 seconds: {sequence:.0f} µs",
+            f"LSTM, 60 time steps: {sequence:.0f} µs",
         ),
     ]
 

@@ -1,9 +1,9 @@
-"""The live pipeline: a frame's way from its bytes to its score, and what the process around it stays.
+"""The live pipeline: latency from frame bytes to score, capacity, event-loop lag and memory.
 
-Every measurement has a process of its own, so that neither memory nor caches carry over. Frames are an Advanced Trade
-ticker's in its own words; they come from this process instead of a socket and are decoded as the session decodes them.
-What is timed is the whole of ``LivePipeline.take``, not only its way to the score. Latencies are open-loop: a frame
-that is due while an earlier one is still being handled waits, and its wait counts.
+Each measurement runs in a separate process, so that neither memory nor caches carry over. Frames have the Advanced
+Trade ticker format; they come from this process instead of a socket and are decoded like those of a session. The timed
+part is ``LivePipeline.take`` completely, not only up to the score. Latencies are open-loop: a frame that is due while
+an earlier one is being processed waits, and its wait counts.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PACED_S: Final = 6
 PACED_ROUNDS: Final = 3
 FLAT_FRAMES: Final = 45_000
 FLAT_ROUNDS: Final = 3
-HISTORY_S: Final = 900  # as much as a page shows; the longest window is 300 s
+HISTORY_S: Final = 900  # the history that a dashboard displays; the longest window is 300 s
 WATCHED_S: Final = 15
 WATCHERS: Final = 3
 PROBE_S: Final = 0.005
@@ -66,27 +66,27 @@ import urllib.request
 
 def watch():
     with urllib.request.urlopen(sys.argv[1]) as stream:
-        told.append(sum(line.startswith(b"event: tick") for line in stream))
+        received.append(sum(line.startswith(b"event: tick") for line in stream))
 
-told = []
+received = []
 watchers = [threading.Thread(target=watch) for _ in range(int(sys.argv[2]))]
 for watcher in watchers:
     watcher.start()
 for watcher in watchers:
     watcher.join()
-print(min(told))
+print(min(received))
 """
 
 
 class Sent(NamedTuple):
-    """One frame as it comes: when (ns UTC), and its bytes."""
+    """One received frame: time (ns UTC) and bytes."""
 
     received: int
     data: bytes
 
 
-def told(tick: Tick) -> Sent:
-    """A ticker in Advanced Trade's wording."""
+def ticker_frame(tick: Tick) -> Sent:
+    """A tick as a frame in the Advanced Trade format."""
     ticker = RAW.format(
         price=tick.price, bid=tick.best_bid, ask=tick.best_ask, bid_size=tick.bid_size, ask_size=tick.ask_size
     ).replace("BTC-USD", tick.product_id)
@@ -94,13 +94,13 @@ def told(tick: Tick) -> Sent:
 
 
 def walk(products: Sequence[str], rate: float, n: int, start: int) -> Iterator[Sent]:
-    """``n`` frames, ``rate`` a second, of each product in turn; prices walk by up to two dollars."""
+    """``n`` frames, ``rate`` per second, alternating over the products; prices move by up to two dollars."""
     rng = np.random.default_rng(7)
     cents = (8_956_500 + rng.integers(-200, 201, n).cumsum()).tolist()
     sizes = rng.exponential(0.2, (n, 2)).round(8).tolist()
     for k, (cent, (bid_size, ask_size)) in enumerate(zip(cents, sizes, strict=True)):
         received = start + round(k / rate * 1e6) * 1000
-        yield told(
+        yield ticker_frame(
             Tick(
                 time=received,
                 received=received,
@@ -116,12 +116,12 @@ def walk(products: Sequence[str], rate: float, n: int, start: int) -> Iterator[S
 
 
 def event_of(sent: Sent) -> FeedFrame:
-    """What the session makes of a frame's bytes."""
+    """The event that a session creates from a frame's bytes."""
     return FeedFrame(sent.received, sent.data, decode_advanced_trade(sent.data, sent.received))
 
 
 def take_all(pipeline: LivePipeline, frames: Iterable[Sent]) -> float:
-    """Seconds that frames take one after the other."""
+    """Seconds to process frames one after the other."""
     began = time.perf_counter()
     for sent in frames:
         pipeline.take(event_of(sent))
@@ -129,7 +129,7 @@ def take_all(pipeline: LivePipeline, frames: Iterable[Sent]) -> float:
 
 
 def take_paced(take: Callable[[Sent], object], frames: Sequence[Sent]) -> dict[str, float]:
-    """Median and 99th percentile (µs) from the instant at which a frame is due to the end of its way.
+    """Median and 99th percentile (µs) from the time at which a frame is due to the end of its processing.
 
     Of several rounds the quietest: what the machine can do when it is left alone.
     """
@@ -139,7 +139,7 @@ def take_paced(take: Callable[[Sent], object], frames: Sequence[Sent]) -> dict[s
 
 
 def paced_round(take: Callable[[Sent], object], frames: Iterable[Sent]) -> dict[str, float]:
-    """One round; nobody sleeps, so that the clock is met to the microsecond."""
+    """One round; it waits actively, so that frames start at their time to the microsecond."""
     clock, period, took = time.perf_counter_ns, SECOND_NS // RATE, []
     due = clock() + period
     for sent in frames:
@@ -153,14 +153,14 @@ def paced_round(take: Callable[[Sent], object], frames: Iterable[Sent]) -> dict[
 
 
 def pipeline_of(products: Sequence[str], **parts: Any) -> LivePipeline:
-    """The default model over a simulated source; nothing is timed against the wall."""
+    """A pipeline of the default model over a simulated source, without wall-clock latencies."""
     configure_logs("ERROR")
     scorer = LiveScorer(Artifact.load(DEFAULT_MODEL))
     return LivePipeline(scorer, products, "benchmark", simulated=True, timed_from=None, **parts)
 
 
 def a_frames_way(*, recorded: bool, kept: bool) -> dict[str, float]:
-    """Latencies at a steady rate and frames/s flat out, of one product whose windows are warm."""
+    """Latencies at a steady rate and maximum frames/s, for one product with warm windows."""
     with tempfile.TemporaryDirectory() as folder:
         recorder = Recorder(Path(folder), simulated=True) if recorded else None
         outcomes = OutcomeStore(Path(folder) / "outcomes.sqlite") if kept else None
@@ -178,7 +178,7 @@ def a_frames_way(*, recorded: bool, kept: bool) -> dict[str, float]:
 
 
 def decoding_alone() -> dict[str, float]:
-    """The same of nothing but decoding; ``stall`` is the 99th percentile (µs) where nothing at all is done."""
+    """The same for decoding only; ``stall`` is the 99th percentile (µs) without any work."""
     frames = list(walk(PAIRS[:1], RATE, FLAT_FRAMES, START))
     began = time.perf_counter()
     for sent in frames:
@@ -189,7 +189,7 @@ def decoding_alone() -> dict[str, float]:
 
 
 async def arriving(history: Iterable[Sent], frames: Iterable[Sent], warm: asyncio.Event) -> AsyncIterator[FeedEvent]:
-    """A past at once, then frames at their rate."""
+    """Yield a history at once, then frames at their rate."""
     for sent in history:
         yield event_of(sent)
     warm.set()
@@ -202,9 +202,9 @@ async def arriving(history: Iterable[Sent], frames: Iterable[Sent], warm: asynci
 
 
 async def probe(lags: list[float]) -> None:
-    """Sleeps a little, again and again; by how much too long is the loop's lag (ms).
+    """Sleep repeatedly; the excess over the requested time is the lag of the loop (ms).
 
-    By the machine's clock: uvloop's own stands still while a callback runs, and counts whole milliseconds.
+    The time is ``perf_counter``: uvloop's clock does not advance during a callback and has a resolution of 1 ms.
     """
     while True:
         began = time.perf_counter()
@@ -213,7 +213,7 @@ async def probe(lags: list[float]) -> None:
 
 
 async def idle_lag() -> float:
-    """The 99th percentile of the lag of a loop that has nothing to do."""
+    """The 99th percentile of the lag of an idle loop."""
     lags: list[float] = []
     probing = asyncio.create_task(probe(lags))
     await asyncio.sleep(PACED_S / 2)
@@ -222,7 +222,7 @@ async def idle_lag() -> float:
 
 
 async def watched(folder: Path) -> dict[str, float]:
-    """The loop's lag while pages open and watch, all parts of ``volspike up`` running: tape, outcomes, server."""
+    """Lag of the loop with open dashboards and all parts of ``volspike up``: tape, outcomes, server."""
     outcomes = OutcomeStore(folder / "outcomes.sqlite")
     pipeline = pipeline_of(PAIRS, recorder=Recorder(folder, simulated=True), outcomes=outcomes)
     frames = list(walk(PAIRS, RATE, WATCHED_S * RATE, time.time_ns()))
@@ -239,30 +239,30 @@ async def watched(folder: Path) -> dict[str, float]:
         probing = asyncio.create_task(probe(lags))
         command = (sys.executable, "-c", WATCH, url, str(WATCHERS))
         watchers = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-        told, _ = await watchers.communicate()
+        printed, _ = await watchers.communicate()
         probing.cancel()
         await listening
         server.should_exit = True
         await serving
     p50, p99 = np.percentile(lags, [50, 99]).tolist()
-    return {"p50": p50, "p99": p99, "most": max(lags), "told": float(told), "idle": idle}
+    return {"p50": p50, "p99": p99, "most": max(lags), "rows": float(printed), "idle": idle}
 
 
 def loop_lag() -> dict[str, float]:
-    """``watched`` on the loop that ``volspike up`` runs on."""
+    """Run ``watched`` on the same kind of loop as ``volspike up``."""
     with tempfile.TemporaryDirectory() as folder, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(watched(Path(folder)))
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory."""
+    """Resident memory of this process in bytes."""
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def many_products() -> dict[str, float]:
-    """Latencies and memory with all products in one process, each a quarter of an hour old."""
-    take_all(pipeline_of(PAIRS), walk(PAIRS, 8, 8 * HISTORY_S, START))  # code and buffers that come once
+    """Latencies and memory with all products in one process, each with 15 minutes of history."""
+    take_all(pipeline_of(PAIRS), walk(PAIRS, 8, 8 * HISTORY_S, START))  # code and buffers that are loaded once
     before = resident()
     pipeline = pipeline_of(PRODUCTS)
     n = len(PRODUCTS)
@@ -273,9 +273,9 @@ def many_products() -> dict[str, float]:
 
 
 def simulated_day() -> dict[str, float]:
-    """Memory after two hours and after a day of a simulated market of two products, as fast as it goes.
+    """Memory after two hours and after a day of a simulated market of two products, at maximum speed.
 
-    Decoding, which keeps nothing, is left out.
+    Decoding is excluded; it stores nothing.
     """
     at: dict[int, int] = {}
     began, hour = time.perf_counter(), 1
@@ -285,8 +285,8 @@ def simulated_day() -> dict[str, float]:
         for ticks in simulate_market(PAIRS, HOURS * 3600, 7, START):
             for tick in ticks:
                 pipeline.take(FeedFrame(tick.received, b"", Frame(time=tick.time, ticks=(tick,))))
-            if ticks.time[-1] >= START + (hour * 3600 - 60) * SECOND_NS:  # ticks come in parts of ten minutes
-                outcomes.flush(30.0)  # a day's rows come in seconds, and what the writer has to do is not to be let go
+            if ticks.time[-1] >= START + (hour * 3600 - 60) * SECOND_NS:  # ticks arrive in blocks of ten minutes
+                outcomes.flush(30.0)  # a day of rows arrives within seconds, and the writer's queue must not overflow
                 at[hour] = resident()
                 hour += 1
         outcomes.close()
@@ -300,13 +300,13 @@ def simulated_day() -> dict[str, float]:
 
 
 def alone(measure: Callable[[], Any]) -> Any:
-    """What ``measure`` gives in a process of its own."""
+    """Run ``measure`` in a separate process and return its result."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure).result()
 
 
 def way_figures() -> list[Figure]:
-    """A frame's way, and how many go it in a second."""
+    """Latency per frame, and frames per second."""
     bare, taped, full = (
         alone(partial(a_frames_way, recorded=recorded, kept=kept))
         for recorded, kept in ((False, False), (True, False), (True, True))
@@ -318,53 +318,51 @@ def way_figures() -> list[Figure]:
             f"{bare['p50']:.0f} µs",
             "under 60 µs",
             bare["p50"] < 60,
-            f"decoding alone {decoding['p50']:.0f} µs; recorded {taped['p50']:.0f} µs, "
-            f"outcomes kept as well {full['p50']:.0f} µs",
+            f"decoding only {decoding['p50']:.0f} µs; recorded {taped['p50']:.0f} µs, "
+            f"with outcomes {full['p50']:.0f} µs",
         ),
         Figure(
             "the same: 99th percentile",
             f"{bare['p99']:.0f} µs",
             "under 500 µs",
             bare["p99"] < 500,
-            f"doing nothing {decoding['stall']:.0f} µs; recorded {taped['p99']:.0f} µs, "
-            f"outcomes as well {full['p99']:.0f} µs",
+            f"no work {decoding['stall']:.0f} µs; recorded {taped['p99']:.0f} µs, with outcomes {full['p99']:.0f} µs",
         ),
         Figure(
             "frames sustained, bytes → score",
             f"{bare['rate']:,.0f} frames/s",
             "15 000 frames/s",
             bare["rate"] >= 15_000,
-            f"decoding alone {decoding['rate']:,.0f}; recorded {taped['rate']:,.0f}, "
-            f"outcomes as well {full['rate']:,.0f}",
+            f"decoding only {decoding['rate']:,.0f}; recorded {taped['rate']:,.0f}, with outcomes {full['rate']:,.0f}",
         ),
     ]
 
 
 def main() -> list[Figure]:
-    """A frame's way, the loop under watchers, many products, a day."""
+    """Latency per frame, loop lag with dashboards, many products, a day."""
     figures = way_figures()
     lag, many, day = alone(loop_lag), alone(many_products), alone(simulated_day)
     ratio = day["late"] / day["early"]
     return [
         *figures,
         Figure(
-            f"event loop's lag, {RATE} frames/s recorded, {WATCHERS} dashboards open: 99th percentile",
+            f"event-loop lag, {RATE} frames/s recorded, {WATCHERS} open dashboards: 99th percentile",
             f"{lag['p99']:.1f} ms",
             "under 10 ms",
-            lag["p99"] < 10 and lag["told"] > 0,
-            f"an idle loop {lag['idle']:.1f} ms; median {lag['p50']:.1f} ms, most {lag['most']:.0f} ms; "
-            f"each was told {lag['told']:.0f} rows",
+            lag["p99"] < 10 and lag["rows"] > 0,
+            f"idle loop {lag['idle']:.1f} ms; median {lag['p50']:.1f} ms, maximum {lag['most']:.0f} ms; "
+            f"each received {lag['rows']:.0f} rows",
         ),
         Figure(
-            f"{len(PRODUCTS)} products in one process, {RATE} frames/s: 99th percentile of a frame's way",
+            f"{len(PRODUCTS)} products in one process, {RATE} frames/s: 99th percentile per frame",
             f"{many['p99']:.0f} µs",
             "under 500 µs",
             many["p99"] < 500,
-            f"median {many['p50']:.0f} µs; a product takes {many['state'] / 2**10:.0f} KiB of state, "
-            f"{many['grown'] / 2**20:.1f} MiB with the quarter of an hour that a page shows",
+            f"median {many['p50']:.0f} µs; per product {many['state'] / 2**10:.0f} KiB of state, "
+            f"{many['grown'] / 2**20:.1f} MiB with the 15 minutes that a dashboard displays",
         ),
         Figure(
-            f"memory over a simulated day of {len(PAIRS)} products: after it beside after two hours",
+            f"memory over a simulated day of {len(PAIRS)} products, relative to two hours",
             f"{ratio:.2f}",
             "flat: under 1.1",
             ratio < 1.1 and not day["lost"],

@@ -1,4 +1,4 @@
-"""Ticks to measure with: a random walk with quotes and sizes, as many as wanted, at any rate."""
+"""Ticks for measurements: a random walk with quotes and sizes, of any length and rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ START = 1_760_000_000_000_000_000
 
 
 def random_walk(n: int, rate: float, seed: int = 0, start: int = START) -> Ticks:
-    """``n`` ticker ticks of one product, ``rate`` a second on average."""
+    """``n`` ticker ticks of one product, ``rate`` per second on average."""
     rng = np.random.default_rng(seed)
     time = start + np.cumsum(rng.exponential(1e9 / rate, n)).astype(np.int64)
     price = np.round(90_000 * np.exp(np.cumsum(rng.normal(0, 1e-5, n))), 2)
@@ -38,7 +38,7 @@ def random_walk(n: int, rate: float, seed: int = 0, start: int = START) -> Ticks
 
 
 def parquet_tape(path: Path, ticks: int, rate: float, part: int = 500_000) -> Path:
-    """A Parquet tape of so many ticks, written part by part."""
+    """Write a Parquet tape of ``n`` ticks in parts."""
 
     def parts() -> Iterator[Ticks]:
         start = START

@@ -1,4 +1,4 @@
-"""What metrics cost: on a tick's way, beside the library's own collectors on the same values, and at a scrape."""
+"""Cost of metrics per tick, compared with the client library's own collectors, and per scrape."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCORING_NS: Final = 23_456
 
 
 def best(once: Callable[[], object]) -> float:
-    """Seconds of the quickest of several rounds."""
+    """Seconds of the fastest of several rounds."""
     took = []
     for _ in range(ROUNDS):
         began = time.perf_counter()
@@ -37,7 +37,7 @@ def best(once: Callable[[], object]) -> float:
 
 
 def counted(scored: ScoredRow) -> float:
-    """Seconds a tick for everything that the pipeline counts of a frame with one tick and one row."""
+    """Seconds per tick for everything that the pipeline counts for a frame with one tick and one row."""
     counts, product = LiveCounts(), scored.row.product_id
 
     def once() -> None:
@@ -52,7 +52,7 @@ def counted(scored: ScoredRow) -> float:
 
 
 def collected(scored: ScoredRow) -> float:
-    """The same with the library's counters, gauges and histograms, their children at hand."""
+    """The same with the library's counters, gauges and histograms, with labels resolved in advance."""
     registry, product = CollectorRegistry(), scored.row.product_id
     ticks = declared.FEED_TICKS.counter(registry).labels(product)
     rows = declared.FEATURE_ROWS.counter(registry).labels(product)
@@ -81,7 +81,7 @@ def collected(scored: ScoredRow) -> float:
 
 
 def main() -> list[Figure]:
-    """A tick's share, and a scrape of many products."""
+    """Cost per tick, and of a scrape with many products."""
     pipeline = pipeline_of(PAIRS[:1])
     take_all(pipeline, walk(PAIRS[:1], 1, WARM_S, START))
     newest = pipeline.counts.products[PAIRS[0]].newest
@@ -101,11 +101,11 @@ def main() -> list[Figure]:
     lines = sum(not line.startswith(b"#") for line in generate_latest(registry).splitlines())
     return [
         Figure(
-            "metrics on a tick's way (feed, row and score counted)",
+            "metrics per tick (feed, row and score counted)",
             f"{own * 1e6:.2f} µs",
-            "under 3 µs, and a tenth of the way at most",
+            "under 3 µs, and at most a tenth of the frame",
             own < 3e-6 and own < 0.1 * whole,
-            f"the library's own collectors {library * 1e6:.2f} µs; the whole way of a frame {whole * 1e6:.1f} µs",
+            f"the library's own collectors {library * 1e6:.2f} µs; a complete frame {whole * 1e6:.1f} µs",
         ),
         Figure(
             f"a scrape of {len(PRODUCTS)} products on the event loop",

@@ -1,4 +1,4 @@
-"""The other peer of ``predict.py``: a forest like its own, saved as MLflow saves one, for ``mlflow models serve``.
+"""A reference for ``predict.py``: the same kind of forest, saved by MLflow for ``mlflow models serve``.
 
 Usage: ``python mlflow_model.py FOLDER ROWS.npz``, the file as in ``plain_service.py``. Saved by skops: no pickle.
 """

@@ -1,4 +1,4 @@
-"""How many files and functions a frame, a request and a training run pass: a measure of how far a reader has to walk.
+"""Number of files and functions that a frame, a request and a training run pass: a measure of readability.
 
 ``python -m benchmarks.paths`` counts them with a profile hook. Only calls into the package count; imports do not.
 """

@@ -1,4 +1,4 @@
-"""A peer of ``predict.py``: FastAPI, pydantic, a plain ``def``, pandas and scikit-learn, as it is commonly written.
+"""A reference for ``predict.py``: the usual service of FastAPI, pydantic, a plain ``def``, pandas and scikit-learn.
 
 Usage: ``python plain_service.py PORT ROWS.npz``; the file holds float64 ``x`` (n, f), int8 ``y`` (n) and the
 ``names`` of the f columns. The forest is fitted at start.

@@ -1,9 +1,9 @@
-"""``/predict`` under ten concurrent clients, with all that stands before it, beside two peers with the same forest.
+"""``/predict`` with ten concurrent clients, compared with two other services of the same forest.
 
-The peers are a plain FastAPI service with pandas and scikit-learn, and ``mlflow models serve``. All are real processes
-on the loopback interface with one worker each, measured one after the other by the load test's client in this process:
-ten kept connections, each with one request in flight. Client and server share the machine, so that the figures are a
-lower bound of the server's. Rate limit and key are on: the limit counts each request and is too high to refuse any.
+The references are a plain FastAPI service with pandas and scikit-learn, and ``mlflow models serve``. All are real
+processes on the loopback interface with one worker each, measured one after the other by the load test's client in this
+process: ten keep-alive connections, each with one request in flight. Client and server share the machine, so that the
+results are a lower bound for the server. Rate limit and key are on; the limit is too high to refuse a request.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ serve(ServingSettings(model=model, port=port, log_level="WARNING", rate_limit=10
 """
 
 
-def measure(port: int, path: str, asked: Sequence[bytes], plan: LoadPlan, warm_up: int) -> LoadReport:
-    """What the plan's requests found after a warm-up."""
+def measure(port: int, path: str, bodies: Sequence[bytes], plan: LoadPlan, warm_up: int) -> LoadReport:
+    """Send the requests of the plan after a warm-up and return the report."""
     target = Target("127.0.0.1", port, None)
-    requests = [target.request("POST", path, body, KEY) for body in asked]
+    requests = [target.request("POST", path, body, KEY) for body in bodies]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(load(target, requests, LoadPlan(requests=warm_up, concurrent=plan.concurrent)))
         measured = runner.run(load(target, requests, plan))
@@ -62,12 +62,14 @@ def measure(port: int, path: str, asked: Sequence[bytes], plan: LoadPlan, warm_u
 
 @contextmanager
 def server(*command: str) -> Iterator[int]:
-    """A server process started with a free port put in place of ``PORT``, once it listens; ended by its id."""
+    """Start a server process with a free port in place of ``PORT``, wait until it listens, and stop it at the end."""
     with closing(socket.create_server(("127.0.0.1", 0))) as free:
         port: int = free.getsockname()[1]
-    words = [each.replace("PORT", str(port)) for each in command]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where MLflow looks for a server's command
-    process = subprocess.Popen(words, start_new_session=True, env=os.environ | {"PATH": path})
+    arguments = [each.replace("PORT", str(port)) for each in command]
+    path = (
+        f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow searches it for the server's command
+    )
+    process = subprocess.Popen(arguments, start_new_session=True, env=os.environ | {"PATH": path})
     try:
         _wait_for(process, port)
         yield port
@@ -90,7 +92,7 @@ def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
 
 
 def noise() -> dict[str, Any]:
-    """Rows to learn from: ten noisy columns, and a spike in a tenth of the rows that some of them hint at."""
+    """Training rows: ten noisy columns, and spikes in a tenth of the rows that depend on some of them."""
     random = np.random.default_rng(0)
     x = random.normal(size=(ROWS, len(TEN_FEATURES)))
     score = x[:, :3].sum(axis=1) + random.normal(size=ROWS)
@@ -98,7 +100,7 @@ def noise() -> dict[str, Any]:
 
 
 def save_forest(folder: Path, rows: dict[str, Any]) -> None:
-    """Write an artifact of the package's own forest, fitted to ``rows``."""
+    """Write an artifact of our random forest fitted to ``rows``."""
     volatility = np.where(rows["y"] == 1, 2.0, 0.5)
     sample = Sample(TEN_FEATURES, rows["x"], rows["y"], volatility, 1.0, np.ones(ROWS))
     detector = DETECTORS["random_forest"](seed=0).fit(sample)
@@ -132,7 +134,7 @@ def save_forest(folder: Path, rows: dict[str, Any]) -> None:
 
 
 def main(requests: int = 20_000, peer_requests: int = 600) -> list[Figure]:
-    """The servers in turn, each on its own port, under the same clients."""
+    """Measure the servers one after the other with the same clients."""
     one, many = bodies(TEN_FEATURES, 1), bodies(TEN_FEATURES, BATCH)
     for_mlflow = [msgspec.json.encode({"dataframe_records": [msgspec.json.decode(body)["features"]]}) for body in one]
     peers = LoadPlan(requests=peer_requests, concurrent=CLIENTS)
@@ -152,7 +154,7 @@ def main(requests: int = 20_000, peer_requests: int = 600) -> list[Figure]:
 
 @contextmanager
 def mlflow_server(folder: Path) -> Iterator[int]:
-    """``mlflow models serve`` of the same forest; it fetches nothing."""
+    """Command for ``mlflow models serve`` of the same forest, without downloads."""
     model = folder / "mlflow"
     saving = (sys.executable, str(MLFLOW_MODEL), str(model), str(folder / "rows.npz"))
     subprocess.run(saving, check=True, capture_output=True)
@@ -163,13 +165,13 @@ def mlflow_server(folder: Path) -> Iterator[int]:
 
 
 def figures(ours: LoadReport, batch: LoadReport, plain: LoadReport, mlflow: LoadReport) -> list[Figure]:
-    """What is promised, beside the peers."""
+    """The targets, with both references."""
     for report in (ours, batch, plain, mlflow):
         if report.failed_requests:
             raise RuntimeError(f"{report.url}: {report.errors}")
     known, rate = ours.latency_ms, ours.requests_per_second
     beside = (
-        f"plain FastAPI, pandas and scikit-learn {_told(plain)}; mlflow models serve {_told(mlflow)}: "
+        f"plain FastAPI, pandas and scikit-learn {_summary(plain)}; mlflow models serve {_summary(mlflow)}: "
         f"{rate / plain.requests_per_second:.0f} and {rate / mlflow.requests_per_second:.0f} times as many requests"
     )
     p95, p99, middle = _known(known.p95), _known(known.p99), _known(batch.latency_ms.median)
@@ -191,7 +193,7 @@ def figures(ours: LoadReport, batch: LoadReport, plain: LoadReport, mlflow: Load
     ]
 
 
-def _told(report: LoadReport) -> str:
+def _summary(report: LoadReport) -> str:
     return f"{report.requests_per_second:,.0f} requests/s (p95 {_known(report.latency_ms.p95):.0f} ms)"
 
 

@@ -1,4 +1,4 @@
-"""Whole replays into files: the memory that a long one takes."""
+"""Peak memory and speed of complete replays into files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONG_TICKS = 20_000_000
 
 
 def replay_file(tape: Path, out: Path, scope: str = "core") -> None:
-    """What `volspike replay --feature-set` does, in this process."""
+    """Do the work of `volspike replay --feature-set` in this process."""
     from volspike.datasets.build import build_features  # noqa: PLC0415  only the child needs it
     from volspike.features import FeatureSet, Scope  # noqa: PLC0415
 
@@ -24,21 +24,21 @@ def replay_file(tape: Path, out: Path, scope: str = "core") -> None:
 
 
 def peak_mb(tape: Path, out: Path, scope: str = "core") -> float:
-    """Peak resident memory of a process that replays ``tape`` into ``out``, in MB, as Linux keeps it for its pages.
+    """Peak resident memory of a process that replays ``tape`` into ``out``, in MB, from ``VmHWM``.
 
-    ``ru_maxrss`` would not do: a child inherits what its parent had when it was made.
+    ``ru_maxrss`` is unsuitable, because a child starts with the value of its parent.
     """
     call = (
         f"replay_file(Path({str(tape)!r}), Path({str(out)!r}), {scope!r}); print(Path('/proc/self/status').read_text())"
     )
     code = f"from pathlib import Path; from benchmarks.replay import replay_file; {call}"
-    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    (peak,) = (line for line in told.splitlines() if line.startswith("VmHWM:"))
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    (peak,) = (line for line in printed.splitlines() if line.startswith("VmHWM:"))
     return int(peak.split()[1]) / 1000
 
 
 def main(long_ticks: int = LONG_TICKS) -> list[Figure]:
-    """`volspike replay` of a short and a long tape into files."""
+    """Replay a short and a long tape into files."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         table = parquet_tape(place / "tape.parquet", SHORT_TICKS, 50.0)
@@ -53,14 +53,14 @@ def main(long_ticks: int = LONG_TICKS) -> list[Figure]:
             f"{long:.0f} MB",
             "under 500 MB",
             long < 500,
-            f"of {SHORT_TICKS / 1e6:.0f} M ticks {short:.0f} MB; {to_file / 1e6:.2f} M ticks/s with the writing",
+            f"with {SHORT_TICKS / 1e6:.0f} M ticks {short:.0f} MB; {to_file / 1e6:.2f} M ticks/s including writing",
         ),
         Figure(
-            f"the same of the full feature set, {SHORT_TICKS / 1e6:.0f} M ticks",
+            f"the same with the full feature set, {SHORT_TICKS / 1e6:.0f} M ticks",
             f"{wide:.0f} MB",
             "under 500 MB",
             wide < 500,
-            f"{wide_to_file / 1e6:.2f} M ticks/s with the writing",
+            f"{wide_to_file / 1e6:.2f} M ticks/s including writing",
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""How long a user waits for the command to say anything."""
+"""Start-up time of the command."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.kernel import best_of
 
 
 def main() -> list[Figure]:
-    """`volspike --help`, beside a Python that does nothing."""
+    """`volspike --help`, compared with an empty Python program."""
     help_s = best_of(
         lambda: subprocess.run([sys.executable, "-m", "volspike", "--help"], check=True, capture_output=True)
     )

@@ -1,8 +1,8 @@
-"""How fast tapes are read, beside polars (NDJSON) and bare Arrow (Parquet) on the same files in the same run.
+"""Reading speed of tapes, compared with polars (NDJSON) and Arrow (Parquet) on the same files.
 
-The NDJSON tape is of recorded shape, about 570 bytes a line, in Advanced Trade's wording. polars gets the same columns
-out of it: figures as floats, the timestamp as nanoseconds, on all cores; volspike uses one. Arrow decodes the Parquet
-tape's columns on one thread and does nothing else with them.
+The NDJSON tape has the shape of a recording, about 570 bytes per line in the Advanced Trade format. polars extracts the
+same columns, numbers as floats and the timestamp as nanoseconds, on all cores; volspike uses one. Arrow decodes the
+columns of the Parquet tape on one thread and does nothing else.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RAW: Final = (
 
 
 def write_lines(path: Path) -> None:
-    """A random walk told as recorded tapes tell a market."""
+    """Write a random walk in the format of recorded tapes."""
     rng = np.random.default_rng(7)
     cents = 8_956_500 + rng.integers(-200, 201, LINES).cumsum()
     received = 1_764_999_936 * SECOND_NS + (rng.exponential(0.25, LINES).cumsum() * 1e6).astype(np.int64) * 1000
@@ -85,7 +85,7 @@ def read_with_arrow(path: Path) -> int:
 
 
 def rate(read: Callable[[Path], int], path: Path) -> float:
-    """Rows per second, the best of a few runs after one that warms up."""
+    """Rows per second, the best of a few runs after a warm-up."""
     read(path)
     rates = []
     for _ in range(BEST_OF):
@@ -96,12 +96,12 @@ def rate(read: Callable[[Path], int], path: Path) -> float:
 
 
 def features_of(path: Path) -> int:
-    """Every feature row of a tape, as live computes them."""
+    """Compute every feature row of a tape with the live engine."""
     return sum(len(rows) for rows in FeatureEngine().run_all(read_ticks(path, set_aside=False)))
 
 
 def main() -> list[Figure]:
-    """Both forms of a tape, read and made into features."""
+    """Read both forms of a tape, with and without features."""
     with tempfile.TemporaryDirectory() as name:
         lines, table = Path(name) / "tape.ndjson", parquet_tape(Path(name) / "tape.parquet", PARQUET_TICKS, 50.0)
         write_lines(lines)
@@ -117,14 +117,14 @@ def main() -> list[Figure]:
             f"{ndjson_features / 1e3:,.0f} 000 lines/s",
             "400 000 lines/s",
             ndjson_features >= 400_000,
-            f"read alone {ndjson / 1e3:,.0f} 000, by polars on all cores {polars / 1e3:,.0f} 000",
+            f"reading only {ndjson / 1e3:,.0f} 000; polars on all cores {polars / 1e3:,.0f} 000",
         ),
         Figure(
             "Parquet tape → features",
             f"{parquet_features / 1e6:.1f} M ticks/s",
             "3 M ticks/s",
             parquet_features >= 3e6,
-            f"read alone {parquet / 1e6:.1f} M, by bare Arrow on one thread {arrow / 1e6:.1f} M",
+            f"reading only {parquet / 1e6:.1f} M; Arrow on one thread {arrow / 1e6:.1f} M",
         ),
     ]
 

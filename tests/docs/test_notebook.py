@@ -53,8 +53,8 @@ def test_it_reads_the_given_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     tape.unlink()
     shown = run(tmp_path, monkeypatch, "mine.parquet")
     assert "SIMULATED market" in shown
-    assert "| percentile | spike rows | episodes | events |" in shown
-    assert "| percentile | events judged | base rate | baseline | persistence |" in shown
+    assert "| percentile | spike rows | runs | events |" in shown
+    assert "| percentile | events | base rate | baseline | persistence |" in shown
     for percentile in (80, 85, 90, 93, 95, 97, 98, 99):
         assert len(re.findall(rf"^\| {percentile} \|", shown, re.MULTILINE)) == 3
     assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")] == ["mine.parquet"]
