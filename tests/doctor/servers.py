@@ -1,4 +1,4 @@
-"""Real servers on loopback, each on a thread of its own: the simulated exchange, and a site that answers as told."""
+"""Local servers, each in its own thread: the simulated exchange, and a web server with given answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Answers = Mapping[str, tuple[int, str]]
 
 @contextmanager
 def open_exchange(**settings: Any) -> Iterator[SimulatedExchange]:
-    """The simulated exchange, open until the block ends; its ``url`` can be asked from any thread."""
+    """The simulated exchange, open until the block ends; its ``url`` works from any thread."""
     exchange = SimulatedExchange(SimulatedExchangeSettings(**{"products": ("BTC-USD",), "kept": 0, **settings}))
     loop, opened, over = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
 
@@ -61,5 +61,5 @@ def open_site(answers: Answers) -> Iterator[str]:
 
 
 def nobody() -> str:
-    """An address of this machine on which nobody listens."""
+    """An address of this machine on which nothing listens."""
     return "127.0.0.1:9"

@@ -1,8 +1,4 @@
-"""An installation looked over: what answers, what is installed, what would be served, and what is to be done.
-
-Each file is one look and answers with findings; ``examination`` has all of them side by side. Nothing here changes
-anything, and nothing prints.
-"""
+"""Checks of an installation. Each check returns findings with a severity and a remedy; none changes anything."""
 
 from volspike.doctor.examination import Examination, examine
 from volspike.doctor.finding import Finding, Severity, worst_of

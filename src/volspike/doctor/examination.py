@@ -1,4 +1,4 @@
-"""All looks at once, each with the same short patience; a look that is slow holds up no other."""
+"""All checks at once, each with the same time limit, so that a slow one delays no other."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from volspike.config import FeedSettings
 from volspike.doctor.finding import Finding
-from volspike.doctor.machine import look_at_disk, look_at_gaps, look_at_model, look_at_packages
+from volspike.doctor.machine import check_disk, check_gaps, check_model, check_packages
 from volspike.doctor.services import (
-    look_at_api,
-    look_at_clock,
-    look_at_feed,
-    look_at_kafka,
-    look_at_mlflow,
-    look_at_prometheus,
+    check_api,
+    check_clock,
+    check_feed,
+    check_kafka,
+    check_mlflow,
+    check_prometheus,
 )
 
 if TYPE_CHECKING:
@@ -27,11 +27,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What is looked at: addresses, folders, the model that was wished for (None: whatever would be served).
+    """The scope of an examination.
 
-    ``rest`` is the exchange's REST address; ``kafka`` is None without Kafka's client. ``named`` has those of ``kafka``,
-    ``mlflow``, ``prometheus`` and ``api`` whose address somebody gave: the others' silence is no fault. ``within_s``
-    is the patience of each look in seconds.
+    Attributes:
+        feed: the exchange's feed and its products.
+        rest: the exchange's REST address.
+        kafka: the cluster; None if Kafka's client is not installed.
+        mlflow, prometheus, api: addresses.
+        named: those of ``kafka``, ``mlflow``, ``prometheus`` and ``api`` that the user named. If one of them does not
+            answer, that is a problem; if another does not, it is only noted.
+        tape: folder of the tapes.
+        outcomes: file of the outcomes.
+        production: folder of the production model.
+        model: folder of the model requested; None for the one that would be served.
+        within_s: time limit of each check in seconds.
     """
 
     feed: FeedSettings
@@ -48,31 +57,31 @@ class Examination:
     within_s: float
 
 
-async def examine(asked: Examination) -> list[Finding]:
-    """Every finding, in a fixed order whatever answers first.
+async def examine(request: Examination) -> list[Finding]:
+    """All findings, in a fixed order whatever answers first.
 
     Raises:
-        UsageError: an address that is none.
+        UsageError: an address is not valid.
     """
-    within_s, named, now = asked.within_s, asked.named, time.time_ns()
-    looks: tuple[Awaitable[list[Finding]], ...] = (
-        asyncio.to_thread(look_at_packages),
-        look_at_feed(asked.feed, within_s),
-        look_at_clock(asked.rest, within_s),
-        look_at_api(asked.api, "api" in named, within_s),
-        asyncio.to_thread(look_at_kafka, asked.kafka, "kafka" in named, within_s),
-        look_at_mlflow(asked.mlflow, "mlflow" in named, within_s),
-        look_at_prometheus(asked.prometheus, "prometheus" in named, within_s),
-        asyncio.to_thread(look_at_model, asked.model, asked.production, asked.feed),
-        asyncio.to_thread(look_at_disk, asked.tape, asked.outcomes, now),
-        asyncio.to_thread(look_at_gaps, asked.tape, now),
+    within_s, named, now = request.within_s, request.named, time.time_ns()
+    checks: tuple[Awaitable[list[Finding]], ...] = (
+        asyncio.to_thread(check_packages),
+        check_feed(request.feed, within_s),
+        check_clock(request.rest, within_s),
+        check_api(request.api, "api" in named, within_s),
+        asyncio.to_thread(check_kafka, request.kafka, "kafka" in named, within_s),
+        check_mlflow(request.mlflow, "mlflow" in named, within_s),
+        check_prometheus(request.prometheus, "prometheus" in named, within_s),
+        asyncio.to_thread(check_model, request.model, request.production, request.feed),
+        asyncio.to_thread(check_disk, request.tape, request.outcomes, now),
+        asyncio.to_thread(check_gaps, request.tape, now),
     )
-    # none is cancelled halfway because another was asked for what cannot be
-    found = await asyncio.gather(*looks, return_exceptions=True)
-    return [finding for part in found for finding in _told(part)]
+    # every check finishes, also when another one raises
+    results = await asyncio.gather(*checks, return_exceptions=True)
+    return [finding for result in results for finding in _findings_or_raise(result)]
 
 
-def _told(part: list[Finding] | BaseException) -> list[Finding]:
-    if isinstance(part, BaseException):
-        raise part
-    return part
+def _findings_or_raise(result: list[Finding] | BaseException) -> list[Finding]:
+    if isinstance(result, BaseException):
+        raise result
+    return result

@@ -1,7 +1,4 @@
-"""One thing that was looked at, how bad it is, and what to do about it.
-
-One question to a web server: its answer, or in words why there is none.
-"""
+"""Findings of the checks, with severity and remedy; and the HTTP request that several checks share."""
 
 from __future__ import annotations
 
@@ -16,20 +13,20 @@ Fact: TypeAlias = str | int | float | bool | None
 
 
 class Severity(StrEnum):
-    """How much a finding matters, the least first."""
+    """How severe a finding is, in ascending order."""
 
     FINE = "fine"
-    """As it should be."""
+    """Works as expected."""
     NOTE = "note"
-    """Worth knowing; nothing needs doing unless it surprises."""
+    """Worth knowing; needs no action."""
     WARNING = "warning"
-    """Works today, and will not for long, or not well."""
+    """Works, but not well or not for long."""
     BAD = "bad"
-    """Something that was asked for does not work."""
+    """Something required does not work."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """``check`` names what was looked at, ``found`` is a sentence, ``remedy`` what to do; ``facts`` are its figures.
+    """``check`` is the name of the check, ``found`` the result as a sentence, ``remedy`` what to do, ``facts`` figures.
 
     A finding that is not fine always has a remedy.
     """
@@ -46,13 +43,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def worst_of(findings: Iterable[Finding]) -> Severity:
-    """The worst severity among the findings; ``fine`` where there are none."""
+    """The worst severity among the findings; ``fine`` if there are none."""
     order = list(Severity)
     return max((finding.severity for finding in findings), key=order.index, default=Severity.FINE)
 
 
-def is_refused_address(url: str) -> bool:
-    """Whether a text is no address of the web at all."""
+def is_invalid_url(url: str) -> bool:
+    """Whether a text is not the URL of a web server."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
@@ -60,8 +57,8 @@ def is_refused_address(url: str) -> bool:
     return parsed.scheme not in {"http", "https"} or not parsed.host
 
 
-async def ask(url: str, within_s: float) -> httpx.Response | str:
-    """The answer to ``GET url``, whatever its status; a sentence where none came in time."""
+async def fetch(url: str, within_s: float) -> httpx.Response | str:
+    """The response to ``GET url`` with any status; a sentence if none arrives in time."""
     try:
         async with httpx.AsyncClient(timeout=within_s, headers={"user-agent": "volspike"}) as client:
             return await client.get(url)

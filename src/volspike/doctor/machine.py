@@ -1,11 +1,4 @@
-"""Room where tapes and outcomes are written, and for how long it lasts at the pace of the last day.
-
-Versions: Python, volspike, what it runs on, and which extras are there.
-
-What the tapes of today (UTC) are without, from their ledger.
-
-Which model a live run would serve: whether it loads, when it was trained, whether it fits the source.
-"""
+"""Checks of this machine: disk space, installed packages, today's gaps, and the model that would be served."""
 
 from __future__ import annotations
 
@@ -37,32 +30,32 @@ LOW_BYTES: Final = 5 << 30
 LEAST_DAYS: Final = 1.0
 LOW_DAYS: Final = 14.0
 _SHORTEST_SPAN_NS: Final = 600 * SECOND_NS
-"""A rate taken over less than ten minutes says more about the start than about a day."""
+"""A rate measured over less than ten minutes says little about a day."""
 
 _MAKE_ROOM: Final = (
-    "`volspike compact` makes old hours a fraction of their size; or move tapes elsewhere, or give --tape"
+    "run `volspike compact` to shrink old hours, move tapes elsewhere, or name another folder with --tape"
 )
 
 
 class Room(NamedTuple):
-    """A disk as far as it matters: free bytes, and whether files can be made there."""
+    """Free bytes of a disk, and whether files can be created there."""
 
     free: int
     is_writable: bool
 
 
-def look_at_disk(tape: Path, outcomes: Path, now: int, room: Callable[[Path], Room] | None = None) -> list[Finding]:
-    """One finding for the folder of tapes, one for the file of outcomes; ``now`` is in ns UTC."""
-    look = room or room_at
+def check_disk(tape: Path, outcomes: Path, now: int, room: Callable[[Path], Room] | None = None) -> list[Finding]:
+    """One finding for the tape folder and one for the file of outcomes; ``now`` is in ns UTC."""
+    measure = room or room_at
     per_day = bytes_per_day(tape, now)
     return [
-        _judged("tape folder", tape, look(tape), per_day, {"tape_bytes": _size(tape)}),
-        _judged("outcomes", outcomes, look(outcomes.parent), None, {"bytes": _size(outcomes)}),
+        _disk_finding("tape folder", tape, measure(tape), per_day, {"tape_bytes": _size(tape)}),
+        _disk_finding("outcomes", outcomes, measure(outcomes.parent), None, {"bytes": _size(outcomes)}),
     ]
 
 
 def room_at(folder: Path) -> Room:
-    """The room where ``folder`` is, or would be made."""
+    """The disk space at ``folder``, or where it would be created."""
     there = folder.expanduser().absolute()
     while not there.exists():
         there = there.parent
@@ -70,7 +63,7 @@ def room_at(folder: Path) -> Room:
 
 
 def bytes_per_day(tape: Path, now: int) -> float | None:
-    """How fast the tapes of the last day grew; None where there are none, or too short a time of them."""
+    """Growth of the tapes over the last day; None if there are none, or for too short a time."""
     if not tape.is_dir():
         return None
     named = [(path, name) for path in tape.iterdir() if (name := read_tape_name(path)) is not None]
@@ -81,13 +74,13 @@ def bytes_per_day(tape: Path, now: int) -> float | None:
     return sum(size for size, _ in recent) * DAY_NS / span
 
 
-def _judged(check: str, where: Path, room: Room, per_day: float | None, facts: dict[str, Fact]) -> Finding:
+def _disk_finding(check: str, where: Path, room: Room, per_day: float | None, facts: dict[str, Fact]) -> Finding:
     days = room.free / per_day if per_day else None
     facts = {"path": str(where), **facts, "free_bytes": room.free, "bytes_per_day": per_day, "days_left": days}
-    pace = "" if per_day is None or days is None else f"; {_human(per_day)} a day, room for {_days(days)}"
+    pace = "" if per_day is None or days is None else f"; {_human(per_day)} a day, enough for {_days(days)}"
     found = f"{where}: {_human(room.free)} free{pace}"
     if not room.is_writable:
-        found, remedy = f"{where} cannot be written", "give the user the right to write there, or name another folder"
+        found, remedy = f"{where} is not writable", "grant write permission, or name another folder"
         return Finding(check=check, severity=Severity.BAD, found=found, remedy=remedy, facts=facts)
     if room.free < LEAST_BYTES or (days is not None and days < LEAST_DAYS):
         return Finding(check=check, severity=Severity.BAD, found=found, remedy=_MAKE_ROOM, facts=facts)
@@ -97,7 +90,7 @@ def _judged(check: str, where: Path, room: Room, per_day: float | None, facts: d
 
 
 def _size(path: Path) -> int:
-    """The bytes of a file, or of the files in a folder; 0 where there is nothing."""
+    """Bytes of a file, or of the files in a folder; 0 if it does not exist."""
     if path.is_dir():
         return sum(each.stat().st_size for each in path.iterdir() if each.is_file())
     return path.stat().st_size if path.is_file() else 0
@@ -120,7 +113,7 @@ def _days(days: float) -> str:
 
 PACKAGE: Final = "volspike"
 KEY_PACKAGES: Final = ("numpy", "numba", "pyarrow", "onnxruntime", "scikit-learn", "fastapi", "websockets")
-"""Those whose versions are told by name; all are held against their ranges."""
+"""Packages whose versions are listed; all packages are checked against their ranges."""
 
 _PURPOSES: Final = {
     "kafka": "Kafka",
@@ -133,8 +126,8 @@ _PURPOSES: Final = {
 }
 
 
-def look_at_packages() -> list[Finding]:
-    """Whether what is installed is what the package declares, and which of its extras are complete."""
+def check_packages() -> list[Finding]:
+    """Whether the installed packages match the declared ranges, and which extras are complete."""
     declared = [Requirement(text) for text in requires(PACKAGE) or ()]
     base = [each for each in declared if not _extra_of(each) and (each.marker is None or each.marker.evaluate())]
     return [_base(base), _extras(declared)]
@@ -142,56 +135,56 @@ def look_at_packages() -> list[Finding]:
 
 def _base(declared: list[Requirement]) -> Finding:
     facts: dict[str, Fact] = {"python": platform.python_version(), "volspike": volspike.__version__}
-    facts |= {name: installed(name) for name in KEY_PACKAGES}
-    told = [f"Python {facts['python']}", f"volspike {facts['volspike']}"]
-    told += [f"{name} {facts[name] or 'absent'}" for name in KEY_PACKAGES]
-    wrong = [text for each in declared if (text := misfit(each))]
+    facts |= {name: installed_version(name) for name in KEY_PACKAGES}
+    listed = [f"Python {facts['python']}", f"volspike {facts['volspike']}"]
+    listed += [f"{name} {facts[name] or 'absent'}" for name in KEY_PACKAGES]
+    wrong = [text for each in declared if (text := mismatch(each))]
     if wrong:
-        remedy = "install what it was tested with: pip install -r requirements/base.txt"
-        found = f"not as declared: {', '.join(wrong)}"
+        remedy = "install the tested versions: pip install -r requirements/base.txt"
+        found = f"outside the declared ranges: {', '.join(wrong)}"
         return Finding(check="versions", severity=Severity.BAD, found=found, remedy=remedy, facts=facts)
-    return Finding(check="versions", severity=Severity.FINE, found=", ".join(told), facts=facts)
+    return Finding(check="versions", severity=Severity.FINE, found=", ".join(listed), facts=facts)
 
 
 def _extras(declared: list[Requirement]) -> Finding:
-    """An extra with nothing installed is a choice; one that is there in part does not work."""
+    """An extra of which nothing is installed is a choice; one installed in part does not work."""
     there, absent, broken = [], [], []
     for extra in extras_of(declared):
         wanted = [each for each in declared if _extra_of(each) == extra and each.name != PACKAGE]
-        misfits = [text for each in wanted if (text := misfit(each))]
-        if not misfits:
+        mismatches = [text for each in wanted if (text := mismatch(each))]
+        if not mismatches:
             there.append(extra)
-        elif all(installed(each.name) is None for each in wanted):
+        elif all(installed_version(each.name) is None for each in wanted):
             absent.append(extra)
         else:
-            broken.append(f"[{extra}] {', '.join(misfits)}")
+            broken.append(f"[{extra}] {', '.join(mismatches)}")
     facts: dict[str, Fact] = {"installed": " ".join(there), "absent": " ".join(absent)}
-    told = f"installed: {_listed(there)}; not installed: {_listed(absent)}"
+    summary = f"installed: {_listed(there)}; not installed: {_listed(absent)}"
     if broken:
-        found = f"{told}; in part: {'; '.join(broken)}"
-        remedy = "complete what you use, as in pip install 'volspike[kafka]'"
+        found = f"{summary}; incomplete: {'; '.join(broken)}"
+        remedy = "install the extras that you use, for example pip install 'volspike[kafka]'"
         return Finding(check="extras", severity=Severity.NOTE, found=found, remedy=remedy, facts=facts)
-    return Finding(check="extras", severity=Severity.FINE, found=told, facts=facts)
+    return Finding(check="extras", severity=Severity.FINE, found=summary, facts=facts)
 
 
 def extras_of(declared: list[Requirement]) -> list[str]:
-    """The extras that bring packages of their own, each once, in the order in which they are declared."""
+    """The extras with packages of their own, in the order of their declaration."""
     names = (_extra_of(each) for each in declared if each.name != PACKAGE)
     return list(dict.fromkeys(name for name in names if name))
 
 
-def misfit(wanted: Requirement) -> str:
-    """How what is installed differs from what is wanted; empty where it does not."""
-    there = installed(wanted.name)
+def mismatch(wanted: Requirement) -> str:
+    """How the installed version differs from the required one; empty if it does not."""
+    there = installed_version(wanted.name)
     if there is None:
-        return f"{wanted.name} absent, {wanted.specifier or 'any version'} wanted"
+        return f"{wanted.name} absent, {wanted.specifier or 'any version'} required"
     if not wanted.specifier.contains(there, prereleases=True):
-        return f"{wanted.name} {there}, {wanted.specifier} wanted"
+        return f"{wanted.name} {there}, {wanted.specifier} required"
     return ""
 
 
-def installed(name: str) -> str | None:
-    """The version that is installed of a package; None where it is not."""
+def installed_version(name: str) -> str | None:
+    """The installed version of a package; None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -206,7 +199,7 @@ def _extra_of(each: Requirement) -> str:
 
 
 def _named(each: Requirement) -> list[str]:
-    """What a marker compares ``extra`` with."""
+    """The values with which a marker compares ``extra``."""
     return [word.strip("'\"") for word in str(each.marker).split() if word[:1] in {"'", '"'}]
 
 
@@ -214,34 +207,34 @@ def _listed(extras: list[str]) -> str:
     return ", ".join(f"{extra} ({_PURPOSES[extra]})" if extra in _PURPOSES else extra for extra in extras) or "none"
 
 
-CHECK: Final = "gaps today"
+GAPS: Final = "gaps today"
 NOTICED_SHARE: Final = 0.01
-"""Beyond this share of the day so far, figures of the day are of another market than the one that was."""
+"""Share of the day so far beyond which missing data makes the figures of the day unreliable."""
 
 
-def look_at_gaps(tape: Path, now: int) -> list[Finding]:
+def check_gaps(tape: Path, now: int) -> list[Finding]:
     """The gaps that reach into the day of ``now`` (ns UTC)."""
     if not tape.is_dir() or not any(is_tape(path) for path in tape.iterdir()):
-        found = f"{tape} holds no tape"
+        found = f"no tape in {tape}"
         remedy = "record one: `volspike up` or `volspike ingest`"
-        return [Finding(check=CHECK, severity=Severity.NOTE, found=found, remedy=remedy, facts={"path": str(tape)})]
+        return [Finding(check=GAPS, severity=Severity.NOTE, found=found, remedy=remedy, facts={"path": str(tape)})]
     try:
-        told = read_ledger(tape)
+        ledger = read_ledger(tape)
     except UnreadableFile as error:
-        remedy = "give the user the right to read it"
-        return [Finding(check=CHECK, severity=Severity.BAD, found=str(error), remedy=remedy, facts={"path": str(tape)})]
+        remedy = "grant read permission"
+        return [Finding(check=GAPS, severity=Severity.BAD, found=str(error), remedy=remedy, facts={"path": str(tape)})]
     midnight = now - now % DAY_NS
-    today = [gap for gap in told.gaps if gap.end > midnight]
-    findings = [_judged_gaps(tape, today, midnight, now)]
-    if told.damaged:
-        found = f"{tape / LEDGER_NAME}: {told.damaged:,} damaged lines"
-        remedy = "nothing is lost but what they told; `volspike gaps` leaves them out"
-        facts: dict[str, Fact] = {"damaged": told.damaged}
-        findings.append(Finding(check=CHECK, severity=Severity.NOTE, found=found, remedy=remedy, facts=facts))
+    today = [gap for gap in ledger.gaps if gap.end > midnight]
+    findings = [_gaps_finding(tape, today, midnight, now)]
+    if ledger.damaged:
+        found = f"{tape / LEDGER_NAME}: {ledger.damaged:,} damaged lines"
+        remedy = "no action needed: the gaps in these lines are unknown, `volspike gaps` ignores them"
+        facts: dict[str, Fact] = {"damaged": ledger.damaged}
+        findings.append(Finding(check=GAPS, severity=Severity.NOTE, found=found, remedy=remedy, facts=facts))
     return findings
 
 
-def _judged_gaps(tape: Path, gaps: list[Gap], midnight: int, now: int) -> Finding:
+def _gaps_finding(tape: Path, gaps: list[Gap], midnight: int, now: int) -> Finding:
     seconds = missing_seconds(gaps, midnight)
     share = seconds * SECOND_NS / max(now - midnight, SECOND_NS)
     causes = ", ".join(sorted({gap.cause.value for gap in gaps}))
@@ -253,16 +246,16 @@ def _judged_gaps(tape: Path, gaps: list[Gap], midnight: int, now: int) -> Findin
         "causes": causes,
     }
     if not gaps:
-        return Finding(check=CHECK, severity=Severity.FINE, found=f"none in the ledger of {tape}", facts=facts)
-    found = f"{len(gaps):,} gaps of together {seconds:,.1f} s ({100 * share:.2f} % of the day so far): {causes}"
+        return Finding(check=GAPS, severity=Severity.FINE, found=f"none in the ledger of {tape}", facts=facts)
+    found = f"{len(gaps):,} gaps, {seconds:,.1f} s in total ({100 * share:.2f} % of the day so far): {causes}"
     since = format_time(midnight)
-    remedy = f"`volspike gaps --tape {tape} --since {since}`; `volspike backfill --gaps {tape}` fetches trades"
+    remedy = f"`volspike gaps --tape {tape} --since {since}`; `volspike backfill --gaps {tape}` downloads trades"
     severity = Severity.WARNING if share > NOTICED_SHARE else Severity.NOTE
-    return Finding(check=CHECK, severity=severity, found=found, remedy=remedy, facts=facts)
+    return Finding(check=GAPS, severity=severity, found=found, remedy=remedy, facts=facts)
 
 
 def missing_seconds(gaps: list[Gap], since: int) -> float:
-    """The seconds from ``since`` (ns UTC) on in which anything was missing, each counted once."""
+    """Seconds since ``since`` (ns UTC) in which data was missing, each counted once."""
     covered, reached = 0, since
     for gap in sorted(gaps, key=lambda gap: gap.start):
         covered += max(0, gap.end - max(gap.start, reached))
@@ -270,19 +263,19 @@ def missing_seconds(gaps: list[Gap], since: int) -> float:
     return covered / SECOND_NS
 
 
-CHECK_SERVED: Final = "model"
+MODEL: Final = "model"
 _RETRAIN: Final = "train another with `volspike train --promote`, or name one with --model or MODEL_PATH"
 
 
-def look_at_model(wished: Path | None, production: Path, feed: FeedSettings) -> list[Finding]:
-    """Loads what ``volspike up`` would load for a real market, as it would: hash, features, profile of the source."""
-    path = model_to_serve(wished, production, simulated=False)
+def check_model(requested: Path | None, production: Path, feed: FeedSettings) -> list[Finding]:
+    """Loads the model that ``volspike up`` would serve for a real market; checks hash, features and profile."""
+    path = model_to_serve(requested, production, simulated=False)
     facts: dict[str, Fact] = {"path": str(path)}
     try:
         artifact = Artifact.load(path)
         LiveScorer(artifact).admits(set(kinds_of(feed)))
     except ModelError as error:
-        return [Finding(check=CHECK_SERVED, severity=Severity.BAD, found=str(error), remedy=_RETRAIN, facts=facts)]
+        return [Finding(check=MODEL, severity=Severity.BAD, found=str(error), remedy=_RETRAIN, facts=facts)]
     known = artifact.metadata
     facts |= {
         "name": known.model,
@@ -298,23 +291,23 @@ def look_at_model(wished: Path | None, production: Path, feed: FeedSettings) -> 
         f"on data until {_short(known.data.end)}, fits features {known.feature_digest} and the {feed.protocol} feed"
     )
     if known.simulated:
-        remedy = "train on a real market's tape before anybody relies on it"
-        found += "; it learned from a SIMULATED market"
-        return [Finding(check=CHECK_SERVED, severity=Severity.WARNING, found=found, remedy=remedy, facts=facts)]
+        remedy = "train on the tape of a real market before you rely on it"
+        found += "; it was trained on a SIMULATED market"
+        return [Finding(check=MODEL, severity=Severity.WARNING, found=found, remedy=remedy, facts=facts)]
     if path == DEFAULT_MODEL:
-        remedy = "it works; once tapes of some days are there, `volspike train --promote` puts your own in its place"
+        remedy = "no action needed; after some days of recording, `volspike train --promote` replaces it with your own"
         return [
             Finding(
-                check=CHECK_SERVED,
+                check=MODEL,
                 severity=Severity.NOTE,
-                found=f"{found} (the one that ships)",
+                found=f"{found} (the shipped model)",
                 remedy=remedy,
                 facts=facts,
             )
         ]
-    return [Finding(check=CHECK_SERVED, severity=Severity.FINE, found=found, facts=facts)]
+    return [Finding(check=MODEL, severity=Severity.FINE, found=found, facts=facts)]
 
 
 def _short(instant: str) -> str:
-    """To the second, for people."""
-    return f"{instant[:19]}Z" if instant else "an untold time"
+    """A time to the second."""
+    return f"{instant[:19]}Z" if instant else "an unknown time"

@@ -1,11 +1,4 @@
-"""Whether Kafka answers, and has the pipeline's topics.
-
-The servers around volspike that speak HTTP: its own API, MLflow, Prometheus.
-
-Whether the exchange answers, takes the subscription, and tells ticks of the products asked for.
-
-How far this machine's clock is from the exchange's: ticks carry theirs, latency and the ledger of gaps ours.
-"""
+"""Checks over the network: Kafka, the API, MLflow, Prometheus, the exchange's feed and its clock."""
 
 from __future__ import annotations
 
@@ -20,7 +13,7 @@ import httpx
 import msgspec
 
 from volspike.config import FeedSettings
-from volspike.doctor.finding import Fact, Finding, Severity, ask, is_refused_address
+from volspike.doctor.finding import Fact, Finding, Severity, fetch, is_invalid_url
 from volspike.errors import StreamError, UsageError
 from volspike.feeds.events import FeedError, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
@@ -30,36 +23,36 @@ from volspike.training.tracking import database_file, masked
 if TYPE_CHECKING:
     from volspike.streams.clients import KafkaSettings
 
-CHECK: Final = "kafka"
+KAFKA: Final = "kafka"
 
 
-def look_at_kafka(settings: KafkaSettings | None, is_asked: bool, within_s: float) -> list[Finding]:
-    """Asks the brokers for their topics; without ``settings`` there is no client to ask with.
+def check_kafka(settings: KafkaSettings | None, is_named: bool, within_s: float) -> list[Finding]:
+    """Whether Kafka answers and has the pipeline's topics; ``settings`` is None if its client is not installed.
 
     Raises:
-        UsageError: an option is not one of librdkafka's.
+        UsageError: an option unknown to librdkafka.
     """
-    silence = Severity.BAD if is_asked else Severity.NOTE
+    unreachable = Severity.BAD if is_named else Severity.NOTE
     if settings is None:
-        found = "its client is not installed"
-        return [Finding(check=CHECK, severity=silence, found=found, remedy="pip install 'volspike[kafka]'")]
+        found = "Kafka's client is not installed"
+        return [Finding(check=KAFKA, severity=unreachable, found=found, remedy="pip install 'volspike[kafka]'")]
     from volspike.streams.clients import metadata_of  # noqa: PLC0415  importing the package needs the client
 
     facts: dict[str, Fact] = {"servers": settings.bootstrap_servers}
     try:
         cluster = metadata_of(settings, within_s)
     except StreamError as error:
-        found = str(error).partition(";")[0] + ("" if is_asked else "; not needed unless you use it")
-        remedy = "`docker compose -f docker/compose.yaml up -d kafka`, or name brokers with --bootstrap-servers"
-        return [Finding(check=CHECK, severity=silence, found=found, remedy=remedy, facts=facts)]
+        found = str(error).partition(";")[0] + ("" if is_named else "; only needed if you use it")
+        remedy = "`docker compose -f docker/compose.yaml up -d kafka`, or name other brokers with --bootstrap-servers"
+        return [Finding(check=KAFKA, severity=unreachable, found=found, remedy=remedy, facts=facts)]
     missing = [topic for topic in _topics(settings) if topic not in cluster.topics]
     brokers = len(cluster.brokers)
     facts |= {"brokers": brokers, "missing_topics": " ".join(missing)}
     found = f"{settings.bootstrap_servers} answers with {brokers} broker{'' if brokers == 1 else 's'}"
     if missing:
-        found, remedy = f"{found}, without topics {', '.join(missing)}", "`volspike topics create`"
-        return [Finding(check=CHECK, severity=Severity.WARNING, found=found, remedy=remedy, facts=facts)]
-    return [Finding(check=CHECK, severity=Severity.FINE, found=f"{found} and all topics", facts=facts)]
+        found, remedy = f"{found}, but lacks the topics {', '.join(missing)}", "`volspike topics create`"
+        return [Finding(check=KAFKA, severity=Severity.WARNING, found=found, remedy=remedy, facts=facts)]
+    return [Finding(check=KAFKA, severity=Severity.FINE, found=f"{found} and all topics", facts=facts)]
 
 
 def _topics(settings: KafkaSettings) -> tuple[str, ...]:
@@ -75,80 +68,82 @@ def _topics(settings: KafkaSettings) -> tuple[str, ...]:
 _SHOWN_ALERTS: Final = 5
 
 
-async def look_at_api(url: str, is_asked: bool, within_s: float) -> list[Finding]:
-    """Whether a volspike serves at ``url`` and is ready."""
-    answer = await _answer("api", url, "/health/ready", within_s)
+async def check_api(url: str, is_named: bool, within_s: float) -> list[Finding]:
+    """Whether volspike serves at ``url`` and is ready."""
+    answer = await _request("api", url, "/health/ready", within_s)
     if isinstance(answer, str):
         remedy = "start one with `volspike up` or `volspike serve`"
-        return [_silent("api", answer, is_asked, remedy, url)]
+        return [_unreachable("api", answer, is_named, remedy, url)]
     if answer.status_code == 200:
         return [_fine("api", f"{url} is ready", url)]
     found = f"{url} is not ready (status {answer.status_code}): {_shortened(answer.text)}"
-    remedy = "see its log and the finding on the model; name a model with --model or MODEL_PATH"
+    remedy = "see its log and the model check; name a model with --model or MODEL_PATH"
     return [Finding(check="api", severity=Severity.BAD, found=found, remedy=remedy, facts={"url": url})]
 
 
-async def look_at_mlflow(uri: str, is_asked: bool, within_s: float) -> list[Finding]:
-    """Whether training runs can be tracked at ``uri``: a server that is healthy, or a database file that is there."""
+async def check_mlflow(uri: str, is_named: bool, within_s: float) -> list[Finding]:
+    """Whether training runs can be tracked at ``uri``: a healthy server or an existing database file."""
     shown = masked(uri)
     if (file := database_file(uri)) is not None:
         return [_database(file, shown)]
-    if is_refused_address(uri):
-        return [_fine("mlflow", f"{shown} is a database; a training run connects to it", shown)]
-    answer = await _answer("mlflow", uri, "/health", within_s)
+    if is_invalid_url(uri):
+        return [_fine("mlflow", f"{shown} is a database; training runs connect to it directly", shown)]
+    answer = await _request("mlflow", uri, "/health", within_s)
     if not isinstance(answer, str) and answer.status_code == 200:
         return [_fine("mlflow", f"{shown} is healthy", shown)]
-    told = answer if isinstance(answer, str) else f"{shown}: status {answer.status_code}"
-    remedy = "`docker compose -f docker/compose.yaml up -d mlflow`, or track into a file: --mlflow-uri sqlite:///mlruns/mlflow.db"
-    return [_silent("mlflow", masked(told), is_asked, remedy, shown)]
+    found = answer if isinstance(answer, str) else f"{shown}: status {answer.status_code}"
+    remedy = "`docker compose -f docker/compose.yaml up -d mlflow`, or track in a file: --mlflow-uri sqlite:///mlruns/mlflow.db"
+    return [_unreachable("mlflow", masked(found), is_named, remedy, shown)]
 
 
-async def look_at_prometheus(url: str, is_asked: bool, within_s: float) -> list[Finding]:
+async def check_prometheus(url: str, is_named: bool, within_s: float) -> list[Finding]:
     """Whether Prometheus is ready at ``url``, and which of its alerts fire."""
-    answer = await _answer("prometheus", url, "/-/ready", within_s)
+    answer = await _request("prometheus", url, "/-/ready", within_s)
     if isinstance(answer, str) or answer.status_code != 200:
-        told = answer if isinstance(answer, str) else f"{url}: status {answer.status_code}"
-        return [_silent("prometheus", told, is_asked, "`docker compose -f docker/compose.yaml up -d prometheus`", url)]
-    alerts = await ask(f"{url.rstrip('/')}/api/v1/alerts", within_s)
+        found = answer if isinstance(answer, str) else f"{url}: status {answer.status_code}"
+        return [
+            _unreachable("prometheus", found, is_named, "`docker compose -f docker/compose.yaml up -d prometheus`", url)
+        ]
+    alerts = await fetch(f"{url.rstrip('/')}/api/v1/alerts", within_s)
     firing = [] if isinstance(alerts, str) else _firing(alerts)
     if not firing:
-        return [_fine("prometheus", f"{url} is ready, no alert fires", url)]
+        return [_fine("prometheus", f"{url} is ready, no alert is firing", url)]
     found = f"{url} is ready; firing: {', '.join(firing[:_SHOWN_ALERTS])}"
-    remedy = "each alert has its section in docs/runbook.md"
+    remedy = "look the alerts up in docs/runbook.md"
     facts: dict[str, Fact] = {"url": url, "firing": len(firing)}
     return [Finding(check="prometheus", severity=Severity.WARNING, found=found, remedy=remedy, facts=facts)]
 
 
-async def _answer(check: str, url: str, path: str, within_s: float) -> httpx.Response | str:
-    if is_refused_address(url):
-        return f"{url!r} is no address of {check}; it begins with http:// or https://"
-    answer = await ask(url.rstrip("/") + path, within_s)
+async def _request(check: str, url: str, path: str, within_s: float) -> httpx.Response | str:
+    if is_invalid_url(url):
+        return f"{url!r} is not a valid address of {check}; it must begin with http:// or https://"
+    answer = await fetch(url.rstrip("/") + path, within_s)
     return f"{url}: {answer}" if isinstance(answer, str) else answer
 
 
 def _database(file: str, shown: str) -> Finding:
     if Path(file).is_file():
-        return _fine("mlflow", f"{shown} is there", shown)
-    found = f"{shown} is not there yet"
-    remedy = "nothing to do: the first `volspike train --mlflow-uri` makes it"
+        return _fine("mlflow", f"{shown} exists", shown)
+    found = f"{shown} does not exist yet"
+    remedy = "no action needed: the first `volspike train --mlflow-uri` creates it"
     return Finding(check="mlflow", severity=Severity.NOTE, found=found, remedy=remedy, facts={"url": shown})
 
 
 def _firing(answer: httpx.Response) -> list[str]:
     try:
-        told: Any = msgspec.json.decode(answer.content)
-        alerts = told["data"]["alerts"]
+        body: Any = msgspec.json.decode(answer.content)
+        alerts = body["data"]["alerts"]
         names = {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
     except (msgspec.DecodeError, KeyError, TypeError):
         return []
     return sorted(names)
 
 
-def _silent(check: str, told: str, is_asked: bool, remedy: str, url: str) -> Finding:
-    """Nobody answers: bad where an address was named, else only worth knowing."""
-    if is_asked:
-        return Finding(check=check, severity=Severity.BAD, found=told, remedy=remedy, facts={"url": url})
-    found = f"{told}; not needed unless you use it"
+def _unreachable(check: str, found: str, is_named: bool, remedy: str, url: str) -> Finding:
+    """A server that does not answer: bad if the user named its address, otherwise a note."""
+    if is_named:
+        return Finding(check=check, severity=Severity.BAD, found=found, remedy=remedy, facts={"url": url})
+    found = f"{found}; only needed if you use it"
     return Finding(check=check, severity=Severity.NOTE, found=found, remedy=remedy, facts={"url": url})
 
 
@@ -160,27 +155,24 @@ def _shortened(text: str) -> str:
     return " ".join(text.split())[:200]
 
 
-CHECK_FEED = "feed"
-
-
-async def look_at_feed(settings: FeedSettings, within_s: float) -> list[Finding]:
-    """Listens as ``volspike up`` would, until each product told a tick or patience is over.
+async def check_feed(settings: FeedSettings, within_s: float) -> list[Finding]:
+    """Listens as ``volspike up`` would, until every product has sent a tick or the time limit is reached.
 
     Raises:
-        UsageError: the url is none of a websocket.
+        UsageError: the URL is not that of a websocket.
     """
     async with FeedSession(settings) as session:
-        heard = _Heard(settings.products)
+        progress = _FeedProgress(settings.products)
         try:
             async with asyncio.timeout(within_s):
-                await heard.listen(session)
+                await progress.listen(session)
         except TimeoutError:
-            return [heard.finding(session.url, within_s)]
-        return [heard.finding(session.url, within_s)]
+            return [progress.finding(session.url, within_s)]
+        return [progress.finding(session.url, within_s)]
 
 
-class _Heard:
-    """What the session told so far."""
+class _FeedProgress:
+    """The progress of a feed session: connected, refused, and which products have sent a tick."""
 
     def __init__(self, products: tuple[str, ...]) -> None:
         self._missing = set(products)
@@ -191,7 +183,7 @@ class _Heard:
         self._refused = ""
 
     async def listen(self, session: FeedSession) -> None:
-        """Takes events until there is nothing left to wait for."""
+        """Receives events until every product has sent a tick or the exchange refuses."""
         async for event in session.events():
             match event:
                 case FeedState(is_connected=True):
@@ -209,79 +201,79 @@ class _Heard:
                         return
 
     def finding(self, url: str, within_s: float) -> Finding:
-        """What it comes to."""
+        """The finding from what was received."""
         facts: dict[str, Fact] = {"url": url, "first_tick_s": self._first_tick_s}
         if self._refused:
-            found = f"{url} refuses: {self._refused}"
-            return _finding(Severity.BAD, found, "name products that the exchange has: --pair BTC-USD", facts)
+            found = f"{url} refuses the subscription: {self._refused}"
+            return _feed_finding(Severity.BAD, found, "name products that it lists, as in --pair BTC-USD", facts)
         if not self._is_connected:
             found = f"{url} cannot be reached within {within_s:g} s: {self._reason}"
             remedy = (
-                "look at the network, a proxy and COINBASE_WS_URL; "
+                "check the network, the proxy and COINBASE_WS_URL; "
                 "`volspike up --source simulator` runs without an exchange"
             )
-            return _finding(Severity.BAD, found, remedy, facts)
+            return _feed_finding(Severity.BAD, found, remedy, facts)
         if self._missing:
-            found = f"{url} answers, and told nothing of {', '.join(sorted(self._missing))} within {within_s:g} s"
-            return _finding(Severity.WARNING, found, "look again with a longer --timeout; check --pair", facts)
-        return _finding(Severity.FINE, f"{url} answers, first tick after {self._first_tick_s:.2f} s", "", facts)
+            found = f"{url} answers but sent no tick of {', '.join(sorted(self._missing))} within {within_s:g} s"
+            return _feed_finding(Severity.WARNING, found, "try a longer --timeout; check --pair", facts)
+        return _feed_finding(Severity.FINE, f"{url} answers, first tick after {self._first_tick_s:.2f} s", "", facts)
 
 
-def _finding(severity: Severity, found: str, remedy: str, facts: dict[str, Fact]) -> Finding:
-    return Finding(check=CHECK_FEED, severity=severity, found=found, remedy=remedy, facts=facts)
+def _feed_finding(severity: Severity, found: str, remedy: str, facts: dict[str, Fact]) -> Finding:
+    return Finding(check="feed", severity=severity, found=found, remedy=remedy, facts=facts)
 
 
-CHECK_CLOCK: Final = "clock"
+CLOCK: Final = "clock"
 NOTICED_S: Final = 0.5
-"""Beyond this, the latency that is shown is more clock than network."""
+"""Beyond this skew, displayed latency measures the clock rather than the network."""
 WRONG_S: Final = 5.0
-"""Beyond this, a healthy feed looks stale, or comes from the future."""
+"""Beyond this skew, a healthy feed looks stale or seems to come from the future."""
 
-_SET_CLOCK: Final = "let the system keep its time by NTP (chrony, systemd-timesyncd), then look again"
+_SET_CLOCK: Final = "synchronise the clock by NTP (chrony, systemd-timesyncd), then check again"
 
 
 class Skew(NamedTuple):
-    """Ours minus theirs, and how far that may be off, both in seconds."""
+    """Our clock minus the exchange's, and the uncertainty, both in seconds."""
 
     seconds: float
     uncertainty: float
 
 
-class _Told(msgspec.Struct):
+class _ServerTime(msgspec.Struct):
     iso: str
 
 
-async def look_at_clock(rest: str, within_s: float, clock: Callable[[], int] = time.time_ns) -> list[Finding]:
-    """Asks ``rest``/time; where that tells no time, the answer's Date header does, to the second.
+async def check_clock(rest: str, within_s: float, clock: Callable[[], int] = time.time_ns) -> list[Finding]:
+    """Compares the clock with ``rest``/time, or to the second with the Date header of the response.
 
     Raises:
-        UsageError: ``rest`` is no address of the web.
+        UsageError: ``rest`` is not the URL of a web server.
     """
-    if is_refused_address(rest):
-        raise UsageError(f"{rest!r} is no address of the exchange; it begins with http:// or https://")
+    if is_invalid_url(rest):
+        raise UsageError(f"{rest!r} is not a valid address of the exchange; it must begin with http:// or https://")
     url = f"{rest.rstrip('/')}/time"
-    asked = clock()
-    answer = await ask(url, within_s)
+    sent = clock()
+    answer = await fetch(url, within_s)
     if isinstance(answer, str):
-        remedy = "look at the network, a proxy and COINBASE_REST_URL; `volspike backfill` needs that address, too"
+        remedy = "check the network, the proxy and COINBASE_REST_URL; `volspike backfill` needs this address too"
         found = f"not compared: {url}: {answer}"
-        return [Finding(check=CHECK_CLOCK, severity=Severity.WARNING, found=found, remedy=remedy, facts={"url": url})]
-    skew = skew_of(answer, asked, clock())
+        return [Finding(check=CLOCK, severity=Severity.WARNING, found=found, remedy=remedy, facts={"url": url})]
+    skew = skew_of(answer, sent, clock())
     if skew is None:
-        found = f"not compared: {url} tells no time (status {answer.status_code})"
+        found = f"not compared: {url} states no time (status {answer.status_code})"
         remedy = "name the exchange's REST address with --rest-url or COINBASE_REST_URL"
-        return [Finding(check=CHECK_CLOCK, severity=Severity.WARNING, found=found, remedy=remedy, facts={"url": url})]
-    return [judged(skew, url)]
+        return [Finding(check=CLOCK, severity=Severity.WARNING, found=found, remedy=remedy, facts={"url": url})]
+    return [clock_finding(skew, url)]
 
 
-def skew_of(answer: httpx.Response, asked: int, answered: int) -> Skew | None:
-    """The skew by an answer to a question of ``asked`` that came at ``answered`` (ns UTC of our clock).
+def skew_of(answer: httpx.Response, sent: int, received: int) -> Skew | None:
+    """The skew from the response to a request sent and received at the given times (ns UTC of our clock).
 
-    The exchange's clock is read somewhere between the two, so that half of the way may be wrong.
+    The exchange reads its clock somewhere in between, so half of that time is the uncertainty.
     """
-    half = (answered - asked) / 2 / SECOND_NS
-    middle = (asked + answered) // 2
-    theirs = _told(answer.content)
+    half = (received - sent) / 2 / SECOND_NS
+    middle = (sent + received) // 2
+    theirs = _server_time(answer.content)
     if theirs is not None:
         return Skew((middle - theirs) / SECOND_NS, half)
     date = answer.headers.get("date", "")
@@ -292,23 +284,23 @@ def skew_of(answer: httpx.Response, asked: int, answered: int) -> Skew | None:
     return Skew((middle - second * SECOND_NS) / SECOND_NS - 0.5, half + 0.5)
 
 
-def judged(skew: Skew, url: str) -> Finding:
-    """The finding that a skew makes: only what lies beyond its uncertainty counts."""
-    sure = max(0.0, abs(skew.seconds) - skew.uncertainty)
+def clock_finding(skew: Skew, url: str) -> Finding:
+    """The finding for a skew; only what exceeds its uncertainty counts."""
+    certain = max(0.0, abs(skew.seconds) - skew.uncertainty)
     way = "ahead of" if skew.seconds > 0 else "behind"
     found = f"{abs(skew.seconds):.3f} s {way} the exchange's, ± {skew.uncertainty:.3f} s"
     facts: dict[str, Fact] = {"url": url, "skew_s": skew.seconds, "uncertainty_s": skew.uncertainty}
-    if sure > WRONG_S:
+    if certain > WRONG_S:
         severity = Severity.BAD
-    elif sure > NOTICED_S:
+    elif certain > NOTICED_S:
         severity = Severity.WARNING
     else:
-        return Finding(check=CHECK_CLOCK, severity=Severity.FINE, found=found, facts=facts)
-    return Finding(check=CHECK_CLOCK, severity=severity, found=found, remedy=_SET_CLOCK, facts=facts)
+        return Finding(check=CLOCK, severity=Severity.FINE, found=found, facts=facts)
+    return Finding(check=CLOCK, severity=severity, found=found, remedy=_SET_CLOCK, facts=facts)
 
 
-def _told(body: bytes) -> int | None:
+def _server_time(body: bytes) -> int | None:
     try:
-        return parse_time(msgspec.json.decode(body, type=_Told).iso)
+        return parse_time(msgspec.json.decode(body, type=_ServerTime).iso)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
         return None
