@@ -102,7 +102,7 @@ def test_no_simulated_exchange_takes_a_real_ones_place() -> None:
 
     told = asyncio.run(run())
     assert isinstance(told, FeedState)
-    assert "a simulated exchange, where a real one was expected" in told.reason
+    assert "the exchange is simulated, but this session expects a real one" in told.reason
 
 
 def test_no_other_exchange_takes_a_simulated_ones_place() -> None:
@@ -117,7 +117,7 @@ def test_no_other_exchange_takes_a_simulated_ones_place() -> None:
 
     told = asyncio.run(run())
     assert isinstance(told, FeedState)
-    assert "this is none" in told.reason
+    assert "the exchange is not simulated" in told.reason
 
 
 def port_of(server: Server) -> int:

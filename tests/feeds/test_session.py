@@ -322,7 +322,7 @@ def test_silence_is_told_while_it_lasts_and_then_the_connection_is_given_up() ->
     assert (silence.cause, silence.start) == (Cause.SILENCE, first.received)
     assert silence.end - silence.start >= 100_000_000
     assert isinstance(state, FeedState)
-    assert state.reason == "nothing came for 0.3 s: the connection was given up"
+    assert state.reason == "no frame for 0.3 s: the connection was closed on our side"
     assert absence == Gap(start=first.received, end=second.received, products=("BTC-USD",), cause=Cause.RECONNECT)
 
 
@@ -359,7 +359,7 @@ def test_a_product_that_the_ack_leaves_out_is_named() -> None:
     )
     (error,) = of(FeedError, events)
     assert error.products == ("NO-SUCH",)
-    assert error.reason == "asked and not acknowledged: ticker NO-SUCH; market_trades NO-SUCH"
+    assert error.reason == "requested and not confirmed by the exchange: ticker NO-SUCH; market_trades NO-SUCH"
     assert len(of(FeedFrame, events)) == 4
     assert session.stats.errors == 1
 
@@ -389,7 +389,7 @@ def test_an_error_of_the_exchange_is_told() -> None:
     _, frame, error, _ = events
     assert isinstance(frame, FeedFrame)
     assert isinstance(error, FeedError)
-    assert error.reason == "the exchange answers: authentication failure"
+    assert error.reason == "error message from the exchange: authentication failure"
 
 
 def test_a_malformed_frame_is_a_fault_and_not_an_end() -> None:

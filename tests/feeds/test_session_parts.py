@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from volspike.config import FeedSettings, settle
 from volspike.errors import UsageError
-from volspike.feeds.connection import Backoff, Pace, address_of, proxy_for
+from volspike.feeds.connection import Backoff, Pace, parse_address, proxy_for
 from volspike.feeds.events import FeedState, Frame, Heartbeat, Subscriptions
-from volspike.feeds.inbox import Arrival, Inbox, Overflow, SequenceCheck, SilenceWatch
-from volspike.feeds.protocol import Subscription, advanced_trade_sequence, names_of
-from volspike.feeds.session import Vigil
+from volspike.feeds.inbox import Arrival, Inbox, Overflow, SequenceCheck, SilenceDetector
+from volspike.feeds.protocol import SubscriptionCheck, advanced_trade_sequence, data_names
+from volspike.feeds.session import IdleTimer
 from volspike.market import Cause, Gap, Kind, Tick
 
 SILENCE, IDLE = 10, 30
@@ -104,66 +104,66 @@ def acked(**channels: tuple[str, ...]) -> Frame:
     return Frame(time=0, ack=Subscriptions(channels=channels))
 
 
-def subscription() -> Subscription:
+def subscription() -> SubscriptionCheck:
     both = {"BTC-USD", "ETH-USD"}
-    return Subscription({"ticker": both, "market_trades": both, "heartbeats": set()})
+    return SubscriptionCheck({"ticker": both, "market_trades": both, "heartbeats": set()})
 
 
 def test_what_the_ack_leaves_out_is_missing() -> None:
     """A product left out of one channel is named there; a channel without products stands for itself."""
     asked = subscription()
-    asked.see(acked(ticker=("BTC-USD", "ETH-USD"), market_trades=("ETH-USD",)))
+    asked.update(acked(ticker=("BTC-USD", "ETH-USD"), market_trades=("ETH-USD",)))
     assert asked.missing() == {"market_trades": ("BTC-USD",), "heartbeats": ()}
 
 
 def test_acks_add_up() -> None:
     """One ack per channel, in any order and with more than was asked, grants all."""
     asked = subscription()
-    asked.see(acked(heartbeats=("heartbeats",), candles=("BTC-USD",)))
-    asked.see(acked(ticker=("SOL-USD", "ETH-USD", "BTC-USD")))
-    assert not asked.is_granted
-    asked.see(acked(market_trades=("BTC-USD", "ETH-USD")))
-    assert asked.is_granted
+    asked.update(acked(heartbeats=("heartbeats",), candles=("BTC-USD",)))
+    asked.update(acked(ticker=("SOL-USD", "ETH-USD", "BTC-USD")))
+    assert not asked.is_confirmed
+    asked.update(acked(market_trades=("BTC-USD", "ETH-USD")))
+    assert asked.is_confirmed
 
 
 def test_data_grants_where_the_ack_is_empty() -> None:
     """After an empty ack, a tick of a product on a channel shows that it is sent, and a heartbeat its channel."""
-    asked = Subscription({"ticker": {"BTC-USD"}, "heartbeats": set()})
-    asked.see(acked())
+    asked = SubscriptionCheck({"ticker": {"BTC-USD"}, "heartbeats": set()})
+    asked.update(acked())
     assert asked.missing() == {"ticker": ("BTC-USD",), "heartbeats": ()}
     tick = Tick(time=0, received=0, kind=Kind.TICKER, product_id="BTC-USD", price=1.0)
-    asked.see(Frame(time=0, ticks=(tick,)))
-    asked.see(Frame(time=0, heartbeats=(Heartbeat(time=0, counter=1),)))
-    assert asked.is_granted
+    asked.update(Frame(time=0, ticks=(tick,)))
+    asked.update(Frame(time=0, heartbeats=(Heartbeat(time=0, counter=1),)))
+    assert asked.is_confirmed
 
 
 def test_heartbeats_of_products() -> None:
     """Exchange's heartbeats tell their products, so each grants its own."""
-    asked = Subscription({"heartbeat": {"BTC-USD", "ETH-USD"}})
-    asked.see(Frame(time=0, heartbeats=(Heartbeat(time=0, product_id="BTC-USD"),)))
+    asked = SubscriptionCheck({"heartbeat": {"BTC-USD", "ETH-USD"}})
+    asked.update(Frame(time=0, heartbeats=(Heartbeat(time=0, product_id="BTC-USD"),)))
     assert asked.missing() == {"heartbeat": ("ETH-USD",)}
 
 
 def test_an_alias_grants_its_product() -> None:
     """BTC-USDC is granted as BTC-USD, and a gap names both; ETH-BTC has no other name."""
-    asked = Subscription({"ticker": {"BTC-USDC"}})
-    asked.see(acked(ticker=("BTC-USD",)))
-    assert asked.is_granted
-    assert names_of(["BTC-USDC", "ETH-BTC", "BTC-USD"]) == ("BTC-USD", "BTC-USDC", "ETH-BTC")
+    asked = SubscriptionCheck({"ticker": {"BTC-USDC"}})
+    asked.update(acked(ticker=("BTC-USD",)))
+    assert asked.is_confirmed
+    assert data_names(["BTC-USDC", "ETH-BTC", "BTC-USD"]) == ("BTC-USD", "BTC-USDC", "ETH-BTC")
 
 
 @given(st.lists(st.integers(0, 25), max_size=40))
 def test_silences_are_told_without_holes_or_overlap(steps: list[int]) -> None:
     """Looked at every nanosecond, what is told are exactly the pauses that lasted long enough, from frame to frame."""
-    watch, now = SilenceWatch(SILENCE, IDLE, 0), 0
+    watch, now = SilenceDetector(SILENCE, IDLE, 0), 0
     told: list[tuple[int, int]] = []
     pauses: list[tuple[int, int]] = []
     last: int | None = None
     for pause in steps:
         for _ in range(pause):
             now += 1
-            told += filter(None, [watch.look(now)])
-        told += filter(None, [watch.hear(now)])
+            told += filter(None, [watch.detect(now)])
+        told += filter(None, [watch.end(now)])
         if last is not None and now - last >= SILENCE:
             pauses.append((last, now))
         last = now
@@ -173,21 +173,21 @@ def test_silences_are_told_without_holes_or_overlap(steps: list[int]) -> None:
 
 def test_silence_is_told_once_it_is_long_enough_and_again_when_it_ends() -> None:
     """The first piece comes while it lasts, the rest with the frame that ends it; idleness is later than silence."""
-    watch = SilenceWatch(SILENCE, IDLE, 100)
-    watch.hear(105)
-    assert watch.look(114) is None
-    assert watch.look(116) == (105, 116)
-    assert watch.look(120) is None
+    watch = SilenceDetector(SILENCE, IDLE, 100)
+    watch.end(105)
+    assert watch.detect(114) is None
+    assert watch.detect(116) == (105, 116)
+    assert watch.detect(120) is None
     assert not watch.is_idle(134)
     assert watch.is_idle(135)
-    assert watch.hear(140) == (116, 140)
-    assert watch.hear(141) is None
+    assert watch.end(140) == (116, 140)
+    assert watch.end(141) is None
 
 
 def test_a_connection_that_never_spoke_is_idle_and_not_silent() -> None:
     """Without a first frame there is no silence to tell, but the connection is given up."""
-    watch = SilenceWatch(SILENCE, IDLE, 100)
-    assert watch.look(125) is None
+    watch = SilenceDetector(SILENCE, IDLE, 100)
+    assert watch.detect(125) is None
     assert watch.is_idle(130)
 
 
@@ -227,7 +227,7 @@ def test_the_inbox_is_bounded_in_bytes() -> None:
     for received in range(3):
         inbox.put(Arrival(received, b"eleven bytes"))
     assert inbox.frames == 1
-    assert inbox.let_go == 2
+    assert inbox.dropped == 2
 
 
 def test_gaps_within_an_overflow_are_added_to_its_mark() -> None:
@@ -289,7 +289,7 @@ def test_a_busy_event_loop_is_no_silence() -> None:
             return False
 
         async with asyncio.timeout(10) as limit:
-            with Vigil(look, limit, 0.01):
+            with IdleTimer(look, limit, 0.01):
                 loop.call_soon(lambda: loop.call_soon(order.append, "frame"))
                 until = loop.time() + 0.05
                 while loop.time() < until:
@@ -305,7 +305,7 @@ def test_a_look_that_says_so_ends_the_context() -> None:
 
     async def whole() -> None:
         async with asyncio.timeout(None) as limit:
-            with Vigil(lambda: True, limit, 0.001):
+            with IdleTimer(lambda: True, limit, 0.001):
                 await asyncio.Event().wait()
 
     with pytest.raises(TimeoutError):
@@ -324,7 +324,7 @@ def test_a_look_that_says_so_ends_the_context() -> None:
 )
 def test_no_proxy_stands_before_this_machine(url: str, proxy: object) -> None:
     """The system's proxy is used for every host but this one."""
-    assert proxy_for(address_of(url)) is proxy
+    assert proxy_for(parse_address(url)) is proxy
 
 
 def test_settings_round_trip() -> None:

@@ -1,6 +1,7 @@
-"""What one frame of a market-data socket says, whichever protocol it came in.
+"""Decoded frames, the events of a session, and its statistics.
 
-What a session tells: frames, faults, errors, states and gaps, and its figures.
+A codec turns the bytes of one websocket message into a ``Frame``, whichever protocol it came in. A session yields
+``FeedEvent``: frames, malformed frames, changes of the connection, errors and gaps.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from volspike.market import MISSING_ID, Gap, Tick
 
 
 class Heartbeat(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A sign of life. Exchange sends one per product with its last trade, Advanced Trade a counter for the socket.
+    """A heartbeat: on Exchange one per product with its last trade, on Advanced Trade a counter of the connection.
 
     ``time`` is the exchange's clock in nanoseconds UTC.
     """
@@ -28,16 +29,16 @@ class Heartbeat(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Subscriptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the exchange says it now sends: channel → product ids.
+    """The exchange's confirmation of what it now sends: channel → product ids.
 
-    An unknown product may be missing here instead of being refused, so compare it with what was asked for.
+    An exchange may leave out an unknown product instead of refusing it; ``SubscriptionCheck`` compares.
     """
 
     channels: dict[str, tuple[str, ...]]
 
 
 class ExchangeError(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The exchange refuses something; ``reason`` is empty where it gives none."""
+    """An error message of the exchange; ``reason`` is empty where it gives none."""
 
     message: str
     reason: str = ""
@@ -65,7 +66,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeedFrame(msgspec.Struct, frozen=True, gc=False):
-    """One frame as it came (``data``), when (``received``, ns UTC), and what it says."""
+    """One frame: its bytes, when it was received (ns UTC), and its content."""
 
     received: int
     data: bytes
@@ -73,7 +74,7 @@ class FeedFrame(msgspec.Struct, frozen=True, gc=False):
 
 
 class FeedFault(msgspec.Struct, frozen=True):
-    """One frame that is not what it should be."""
+    """One frame that could not be decoded."""
 
     received: int
     data: bytes
@@ -81,9 +82,9 @@ class FeedFault(msgspec.Struct, frozen=True):
 
 
 class FeedState(msgspec.Struct, frozen=True, kw_only=True):
-    """The session is connected and has subscribed, or it is not and ``reason`` tells why.
+    """The session has connected and subscribed, or has lost or not made a connection, for ``reason``.
 
-    ``attempt`` counts the connections that were tried since the last one that lasted, from 1.
+    ``attempt`` counts from 1 the connections tried since the last one that lasted.
     """
 
     received: int
@@ -94,7 +95,7 @@ class FeedState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeedError(msgspec.Struct, frozen=True, kw_only=True):
-    """The exchange refused something, or left ``products`` out of what it sends; the session goes on."""
+    """The exchange refused a request, or does not send ``products``; the session goes on."""
 
     received: int
     reason: str
@@ -105,13 +106,13 @@ FeedEvent: TypeAlias = FeedFrame | FeedFault | FeedState | FeedError | Gap
 
 
 class FeedStats(msgspec.Struct, frozen=True, kw_only=True):
-    """A session's figures so far.
+    """Counts of a session so far.
 
     ``frames`` and ``bytes`` came over the socket; ``ticks``, ``malformed``, ``errors`` and ``ignored`` (by channel)
-    are of those that were read out of the queue, which holds ``queued``. ``overflows`` counts the frames that were
-    let go because it was full, ``lost`` the messages that the exchange's count misses, ``repeated`` the numbers
-    that came twice or late. ``last_received`` is ns UTC (0: nothing yet); ``latency_ns`` is from the exchange's
-    clock to ours at the last tick.
+    count what was read from the queue, which holds ``queued`` frames. ``overflows`` counts frames dropped because the
+    queue was full, ``lost`` the messages skipped by the exchange's sequence numbers, ``repeated`` the numbers that
+    came twice or late. ``last_received`` is ns UTC (0: nothing yet). ``latency_ns`` is the last tick's ``received``
+    minus its ``time``.
     """
 
     frames: int = 0

@@ -1,8 +1,6 @@
-"""What counts as told: how Coinbase spells an empty book side, and which numbers are believed.
+"""Field rules shared by the Coinbase codecs: JSON decoding with located errors, empty fields, valid numbers.
 
-``""``, ``"0"``, ``null`` and an absent field all say that there is no price on that side; volspike says NaN.
-
-Turning whatever stops a decoder into ``MalformedTick`` with the path of the fault.
+An empty side of the book is ``""``, ``"0"``, ``null`` or an absent field at Coinbase and NaN in volspike.
 """
 
 from __future__ import annotations
@@ -21,10 +19,10 @@ Identifier: TypeAlias = Annotated[int, msgspec.Meta(ge=MISSING_ID, le=2**63 - 1)
 """A trade id or sequence number that fits the int64 column it goes to."""
 
 SIDES = {"buy": Side.BUY, "BUY": Side.BUY, "sell": Side.SELL, "SELL": Side.SELL, "": Side.UNKNOWN}
-"""An exchange's word for a side; Exchange writes it small, Advanced Trade in capitals."""
+"""Coinbase's words for a side: lower case on Exchange, upper case on Advanced Trade."""
 
 TAKER_OF_MAKER = {"buy": Side.SELL, "BUY": Side.SELL, "sell": Side.BUY, "SELL": Side.BUY, "": Side.UNKNOWN}
-"""The taker's side where the exchange tells the maker's: a resting BUY was hit by a seller."""
+"""The taker's side where the exchange sends the maker's: a resting BUY was hit by a seller."""
 
 MAY_BE_EMPTY = frozenset(
     {
@@ -41,14 +39,14 @@ MAY_BE_EMPTY = frozenset(
         "time",
     }
 )
-"""Fields that a message may leave empty (``""`` or ``null``) as well as leave out."""
+"""Fields that may be empty (``""`` or ``null``) as well as absent."""
 
 
 def drop_empty_fields(value: Any) -> Any:
-    """A decoded JSON value, its ``MAY_BE_EMPTY`` fields left out wherever they are ``""`` or ``null``.
+    """A decoded JSON value without those of its ``MAY_BE_EMPTY`` fields that are ``""`` or ``null``, at any depth.
 
-    The typed decoders read numbers straight from their text and stop at an empty one. Such messages are rare,
-    so they are read a second time through here: ``msgspec.convert(drop_empty_fields(msgspec.json.decode(line)), …)``.
+    The typed decoders parse numbers directly from their text and reject an empty one. Such messages are rare and are
+    decoded a second time: ``msgspec.convert(drop_empty_fields(msgspec.json.decode(line)), …)``.
     """
     if isinstance(value, Mapping):
         return {
@@ -61,22 +59,22 @@ def drop_empty_fields(value: Any) -> Any:
     return value
 
 
-def believable_price(price: float, path: str) -> float:
+def valid_price(price: float, path: str) -> float:
     """The price itself; raises ``MalformedTick`` unless it is finite and above zero."""
     if 0.0 < price < inf:
         return price
     raise MalformedTick(f"Expected a finite price above 0, got {price}", path)
 
 
-def believable_size(size: float, path: str) -> float:
-    """The size itself, NaN (not told) too; raises ``MalformedTick`` for a negative or infinite one."""
+def valid_size(size: float, path: str) -> float:
+    """The size itself, also if it is NaN (missing); raises ``MalformedTick`` for a negative or infinite one."""
     if 0.0 <= size < inf or isnan(size):
         return size
     raise MalformedTick(f"Expected a finite size of 0 or more, got {size}", path)
 
 
 def quote_side(price: float, size: float, price_path: str, size_path: str) -> tuple[float, float]:
-    """Price and size of one side of the book; both are NaN where the side is empty (price 0 or not told).
+    """Price and size of one side of the book; both are NaN where the side is empty (price 0 or missing).
 
     Raises:
         MalformedTick: a negative or infinite number.
@@ -85,22 +83,22 @@ def quote_side(price: float, size: float, price_path: str, size_path: str) -> tu
         return price, size
     if price == 0.0 or isnan(price):
         return nan, nan
-    return believable_price(price, price_path), believable_size(size, size_path)
+    return valid_price(price, price_path), valid_size(size, size_path)
 
 
 T = TypeVar("T")
 
 DECODE_ERRORS = (ValueError, RecursionError)
-"""What msgspec raises on bad bytes: its own errors and Unicode's are ``ValueError``, deep nesting the other."""
+"""What msgspec raises on bad bytes: ``ValueError`` for its own and Unicode errors, the other for deep nesting."""
 
 _LOCATED = re.compile(r"(?P<reason>.*?)(?: - at `(?P<path>\$.*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
 
 
 def malformed_from(error: Exception) -> MalformedTick:
-    """The ``MalformedTick`` that says what ``error``, one of ``DECODE_ERRORS``, says.
+    """The ``MalformedTick`` for ``error``, one of ``DECODE_ERRORS``.
 
-    msgspec writes "Expected `float`, got `str` - at `$.x`", and locates a missing field at its object.
+    msgspec writes "Expected `float`, got `str` - at `$.x`", and gives the object's path for a missing field.
     """
     if isinstance(error, RecursionError):
         return MalformedTick("JSON is nested too deeply")
@@ -112,24 +110,24 @@ def malformed_from(error: Exception) -> MalformedTick:
     return MalformedTick(reason, path)
 
 
-def placed(fault: MalformedTick, path: str) -> MalformedTick:
-    """The same fault, its path now starting at ``path`` instead of at the root of the message."""
+def with_path_prefix(fault: MalformedTick, path: str) -> MalformedTick:
+    """The same fault with ``path`` in place of the root ``$`` of its path."""
     return MalformedTick(fault.reason, path + fault.path.removeprefix("$"))
 
 
-def read(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> T:
-    """The frame as the decoder's type; raises ``MalformedTick`` for anything else."""
+def decode_json(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> T:
+    """The frame as the decoder's type; raises ``MalformedTick`` if it does not fit."""
     try:
         return decoder.decode(frame)
     except DECODE_ERRORS as error:
         raise malformed_from(error) from error
 
 
-def read_without_empty(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> T:
-    """The frame as the decoder's type, fields that may be empty left out where they are; several times slower.
+def decode_without_empty_fields(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> T:
+    """Like ``decode_json``, with empty fields treated as absent; several times slower.
 
     Raises:
-        MalformedTick: it is something else even so.
+        MalformedTick: the frame does not fit the decoder's type even so.
     """
     try:
         plain: Any = drop_empty_fields(msgspec.json.decode(frame))

@@ -1,10 +1,7 @@
-"""Whether the exchange's own count of its messages has holes.
+"""The bounded queue between socket and reader, and the intake that fills it.
 
-How long nothing has come over a connection that should beat every second.
-
-The bounded queue between the socket and whoever reads: what it cannot hold is let go, counted and marked.
-
-The side of a session that stands at the socket: stamps frames, follows their count, and never decodes.
+``FrameIntake`` works at the socket: it stamps frames, follows their sequence numbers and detects silences, and never
+decodes. ``Inbox`` is the queue: frames that do not fit are dropped, counted and marked where they are missing.
 """
 
 from __future__ import annotations
@@ -16,99 +13,27 @@ import msgspec
 
 from volspike.config import FeedSettings
 from volspike.feeds.events import FeedState
-from volspike.feeds.protocol import FeedProtocol, names_of
+from volspike.feeds.protocol import FeedProtocol, data_names
 from volspike.market import SECOND_NS, Cause, Gap
-
-_NOTHING = range(0)
-
-
-class SequenceCheck:
-    """Follows the numbers of one connection, which count every message that the exchange sent on it.
-
-    The count begins wherever the first message stands. ``repeated`` counts the numbers that were no further than
-    one before them: duplicates, and messages that came late after they had been told missing.
-    """
-
-    __slots__ = ("_highest", "repeated")
-
-    def __init__(self) -> None:
-        self._highest = -1
-        self.repeated = 0
-
-    def missing(self, number: int) -> range:
-        """The numbers that were passed over by going to ``number`` (0 or more); empty for the next in turn.
-
-        >>> check = SequenceCheck()
-        >>> [check.missing(number) for number in (7, 8, 11, 11)]
-        [range(0, 0), range(0, 0), range(9, 11), range(0, 0)]
-        """
-        before = self._highest
-        if number <= before:
-            self.repeated += 1
-            return _NOTHING
-        self._highest = number
-        if number == before + 1 or before < 0:
-            return _NOTHING
-        return range(before + 1, number)
-
-
-Span: TypeAlias = tuple[int, int]
-
-
-class SilenceWatch:
-    """Tells silences of one connection as spans of time (ns UTC), each nanosecond of them once.
-
-    A silence is told when it has lasted ``silence_ns``, up to that moment; what it lasts longer is told when it
-    ends. Before the first frame there is nothing that could have fallen silent, but there is idleness.
-    """
-
-    __slots__ = ("_has_heard", "_idle_ns", "_last", "_silence_ns", "_told_until")
-
-    def __init__(self, silence_ns: int, idle_ns: int, connected: int) -> None:
-        self._silence_ns = silence_ns
-        self._idle_ns = idle_ns
-        self._last = connected
-        self._has_heard = False
-        self._told_until = 0
-
-    def hear(self, received: int) -> Span | None:
-        """A frame came; the rest of the silence that it ends, if one was told."""
-        self._last = received
-        self._has_heard = True
-        if not self._told_until:
-            return None
-        start, self._told_until = self._told_until, 0
-        return start, max(start, received)
-
-    def look(self, now: int) -> Span | None:
-        """The silence that has just become long enough to be told, if there is one."""
-        if not self._has_heard or self._told_until or now - self._last < self._silence_ns:
-            return None
-        self._told_until = now
-        return self._last, now
-
-    def is_idle(self, now: int) -> bool:
-        """Whether so long nothing came that the connection is worth nothing."""
-        return now - self._last >= self._idle_ns
 
 
 class Arrival(msgspec.Struct, gc=False):
-    """One frame as it came, undecoded; ``received`` in ns UTC."""
+    """One frame, undecoded; ``received`` in ns UTC."""
 
     received: int
     data: bytes
 
 
-class AckDue(msgspec.Struct, gc=False):
-    """By now, whatever came before it, the exchange should have granted what was asked."""
+class AckDeadline(msgspec.Struct, gc=False):
+    """The time by which the exchange should have confirmed everything requested."""
 
     received: int
 
 
 class Overflow(msgspec.Struct):
-    """Stands in the queue where ``lost`` frames were let go between two that were kept; grows while it is last.
+    """Marks ``lost`` frames dropped between two kept ones; grows while it is the last entry.
 
-    ``missing`` counts messages that the exchange's own count missed meanwhile.
+    ``missing`` counts messages that the exchange's sequence numbers skipped in the same span.
     """
 
     start: int
@@ -117,23 +42,23 @@ class Overflow(msgspec.Struct):
     missing: int = 0
 
     def gaps(self, products: tuple[str, ...]) -> list[Gap]:
-        """The same as gaps of ``products``."""
-        told = [Gap(start=self.start, end=self.end, products=products, cause=Cause.OVERFLOW, lost=self.lost)]
+        """The loss as gaps of ``products``."""
+        gaps = [Gap(start=self.start, end=self.end, products=products, cause=Cause.OVERFLOW, lost=self.lost)]
         if self.missing:
-            told.append(Gap(start=self.start, end=self.end, products=products, cause=Cause.SEQUENCE, lost=self.missing))
-        return told
+            gaps.append(Gap(start=self.start, end=self.end, products=products, cause=Cause.SEQUENCE, lost=self.missing))
+        return gaps
 
 
-Notice: TypeAlias = Gap | FeedState | AckDue
+Notice: TypeAlias = Gap | FeedState | AckDeadline
 Entry: TypeAlias = Arrival | Overflow | Notice
 
 
 class Inbox:
-    """Frames and notices in the order in which they came.
+    """Frames and notices in the order of arrival.
 
-    Holds ``most_frames`` frames of ``most_bytes`` together (one frame whatever its size). When it is full the
-    newest are let go until half of it is free again: one longer gap does less harm to windows than a comb of
-    short ones. Notices are always kept; they are few, since sequence gaps within an overflow are added to it.
+    Holds up to ``most_frames`` frames of ``most_bytes`` together, and always one frame of any size. A full inbox drops
+    new frames until half of it is free: one long gap does less harm to windows than many short ones. Notices are
+    always kept; they are few, because sequence gaps during an overflow are added to its mark.
     """
 
     def __init__(self, most_frames: int, most_bytes: int) -> None:
@@ -145,14 +70,14 @@ class Inbox:
         self._is_overflowing = False
         self._mark: Overflow | None = None
         self.frames = 0
-        self.let_go = 0
+        self.dropped = 0
 
     def put(self, arrival: Arrival) -> None:
-        """Keep a frame, or let it go and mark that."""
+        """Keep a frame, or drop it and mark that."""
         if self._has_room(len(arrival.data)):
             self._keep(arrival)
         else:
-            self._let_go(arrival.received)
+            self._drop(arrival.received)
 
     def note(self, notice: Notice) -> None:
         """Keep a notice behind the frames that came before it."""
@@ -166,7 +91,7 @@ class Inbox:
         self._entries.append(notice)
 
     def take(self) -> Entry | None:
-        """The oldest entry; ``None`` if there is none."""
+        """Remove and return the oldest entry; None if there is none."""
         if not self._entries:
             return None
         entry = self._entries.popleft()
@@ -193,71 +118,68 @@ class Inbox:
         self._last = arrival.received
         self._entries.append(arrival)
 
-    def _let_go(self, received: int) -> None:
+    def _drop(self, received: int) -> None:
         if self._mark is None:
             self._mark = Overflow(self._last, received)
             self._entries.append(self._mark)
         self._mark.lost += 1
         self._mark.end = received
-        self.let_go += 1
+        self.dropped += 1
 
 
-class Intake:
-    """Puts what one connection after another brings into the inbox, each gap before the frame that shows it.
+class FrameIntake:
+    """Puts the frames of successive connections into the inbox, each gap before the frame that reveals it.
 
-    Instants are ns UTC of the wall clock, which is what gaps are told in; a step of that clock can make a silence
-    longer or shorter than it was, but hides no frame.
+    Times are ns UTC of the wall clock, in which gaps are recorded. A step of that clock can make a silence longer or
+    shorter than it was; it hides no frame.
     """
 
     def __init__(self, settings: FeedSettings, protocol: FeedProtocol, inbox: Inbox) -> None:
         self._sequence_of = protocol.sequence
-        self._products = names_of(settings.products)
+        self._products = data_names(settings.products)
         self._silence_ns = round(settings.heartbeat_timeout_s * SECOND_NS)
         self._idle_ns = round(settings.idle_timeout_s * SECOND_NS)
         self._inbox = inbox
         self._earlier_repeated = 0
         self.frames = self.bytes = self.lost = self.last_received = 0
         self._check = SequenceCheck()
-        self._watch = SilenceWatch(self._silence_ns, self._idle_ns, 0)
+        self._silence = SilenceDetector(self._silence_ns, self._idle_ns, 0)
 
     @property
     def repeated(self) -> int:
-        """Numbers that came twice or late, over all connections."""
+        """Sequence numbers that came twice or late, over all connections."""
         return self._earlier_repeated + self._check.repeated
 
-    def begin(self, now: int) -> None:
-        """A connection is made: its count begins anew, and so does listening for silence."""
+    def begin_connection(self, now: int) -> None:
+        """Start the sequence numbers and the silence of a new connection."""
         self._earlier_repeated += self._check.repeated
         self._check = SequenceCheck()
-        self._watch = SilenceWatch(self._silence_ns, self._idle_ns, now)
+        self._silence = SilenceDetector(self._silence_ns, self._idle_ns, now)
 
-    def arrive(self, received: int, data: bytes) -> None:
-        """A frame came; takes some microseconds whatever it holds."""
-        silence = self._watch.hear(received)
-        if silence is not None:
-            self._tell_silence(silence)
+    def add(self, received: int, data: bytes) -> None:
+        """Add a frame; takes some microseconds whatever its content."""
+        self._note_silence(self._silence.end(received))
         number = self._sequence_of(data)
         if number >= 0:
             missing = self._check.missing(number)
             if missing:
-                self._tell_missing(missing, received)
+                self._note_missing(missing, received)
         self.frames += 1
         self.bytes += len(data)
         self.last_received = received
         self._inbox.put(Arrival(received, data))
 
-    def look(self, now: int) -> bool:
-        """Tell a silence that has become long enough; whether the connection is to be given up."""
-        silence = self._watch.look(now)
-        if silence is not None:
-            self._tell_silence(silence)
-        return self._watch.is_idle(now)
+    def check_silence(self, now: int) -> bool:
+        """Note a silence that has become long enough; returns whether the connection is idle and should be closed."""
+        self._note_silence(self._silence.detect(now))
+        return self._silence.is_idle(now)
 
-    def _tell_silence(self, span: Span) -> None:
-        start, end = span
-        self._inbox.note(Gap(start=start, end=end, products=self._products, cause=Cause.SILENCE))
+    def _note_silence(self, span: Span | None) -> None:
+        if span is not None:
+            start, end = span
+            self._inbox.note(Gap(start=start, end=end, products=self._products, cause=Cause.SILENCE))
 
-    def _tell_missing(self, missing: range, received: int) -> None:
+    def _note_missing(self, missing: range, received: int) -> None:
         self.lost += len(missing)
         gap = Gap(
             start=self.last_received,
@@ -268,3 +190,74 @@ class Intake:
             detail=f"messages {missing[0]} to {missing[-1]}",
         )
         self._inbox.note(gap)
+
+
+class SequenceCheck:
+    """Finds missing numbers on one connection, where the exchange numbers every message.
+
+    Numbers may start anywhere. ``repeated`` counts numbers not above the highest so far: duplicates, and messages that
+    arrived after they were reported missing.
+    """
+
+    __slots__ = ("_highest", "repeated")
+
+    def __init__(self) -> None:
+        self._highest = -1
+        self.repeated = 0
+
+    def missing(self, number: int) -> range:
+        """The numbers skipped before ``number`` (0 or more); empty if it follows its predecessor.
+
+        >>> check = SequenceCheck()
+        >>> [check.missing(number) for number in (7, 8, 11, 11)]
+        [range(0, 0), range(0, 0), range(9, 11), range(0, 0)]
+        """
+        before = self._highest
+        if number <= before:
+            self.repeated += 1
+            return _NOTHING
+        self._highest = number
+        if number == before + 1 or before < 0:
+            return _NOTHING
+        return range(before + 1, number)
+
+
+_NOTHING = range(0)
+Span: TypeAlias = tuple[int, int]
+
+
+class SilenceDetector:
+    """Reports silences of one connection as spans of time (ns UTC) that do not overlap.
+
+    The first span of a silence is reported once it has lasted ``silence_ns``, up to that moment; the rest when it
+    ends. There is no silence before the first frame, but the connection can be idle.
+    """
+
+    __slots__ = ("_has_frame", "_idle_ns", "_last", "_reported_until", "_silence_ns")
+
+    def __init__(self, silence_ns: int, idle_ns: int, connected: int) -> None:
+        self._silence_ns = silence_ns
+        self._idle_ns = idle_ns
+        self._last = connected
+        self._has_frame = False
+        self._reported_until = 0
+
+    def end(self, received: int) -> Span | None:
+        """A frame came: the rest of the silence that it ends, if one was reported."""
+        self._last = received
+        self._has_frame = True
+        if not self._reported_until:
+            return None
+        start, self._reported_until = self._reported_until, 0
+        return start, max(start, received)
+
+    def detect(self, now: int) -> Span | None:
+        """The silence that has just reached ``silence_ns``, if there is one."""
+        if not self._has_frame or self._reported_until or now - self._last < self._silence_ns:
+            return None
+        self._reported_until = now
+        return self._last, now
+
+    def is_idle(self, now: int) -> bool:
+        """Whether no frame has come for ``idle_ns``, so that the connection is worthless."""
+        return now - self._last >= self._idle_ns

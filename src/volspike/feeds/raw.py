@@ -1,7 +1,7 @@
-"""The ``raw`` object of a tape line: one message in the exchange's own wording, of either of Coinbase's sockets.
+"""The ``raw`` object of a tape line: one exchange message, as received from either Coinbase socket.
 
-Three kinds are told apart: a ticker message (best sizes named ``…_size`` by Exchange, ``…_quantity`` by
-Advanced Trade), an Exchange ``match`` or ``last_match``, and an Advanced Trade trade, which carries no ``type``.
+It is one of three: a ticker message (best sizes are ``…_size`` on Exchange, ``…_quantity`` on Advanced Trade), a
+``match`` or ``last_match`` of Exchange, or a trade of Advanced Trade, which has no ``type``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from volspike.feeds.fields import (
     SIDES,
     TAKER_OF_MAKER,
     Identifier,
-    believable_price,
-    believable_size,
     quote_side,
     read_time,
+    valid_price,
+    valid_size,
 )
 from volspike.market import MISSING_ID, Kind, Side, Tick
 
@@ -27,10 +27,10 @@ LAST_MATCH = "last_match"
 
 
 class RawMessage(msgspec.Struct, gc=False, kw_only=True):
-    """The fields of ``raw`` that volspike reads; decode with ``strict=False``, for numbers come as text.
+    """The fields of ``raw`` that volspike reads; decode with ``strict=False``, because numbers are sent as text.
 
-    A number that was not told is NaN or ``MISSING_ID``, a text ``""``. ``time`` is the exchange's own clock;
-    Advanced Trade tickers have none.
+    A missing number is NaN or ``MISSING_ID``, a missing text ``""``. ``time`` is the exchange's clock; tickers of
+    Advanced Trade have none.
     """
 
     type: str = ""
@@ -51,12 +51,12 @@ class RawMessage(msgspec.Struct, gc=False, kw_only=True):
 
     @property
     def is_history(self) -> bool:
-        """Whether it tells a trade from before the recording began: Exchange sends one ``last_match`` first."""
+        """Whether it is a trade from before the subscription: Exchange sends one ``last_match`` first."""
         return self.type == LAST_MATCH
 
     @property
     def is_trade(self) -> bool:
-        """Whether it tells a trade only: Exchange names it, Advanced Trade's has a size and no quotes."""
+        """Whether it is a trade: Exchange names the type, on Advanced Trade it has a size and no quotes."""
         if self.type in {"match", LAST_MATCH}:
             return True
         return not isnan(self.size) and self.trade_id != MISSING_ID and isnan(self.best_bid) and isnan(self.best_ask)
@@ -92,13 +92,13 @@ class TickMessage(NamedTuple):
 def tick_from_raw(
     raw: RawMessage, *, received: int, product_id: str, price: float, best_bid: float = nan, best_ask: float = nan
 ) -> Tick | None:
-    """The tick of one tape line, or None where it is history and no new flow.
+    """The tick of one tape line, or None if the trade happened before the subscription.
 
-    The line's own ``product_id``, ``price`` and quotes stand first; NaN ones (or ``""``) are taken from ``raw``.
-    ``received`` is the line's timestamp in ns, and the tick's time too where ``raw`` has no ``time``.
+    The line's own ``product_id``, ``price`` and quotes come first; missing ones (NaN or ``""``) are taken from
+    ``raw``. ``received`` is the line's timestamp in ns, and also the tick's time where ``raw`` has no ``time``.
 
     Raises:
-        MalformedTick: a product, price, quote, size, side or time that cannot be believed; the path starts at the line.
+        MalformedTick: an invalid product, price, quote, size, side or time; its path starts at the line.
     """
     if raw.is_history:
         return None
@@ -106,7 +106,7 @@ def tick_from_raw(
     product_id = product_id or raw.product_id
     if not product_id:
         raise MalformedTick("required and missing", "$.product_id")
-    price = believable_price(raw.price if isnan(price) else price, "$.price")
+    price = valid_price(raw.price if isnan(price) else price, "$.price")
     if raw.is_trade:
         return Tick(
             time=time,
@@ -114,7 +114,7 @@ def tick_from_raw(
             kind=Kind.TRADE,
             product_id=product_id,
             price=price,
-            last_size=believable_size(raw.size, "$.raw.size"),
+            last_size=valid_size(raw.size, "$.raw.size"),
             side=_side(TAKER_OF_MAKER, raw.side),
             trade_id=raw.trade_id,
             sequence=raw.sequence,
@@ -131,7 +131,7 @@ def tick_from_raw(
         best_ask=ask,
         bid_size=bid_size,
         ask_size=ask_size,
-        last_size=believable_size(raw.last_size, "$.raw.last_size"),
+        last_size=valid_size(raw.last_size, "$.raw.last_size"),
         side=_side(SIDES, raw.side),
         trade_id=raw.trade_id,
         sequence=raw.sequence,
@@ -139,10 +139,10 @@ def tick_from_raw(
 
 
 def _quote(line: float, raw: float, quantity: float, size: float, which: str) -> tuple[float, float]:
-    """One side of the book; Advanced Trade tells its size as ``quantity``, Exchange as ``size``."""
+    """One side of the book; its size is ``quantity`` on Advanced Trade and ``size`` on Exchange."""
     price = raw if isnan(line) else line
-    told, name = (size, "size") if isnan(quantity) else (quantity, "quantity")
-    return quote_side(price, told, f"$.best_{which}", f"$.raw.best_{which}_{name}")
+    depth, name = (size, "size") if isnan(quantity) else (quantity, "quantity")
+    return quote_side(price, depth, f"$.best_{which}", f"$.raw.best_{which}_{name}")
 
 
 def _side(words: dict[str, Side], word: str) -> Side:

@@ -20,7 +20,7 @@ import httpx
 import msgspec
 
 from volspike.errors import DataError, MalformedTick, UsageError
-from volspike.feeds.fields import TAKER_OF_MAKER, believable_price, believable_size, placed, read, read_time
+from volspike.feeds.fields import TAKER_OF_MAKER, decode_json, read_time, valid_price, valid_size, with_path_prefix
 from volspike.market import Kind, Tick
 
 REST_URL = "https://api.exchange.coinbase.com"
@@ -60,12 +60,12 @@ def decode_trades(body: bytes | str, product_id: str) -> tuple[Tick, ...]:
         MalformedTick: the page is not what the exchange promises; the path names the trade and field.
     """
     trades: list[Tick] = []
-    page = read(_PAGE, body)
+    page = decode_json(_PAGE, body)
     for i, trade in enumerate(page):
         try:
             trades.append(_tick(trade, product_id))
         except MalformedTick as fault:
-            raise placed(fault, f"$[{i}]") from fault
+            raise with_path_prefix(fault, f"$[{i}]") from fault
     return tuple(reversed(trades))
 
 
@@ -78,8 +78,8 @@ def _tick(trade: _Trade, product_id: str) -> Tick:
         received=when,
         kind=Kind.TRADE,
         product_id=product_id,
-        price=believable_price(trade.price, "$.price"),
-        last_size=believable_size(trade.size, "$.size"),
+        price=valid_price(trade.price, "$.price"),
+        last_size=valid_size(trade.size, "$.size"),
         side=TAKER_OF_MAKER[trade.side],
         trade_id=trade.trade_id,
     )

@@ -15,7 +15,7 @@ import msgspec
 
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
-from volspike.feeds.connection import says_simulated
+from volspike.feeds.connection import probe_simulated
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, Frame
 from volspike.feeds.protocol import PROTOCOLS
 from volspike.feeds.session import FeedSession
@@ -72,7 +72,7 @@ async def open_source(
     elif chosen in PROTOCOLS:
         told = msgspec.structs.replace(settings, protocol=chosen)
         # Coinbase's own address needs no asking; where nobody answers yet, no simulated exchange will be listened to
-        simulated = bool(settings.url and await says_simulated(settings.url, told))
+        simulated = bool(settings.url and await probe_simulated(settings.url, told))
         async with FeedSession(told, simulated=simulated) as session:
             yield Source(session.url, simulated, kinds_of(told), session.events(), 0)
     else:

@@ -18,14 +18,14 @@ from volspike.feeds.fields import (
     DECODE_ERRORS,
     TAKER_OF_MAKER,
     Identifier,
-    believable_price,
-    believable_size,
+    valid_price,
+    valid_size,
     malformed_from,
-    placed,
+    with_path_prefix,
     quote_side,
-    read,
+    decode_json,
     read_time,
-    read_without_empty,
+    decode_without_empty_fields,
 )
 from volspike.feeds.raw import DetailedMessage, TickMessage
 from volspike.market import MISSING_ID, Kind, Tick
@@ -145,20 +145,20 @@ def decode_advanced_trade(frame: bytes | str, received: int) -> Frame:
     try:
         message = _MESSAGE.decode(frame)
     except DECODE_ERRORS as error:
-        return _second_look(frame, received, error)
+        return _decode_unusual(frame, received, error)
     return _frame(message, received)
 
 
-def _second_look(frame: bytes | str, received: int, error: Exception) -> Frame:
+def _decode_unusual(frame: bytes | str, received: int, error: Exception) -> Frame:
     """What the typed decoder stopped at: a channel of no interest, an error, an empty field, or a fault."""
-    head = read(_HEAD, frame)
+    head = decode_json(_HEAD, frame)
     if not head.channel:
         return _without_channel(head, received)
     if head.channel not in _CHANNELS:
         return Frame(time=_time(head, received), sequence=head.sequence_num, ignored=head.channel)
     if not isinstance(error, msgspec.ValidationError):
         raise malformed_from(error) from error
-    return _frame(read_without_empty(_MESSAGE, frame), received)
+    return _frame(decode_without_empty_fields(_MESSAGE, frame), received)
 
 
 def _without_channel(head: _Head, received: int) -> Frame:
@@ -195,7 +195,7 @@ def _tickers(message: _Ticker, time: int, received: int) -> tuple[tuple[Tick, ..
                 quote = _read_message(_DETAILED_QUOTE, _QUOTE, text)
                 ticks.append(_ticker(quote, time, received))
             except MalformedTick as fault:
-                raise placed(fault, f"$.events[{i}].tickers[{j}]") from fault
+                raise with_path_prefix(fault, f"$.events[{i}].tickers[{j}]") from fault
             # a reader would take a time in the quote for the tick's, which is the envelope's
             detailed = quote if isinstance(quote, _DetailedQuote) and not quote.time else None
             messages.append(TickMessage(text, detailed))
@@ -213,7 +213,7 @@ def _read_message(
     try:
         return required.decode(text)
     except DECODE_ERRORS:
-        return read_without_empty(required, bytes(text))
+        return decode_without_empty_fields(required, bytes(text))
 
 
 def _ticker(quote: _DetailedQuote | _Quote, time: int, received: int) -> Tick:
@@ -224,7 +224,7 @@ def _ticker(quote: _DetailedQuote | _Quote, time: int, received: int) -> Tick:
         received=received,
         kind=Kind.TICKER,
         product_id=quote.product_id,
-        price=believable_price(quote.price, "$.price"),
+        price=valid_price(quote.price, "$.price"),
         best_bid=bid,
         best_ask=ask,
         bid_size=bid_size,
@@ -245,7 +245,7 @@ def _trades(message: _MarketTrades, time: int, received: int) -> Frame:
                 detailed = trade if isinstance(trade, _DetailedTrade) else None
                 trades.append((_trade(trade, received), TickMessage(text, detailed)))
             except MalformedTick as fault:
-                raise placed(fault, f"$.events[{i}].trades[{j}]") from fault
+                raise with_path_prefix(fault, f"$.events[{i}].trades[{j}]") from fault
         trades.reverse()
         if event.type == "snapshot":
             history.extend(tick for tick, _ in trades)
@@ -267,8 +267,8 @@ def _trade(trade: _DetailedTrade | _Trade, received: int) -> Tick:
         received=received,
         kind=Kind.TRADE,
         product_id=trade.product_id,
-        price=believable_price(trade.price, "$.price"),
-        last_size=believable_size(trade.size, "$.size"),
+        price=valid_price(trade.price, "$.price"),
+        last_size=valid_size(trade.size, "$.size"),
         side=TAKER_OF_MAKER[trade.side],
         trade_id=trade.trade_id,
     )

@@ -16,13 +16,13 @@ from volspike.feeds.fields import (
     SIDES,
     TAKER_OF_MAKER,
     Identifier,
-    believable_price,
-    believable_size,
+    valid_price,
+    valid_size,
     malformed_from,
     quote_side,
-    read,
+    decode_json,
     read_time,
-    read_without_empty,
+    decode_without_empty_fields,
 )
 from volspike.feeds.raw import DetailedMessage, TickMessage
 from volspike.market import MISSING_ID, Kind, Tick
@@ -126,7 +126,7 @@ def _decode_any_type(frame: bytes | str, received: int, detailed: _Detailed | No
     try:
         decoded = _frame(_MESSAGE.decode(frame), received)
     except DECODE_ERRORS as error:
-        decoded = _second_look(frame, received, error)
+        decoded = _decode_unusual(frame, received, error)
     return msgspec.structs.replace(decoded, messages=_messages(frame, detailed)) if decoded.ticks else decoded
 
 
@@ -134,14 +134,14 @@ def _messages(frame: bytes | str, detailed: _Detailed | None) -> tuple[TickMessa
     return (TickMessage(frame.encode() if isinstance(frame, str) else frame, detailed),)
 
 
-def _second_look(frame: bytes | str, received: int, error: Exception) -> Frame:
+def _decode_unusual(frame: bytes | str, received: int, error: Exception) -> Frame:
     """What the typed decoder stopped at: a type of no interest, an empty field, or a fault."""
-    head = read(_HEAD, frame)
+    head = decode_json(_HEAD, frame)
     if head.type not in _TYPES:
         return Frame(time=received, ignored=head.type)
     if not isinstance(error, msgspec.ValidationError):
         raise malformed_from(error) from error
-    return _frame(read_without_empty(_MESSAGE, frame), received)
+    return _frame(decode_without_empty_fields(_MESSAGE, frame), received)
 
 
 def _frame(message: _Message, received: int) -> Frame:
@@ -170,12 +170,12 @@ def _ticker(message: _Ticker | _Detailed, received: int) -> Tick:
         received=received,
         kind=Kind.TICKER,
         product_id=message.product_id,
-        price=believable_price(message.price, "$.price"),
+        price=valid_price(message.price, "$.price"),
         best_bid=bid,
         best_ask=ask,
         bid_size=bid_size,
         ask_size=ask_size,
-        last_size=believable_size(message.last_size, "$.last_size"),
+        last_size=valid_size(message.last_size, "$.last_size"),
         side=SIDES[message.side],
         trade_id=message.trade_id,
         sequence=message.sequence,
@@ -188,8 +188,8 @@ def _trade(message: _Match | _Detailed, received: int) -> Tick:
         received=received,
         kind=Kind.TRADE,
         product_id=message.product_id,
-        price=believable_price(message.price, "$.price"),
-        last_size=believable_size(message.size, "$.size"),
+        price=valid_price(message.price, "$.price"),
+        last_size=valid_size(message.size, "$.size"),
         side=TAKER_OF_MAKER[message.side],
         trade_id=message.trade_id,
         sequence=message.sequence,
