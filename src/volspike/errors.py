@@ -1,23 +1,23 @@
-"""Every error that volspike raises on purpose, split by what the caller can do about it.
+"""Every error that volspike raises, by what the caller can do about it.
 
     VolspikeError
-    ├── UsageError            the call is wrong: mend the command            exit status 2
-    ├── DataError             the data is not what it should be              exit status 3
-    │   ├── MalformedTick     one frame or line: set it aside and go on
-    │   ├── UnreadableFile    a file that is no tape, no feature file
-    │   └── NotEnoughData     too few rows, or of one class only
-    ├── ModelError            the model cannot be used                       exit status 4
-    │   ├── ArtifactMissing   nothing is there: train one
-    │   ├── ArtifactCorrupt   the files are not what was written: train or copy anew
-    │   └── SchemaMismatch    features and model do not belong together
-    ├── WorkerLost            a process that shared the work ended: run it again   exit status 4
-    └── StreamError           Kafka refuses what is asked of it              exit status 4
-        ├── BrokerUnavailable nobody answers: try again, or name another
-        ├── TopicMissing      the cluster has no such topic: make it
-        ├── StreamTruncated   the log no longer has what is needed: begin anew on purpose
-        └── WorkerFenced      another worker took its place: stop, or start under another name
+    ├── UsageError            invalid command or call: correct it                     exit status 2
+    ├── DataError             invalid data                                            exit status 3
+    │   ├── MalformedTick     one frame or line: reject it and continue
+    │   ├── UnreadableFile    a file that is not what it should be: give another
+    │   └── NotEnoughData     too few rows, or rows of one class only: record more
+    ├── ModelError            the model cannot be used                                exit status 4
+    │   ├── ArtifactMissing   no artifact: train one
+    │   ├── ArtifactCorrupt   the files have changed: train or copy it again
+    │   └── SchemaMismatch    other features than the model's: retrain, or serve another
+    ├── WorkerLost            a worker process ended early: run the command again     exit status 4
+    └── StreamError           Kafka refuses a request                                 exit status 4
+        ├── BrokerUnavailable no broker answers: retry, or give another address
+        ├── TopicMissing      the topic does not exist: create it
+        ├── StreamTruncated   required messages are deleted: restart with --cold-start
+        └── WorkerFenced      another worker has the same name: stop, or use another name
 
-An error's text is one line: what was, what was wanted, what to do.
+The text of an error is one line: what happened, where, what to do next.
 """
 
 from __future__ import annotations
@@ -27,37 +27,37 @@ from typing import Any
 
 
 class VolspikeError(Exception):
-    """Root of the tree; ``exit_status`` is what the command line ends with."""
+    """Base of all errors; ``exit_status`` is the exit status of the command line."""
 
     exit_status = 1
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Some classes are made from fields, not from the text: told across processes, they are put together again.
-        return _as_it_was, (type(self), self.args, self.__dict__)
+        # Some classes take fields instead of a text, so pickle's call of the class with ``args`` would fail.
+        return _restore, (type(self), self.args, self.__dict__)
 
 
-def _as_it_was(kind: type[VolspikeError], args: tuple[Any, ...], fields: dict[str, Any]) -> VolspikeError:
+def _restore(kind: type[VolspikeError], args: tuple[Any, ...], fields: dict[str, Any]) -> VolspikeError:
     error = kind.__new__(kind, *args)
     error.__dict__.update(fields)
     return error
 
 
 class UsageError(VolspikeError):
-    """The command or the call asks for something that does not exist or does not fit together."""
+    """A command or call with an invalid, unknown or contradictory argument."""
 
     exit_status = 2
 
 
 class DataError(VolspikeError):
-    """The data is not what it should be."""
+    """Data that is invalid or insufficient."""
 
     exit_status = 3
 
 
 class MalformedTick(DataError):
-    """One frame or tape line that cannot be read as what it claims to be.
+    """One frame or tape line that cannot be decoded.
 
-    ``path`` locates the fault inside the message (``$.events[0].tickers[2].price``), ``reason`` names it.
+    ``path`` locates the fault in the message (``$.events[0].tickers[2].price``), ``reason`` describes it.
     """
 
     def __init__(self, reason: str, path: str = "$") -> None:
@@ -67,7 +67,7 @@ class MalformedTick(DataError):
 
 
 class UnreadableFile(DataError):
-    """A file that does not hold what it should; ``file`` is its path."""
+    """A file that cannot be read or has other content than expected; ``file`` is its path."""
 
     def __init__(self, file: object, reason: str) -> None:
         self.file = str(file)
@@ -76,7 +76,7 @@ class UnreadableFile(DataError):
 
 
 class NotEnoughData(DataError):
-    """Too little to learn or to judge from."""
+    """Too little data to train on or to evaluate."""
 
 
 class ModelError(VolspikeError):
@@ -86,15 +86,15 @@ class ModelError(VolspikeError):
 
 
 class ArtifactMissing(ModelError):
-    """There is no artifact where one was looked for."""
+    """No artifact at the given place."""
 
 
 class ArtifactCorrupt(ModelError):
-    """An artifact's files are not those that were written."""
+    """An artifact whose files differ from those that were written."""
 
 
 class SchemaMismatch(ModelError):
-    """Features and model do not belong together; the names that differ are fields."""
+    """Features other than those the model was trained on; ``missing`` and ``unexpected`` are their names."""
 
     def __init__(
         self, what: str, *, missing: Iterable[str] = (), unexpected: Iterable[str] = (), remedy: str = ""
@@ -113,47 +113,46 @@ class SchemaMismatch(ModelError):
 
 
 class WorkerLost(VolspikeError):
-    """A process that shared the work ended before its work was done."""
+    """A worker process that ended before its work was done."""
 
     exit_status = 4
 
 
 class StreamError(VolspikeError):
-    """Kafka refuses what is asked of it."""
+    """A request that Kafka refuses."""
 
     exit_status = 4
 
 
 class BrokerUnavailable(StreamError):
-    """No broker answers where one was looked for; ``servers`` is where."""
+    """No broker answers at ``servers``."""
 
     def __init__(self, servers: str, reason: str) -> None:
         self.servers = servers
         self.reason = reason
         super().__init__(
-            f"no Kafka broker answers at {servers} ({reason}); start one, or name it with --bootstrap-servers"
+            f"no Kafka broker answers at {servers} ({reason}); start one, or give its address with --bootstrap-servers"
         )
 
 
 class TopicMissing(StreamError):
-    """The cluster has no topic of this name."""
+    """A topic that the cluster does not have."""
 
     def __init__(self, topic: str, servers: str) -> None:
         self.topic = topic
-        super().__init__(f"no topic {topic} at {servers}; make it with `volspike topics create`")
+        super().__init__(f"no topic {topic} at {servers}; create it with `volspike topics create`")
 
 
 class StreamTruncated(StreamError):
-    """A partition no longer has the messages that state or offsets call for."""
+    """A partition without the messages that the saved state or the offsets require."""
 
     def __init__(self, topic: str, partition: int, reason: str) -> None:
         self.topic = topic
         self.partition = partition
         super().__init__(
-            f"{topic}[{partition}]: {reason}; "
-            "with --cold-start it goes on with empty windows, and rows are missing there"
+            f"{topic}[{partition}]: {reason}; --cold-start continues with empty windows, and rows are missing there"
         )
 
 
 class WorkerFenced(StreamError):
-    """Another worker has taken this one's name, and with it the right to commit."""
+    """Another worker uses this one's name, so this one may no longer commit."""

@@ -1,4 +1,4 @@
-"""Logs as one JSON object per line on standard error, ours and those of the libraries."""
+"""Logging: volspike's and the libraries' events as one JSON object per line on standard error."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from volspike.errors import UsageError
 
 
 def configure_logs(level: str) -> None:
-    """Send every event of ``level`` (``INFO``) and above to standard error.
+    """Write events of ``level`` (such as ``INFO``) and above to standard error, those of libraries from WARNING on.
 
     Raises:
-        UsageError: there is no such level.
+        UsageError: the level is unknown.
     """
     levels = logging.getLevelNamesMapping()
     if level.upper() not in levels:
-        raise UsageError(f"log level {level!r} is not known; give one of {', '.join(levels)}")
+        raise UsageError(f"unknown log level {level!r}; give one of {', '.join(levels)}")
     number = levels[level.upper()]
     steps: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -41,5 +41,5 @@ def configure_logs(level: str) -> None:
             ],
         )
     )
-    # Uvicorn's own news of starting and stopping repeats ours
+    # Uvicorn logs its start and stop at INFO, which volspike logs itself.
     logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)

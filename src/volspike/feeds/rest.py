@@ -1,8 +1,7 @@
 """Coinbase Exchange's public trades over REST: ``GET /products/{id}/trades?limit=…&after=…``.
 
-Pages come newest first; ``after`` asks for those before a trade id, which is what the headers ``CB-AFTER`` and
-``CB-BEFORE`` carry, so any page can be asked for without walking there
-(https://docs.cdp.coinbase.com/exchange/rest-api/pagination). The ``side`` told is the maker's
+Pages are newest first. ``after`` is a trade id and selects the trades before it, so any page can be requested directly
+(https://docs.cdp.coinbase.com/exchange/rest-api/pagination). The ``side`` is the maker's
 (https://docs.cdp.coinbase.com/api-reference/exchange-api/rest-api/products/get-product-trades).
 """
 
@@ -25,13 +24,13 @@ from volspike.market import Kind, Tick
 
 REST_URL = "https://api.exchange.coinbase.com"
 LONGEST_PAGE = 1000
-"""Trades that one page holds at most."""
+"""Most trades on one page."""
 REQUESTS_PER_SECOND = 8.0
-"""Coinbase lets a public address ask 10 times a second; below that, a second tool on the machine still gets through."""
+"""Coinbase allows 10 per second and public address; the rest is left to other programs on the machine."""
 
 _ATTEMPTS = 8
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
-_LONGEST_TOLD_WAIT_S = 600.0
+_LONGEST_RETRY_AFTER_S = 600.0
 _PRODUCT = re.compile(r"[A-Z0-9]+(-[A-Z0-9]+)+")
 
 
@@ -54,10 +53,10 @@ _REFUSAL = msgspec.json.Decoder(_Refusal)
 def decode_trades(body: bytes | str, product_id: str) -> tuple[Tick, ...]:
     """The trades of one page, oldest first, each with its taker's side.
 
-    ``received`` is the trade's own time: when somebody looked it up later says nothing about the market.
+    ``received`` equals ``time``: when the page was downloaded says nothing about the market.
 
     Raises:
-        MalformedTick: the page is not what the exchange promises; the path names the trade and field.
+        MalformedTick: the page does not have the documented shape; the path names the trade and field.
     """
     trades: list[Tick] = []
     page = decode_json(_PAGE, body)
@@ -86,10 +85,10 @@ def _tick(trade: _Trade, product_id: str) -> Tick:
 
 
 class TradesClient:
-    """Asks for pages of trades, at most ``rate`` requests a second, and again where asking again may help.
+    """Downloads pages of trades, at most ``rate`` requests per second, with retries.
 
-    What may pass (429, 5xx, timeouts, lost connections) is asked up to 8 times, 0.5 s to 30 s apart or as long as
-    ``Retry-After`` says. ``transport``, ``clock`` and ``sleep`` (both in seconds) stand in for the network and time.
+    Temporary failures (429, 5xx, timeouts, lost connections) are attempted up to 8 times, 0.5 s to 30 s apart or
+    after the wait in ``Retry-After``. ``transport``, ``clock`` and ``sleep`` (in seconds) replace network and time.
 
         with TradesClient() as client:
             newest = client.trades("BTC-USD", limit=1)
@@ -106,7 +105,7 @@ class TradesClient:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if not 0.0 < rate <= 1000.0:
-            raise UsageError(f"the rate is a number of requests per second above 0, at most 1000; was {rate}")
+            raise UsageError(f"the rate must be above 0 and at most 1000 requests per second, got {rate}")
         self.url = _base(url)
         self.requests = 0
         self._interval = 1.0 / rate
@@ -118,15 +117,15 @@ class TradesClient:
         )
 
     def trades(self, product_id: str, *, after: int | None = None, limit: int = LONGEST_PAGE) -> tuple[Tick, ...]:
-        """Up to ``limit`` trades of a product, the newest with an id below ``after`` (or of all), oldest first.
+        """The newest ``limit`` trades of a product with an id below ``after`` (None: of all), oldest first.
 
         Raises:
-            UsageError: the exchange does not know the product, or it cannot be one.
-            MalformedTick: the page cannot be read, or holds what was not asked for.
-            DataError: the exchange cannot be reached, or refuses.
+            UsageError: the product's name is invalid, or the exchange does not know it.
+            MalformedTick: the page cannot be decoded, or contains trades that were not requested.
+            DataError: the exchange is unreachable or refuses the request.
         """
         if not _PRODUCT.fullmatch(product_id):
-            raise UsageError(f"no product is called {product_id!r}: products are named like BTC-USD")
+            raise UsageError(f"invalid product {product_id!r}: product names look like BTC-USD")
         parameters = {"limit": limit} if after is None else {"limit": limit, "after": after}
         answer = self._answer(f"{self.url}/products/{product_id}/trades", parameters)
         if answer.status_code == 404:
@@ -149,40 +148,40 @@ class TradesClient:
         self._http.close()
 
     def _answer(self, address: str, parameters: dict[str, int]) -> httpx.Response:
-        """The first answer that another attempt would not better."""
+        """The first answer that a retry would not improve."""
         for attempt in range(_ATTEMPTS):
             wait = min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S)
-            self._keep_pace()
+            self._wait_for_turn()
             self.requests += 1
             try:
                 answer = self._http.get(address, params=parameters)
             except httpx.UnsupportedProtocol as error:
-                raise UsageError(f"{self.url} is no http address") from error
+                raise UsageError(f"{self.url} is not an http address") from error
             except httpx.RequestError as error:
-                # Refused before the first answer, it is the wrong address or no network: waiting mends neither.
+                # Refused before the first answer: a wrong address or no network, and waiting helps neither.
                 is_hopeless = isinstance(error, httpx.ConnectError) and not self._has_answered
                 if is_hopeless or attempt == _ATTEMPTS - 1:
                     raise self._unreachable(error) from error
             else:
                 self._has_answered = True
-                if not _may_pass(answer) or attempt == _ATTEMPTS - 1:
+                if not _is_temporary(answer) or attempt == _ATTEMPTS - 1:
                     return answer
-                wait = max(wait, _told_wait(answer))
+                wait = max(wait, _retry_after_s(answer))
             self._sleep(wait)
         raise AssertionError  # the last attempt returns or raises
 
-    def _keep_pace(self) -> None:
+    def _wait_for_turn(self) -> None:
         if (early := self._next - self._clock()) > 0.0:
             self._sleep(early)
         self._next = max(self._next, self._clock()) + self._interval
 
     def _unreachable(self, error: httpx.RequestError) -> DataError:
         reason = f"{type(error).__name__}: {error}".removesuffix(": ")
-        return DataError(f"cannot reach {self.url} ({reason}): look at the network and the address, then try again")
+        return DataError(f"cannot reach {self.url} ({reason}): check the network and the address, then try again")
 
 
 def _within(page: tuple[Tick, ...], after: int | None) -> tuple[Tick, ...]:
-    """The page itself; a server that does not heed ``after`` would be asked for the same page for ever."""
+    """The page itself; a server that ignores ``after`` would be asked for the same page for ever."""
     if after is not None and any(tick.trade_id >= after for tick in page):
         raise MalformedTick(f"Expected trades below {after}, got {max(tick.trade_id for tick in page)}")
     return page
@@ -192,32 +191,32 @@ def _base(url: str) -> str:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise UsageError(f"{url!r} is no address: {error}") from error
+        raise UsageError(f"invalid address {url!r}: {error}") from error
     if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise UsageError(f"{url!r} is no address: it begins with https:// and names a host")
+        raise UsageError(f"invalid address {url!r}: it must start with https:// and name a host")
     return url.rstrip("/")
 
 
-def _may_pass(answer: httpx.Response) -> bool:
+def _is_temporary(answer: httpx.Response) -> bool:
     return answer.status_code == 429 or answer.status_code >= 500
 
 
-def _told_wait(answer: httpx.Response) -> float:
-    """Seconds that ``Retry-After`` asks for (a number, or an instant as HTTP writes it), 0 where it asks for none."""
-    told = answer.headers.get("retry-after", "").strip()
-    if told.isascii() and told.isdigit():
-        return min(float(told), _LONGEST_TOLD_WAIT_S)
+def _retry_after_s(answer: httpx.Response) -> float:
+    """Seconds to wait by the header ``Retry-After`` (a number, or an HTTP date), 0 without it."""
+    text = answer.headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), _LONGEST_RETRY_AFTER_S)
     try:
-        seconds = parsedate_to_datetime(told).timestamp() - time.time()
+        seconds = parsedate_to_datetime(text).timestamp() - time.time()
     except ValueError:
         return 0.0
-    return min(max(seconds, 0.0), _LONGEST_TOLD_WAIT_S)
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S)
 
 
 def _reason(answer: httpx.Response) -> str:
-    """The exchange's own words for a refusal, or the protocol's."""
+    """The exchange's message for a refusal, or the HTTP reason phrase."""
     try:
-        told = _REFUSAL.decode(answer.content).message
+        message = _REFUSAL.decode(answer.content).message
     except ValueError:
-        told = ""
-    return told[:200] or answer.reason_phrase
+        message = ""
+    return message[:200] or answer.reason_phrase

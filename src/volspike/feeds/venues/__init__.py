@@ -1,1 +1,1 @@
-"""One codec per exchange protocol: frame bytes to events, without I/O."""
+"""One codec per exchange protocol: frame bytes to ``Frame``, without I/O."""

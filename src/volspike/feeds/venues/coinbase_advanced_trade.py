@@ -1,8 +1,8 @@
 """Coinbase Advanced Trade (``wss://advanced-trade-ws.coinbase.com``): frame bytes → ``Frame``.
 
-Every frame is an envelope: ``channel``, ``timestamp``, ``sequence_num`` and ``events``. Its tickers carry no
-time, so theirs is the envelope's; they tell no trade, so trades come from ``market_trades``, with the maker's
-side and the newest first. Only an error comes without an envelope.
+Every frame except an error is an envelope: ``channel``, ``timestamp``, ``sequence_num`` and ``events``. Tickers have no
+time of their own and get the envelope's. They contain no trade; trades come from ``market_trades``, newest first and
+with the maker's side.
 """
 
 from __future__ import annotations
@@ -134,13 +134,13 @@ _CHANNELS = {"ticker", "ticker_batch", "market_trades", "heartbeats", "subscript
 
 
 def decode_advanced_trade(frame: bytes | str, received: int) -> Frame:
-    """What one frame says; ``received`` is when it came, in nanoseconds UTC.
+    """Decode one frame received at ``received`` (nanoseconds UTC).
 
-    Channels that are not known, and those of no interest (order book, candles, status, user), come back named
-    in ``ignored`` with their sequence number, their bodies skipped unread.
+    A frame of any other channel (order book, candles, status, user, unknown ones) has its name in ``ignored`` and its
+    sequence number; its body is not decoded.
 
     Raises:
-        MalformedTick: the frame is not what its channel promises.
+        MalformedTick: the frame does not have the shape of its channel.
     """
     try:
         message = _MESSAGE.decode(frame)
@@ -150,7 +150,7 @@ def decode_advanced_trade(frame: bytes | str, received: int) -> Frame:
 
 
 def _decode_unusual(frame: bytes | str, received: int, error: Exception) -> Frame:
-    """What the typed decoder stopped at: a channel of no interest, an error, an empty field, or a fault."""
+    """Decode what the typed decoder rejected: another channel, an error, an empty field, or a malformed frame."""
     head = decode_json(_HEAD, frame)
     if not head.channel:
         return _without_channel(head, received)

@@ -1,6 +1,6 @@
 """Coinbase Exchange (``wss://ws-feed.exchange.coinbase.com``): frame bytes → ``Frame``.
 
-One message per frame, told apart by ``type``. A ``ticker`` tells the taker's side, a ``match`` the maker's.
+One message per frame, with its kind in ``type``. A ``ticker`` has the taker's side, a ``match`` the maker's.
 """
 
 from __future__ import annotations
@@ -105,12 +105,12 @@ _TYPES = {"ticker", "match", "last_match", "heartbeat", "subscriptions", "error"
 
 
 def decode_exchange(frame: bytes | str, received: int) -> Frame:
-    """What one frame says; ``received`` is when it came, in nanoseconds UTC.
+    """Decode one frame received at ``received`` (nanoseconds UTC).
 
-    Types that are not known, and the order book's, come back named in ``ignored``, their bodies unread.
+    A frame of any other type (order book, unknown ones) has its name in ``ignored``; its body is not decoded.
 
     Raises:
-        MalformedTick: the frame is not what its type promises.
+        MalformedTick: the frame does not have the shape of its type.
     """
     try:
         detailed = _DETAILED.decode(frame)
@@ -135,7 +135,7 @@ def _messages(frame: bytes | str, detailed: _Detailed | None) -> tuple[TickMessa
 
 
 def _decode_unusual(frame: bytes | str, received: int, error: Exception) -> Frame:
-    """What the typed decoder stopped at: a type of no interest, an empty field, or a fault."""
+    """Decode what the typed decoder rejected: another type, an empty field, or a malformed frame."""
     head = decode_json(_HEAD, frame)
     if head.type not in _TYPES:
         return Frame(time=received, ignored=head.type)
