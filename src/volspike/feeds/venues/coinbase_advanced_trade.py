@@ -18,14 +18,14 @@ from volspike.feeds.fields import (
     DECODE_ERRORS,
     TAKER_OF_MAKER,
     Identifier,
+    decode_json,
+    decode_without_empty_fields,
+    malformed_from,
+    quote_side,
+    read_time,
     valid_price,
     valid_size,
-    malformed_from,
     with_path_prefix,
-    quote_side,
-    decode_json,
-    read_time,
-    decode_without_empty_fields,
 )
 from volspike.feeds.raw import DetailedMessage, TickMessage
 from volspike.market import MISSING_ID, Kind, Tick

@@ -16,13 +16,13 @@ from volspike.feeds.fields import (
     SIDES,
     TAKER_OF_MAKER,
     Identifier,
-    valid_price,
-    valid_size,
+    decode_json,
+    decode_without_empty_fields,
     malformed_from,
     quote_side,
-    decode_json,
     read_time,
-    decode_without_empty_fields,
+    valid_price,
+    valid_size,
 )
 from volspike.feeds.raw import DetailedMessage, TickMessage
 from volspike.market import MISSING_ID, Kind, Tick
