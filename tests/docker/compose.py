@@ -1,4 +1,4 @@
-"""The compose files as Compose sees them: YAML, and one laid over the other."""
+"""The Compose files as Compose reads them: YAML, later files merged over earlier ones."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Service = dict[str, Any]
 
 
 def read(file: Path) -> dict[str, Any]:
-    """A file of YAML."""
+    """The content of a YAML file."""
     found: dict[str, Any] = YAML(typ="safe").load(file)
     return found
 
 
 def services(*files: Path) -> dict[str, Service]:
-    """The services of ``files``, later ones over earlier ones: mappings are merged, all else is replaced."""
+    """The services of ``files``; later files override earlier ones, mappings are merged."""
     merged: dict[str, Any] = {}
     for file in files:
         merged = _over(merged, read(file))
@@ -31,12 +31,12 @@ def services(*files: Path) -> dict[str, Service]:
 
 
 def words(command: str | list[str]) -> list[str]:
-    """A command's words; Compose splits a text as a shell does."""
+    """The arguments of a command; Compose splits a string like a shell."""
     return shlex.split(command) if isinstance(command, str) else [str(word) for word in command]
 
 
 def is_lasting(service: Service) -> bool:
-    """Whether a service is to run until it is stopped; the others do one thing and end."""
+    """Whether a service runs until it is stopped; the others run once and exit."""
     return bool(service["restart"] == "unless-stopped")
 
 

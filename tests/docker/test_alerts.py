@@ -1,4 +1,4 @@
-"""Alerts as files: each is complete, tested by promtool's cases, and asks for metrics that there are."""
+"""The alerting rules: each is complete, has cases for promtool, and uses existing metrics."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ SEEDS = {
 
 @pytest.mark.parametrize("rule", ALERTS)
 def test_alerts_are_complete(rule: dict[str, Any]) -> None:
-    """Each tells how bad it is, what it is in short and at length, and where its page is."""
+    """Each has a severity, a summary, a description and the address of its runbook section."""
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
 
 
 @pytest.mark.parametrize("rule", ALERTS)
-def test_every_alert_has_a_case_that_fires_and_one_that_does_not(rule: dict[str, Any]) -> None:
-    """An alert without both is not tested."""
+def test_every_alert_has_a_firing_and_a_silent_case(rule: dict[str, Any]) -> None:
+    """Each alert has a case in which it fires and one in which it does not."""
     expected = [bool(check["exp_alerts"]) for check in CHECKS if check["alertname"] == rule["alert"]]
     assert True in expected
     assert False in expected
 
 
-def test_no_case_is_of_an_alert_that_is_not() -> None:
-    """A case of a misspelled alert would always pass where nothing is to fire."""
+def test_every_case_has_an_alert() -> None:
+    """No case names a missing alert, because a silent case of a misspelled name always passes."""
     assert {check["alertname"] for check in CHECKS} == {param.id for param in ALERTS}
 
 
-def test_alerts_ask_for_metrics_that_there_are() -> None:
-    """Whatever an expression names is declared, recorded, or Prometheus's own."""
+def test_expressions_use_existing_metrics() -> None:
+    """Every metric of an expression is declared, recorded, or built into Prometheus."""
     known = {name for metric in EVERY for name in sample_names(metric)} | RECORDED | {"up"}
     for rule in RULES:
         text = re.sub(r'"[^"]*"|\[[^\]]*\]|\{[^}]*\}|\b(by|on)\s*\([^)]*\)', "", rule["expr"])
@@ -58,8 +58,8 @@ def test_alerts_ask_for_metrics_that_there_are() -> None:
         assert names <= known, rule
 
 
-def test_the_levels_of_the_earlier_system_are_kept() -> None:
-    """Its five alerts have the levels, times and severities that its users know."""
+def test_alerts_of_the_earlier_system_are_unchanged() -> None:
+    """Its five alerts have the thresholds, durations and severities that users know."""
     rules = {rule["alert"]: rule for rule in RULES if "alert" in rule}
     for name, (level, time, severity) in SEEDS.items():
         assert level in rules[name]["expr"]

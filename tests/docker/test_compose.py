@@ -1,4 +1,4 @@
-"""What the compose files promise, read from them: no engine is needed."""
+"""Properties of the Compose files, checked without an engine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_compose_files_keep_the_specification(file: Path) -> None:
-    """The Compose specification's own schema has nothing to say."""
+    """The files match the schema of the Compose specification."""
     command = [script("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own command
     assert done.returncode == 0, done.stdout + done.stderr
@@ -44,7 +44,7 @@ def test_compose_files_keep_the_specification(file: Path) -> None:
 
 @pytest.mark.parametrize("service", EACH)
 def test_images_are_pinned(service: Service) -> None:
-    """Each image of others names a full version, and ours are built here."""
+    """Third-party images have a full version, and our own are built locally."""
     image, _, tag = service["image"].rpartition(":")
     if "build" in service:
         assert (image, tag) in {("volspike-api", "local"), ("volspike-ingestor", "local")}
@@ -54,7 +54,7 @@ def test_images_are_pinned(service: Service) -> None:
 
 @pytest.mark.parametrize("service", EACH)
 def test_services_have_no_more_than_they_need(service: Service) -> None:
-    """No capabilities, no new ones, a root that cannot be written, and limits."""
+    """No capabilities, no privilege escalation, a read-only root file system, and limits."""
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
@@ -64,7 +64,7 @@ def test_services_have_no_more_than_they_need(service: Service) -> None:
 
 @pytest.mark.parametrize("service", LASTING)
 def test_what_lasts_is_watched_and_is_not_root(service: Service) -> None:
-    """Every service that goes on has a health check and a user by number, which is not root's."""
+    """Every long-running service has a health check and a numeric user other than root."""
     user, _, group = service["user"].partition(":")
     assert int(user) > 0
     assert int(group) >= 0
@@ -72,7 +72,7 @@ def test_what_lasts_is_watched_and_is_not_root(service: Service) -> None:
 
 
 def test_the_only_root_changes_an_owner() -> None:
-    """One service runs as root: it ends at once, has no network, and may do nothing but chown."""
+    """One service runs as root: it exits at once, has no network, and only the chown capability."""
     roots = [service for service in SETUPS["one broker"].values() if service["user"].startswith("0:")]
     assert [(root["command"][0], root["network_mode"], root["cap_add"]) for root in roots] == [
         ("chown", "none", ["CHOWN"])
@@ -82,13 +82,13 @@ def test_the_only_root_changes_an_owner() -> None:
 
 @pytest.mark.parametrize("service", EACH)
 def test_ports_are_of_loopback(service: Service) -> None:
-    """Nothing is published beyond this machine."""
+    """Ports are published on this machine only."""
     for port in service.get("ports", []):
         assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port), port
 
 
 def test_ports_are_those_that_users_know() -> None:
-    """Kafka 9092, MLflow 5001, API 8000, Prometheus 9090, Grafana 3000; two more brokers beside them."""
+    """Kafka 9092, MLflow 5001, API 8000, Prometheus 9090, Grafana 3000; two more brokers on their own ports."""
     one = {name: [int(port.split(":")[1]) for port in s.get("ports", [])] for name, s in SETUPS["one broker"].items()}
     known = {"kafka": [9092], "mlflow": [5001], "api": [8000], "prometheus": [9090], "grafana": [3000]}
     assert {name: ports for name, ports in one.items() if ports} == known
@@ -98,16 +98,16 @@ def test_ports_are_those_that_users_know() -> None:
 
 @pytest.mark.parametrize("service", EACH)
 def test_secrets_come_from_outside(service: Service) -> None:
-    """A name or password is nothing but a variable; Grafana's have no default, and their absence is told."""
+    """Names and passwords are variables; Grafana's have no default, and a missing one is an error."""
     for name, value in service.get("environment", {}).items():
         if re.search(r"PASSWORD|SECRET|TOKEN|ADMIN_USER", name):
             assert re.fullmatch(r"\$\{GRAFANA_(USER|PASSWORD):\?[^}]+\}", value), name
 
 
 def test_the_example_of_settings_is_complete() -> None:
-    """``.env.example`` names every variable that the files use, none besides, and no password."""
+    """``.env.example`` contains exactly the variables that the files use, and no password."""
     texts = [file.read_text() for file in FILES]
-    passed_on = r"(?m)^ {6}([A-Z_]+):$"  # a variable without a value is that of whoever starts it
+    passed_on = r"(?m)^ {6}([A-Z_]+):$"  # a variable without a value comes from the caller's environment
     used = {name for text in texts for name in (*re.findall(r"\$\{(\w+)", text), *re.findall(passed_on, text))}
     lines = re.findall(r"(?m)^#?([A-Z_]+)=(.*)$", (DOCKER / ".env.example").read_text())
     assert {name for name, _ in lines} == used
@@ -119,7 +119,7 @@ def test_the_example_of_settings_is_complete() -> None:
 
 @pytest.mark.parametrize("service", [param for param in EACH if "build" in param.values[0]])  # type: ignore[operator]
 def test_commands_are_volspikes(service: Service) -> None:
-    """Each command is a subcommand that volspike has, and its flags are flags of that."""
+    """Each command is a subcommand of volspike with existing flags."""
     program, name, *rest = words(_filled(service["command"]))
     assert program == "volspike"
     known = {flag for param in load_command(name).params for flag in (*param.opts, *param.secondary_opts)}
@@ -128,13 +128,13 @@ def test_commands_are_volspikes(service: Service) -> None:
 
 @pytest.mark.parametrize("service", LASTING)
 def test_health_checks_use_what_the_image_has(service: Service) -> None:
-    """A health check that cannot run would call a sound service ill."""
+    """Each health check uses programs of its image; otherwise a healthy service would be reported as unhealthy."""
     image = service["image"].rpartition(":")[0]
     assert _programs(service["healthcheck"]["test"]) <= PROGRAMS[image]
 
 
 def test_topics_are_the_pipelines() -> None:
-    """The topics that the files name are those that volspike uses where nobody names any."""
+    """The topics in the files are volspike's default topics."""
     own = KafkaSettings()
     known = {"KAFKA_TOPIC_RAW": own.topic_raw, "KAFKA_TOPIC_FEATURES": own.topic_features}
     for setup in SETUPS.values():
@@ -147,7 +147,7 @@ def test_topics_are_the_pipelines() -> None:
 
 @pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
 def test_workers_wait_for_topics_and_topics_for_brokers(setup: dict[str, Service]) -> None:
-    """Nobody speaks with a topic before it is made, and none is made before each broker is well."""
+    """Services start after the topics exist, and topics are created after all brokers are healthy."""
     brokers = [name for name in BROKERS if name in setup]
     for name in ("ingestor", "featurizer", "predictor"):
         assert setup[name]["depends_on"] == {"topics": {"condition": "service_completed_successfully"}}
@@ -157,7 +157,7 @@ def test_workers_wait_for_topics_and_topics_for_brokers(setup: dict[str, Service
 
 @pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
 def test_kafka_keeps_its_own_metadata(setup: dict[str, Service]) -> None:
-    """Brokers are controllers too, all name the same voters and cluster, and there is no ZooKeeper."""
+    """Brokers are also controllers, share voters and cluster id, and need no ZooKeeper."""
     brokers = {name: setup[name]["environment"] for name in BROKERS if name in setup}
     voters = ",".join(f"{number}@{name}:9093" for number, name in enumerate(brokers, 1))
     for number, (name, told) in enumerate(brokers.items(), 1):
@@ -172,7 +172,7 @@ def test_kafka_keeps_its_own_metadata(setup: dict[str, Service]) -> None:
 
 
 def test_brokers_differ_in_name_and_copies_only() -> None:
-    """The second and third broker run as the first does, and each message is on all three, two in sync at least."""
+    """All brokers have the same settings; each message has three copies, at least two in sync."""
     three = SETUPS["three brokers"]
     own = ("environment", "ports", "volumes")
     plain = [{key: value for key, value in three[name].items() if key not in own} for name in BROKERS]
@@ -190,7 +190,7 @@ def test_brokers_differ_in_name_and_copies_only() -> None:
 
 
 def test_kafka_is_the_version_that_tests_run() -> None:
-    """The image is of the version whose jars the tests start."""
+    """The image has the Kafka version that the tests run."""
     pom = (DOCKER.parent / "tests/streams/brokers/pom.xml").read_text()
     version = re.search(r"<kafka\.version>(.+?)<", pom)
     assert version is not None
@@ -200,7 +200,7 @@ def test_kafka_is_the_version_that_tests_run() -> None:
 
 @pytest.mark.parametrize("setup", [[FILES[0]], FILES], ids=SETUPS)
 def test_volumes_are_named(setup: list[Path]) -> None:
-    """What is kept lies in a volume that the files name, or is a file of the repository that cannot be written."""
+    """Persistent data is in a named volume; files of the repository are mounted read-only."""
     declared = {name for file in setup for name in read(file)["volumes"]}
     used = [volume.split(":") for service in services(*setup).values() for volume in service.get("volumes", [])]
     named = {volume[0] for volume in used if not volume[0].startswith(".")}
@@ -209,7 +209,7 @@ def test_volumes_are_named(setup: list[Path]) -> None:
 
 
 def test_prometheus_watches_what_is_served() -> None:
-    """Every target is a service, on the port on which its command, or its image, tells metrics."""
+    """Every scrape target is a service and the port on which it exports metrics."""
     config = read(DOCKER / "prometheus/prometheus.yml")
     targets: dict[str, int] = {}
     for job in config["scrape_configs"]:
@@ -227,7 +227,7 @@ def test_prometheus_watches_what_is_served() -> None:
 
 
 def test_the_local_prometheus_watches_the_default_port() -> None:
-    """The configuration without containers asks the API where it listens by default, under the alerts' job."""
+    """The configuration without containers scrapes the API's default address with the job name of the alerts."""
     (job,) = read(DOCKER / "prometheus/local.yml")["scrape_configs"]
     settings = ServingSettings()
     assert job["job_name"] == "api"
@@ -235,14 +235,14 @@ def test_the_local_prometheus_watches_the_default_port() -> None:
 
 
 def test_the_api_reads_results_where_models_are() -> None:
-    """What training and drift leave beside the models is told by the API, whose own folder is another."""
+    """The API reads the results of training and drift from the mounted models folder."""
     api = SETUPS["one broker"]["api"]
     (place,) = [volume.split(":")[1] for volume in api["volumes"] if volume.startswith("../models")]
     assert api["environment"]["RESULTS_PATH"] == f"{place}/{ServingSettings().results.name}"
 
 
 def test_grafana_finds_its_dashboard_and_prometheus() -> None:
-    """The data source is the service, on its port; every panel of the provisioned dashboard asks it."""
+    """The data source is the service, on its port; every panel of the provisioned dashboard uses it."""
     (source,) = read(DOCKER / "grafana/datasources/prometheus.yml")["datasources"]
     assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
     (provider,) = read(DOCKER / "grafana/dashboards/dashboard.yml")["providers"]
@@ -255,13 +255,13 @@ def test_grafana_finds_its_dashboard_and_prometheus() -> None:
 
 @pytest.mark.parametrize(("lag", "status"), [("0.0", 0), ("100000.0", 0), ("100001.0", 1)])
 def test_a_worker_that_falls_behind_is_ill(lag: str, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The workers' check adds the lags of all partitions; it fails beyond the limit."""
+    """The workers' check sums the lags of all partitions and fails above the limit."""
     told = f'# HELP stream_lag_messages x\nstream_lag_messages{{partition="0"}} {lag}\nstream_partitions 1.0\n'
     assert _checked(SETUPS["one broker"]["featurizer"], told, monkeypatch) == status
 
 
 def test_images_of_services_are_built_from_their_files() -> None:
-    """Each Dockerfile builds one image, and each image of ours has one."""
+    """Each Dockerfile builds one image, and each of our images has one."""
     built = {
         (s["image"].split(":")[0], s["build"]["dockerfile"]) for s in SETUPS["one broker"].values() if "build" in s
     }
@@ -281,12 +281,12 @@ def _checked(service: Service, told: str, monkeypatch: pytest.MonkeyPatch) -> An
 
 
 def _filled(command: str | list[str]) -> str | list[str]:
-    """With the defaults of the variables."""
+    """The text with the default values of its variables."""
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", command) if isinstance(command, str) else command
 
 
 def _programs(test: list[str]) -> set[str]:
-    """The programs that a check starts; ``sh`` itself is everywhere."""
+    """The programs that a check starts, except ``sh``, which every image has."""
     if test[0] == "CMD":
         return {test[1]}
     parts = re.split(r"&&|\|", test[1])

@@ -1,4 +1,4 @@
-"""What the Dockerfiles promise, read from them: no engine is needed."""
+"""Properties of the Dockerfiles, checked without an engine."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ each = pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
 
 @each
 def test_hadolint_finds_nothing(file: Path) -> None:
-    """The linter of Dockerfiles has nothing to say."""
+    """hadolint reports no problem."""
     done = subprocess.run([script("hadolint"), str(file)], capture_output=True, text=True, check=False)  # noqa: S603
     assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_bases_are_one_pinned_slim_python() -> None:
-    """All stages of all images begin with the same full version, which volspike supports."""
+    """All stages of all images use the same full Python version, which volspike supports."""
     bases = {base for file in DOCKERFILES for base in re.findall(r"(?m)^FROM (\S+)", file.read_text())}
     assert len(bases) == 1
     version = re.fullmatch(r"python:3\.(\d+)\.\d+-slim-[a-z]+", bases.pop())
@@ -40,7 +40,7 @@ def test_bases_are_one_pinned_slim_python() -> None:
 
 @each
 def test_images_are_watched_and_are_not_root(file: Path) -> None:
-    """The last stage has a health check and ends as a user by number, which is not root."""
+    """The last stage has a health check and a numeric user other than root."""
     last = _instructions(file)[_last_from(file) :]
     users = [words for name, words in last if name == "USER"]
     assert users == ["10001:10001"]
@@ -50,7 +50,7 @@ def test_images_are_watched_and_are_not_root(file: Path) -> None:
 
 @each
 def test_images_are_built_of_exact_versions(file: Path) -> None:
-    """Packages come from files of exact versions alone, and no file names where packages are to be had."""
+    """Packages are installed from files of exact versions, and no file contains an index address."""
     asked = re.findall(r"pip install ([^&\\\n]*)", file.read_text())
     listed = [name for words in asked for name in re.findall(r"--requirement (\S+)", words)]
     assert listed
@@ -65,7 +65,7 @@ def test_images_are_built_of_exact_versions(file: Path) -> None:
 
 @each
 def test_kernel_and_bytecode_are_made_at_build(file: Path) -> None:
-    """The kernel is compiled for any processor, into a cache that goes along and that the user can write."""
+    """The kernel is compiled for any processor, into a cache in the image that the user can write."""
     text = file.read_text()
     _, build, last = text.split("\nFROM ")
     assert build.index("-m compileall") < build.index("-m volspike.features")
@@ -78,7 +78,7 @@ def test_kernel_and_bytecode_are_made_at_build(file: Path) -> None:
 
 @each
 def test_commands_are_volspikes(file: Path) -> None:
-    """What an image does by itself is a subcommand that volspike has, with flags that it knows."""
+    """The default command of an image is a subcommand of volspike with existing flags."""
     command = [words for name, words in _instructions(file) if name == "CMD"]
     program, name, *rest = json.loads(command[-1])
     assert program == "volspike"
@@ -87,7 +87,7 @@ def test_commands_are_volspikes(file: Path) -> None:
 
 
 def test_context_is_what_the_images_copy() -> None:
-    """All is kept out of the context but what a Dockerfile copies; so no secret and no data can go along."""
+    """The build context contains only the files that a Dockerfile copies: no secrets and no data."""
     first, *let_in = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] in {"*", "!"}]
     assert first == "*"
     copied = {
@@ -102,12 +102,12 @@ def test_context_is_what_the_images_copy() -> None:
 
 
 def test_the_apis_versions_are_those_of_the_base() -> None:
-    """``requirements/api.txt`` is a part of ``base.txt``."""
+    """``requirements/api.txt`` is a subset of ``base.txt``."""
     assert _pins("api") < _pins("base")
 
 
 def test_the_api_needs_no_more_than_its_file_names() -> None:
-    """All that is imported while a model is loaded and served comes from ``requirements/api.txt``."""
+    """Loading and serving a model imports only packages of ``requirements/api.txt``."""
     names = {line.split("==")[0] for line in _pins("api")}
     found = subprocess.run(  # noqa: S603  our own program
         [sys.executable, "-W", "ignore", "-c", SERVED, str(DEFAULT_MODEL), *sorted(names)],
@@ -153,7 +153,7 @@ def _pins(name: str) -> set[str]:
 
 
 def _instructions(file: Path) -> list[tuple[str, str]]:
-    """Each instruction's name and the rest, on one line."""
+    """Name and arguments of each instruction, on one line."""
     text = re.sub(r"\\\n", " ", "\n".join(line for line in file.read_text().splitlines() if not line.startswith("#")))
     found = [re.split(r"\s+", line.strip(), maxsplit=1) for line in text.splitlines() if line.strip()]
     return [(name, words) for name, words in found]
