@@ -8,13 +8,15 @@ A look for drift as whoever watches wants to see it: its severity and its counts
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, get_args
 from uuid import uuid4
 
 import msgspec
 
 from volspike.errors import UnreadableFile, UsageError
-from volspike.monitoring.drift import Drift
+
+if TYPE_CHECKING:  # servers read results without the packages that measuring drift needs
+    from volspike.monitoring.drift import Drift
 
 RESULTS: Final = Path("models/results")
 """The folder where they are unless somebody names another."""
