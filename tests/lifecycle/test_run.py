@@ -16,7 +16,7 @@ from volspike.lifecycle.promotion import exclusive_access
 from volspike.lifecycle.retrain import retrain
 from volspike.market import parse_time
 from volspike.models import Artifact
-from volspike.monitoring.results import TrainingResult, last_result
+from volspike.monitoring.results import TrainingResult, read_result
 
 Hold = Callable[[Dataset], None]
 Put = Callable[[str], Path]
@@ -45,7 +45,7 @@ def test_better_challenger_is_served(whole: Dataset, champion: Put, ask: Ask, ro
     assert [entry.event for entry in told] == ["promoted", "trained", "promoted"]
     assert told[1].figures["challenger_pr_auc"] > told[1].figures["champion_pr_auc"]
     assert "better" in told[2].reason
-    result = last_result(TrainingResult, ask().results)
+    result = read_result(TrainingResult, ask().results)
     assert result is not None
     assert result.outcome == "promoted"
     assert [path.name for path in artifacts.iterdir() if path.name.startswith(".retraining.")] == [".retraining.lock"]
@@ -114,7 +114,7 @@ def test_fault_at_any_step_changes_nothing(
     told = read_history(artifacts)[-1]
     assert (told.event, "the disk is full" in told.reason) == ("failed", True)
     assert sorted(path.name for path in artifacts.iterdir() if path.is_dir()) == ["production"]
-    result = last_result(TrainingResult, ask().results)
+    result = read_result(TrainingResult, ask().results)
     assert result is not None
     assert result.outcome == "failed"
 

@@ -46,7 +46,8 @@ from volspike.lifecycle.need import Need, RetrainingRequest, need_for
 from volspike.lifecycle.promotion import exclusive_access, promote
 from volspike.market import SECOND_NS, Profile, format_time
 from volspike.models import Artifact, Metadata
-from volspike.monitoring.results import Outcome, TrainingResult, drift_result, keep_result
+from volspike.monitoring.drift import drift_result
+from volspike.monitoring.results import TrainingOutcome, TrainingResult, write_result
 from volspike.tape import Ledger, TapeReport, read_ticks, tapes_of
 from volspike.tape.names import read_tape_name
 from volspike.training import TrainingReport, TrainingRequest
@@ -195,7 +196,7 @@ class _Run:
         self._on_step("looking for drift")
         need = need_for(self._request, dataset, champion, self._now())
         if need.drift is not None:
-            keep_result(drift_result(need.drift, self._now()), self._request.results)
+            write_result(drift_result(need.drift, self._now()), self._request.results)
         if self._request.if_needed and not need.is_needed:
             self._remember("checked", champion.artifact.metadata, need.reasons, need.figures(), need.severity)
             return self._ended("not_needed", champion.artifact.metadata, need.reasons, need=need)
@@ -329,11 +330,11 @@ class _Run:
         )
         append_entry(self._request.artifacts, entry)
 
-    def _result(self, metadata: Metadata, outcome: Outcome, reason: str) -> None:
+    def _result(self, metadata: Metadata, outcome: TrainingOutcome, reason: str) -> None:
         final = metadata.metrics.get("model_final") or metadata.metrics.get("model", {})
         figures = {name: final.get(name) for name in ("pr_auc", "brier", "precision", "recall", "base_rate")}
         result = TrainingResult(time=self._now(), model=metadata.model, outcome=outcome, reason=reason, **figures)
-        keep_result(result, self._request.results)
+        write_result(result, self._request.results)
 
 
 def _tell_failure(request: RetrainingRequest, error: Exception, now_ns: int) -> None:
@@ -344,4 +345,4 @@ def _tell_failure(request: RetrainingRequest, error: Exception, now_ns: int) -> 
         request.artifacts, HistoryEntry(time=format_time(now_ns), event=kind, reason=reason, trigger=request.trigger)
     )
     if kind == "failed":
-        keep_result(TrainingResult(time=now_ns, model="", outcome="failed", reason=reason), request.results)
+        write_result(TrainingResult(time=now_ns, model="", outcome="failed", reason=reason), request.results)
