@@ -18,8 +18,8 @@ from volspike import __version__
 from volspike.datasets import load_dataset
 from volspike.datasets.feature_file import replacing
 from volspike.market import format_time
-from volspike.training import ModelReport, TrainingReport, TrainingRequest
-from volspike.training.audit import hindsight
+from volspike.training import ModelResult, TrainingReport, TrainingRequest
+from volspike.training.audit import hindsight_bound
 from volspike.training.run import train_on
 
 RESULTS = Path(__file__).parent / "results"
@@ -57,7 +57,7 @@ def results_of(report: TrainingReport) -> dict[str, Any]:
     }
 
 
-def _of_model(model: ModelReport) -> dict[str, Any]:
+def _of_model(model: ModelResult) -> dict[str, Any]:
     return {
         "model": model.model,
         "is_baseline": model.is_baseline,
@@ -93,7 +93,7 @@ def main() -> None:
     )
     dataset = load_dataset(request.features)
     report = train_on(dataset, request, lambda step: print(step, file=sys.stderr))  # noqa: T201
-    found = {**results_of(report), "hindsight": hindsight(dataset, request)}
+    found = {**results_of(report), "hindsight": hindsight_bound(dataset, request)}
     file = given.results / f"{given.name}.json"
     with replacing(file) as part:
         part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")

@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from volspike.api import metrics as api
-from volspike.live import metrics as live
+from volspike.live import metrics as metrics_live
 from volspike.streams import metrics as streams
-from volspike.telemetry import MetricSpec
+from volspike.telemetry import Declared
 
 SERVED: Final = (
-    *api.API_METRICS,
+    *api.DECLARED,
     *api.MODEL_METRICS,
     *api.RESULT_METRICS,
-    *live.LIVE_METRICS,
+    *metrics_live.DECLARED,
 )
 """What ``volspike up`` tells."""
 
 EVERY: Final = (*SERVED, *streams.DECLARED)
 
 
-def sample_names(metric: MetricSpec) -> set[str]:
+def sample_names(metric: Declared) -> set[str]:
     """A histogram has three kinds of samples, everything else one."""
     if metric.kind != "histogram":
         return {metric.name}

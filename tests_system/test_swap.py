@@ -20,7 +20,7 @@ import msgspec
 from tests_system.processes import Server
 from tests_system.test_live import UP, events
 from tests_system.test_way import BODY
-from volspike.api.load_test import Answer, LoadMeasurement, LoadPlan, Target, run_load
+from volspike.api.load_test import Answer, LoadPlan, Measured, Target, load
 from volspike.lifecycle.promotion import promote
 from volspike.models import (
     BASELINE_MODEL,
@@ -51,12 +51,12 @@ class Clients(threading.Thread):
         super().__init__()
         self.told: Counter[Told] = Counter()
         self.newest: Told | None = None
-        self.found = LoadMeasurement()
+        self.found = Measured()
         self._target, self._plan = Target.of(server.url), LoadPlan(requests=requests, concurrent=10)
 
     def run(self) -> None:
         request = self._target.request("POST", "/predict", BODY.encode())
-        self.found = asyncio.run(run_load(self._target, [request], self._plan, self._heard))
+        self.found = asyncio.run(load(self._target, [request], self._plan, self._heard))
 
     def _heard(self, answer: Answer) -> None:
         if answer.status == 200:

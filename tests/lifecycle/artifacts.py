@@ -1,4 +1,4 @@
-"""Artifacts for tests that are about folders and not about learning: the models that ship, under other facts."""
+"""Copies of the shipped models with changed metadata, for tests about folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Markets whose truth is known, and a champion that learned from the first part of one."""
+"""Markets of known predictability, and champions trained on the first part of one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 from volspike.datasets import Dataset, FeatureFacts
 from volspike.features import Every, FeatureSet
-from volspike.lifecycle.need import RetrainingRequest
 from volspike.lifecycle.promotion import promote
+from volspike.lifecycle.request import RetrainingRequest
 from volspike.market import Profile
 from volspike.training import TrainingRequest
 from volspike.training.run import train_on
@@ -26,7 +26,7 @@ Ask: TypeAlias = Callable[..., RetrainingRequest]
 
 
 def market(rows: int, *, skill: float, seed: int = 0) -> Dataset:
-    """``rows`` seconds whose future volatility the last minute's tells by ``skill`` (0: not at all)."""
+    """``rows`` seconds in which the last minute's volatility predicts the next with ``skill`` (0: not at all)."""
     random = np.random.default_rng(seed)
     regime = np.repeat(random.normal(size=rows // 60 + 1), 60)[:rows]
     x = random.normal(size=(rows, len(FEATURES.names)))
@@ -56,13 +56,13 @@ def until(dataset: Dataset, rows: int) -> Dataset:
 
 @pytest.fixture(scope="session")
 def whole() -> Dataset:
-    """25 000 seconds in which features tell of spikes."""
+    """25 000 seconds in which features predict spikes."""
     return market(25_000, skill=1.0)
 
 
 @pytest.fixture(scope="session")
 def trained_folder(whole: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Artifacts of the first 6000 seconds: ``logistic``, which is good, and ``blind``, which learned from noise."""
+    """Artifacts of the first 6000 seconds: ``good``, and ``blind``, which was trained on noise."""
     folder = tmp_path_factory.mktemp("trained")
     for name, dataset in (("good", until(whole, 6000)), ("blind", market(6000, skill=0.0, seed=9))):
         request = TrainingRequest(
@@ -74,7 +74,7 @@ def trained_folder(whole: Dataset, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def champion(tmp_path: Path, trained_folder: Path) -> Callable[[str], Path]:
-    """Puts the ``good`` or the ``blind`` model into production of the test's artifacts, and returns those."""
+    """Promotes the ``good`` or the ``blind`` model among the test's artifacts, and returns their folder."""
 
     def put(name: str) -> Path:
         artifacts = tmp_path / "artifacts"
@@ -86,7 +86,7 @@ def champion(tmp_path: Path, trained_folder: Path) -> Callable[[str], Path]:
 
 @pytest.fixture
 def ask(tmp_path: Path) -> Ask:
-    """A request with the given changes; everything it writes goes to a folder of the test."""
+    """A request with the given changes, which writes to the test's folder only."""
     plain = RetrainingRequest(
         features=Path("features.parquet"),
         artifacts=tmp_path / "artifacts",
@@ -101,20 +101,20 @@ def ask(tmp_path: Path) -> Ask:
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Intervals of a hundred resamples: what a run does with them is tested here, not how narrow they are."""
+    """A hundred resamples per interval: these tests do not check its width."""
     monkeypatch.setattr("volspike.training.evaluate.RESAMPLES", 100)
 
 
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> Callable[[Dataset], None]:
-    """Says what rows the run's feature file has."""
+    """Sets the rows that the run loads."""
 
     def hold(dataset: Dataset) -> None:
-        monkeypatch.setattr("volspike.lifecycle.retrain.rows_of", lambda *_: dataset)
+        monkeypatch.setattr("volspike.lifecycle.retrain.load_thinned", lambda *_: dataset)
 
     return hold
 
 
 def as_real(dataset: Dataset) -> Dataset:
-    """The same rows, said to be of a real market."""
+    """The same rows, marked as of a real market."""
     return replace(dataset, facts=msgspec.structs.replace(dataset.facts, simulated=False))

@@ -1,4 +1,4 @@
-"""Retraining by the clock: when it runs, that it runs alone, and that it ends with whoever started it."""
+"""Scheduled retraining: its times, at most one run at once, and no run outlives its schedule."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from threading import Event, Thread
 import pytest
 
 from volspike.errors import UsageError
-from volspike.lifecycle.schedule import DAILY, WEEKLY, RetrainingSchedule, cron, start_at_lowest
+from volspike.lifecycle.schedule import DAILY, WEEKLY, RetrainingSchedule, cron, start_low_priority
 
 
 class FakeProcess:
-    """A run that ends when it is told to."""
+    """A process that ends on terminate, or when ``ended`` is set."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self.command = list(command)
         self.ended = Event()
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def wait(self, timeout: float | None = None) -> int:
         if not self.ended.wait(timeout):
@@ -28,15 +28,15 @@ class FakeProcess:
         return 0
 
     def terminate(self) -> None:
-        self.told.append("terminate")
+        self.calls.append("terminate")
         self.ended.set()
 
     def kill(self) -> None:
-        self.told.append("kill")
+        self.calls.append("kill")
 
 
-class Office:
-    """Starts fake runs and remembers them; ``started`` is set once there is one."""
+class FakeStart:
+    """Starts fake processes and keeps them; ``started`` is set at the first."""
 
     def __init__(self) -> None:
         self.runs: list[FakeProcess] = []
@@ -49,57 +49,58 @@ class Office:
 
 
 def after(text: str, moment: datetime) -> str:
-    """When a cron line is due next."""
+    """The next run time of a cron line."""
     due = cron(text).get_next_fire_time(None, moment)
     assert due is not None
     return str(due.isoformat())
 
 
-def test_drift_is_looked_for_on_monday_at_two() -> None:
-    """02:00 UTC on Mondays, whatever the time of the year; shadows are looked at every night."""
+def test_default_times() -> None:
+    """Checks run on Mondays at 02:00 UTC all year round, also at exactly that time; shadow is evaluated daily."""
     assert after(WEEKLY, datetime(2026, 11, 25, tzinfo=UTC)) == "2026-11-30T02:00:00+00:00"
+    assert after(WEEKLY, datetime(2026, 11, 30, 2, tzinfo=UTC)) == "2026-11-30T02:00:00+00:00"
     assert after(WEEKLY, datetime(2026, 3, 30, 2, 0, 1, tzinfo=UTC)) == "2026-04-06T02:00:00+00:00"
     assert after(DAILY, datetime(2026, 11, 25, tzinfo=UTC)) == "2026-11-25T02:30:00+00:00"
 
 
 @pytest.mark.parametrize("text", ["", "monday", "0 2 * * 1", "61 2 * * mon", "0 2 * * mon *"])
-def test_times_that_are_none_are_refused(text: str) -> None:
-    """A line that is no cron line, and weekdays by number, which mean different days to different programs."""
+def test_invalid_times_are_refused(text: str) -> None:
+    """An invalid cron line is refused, and so are weekdays by number, whose meaning differs between programs."""
     with pytest.raises(UsageError):
         cron(text)
 
 
-def test_run_has_its_arguments_and_its_reason() -> None:
-    """The command asks for what is needed only, says who asked, and names the folders of the live run."""
-    office = Office()
-    schedule = RetrainingSchedule(["--tape", "there"], start=office)
+def test_command_has_trigger_and_arguments() -> None:
+    """The command retrains only if needed, names its trigger, and passes on the folders of the live run."""
+    starter = FakeStart()
+    schedule = RetrainingSchedule(["--tape", "there"], start=starter)
     thread = Thread(target=schedule.run, args=("schedule",))
     thread.start()
-    assert office.started.wait(10)
-    office.runs[0].ended.set()
+    assert starter.started.wait(10)
+    starter.runs[0].ended.set()
     thread.join(10)
-    command = office.runs[0].command
+    command = starter.runs[0].command
     assert command[:4] == [sys.executable, "-m", "volspike", "retrain"]
     assert command[4:] == ["--if-needed", "--trigger", "schedule", "--tape", "there"]
 
 
-def test_two_runs_never_go_at_once_and_none_outlives_the_end() -> None:
-    """A time that finds a run going is passed over; the end stops what runs and starts nothing more."""
-    office = Office()
-    with RetrainingSchedule([], start=office) as schedule:
+def test_one_run_at_a_time_and_none_after_the_end() -> None:
+    """A run due while another is active is skipped; closing the schedule ends the active run and starts no other."""
+    starter = FakeStart()
+    with RetrainingSchedule([], start=starter) as schedule:
         assert set(schedule.due()) == {"check", "shadow"}
         thread = Thread(target=schedule.run, args=("schedule",))
         thread.start()
-        assert office.started.wait(10)
+        assert starter.started.wait(10)
         assert schedule.run("shadow") is None
     thread.join(10)
-    assert office.runs[0].told == ["terminate"]
+    assert starter.runs[0].calls == ["terminate"]
     assert schedule.run("schedule") is None
-    assert len(office.runs) == 1
+    assert len(starter.runs) == 1
 
 
 def test_process_has_the_lowest_priority() -> None:
-    """Whoever listens to the market goes first."""
-    # it asks until it is told 19, which comes an instant after it was started
-    asks = "import os\nwhile os.nice(0) != 19: pass\nraise SystemExit(os.environ['OMP_NUM_THREADS'] != '1')"
-    assert start_at_lowest([sys.executable, "-c", asks]).wait(60) == 0
+    """The child process gets nice 19 and one thread per library."""
+    # the priority is set an instant after the start, so that the process polls for it
+    polls = "import os\nwhile os.nice(0) != 19: pass\nraise SystemExit(os.environ['OMP_NUM_THREADS'] != '1')"
+    assert start_low_priority([sys.executable, "-c", polls]).wait(60) == 0

@@ -15,11 +15,11 @@ from tests.training.conftest import MakeDataset
 from volspike.datasets import Dataset
 from volspike.errors import NotEnoughData, UsageError
 from volspike.training.analysis import (
-    HEADS,
-    Analysis,
+    CSV_COLUMNS,
     AnalysisRequest,
+    FeatureAnalysis,
     analyze_dataset,
-    correlation_picture,
+    plot_correlation,
     write_analysis,
 )
 
@@ -27,7 +27,7 @@ REQUEST = AnalysisRequest(features=Path("features.parquet"), model="logistic", r
 TELLING = "realized_volatility_60s"
 
 
-def analyzed(dataset: Dataset, request: AnalysisRequest = REQUEST) -> Analysis:
+def analyzed(dataset: Dataset, request: AnalysisRequest = REQUEST) -> FeatureAnalysis:
     return analyze_dataset(dataset, request, lambda step: None)
 
 
@@ -43,30 +43,30 @@ def with_copy(make_dataset: MakeDataset) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def analysis(with_copy: Dataset) -> Analysis:
+def analysis(with_copy: Dataset) -> FeatureAnalysis:
     return analyzed(with_copy)
 
 
-def test_what_foresees_is_recommended_once(analysis: Analysis) -> None:
+def test_what_foresees_is_recommended_once(analysis: FeatureAnalysis) -> None:
     """Of two columns that say the same one is taken, first; noise is not among those with a great loss."""
     both = {TELLING, "realized_volatility_300s"}
     assert analysis.recommended[0] in both
     assert len(both & set(analysis.recommended)) == 1
     first = next(feature for feature in analysis.features if feature.name == TELLING)
     assert first.group == 0
-    assert first.together.is_real
+    assert first.together.is_significant
     assert first.together.mean > 5 * max(f.together.mean for f in analysis.features if f.name not in both)
 
 
-def test_what_no_row_tells_is_not_taken(analysis: Analysis) -> None:
+def test_what_no_row_tells_is_not_taken(analysis: FeatureAnalysis) -> None:
     """A column without values has no importance rather than none at all: NaN, never 0."""
     untold = next(feature for feature in analysis.features if feature.name == "volume_velocity_60s")
-    assert not untold.is_taken
+    assert not untold.is_used
     assert np.isnan([untold.own, untold.alone.mean]).all()
     assert untold.name not in analysis.recommended
 
 
-def test_the_final_block_is_not_looked_at(with_copy: Dataset, analysis: Analysis) -> None:
+def test_the_final_block_is_not_looked_at(with_copy: Dataset, analysis: FeatureAnalysis) -> None:
     """Whatever the newest rows hold, all figures, correlations and recommendations stay as they were."""
     x, future = with_copy.x.copy(), with_copy.future_volatility.copy()
     x[-850:] = -x[-850:]
@@ -85,14 +85,14 @@ def test_noise_recommends_hardly_anything(make_dataset: MakeDataset) -> None:
     assert abs(found.pr_auc - found.base_rate) < 0.05
 
 
-def test_files_hold_what_was_found(analysis: Analysis, tmp_path: Path) -> None:
+def test_files_hold_what_was_found(analysis: FeatureAnalysis, tmp_path: Path) -> None:
     """Four files: pictures that open, a line per feature, and names that can be given to --columns as they are."""
     files = write_analysis(analysis, tmp_path / "feature_analysis")
     assert {file.name for file in files} == {file.name for file in (tmp_path / "feature_analysis").iterdir()}
     assert (tmp_path / "feature_analysis/recommended_features.txt").read_text().split() == list(analysis.recommended)
     with (tmp_path / "feature_analysis/feature_importance.csv").open() as text:
         lines = list(csv.DictReader(text))
-    assert tuple(lines[0]) == HEADS
+    assert tuple(lines[0]) == CSV_COLUMNS
     assert {line["feature"] for line in lines} == {feature.name for feature in analysis.features}
     assert {line["feature"] for line in lines if line["recommended"] == "1"} == set(analysis.recommended)
     assert next(line for line in lines if line["feature"] == "volume_velocity_60s")["pr_auc_lost_alone"] == ""
@@ -101,14 +101,14 @@ def test_files_hold_what_was_found(analysis: Analysis, tmp_path: Path) -> None:
             assert picture.format == "PNG"
 
 
-def test_a_heatmap_grows_with_its_columns(analysis: Analysis) -> None:
+def test_a_heatmap_grows_with_its_columns(analysis: FeatureAnalysis) -> None:
     """With two hundred features each still has ten pixels and more, so that its name can be read."""
     count = 200
     noise = np.random.default_rng(0).uniform(-0.2, 0.2, (count, count))
     correlation = (noise + noise.T) / 2 + np.eye(count)
     features = tuple(replace(analysis.features[0], name=f"feature_number_{place}s") for place in range(count))
     wide = replace(analysis, features=features, correlation=np.clip(correlation, -1, 1))
-    with Image.open(BytesIO(correlation_picture(wide))) as picture:
+    with Image.open(BytesIO(plot_correlation(wide))) as picture:
         width, height = picture.size
     assert min(width, height) > 10 * count
 
@@ -125,5 +125,5 @@ def test_rows_of_one_class_are_told(make_dataset: MakeDataset) -> None:
 @pytest.mark.parametrize("request_", [replace(REQUEST, model="lgbm"), replace(REQUEST, repeats=0)])
 def test_what_cannot_be_analyzed_is_refused(request_: AnalysisRequest, with_copy: Dataset) -> None:
     """No such model, or no repeats: one line that lists what there is."""
-    with pytest.raises(UsageError, match="repeats must be at least 1 and the model one of baseline"):
+    with pytest.raises(UsageError, match="--repeats must be at least 1 and --model one of baseline"):
         analyzed(with_copy, request_)

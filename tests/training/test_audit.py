@@ -16,14 +16,14 @@ from volspike.evaluation import Interval
 from volspike.features import Every, FeatureSet
 from volspike.market import SECOND_NS, Profile
 from volspike.training.audit import (
-    WORLDS,
-    Audit,
+    DATA_VARIANTS,
+    AuditReport,
     AuditRequest,
     ProtocolScore,
     every_nth_second,
-    protocol_score,
-    shuffled,
-    turned,
+    rotate_labels,
+    score_protocol,
+    shuffle_labels,
 )
 from volspike.training.null_market import NullMarket, null_dataset
 
@@ -44,36 +44,38 @@ def null_scores() -> dict[str, ProtocolScore]:
     """The forest on a null market of some hours, under each protocol."""
     dataset = null(10_000)
     request = AuditRequest(features=FILE, model="random_forest", columns=("all",), folds=3)
-    return {method: protocol_score(dataset, request.training(method)) for method in ("stratified", "walk_forward")}
+    return {
+        method: score_protocol(dataset, request.training_request(method)) for method in ("stratified", "walk_forward")
+    }
 
 
-def test_walking_forward_makes_nothing_of_noise(null_scores: dict[str, ProtocolScore]) -> None:
-    """Where nothing can be foreseen, PR-AUC lies within what guessing reaches: no label or feature leaks over a cut."""
+def test_walk_forward_does_not_leak(null_scores: dict[str, ProtocolScore]) -> None:
+    """On an unpredictable market PR-AUC stays within what chance reaches: nothing leaks over a cut."""
     score = null_scores["walk_forward"]
     assert score.guessing.low <= score.pr_auc <= score.guessing.high
     assert score.guessing.low < score.base_rate < score.guessing.high
-    assert not score.finds_something
+    assert not score.beats_chance
 
 
-def test_a_stratified_split_makes_much_of_noise(null_scores: dict[str, ProtocolScore]) -> None:
-    """The instrument is sharp: on the same rows the split that leaks is found out, many times over the base rate."""
+def test_stratified_split_leaks(null_scores: dict[str, ProtocolScore]) -> None:
+    """On the same rows a stratified split scores several times the base rate, and the audit detects it."""
     score = null_scores["stratified"]
     assert score.pr_auc > 4 * score.base_rate
     assert score.pr_auc > score.guessing.high
-    assert score.finds_something
+    assert score.beats_chance
 
 
-def test_foresight_is_found(market: Dataset) -> None:
-    """Where the last minute does tell the next, walking forward scores above guessing."""
+def test_skill_is_found(market: Dataset) -> None:
+    """If the last minute predicts the next, walk_forward scores above chance."""
     request = AuditRequest(features=FILE, model="logistic", columns=("all",))
-    score = protocol_score(market, request.training("walk_forward"))
-    assert score.finds_something
+    score = score_protocol(market, request.training_request("walk_forward"))
+    assert score.beats_chance
     assert score.interval.low > score.base_rate
-    assert score.folds == 4  # the fifth, the final block, is not looked at
+    assert score.folds == 4  # the fifth, the final block, is not used
 
 
 def test_returns_of_a_null_market_are_independent() -> None:
-    """Squares of neighbouring returns are uncorrelated, and as large as those that they were drawn from."""
+    """Squares of neighbouring returns are uncorrelated and keep the size of the returns they are drawn from."""
     dataset = null(9_000)
     returns = dataset.x[:, FEATURES.names.index("log_return_30s")]
     apart = returns[::30] - returns.mean()
@@ -84,7 +86,7 @@ def test_returns_of_a_null_market_are_independent() -> None:
 
 @pytest.mark.parametrize("every", list(Every))
 def test_labels_of_a_null_market_are_those_of_its_prices(every: Every) -> None:
-    """A row's future volatility is the volatility feature of the row a minute later, bit for bit but for rounding."""
+    """A row's future volatility equals the volatility feature of the row a minute later, up to rounding."""
     dataset = null(2_000, every=every)
     second = dataset.time // SECOND_NS
     realized = dataset.x[:, FEATURES.names.index("realized_volatility_60s")]
@@ -100,8 +102,8 @@ def test_labels_of_a_null_market_are_those_of_its_prices(every: Every) -> None:
 
 
 @pytest.mark.parametrize("profile", list(Profile))
-def test_a_null_market_tells_what_the_recording_tells(profile: Profile) -> None:
-    """Rows of every profile have all their values; the same seed gives the same rows."""
+def test_null_market_has_the_values_of_its_profile(profile: Profile) -> None:
+    """Rows of every profile have all values that the profile provides; the same seed gives the same rows."""
     dataset = null(1_500, every=Every.TICK, profile=profile)
     assert len(dataset) > 1000
     has_book = profile is not Profile.TRADE
@@ -112,11 +114,11 @@ def test_a_null_market_tells_what_the_recording_tells(profile: Profile) -> None:
     assert dataset.facts.simulated
 
 
-def test_turned_labels_keep_their_neighbours(make_dataset: MakeDataset) -> None:
-    """Turning moves each product's labels on by at least a quarter and changes their order nowhere else."""
+def test_rotated_labels_keep_their_order(make_dataset: MakeDataset) -> None:
+    """Each product's labels are rotated by at least a quarter and otherwise unchanged."""
     dataset = make_dataset(4000, skill=1.0)
     dataset = replace(dataset, product=(np.arange(4000) % 2).astype(np.int32), products=("A", "B"))
-    moved = turned(dataset, seed=0)
+    moved = rotate_labels(dataset, seed=0)
     for product in (0, 1):
         before = dataset.future_volatility[dataset.product == product]
         after = moved.future_volatility[moved.product == product]
@@ -127,15 +129,15 @@ def test_turned_labels_keep_their_neighbours(make_dataset: MakeDataset) -> None:
 
 
 def test_shuffled_labels_are_the_same_labels(market: Dataset) -> None:
-    """Shuffling keeps every label and hardly any place; the features stay."""
-    other = shuffled(market, seed=0)
+    """Shuffling keeps the set of labels and the features, but hardly any label's row."""
+    other = shuffle_labels(market, seed=0)
     np.testing.assert_array_equal(np.sort(other.future_volatility), np.sort(market.future_volatility))
     assert np.mean(other.future_volatility == market.future_volatility) < 0.01
     np.testing.assert_array_equal(other.x, market.x)
 
 
-def test_thinning_keeps_whole_seconds_over_all_of_the_time(market: Dataset) -> None:
-    """Every third second's rows stay, from the beginning to the end."""
+def test_every_third_second_is_kept(market: Dataset) -> None:
+    """The rows of every third second are kept, from beginning to end."""
     thinned = every_nth_second(market, 3)
     assert len(thinned) == 3000
     assert set(np.diff(thinned.time)) == {3 * SECOND_NS}
@@ -155,43 +157,50 @@ def score(pr_auc: float, low: float = 0.05, high: float = 0.15, events: int = 30
 
 
 def report(yours: ProtocolScore, of_turned: float, on_noise: float) -> str:
-    told = {"yours": yours, "turned": score(of_turned), "shuffled": score(0.1), "null market": score(on_noise)}
-    audit = Audit(
+    scores = {
+        "yours": yours,
+        "turned": score(of_turned),
+        "shuffled": score(0.1),
+        "null market": score(on_noise),
+    }
+    audit = AuditReport(
         request=AuditRequest(features=FILE),
         rows=1000,
         step=1,
         null_rows=1000,
         simulated=False,
-        scores={(name, protocol): told[name] for name in WORLDS for protocol in ("stratified", "walk_forward")},
+        scores={
+            (name, protocol): scores[name] for name in DATA_VARIANTS for protocol in ("stratified", "walk_forward")
+        },
     )
     return audit.sentences()[0]
 
 
-def test_sentences_say_what_the_figures_say() -> None:
-    """A leak is called one with what is left, foresight foresight, guessing guessing, and few events few."""
+def test_conclusions_follow_from_the_scores() -> None:
+    """The sentences name a leak and its size, skill, chance, and too few events."""
     leak = report(score(0.98), 0.91, 0.93)
-    assert "scores 0.93 on a market that nobody can foresee" in leak
+    assert "scores 0.93 on an unpredictable market" in leak
     assert "it leaks" in leak
-    assert "of the 0.98 that it gives your data 0.91 is the protocol, and the other 0.07" in leak
+    assert "of the 0.98 on your data, 0.91 come from the protocol, and the other 0.07" in leak
     real = report(score(0.42), 0.1, 0.12)
-    assert "it makes nothing of noise" in real
-    assert "foresight, on days like these; the last minute's volatility alone scores 0.30" in real
-    assert "no foresight is shown" in report(score(0.12), 0.1, 0.12)
-    assert "3 event(s) are too few to tell" in report(score(0.42, events=3), 0.1, 0.12)
-    assert "cannot be judged" in report(score(float("nan")), 0.1, 0.12)
+    assert "it does not leak" in real
+    assert "skill, on days like these; the last minute's volatility alone scores 0.30" in real
+    assert "no skill is shown" in report(score(0.12), 0.1, 0.12)
+    assert "3 event(s) are too few for a conclusion" in report(score(0.42, events=3), 0.1, 0.12)
+    assert "cannot be evaluated" in report(score(float("nan")), 0.1, 0.12)
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [({"model": "lgbm"}, "no model named lgbm"), ({"model": "all"}, "one model"), ({"rows": 100}, "at least 2000")],
 )
-def test_what_cannot_be_audited_is_refused(changes: dict[str, Any], told: str) -> None:
-    """A model that is none or several, and too few rows, are refused before anything is read."""
-    with pytest.raises(UsageError, match=told):
+def test_invalid_options_are_refused(changes: dict[str, Any], message: str) -> None:
+    """An unknown model, several models and too few rows are refused before any file is read."""
+    with pytest.raises(UsageError, match=message):
         replace(AuditRequest(features=FILE), **changes).check()
 
 
-def test_too_short_a_market_is_told(make_dataset: MakeDataset) -> None:
-    """Under 500 rows nothing is scored."""
-    with pytest.raises(NotEnoughData, match="training takes 500"):
-        protocol_score(make_dataset(400, skill=1.0), AuditRequest(features=FILE).training("stratified"))
+def test_too_few_rows_are_refused(make_dataset: MakeDataset) -> None:
+    """Fewer than 500 rows are not scored."""
+    with pytest.raises(NotEnoughData, match="training needs 500"):
+        score_protocol(make_dataset(400, skill=1.0), AuditRequest(features=FILE).training_request("stratified"))

@@ -1,4 +1,4 @@
-"""An export is taken only when it agrees with what was trained."""
+"""An ONNX export is accepted only if it agrees with the trained model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from volspike.errors import ModelError
 from volspike.models import DETECTORS, Sample
 from volspike.models.calibration import Platt
 from volspike.models.detector import Trial
-from volspike.training.fitting import calibrated_export, verified_export
+from volspike.training.fitting import export_calibrated, export_detector
 
 
 class Forgetful:
-    """A logistic regression whose own probability is off at one row, as after a faulty conversion."""
+    """A logistic regression whose own probability differs at one row, as after a faulty conversion."""
 
     name: ClassVar[str] = "forgetful"
     accepts_missing: ClassVar[bool] = False
@@ -58,52 +58,52 @@ class Forgetful:
 
 @pytest.fixture
 def rows() -> Sample:
-    """300 rows of three features, the first of which tells."""
+    """300 rows of three features, the first of which is informative."""
     x = np.random.default_rng(0).normal(size=(300, 3))
     return Sample(
         ("a", "b", "c"), x, (x[:, 0] > 0.5).astype(np.int8), np.exp(x[:, 0]), float(np.exp(0.5)), np.ones(300)
     )
 
 
-def test_an_export_that_agrees_is_taken(rows: Sample) -> None:
-    """The graph's probabilities come with it, NaN where a value is missing, and so does the greatest difference."""
+def test_agreeing_export_is_accepted(rows: Sample) -> None:
+    """The export has the graph's probabilities, NaN where a value is missing, and the largest difference."""
     detector = Forgetful().fit(rows)
     holed = rows.x.copy()
     holed[5, 1] = np.nan
-    export = verified_export(detector, holed)
+    export = export_detector(detector, holed)
     assert np.flatnonzero(np.isnan(export.probability)).tolist() == [5]
     assert 0 <= export.difference < 1e-6
 
 
-def test_the_row_of_disagreement_is_named(rows: Sample) -> None:
-    """One row that differs by 1e-4 refuses the export and is named."""
+def test_row_of_disagreement_is_named(rows: Sample) -> None:
+    """One row that differs by 1e-4 rejects the export, and the error names it."""
     detector = Forgetful().fit(rows)
     detector.off_at = 17
-    with pytest.raises(ModelError, match=r"ONNX form of forgetful gives .* at row 17 of 300"):
-        verified_export(detector, rows.x)
+    with pytest.raises(ModelError, match=r"ONNX graph of forgetful gives .* at row 17 of 300"):
+        export_detector(detector, rows.x)
 
 
 def test_a_calibrated_export_gives_the_calibrated_probability(rows: Sample) -> None:
-    """The graph with the calibration at its end gives what the calibration makes of the graph without it."""
+    """The calibrated graph equals the calibration applied to the raw graph."""
     detector = Forgetful().fit(rows)
-    raw = verified_export(detector, rows.x)
+    raw = export_detector(detector, rows.x)
     platt = Platt.fit(raw.probability, rows.y)
-    export = calibrated_export(detector, raw, platt, rows.x)
+    export = export_calibrated(detector, raw, platt, rows.x)
     np.testing.assert_allclose(export.probability, platt.apply(raw.probability), atol=1e-6)
     assert export.difference >= raw.difference
 
 
 @dataclass(frozen=True)
-class Lying(Platt):
-    """A calibration whose graph is not what it says."""
+class Inconsistent(Platt):
+    """A calibration whose graph differs from its own values."""
 
     def apply(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
         return super().apply(probability) + 1e-4
 
 
-def test_a_calibration_that_the_graph_does_not_share_is_refused(rows: Sample) -> None:
-    """A graph whose calibrated probability is another than the calibration's own is no export."""
+def test_inconsistent_calibration_is_rejected(rows: Sample) -> None:
+    """A graph that differs from its calibration is rejected."""
     detector = Forgetful().fit(rows)
-    raw = verified_export(detector, rows.x)
-    with pytest.raises(ModelError, match="calibrated ONNX form of forgetful"):
-        calibrated_export(detector, raw, Lying(Platt.fit(raw.probability, rows.y).curve), rows.x)
+    raw = export_detector(detector, rows.x)
+    with pytest.raises(ModelError, match="calibrated ONNX graph of forgetful"):
+        export_calibrated(detector, raw, Inconsistent(Platt.fit(raw.probability, rows.y).curve), rows.x)

@@ -1,11 +1,11 @@
-"""Rank correlation beside SciPy's, and groups of features that say the same."""
+"""Rank correlation beside SciPy's, and group_redundant of features that say the same."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from volspike.training.importance import chosen, clustered_order, groups, rank_correlation
+from volspike.training.importance import clustered_order, drop_redundant, group_redundant, rank_correlation
 
 
 def columns(rows: int = 500) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
@@ -41,7 +41,7 @@ def test_what_never_changes_has_no_correlation() -> None:
 def test_what_says_the_same_is_one_group() -> None:
     """Either sign counts; columns without a correlation stand alone; the order puts the group side by side."""
     correlation = rank_correlation(columns())
-    found = groups(correlation)
+    found = group_redundant(correlation)
     assert found[0] == found[2]
     assert len(set(found)) == 5
     place = {int(column): index for index, column in enumerate(clustered_order(correlation))}
@@ -52,12 +52,12 @@ def test_what_says_the_same_is_one_group() -> None:
 def test_one_column_is_a_group_of_its_own() -> None:
     """A file of which one column is asked for has something to say too."""
     correlation = np.ones((1, 1))
-    assert groups(correlation).tolist() == [0]
+    assert group_redundant(correlation).tolist() == [0]
     assert clustered_order(correlation).tolist() == [0]
 
 
 def test_the_better_of_two_that_say_the_same_is_chosen() -> None:
     """In order of merit: the first of each group, whatever the others' names."""
     correlation = rank_correlation(columns())
-    assert chosen([2, 3, 0, 1], correlation) == [2, 3, 1]
-    assert chosen([0, 1, 2, 3], correlation) == [0, 1, 3]
+    assert drop_redundant([2, 3, 0, 1], correlation) == [2, 3, 1]
+    assert drop_redundant([0, 1, 2, 3], correlation) == [0, 1, 3]

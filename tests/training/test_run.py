@@ -17,7 +17,7 @@ from volspike.features import Every, FeatureSet
 from volspike.labels import future_volatility
 from volspike.market import SECOND_NS, Profile
 from volspike.models import DETECTORS, Artifact
-from volspike.training import ModelReport, TrainingReport, TrainingRequest, train
+from volspike.training import ModelResult, TrainingReport, TrainingRequest, train
 from volspike.training.run import train_on
 
 RequestFor = Callable[..., TrainingRequest]
@@ -38,7 +38,7 @@ def with_holes(dataset: Dataset, name: str, rows: slice) -> Dataset:
     return replace(dataset, x=x)
 
 
-def folder(model: ModelReport) -> Path:
+def folder(model: ModelResult) -> Path:
     assert model.artifact is not None
     return model.artifact
 
@@ -226,7 +226,9 @@ def test_rows_that_miss_values_are_counted(market: Dataset, request_for: Request
     assert sum(fold.left_out_rows for fold in logistic.folds) > 0
     assert sum(fold.left_out_rows for fold in xgboost.folds) == 0
     assert logistic.pooled.model.rows == logistic.pooled.baseline.rows < xgboost.pooled.model.rows
-    assert any("logistic: " in sentence and "rows could not be used" in sentence for sentence in report.warnings)
+    assert any(
+        "logistic: " in sentence and "rows of all folds were not used" in sentence for sentence in report.warnings
+    )
 
 
 def test_a_column_without_values_is_left_out_by_name(market: Dataset, request_for: RequestFor) -> None:
@@ -237,7 +239,7 @@ def test_a_column_without_values_is_left_out_by_name(market: Dataset, request_fo
         facts = Artifact.load(folder(model)).metadata
         assert facts.left_out == model.left_out == ("spread_mean_60s",)
         assert "spread_mean_60s" not in facts.features
-    assert "logistic, xgboost do without spread_mean_60s: no value in any training row" in report.warnings
+    assert "logistic, xgboost exclude spread_mean_60s: no value in any training row" in report.warnings
 
 
 def test_all_columns_are_all_of_the_file(market: Dataset, request_for: RequestFor) -> None:
@@ -249,7 +251,7 @@ def test_all_columns_are_all_of_the_file(market: Dataset, request_for: RequestFo
 def test_too_few_rows_are_told(make_dataset: MakeDataset, request_for: RequestFor) -> None:
     """Under 500 rows nothing is trained or written."""
     request = request_for()
-    with pytest.raises(NotEnoughData, match=r"499 labelled rows, training takes 500: record for longer"):
+    with pytest.raises(NotEnoughData, match=r"499 labelled rows, training needs 500: record for longer"):
         trained(make_dataset(499, skill=1.0), request)
     assert not request.artifacts.exists()
 
@@ -271,7 +273,7 @@ def test_without_spikes_to_choose_by_the_rate_threshold_is_served(market: Datase
     calm[part.train_rows : part.train_rows + part.validation_rows + 800] = 1e-6
     report = trained(replace(market, future_volatility=calm), request)
     assert report.models[0].folds[0].threshold_name == "rate_10"
-    assert any("no threshold does what best_f1 asks for" in sentence for sentence in report.warnings)
+    assert any("no threshold satisfies best_f1" in sentence for sentence in report.warnings)
     metadata = Artifact.load(request.artifacts / "logistic").metadata
     assert metadata.served_threshold == "rate_10"
     assert "best_f1" not in metadata.thresholds
@@ -356,6 +358,6 @@ def test_nothing_is_written_when_the_export_disagrees(
     """With no tolerance at all, a forest's float32 sums are an error, and nothing is written."""
     monkeypatch.setattr("volspike.training.fitting.TOLERANCE", 0.0)
     request = request_for(models=("random_forest",))
-    with pytest.raises(ModelError, match="nothing was written"):
+    with pytest.raises(ModelError, match="no artifact was written"):
         trained(market, request)
     assert not request.artifacts.exists()

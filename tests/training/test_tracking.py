@@ -22,10 +22,17 @@ import pytest
 from volspike.datasets import Dataset
 from volspike.evaluation import Interval
 from volspike.models import Artifact
-from volspike.training import ModelReport, TrainingReport, TrainingRequest
-from volspike.training.mlflow import Tracking, crown, crown_model, opened, track
+from volspike.training import ModelResult, TrainingReport, TrainingRequest
+from volspike.training.mlflow import TrackingResult, open_client, set_champion, set_champion_by_digest, track_run
 from volspike.training.run import train_on
-from volspike.training.tracking import LOCAL_STORE, TrackingSettings, figures, model_parameters, parameters, tags
+from volspike.training.tracking import (
+    LOCAL_STORE,
+    TrackingSettings,
+    model_metrics,
+    model_parameters,
+    run_parameters,
+    run_tags,
+)
 
 SERVER = "http://ada:geheim@127.0.0.1:{port}"
 
@@ -47,7 +54,7 @@ def report(market: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Trainin
     return replace(trained, models=tuple(with_intervals(model) for model in trained.models))
 
 
-def with_intervals(model: ModelReport) -> ModelReport:
+def with_intervals(model: ModelResult) -> ModelResult:
     """The model with intervals of PR-AUC and of the difference, for which so short a market has too few events."""
     known, gains = {"pr_auc": Interval(0.25, 0.75)}, {"pr_auc": Interval(-0.125, 0.5)}
     judged = [replace(one, model_intervals=known, gain_intervals=gains) for one in (model.pooled, model.final)]
@@ -58,7 +65,7 @@ def with_intervals(model: ModelReport) -> ModelReport:
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database with MLflow's tables, which take seconds to make, and nothing in them."""
     file = tmp_path_factory.mktemp("mlflow") / "deeper" / "mlflow.db"
-    with opened(f"sqlite:///{file}"):
+    with open_client(f"sqlite:///{file}"):
         return file
 
 
@@ -88,22 +95,22 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     assert hosts <= {"127.0.0.1", "::1"}
 
 
-def tracked(report: TrainingReport, here: Path, uri: str = LOCAL_STORE) -> Tracking:
+def tracked(report: TrainingReport, here: Path, uri: str = LOCAL_STORE) -> TrackingResult:
     # a database of its own for each test: MLflow keeps a store by its URI, wherever the process stands
     local = f"sqlite:///{here}/mlruns/mlflow.db"
     settings = TrackingSettings(tracking_uri=local if uri == LOCAL_STORE else uri)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("volspike.training.mlflow.LOCAL_STORE", local)
-        return track(report, settings, lambda step: None)
+        return track_run(report, settings, lambda step: None)
 
 
 @contextmanager
 def client_of(here: Path) -> Iterator[Any]:
-    with opened(f"sqlite:///{here}/mlruns/mlflow.db") as client:
+    with open_client(f"sqlite:///{here}/mlruns/mlflow.db") as client:
         yield client
 
 
-def runs_of(client: Any, told: Tracking) -> dict[str, Any]:
+def runs_of(client: Any, told: TrackingResult) -> dict[str, Any]:
     """The runs below the one that was told, by their models' names."""
     assert told.logged is not None
     found = client.search_runs(
@@ -120,7 +127,7 @@ def only_logistic(report: TrainingReport) -> TrainingReport:
 def test_what_was_reported_is_found_again(
     report: TrainingReport, here: Path, connected: set[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Parameters, figures, data, files and tags are those of the report; MLflow says nothing, and calls nobody."""
+    """Parameters, metrics, data, files and tags are those of the report; MLflow says nothing, and calls nobody."""
     before = dict(os.environ)
     told = tracked(report, here)
     assert capfd.readouterr() == ("", "")
@@ -133,8 +140,8 @@ def test_what_was_reported_is_found_again(
         assert client.get_experiment(told.logged.experiment_id).name == "volatility_detection"
         assert whole.info.status == "FINISHED"
         digest = sha256(b"rows").hexdigest()
-        assert whole.data.params == parameters(report) | {"data_sha256": digest}
-        assert tags(report).items() <= whole.data.tags.items()
+        assert whole.data.params == run_parameters(report) | {"data_sha256": digest}
+        assert run_tags(report).items() <= whole.data.tags.items()
         assert whole.data.tags["simulated"] == "true"
         assert {one.path for one in client.list_artifacts(told.logged.run_id)} == {"requirements.txt", "warnings.txt"}
         (data,) = (one.dataset for one in whole.inputs.dataset_inputs)
@@ -149,12 +156,12 @@ def test_what_was_reported_is_found_again(
             assert_tracked(client, below[model.model], report, model)
 
 
-def assert_tracked(client: Any, run: Any, report: TrainingReport, model: ModelReport) -> None:
-    """The run's parameters, figures and files are the model's."""
+def assert_tracked(client: Any, run: Any, report: TrainingReport, model: ModelResult) -> None:
+    """The run's parameters, metrics and files are the model's."""
     assert run.info.status == "FINISHED"
     assert run.data.params == model_parameters(report, model)
     assert run.data.tags["role"] == ("baseline" if model.is_baseline else "model")
-    assert set(run.data.metrics) == {name for name, _, _ in figures(model)}
+    assert set(run.data.metrics) == {name for name, _, _ in model_metrics(model)}
     history = client.get_metric_history(run.info.run_id, "fold/pr_auc")
     assert [(one.step, one.value) for one in history] == [
         (fold.fold, fold.comparison.model.pr_auc) for fold in model.folds
@@ -173,10 +180,10 @@ def test_what_is_undefined_is_not_told(report: TrainingReport) -> None:
     """A figure that is NaN has no entry, rather than a zero."""
     (model,) = only_logistic(report).models
     blind = replace(model.pooled, model=replace(model.pooled.model, pr_auc=float("nan")))
-    names = {name for name, _, _ in figures(replace(model, pooled=blind))}
+    names = {name for name, _, _ in model_metrics(replace(model, pooled=blind))}
     assert "pooled/pr_auc" not in names
     assert "pooled/roc_auc" in names
-    assert "search/best" not in names  # nothing was searched
+    assert "search/best" not in names  # nothing was search_settings
 
 
 def test_the_model_that_is_loaded_back_is_the_one_that_was_trained(
@@ -220,39 +227,43 @@ def test_aliases_move(report: TrainingReport, here: Path) -> None:
             found.append((told.logged.version, str(aliases["champion"]), str(aliases["challenger"])))
         version = client.get_model_version("volspike", 3)
     assert found == [("1", "1", "1"), ("2", "1", "2"), ("3", "3", "3"), ("4", "3", "4")]
-    assert (version.tags["model"], version.tags["promoted"], version.tags["simulated"]) == ("logistic", "true", "true")
+    assert (version.tags["model"], version.tags["promoted"], version.tags["simulated"]) == (
+        "logistic",
+        "true",
+        "true",
+    )
 
 
 def test_champion_moves_with_what_is_served(report: TrainingReport, here: Path) -> None:
     """A challenger that is served later is crowned then; a store that is away is told in one line, and is no error."""
-    settings = TrackingSettings(tracking_uri=f"sqlite:///{here}/crown.db")
+    settings = TrackingSettings(tracking_uri=f"sqlite:///{here}/set_champion.db")
     for _ in range(2):
-        track(only_logistic(report), settings, lambda _: None)
-    assert crown(settings, "2") == ""
-    with opened(settings.tracking_uri) as client:
+        track_run(only_logistic(report), settings, lambda _: None)
+    assert set_champion(settings, "2") == ""
+    with open_client(settings.tracking_uri) as client:
         aliases = client.get_registered_model("volspike").aliases
     assert {name: str(version) for name, version in aliases.items()} == {"champion": "2", "challenger": "2"}
-    assert "cannot be used" in crown(settings, "7")
-    assert "no tracker was named" in crown(TrackingSettings(), "2")
+    assert "cannot be used" in set_champion(settings, "7")
+    assert "no --mlflow-uri" in set_champion(TrackingSettings(), "2")
 
 
 def test_the_champion_is_found_by_its_graph(report: TrainingReport, here: Path) -> None:
     """What a user promotes or goes back to is known by its hash; a model that was never tracked moves nothing."""
-    settings = TrackingSettings(tracking_uri=f"sqlite:///{here}/crown.db")
+    settings = TrackingSettings(tracking_uri=f"sqlite:///{here}/set_champion.db")
     plain = only_logistic(report)
     other = replace(report, models=tuple(one for one in report.models if one.model == "har"), chosen="har")
     for step in (plain, plain, other):
-        track(step, settings, lambda _: None)
+        track_run(step, settings, lambda _: None)
     hashes = {name: Artifact.load(report.request.artifacts / name).metadata.onnx_sha256 for name in ("logistic", "har")}
     champions = []
-    with opened(settings.tracking_uri) as client:
+    with open_client(settings.tracking_uri) as client:
         for name in ("har", "logistic"):
-            assert crown_model(settings, hashes[name]) == ""
+            assert set_champion_by_digest(settings, hashes[name]) == ""
             champions.append(str(client.get_registered_model("volspike").aliases["champion"]))
         assert champions == ["3", "2"]
-        assert "no version of this model" in crown_model(settings, "0" * 64)
+        assert "no version of this model" in set_champion_by_digest(settings, "0" * 64)
         assert str(client.get_registered_model("volspike").aliases["champion"]) == "2"
-    assert crown_model(TrackingSettings(), "0" * 64) == ""
+    assert set_champion_by_digest(TrackingSettings(), "0" * 64) == ""
 
 
 def test_a_stratified_split_makes_no_champion(report: TrainingReport, here: Path) -> None:
@@ -264,11 +275,11 @@ def test_a_stratified_split_makes_no_champion(report: TrainingReport, here: Path
         assert "NO EVIDENCE" in client.get_model_version("volspike", 1).tags["warning"]
 
 
-def assert_moved(told: Tracking, report: TrainingReport, here: Path, *why: str) -> None:
+def assert_moved(told: TrackingResult, report: TrainingReport, here: Path, *why: str) -> None:
     """The run stands whole in the local store, and one warning says so without the password."""
     (warning,) = told.warnings
     assert [words for words in (*why, f"{here}/mlruns/mlflow.db instead", "mlflow ui") if words not in warning] == []
-    assert "geheim" not in f"{warning}{told}{told.told()}"
+    assert "geheim" not in f"{warning}{told}{told.summary()}"
     with client_of(here) as client:
         assert set(runs_of(client, told)) == {model.model for model in report.models}
         assert client.get_model_version_by_alias("volspike", "challenger").run_id
@@ -347,7 +358,7 @@ def test_where_nothing_can_be_written_it_is_said(report: TrainingReport, tmp_pat
     told = tracked(report, tmp_path)
     assert told.logged is None
     (warning,) = told.warnings
-    assert "is tracked nowhere" in warning
+    assert "is not tracked" in warning
     assert str(report.request.artifacts) in warning
 
 
@@ -359,7 +370,7 @@ def test_an_interrupted_run_is_marked(report: TrainingReport, here: Path) -> Non
 
     uri = f"sqlite:///{here}/mlruns/mlflow.db"
     with pytest.raises(KeyboardInterrupt):
-        track(report, TrackingSettings(tracking_uri=uri), interrupt)
+        track_run(report, TrackingSettings(tracking_uri=uri), interrupt)
     with client_of(here) as client:
         experiment = client.get_experiment_by_name("volatility_detection")
         assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]

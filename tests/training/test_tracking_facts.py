@@ -6,7 +6,7 @@ import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
-from volspike.training.tracking import file_sha256, machine, packages
+from volspike.training.tracking import describe_machine, file_sha256, list_packages
 
 
 def test_the_hash_is_that_of_all_bytes(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_the_hash_is_that_of_all_bytes(tmp_path: Path) -> None:
 
 def test_packages_are_requirements() -> None:
     """Each distribution once, with the version that is installed, in order."""
-    lines = packages().splitlines()
+    lines = list_packages().splitlines()
     assert f"numpy=={version('numpy')}" in lines
     assert lines == sorted(set(lines), key=str.lower)
-    assert set(machine()) == {"volspike", "python", "platform"}
+    assert set(describe_machine()) == {"volspike", "python", "platform"}

@@ -49,7 +49,7 @@ def test_servers_and_databases_are_taken(uri: str) -> None:
 @pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "localhost:5001", "sqlite://", "ftp://u:secret@host"])
 def test_what_is_no_store_is_refused(uri: str) -> None:
     """A folder, an address without a scheme and a database in memory are refused, without repeating a password."""
-    with pytest.raises(UsageError, match="no MLflow server and no database; name one as in") as refused:
+    with pytest.raises(UsageError, match="neither an MLflow server nor a database; use a URI such as") as refused:
         TrackingSettings(tracking_uri=uri).check()
     assert "secret" not in str(refused.value)
 

@@ -10,7 +10,7 @@ import typer
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 
 if TYPE_CHECKING:
-    from volspike.training.analysis import Analysis
+    from volspike.training.analysis import FeatureAnalysis
 
 EXAMPLES = "Example: volspike analyze --features data/processed/features.parquet --output reports/feature_analysis"
 
@@ -55,7 +55,7 @@ def run(
     out.print(f"train on them: volspike train --features {features} --columns $(cat {files[-1]})")
 
 
-def tell(result: Analysis) -> None:
+def tell(result: FeatureAnalysis) -> None:
     """Prints the recommended features, and the most important ones."""
     note_if_simulated(result.simulated)
     for sentence in result.warnings:
@@ -65,7 +65,7 @@ def tell(result: Analysis) -> None:
         f"PR-AUC {figure(result.pr_auc, 3)}, base rate {figure(result.base_rate, 3)}"
     )
     ranked = sorted(
-        (each for each in result.features if each.is_taken), key=lambda feature: (feature.group, -feature.alone.mean)
+        (each for each in result.features if each.is_used), key=lambda feature: (feature.group, -feature.alone.mean)
     )[:SHOWN]
     rows = [
         [
@@ -80,5 +80,5 @@ def tell(result: Analysis) -> None:
         for feature in ranked
     ]
     heads = ["feature", "PR-AUC lost with its group", "at least", "alone", "model's own", "group", "recommended"]
-    table("What PR-AUC loses when a feature tells of another time", heads, rows)
+    table("PR-AUC lost when a feature is permuted in time", heads, rows)
     out.print(f"recommended: {', '.join(result.recommended)}")

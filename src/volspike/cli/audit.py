@@ -11,7 +11,7 @@ from volspike.cli.screen import figure, note_if_simulated, out, table, working
 
 if TYPE_CHECKING:
     from volspike.evaluation import Interval
-    from volspike.training.audit import Audit
+    from volspike.training.audit import AuditReport
 
 EXAMPLES = "Example: volspike audit --features data/processed/features.parquet"
 
@@ -55,9 +55,9 @@ def run(
         out.print(f"figures → {output}")
 
 
-def tell(result: Audit) -> None:
+def tell(result: AuditReport) -> None:
     """Prints the scores, and what they say of each protocol."""
-    from volspike.training.audit import WORLDS
+    from volspike.training.audit import DATA_VARIANTS
 
     note_if_simulated(result.simulated)
     thinned = f", those of every {result.step}th second" if result.step > 1 else ""
@@ -81,7 +81,7 @@ def tell(result: Audit) -> None:
     ]
     heads = ["data", "protocol", "PR-AUC", "95 %", "guessing, 95 %", "base rate", "last minute", "events", "rows"]
     table("What each protocol makes of each data set", heads, rows)
-    for data, meaning in WORLDS.items():
+    for data, meaning in DATA_VARIANTS.items():
         out.print(f"  {data}: {meaning}")
     for sentence in result.sentences():
         out.print(sentence)

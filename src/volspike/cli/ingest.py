@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from volspike.config import FeedSettings
-    from volspike.live.metrics import FeedCounts
+    from volspike.live.collector import FeedWatch
     from volspike.live.sources import Source
     from volspike.streams.clients import KafkaSettings
     from volspike.streams.producer import TickRelay
@@ -87,7 +87,7 @@ async def _ingest(
     cluster: KafkaSettings | None,
     at: MetricsAt,
 ) -> None:
-    from volspike.live.metrics import FeedCounts
+    from volspike.live.collector import FeedWatch
     from volspike.live.sources import open_source
     from volspike.tape.recorder import Recorder
 
@@ -96,10 +96,10 @@ async def _ingest(
         relay = None if cluster is None else _relay(cluster, source)
         recorder = None if folder is None else Recorder(folder, simulated=source.simulated)
         err.print(f"listening to {source.name} for {', '.join(settings.products)}", markup=False)
-        told, counts = Told(), FeedCounts(source.timed_from)
-        with metrics_server(_registry(source, counts, recorder), at.host, at.port):
+        told, watch = Told(), FeedWatch(source.timed_from)
+        with metrics_server(_registry(source, watch, recorder), at.host, at.port):
             looking = asyncio.create_task(_look_for(cluster)) if cluster is not None else None
-            listening = asyncio.create_task(_listen(source, recorder, relay, told, counts))
+            listening = asyncio.create_task(_listen(source, recorder, relay, told, watch))
             stop_on_signals(listening)
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(asyncio.shield(listening), minutes * 60 or None)
@@ -133,14 +133,14 @@ class Told:
         )
 
 
-def _registry(source: Source, counts: FeedCounts, recorder: Recorder | None) -> CollectorRegistry:
+def _registry(source: Source, watch: FeedWatch, recorder: Recorder | None) -> CollectorRegistry:
     """What Prometheus is told of the feed."""
     from prometheus_client import CollectorRegistry
 
-    from volspike.live.metrics import FeedCollector
+    from volspike.live.collector import FeedCollector
 
     registry = CollectorRegistry()
-    registry.register(FeedCollector(source.name, simulated=source.simulated, counts=counts, recorder=recorder))
+    registry.register(FeedCollector(source.name, simulated=source.simulated, watch=watch, recorder=recorder))
     return registry
 
 
@@ -170,7 +170,7 @@ def _tell_relayed(relay: TickRelay, folder: Path | None) -> None:
 
 
 async def _listen(
-    source: Source, recorder: Recorder | None, relay: TickRelay | None, told: Told, counts: FeedCounts
+    source: Source, recorder: Recorder | None, relay: TickRelay | None, told: Told, watch: FeedWatch
 ) -> None:
     from volspike.feeds.events import FeedError, FeedFault, FeedFrame, FeedState
     from volspike.market import Gap
@@ -178,7 +178,7 @@ async def _listen(
     flushing = asyncio.create_task(_flush(recorder, relay))
     try:
         async for event in source.events:
-            counts.add(event)
+            watch.take(event)
             match event:
                 case FeedFrame():
                     told.frames += 1

@@ -73,18 +73,18 @@ def _measured(
 
     import uvloop
 
-    from volspike.api.load_test import LoadPlan, Target, build_report, example_bodies, fetch_version, run_load
+    from volspike.api.load_test import LoadPlan, Target, bodies, load, reported, served_by
 
     target, key = Target.of(url), key_of(key_file)
     if target.host not in {"127.0.0.1", "localhost", "::1"}:
         warn(f"{target.host} is not this machine: load only servers that are yours, and count the network's time in")
     plan = LoadPlan(requests=requests, concurrent=min(concurrent, requests), rate=rate, timeout_s=timeout)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        version = runner.run(fetch_version(target, key, timeout))
-        asked = [target.request("POST", "/predict", body, key) for body in example_bodies(version.features, rows)]
+        version = runner.run(served_by(target, key, timeout))
+        asked = [target.request("POST", "/predict", body, key) for body in bodies(version.features, rows)]
         began = datetime.now(UTC)
-        measured = runner.run(run_load(target, asked, plan))
-    return build_report(
+        measured = runner.run(load(target, asked, plan))
+    return reported(
         measured,
         plan,
         url=url,

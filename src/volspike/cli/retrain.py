@@ -11,8 +11,8 @@ from volspike.cli.screen import figure, note_if_simulated, out, table, warn, wor
 
 if TYPE_CHECKING:
     from volspike.lifecycle.challenger import Verdict
-    from volspike.lifecycle.need import Need
-    from volspike.lifecycle.retrain import Retrained
+    from volspike.lifecycle.need import RetrainingNeed
+    from volspike.lifecycle.retrain import RetrainingResult
 
 EXAMPLES = "Example: volspike retrain --if-needed"
 
@@ -28,7 +28,7 @@ def run(
         Path | None, typer.Option(help="A labelled feature file to learn from, instead of the recordings.")
     ] = None,
     tape: Annotated[Path, typer.Option(help="The folder that `volspike up` records to.")] = Path("data/raw"),
-    days: Annotated[float, typer.Option(help="How many days of the recordings are replayed, the newest.")] = 14.0,
+    days: Annotated[float, typer.Option(help="How many days of the recordings are replay_tapes, the newest.")] = 14.0,
     models: Annotated[list[str], typer.Option(help="Detectors that may become the challenger.")] = [  # noqa: B006
         "har",
         "logistic",
@@ -58,7 +58,7 @@ def run(
     A run that fails changes nothing. Every run is a line in the history.
     """
     from volspike.cli.train import tracking_settings
-    from volspike.lifecycle.need import RetrainingRequest
+    from volspike.lifecycle.request import RetrainingRequest
     from volspike.lifecycle.retrain import retrain
 
     request = RetrainingRequest(
@@ -83,7 +83,7 @@ def run(
     tell(done)
 
 
-def tell(done: Retrained) -> None:
+def tell(done: RetrainingResult) -> None:
     """Prints how the run ended, and by which figures."""
     note_if_simulated(done.simulated)
     for caveat in done.warnings:
@@ -95,16 +95,16 @@ def tell(done: Retrained) -> None:
     for reason in done.reasons:
         out.print(f"  {reason}")
     ends = {
-        "nobody_waits": "no challenger waits in shadow",
+        "no_challenger": "no challenger waits in shadow",
         "not_needed": f"nothing to do: {done.model} goes on",
         "waits": f"{done.model} waits in shadow → {done.place}",
         "rejected": f"{done.model} is not served: what is in production goes on",
         "promoted": f"in service: {done.model} → {done.place}",
     }
-    out.print(ends[done.ended])
+    out.print(ends[done.outcome])
 
 
-def _need(need: Need) -> None:
+def _need(need: RetrainingNeed) -> None:
     drift = need.severity or "not known"
     live = "not known" if need.performance is None else figure(need.performance.pr_auc, 3)
     out.print(f"new hours {need.new_hours:.1f}; drift {drift}; live PR-AUC {live}; {need.decision.action.value}")

@@ -13,7 +13,7 @@ from volspike.cli.screen import figure, note_if_simulated, out, table, warn, wor
 
 if TYPE_CHECKING:
     from volspike.evaluation import Comparison, Interval
-    from volspike.training import ModelReport, TrainingReport
+    from volspike.training import ModelResult, TrainingReport
     from volspike.training.tracking import TrackingSettings
 
 EXAMPLES = "Example: volspike train --features data/processed/features.parquet --models baseline logistic random_forest"
@@ -100,13 +100,13 @@ def tracking_settings(uri: str | None) -> TrackingSettings:
 
 def follow(report: TrainingReport, settings: TrackingSettings) -> None:
     """Tracks a run whose artifacts are written; what goes wrong is a warning."""
-    from volspike.training.mlflow import track
+    from volspike.training.mlflow import track_run
 
     with working("tracking") as show:
-        tracking = track(report, settings, show)
+        tracking = track_run(report, settings, show)
     for caveat in tracking.warnings:
         warn(caveat)
-    out.print(tracking.told())
+    out.print(tracking.summary())
 
 
 def tell(report: TrainingReport) -> None:
@@ -157,7 +157,7 @@ def _folds(report: TrainingReport) -> None:
         table("PR-AUC fold by fold", ["", *(str(fold.fold) for fold in shared)], scores)
 
 
-def _figures(title: str, report: TrainingReport, everyone: tuple[ModelReport, ...], *, final: bool = False) -> None:
+def _figures(title: str, report: TrainingReport, everyone: tuple[ModelResult, ...], *, final: bool = False) -> None:
     """PR-AUC with its interval, beside the best baseline's, and what else tells a good score from a bad one."""
     rows = []
     for model in everyone:
@@ -181,7 +181,7 @@ def _figures(title: str, report: TrainingReport, everyone: tuple[ModelReport, ..
     table(title, ["", "PR-AUC", "95 %", *mean, against, "95 %", "ROC-AUC", "Brier", "log loss"], rows)
 
 
-def _alarms(report: TrainingReport, everyone: tuple[ModelReport, ...]) -> None:
+def _alarms(report: TrainingReport, everyone: tuple[ModelResult, ...]) -> None:
     """What a user of the served threshold meets, over the same rows as the choice was made on."""
     rows = []
     for model in everyone:
@@ -201,7 +201,7 @@ def _alarms(report: TrainingReport, everyone: tuple[ModelReport, ...]) -> None:
     table(f"Alarms at the threshold {report.request.threshold}, same rows", heads, rows)
 
 
-def sentence(model: ModelReport, report: TrainingReport) -> str:
+def sentence(model: ModelResult, report: TrainingReport) -> str:
     """What the figures of a model are worth, in one honest line."""
     if model.model == report.best_baseline:
         return f"{model.model} is the best baseline itself: what a model has to beat"
@@ -226,7 +226,7 @@ def _where(report: TrainingReport) -> None:
         out.print(f"in service: {report.chosen} → {report.promoted}")
 
 
-def _name(model: ModelReport, report: TrainingReport) -> str:
+def _name(model: ModelResult, report: TrainingReport) -> str:
     """A star is the chosen model, a dot the baseline that all are compared with."""
     chosen = " *" if model.model == report.chosen else ""
     return f"{model.model}{chosen}{' ·' if model.model == report.best_baseline else ''}"

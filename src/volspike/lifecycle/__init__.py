@@ -1,1 +1,1 @@
-"""Which model is served, and when it changes: retraining, challengers, promotion, rollback."""
+"""Lifecycle of the served model: retraining, challengers in shadow, promotion, rollback, history."""

@@ -1,11 +1,7 @@
-"""Which model a challenger has to match: the one in production, or the one that ships for a market of this kind.
+"""Champion and challenger: which model must be matched, and whether a new one is no worse on held-out rows.
 
-Champion and challenger on the same rows, which neither has learned from: who is to be served?
-
-A challenger that won waits in shadow: beside the champion it scores what is recorded, and counts for nothing yet.
-
-Live rows and replayed ones are the same bit for bit, so that what it would have said live is what it says of the tape:
-the process that listens to the market has no second model to carry.
+A challenger that is no worse waits in shadow: it is scored on what is recorded from then on, and not served. Replayed
+rows equal live rows bit for bit, so that the live process does not have to run a second model.
 """
 
 from __future__ import annotations
@@ -30,80 +26,80 @@ from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artif
 from volspike.models.artifact import replace_folder
 from volspike.models.choice import holds_model
 
+TOLERANCE: Final = 0.05
+"""Share of the champion's PR-AUC that a challenger may be below it while no difference is shown."""
+
+RESAMPLES: Final = 1000
+
+MOST_SHADOW_DAYS: Final = 14.0
+"""A challenger without a decision by then is rejected: its own data are old."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Champion:
-    """The model that is served; ``is_own`` where it was put into production, and does not merely come with volspike."""
+    """The served model; ``is_own`` if it was promoted here, false for a model that ships with volspike."""
 
     artifact: Artifact
     is_own: bool
 
     @property
-    def seen_until(self) -> int:
-        """The end (ns UTC) of what it was made from; 0 for the shipped model of a simulated market, which had another
-        clock."""
+    def data_end_ns(self) -> int:
+        """The end of its training data (ns UTC); 0 for the shipped simulated model, whose clock is unrelated."""
         metadata = self.artifact.metadata
         return 0 if metadata.simulated and not self.is_own else parse_time(metadata.data.end)
 
 
-def champion_for(artifacts: Path, *, simulated: bool) -> Champion:
-    """The champion of a real or a simulated market.
+def load_champion(artifacts: Path, *, simulated: bool) -> Champion:
+    """The champion of a real or a simulated market: the model in production, otherwise the shipped one.
 
     Raises:
-        UsageError: the rows are simulated and a model of a real market is in production, which none of them may touch.
-        ModelError: what is in production is damaged.
+        UsageError: the rows are simulated and a model of a real market is in production.
+        ModelError: the model in production is damaged.
     """
-    standing = load_production(artifacts)
-    if standing is not None and standing.metadata.simulated == simulated:
-        return Champion(Artifact.load(standing.folder), is_own=True)
-    if standing is not None and simulated:
+    served = load_production(artifacts)
+    if served is not None and served.metadata.simulated == simulated:
+        return Champion(Artifact.load(served.folder), is_own=True)
+    if served is not None and simulated:
         raise UsageError(
-            f"{artifacts} serves {standing.metadata.model}, which learned from a real market, and these rows are "
+            f"{artifacts} serves {served.metadata.model}, which learned from a real market, and these rows are "
             "simulated: retrain with another --artifacts"
         )
     return Champion(Artifact.load(SIMULATED_MODEL if simulated else DEFAULT_MODEL), is_own=False)
 
 
-TOLERANCE: Final = 0.05
-"""How much of the champion's PR-AUC a challenger may miss while no difference is shown."""
-
-RESAMPLES: Final = 1000
-
-
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the challenger may be served, why, and the figures that say so; None where they do not tell."""
+    """Whether the challenger is no worse than the champion (None: undecided), the reason, and the figures."""
 
     is_not_worse: bool | None
     reason: str
     figures: dict[str, Any]
 
 
-def unseen_rows(dataset: Dataset, seen_until: int, challenger: Metadata) -> NDArray[np.int64]:
-    """The rows beyond all that the champion (until ``seen_until``, ns UTC) and the challenger were made from.
+def held_out_rows(dataset: Dataset, champion_end_ns: int, challenger: Metadata) -> NDArray[np.int64]:
+    """The rows that neither model was trained or tuned on.
 
-    The windows of the champion's last rows are left out. The challenger's test rows are free to judge it, since no
-    choice looked at them.
+    They begin one longest window after the champion's data. The challenger's final block may be used, because it
+    influenced no choice.
     """
     reach = dataset.facts.feature_set.longest_window * SECOND_NS
-    seen = seen_until + reach
     block = parse_time(challenger.data.test_start) if challenger.data.test_start else 0
-    return np.flatnonzero(dataset.time > max(seen, block - 1))
+    return np.flatnonzero(dataset.time > max(champion_end_ns + reach, block - 1))
 
 
-def rows_after(dataset: Dataset, instant_ns: int) -> NDArray[np.int64]:
-    """The rows whose windows lie beyond an instant (ns UTC) as a whole."""
-    return np.flatnonzero(dataset.time > instant_ns + dataset.facts.feature_set.longest_window * SECOND_NS)
+def rows_after(dataset: Dataset, time_ns: int) -> NDArray[np.int64]:
+    """The rows whose windows lie entirely after ``time_ns`` (ns UTC)."""
+    return np.flatnonzero(dataset.time > time_ns + dataset.facts.feature_set.longest_window * SECOND_NS)
 
 
-def duel(
+def compare_challenger(
     dataset: Dataset, rows: NDArray[np.int64], champion: Artifact, challenger: Artifact, resamples: int = RESAMPLES
 ) -> Verdict:
-    """Both models on the rows that both can score; a spike is what the challenger takes for one, from now on."""
+    """Compare both models on those of ``rows`` that both can score, with spikes under the challenger's τ."""
     ours, theirs = (model.probability(dataset.columns(model.features)[rows]) for model in (challenger, champion))
     both = np.isfinite(ours) & np.isfinite(theirs) & np.isfinite(dataset.persistence[rows])
     rows, ours, theirs = rows[both], ours[both], theirs[both]
     if len(rows) == 0:
-        return Verdict(is_not_worse=None, reason="no row that neither model has seen", figures={})
+        return Verdict(is_not_worse=None, reason="no row is held out from both models", figures={})
     tau = challenger.metadata.tau
     scored = Scored(
         time=dataset.time[rows],
@@ -116,49 +112,46 @@ def duel(
         baseline=theirs,
         baseline_threshold=np.full(len(rows), champion.threshold),
     )
-    found = compare(scored, baseline_name="champion", baseline_is_probability=True, resamples=resamples)
+    comparison = compare(scored, baseline_name="champion", baseline_is_probability=True, resamples=resamples)
     span = {"from": format_time(int(dataset.time[rows[0]])), "to": format_time(int(dataset.time[rows[-1]]))}
-    return judged(found, span)
+    return reach_verdict(comparison, span)
 
 
-def judged(found: Comparison, about: dict[str, Any]) -> Verdict:
-    """What a comparison says: not worse is better, or not shown to differ and at most 5 % of PR-AUC below.
+def reach_verdict(comparison: Comparison, facts: dict[str, Any]) -> Verdict:
+    """The verdict on a comparison; ``facts`` are added to its figures.
 
-    Under five spike events nothing is said.
+    No worse is: better, or not shown to differ and at most ``TOLERANCE`` below. With fewer than five spike events the
+    verdict is undecided.
     """
-    interval = found.gain_intervals["pr_auc"]
-    figures = about | {
-        "rows": found.model.rows,
-        "spike_events": found.spike_events,
-        "base_rate": known(found.model.base_rate),
-        "challenger_pr_auc": known(found.model.pr_auc),
-        "champion_pr_auc": known(found.baseline.pr_auc),
-        "gain": known(found.gain),
+    interval = comparison.gain_intervals["pr_auc"]
+    figures = facts | {
+        "rows": comparison.model.rows,
+        "spike_events": comparison.spike_events,
+        "base_rate": known(comparison.model.base_rate),
+        "challenger_pr_auc": known(comparison.model.pr_auc),
+        "champion_pr_auc": known(comparison.baseline.pr_auc),
+        "gain": known(comparison.gain),
         "gain_low": known(interval.low),
         "gain_high": known(interval.high),
-        "challenger_brier": known(found.model.brier),
-        "champion_brier": known(found.baseline.brier),
+        "challenger_brier": known(comparison.model.brier),
+        "champion_brier": known(comparison.baseline.brier),
     }
-    told = found.verdict()
-    if told is None:
-        reason = f"{found.spike_events} spike events and {found.model.rows:,} rows are too few to tell who is better"
+    outcome = comparison.verdict()
+    if outcome is None:
+        reason = f"{comparison.spike_events} spike events in {comparison.model.rows:,} rows are too few to decide"
         return Verdict(is_not_worse=None, reason=reason, figures=figures)
-    is_near = found.gain >= -TOLERANCE * found.baseline.pr_auc
-    span = f"PR-AUC {found.gain:+.4f} against the champion's {found.baseline.pr_auc:.4f}"
-    reason = f"{span} (95 % {interval.low:+.4f} … {interval.high:+.4f}): {told}"
-    is_not_worse = told == "better" or (told != "worse" and is_near)
-    if told not in {"better", "worse"} and not is_near:
+    is_close = comparison.gain >= -TOLERANCE * comparison.baseline.pr_auc
+    gain = f"PR-AUC {comparison.gain:+.4f} against the champion's {comparison.baseline.pr_auc:.4f}"
+    reason = f"{gain} (95 % {interval.low:+.4f} … {interval.high:+.4f}): {outcome}"
+    if outcome not in {"better", "worse"} and not is_close:
         reason += f", but more than {TOLERANCE:.0%} below"
+    is_not_worse = outcome == "better" or (outcome != "worse" and is_close)
     return Verdict(is_not_worse=is_not_worse, reason=reason, figures=figures)
 
 
-MOST_DAYS: Final = 14.0
-"""A challenger that no market has judged by then is dropped: it is old itself."""
-
-
 class Shadow(msgspec.Struct, frozen=True, kw_only=True):
-    """Since when (RFC 3339) a challenger waits, for how many hours of market, why it was trained, and its version in
-    the tracker, "" without one."""
+    """A challenger's time in shadow: its start (RFC 3339), the hours of market required, why it was trained, and its
+    MLflow version ("": none)."""
 
     since: str
     hours: float
@@ -166,8 +159,8 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
 
 
-def put_in_shadow(artifacts: Path, challenger: Path, shadow: Shadow) -> Path:
-    """Copies a written artifact to ``challenger`` among the artifacts, in place of one that waited there.
+def start_shadow(artifacts: Path, challenger: Path, shadow: Shadow) -> Path:
+    """Copy a written artifact to ``challenger``, replacing one that waited there.
 
     Raises:
         UsageError: the folder cannot be written.
@@ -179,11 +172,11 @@ def put_in_shadow(artifacts: Path, challenger: Path, shadow: Shadow) -> Path:
     return place
 
 
-def waiting(artifacts: Path) -> tuple[Artifact, Shadow] | None:
-    """The challenger that waits; None where there is none.
+def load_challenger(artifacts: Path) -> tuple[Artifact, Shadow] | None:
+    """The challenger in shadow; None if there is none.
 
     Raises:
-        ArtifactCorrupt: its files are not what was written.
+        ArtifactCorrupt: its files are damaged.
     """
     place = artifacts / CHALLENGER
     if not holds_model(place) or not (place / SHADOW_FILE).is_file():
@@ -195,28 +188,27 @@ def waiting(artifacts: Path) -> tuple[Artifact, Shadow] | None:
     return Artifact.load(place), shadow
 
 
-def in_shadow(dataset: Dataset, champion: Champion, challenger: Artifact, shadow: Shadow, now_ns: int) -> Verdict:
-    """How the challenger did on all that neither model has seen, once enough was recorded since it was made.
+def evaluate_shadow(dataset: Dataset, champion: Champion, challenger: Artifact, shadow: Shadow, now_ns: int) -> Verdict:
+    """Compare the challenger with the champion once ``shadow.hours`` were recorded since its data ended.
 
-    Undecided while there is too little of that; after 14 days without a decision it has lost.
+    Undecided until then, and while there are too few spike events; rejected after 14 days without a decision.
     """
-    rows = rows_after(dataset, max(parse_time(challenger.metadata.data.end), champion.seen_until))
+    rows = rows_after(dataset, max(parse_time(challenger.metadata.data.end), champion.data_end_ns))
     seconds = len(set((dataset.time[rows] // SECOND_NS).tolist()))
     age_days = (now_ns - parse_time(shadow.since)) / (86_400 * SECOND_NS)
     span_h = float(dataset.time[rows[-1]] - dataset.time[rows[0]]) / SECOND_NS / 3600.0 if len(rows) else 0.0
     figures = {"shadow_hours": round(span_h, 2), "shadow_seconds": seconds, "shadow_days": round(age_days, 2)}
     verdict = Verdict(is_not_worse=None, reason=f"{span_h:.1f} of {shadow.hours:g} hours in shadow", figures=figures)
     if span_h >= shadow.hours:
-        told = duel(
-            dataset, unseen_rows(dataset, champion.seen_until, challenger.metadata), champion.artifact, challenger
-        )
-        verdict = msgspec.structs.replace(told, figures=told.figures | figures)
-    if verdict.is_not_worse is None and age_days > MOST_DAYS:
-        reason = f"{verdict.reason}, after {age_days:.0f} days"
+        held_out = held_out_rows(dataset, champion.data_end_ns, challenger.metadata)
+        compared = compare_challenger(dataset, held_out, champion.artifact, challenger)
+        verdict = msgspec.structs.replace(compared, figures=compared.figures | figures)
+    if verdict.is_not_worse is None and age_days > MOST_SHADOW_DAYS:
+        reason = f"{verdict.reason}; rejected after {age_days:.0f} days without a decision"
         return msgspec.structs.replace(verdict, is_not_worse=False, reason=reason)
     return verdict
 
 
-def leave_shadow(artifacts: Path) -> None:
-    """Removes the challenger that waited: it is served now, or has lost."""
+def remove_challenger(artifacts: Path) -> None:
+    """Delete the challenger in shadow."""
     shutil.rmtree(artifacts / CHALLENGER, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Retraining by the clock, beside a live run and out of its way: a process of its own, of the lowest priority.
+"""Scheduled retraining: a process of its own with the lowest priority, next to a live run.
 
-Whoever listens to a market must not learn at the same time: what a model costs in memory and seconds belongs to a
-process that the operating system lets wait. All that passes between the two is the folder of what is served.
+Training must not slow down the live process: its memory and CPU time belong to a process that the operating system can
+delay. The two share nothing but the artifacts folder.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from apscheduler.triggers.cron import CronTrigger
 from volspike.errors import UsageError
 
 WEEKLY: Final = "0 2 * * mon"
-"""Monday 02:00 UTC: the look for drift."""
+"""Monday 02:00 UTC: drift check and retraining if needed."""
 
 DAILY: Final = "30 2 * * *"
-"""Every night: whether a challenger that waits in shadow may be served."""
+"""Daily 02:30 UTC: evaluation of a challenger in shadow."""
 
 LATE_S: Final = 3600
-"""A machine that slept through the hour catches up for so long."""
+"""A run missed because the machine slept is started up to this many seconds late."""
 
 _LOWEST: Final = 19
 _STOP_WITHIN_S: Final = 5.0
@@ -36,47 +36,45 @@ log = structlog.get_logger(__name__)
 
 
 class Process(Protocol):
-    """A run that can be waited for, and stopped."""
+    """A running child process; ``subprocess.Popen``, or a fake in tests."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit status."""
+        """Wait for the exit status."""
         ...
 
     def terminate(self) -> None:
-        """Asks it to end."""
+        """Request termination."""
         ...
 
     def kill(self) -> None:
-        """Ends it."""
+        """Force termination."""
         ...
 
 
 def cron(text: str) -> CronTrigger:
-    """The trigger of a cron line (minute hour day month weekday, UTC); weekdays by name, since they are counted from
-    Monday by some and from Sunday by others.
+    """The trigger of a cron line (minute hour day month weekday, UTC).
+
+    Weekdays are given by name: cron counts their numbers from Sunday, APScheduler from Monday.
 
     Raises:
-        UsageError: no such line, or a weekday by number.
+        UsageError: an invalid line, or a weekday by number.
 
     >>> cron("0 2 * * mon").get_next_fire_time(None, datetime(2026, 11, 25, tzinfo=UTC)).isoformat()
     '2026-11-30T02:00:00+00:00'
     """
     fields = text.split()
     if len(fields) == 5 and any(sign.isdigit() for sign in fields[4].partition("/")[0]):
-        raise UsageError(
-            f"{text!r}: name weekdays (mon … sun), their numbers mean different days to different programs"
-        )
+        raise UsageError(f"{text!r}: give weekdays by name (mon … sun); their numbers differ between programs")
     try:
         return CronTrigger.from_crontab(text, timezone=UTC)
     except ValueError as error:
-        raise UsageError(f"{text!r} is no time to retrain ({error}); as in {WEEKLY!r}") from error
+        raise UsageError(f"{text!r} is not a cron schedule ({error}); an example is {WEEKLY!r}") from error
 
 
 class RetrainingSchedule:
-    """Runs ``volspike retrain`` with ``arguments`` at its times; a context manager, which stops what runs at the end.
+    """Runs ``volspike retrain`` with ``arguments`` on schedule; a context manager that stops a running process on exit.
 
-    Never two at once: a time that finds a run going is passed over. ``start`` makes the process, ``now`` tells when
-    each job is due next.
+    At most one run at a time: a run that is due while another is active is skipped. ``start`` creates the process.
     """
 
     def __init__(
@@ -87,7 +85,7 @@ class RetrainingSchedule:
         start: Callable[[Sequence[str]], Process] | None = None,
     ) -> None:
         self._arguments = tuple(arguments)
-        self._start = start or start_at_lowest
+        self._start = start or start_low_priority
         self._running: Process | None = None
         self._lock = Lock()
         self._is_closed = False
@@ -111,14 +109,14 @@ class RetrainingSchedule:
             _stop(running)
 
     def due(self) -> dict[str, datetime]:
-        """Job → when it is due next."""
+        """Job → its next run time."""
         return {job.id: job.next_run_time for job in self._scheduler.get_jobs()}
 
     def run(self, trigger: str, *more: str) -> int | None:
-        """Runs now and waits for the end; the exit status, or None where another run is going or the end has come."""
+        """Run now and wait; the exit status, or None if another run is active or the schedule was closed."""
         with self._lock:
             if self._running is not None or self._is_closed:
-                log.info("retraining_passed_over", trigger=trigger)
+                log.info("retraining_skipped", trigger=trigger)
                 return None
             command = [sys.executable, "-m", "volspike", "retrain", "--if-needed", "--trigger", trigger]
             process = self._running = self._start([*command, *more, *self._arguments])
@@ -130,23 +128,25 @@ class RetrainingSchedule:
         return status
 
 
-def start_at_lowest(command: Sequence[str]) -> Process:
-    """A process of one thread a library and the lowest priority; what it prints is left to its history."""
-    one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+def start_low_priority(command: Sequence[str]) -> Process:
+    """Start a process with the lowest priority and one thread per library; its output is discarded."""
+    single_thread = dict.fromkeys(
+        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+    )
     nowhere = subprocess.DEVNULL
     process = subprocess.Popen(  # noqa: S603 - the command is ours
-        command, stdin=nowhere, stdout=nowhere, stderr=nowhere, env={**os.environ, **one}
+        command, stdin=nowhere, stdout=nowhere, stderr=nowhere, env={**os.environ, **single_thread}
     )
     if hasattr(os, "setpriority"):
         try:
             os.setpriority(os.PRIO_PROCESS, process.pid, _LOWEST)
-        except OSError as error:  # it has ended already
+        except OSError as error:  # it has already ended
             log.info("priority_not_set", reason=str(error))
     return process
 
 
 def _stop(process: Process) -> None:
-    """Asks a run to end, and ends it; what it had not finished changed nothing."""
+    """Terminate a run, by force after a timeout; an unfinished run changes nothing."""
     process.terminate()
     try:
         process.wait(_STOP_WITHIN_S)

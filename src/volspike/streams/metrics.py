@@ -16,41 +16,41 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from volspike.streams.state import Held
-from volspike.telemetry import PROBABILITIES, Distribution, MetricSpec
+from volspike.telemetry import PROBABILITIES, Declared, Distribution
 
-MESSAGES: Final = MetricSpec("stream_messages_total", "counter", "messages", "Messages taken and committed.")
-RESULTS: Final = MetricSpec("stream_results_total", "counter", "messages", "Rows or predictions written and committed.")
-DEAD: Final = MetricSpec("stream_dead_letters_total", "counter", "messages", "Messages set aside as unreadable.")
-RECOVERED: Final = MetricSpec(
+MESSAGES: Final = Declared("stream_messages_total", "counter", "messages", "Messages taken and committed.")
+RESULTS: Final = Declared("stream_results_total", "counter", "messages", "Rows or predictions written and committed.")
+DEAD: Final = Declared("stream_dead_letters_total", "counter", "messages", "Messages set aside as unreadable.")
+RECOVERED: Final = Declared(
     "stream_recovered_messages_total", "counter", "messages", "Messages read once more to rebuild state."
 )
-ABORTS: Final = MetricSpec("stream_aborts_total", "counter", "transactions", "Transactions taken back and done again.")
-COMMIT_SECONDS: Final = MetricSpec(
+ABORTS: Final = Declared("stream_aborts_total", "counter", "transactions", "Transactions taken back and done again.")
+COMMIT_SECONDS: Final = Declared(
     "stream_commit_seconds",
     "histogram",
     "seconds",
     "From the last row of a transaction handed over to its commit.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
 )
-LAG: Final = MetricSpec(
+LAG: Final = Declared(
     "stream_lag_messages", "gauge", "messages", "Offsets between what is taken and the partition's end.", ("partition",)
 )
-PARTITIONS: Final = MetricSpec("stream_partitions", "gauge", "partitions", "Partitions that this worker has.")
+PARTITIONS: Final = Declared("stream_partitions", "gauge", "partitions", "Partitions that this worker has.")
 
-PROBABILITY: Final = MetricSpec(
+PROBABILITY: Final = Declared(
     "stream_probability",
     "histogram",
     "probability",
     "The probabilities that a predictor wrote and committed.",
     buckets=PROBABILITIES,
 )
-UNSCORED: Final = MetricSpec(
+UNSCORED: Final = Declared(
     "stream_unscored_rows_total",
     "counter",
     "rows",
     "Rows committed without a probability: not warm, or a value is missing.",
 )
-EPISODES: Final = MetricSpec(
+EPISODES: Final = Declared(
     "stream_alert_episodes_total", "counter", "episodes", "Alert episodes that opened in a predictor's rows."
 )
 
@@ -104,8 +104,8 @@ class PredictionMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """The metrics as they stand."""
         yield self._probability.family()
-        yield UNSCORED.single(self._unscored)
-        yield EPISODES.single(self._episodes)
+        yield UNSCORED.one(self._unscored)
+        yield EPISODES.one(self._episodes)
 
 
 SHOW_EVERY_S: Final = 0.5

@@ -1,7 +1,7 @@
-"""The training run: from a labelled feature file to artifacts that are checked, judged and ready to serve."""
+"""Training: from a labelled feature file to evaluated artifacts that are ready to serve."""
 
-from volspike.training.report import FoldReport, ModelReport, TrainingReport
+from volspike.training.report import FoldResult, ModelResult, TrainingReport
 from volspike.training.request import TrainingRequest
 from volspike.training.run import train
 
-__all__ = ["FoldReport", "ModelReport", "TrainingReport", "TrainingRequest", "train"]
+__all__ = ["FoldResult", "ModelResult", "TrainingReport", "TrainingRequest", "train"]

@@ -1,8 +1,6 @@
-"""A detector's ONNX form, checked row by row against the library that trained it, before and after calibration.
+"""One model on one fold: fit, export to ONNX, verify, calibrate, choose thresholds, score.
 
-One model on one fold: fitted, exported, calibrated, given its thresholds, and scored on the fold's test rows.
-
-What is judged is what would be served: thresholds and figures come from the ONNX form's calibrated probabilities.
+Thresholds and metrics come from the calibrated probabilities of the verified ONNX graph, which is what is served.
 """
 
 from __future__ import annotations
@@ -24,79 +22,30 @@ from volspike.models import DETECTORS, Detector
 from volspike.models.calibration import CALIBRATIONS, Calibration
 from volspike.models.detector import as_single, is_complete
 from volspike.models.scorer import Scorer
-from volspike.training.folds import Fold, Material, values
+from volspike.training.folds import Fold, TrainingData, feature_values
 
 TOLERANCE: Final = 1e-5
+"""Largest accepted difference between the probabilities of an ONNX graph and of the model it was exported from."""
+
+_CHUNK: Final = 10_000
+"""Rows searched at a time for a value of a column: nearly every column has one in the first chunk."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Export:
-    """The graph, what it gives for the rows that it was checked on, and its largest difference there."""
-
-    graph: ModelProto
-    probability: NDArray[np.float64]
-    difference: float
-
-
-def verified_export(detector: Detector, x: NDArray[np.float64]) -> Export:
-    """The graph of a trained ``detector``, having agreed with it on every row of ``x`` (n, f) to 1e-5.
-
-    Raises:
-        ModelError: it did not, or the two disagree on which rows can be scored; the row is named.
-    """
-    graph = detector.to_onnx()
-    served = _scored(detector, graph, x)
-    return Export(graph, served, _difference(f"the ONNX form of {detector.name}", served, detector.probability(x), x))
-
-
-def calibrated_export(detector: Detector, raw: Export, calibration: Calibration, x: NDArray[np.float64]) -> Export:
-    """The graph of ``raw`` with ``calibration`` at its end, checked on the same rows ``x``.
-
-    Raises:
-        ModelError: the two disagree; the row is named.
-    """
-    graph = calibration.append_to(raw.graph)
-    served = _scored(detector, graph, x)
-    wanted = calibration.apply(raw.probability)
-    difference = _difference(f"the calibrated ONNX form of {detector.name}", served, wanted, x)
-    return Export(graph, served, max(raw.difference, difference))
-
-
-def _scored(detector: Detector, graph: ModelProto, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return Scorer(graph.SerializeToString(), width=x.shape[1], accepts_missing=detector.accepts_missing).probability(x)
-
-
-def _difference(what: str, served: NDArray[np.float64], trained: NDArray[np.float64], x: NDArray[np.float64]) -> float:
-    difference = np.abs(served - trained)
-    agrees = (difference <= TOLERANCE) | (np.isnan(served) & np.isnan(trained))
-    if not agrees.all():
-        row = int(np.flatnonzero(~agrees)[0])
-        raise ModelError(
-            f"{what} gives {served[row]:.9g} where the trained model gives {trained[row]:.9g}, at row {row} of "
-            f"{len(x):,} ({x[row].tolist()}); nothing was written"
-        )
-    return float(np.nanmax(difference, initial=0.0))
-
-
-_LOOKED_AT: Final = 10_000
-"""Rows at a time: nearly every column holds a value in the first of them."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """The rows of a part that could be scored, and their probabilities."""
+class ScoredRows:
+    """Rows that could be scored, and their probabilities."""
 
     rows: NDArray[np.int64]
     probability: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Fitted:
-    """A model fitted on a fold: its graph, columns, thresholds, and its scored rows.
+class FoldFit:
+    """A model fitted on a fold: its graph, columns, thresholds and scored rows.
 
-    ``left_out`` are columns that hold nothing in the fold's training rows; ``left_out_rows`` counts the rows of
-    all three parts that could not be used because they miss a value. ``calibration`` is what was put on, which is
-    ``none`` where the validation rows are of one class.
+    ``left_out`` are columns without a value in the fold's training rows; ``left_out_rows`` counts the training,
+    validation and test rows that lack a value the model needs. ``calibration`` is the one applied: ``none`` where the
+    validation rows hold one class only.
     """
 
     model: str
@@ -110,38 +59,43 @@ class Fitted:
     thresholds: dict[str, float]
     threshold_name: str
     importance: dict[str, float]
-    validation: Part
-    test: Part
+    validation: ScoredRows
+    test: ScoredRows
 
     @property
     def threshold(self) -> float:
-        """The threshold that is judged and served."""
+        """The threshold that is evaluated and served."""
         return self.thresholds[self.threshold_name]
 
 
-def fit(name: str, material: Material, fold: Fold, settings: Mapping[str, Any]) -> Fitted:
-    """Detector ``name`` with these ``settings``, fitted on its columns that hold anything in the fold's training rows.
+def fit_fold(name: str, data: TrainingData, fold: Fold, settings: Mapping[str, Any]) -> FoldFit:
+    """Fit detector ``name`` with ``settings`` on those of its columns that have values in the fold's training rows.
 
     Raises:
-        NotEnoughData: no validation or test row can be scored.
-        SchemaMismatch: the detector needs columns that are not there.
-        ModelError: the ONNX form differs from the trained model.
+        NotEnoughData: no validation or no test row can be scored.
+        SchemaMismatch: the detector lacks columns that it needs.
+        ModelError: the ONNX graph differs from the trained model.
     """
-    dataset, request = material.dataset, material.request
-    features, left_out = taken_columns(name, material, fold)
-    sample = fold.learned.sample(dataset, features, fold.y, fold.tau)
+    dataset, request = data.dataset, data.request
+    features, left_out = select_columns(name, data, fold)
+    sample = fold.fit_rows.sample(dataset, features, fold.y, fold.tau)
     detector = DETECTORS[name](seed=request.seed, settings=settings).fit(sample)
     usable = len(sample) if detector.accepts_missing else int(is_complete(as_single(sample.x)).sum())
     unused = len(sample) - usable
     importance = dict(zip(features, detector.importance().tolist(), strict=True))
     del sample
-    x = values(dataset, np.concatenate([fold.validation, fold.test]), features)
-    raw = verified_export(detector, x)
-    calibration, calibrated_by = _calibration(request.calibration, dataset, fold, raw)
-    export = calibrated_export(detector, raw, calibration, x)
-    validation, test = _scored_parts(dataset, fold, export.probability, name)
-    thresholds = _thresholds(dataset, fold, validation, request.threshold) | _own_thresholds(detector, calibration)
-    return Fitted(
+    x = feature_values(dataset, np.concatenate([fold.validation, fold.test]), features)
+    raw = export_detector(detector, x)
+    calibration, calibration_name = _fit_calibration(request.calibration, dataset, fold, raw)
+    export = export_calibrated(detector, raw, calibration, x)
+    validation, test = _split_scores(dataset, fold, export.probability, name)
+    rows = validation.rows
+    thresholds = named_thresholds(
+        fold.y[rows], validation.probability, dataset.time[rows], dataset.product[rows], request.threshold
+    )
+    for own_name, own in detector.thresholds().items():
+        thresholds[own_name] = float(calibration.apply(np.array([own]))[0])
+    return FoldFit(
         model=name,
         fold=fold,
         features=features,
@@ -149,86 +103,132 @@ def fit(name: str, material: Material, fold: Fold, settings: Mapping[str, Any]) 
         left_out_rows=unused + len(x) - len(validation.rows) - len(test.rows),
         settings=dict(settings),
         export=export,
-        calibration=calibrated_by,
+        calibration=calibration_name,
         thresholds=thresholds,
-        threshold_name=served_name(thresholds, request.threshold),
+        threshold_name=served_threshold_name(thresholds, request.threshold),
         importance=importance,
         validation=validation,
         test=test,
     )
 
 
-def served_name(thresholds: Mapping[str, float], asked: str) -> str:
-    """The threshold asked for, or what stands in where it does not exist."""
-    return asked if asked in thresholds else RATE_10 if asked == BEST_F1 or BEST_F1 not in thresholds else BEST_F1
+def served_threshold_name(thresholds: Mapping[str, float], requested: str) -> str:
+    """The requested threshold; if it does not exist, ``best_f1``, and without that ``rate_10``."""
+    if requested in thresholds:
+        return requested
+    return BEST_F1 if BEST_F1 in thresholds else RATE_10
 
 
-def taken_columns(name: str, material: Material, fold: Fold) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The columns that a detector takes of those that hold a value in the fold's training rows, and those without any.
+def select_columns(name: str, data: TrainingData, fold: Fold) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The columns a detector uses, and those it would use if they had a value in the fold's training rows.
 
     Raises:
-        NotEnoughData: none of those offered holds a value.
-        SchemaMismatch: the detector cannot do with those that do.
+        NotEnoughData: none of the offered columns has a value.
+        SchemaMismatch: the columns that have values are not enough for the detector.
     """
-    dataset, offered = material.dataset, material.offered(name)
+    dataset, offered = data.dataset, data.offered_columns(name)
     wanted = DETECTORS[name].columns(offered)
-    told = tuple(column for column in offered if _has_values(dataset, fold, column))
-    if wanted and not told:
-        raise NotEnoughData(f"none of the columns {', '.join(offered)} holds a value in the training rows")
-    features = DETECTORS[name].columns(told)
+    filled = tuple(column for column in offered if _has_values(dataset, fold, column))
+    if wanted and not filled:
+        raise NotEnoughData(f"none of the columns {', '.join(offered)} has a value in the training rows")
+    features = DETECTORS[name].columns(filled)
     if not features:
         raise SchemaMismatch(
-            f"{material.request.features} has no columns that {name} can do with",
+            f"{data.request.features} has no columns that {name} can use",
             remedy="featurize with a wider feature set (`volspike replay --help`), or train another model",
         )
-    return features, tuple(column for column in wanted if column not in told)
+    return features, tuple(column for column in wanted if column not in filled)
 
 
 def _has_values(dataset: Dataset, fold: Fold, column: str) -> bool:
-    rows, place = fold.learned.rows, dataset.names.index(column)
-    parts = (rows[start : start + _LOOKED_AT] for start in range(0, len(rows), _LOOKED_AT))
-    return any(np.isfinite(dataset.x[part, place]).any() for part in parts)
+    rows, place = fold.fit_rows.rows, dataset.names.index(column)
+    chunks = (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+    return any(np.isfinite(dataset.x[chunk, place]).any() for chunk in chunks)
 
 
-def _calibration(asked: str, dataset: Dataset, fold: Fold, raw: Export) -> tuple[Calibration, str]:
-    """Fitted on the validation rows that could be scored; none where those are of one class."""
+def _fit_calibration(requested: str, dataset: Dataset, fold: Fold, raw: Export) -> tuple[Calibration, str]:
+    """The calibration fitted on the scored validation rows, and its name."""
     probability = raw.probability[: len(fold.validation)]
     known = np.isfinite(probability)
     rows = fold.validation[known]
     y = fold.y[rows]
-    name = asked if 0 < int(y.sum()) < len(y) else "none"
-    return CALIBRATIONS[name].fit(probability[known], y, _independence(dataset, rows)), name
+    name = requested if 0 < int(y.sum()) < len(y) else "none"
+    return CALIBRATIONS[name].fit(probability[known], y, _block_weights(dataset, rows)), name
 
 
-def _independence(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weights by which the rows of ten minutes, as a block of the bootstrap is long, are one observation."""
+def _block_weights(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Weights that make the rows of one bootstrap block count as one observation."""
     block = dataset.time[rows] // round(BLOCK_S * SECOND_NS)
     _, code, count = np.unique(block, return_inverse=True, return_counts=True)
     weight: NDArray[np.float64] = 1.0 / count[code]
     return weight
 
 
-def _scored_parts(dataset: Dataset, fold: Fold, probability: NDArray[np.float64], name: str) -> tuple[Part, Part]:
-    """The validation and the test part; ``probability`` is of their rows, one part after the other."""
+def _split_scores(
+    dataset: Dataset, fold: Fold, probability: NDArray[np.float64], name: str
+) -> tuple[ScoredRows, ScoredRows]:
+    """The scored validation and test rows, given the probabilities of both parts one after the other."""
     parts = []
-    for rows, given in zip((fold.validation, fold.test), np.split(probability, [len(fold.validation)]), strict=True):
-        known = np.isfinite(given) & np.isfinite(dataset.persistence[rows])
-        parts.append(Part(rows[known], given[known]))
+    for rows, scores in zip((fold.validation, fold.test), np.split(probability, [len(fold.validation)]), strict=True):
+        known = np.isfinite(scores) & np.isfinite(dataset.persistence[rows])
+        parts.append(ScoredRows(rows[known], scores[known]))
     validation, test = parts
     if not len(validation.rows) or not len(test.rows):
         raise NotEnoughData(
-            f"{name}, fold {fold.number}: {len(validation.rows):,} of {len(fold.validation):,} validation rows and "
-            f"{len(test.rows):,} of {len(fold.test):,} test rows miss no value; "
-            "leave out the columns that miss values, or take a model that accepts them (xgboost)"
+            f"{name}, fold {fold.number}: only {len(validation.rows):,} of {len(fold.validation):,} validation rows "
+            f"and {len(test.rows):,} of {len(fold.test):,} test rows are complete; leave out the columns with missing "
+            "values (--columns), or train a model that accepts them (xgboost)"
         )
     return validation, test
 
 
-def _thresholds(dataset: Dataset, fold: Fold, validation: Part, asked: str) -> dict[str, float]:
-    rows = validation.rows
-    return named_thresholds(fold.y[rows], validation.probability, dataset.time[rows], dataset.product[rows], asked)
+@dataclass(frozen=True, slots=True, eq=False)
+class Export:
+    """An ONNX graph, its probabilities for the rows it was verified on, and its largest difference on them."""
+
+    graph: ModelProto
+    probability: NDArray[np.float64]
+    difference: float
 
 
-def _own_thresholds(detector: Detector, calibration: Calibration) -> dict[str, float]:
-    """Thresholds that belong to the detector, as they read once it is calibrated."""
-    return {name: float(calibration.apply(np.array([own]))[0]) for name, own in detector.thresholds().items()}
+def export_detector(detector: Detector, x: NDArray[np.float64]) -> Export:
+    """The ONNX graph of a trained ``detector``, equal to it within ``TOLERANCE`` on every row of ``x`` (n, f).
+
+    Raises:
+        ModelError: the graph differs, or disagrees on which rows can be scored; the row is named.
+    """
+    graph = detector.to_onnx()
+    scores = _score_graph(detector, graph, x)
+    difference = _largest_difference(f"the ONNX graph of {detector.name}", scores, detector.probability(x), x)
+    return Export(graph, scores, difference)
+
+
+def export_calibrated(detector: Detector, raw: Export, calibration: Calibration, x: NDArray[np.float64]) -> Export:
+    """The graph of ``raw`` followed by ``calibration``, verified on the same rows ``x``.
+
+    Raises:
+        ModelError: the graph differs from the calibration; the row is named.
+    """
+    graph = calibration.append_to(raw.graph)
+    scores = _score_graph(detector, graph, x)
+    expected = calibration.apply(raw.probability)
+    difference = _largest_difference(f"the calibrated ONNX graph of {detector.name}", scores, expected, x)
+    return Export(graph, scores, max(raw.difference, difference))
+
+
+def _score_graph(detector: Detector, graph: ModelProto, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return Scorer(graph.SerializeToString(), width=x.shape[1], accepts_missing=detector.accepts_missing).probability(x)
+
+
+def _largest_difference(
+    graph: str, scores: NDArray[np.float64], expected: NDArray[np.float64], x: NDArray[np.float64]
+) -> float:
+    difference = np.abs(scores - expected)
+    agrees = (difference <= TOLERANCE) | (np.isnan(scores) & np.isnan(expected))
+    if not agrees.all():
+        row = int(np.flatnonzero(~agrees)[0])
+        raise ModelError(
+            f"{graph} gives {scores[row]:.9g} instead of {expected[row]:.9g} at row {row} of {len(x):,} "
+            f"({x[row].tolist()}); no artifact was written"
+        )
+    return float(np.nanmax(difference, initial=0.0))

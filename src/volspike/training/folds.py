@@ -1,19 +1,12 @@
-"""How much each training row counts: labels that overlap tell of the same minute and share its weight.
+"""Training data of a run: the columns, and the folds with their labels, fit rows and weights.
 
-Which of a part's rows a model learns from, and how much each of them counts.
-
-All ticks of one second have one future, so of rows per tick the last of each second stands for it. Of very many seconds
-every second, third … is taken: neighbours share 59 of the 60 seconds that they are to foresee, and memory and time stay
-bounded. What is judged is never thinned out.
-
-Folds with their labels: τ from a fold's own training rows, frozen for its validation and test rows.
-
-What all models of a run share: the rows, the columns, and the folds.
+τ of a fold comes from its own training rows and is frozen for its validation and test rows. Models are fitted on at
+most one row per second and product, because all ticks of one second share one future; validation and test rows are
+never thinned out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Final, Self
@@ -31,99 +24,74 @@ from volspike.market import format_time
 from volspike.models import DETECTORS, Sample
 from volspike.training.request import TrainingRequest
 
+LEAST_ROWS: Final = 500
+"""Labelled rows that a training run needs."""
 
-def average_uniqueness(
-    second: NDArray[np.int64], product: NDArray[np.int32], horizon: int = HORIZON_S
-) -> NDArray[np.float64]:
-    """The mean over each label's seconds of 1 / (labels of the same product that hold that second), scaled to mean 1.
-
-    M. López de Prado, Advances in Financial Machine Learning, 2018, chapter 4.3. A row in second s has the seconds
-    s+1 … s+horizon as its label's. Ticks of one second share one label's weight among them.
-
-    Args:
-        second: (n,) the second of each row, ascending within a product.
-        product: (n,) which product it is of.
-    """
-    uniqueness = np.empty(len(second))
-    for code in np.unique(product):
-        rows = np.flatnonzero(product == code)
-        uniqueness[rows] = _of_one(second[rows], horizon)
-    mean = uniqueness.mean() if len(uniqueness) else 1.0
-    scaled: NDArray[np.float64] = uniqueness / mean
-    return scaled
-
-
-def _of_one(second: NDArray[np.int64], horizon: int) -> NDArray[np.float64]:
-    """Between two neighbouring ends of labels the number of labels is the same: one term a stretch, not a second."""
-    edges = np.unique(np.concatenate([second + 1, second + horizon + 1]))
-    opened, closed = np.searchsorted(second + 1, edges, "right"), np.searchsorted(second + horizon + 1, edges, "right")
-    length = np.diff(edges)
-    alive = (opened - closed)[:-1]
-    share = np.divide(length, alive, out=np.zeros(len(length)), where=alive > 0)
-    until = np.append(0.0, np.cumsum(share))
-    total = until[np.searchsorted(edges, second + horizon + 1)] - until[np.searchsorted(edges, second + 1)]
-    mean: NDArray[np.float64] = total / horizon
-    return mean
-
+LEAST_KEPT: Final = 0.5
+"""Share of its training rows that the final fold must keep under the longer embargo; otherwise the shorter is used."""
 
 MOST_ROWS: Final = 400_000
+"""Rows that a model is fitted on; of more seconds every second, third, … is used. Neighbouring seconds share 59 of the
+60 seconds of their label, so that little is lost, and memory and time stay bounded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Learned:
-    """Rows to learn from, ascending, and their weights by average uniqueness."""
+class TrainingData:
+    """A request with the rows, columns and folds it resolves to; ``fold_by`` is the kind of test block."""
 
-    rows: NDArray[np.int64]
-    weight: NDArray[np.float64]
+    request: TrainingRequest
+    dataset: Dataset
+    columns: tuple[str, ...]
+    fold_set: FoldSet
+    fold_by: str
 
-    @classmethod
-    def of(cls, dataset: Dataset, rows: NDArray[np.int64], most: int = MOST_ROWS) -> Self:
-        """One row a second and product of ``rows`` (ascending), of every k-th second where there are over ``most``."""
-        second, product = row_second(dataset.time[rows], dataset.facts.every), dataset.product[rows]
-        kept = _last_of_each(second, product)
-        step = ceil(len(kept) / most)
-        if step > 1:
-            kept = kept[second[kept] % step == 0]
-        return cls(rows[kept], average_uniqueness(second[kept], product[kept]))
+    def offered_columns(self, model: str) -> tuple[str, ...]:
+        """The columns that a model may choose from: the requested ones; for a baseline every column of the file."""
+        return self.dataset.names if is_baseline(model) else self.columns
 
-    def sample(self, dataset: Dataset, names: tuple[str, ...], y: NDArray[np.int8], tau: float) -> Sample:
-        """The rows as a detector takes them; ``y`` is the label of every row of the data set under ``tau``."""
-        return Sample(
-            names=names,
-            x=values(dataset, self.rows, names),
-            y=y[self.rows],
-            volatility=dataset.future_volatility[self.rows],
-            tau=tau,
-            weight=self.weight,
+
+def prepare_training_data(request: TrainingRequest, dataset: Dataset) -> TrainingData:
+    """The columns and folds of ``dataset`` for the request.
+
+    Raises:
+        SchemaMismatch: a requested column is missing, or the one that the persistence baseline needs.
+        NotEnoughData: too few rows, or rows of one class only.
+    """
+    columns = request.column_names(dataset.names)
+    if PERSISTENCE not in dataset.names:
+        raise SchemaMismatch(
+            f"{request.features} lacks the last minute's volatility, which every model is compared with",
+            missing=[PERSISTENCE],
+            remedy=f"featurize with {HORIZON_S} among the windows",
         )
+    fold_set = build_folds(dataset, request, _embargo_s(request, dataset, columns))
+    fold_by = chosen_blocks(dataset, request.fold_by) if request.split_method == "walk_forward" else "rows"
+    return TrainingData(request, dataset, columns, fold_set, fold_by)
 
 
-def values(dataset: Dataset, rows: NDArray[np.int64], names: tuple[str, ...]) -> NDArray[np.float64]:
-    """(rows, names): these rows of these columns, and no copy of any other."""
-    columns = np.array([dataset.names.index(name) for name in names])
-    chosen: NDArray[np.float64] = dataset.x[np.ix_(rows, columns)]
-    return chosen
+def is_baseline(model: str) -> bool:
+    """Whether the detector is a baseline that models have to beat."""
+    return DETECTORS[model].is_baseline
 
 
-def _last_of_each(second: NDArray[np.int64], product: NDArray[np.int32]) -> NDArray[np.int64]:
-    """The last place of each second of each product, ascending."""
-    order = np.lexsort((second, product))
-    last = np.append((np.diff(second[order]) != 0) | (np.diff(product[order]) != 0), np.ones(len(order[:1]), np.bool_))
-    return np.sort(order[last])
+def baseline_names() -> tuple[str, ...]:
+    """The baselines that every model is compared with."""
+    return tuple(name for name in DETECTORS if is_baseline(name))
 
 
-LEAST_ROWS: Final = 500
-
-LEAST_KEPT: Final = 0.5
-"""Of its training rows, the final fold must keep this share under the longer embargo."""
+def _embargo_s(request: TrainingRequest, dataset: Dataset, columns: tuple[str, ...]) -> int:
+    """The longest look-back of any column used by a model or baseline of the run; at least the longest window."""
+    used = {name for model in request.model_names() for name in DETECTORS[model].columns(columns)}
+    used |= {name for model in baseline_names() for name in DETECTORS[model].columns(dataset.names)}
+    return max(look_back_s(used), dataset.facts.feature_set.longest_window)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
-    """Index arrays of a split, its τ, and the label of every row of the data set under that τ; numbered from 1.
+    """Row indices of a split, its τ, and the label of every row of the data set under that τ; numbered from 1.
 
-    ``learned`` are those of the training rows that models see. ``is_final`` marks the newest fold, whose test rows no
-    choice looks at; ``block`` names them.
+    ``fit_rows`` are the training rows that models are fitted on. ``is_final`` marks the newest fold, whose test rows
+    (the final block) influence no choice; ``block`` describes the test rows.
     """
 
     number: int
@@ -132,62 +100,62 @@ class Fold:
     test: NDArray[np.int64]
     tau: float
     y: NDArray[np.int8]
-    learned: Learned
+    fit_rows: FitRows
     is_final: bool
     block: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Folds:
-    """The folds that can be used, oldest first, the last of them the final one; a sentence for each other one."""
+class FoldSet:
+    """The usable folds, oldest first, the final one last; ``warnings`` explain the folds that were left out."""
 
     folds: tuple[Fold, ...]
-    told: tuple[str, ...]
+    warnings: tuple[str, ...]
     embargo_s: int
 
     @property
     def final(self) -> Fold:
-        """The newest, whose model is served."""
+        """The newest fold; its model is served."""
         return self.folds[-1]
 
     @property
     def selection(self) -> tuple[Fold, ...]:
-        """Those by which models are compared; none where there is but the final one."""
+        """The folds that models are compared on: all but the final one."""
         return self.folds[:-1]
 
 
-def labelled_folds(dataset: Dataset, request: TrainingRequest, embargo_s: int) -> Folds:
-    """The folds that a model can be trained and judged on.
+def build_folds(dataset: Dataset, request: TrainingRequest, embargo_s: int) -> FoldSet:
+    """The folds that a model can be trained and evaluated on.
 
-    Where an embargo of ``embargo_s`` would cost most of the final fold's training rows, it is that of the longest
-    window, and said: labels never reach over a cut in either case.
+    If an embargo of ``embargo_s`` would cost the final fold most of its training rows, the embargo is the longest
+    window, with a warning. Labels never cross a cut in either case.
 
     Raises:
-        NotEnoughData: under 500 rows in all, or no fold whose training rows are of both classes.
+        NotEnoughData: under 500 rows in all, or no fold whose training rows hold both classes.
     """
     if len(dataset.time) < LEAST_ROWS:
         raise NotEnoughData(
-            f"{request.features} has {len(dataset.time):,} labelled rows, training takes {LEAST_ROWS}: "
+            f"{request.features} has {len(dataset.time):,} labelled rows, training needs {LEAST_ROWS}: "
             "record for longer, or consolidate several files"
         )
     window_s = dataset.facts.feature_set.longest_window
     if embargo_s <= window_s:
-        return _usable(dataset, request, embargo_s)
-    shorter = _usable(dataset, request, window_s)
+        return _usable_folds(dataset, request, embargo_s)
+    shorter = _usable_folds(dataset, request, window_s)
     try:
-        found = _usable(dataset, request, embargo_s)
+        longer = _usable_folds(dataset, request, embargo_s)
     except NotEnoughData:
-        found = None
-    if found is not None and len(found.final.train) >= LEAST_KEPT * len(shorter.final.train):
-        return found
-    told = (
-        f"embargo {window_s} s instead of {embargo_s} s, which so short recordings cannot spare: labels never reach "
-        "over a cut, but the longest windows of test rows look back at prices that training labels knew: record longer"
+        longer = None
+    if longer is not None and len(longer.final.train) >= LEAST_KEPT * len(shorter.final.train):
+        return longer
+    warning = (
+        f"embargo {window_s} s instead of {embargo_s} s, which would remove too many training rows: no label crosses a "
+        "cut, but the longest windows of test rows overlap prices that training labels used; record for longer"
     )
-    return Folds(shorter.folds, (told, *shorter.told), window_s)
+    return FoldSet(shorter.folds, (warning, *shorter.warnings), window_s)
 
 
-def _usable(dataset: Dataset, request: TrainingRequest, embargo_s: int) -> Folds:
+def _usable_folds(dataset: Dataset, request: TrainingRequest, embargo_s: int) -> FoldSet:
     splits = split(
         dataset,
         request.split_method,
@@ -201,17 +169,21 @@ def _usable(dataset: Dataset, request: TrainingRequest, embargo_s: int) -> Folds
     )
     newest = max(number for number, part in enumerate(splits) if not part.empty_parts)
     labelled = [
-        _labelled(dataset, part, request.label_percentile, is_final=number == newest)
+        _label_fold(dataset, part, request.label_percentile, is_final=number == newest)
         for number, part in enumerate(splits)
     ]
     usable = tuple(fold for fold in labelled if isinstance(fold, Fold))
-    told = tuple(fault for fault in labelled if isinstance(fault, str))
+    warnings = tuple(problem for problem in labelled if isinstance(problem, str))
     if not usable or not usable[-1].is_final:
-        raise NotEnoughData(_advice(request, told))
-    return Folds(usable, told, embargo_s)
+        fewer = f"use fewer --folds than {request.folds}, " if request.split_method == "walk_forward" else ""
+        raise NotEnoughData(
+            f"{request.features}: no training rows with both spikes and calm; {'; '.join(warnings)}; record for "
+            f"longer, {fewer}or choose a --label-percentile below {request.label_percentile:g}"
+        )
+    return FoldSet(usable, warnings, embargo_s)
 
 
-def _labelled(dataset: Dataset, part: Split, percentile: float, *, is_final: bool) -> Fold | str:
+def _label_fold(dataset: Dataset, part: Split, percentile: float, *, is_final: bool) -> Fold | str:
     """The fold of a split, or a sentence on why it cannot be used."""
     name = f"fold {part.fold + 1}{f' ({part.block})' if part.block else ''}"
     if part.empty_parts:
@@ -221,74 +193,89 @@ def _labelled(dataset: Dataset, part: Split, percentile: float, *, is_final: boo
     except NotEnoughData as error:
         return f"{name} is left out: {error}"
     y = spikes(dataset.future_volatility, tau)
-    learned = Learned.of(dataset, part.train)
-    count, total = int(np.count_nonzero(y[learned.rows])), len(learned.rows)
+    fit_rows = FitRows.select(dataset, part.train)
+    count, total = int(np.count_nonzero(y[fit_rows.rows])), len(fit_rows.rows)
     if count in (0, total):
-        return f"{name} is left out: of its {total:,} training rows ({_span(dataset, part.train)}) {count:,} are spikes"
+        times = dataset.time[part.train]
+        span = f"{format_time(int(times.min()))} to {format_time(int(times.max()))}"
+        return f"{name} is left out: of its {total:,} training rows ({span}) {count:,} are spikes"
     return Fold(
-        part.fold + 1, part.train, part.validation, part.test, tau, y, learned, is_final=is_final, block=part.block
-    )
-
-
-def _span(dataset: Dataset, rows: NDArray[np.int64]) -> str:
-    return f"{format_time(int(dataset.time[rows].min()))} to {format_time(int(dataset.time[rows].max()))}"
-
-
-def _advice(request: TrainingRequest, told: Sequence[str]) -> str:
-    found = "; ".join(told)
-    fewer = f"take fewer folds than {request.folds}, " if request.split_method == "walk_forward" else ""
-    return (
-        f"{request.features}: nothing to train on that has both spikes and calm; {found}; record for longer, "
-        f"{fewer}or choose a label percentile below {request.label_percentile:g}"
+        part.fold + 1, part.train, part.validation, part.test, tau, y, fit_rows, is_final=is_final, block=part.block
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Material:
-    """A request with what it stands for: ``columns`` are those that it names, ``fold_by`` what a test block is."""
+class FitRows:
+    """Rows that a model is fitted on, ascending, and their weights by average uniqueness."""
 
-    request: TrainingRequest
-    dataset: Dataset
-    columns: tuple[str, ...]
-    folds: Folds
-    fold_by: str
+    rows: NDArray[np.int64]
+    weight: NDArray[np.float64]
 
-    def offered(self, model: str) -> tuple[str, ...]:
-        """The columns that a model may choose from: a rule that a trader has finds its own wherever they are."""
-        return self.dataset.names if is_baseline(model) else self.columns
+    @classmethod
+    def select(cls, dataset: Dataset, rows: NDArray[np.int64], most: int = MOST_ROWS) -> Self:
+        """The last of ``rows`` (ascending) in each second of each product; of over ``most``, every k-th second's."""
+        second, product = row_second(dataset.time[rows], dataset.facts.every), dataset.product[rows]
+        kept = _last_of_each_second(second, product)
+        step = ceil(len(kept) / most)
+        if step > 1:
+            kept = kept[second[kept] % step == 0]
+        return cls(rows[kept], average_uniqueness(second[kept], product[kept]))
 
-
-def is_baseline(model: str) -> bool:
-    """Whether it is one of the rules that a model has to beat."""
-    return DETECTORS[model].is_baseline
-
-
-def baselines() -> tuple[str, ...]:
-    """The rules that every model is judged beside."""
-    return tuple(name for name in DETECTORS if is_baseline(name))
-
-
-def gathered(request: TrainingRequest, dataset: Dataset) -> Material:
-    """The columns and folds of ``dataset`` that the request asks for.
-
-    Raises:
-        SchemaMismatch: a column is not there, or the one that persistence is judged by.
-        NotEnoughData: too few rows, or rows of one class only.
-    """
-    columns = request.column_names(dataset.names)
-    if PERSISTENCE not in dataset.names:
-        raise SchemaMismatch(
-            f"{request.features} has no last-minute volatility for models to be compared with",
-            missing=[PERSISTENCE],
-            remedy=f"featurize with {HORIZON_S} among the windows",
+    def sample(self, dataset: Dataset, names: tuple[str, ...], y: NDArray[np.int8], tau: float) -> Sample:
+        """The rows as input of ``Detector.fit``; ``y`` has the label of every row of the data set under ``tau``."""
+        return Sample(
+            names=names,
+            x=feature_values(dataset, self.rows, names),
+            y=y[self.rows],
+            volatility=dataset.future_volatility[self.rows],
+            tau=tau,
+            weight=self.weight,
         )
-    folds = labelled_folds(dataset, request, _embargo_s(request, dataset, columns))
-    fold_by = chosen_blocks(dataset, request.fold_by) if request.split_method == "walk_forward" else "rows"
-    return Material(request, dataset, columns, folds, fold_by)
 
 
-def _embargo_s(request: TrainingRequest, dataset: Dataset, columns: tuple[str, ...]) -> int:
-    """How far back any column looks that a model or a baseline of this run takes; at least over the longest window."""
-    taken = {name for model in request.model_names() for name in DETECTORS[model].columns(columns)}
-    taken |= {name for model in baselines() for name in DETECTORS[model].columns(dataset.names)}
-    return max(look_back_s(taken), dataset.facts.feature_set.longest_window)
+def feature_values(dataset: Dataset, rows: NDArray[np.int64], names: tuple[str, ...]) -> NDArray[np.float64]:
+    """(rows, names) the values of these rows and columns; nothing else is copied."""
+    columns = np.array([dataset.names.index(name) for name in names])
+    values: NDArray[np.float64] = dataset.x[np.ix_(rows, columns)]
+    return values
+
+
+def _last_of_each_second(second: NDArray[np.int64], product: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The position of the last row in each second of each product, ascending."""
+    order = np.lexsort((second, product))
+    last = np.append((np.diff(second[order]) != 0) | (np.diff(product[order]) != 0), np.ones(len(order[:1]), np.bool_))
+    return np.sort(order[last])
+
+
+def average_uniqueness(
+    second: NDArray[np.int64], product: NDArray[np.int32], horizon: int = HORIZON_S
+) -> NDArray[np.float64]:
+    """Weight of each row: the mean of 1 / (labels of the product that contain a second) over its label's seconds.
+
+    M. López de Prado, Advances in Financial Machine Learning, 2018, chapter 4.3; scaled to mean 1. The label of a row
+    in second s spans the seconds s+1 … s+horizon, so that overlapping labels share their weight.
+
+    Args:
+        second: (n,) the second of each row, ascending within a product.
+        product: (n,) the product of each row.
+    """
+    uniqueness = np.empty(len(second))
+    for code in np.unique(product):
+        rows = np.flatnonzero(product == code)
+        uniqueness[rows] = _product_uniqueness(second[rows], horizon)
+    mean = uniqueness.mean() if len(uniqueness) else 1.0
+    scaled: NDArray[np.float64] = uniqueness / mean
+    return scaled
+
+
+def _product_uniqueness(second: NDArray[np.int64], horizon: int) -> NDArray[np.float64]:
+    """Sums over intervals in which the number of open labels is constant, not over single seconds."""
+    edges = np.unique(np.concatenate([second + 1, second + horizon + 1]))
+    opened, closed = np.searchsorted(second + 1, edges, "right"), np.searchsorted(second + horizon + 1, edges, "right")
+    length = np.diff(edges)
+    concurrent = (opened - closed)[:-1]
+    share = np.divide(length, concurrent, out=np.zeros(len(length)), where=concurrent > 0)
+    cumulative = np.append(0.0, np.cumsum(share))
+    total = cumulative[np.searchsorted(edges, second + horizon + 1)] - cumulative[np.searchsorted(edges, second + 1)]
+    mean: NDArray[np.float64] = total / horizon
+    return mean

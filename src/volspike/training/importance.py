@@ -1,13 +1,9 @@
-"""What a model loses when a feature tells of another time: importance on rows that it has not seen.
+"""Permutation importance of features on held-out rows, and groups of redundant features.
 
-Breiman's permutation importance (Machine Learning 45, 2001), with two changes for rows that lie in time. Stretches of
-ten minutes change places instead of single rows: a feature stays as smooth as it was, and repeats differ as much as so
-few independent stretches let them. And features that say the same are moved together: one alone would be missed by
-nobody, since the others stand in for it.
-
-One fold's model, and what it loses on rows that it has not seen when features tell of another time.
-
-Which features say the same: rank correlation, groups of features that stand for each other, and their order.
+Breiman's permutation importance (Machine Learning 45, 2001) with two changes for time series. Blocks of ten minutes are
+permuted instead of single rows: a feature stays as autocorrelated as it was, and the spread over repeats reflects the
+number of independent blocks. And redundant features are permuted together: permuting one alone costs little while the
+others replace it.
 """
 
 from __future__ import annotations
@@ -28,20 +24,26 @@ from volspike.evaluation.metrics import average_precision
 from volspike.evaluation.scored import BLOCK_S
 from volspike.market import SECOND_NS
 from volspike.models import DETECTORS
-from volspike.training.fitting import taken_columns
-from volspike.training.folds import Fold, Learned, Material, values
+from volspike.training.fitting import select_columns
+from volspike.training.folds import FitRows, Fold, TrainingData, feature_values
 
 ONE_SIDED: Final = 0.95
+"""Confidence of the lower bound of an importance."""
+
+REDUNDANT: Final = 0.95
+"""Absolute rank correlation from which two features are redundant."""
+
+MOST_FIT_ROWS: Final = 60_000
+MOST_HELD_OUT_ROWS: Final = 5_000
 
 Probability = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
-    """PR-AUC lost: its mean over folds, its spread (standard deviation) over them, and its lower 95 % end.
+class PrAucLoss:
+    """PR-AUC lost by a permutation: mean and standard deviation over folds, and the lower 95 % bound of the mean.
 
-    Student's one-sided bound of the mean; where there is one fold only the repeats stand in for folds. NaN where
-    there is one value only.
+    The bound is Student's, one-sided. With a single fold the repeats replace the folds. NaN where undefined.
     """
 
     mean: float
@@ -49,16 +51,16 @@ class Drop:
     low: float
 
     @property
-    def is_real(self) -> bool:
-        """Whether it can be told from zero."""
+    def is_significant(self) -> bool:
+        """Whether the lower bound is above zero."""
         return self.low > 0.0
 
     @classmethod
-    def of(cls, lost: NDArray[np.float64]) -> Drop:
-        """``lost`` is (folds, repeats)."""
-        values = lost.mean(axis=1) if len(lost) > 1 else lost.ravel()
+    def of(cls, losses: NDArray[np.float64]) -> PrAucLoss:
+        """From ``losses`` (folds, repeats)."""
+        values = losses.mean(axis=1) if len(losses) > 1 else losses.ravel()
         if len(values) == 0:
-            return UNTOLD
+            return UNDEFINED
         mean = float(values.mean())
         if len(values) < 2:
             return cls(mean, nan, nan)
@@ -67,12 +69,75 @@ class Drop:
         return cls(mean, spread, mean - bound)
 
 
-UNTOLD: Final = Drop(nan, nan, nan)
+UNDEFINED: Final = PrAucLoss(nan, nan, nan)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unseen:
-    """Rows of a fold that its model has not seen, (n, f) with their labels, in time order."""
+class FoldImportance:
+    """Importances on one fold.
+
+    ``lost`` is (permuted groups, repeats) PR-AUC; ``own`` (f,) the model's own importance shares; ``is_used`` (f,)
+    whether the model uses the column; ``y`` and ``score`` belong to the held-out rows.
+    """
+
+    lost: NDArray[np.float64]
+    own: NDArray[np.float64]
+    is_used: NDArray[np.bool_]
+    y: NDArray[np.int8]
+    score: NDArray[np.float64]
+
+    @property
+    def has_both_classes(self) -> bool:
+        """Whether its held-out rows hold spikes and calm."""
+        return 0 < int(self.y.sum()) < len(self.y)
+
+
+def importance_folds(data: TrainingData) -> list[tuple[Fold, NDArray[np.int64]]]:
+    """Each selection fold with its test rows; without one, the final fold with its validation rows.
+
+    The final block is never used.
+    """
+    final = data.fold_set.final
+    return [(fold, fold.test) for fold in data.fold_set.selection] or [(final, final.validation)]
+
+
+def fold_importance(
+    data: TrainingData, fold: Fold, rows: NDArray[np.int64], permuted: Sequence[NDArray[np.int64]], repeats: int
+) -> FoldImportance:
+    """Fit the request's only model on ``fold`` and permute each group of ``permuted`` (indices of ``data.columns``)."""
+    dataset, names, request = data.dataset, data.columns, data.request
+    (model,) = request.model_names()
+    used, _ = select_columns(model, data, fold)
+    fit_rows = FitRows.select(dataset, fold.train, MOST_FIT_ROWS)
+    detector = DETECTORS[model](seed=request.seed).fit(fit_rows.sample(dataset, used, fold.y, fold.tau))
+    rows = FitRows.select(dataset, rows, MOST_HELD_OUT_ROWS).rows
+    sample = HeldOutSample(dataset.time[rows], dataset.product[rows], feature_values(dataset, rows, used), fold.y[rows])
+    score = detector.probability(sample.x)
+    known = np.isfinite(score)
+    shares = dict(zip(used, detector.importance().tolist(), strict=True))
+    found = FoldImportance(
+        lost=np.zeros((len(permuted), repeats)),
+        own=np.array([shares.get(name, 0.0) for name in names]),
+        is_used=np.array([name in shares for name in names]),
+        y=sample.y[known],
+        score=score[known],
+    )
+    if found.has_both_classes:
+        places = [
+            np.array([used.index(names[column]) for column in columns if names[column] in shares], np.int64)
+            for columns in permuted
+        ]
+        present = [number for number, columns in enumerate(places) if len(columns)]
+        groups = [places[number] for number in present]
+        found.lost[present] = permutation_loss(
+            detector.probability, sample, groups, repeats, request.seed + fold.number
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeldOutSample:
+    """Held-out rows of a fold: (n, f) values with their labels, in time order."""
 
     time: NDArray[np.int64]
     product: NDArray[np.int32]
@@ -80,123 +145,57 @@ class Unseen:
     y: NDArray[np.int8]
 
 
-def lost_pr_auc(
-    probability: Probability, unseen: Unseen, moved: Sequence[NDArray[np.int64]], repeats: int, seed: int
+def permutation_loss(
+    probability: Probability, sample: HeldOutSample, permuted: Sequence[NDArray[np.int64]], repeats: int, seed: int
 ) -> NDArray[np.float64]:
-    """(len(moved), repeats) how much PR-AUC falls when the columns of each index array are moved together.
+    """(len(permuted), repeats) PR-AUC lost when the columns of each index array are permuted together.
 
-    The same stretches change places for all of them. NaN where rows are of one class only.
+    In each repeat all groups get the same permutation. NaN if the rows hold one class only.
     """
     rng = np.random.default_rng(seed)
-    whole = _score(probability, unseen, unseen.x)
-    lost = np.empty((len(moved), repeats))
+    complete = _pr_auc(probability, sample, sample.x)
+    lost = np.empty((len(permuted), repeats))
     for repeat in range(repeats):
-        order = stretches_moved(unseen.time, unseen.product, rng)
-        for number, columns in enumerate(moved):
-            x = unseen.x.copy()
+        order = permute_blocks(sample.time, sample.product, rng)
+        for number, columns in enumerate(permuted):
+            x = sample.x.copy()
             x[:, columns] = x[np.ix_(order, columns)]
-            lost[number, repeat] = whole - _score(probability, unseen, x)
+            lost[number, repeat] = complete - _pr_auc(probability, sample, x)
     return lost
 
 
-def stretches_moved(
+def permute_blocks(
     time: NDArray[np.int64], product: NDArray[np.int32], rng: np.random.Generator, block_s: float = BLOCK_S
 ) -> NDArray[np.int64]:
-    """(n,) row numbers in which stretches of ``block_s`` seconds of each product have changed places."""
+    """(n,) row numbers in which the blocks of ``block_s`` seconds of each product are permuted."""
     order = np.empty(len(time), np.int64)
     block = time // round(block_s * SECOND_NS)
     for code in np.unique(product):
         rows = np.flatnonzero(product == code)
-        stretches = np.split(rows, np.flatnonzero(np.diff(block[rows]) != 0) + 1)
-        order[rows] = np.concatenate([stretches[place] for place in rng.permutation(len(stretches))])
+        blocks = np.split(rows, np.flatnonzero(np.diff(block[rows]) != 0) + 1)
+        order[rows] = np.concatenate([blocks[place] for place in rng.permutation(len(blocks))])
     return order
 
 
-def _score(probability: Probability, unseen: Unseen, x: NDArray[np.float64]) -> float:
+def _pr_auc(probability: Probability, sample: HeldOutSample, x: NDArray[np.float64]) -> float:
     score = probability(x)
     known = np.isfinite(score)
-    return average_precision(unseen.y[known], score[known])
-
-
-MOST_LEARNED: Final = 60_000
-MOST_JUDGED: Final = 5_000
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FoldFinding:
-    """What was found on one fold.
-
-    ``lost`` is (moved, repeats) PR-AUC, ``own`` (f,) the shares that the model itself gives, ``is_taken`` (f,) whether
-    it takes the column at all; ``y`` and ``score`` are the rows that were judged.
-    """
-
-    lost: NDArray[np.float64]
-    own: NDArray[np.float64]
-    is_taken: NDArray[np.bool_]
-    y: NDArray[np.int8]
-    score: NDArray[np.float64]
-
-    @property
-    def is_judgeable(self) -> bool:
-        """Whether its rows are of both classes."""
-        return 0 < int(self.y.sum()) < len(self.y)
-
-
-def unseen_rows(material: Material) -> list[tuple[Fold, NDArray[np.int64]]]:
-    """Each fold but the final one with its test rows; where that is alone, with its validation rows: the final block is
-    never looked at.
-    """
-    folds = material.folds
-    return [(fold, fold.test) for fold in folds.selection] or [(folds.final, folds.final.validation)]
-
-
-def judge_fold(
-    material: Material, fold: Fold, rows: NDArray[np.int64], moved: Sequence[NDArray[np.int64]], repeats: int
-) -> FoldFinding:
-    """The one model of the request fitted on ``fold``; ``moved`` are groups of places in ``material.columns``."""
-    dataset, names, request = material.dataset, material.columns, material.request
-    (model,) = request.model_names()
-    taken, _ = taken_columns(model, material, fold)
-    learned = Learned.of(dataset, fold.train, MOST_LEARNED)
-    detector = DETECTORS[model](seed=request.seed).fit(learned.sample(dataset, taken, fold.y, fold.tau))
-    rows = Learned.of(dataset, rows, MOST_JUDGED).rows
-    unseen = Unseen(dataset.time[rows], dataset.product[rows], values(dataset, rows, taken), fold.y[rows])
-    score = detector.probability(unseen.x)
-    known = np.isfinite(score)
-    shares = dict(zip(taken, detector.importance().tolist(), strict=True))
-    finding = FoldFinding(
-        lost=np.zeros((len(moved), repeats)),
-        own=np.array([shares.get(name, 0.0) for name in names]),
-        is_taken=np.array([name in shares for name in names]),
-        y=unseen.y[known],
-        score=score[known],
-    )
-    if finding.is_judgeable:
-        places = [np.array([taken.index(names[column]) for column in columns if names[column] in shares], np.int64)
-                  for columns in moved]  # fmt: skip
-        used = [number for number, columns in enumerate(places) if len(columns)]
-        seed = request.seed + fold.number
-        finding.lost[used] = lost_pr_auc(detector.probability, unseen, [places[n] for n in used], repeats, seed)
-    return finding
-
-
-SAME: Final = 0.95
-"""From this rank correlation on, of either sign, two features say the same."""
+    return average_precision(sample.y[known], score[known])
 
 
 def rank_correlation(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(f, f) Spearman's correlation of the columns of ``x`` (n, f), each pair over the rows that tell both.
+    """(f, f) Spearman's correlation of the columns of ``x`` (n, f), each pair over the rows that have both values.
 
-    Ranks are taken once, over all rows that tell a column. NaN for a column that never changes or is never told.
+    Ranks are computed once per column, over its rows with a value. NaN for a column that is constant or empty.
     """
-    told = np.isfinite(x)
+    known = np.isfinite(x)
     ranks = np.zeros(x.shape)
     for column in range(x.shape[1]):
-        rows = told[:, column]
+        rows = known[:, column]
         if rows.any():
             place = rankdata(x[rows, column])
             ranks[rows, column] = (place - place.mean()) / len(place)
-    both = told.astype(np.float64)
+    both = known.astype(np.float64)
     count = both.T @ both
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = (ranks.T @ both) / count
@@ -207,33 +206,33 @@ def rank_correlation(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.clip(correlation, -1.0, 1.0))
 
 
-def groups(correlation: NDArray[np.float64], same: float = SAME) -> NDArray[np.int64]:
-    """(f,) the group of each feature, from 0: all pairs of a group are correlated at ``same`` or above."""
+def group_redundant(correlation: NDArray[np.float64], redundant: float = REDUNDANT) -> NDArray[np.int64]:
+    """(f,) the group of each feature, from 0: all pairs within a group correlate at ``redundant`` or more."""
     if len(correlation) < 2:
         return np.zeros(len(correlation), np.int64)
     tree = linkage(squareform(_distance(correlation), checks=False), "complete")
-    return np.asarray(fcluster(tree, 1.0 - same, "distance"), np.int64) - 1
+    return np.asarray(fcluster(tree, 1.0 - redundant, "distance"), np.int64) - 1
 
 
 def clustered_order(correlation: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(f,) the features in an order in which those that say the same stand side by side."""
+    """(f,) the features in an order that places redundant ones next to each other."""
     if len(correlation) < 2:
         return np.arange(len(correlation))
     distance = squareform(_distance(correlation), checks=False)
     return np.asarray(leaves_list(linkage(distance, "average", optimal_ordering=True)), np.int64)
 
 
-def chosen(ranked: list[int], correlation: NDArray[np.float64], same: float = SAME) -> list[int]:
-    """Of features in order of merit those that no earlier chosen one says already."""
-    taken: list[int] = []
+def drop_redundant(ranked: list[int], correlation: NDArray[np.float64], redundant: float = REDUNDANT) -> list[int]:
+    """The features of ``ranked`` (best first) that are not redundant with a better one."""
+    kept: list[int] = []
     for feature in ranked:
-        if all(not abs(correlation[feature, other]) > same for other in taken):
-            taken.append(feature)
-    return taken
+        if all(not abs(correlation[feature, other]) > redundant for other in kept):
+            kept.append(feature)
+    return kept
 
 
 def _distance(correlation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 − |ρ|; what has no correlation is far from everything."""
+    """1 − |ρ|; an undefined correlation counts as 0."""
     distance = 1.0 - np.abs(np.nan_to_num(correlation))
     np.fill_diagonal(distance, 0.0)
     return np.maximum(distance, 0.0)

@@ -1,17 +1,11 @@
-"""MLflow's client of one store: without its chatter, without its telemetry, and soon tired of a server that is away.
+"""Training runs in MLflow: one run per training run, one below it per model, and the registered model ``volspike``.
 
-An artifact as an MLflow model: the same ONNX bytes, which ``volspike serve`` and ``mlflow.onnx`` both load.
+Each run registers its chosen model as a version with two aliases. ``challenger`` is the newest version. ``champion`` is
+the served one: it moves when a run promotes its model or a user does; the first version gets it as well, unless its
+split is no evidence.
 
-The registered model ``volspike``: a version for what each run chose, and two names that say which counts.
-
-``challenger`` is the newest run's. ``champion`` is what was put into service: it moves when a run promotes its model,
-or a user does. The first version has it, too, unless its split is no evidence.
-
-One training run in a tracker: a run for the whole of it, and one below it for each model.
-
-Tracking that loses no run: where the store asked for cannot be used, the run goes into a local one, and says so.
-
-It comes after training, when the artifacts are written, and nothing that goes wrong in it is an error.
+Tracking follows training, when the artifacts are written, and never fails a run: if the configured store cannot be
+used, the run is tracked in a local database instead, with a warning. MLflow itself is imported on first use.
 """
 
 from __future__ import annotations
@@ -34,21 +28,21 @@ from typing import TYPE_CHECKING, Any, Final
 from volspike.models import METADATA_FILE
 from volspike.models.artifact import ONNX_FILE
 from volspike.models.metadata import Metadata, decoded
-from volspike.training.report import ModelReport, TrainingReport
+from volspike.training.report import ModelResult, TrainingReport
 from volspike.training.tracking import (
     LOCAL_STORE,
-    Figure,
+    LoggedMetric,
     TrackingSettings,
     database_file,
-    figures,
+    describe_machine,
     file_sha256,
-    machine,
+    list_packages,
     masked,
+    model_metrics,
     model_parameters,
-    packages,
-    parameters,
-    pooled_figures,
-    tags,
+    pooled_metrics,
+    run_parameters,
+    run_tags,
 )
 
 if TYPE_CHECKING:
@@ -56,10 +50,10 @@ if TYPE_CHECKING:
     from mlflow.models import ModelSignature
 
 REACH_WITHIN_S: Final = 5
-"""How long a server may take for its first answer, and for its last where one has failed."""
+"""Timeout of the first request to a server, and of the request that marks a run as failed."""
 
 ANSWER_WITHIN_S: Final = 30
-"""How long it may take for any later one: a forest takes its time to be stored."""
+"""Timeout of every other request; storing a large model takes time."""
 
 _COLOUR: Final = re.compile("\x1b\\[[0-9;]*m")
 
@@ -72,59 +66,59 @@ _QUIET: Final = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER": "0",
 }
 
-# urllib3 warns of each retry, and MLflow tells of every table that it makes
+# urllib3 warns of each retry, and MLflow reports every table it creates
 _LEVELS: Final = {"mlflow": logging.ERROR, "alembic": logging.ERROR, "urllib3.connectionpool": logging.ERROR}
 
 
 @contextmanager
-def opened(uri: str) -> Iterator[MlflowClient]:
-    """A client of the store at ``uri``, which has answered; the folder and tables of a database file are made.
+def open_client(uri: str) -> Iterator[MlflowClient]:
+    """A client of the store at ``uri`` after a first successful request; creates a missing database file.
 
-    MLflow takes its settings from the environment alone: they are put there, and taken away again at the end.
+    MLflow reads its settings from the environment only: they are set here and restored at the end.
 
     Raises:
-        Exception: whatever MLflow, the database or the network says of why it cannot be used.
+        Exception: whatever MLflow, the database or the network raises if the store cannot be used.
     """
     store = {"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}
-    with _environment({**_QUIET, **store, **_patience(ANSWER_WITHIN_S, retries=1)}), warnings.catch_warnings():
-        # advice on models' classes and on its own libraries; what fails is raised
+    with _environment({**_QUIET, **store, **_timeouts(ANSWER_WITHIN_S, retries=1)}), warnings.catch_warnings():
+        # advice about model classes and MLflow's own libraries; failures are raised
         warnings.simplefilter("ignore")
-        # three seconds that a run which nobody tracks need not wait
+        # three seconds to import, only for tracked runs
         from mlflow import MlflowClient  # noqa: PLC0415
 
         if file := database_file(uri):
             Path(file).parent.mkdir(parents=True, exist_ok=True)
         with _logging(_LEVELS):
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            with in_a_hurry():
+            with short_timeout():
                 client.search_experiments(max_results=1)
             yield client
 
 
 @contextmanager
-def in_a_hurry() -> Iterator[None]:
-    """For what is asked of a server that may be away: one try, for ``REACH_WITHIN_S``."""
-    with _environment(_patience(REACH_WITHIN_S, retries=0)):
+def short_timeout() -> Iterator[None]:
+    """Requests within get one attempt of ``REACH_WITHIN_S``: for a server that may be down."""
+    with _environment(_timeouts(REACH_WITHIN_S, retries=0)):
         yield
 
 
-def reason(error: BaseException) -> str:
-    """What an error goes back to, in one short line without secrets.
+def root_cause(error: BaseException) -> str:
+    """The first error of a chain in one short line without secrets.
 
     >>> try:
     ...     raise ValueError("API request failed") from ConnectionRefusedError(111, "Connection refused")
     ... except ValueError as error:
-    ...     print(reason(error))
+    ...     print(root_cause(error))
     Connection refused
     """
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    line = " ".join(masked(_COLOUR.sub("", str(told))).split())
+    message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    line = " ".join(masked(_COLOUR.sub("", str(message))).split())
     return line if len(line) <= 200 else f"{line[:199]}…"
 
 
-def _patience(seconds: int, *, retries: int) -> dict[str, str]:
+def _timeouts(seconds: int, *, retries: int) -> dict[str, str]:
     return {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(seconds), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(retries)}
 
 
@@ -158,31 +152,31 @@ def _logging(levels: Mapping[str, int]) -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-_RUNS_ON: Final = ("numpy", "onnx", "onnxruntime")
+_REQUIREMENTS: Final = ("numpy", "onnx", "onnxruntime")
 
 
 def log_model(client: MlflowClient, experiment_id: str, run_id: str, artifact: Path) -> str:
-    """The id of the model that is now logged with the run ``run_id``: an artifact's folder, and what MLflow adds to it.
+    """Log an artifact's folder as a model of the run ``run_id``; returns the model's id.
 
-    Whoever downloads it has an artifact again. The graph alone does not know that a row which misses a value has no
-    probability where ``accepts_missing`` is false: ``Artifact`` does.
+    A download is a complete artifact again. The graph alone does not encode that an incomplete row has no probability
+    if ``accepts_missing`` is false; ``Artifact`` does.
     """
     from mlflow.entities import LoggedModelStatus  # noqa: PLC0415
 
     metadata = decoded((artifact / METADATA_FILE).read_bytes())
     logged = client.create_logged_model(
-        experiment_id, name=metadata.model, source_run_id=run_id, tags=_tags(metadata), model_type="onnx"
+        experiment_id, name=metadata.model, source_run_id=run_id, tags=_model_tags(metadata), model_type="onnx"
     )
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        _save(artifact, metadata, folder, run_id=run_id, model_id=logged.model_id)
+        _save_model(artifact, metadata, folder, run_id=run_id, model_id=logged.model_id)
         client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     return str(logged.model_id)
 
 
-def signature(metadata: Metadata) -> ModelSignature:
-    """One column of numbers per feature in, which MLflow makes float32, and the float32 probability of a spike out."""
+def build_signature(metadata: Metadata) -> ModelSignature:
+    """Input: one numeric column per feature, which MLflow converts to float32. Output: the probability, float32."""
     from mlflow.models import ModelSignature  # noqa: PLC0415
     from mlflow.types import ColSpec, DataType, Schema  # noqa: PLC0415
 
@@ -190,7 +184,7 @@ def signature(metadata: Metadata) -> ModelSignature:
     return ModelSignature(Schema(columns), Schema([ColSpec(DataType.float, "probability")]))
 
 
-def _save(artifact: Path, metadata: Metadata, folder: Path, **ids: str) -> None:
+def _save_model(artifact: Path, metadata: Metadata, folder: Path, **ids: str) -> None:
     import mlflow.onnx  # noqa: PLC0415
     import onnx  # noqa: PLC0415
     from mlflow.models import Model  # noqa: PLC0415
@@ -199,19 +193,19 @@ def _save(artifact: Path, metadata: Metadata, folder: Path, **ids: str) -> None:
         onnx.load(artifact / ONNX_FILE),
         str(folder),
         mlflow_model=Model(**ids),
-        signature=signature(metadata),
-        # told, since MLflow would find them out by running the model in a process of its own
-        pip_requirements=[f"{name}=={version(name)}" for name in _RUNS_ON],
+        signature=build_signature(metadata),
+        # given here because MLflow would otherwise run the model in another process to find them
+        pip_requirements=[f"{name}=={version(name)}" for name in _REQUIREMENTS],
         onnx_execution_providers=["CPUExecutionProvider"],
-        metadata=_notes(metadata),
+        metadata=_model_facts(metadata),
         save_as_external_data=False,
     )
-    # these bytes, whose hash the metadata tells, and not what onnx made of them
+    # the original bytes, whose hash is in the metadata, not those re-encoded by onnx
     for file in artifact.iterdir():
         shutil.copyfile(file, folder / file.name)
 
 
-def _notes(metadata: Metadata) -> dict[str, Any]:
+def _model_facts(metadata: Metadata) -> dict[str, Any]:
     return {
         "feature_digest": metadata.feature_digest,
         "horizon_s": metadata.horizon_s,
@@ -221,7 +215,7 @@ def _notes(metadata: Metadata) -> dict[str, Any]:
     }
 
 
-def _tags(metadata: Metadata) -> dict[str, str]:
+def _model_tags(metadata: Metadata) -> dict[str, str]:
     return {"simulated": str(metadata.simulated).lower(), "onnx_sha256": metadata.onnx_sha256}
 
 
@@ -233,71 +227,75 @@ DIGEST_TAG: Final = "onnx_sha256"
 _READY_WITHIN_S: Final = 30
 
 
-def register(client: MlflowClient, report: TrainingReport, run_id: str, model_id: str) -> tuple[str, tuple[str, ...]]:
-    """The number of the version that the chosen model, logged as ``model_id``, is now, and the aliases it was given."""
-    known = _aliases(client)
+def register_chosen(
+    client: MlflowClient, report: TrainingReport, run_id: str, model_id: str
+) -> tuple[str, tuple[str, ...]]:
+    """Register the chosen model, logged as ``model_id``; returns its version number and the aliases it got."""
+    aliases = _registered_aliases(client)
     version = client.create_model_version(
         REGISTERED,
         source=f"models:/{model_id}",
         run_id=run_id,
-        tags=_about(report) | tags(report),
+        tags=_version_tags(report) | run_tags(report),
         await_creation_for=_READY_WITHIN_S,
         model_id=model_id,
     )
-    is_first = CHAMPION not in known and report.split_method != "stratified"
-    given = (CHALLENGER, CHAMPION) if report.promoted is not None or is_first else (CHALLENGER,)
-    for alias in given:
+    is_first = CHAMPION not in aliases and report.split_method != "stratified"
+    granted = (CHALLENGER, CHAMPION) if report.promoted is not None or is_first else (CHALLENGER,)
+    for alias in granted:
         client.set_registered_model_alias(REGISTERED, alias, version.version)
-    return str(version.version), given
+    return str(version.version), granted
 
 
-def make_champion(client: MlflowClient, version: str) -> None:
-    """Moves ``champion`` to a version: its model is served from now on."""
+def _move_champion(client: MlflowClient, version: str) -> None:
+    """Move the alias ``champion`` to a version."""
     client.set_registered_model_alias(REGISTERED, CHAMPION, version)
 
 
-def version_of(client: MlflowClient, onnx_sha256: str) -> str:
-    """The newest version whose graph has this hash; "" where none has."""
-    found = client.search_model_versions(f"name = '{REGISTERED}' and tags.{DIGEST_TAG} = '{onnx_sha256}'")
-    return str(max((int(version.version) for version in found), default=""))
+def find_version(client: MlflowClient, onnx_sha256: str) -> str:
+    """The newest version whose graph has this SHA-256; "" if there is none."""
+    versions = client.search_model_versions(f"name = '{REGISTERED}' and tags.{DIGEST_TAG} = '{onnx_sha256}'")
+    return str(max((int(version.version) for version in versions), default=""))
 
 
-def chosen_model(report: TrainingReport) -> ModelReport:
-    """What the report says of the model that it chose."""
+def _chosen_result(report: TrainingReport) -> ModelResult:
+    """The result of the chosen model."""
     return next(model for model in report.models if model.model == report.chosen)
 
 
-def _about(report: TrainingReport) -> dict[str, str]:
-    """What a version is found by again, also when its model is put into service much later."""
-    written = chosen_model(report).artifact
-    told = {"model": report.chosen, "promoted": str(report.promoted is not None).lower()}
+def _version_tags(report: TrainingReport) -> dict[str, str]:
+    """The tags by which a version is found again, also when its model is promoted much later."""
+    written = _chosen_result(report).artifact
+    tags = {"model": report.chosen, "promoted": str(report.promoted is not None).lower()}
     if written is None:
-        return told
-    return told | {DIGEST_TAG: decoded((written / METADATA_FILE).read_bytes()).onnx_sha256}
+        return tags
+    return tags | {DIGEST_TAG: decoded((written / METADATA_FILE).read_bytes()).onnx_sha256}
 
 
-def _aliases(client: MlflowClient) -> dict[str, str]:
-    """Alias → version of the registered model, which is made where there is none."""
+def _registered_aliases(client: MlflowClient) -> dict[str, str]:
+    """Alias → version of the registered model, which is created if missing."""
     from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
     try:
-        client.create_registered_model(REGISTERED, description="How likely a spike is within the next 60 seconds.")
+        client.create_registered_model(
+            REGISTERED, description="Probability of a volatility spike within the next 60 seconds."
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     return dict(client.get_registered_model(REGISTERED).aliases)
 
 
-_AT_ONCE: Final = 900
-"""Figures in a request, and below it parameters: MLflow takes 1000 of all kinds together, 100 parameters among them."""
+_METRICS_PER_REQUEST: Final = 900
+"""Metrics per request: MLflow accepts 1000 entries, among them at most 100 parameters."""
 
 _NOTE_CHARACTERS: Final = 7000
 _DIGEST_CHARACTERS: Final = 36
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Logged:
-    """The run of a whole training run, and the version of the registered model that its chosen one has."""
+class LoggedRun:
+    """The MLflow run of a training run, and the registered version of its chosen model."""
 
     experiment_id: str
     run_id: str
@@ -307,43 +305,47 @@ class Logged:
 
 def log_report(
     client: MlflowClient, uri: str, experiment: str, report: TrainingReport, on_step: Callable[[str], None]
-) -> Logged:
-    """All of ``report`` in the store of ``client`` at ``uri``; a run that cannot be finished is marked as failed."""
+) -> LoggedRun:
+    """Log ``report`` in the store at ``uri``; a run that cannot be completed is marked as failed."""
     experiment_id = _experiment_id(client, uri, experiment)
     sha256 = file_sha256(report.request.features)
-    told = tags(report) | {"data_sha256": sha256}
-    about = {"mlflow.source.name": "volspike train", "mlflow.note.content": "\n\n".join(report.warnings)}
+    tags = run_tags(report) | {"data_sha256": sha256}
+    source = {"mlflow.source.name": "volspike train", "mlflow.note.content": "\n\n".join(report.warnings)}
     name = f"train {report.request.features.stem}"
-    with _run(client, experiment_id, name, told | machine() | about) as run_id:
-        _log(client, run_id, parameters(report) | {"data_sha256": sha256}, pooled_figures(chosen_model(report)))
+    with _run(client, experiment_id, name, tags | describe_machine() | source) as run_id:
+        _log_batch(
+            client, run_id, run_parameters(report) | {"data_sha256": sha256}, pooled_metrics(_chosen_result(report))
+        )
         _log_data(client, run_id, report, sha256)
-        client.log_text(run_id, packages(), "requirements.txt")
+        client.log_text(run_id, list_packages(), "requirements.txt")
         client.log_text(run_id, "".join(f"{sentence}\n" for sentence in report.warnings), "warnings.txt")
         logged = {}
         for model in (*report.models, *report.baselines):
-            on_step(f"{model.model}: tracked")
-            logged[model.model] = _log_one(client, experiment_id, report, model, told | {"mlflow.parentRunId": run_id})
-        version, aliases = register(client, report, *logged[report.chosen])
-    return Logged(experiment_id=experiment_id, run_id=run_id, version=version, aliases=aliases)
+            on_step(f"{model.model}: tracking")
+            logged[model.model] = _log_result(
+                client, experiment_id, report, model, tags | {"mlflow.parentRunId": run_id}
+            )
+        version, aliases = register_chosen(client, report, *logged[report.chosen])
+    return LoggedRun(experiment_id=experiment_id, run_id=run_id, version=version, aliases=aliases)
 
 
-def _log_one(
-    client: MlflowClient, experiment_id: str, report: TrainingReport, model: ModelReport, told: Mapping[str, str]
+def _log_result(
+    client: MlflowClient, experiment_id: str, report: TrainingReport, model: ModelResult, tags: Mapping[str, str]
 ) -> tuple[str, str]:
-    """The run of one model and, where it was written, its logged model ("" where not)."""
+    """Log one model; returns its run id and, if its artifact was written, the id of the logged model ("" otherwise)."""
     role = {"model": model.model, "role": "baseline" if model.is_baseline else "model"}
-    with _run(client, experiment_id, model.model, {**told, **role}) as run_id:
+    with _run(client, experiment_id, model.model, {**tags, **role}) as run_id:
         model_id = ""
         if model.artifact is not None:
             model_id = log_model(client, experiment_id, run_id, model.artifact)
             for file in (model.artifact / METADATA_FILE, *model.plots):
                 client.log_artifact(run_id, str(file))
-        _log(client, run_id, model_parameters(report, model), figures(model), model_id)
+        _log_batch(client, run_id, model_parameters(report, model), model_metrics(model), model_id)
     return run_id, model_id
 
 
 def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
-    """The experiment's id; where it is made in a database file, its artifacts go beside that."""
+    """The experiment's id; one created in a database file stores its artifacts next to that file."""
     known = client.get_experiment_by_name(name)
     if known is not None:
         return str(known.experiment_id)
@@ -352,22 +354,22 @@ def _experiment_id(client: MlflowClient, uri: str, name: str) -> str:
 
 
 @contextmanager
-def _run(client: MlflowClient, experiment_id: str, name: str, told: Mapping[str, str]) -> Iterator[str]:
-    """The id of a new run, which is ended as finished or as failed."""
-    limited = {key: value[:_NOTE_CHARACTERS] for key, value in told.items()}
+def _run(client: MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """The id of a new run, which ends as FINISHED or FAILED."""
+    limited = {key: value[:_NOTE_CHARACTERS] for key, value in tags.items()}
     run_id = str(client.create_run(experiment_id, tags=limited, run_name=name).info.run_id)
     try:
         yield run_id
     except BaseException:
-        # the store may be what failed: then this does as well, and what counts is what failed first
-        with suppress(Exception), in_a_hurry():
+        # if the store itself failed, this fails as well; the first error is the one to raise
+        with suppress(Exception), short_timeout():
             client.set_terminated(run_id, "FAILED")
         raise
     client.set_terminated(run_id, "FINISHED")
 
 
-def _log(
-    client: MlflowClient, run_id: str, texts: Mapping[str, str], numbers: Sequence[Figure], model_id: str = ""
+def _log_batch(
+    client: MlflowClient, run_id: str, texts: Mapping[str, str], numbers: Sequence[LoggedMetric], model_id: str = ""
 ) -> None:
     from mlflow.entities import Metric, Param  # noqa: PLC0415
 
@@ -376,12 +378,12 @@ def _log(
     metrics = [
         Metric(name, value, now, step, model_id=model_id or None, run_id=run_id) for name, value, step in numbers
     ]
-    for start in range(0, len(metrics), _AT_ONCE):
-        client.log_batch(run_id, metrics=metrics[start : start + _AT_ONCE])
+    for start in range(0, len(metrics), _METRICS_PER_REQUEST):
+        client.log_batch(run_id, metrics=metrics[start : start + _METRICS_PER_REQUEST])
 
 
 def _log_data(client: MlflowClient, run_id: str, report: TrainingReport, sha256: str) -> None:
-    """The feature file as the run's data set; MLflow's digests are shorter than a whole hash."""
+    """Log the feature file as the run's data set; MLflow limits the length of a digest."""
     from mlflow.entities import Dataset, DatasetInput, InputTag  # noqa: PLC0415
 
     file = report.request.features
@@ -397,80 +399,83 @@ def _log_data(client: MlflowClient, run_id: str, report: TrainingReport, sha256:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tracking:
-    """Where a run is tracked, without secrets, and what was logged there; None and "" where it is tracked nowhere."""
+class TrackingResult:
+    """Where a run is tracked, without secrets, and what was logged; "" and None if it is not tracked."""
 
     store: str
-    logged: Logged | None
+    logged: LoggedRun | None
     warnings: tuple[str, ...]
 
-    def told(self) -> str:
-        """One line on what was logged, and how to look at it."""
+    def summary(self) -> str:
+        """One line on what was logged and how to view it."""
         if self.logged is None:
-            return "tracked nowhere"
+            return "not tracked"
         aliases = " and ".join(self.logged.aliases)
         return (
             f"tracked in {self.store}: run {self.logged.run_id}, {REGISTERED} version {self.logged.version} "
-            f"({aliases}); {_how_to_look(self.store)}"
+            f"({aliases}); {_how_to_view(self.store)}"
         )
 
 
-def track(report: TrainingReport, settings: TrackingSettings, on_step: Callable[[str], None]) -> Tracking:
-    """Log ``report`` in the store of ``settings``, or in ``LOCAL_STORE`` where that fails, at whatever point.
+def track_run(report: TrainingReport, settings: TrackingSettings, on_step: Callable[[str], None]) -> TrackingResult:
+    """Log ``report`` in the store of ``settings``; if that fails at any point, in ``LOCAL_STORE``.
 
-    A server that does not answer within ``REACH_WITHIN_S`` is given up. Nothing is raised: a failure is a warning.
-    ``on_step`` is told of each model.
+    A server that does not answer within ``REACH_WITHIN_S`` counts as failed. Nothing is raised: a failure is a warning.
+    ``on_step`` receives the name of each step.
     """
     failed: list[tuple[str, str]] = []
     for uri in dict.fromkeys((settings.tracking_uri, LOCAL_STORE)):
         store = masked(uri)
         try:
-            with opened(uri) as client:
+            with open_client(uri) as client:
                 logged = log_report(client, uri, settings.experiment, report, on_step)
-        except Exception as error:  # noqa: BLE001 - MLflow, databases and the network share no error, and the models stand
-            failed.append((store, reason(error)))
+        except Exception as error:  # noqa: BLE001 - MLflow, databases and the network share no base error
+            failed.append((store, root_cause(error)))
         else:
-            return Tracking(store=store, logged=logged, warnings=_moved(failed, store))
-    return Tracking(store="", logged=None, warnings=_lost(failed, report))
+            return TrackingResult(store=store, logged=logged, warnings=_describe_fallback(failed, store))
+    return TrackingResult(store="", logged=None, warnings=_describe_failure(failed, report))
 
 
-def crown(settings: TrackingSettings, version: str) -> str:
-    """Moves the alias ``champion`` to a version in the store of ``settings``; why it could not be, or ""."""
+def set_champion(settings: TrackingSettings, version: str) -> str:
+    """Move the alias ``champion`` to a version; returns a warning if that failed, else ""."""
     if not settings.is_on:
-        return f"{REGISTERED} version {version} is served, and no tracker was named to note it in"
-    return _crowned(settings, lambda _: version)
+        return f"{REGISTERED} version {version} is served; its alias `champion` was not set: no --mlflow-uri is given"
+    return _set_champion(settings, lambda _: version)
 
 
-def crown_model(settings: TrackingSettings, onnx_sha256: str) -> str:
-    """The same for the version that has a model's graph; one that was never tracked leaves the alias where it is."""
-    return _crowned(settings, lambda client: version_of(client, onnx_sha256)) if settings.is_on else ""
+def set_champion_by_digest(settings: TrackingSettings, onnx_sha256: str) -> str:
+    """As ``set_champion``, for the version whose graph has this SHA-256; without one the alias does not move."""
+    return _set_champion(settings, lambda client: find_version(client, onnx_sha256)) if settings.is_on else ""
 
 
-def _crowned(settings: TrackingSettings, find: Callable[[MlflowClient], str]) -> str:
+def _set_champion(settings: TrackingSettings, find: Callable[[MlflowClient], str]) -> str:
+    store = masked(settings.tracking_uri)
     try:
-        with opened(settings.tracking_uri) as client:
+        with open_client(settings.tracking_uri) as client:
             version = find(client)
             if not version:
-                return f"{masked(settings.tracking_uri)} has no version of this model: its champion is another"
-            make_champion(client, version)
+                return (
+                    f"{masked(settings.tracking_uri)} has no version of this model: the alias `champion` was not moved"
+                )
+            _move_champion(client, version)
     except Exception as error:  # noqa: BLE001 - as above
-        return f"MLflow at {masked(settings.tracking_uri)} cannot be used ({reason(error)}): its champion is another"
+        return f"MLflow at {store} cannot be used ({root_cause(error)}): the alias `champion` was not moved"
     return ""
 
 
-def _moved(failed: Sequence[tuple[str, str]], store: str) -> tuple[str, ...]:
+def _describe_fallback(failed: Sequence[tuple[str, str]], store: str) -> tuple[str, ...]:
     return tuple(
-        f"MLflow at {asked} cannot be used ({why}): this run is tracked in {store} instead; {_how_to_look(store)}"
-        for asked, why in failed
+        f"MLflow at {uri} cannot be used ({why}): this run is tracked in {store} instead; {_how_to_view(store)}"
+        for uri, why in failed
     )
 
 
-def _lost(failed: Sequence[tuple[str, str]], report: TrainingReport) -> tuple[str, ...]:
-    told = "; ".join(f"MLflow at {store} cannot be used ({why})" for store, why in failed)
-    return (f"{told}: this run is tracked nowhere, and its models are in {report.request.artifacts}",)
+def _describe_failure(failed: Sequence[tuple[str, str]], report: TrainingReport) -> tuple[str, ...]:
+    failures = "; ".join(f"MLflow at {store} cannot be used ({why})" for store, why in failed)
+    return (f"{failures}: this run is not tracked; its models are in {report.request.artifacts}",)
 
 
-def _how_to_look(store: str) -> str:
+def _how_to_view(store: str) -> str:
     if database_file(store):
-        return f"see it with `mlflow ui --backend-store-uri {store}`"
-    return f"see it at {store}" if store.startswith("http") else "see it with `mlflow ui`"
+        return f"view it with `mlflow ui --backend-store-uri {store}`"
+    return f"view it at {store}" if store.startswith("http") else "view it with `mlflow ui`"

@@ -1,8 +1,8 @@
-"""A market that nobody can foresee: independent returns, through the kernel that computes every other feature.
+"""A null market: independent returns through the feature kernel, so that nothing is predictable.
 
-Its one-second returns are drawn with replacement from those of a real recording, so that they are as large and as
-ragged, but none of them knows of another. Quotes, sizes, sides and the times of ticks are drawn independently as well.
-Whatever a model foresees in it, it has from the protocol that judges it.
+One-second returns are drawn with replacement from a real recording: they keep their sizes and heavy tails, but not
+their order. Quotes, sizes, sides and tick times are drawn independently as well. Any score above chance on this market
+comes from the evaluation protocol.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHUNK_S: Final = 3600
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class NullMarket:
-    """``seconds`` from ``start`` (Unix second), with returns drawn from ``returns`` and so many ticks a second."""
+    """``seconds`` from ``start`` (Unix second), returns drawn from ``returns``, ``ticks_per_second`` ticks."""
 
     returns: NDArray[np.float64]
     seconds: int
@@ -44,7 +44,7 @@ class NullMarket:
 
 
 def one_second_returns(path: Path, facts: FeatureFacts) -> NDArray[np.float64]:
-    """The one-second log returns of all sessions in a feature file; a silent second returned 0.
+    """The one-second log returns of all sessions in a feature file; a second without a tick returned 0.
 
     Raises:
         NotEnoughData: no session has two seconds.
@@ -57,11 +57,11 @@ def one_second_returns(path: Path, facts: FeatureFacts) -> NDArray[np.float64]:
     product = np.unique(np.asarray(table["product_id"].cast(pa.string())), return_inverse=True)[1]
     order = np.lexsort((second, session, product))
     second, price = second[order], numbers(table, "price")[order]
-    begins = np.diff(second, prepend=second[:1]) > SESSION_GAP_NS // SECOND_NS
+    starts = np.diff(second, prepend=second[:1]) > SESSION_GAP_NS // SECOND_NS
     for name in (session, product):
-        begins |= np.diff(name[order], prepend=name[order][:1]) != 0
-    stretches = np.split(np.arange(len(second)), np.flatnonzero(begins))
-    parts = [_returns(second[rows], price[rows]) for rows in stretches if len(rows)] or [np.empty(0)]
+        starts |= np.diff(name[order], prepend=name[order][:1]) != 0
+    segments = np.split(np.arange(len(second)), np.flatnonzero(starts))
+    parts = [_returns(second[rows], price[rows]) for rows in segments if len(rows)] or [np.empty(0)]
     returns = np.concatenate(parts)
     if len(returns) == 0:
         raise NotEnoughData(f"{path}: no session has two seconds: record for longer")
@@ -74,9 +74,9 @@ def _returns(second: NDArray[np.int64], price: NDArray[np.float64]) -> NDArray[n
 
 
 def null_dataset(facts: FeatureFacts, market: NullMarket, most_rows: int) -> Dataset:
-    """The warm and labelled rows of a null market with the features, profile and row rate of ``facts``.
+    """The warm and labelled rows of a null market with the features, profile and row spacing of ``facts``.
 
-    Of more than ``most_rows`` rows those of every second, third … second are kept.
+    Of more than ``most_rows`` rows every k-th second's are kept.
     """
     engine = FeatureEngine(facts.feature_set, facts.profile, facts.every)
     rng = np.random.default_rng([market.seed, 1])
@@ -84,8 +84,8 @@ def null_dataset(facts: FeatureFacts, market: NullMarket, most_rows: int) -> Dat
     rate = 1.0 if facts.every is Every.SECOND else market.ticks_per_second
     step = ceil(market.seconds * rate / most_rows)
     product = facts.leader or "NULL"
-    tape = _tape(market, closing, facts.profile, product, rng)
-    parts = [_kept(rows, facts.every, step) for rows in engine.run_all(tape)]
+    tape = _generate_ticks(market, closing, facts.profile, product, rng)
+    parts = [_thin_rows(rows, facts.every, step) for rows in engine.run_all(tape)]
     time, session, x = (np.concatenate(column) for column in zip(*parts, strict=True))
     volatility = future_volatility(closing, HORIZON_S)[row_second(time, facts.every) - market.start]
     known = np.isfinite(volatility)
@@ -104,17 +104,17 @@ def null_dataset(facts: FeatureFacts, market: NullMarket, most_rows: int) -> Dat
     )
 
 
-def _kept(
+def _thin_rows(
     rows: FeatureRows, every: Every, step: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     kept = rows.is_warm & (row_second(rows.timestamp, every) % step == 0)
     return rows.timestamp[kept], rows.session_id[kept], rows.features[kept]
 
 
-def _tape(
+def _generate_ticks(
     market: NullMarket, closing: NDArray[np.float64], profile: Profile, product: str, rng: np.random.Generator
 ) -> Iterator[Ticks]:
-    """The market in parts of an hour; every second has a tick, and ends at its ``closing`` price."""
+    """The market's ticks hour by hour; every second has a tick and ends at its ``closing`` price."""
     opening = np.append(PRICE, closing[:-1])
     for first in range(0, market.seconds, CHUNK_S):
         beyond = min(first + CHUNK_S, market.seconds)
@@ -123,19 +123,19 @@ def _tape(
         place = np.arange(1, len(second) + 1) - np.repeat(np.cumsum(count) - count, count)
         price = opening[second] * (closing[second] / opening[second]) ** (place / count[second - first])
         moment = np.sort(second + rng.random(len(second)))
-        ticks = _ticks(product, (market.start + second) * SECOND_NS + _part_ns(moment - second), price, rng)
-        yield _as_told(ticks, profile)
+        ticks = _ticks(product, (market.start + second) * SECOND_NS + _fraction_ns(moment - second), price, rng)
+        yield _with_profile(ticks, profile)
 
 
-def _part_ns(part: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.clip((part * SECOND_NS).astype(np.int64), 0, SECOND_NS - 1)
+def _fraction_ns(fraction: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.clip((fraction * SECOND_NS).astype(np.int64), 0, SECOND_NS - 1)
 
 
 def _ticks(product: str, time: NDArray[np.int64], price: NDArray[np.float64], rng: np.random.Generator) -> Ticks:
     n = len(time)
     half = HALF_SPREAD * rng.lognormal(0.0, 0.5, n)
     sizes = rng.lognormal(0.0, 1.0, (3, n))
-    number = time  # ascending, and no two alike but by a chance that costs one tick
+    number = time  # ascending; a duplicate is unlikely and costs one tick
     return Ticks(
         products=(product,),
         time=time,
@@ -154,8 +154,8 @@ def _ticks(product: str, time: NDArray[np.int64], price: NDArray[np.float64], rn
     )
 
 
-def _as_told(ticks: Ticks, profile: Profile) -> Ticks:
-    """The ticks as messages of the kinds that a source of this profile tells."""
+def _with_profile(ticks: Ticks, profile: Profile) -> Ticks:
+    """The ticks as the message kinds that a source of this profile sends."""
     if profile is Profile.TICKER:
         return ticks
     columns = dict(ticks.columns()) | {"kind": np.full(len(ticks), Kind.TRADE, np.int8)}

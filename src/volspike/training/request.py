@@ -1,4 +1,4 @@
-"""What a training run is asked for."""
+"""The options of a training run, and the checks that need no data."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from volspike.models.detector import default_columns
 ALL: Final = "all"
 
 DEFAULT_TRIALS: Final = 8
-"""Settings tried of each model besides its defaults: a few minutes for 400 000 rows of 60 columns on two cores."""
+"""Settings tried per model in addition to its defaults: a few minutes for 400 000 rows of 60 columns on two cores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRequest:
-    """What to learn from, which models, and where their artifacts go (``artifacts/<model>/``).
+    """What to train on, which models, and where their artifacts go (``artifacts/<model>/``).
 
-    ``models`` are names of ``DETECTORS`` or ``("all",)``; ``columns`` are feature names, ``("all",)`` for every
-    feature of the file, or None for ``default_columns`` of it. ``fractions`` are the training, validation and test
-    parts of the split methods that take one cut; ``folds``, ``fold_by``, ``training`` and ``training_span_h`` belong to
-    ``walk_forward``. ``threshold`` names what is served (see ``training.thresholds``), ``search`` counts the settings
-    that are tried of each model, and ``promote`` puts the chosen model into ``artifacts/production``.
+    ``models`` are names in ``DETECTORS`` or ``("all",)``. ``columns`` are feature names, ``("all",)`` for every feature
+    of the file, or None for its ``default_columns``. ``fractions`` (training, validation, test) apply to ``time_based``
+    and ``stratified``; ``folds``, ``fold_by``, ``training`` and ``training_span_h`` to ``walk_forward``. ``threshold``
+    names the served alert threshold (see ``evaluation.thresholds``). ``search`` is the number of settings tried per
+    model. ``promote`` asks the caller of ``train`` to promote the chosen model (``lifecycle.promotion``).
     """
 
     features: Path
@@ -48,48 +48,48 @@ class TrainingRequest:
     seed: int = 0
 
     def check(self) -> None:
-        """Refuse what cannot be asked for, before anything is read.
+        """Reject invalid options before any file is read or any learning library is imported.
 
         Raises:
-            UsageError: a model, calibration or threshold that does not exist, a number of trials below 0, or a
-                promotion by a split that is no evidence.
+            UsageError: an unknown model, calibration or threshold, a negative number of trials, or a promotion based
+                on a stratified split.
         """
         self.model_names()
         check_threshold(self.threshold)
         if self.calibration not in CALIBRATIONS:
-            raise UsageError(f"no calibration {self.calibration!r}; there are {', '.join(CALIBRATIONS)}")
+            raise UsageError(f"no calibration {self.calibration!r}; choose one of {', '.join(CALIBRATIONS)}")
         if self.search < 0:
-            raise UsageError(f"the number of settings to try is 0 or more, was {self.search}")
+            raise UsageError(f"--search must be 0 or more, was {self.search}")
         if self.promote and self.split_method == "stratified":
-            raise UsageError("a stratified split is no evidence to promote a model by; judge by walk_forward")
+            raise UsageError("a stratified split is no evidence to promote a model; use --split-method walk_forward")
 
     def model_names(self) -> tuple[str, ...]:
-        """The models asked for, each once.
+        """The requested models without duplicates.
 
         Raises:
-            UsageError: a name that is none of the detectors', or no name at all.
+            UsageError: an unknown name, or no name.
         """
-        wanted = tuple(DETECTORS) if ALL in self.models else tuple(dict.fromkeys(self.models))
-        unknown = [name for name in wanted if name not in DETECTORS]
-        if unknown or not wanted:
-            asked = f"no model named {', '.join(unknown)}" if unknown else "no model was named"
-            raise UsageError(f"{asked}; there are {', '.join(DETECTORS)}, or all")
-        return wanted
+        names = tuple(DETECTORS) if ALL in self.models else tuple(dict.fromkeys(self.models))
+        unknown = [name for name in names if name not in DETECTORS]
+        if unknown or not names:
+            problem = f"no model named {', '.join(unknown)}" if unknown else "no model was named"
+            raise UsageError(f"{problem}; choose from {', '.join(DETECTORS)}, or all")
+        return names
 
     def column_names(self, available: tuple[str, ...]) -> tuple[str, ...]:
-        """The columns asked for, of those that the feature file has.
+        """The requested columns, given those of the feature file.
 
         Raises:
-            SchemaMismatch: one of them is not in the file.
+            SchemaMismatch: the file lacks one of them.
         """
-        wanted = default_columns(available) if self.columns is None else self.columns
-        if ALL in wanted:
+        names = default_columns(available) if self.columns is None else self.columns
+        if ALL in names:
             return available
-        missing = [name for name in wanted if name not in available]
-        if missing or not wanted:
+        missing = [name for name in names if name not in available]
+        if missing or not names:
             raise SchemaMismatch(
                 f"{self.features} lacks columns to train on",
                 missing=missing,
-                remedy="featurize with windows that have them, or choose columns that are there (all: every one)",
+                remedy="featurize with windows that provide them, or choose existing --columns (all: every column)",
             )
-        return tuple(dict.fromkeys(wanted))
+        return tuple(dict.fromkeys(names))

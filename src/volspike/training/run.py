@@ -1,107 +1,111 @@
-"""One training run: every model asked for is fitted on every fold, judged out of sample, and written."""
+"""A training run: fit every model on every fold, compare them with the best baseline, write their artifacts.
+
+The steps, in order: split and label the rows (``folds``), search settings (``search``), fit, export and calibrate each
+model on each fold (``fitting``), choose the best model and the best baseline on the selection folds, evaluate on
+held-out rows and write (``evaluate``), and report (``report``).
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from volspike.datasets import Dataset, load_dataset
 from volspike.errors import NotEnoughData, SchemaMismatch, UsageError, VolspikeError
 from volspike.market import format_time
-from volspike.training.evaluate import STRATIFIED_WARNING, WEIGHTS, Trained, best_of, reported
-from volspike.training.fitting import fit
-from volspike.training.folds import Material, baselines, gathered
-from volspike.training.report import ModelReport, TrainingReport, caveats
+from volspike.training.evaluate import WEIGHTS, FittedModel, evaluate_model, select_best
+from volspike.training.fitting import fit_fold
+from volspike.training.folds import TrainingData, baseline_names, prepare_training_data
+from volspike.training.report import STRATIFIED_WARNING, TrainingReport, collect_warnings
 from volspike.training.request import ALL, TrainingRequest
-from volspike.training.search import searched
+from volspike.training.search import search_settings
 
 OnStep = Callable[[str], None]
 
 
 def train(request: TrainingRequest, on_step: OnStep) -> TrainingReport:
-    """Train, check and judge the models, and write ``<artifacts>/<model>`` for each.
+    """Train and evaluate the requested models on a feature file, and write ``<artifacts>/<model>`` for each.
 
-    ``on_step`` is told what begins: a search, a fold of a model, a judgement. Nothing is written before every model is
-    trained on every fold and every ONNX form is verified; a failure leaves the artifacts that were there.
+    ``on_step`` receives the name of each step as it begins. No artifact is written until every model is fitted on every
+    fold and every ONNX graph is verified, so that a failure leaves existing artifacts unchanged.
 
     Raises:
-        UsageError: something asked for that does not exist, or a folder that cannot be written.
-        UnreadableFile: the feature file is none, or has no labels.
+        UsageError: an unknown option value, or a folder that cannot be written.
+        UnreadableFile: the file is not a feature file, or has no labels.
         NotEnoughData: too few rows, or rows of one class only.
-        SchemaMismatch: a column asked for is not in the file, or a model named finds none that it can do with.
-        ModelError: an ONNX form disagrees with its model.
+        SchemaMismatch: the file lacks a requested column, or every column that a requested model can use.
+        ModelError: an ONNX graph disagrees with its model.
     """
     request.check()
     return train_on(load_dataset(request.features), request, on_step)
 
 
 def train_on(dataset: Dataset, request: TrainingRequest, on_step: OnStep) -> TrainingReport:
-    """As ``train``, on rows that are loaded already."""
+    """As ``train``, on rows in memory."""
     request.check()
-    material = gathered(request, dataset)
-    trained, told = _all_trained(material, on_step)
-    asked = {name: one for name, one in trained.items() if name in request.model_names()}
-    best = best_of({name: one.fitted for name, one in trained.items() if name in baselines()})
-    chosen = best_of({name: one.fitted for name, one in asked.items()})
-    reports = {}
-    for name, one in trained.items():
-        on_step(f"{name}: judged beside {best}")
-        reports[name] = reported(material, one, trained[best], write=name in asked)
-    models = tuple(reports[name] for name in asked)
+    data = prepare_training_data(request, dataset)
+    fitted, skipped = _fit_models(data, on_step)
+
+    requested = [name for name in request.model_names() if name in fitted]
+    best_baseline = select_best({name: fitted[name] for name in fitted if name in baseline_names()})
+    chosen = select_best({name: fitted[name] for name in requested})
+
+    results = {}
+    for name, model in fitted.items():
+        on_step(f"{name}: comparing with {best_baseline}")
+        results[name] = evaluate_model(data, model, fitted[best_baseline], write=name in requested)
+
+    models = tuple(results[name] for name in requested)
+    stratified = (STRATIFIED_WARNING,) if request.split_method == "stratified" else ()
     return TrainingReport(
         request=request,
         rows=len(dataset.time),
         start=format_time(int(dataset.time.min())),
         end=format_time(int(dataset.time.max())),
         split_method=request.split_method,
-        fold_by=material.fold_by,
-        embargo_s=material.folds.embargo_s,
+        fold_by=data.fold_by,
+        embargo_s=data.fold_set.embargo_s,
         weights=WEIGHTS,
         feature_digest=dataset.facts.digest,
         simulated=dataset.facts.simulated,
         products=dataset.products,
-        has_selection=bool(material.folds.selection),
-        warnings=_sentences(material, told, models),
+        has_selection=bool(data.fold_set.selection),
+        warnings=(*stratified, *data.fold_set.warnings, *skipped, *collect_warnings(models, request)),
         models=models,
-        baselines=tuple(report for name, report in reports.items() if name not in asked),
-        best_baseline=best,
+        baselines=tuple(result for name, result in results.items() if name not in requested),
+        best_baseline=best_baseline,
         chosen=chosen,
     )
 
 
-def _sentences(material: Material, told: Sequence[str], models: Sequence[ModelReport]) -> tuple[str, ...]:
-    loud = (STRATIFIED_WARNING,) if material.request.split_method == "stratified" else ()
-    return (*loud, *material.folds.told, *told, *caveats(models, material.request))
+def _fit_models(data: TrainingData, on_step: OnStep) -> tuple[dict[str, FittedModel], list[str]]:
+    """The requested models and all baselines, fitted, and a sentence for each that had to be skipped.
 
-
-def _all_trained(material: Material, on_step: OnStep) -> tuple[dict[str, Trained], list[str]]:
-    """The models asked for and the baselines, by name, and a sentence for each that cannot be had here.
-
-    A model named is trained or the run fails; one of ``all``, or a baseline beside them, is left out.
+    A model requested by name is fitted or the run fails; one of ``all``, or a baseline for comparison, may be skipped.
     """
-    request = material.request
-    asked = request.model_names()
-    trained: dict[str, Trained] = {}
-    faults: dict[str, VolspikeError] = {}
-    for name in (*asked, *(name for name in baselines() if name not in asked)):
+    requested = data.request.model_names()
+    fitted: dict[str, FittedModel] = {}
+    failures: dict[str, VolspikeError] = {}
+    for name in dict.fromkeys((*requested, *baseline_names())):
         try:
-            trained[name] = _trained(name, material, on_step)
+            fitted[name] = _fit_model(name, data, on_step)
         except (UsageError, NotEnoughData, SchemaMismatch) as error:
-            if name in asked and ALL not in request.models:
+            if name in requested and ALL not in data.request.models:
                 raise
-            faults[name] = error
-    for needed in (asked, baselines()):
-        if not set(needed) & set(trained):
-            raise faults[needed[0]]
-    return trained, [f"{name} is left out: {error}" for name, error in faults.items()]
+            failures[name] = error
+    for needed in (requested, baseline_names()):
+        if not set(needed) & set(fitted):
+            raise failures[needed[0]]
+    return fitted, [f"{name} is left out: {error}" for name, error in failures.items()]
 
 
-def _trained(name: str, material: Material, on_step: OnStep) -> Trained:
+def _fit_model(name: str, data: TrainingData, on_step: OnStep) -> FittedModel:
+    """Search settings, then fit on every fold with them."""
     began = time.perf_counter()
-    trials, folds = material.request.search, material.folds.folds
-    search = searched(name, material, lambda trial: on_step(f"{name}: settings {trial} of {trials}"))
-    fitted = []
+    trials, folds = data.request.search, data.fold_set.folds
+    search = search_settings(name, data, lambda trial: on_step(f"{name}: settings {trial} of {trials}"))
+    fits = []
     for number, fold in enumerate(folds, 1):
         on_step(f"{name}: fold {number} of {len(folds)}")
-        fitted.append(fit(name, material, fold, search.settings))
-    return Trained(tuple(fitted), search, time.perf_counter() - began)
+        fits.append(fit_fold(name, data, fold, search.settings))
+    return FittedModel(tuple(fits), search, time.perf_counter() - began)

@@ -1,7 +1,7 @@
-"""Which settings a model gets: a bounded search on the oldest fold's training rows alone.
+"""Hyperparameter search on the training rows of the oldest fold.
 
-Those rows are older than anything that any fold is calibrated, chosen or judged on, so that no figure of the report has
-been looked at on the way.
+Those rows are older than every row used for calibration, thresholds, selection or evaluation, so that the search cannot
+influence any reported metric.
 """
 
 from __future__ import annotations
@@ -16,37 +16,36 @@ from numpy.typing import NDArray
 from volspike.datasets.splits import parted
 from volspike.evaluation.metrics import average_precision
 from volspike.models import DETECTORS, Sample
-from volspike.training.fitting import taken_columns
-from volspike.training.folds import Learned, Material
+from volspike.training.fitting import select_columns
+from volspike.training.folds import FitRows, TrainingData
 
 HELD_OUT: Final = 0.3
-"""Of the training rows, the newest share, by which settings are compared; purged like every other cut."""
+"""The newest share of the training rows, on which settings are compared; purged like every other cut."""
 
 MOST_ROWS: Final = 60_000
-"""So many rows tell one setting from another as well as ten times as many, and in a tenth of the time."""
-
+"""Rows per part: enough to rank settings as ten times as many would, in a tenth of the time."""
 
 LEAST_GAIN: Final = 0.005
-"""Settings that gain less PR-AUC over the defaults than this have gained by chance as likely as not."""
+"""PR-AUC that settings must gain over the defaults; less is as likely as not chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Search:
-    """The settings found (none: the defaults), the best PR-AUC of all tries on rows held out, and the defaults' own.
+class SearchResult:
+    """The settings found (empty: the defaults), the best held-out PR-AUC of all trials, and that of the defaults.
 
-    ``told`` says why nothing was searched, where nothing was.
+    ``warning`` says why no search was possible, if it was not.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     trials: int = 0
     best: float = float("nan")
     defaults: float = float("nan")
-    told: str = ""
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Arena:
-    """What settings are tried on."""
+class _Objective:
+    """Held-out PR-AUC of a detector as a function of its settings."""
 
     name: str
     seed: int
@@ -55,55 +54,55 @@ class _Arena:
     y: NDArray[np.int8]
 
     def score(self, settings: Mapping[str, Any]) -> float:
-        """PR-AUC on the rows held out that can be scored."""
         detector = DETECTORS[self.name](seed=self.seed, settings=settings).fit(self.sample)
         probability = detector.probability(self.x)
         known = np.isfinite(probability)
         return average_precision(self.y[known], probability[known])
 
 
-def searched(name: str, material: Material, on_trial: Callable[[int], None]) -> Search:
-    """The best settings of detector ``name`` of those that a seeded search proposes, if they beat its defaults.
+def search_settings(name: str, data: TrainingData, on_trial: Callable[[int], None]) -> SearchResult:
+    """The best of the settings that a seeded search proposes for detector ``name``, if they beat its defaults.
 
     The tree-structured Parzen estimator of Bergstra, Bardenet, Bengio and Kégl, "Algorithms for Hyper-Parameter
-    Optimization" (2011), by Optuna.
+    Optimization" (2011), in Optuna's implementation.
     """
-    trials = material.request.search
-    if trials == 0 or not _has_space(name):
-        return Search()
-    arena = _arena(name, material)
-    if isinstance(arena, str):
-        return Search(told=arena)
-    defaults = arena.score({})
-    settings, best = max(_tried(arena, trials, on_trial), key=lambda tried: tried[1])
-    gained = best > defaults + LEAST_GAIN
-    return Search(settings=settings if gained else {}, trials=trials, best=best, defaults=defaults)
+    trials = data.request.search
+    if trials == 0 or not DETECTORS[name].space(_LowestTrial()):
+        return SearchResult()
+    objective = _build_objective(name, data)
+    if objective is None:
+        warning = (
+            f"no settings are searched: the training rows of fold {data.fold_set.folds[0].number} cannot be cut into "
+            "two parts that both hold spikes and calm"
+        )
+        return SearchResult(warning=warning)
+    defaults = objective.score({})
+    settings, best = max(_run_trials(objective, trials, on_trial), key=lambda trial: trial[1])
+    is_better = best > defaults + LEAST_GAIN
+    return SearchResult(settings=settings if is_better else {}, trials=trials, best=best, defaults=defaults)
 
 
-def _tried(arena: _Arena, trials: int, on_trial: Callable[[int], None]) -> list[tuple[dict[str, Any], float]]:
-    """Each try's settings and score, in the order of the tries."""
-    import optuna  # noqa: PLC0415 - half a second that a run without a search need not wait
+def _run_trials(
+    objective: _Objective, trials: int, on_trial: Callable[[int], None]
+) -> list[tuple[dict[str, Any], float]]:
+    """The settings and score of each trial, in order."""
+    import optuna  # noqa: PLC0415 - half a second, only for runs with a search
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=arena.seed))
-    tried = []
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=objective.seed))
+    results = []
     for number in range(1, trials + 1):
         on_trial(number)
         trial = study.ask()
-        settings = DETECTORS[arena.name].space(trial)
-        score = arena.score(settings)
+        settings = DETECTORS[objective.name].space(trial)
+        score = objective.score(settings)
         study.tell(trial, score)
-        tried.append((settings, score))
-    return tried
+        results.append((settings, score))
+    return results
 
 
-def _has_space(name: str) -> bool:
-    """Whether there is anything to search."""
-    return bool(DETECTORS[name].space(_Lowest()))
-
-
-class _Lowest:
-    """A trial that answers with the lowest of everything: good for asking whether it is asked at all."""
+class _LowestTrial:
+    """A trial that suggests the lowest value of everything; it shows whether a detector has settings to search."""
 
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
         del name, high, log
@@ -118,17 +117,13 @@ class _Lowest:
         return choices[0]
 
 
-def _arena(name: str, material: Material) -> _Arena | str:
-    """The oldest fold's training rows cut in two; or why they cannot be."""
-    dataset, fold = material.dataset, material.folds.folds[0]
-    older, newer = parted(dataset, fold.train, HELD_OUT, material.folds.embargo_s)
-    learned, held_out = (Learned.of(dataset, rows, MOST_ROWS) for rows in (older, newer))
-    for rows in (learned.rows, held_out.rows):
-        if int(fold.y[rows].sum()) in (0, len(rows)):
-            return (
-                f"no settings are searched: the training rows of fold {fold.number} cannot be cut into two parts that "
-                "both have spikes and calm"
-            )
-    features, _ = taken_columns(name, material, fold)
-    held = held_out.sample(dataset, features, fold.y, fold.tau)
-    return _Arena(name, material.request.seed, learned.sample(dataset, features, fold.y, fold.tau), held.x, held.y)
+def _build_objective(name: str, data: TrainingData) -> _Objective | None:
+    """The training rows of the oldest fold cut in two; None if one part holds a single class."""
+    dataset, fold = data.dataset, data.fold_set.folds[0]
+    older, newer = parted(dataset, fold.train, HELD_OUT, data.fold_set.embargo_s)
+    fit_rows, held_out = (FitRows.select(dataset, rows, MOST_ROWS) for rows in (older, newer))
+    if any(int(fold.y[part.rows].sum()) in (0, len(part.rows)) for part in (fit_rows, held_out)):
+        return None
+    features, _ = select_columns(name, data, fold)
+    test = held_out.sample(dataset, features, fold.y, fold.tau)
+    return _Objective(name, data.request.seed, fit_rows.sample(dataset, features, fold.y, fold.tau), test.x, test.y)

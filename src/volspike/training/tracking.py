@@ -1,9 +1,4 @@
-"""Where training runs are tracked; and that nobody reads the password in its address.
-
-What a run stood on: the feature file by its hash, and every package by its version.
-
-A training report as what a tracker takes: parameters as text, figures by name and step, tags. Nothing of MLflow.
-"""
+"""The settings of run tracking, and a training report as parameters, metrics and tags; without MLflow."""
 
 from __future__ import annotations
 
@@ -23,11 +18,10 @@ import msgspec
 from volspike import __version__
 from volspike.errors import UsageError
 from volspike.evaluation import Comparison
-from volspike.training.evaluate import STRATIFIED_WARNING
-from volspike.training.report import FoldReport, ModelReport, TrainingReport
+from volspike.training.report import STRATIFIED_WARNING, FoldResult, ModelResult, TrainingReport
 
 LOCAL_STORE: Final = "sqlite:///mlruns/mlflow.db"
-"""A database file below the working folder, which needs no server."""
+"""A database file below the working directory; needs no server."""
 
 _STORES: Final = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 _DATABASE_FILE: Final = re.compile(r"sqlite(?:\+\w+)?:///([^?]+)")
@@ -36,35 +30,35 @@ _SECRET: Final = re.compile(r"([?&;][^=&;\s]*(?:password|secret|token)[^=&;\s]*=
 
 
 class TrackingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An MLflow server or database by its URI, and the experiment there; without a URI nothing is tracked."""
+    """The URI of an MLflow server or database, and the experiment; without a URI nothing is tracked."""
 
     tracking_uri: str = ""
     experiment: str = "volatility_detection"
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is to be tracked."""
+        """Whether runs are tracked."""
         return bool(self.tracking_uri)
 
     def check(self) -> None:
-        """Refuse what cannot work, before anything is trained; a server is not asked yet.
+        """Reject invalid settings before training; a server is not contacted yet.
 
         Raises:
-            UsageError: MLflow is not installed, or the URI is neither a server's nor a database's.
+            UsageError: MLflow is not installed, or the URI names neither a server nor a database.
         """
         if not self.is_on:
             return
         if find_spec("mlflow") is None:
             raise UsageError(
-                "MLflow is not installed, and a run cannot be tracked without it; "
-                "`pip install 'volspike[tracking]'`, or leave --mlflow-uri and $MLFLOW_TRACKING_URI out"
+                "MLflow is not installed, so that the run cannot be tracked; install it with "
+                "`pip install 'volspike[tracking]'`, or omit --mlflow-uri and $MLFLOW_TRACKING_URI"
             )
         kind = re.match(r"(\w+)(?:\+\w+)?://", self.tracking_uri)
         is_file = kind is not None and kind[1] == "sqlite"
         if kind is None or kind[1] not in _STORES or (is_file and database_file(self.tracking_uri) is None):
             raise UsageError(
-                f"{masked(self.tracking_uri)!r} is no MLflow server and no database; "
-                f"name one as in http://localhost:5001 or {LOCAL_STORE}"
+                f"{masked(self.tracking_uri)!r} is neither an MLflow server nor a database; "
+                f"use a URI such as http://localhost:5001 or {LOCAL_STORE}"
             )
 
     def __repr__(self) -> str:
@@ -75,7 +69,7 @@ class TrackingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 def database_file(uri: str) -> str | None:
-    """The file of an SQLite database; None where the URI names something else.
+    """The file of an SQLite database; None for any other URI.
 
     >>> database_file("sqlite:///mlruns/mlflow.db"), database_file("http://localhost:5001")
     ('mlruns/mlflow.db', None)
@@ -85,7 +79,7 @@ def database_file(uri: str) -> str | None:
 
 
 def masked(text: str) -> str:
-    """``text`` without the users, passwords and tokens that stand in URIs.
+    """``text`` with users, passwords and tokens of URIs masked.
 
     >>> masked("no answer from http://ada:pi/3@tracking:5001/api?token=abc&page=2")
     'no answer from http://***@tracking:5001/api?token=***&page=2'
@@ -94,54 +88,59 @@ def masked(text: str) -> str:
 
 
 def file_sha256(file: Path) -> str:
-    """The hash of a file's bytes, as ``sha256sum`` tells it."""
+    """The SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def packages() -> str:
-    """Every installed distribution as a line of a requirements file, in order of their names."""
-    told = [one.metadata for one in distributions()]
-    return "".join(sorted({f"{one['Name']}=={one['Version']}\n" for one in told}, key=str.lower))
+def list_packages() -> str:
+    """Every installed distribution as a line of a requirements file, sorted by name."""
+    installed = [distribution.metadata for distribution in distributions()]
+    return "".join(sorted({f"{facts['Name']}=={facts['Version']}\n" for facts in installed}, key=str.lower))
 
 
-def machine() -> dict[str, str]:
-    """The versions that a figure can depend on besides the packages'."""
+def describe_machine() -> dict[str, str]:
+    """Versions of volspike, Python and the operating system."""
     return {"volspike": __version__, "python": platform.python_version(), "platform": platform.platform(terse=True)}
 
 
-class Figure(NamedTuple):
-    """A number under a name, as of a step: a fold's number, 0 for what is of no fold."""
+class LoggedMetric(NamedTuple):
+    """A metric's name, value and step: the fold's number, or 0 for metrics of no fold."""
 
     name: str
     value: float
     step: int = 0
 
 
-def figures(model: ModelReport) -> list[Figure]:
-    """All that a model was measured by, as far as it is defined.
+def model_metrics(model: ModelResult) -> list[LoggedMetric]:
+    """All defined metrics of a model.
 
-    ``fold/…`` has one step per fold, ``pooled/…`` is over the selection folds' test rows and ``final/…`` over the final
-    block's; below each, ``baseline/`` stands for the best rule's and ``gain/`` for the difference. ``_low`` and
-    ``_high`` are the ends of the 95 % interval.
+    ``fold/…`` has one step per fold, ``pooled/…`` covers the test rows of the selection folds, ``final/…`` the final
+    block. Below each, ``baseline/`` is the best baseline and ``gain/`` the difference. ``_low`` and ``_high`` are the
+    ends of the 95 % interval.
     """
-    told = [*pooled_figures(model), *_of_folds(model.folds)]
-    told += [Figure(f"threshold/{name}", value) for name, value in model.thresholds.items()]
-    told += [Figure("tau", model.tau), Figure("export_difference", model.export_difference)]
-    told += [Figure("seconds", model.seconds)]
-    told += [Figure("search/best", model.search.best), Figure("search/defaults", model.search.defaults)]
-    return _defined(told)
+    metrics = [
+        *pooled_metrics(model),
+        *_fold_metrics(model.folds),
+        *(LoggedMetric(f"threshold/{name}", value) for name, value in model.thresholds.items()),
+        LoggedMetric("tau", model.tau),
+        LoggedMetric("export_difference", model.export_difference),
+        LoggedMetric("seconds", model.seconds),
+        LoggedMetric("search/best", model.search.best),
+        LoggedMetric("search/defaults", model.search.defaults),
+    ]
+    return _defined(metrics)
 
 
-def pooled_figures(model: ModelReport) -> list[Figure]:
-    """Those of ``pooled/…`` and ``final/…`` alone."""
-    return _defined([*_compared("pooled", model.pooled), *_compared("final", model.final)])
+def pooled_metrics(model: ModelResult) -> list[LoggedMetric]:
+    """The metrics of ``pooled/…`` and ``final/…``."""
+    return _defined([*_comparison_metrics("pooled", model.pooled), *_comparison_metrics("final", model.final)])
 
 
-def parameters(report: TrainingReport) -> dict[str, str]:
-    """What the run was asked for, as far as it was told, and what it found out about its rows."""
-    asked = {field.name: getattr(report.request, field.name) for field in fields(report.request)}
-    found = {
+def run_parameters(report: TrainingReport) -> dict[str, str]:
+    """The options of the run that were set, and the facts of its rows."""
+    options = {field.name: getattr(report.request, field.name) for field in fields(report.request)}
+    facts = {
         "rows": report.rows,
         "start": report.start,
         "end": report.end,
@@ -153,31 +152,30 @@ def parameters(report: TrainingReport) -> dict[str, str]:
         "has_selection": report.has_selection,
         "feature_columns": len({name for model in report.models for name in model.features}),
     }
-    return _texts(asked | found)
+    return _as_texts(options | facts)
 
 
-def model_parameters(report: TrainingReport, model: ModelReport) -> dict[str, str]:
-    """How one model was made: its settings where they differ from its defaults, its columns, and how it was judged."""
-    served = model.folds[-1]
-    made = {
+def model_parameters(report: TrainingReport, model: ModelResult) -> dict[str, str]:
+    """The parameters of one model: settings that differ from its defaults, columns, calibration and evaluation."""
+    facts = {
         "model": model.model,
         "feature_columns": len(model.features),
         "left_out": model.left_out,
-        "calibration": served.calibration,
+        "calibration": model.folds[-1].calibration,
         "served_threshold": model.threshold_name,
         "search_trials": model.search.trials,
-        "final_block": served.block,
+        "final_block": model.folds[-1].block,
         "folds": len(model.folds),
         "split_method": report.split_method,
         "label_percentile": report.request.label_percentile,
         "seed": report.request.seed,
     }
-    return _texts({**made, **{f"settings/{name}": value for name, value in model.settings.items()}})
+    return _as_texts(facts | {f"settings/{name}": value for name, value in model.settings.items()})
 
 
-def tags(report: TrainingReport) -> dict[str, str]:
-    """What runs and registered models are looked for by; ``warning`` only where the split is no evidence."""
-    told = {
+def run_tags(report: TrainingReport) -> dict[str, str]:
+    """The tags by which runs and registered models are found; ``warning`` only for a split that is no evidence."""
+    tags = {
         "simulated": str(report.simulated).lower(),
         "split_method": report.split_method,
         "feature_digest": report.feature_digest,
@@ -185,32 +183,33 @@ def tags(report: TrainingReport) -> dict[str, str]:
         "baseline": report.best_baseline,
         "chosen": report.chosen,
     }
-    return told | ({"warning": STRATIFIED_WARNING} if report.split_method == "stratified" else {})
+    return tags | ({"warning": STRATIFIED_WARNING} if report.split_method == "stratified" else {})
 
 
-def _of_folds(folds: tuple[FoldReport, ...]) -> Iterator[Figure]:
+def _fold_metrics(folds: tuple[FoldResult, ...]) -> Iterator[LoggedMetric]:
     for fold in folds:
-        yield from (Figure(name, value, fold.fold) for name, value, _ in _compared("fold", fold.comparison))
+        for name, value, _ in _comparison_metrics("fold", fold.comparison):
+            yield LoggedMetric(name, value, fold.fold)
         for name in ("tau", "threshold", "train_rows", "learned_rows", "validation_rows", "test_rows", "left_out_rows"):
-            yield Figure(f"fold/{name}", getattr(fold, name), fold.fold)
+            yield LoggedMetric(f"fold/{name}", getattr(fold, name), fold.fold)
 
 
-def _compared(part: str, comparison: Comparison) -> Iterator[Figure]:
+def _comparison_metrics(part: str, comparison: Comparison) -> Iterator[LoggedMetric]:
     baseline = comparison.baseline_name
     groups = {"model": part, baseline: f"{part}/baseline", f"{baseline}_events": f"{part}/baseline_events"}
-    for group, told in comparison.figures().items():
-        place = groups.get(group, f"{part}/{group}")
-        yield from (Figure(f"{place}/{name}", value) for name, value in told.items() if value is not None)
+    for group, figures in comparison.figures().items():
+        prefix = groups.get(group, f"{part}/{group}")
+        yield from (LoggedMetric(f"{prefix}/{name}", value) for name, value in figures.items() if value is not None)
 
 
-def _defined(told: list[Figure]) -> list[Figure]:
-    return [Figure(name, float(value), step) for name, value, step in told if isfinite(value)]
+def _defined(metrics: list[LoggedMetric]) -> list[LoggedMetric]:
+    return [LoggedMetric(name, float(value), step) for name, value, step in metrics if isfinite(value)]
 
 
-def _texts(values: Mapping[str, Any]) -> dict[str, str]:
-    """Without those that were not told, which are None."""
-    return {name: _text(value) for name, value in values.items() if value is not None}
+def _as_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """The values as text, without those that are None."""
+    return {name: _as_text(value) for name, value in values.items() if value is not None}
 
 
-def _text(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

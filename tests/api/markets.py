@@ -9,7 +9,7 @@ START = 1_760_000_000 * SECOND_NS
 
 
 def walk(seconds: int, price: float = 100.0) -> list[Tick]:
-    """One tick per second, with a price that changes a little."""
+    """A market that moves a little each second."""
     return [
         Tick(
             time=START + k * SECOND_NS,
@@ -27,5 +27,5 @@ def walk(seconds: int, price: float = 100.0) -> list[Tick]:
 
 
 def frame(tick: Tick) -> FeedFrame:
-    """A frame with one tick."""
+    """A frame that tells one tick."""
     return FeedFrame(tick.received, b"", Frame(time=tick.time, ticks=(tick,)))
