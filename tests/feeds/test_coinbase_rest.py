@@ -11,8 +11,8 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.history.trades_exchange import NOON, Answer, Exchange, FakeTime, client_of, market, served, told, trade_at
 
+from tests.history.trades_exchange import NOON, Answer, Exchange, FakeTime, client_of, market, served, told, trade_at
 from volspike.errors import DataError, MalformedTick, UsageError
 from volspike.feeds.rest import TradesClient, decode_trades
 from volspike.market import Kind, Side, Tick, parse_time

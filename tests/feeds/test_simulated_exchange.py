@@ -18,7 +18,7 @@ from volspike.errors import UsageError
 from volspike.feeds.events import Frame
 from volspike.feeds.simulation.exchange import HISTORY_S, SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import Fault, Faults
-from volspike.feeds.simulation.market import simulate_trades, told
+from volspike.feeds.simulation.market import iterate_ticks, simulate_trades
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import SECOND_NS, Kind, Tick, parse_time
@@ -78,7 +78,7 @@ def market() -> list[Tick]:
     """The trades that the exchange's market makes after it opens."""
     begin = START - HISTORY_S * SECOND_NS
     chunks = simulate_trades(PRODUCTS, HISTORY_S + SECONDS, 7, begin)
-    return [trade for chunk in chunks for trade in told(chunk) if trade.time >= START]
+    return [trade for chunk in chunks for trade in iterate_ticks(chunk) if trade.time >= START]
 
 
 ADVANCED = (advanced("ticker"), advanced("market_trades"), advanced("heartbeats"))
@@ -405,7 +405,7 @@ def test_the_end_of_the_market_is_a_normal_close() -> None:
 def test_trades_excite_trades() -> None:
     """A trade is followed by others soon and mostly on its side; ids count by one, sequences only rise."""
     chunks = list(simulate_trades(("BTC-USD",), 1200, 7, START))
-    trades = [trade for chunk in chunks for trade in told(chunk)]
+    trades = [trade for chunk in chunks for trade in iterate_ticks(chunk)]
     waits = np.diff([trade.time for trade in trades])
     assert waits.std() > 1.2 * waits.mean()
     assert np.mean([one.side == two.side for one, two in pairwise(trades)]) > 0.55
@@ -418,7 +418,7 @@ def test_trades_excite_trades() -> None:
 def test_a_longer_market_begins_with_the_shorter(seconds: int) -> None:
     """What comes later changes no trade before it."""
     short, long = (
-        [trade for chunk in simulate_trades(PRODUCTS, length, 7, START) for trade in told(chunk)]
+        [trade for chunk in simulate_trades(PRODUCTS, length, 7, START) for trade in iterate_ticks(chunk)]
         for length in (seconds, 1200)
     )
     assert short == [trade for trade in long if trade.time < START + seconds * SECOND_NS]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from volspike.feeds.simulation.market import decayed, simulate_market
+from volspike.feeds.simulation.market import decay, simulate_market
 from volspike.market import MISSING_ID, SECOND_NS, Kind, Side, Ticks
 
 START = 1_764_547_200 * SECOND_NS
@@ -146,4 +146,4 @@ def test_decay_is_the_recursion() -> None:
     for shock in shocks:
         value = np.exp(-1 / 30) * value + shock
         expected.append(value)
-    np.testing.assert_allclose(decayed(shocks, 30.0, 0.7), expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(decay(shocks, 30.0, 0.7), expected, rtol=1e-9, atol=1e-12)

@@ -53,7 +53,7 @@ async def close_connection(connection: ClientConnection) -> None:
 
 
 def close_reason(closed: ConnectionClosed) -> str:
-    """Which side closed a connection, with code and reason."""
+    """The side that closed a connection, with code and reason."""
     if closed.sent is not None and not closed.rcvd_then_sent:
         return f"the connection was closed on our side: {closed.sent}"
     if closed.rcvd is not None:

@@ -32,7 +32,7 @@ class FeedProtocol:
     messages: Callable[[Sequence[str], Sequence[str]], list[str]]
 
     def requested_products(self, settings: FeedSettings) -> dict[str, Set[str]]:
-        """Channel → products requested on it; no products for a channel of the whole connection."""
+        """Channel → products requested on it; no products for a channel that has none."""
         products = frozenset(settings.products)
         return {name: frozenset() if name == "heartbeats" else products for name in self.channels(settings)}
 
@@ -59,7 +59,7 @@ def advanced_trade_sequence(data: bytes) -> int:
     """The number of an Advanced Trade frame, ``MISSING_ID`` if it has none or is unreadable.
 
     The number comes before the body, so only the start of the frame is searched, and a frame that is broken later
-    still has its number. If Coinbase ever changes the order of the fields, the whole frame is decoded.
+    still has its number. If Coinbase ever changes the order of the fields, the frame is decoded.
     """
     found = _SEQUENCE.search(data, 0, _HEAD_BYTES)
     if found is not None:
@@ -80,11 +80,11 @@ def exchange_sequence(_data: bytes) -> int:
 
 
 class SubscriptionCheck:
-    """Which requested products of one connection the exchange has not confirmed yet, by channel.
+    """The products requested on one connection that the exchange has not confirmed yet, by channel.
 
     An exchange may leave out an unknown product instead of refusing it, and may send data before its confirmation or
-    an empty confirmation; so data of a product on a channel confirms it as well. A channel requested without products
-    is confirmed as a whole.
+    an empty confirmation; so data of a product on a channel confirms it as well. A channel without
+    products is confirmed by its name.
     """
 
     def __init__(self, requested: Mapping[str, Set[str]]) -> None:

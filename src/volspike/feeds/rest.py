@@ -181,7 +181,7 @@ class TradesClient:
 
 
 def _within(page: tuple[Tick, ...], after: int | None) -> tuple[Tick, ...]:
-    """The page itself; a server that ignores ``after`` would be asked for the same page for ever."""
+    """The page itself; a server that ignores ``after`` would send the same page for ever."""
     if after is not None and any(tick.trade_id >= after for tick in page):
         raise MalformedTick(f"Expected trades below {after}, got {max(tick.trade_id for tick in page)}")
     return page

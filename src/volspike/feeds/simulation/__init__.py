@@ -1,1 +1,1 @@
-"""The simulated exchange: a seeded market behind a websocket server that speaks both Coinbase protocols."""
+"""The simulated exchange: a seeded market behind a websocket server with both Coinbase protocols."""

@@ -1,10 +1,8 @@
-"""What the simulated exchange did to its clients: every frame in its order, and every fault beside it.
+"""Faults of the simulated exchange, and a record of every frame and fault.
 
-Only the newest are kept; the counts go on. Tests compare a client's gaps with this.
-
-Faults on demand: each frame of a connection passes here on its way out, and some do not arrive as they should.
-
-Decided when a frame is made, not when the socket takes it, so that the same seed gives the same faults.
+Every frame of a connection passes an ``Injector``, which may drop, delay, duplicate, reorder or damage it. It decides
+when a frame is created, not when the socket takes it, so the same seed gives the same faults. The ``Record`` keeps the
+newest frames and faults; tests compare a client's gaps with it.
 """
 
 from __future__ import annotations
@@ -17,46 +15,46 @@ from typing import Annotated, NamedTuple, TypeAlias
 import msgspec
 import numpy as np
 
-from volspike.feeds.simulation.protocols import Outgoing, Speaker
+from volspike.feeds.simulation.protocols import Outgoing, ServerProtocol
 from volspike.market import SECOND_NS
 
 KEPT_BYTES = 1 << 16
 
 
 class Fault(StrEnum):
-    """What can go wrong between the exchange and a client."""
+    """A failure between the exchange and a client."""
 
     DROP = "drop"
-    """A frame is lost; its sequence number is used up."""
+    """A frame is lost, with its sequence number."""
     DELAY = "delay"
-    """A frame, and all behind it, comes late."""
+    """A frame and all later ones arrive late."""
     DUPLICATE = "duplicate"
-    """A frame comes twice."""
+    """A frame arrives twice."""
     REORDER = "reorder"
-    """A frame comes after the one that follows it."""
+    """A frame arrives after its successor."""
     SKIP = "skip"
-    """Sequence numbers are never used; nothing is lost, though it looks so."""
+    """Sequence numbers are skipped without a loss."""
     SILENCE = "silence"
-    """Nothing comes for a while, and what would have come is lost, its sequence numbers used up."""
+    """No frame arrives for some seconds; those frames are lost, with their sequence numbers."""
     CLOSE = "close"
     """The connection ends, with or without a close frame."""
     MALFORMED = "malformed"
-    """A frame too many, which cannot be read."""
+    """An additional frame that cannot be decoded."""
     UNKNOWN = "unknown"
-    """A message too many, of a kind that is not known; on Advanced Trade it is numbered."""
+    """An additional message of an unknown kind; numbered on Advanced Trade."""
     SNAPSHOT = "snapshot"
-    """A snapshot of an order book that nobody asked for, of megabytes; on Advanced Trade it is numbered."""
+    """An unrequested snapshot of an order book, of megabytes; numbered on Advanced Trade."""
     SLOW_READER = "slow reader"
-    """The client did not read fast enough and was disconnected: the exchange's own doing, as at Coinbase."""
+    """The exchange disconnected a client that read too slowly, as Coinbase does."""
     UNSENT = "unsent"
-    """Frames were made and not written when the connection ended."""
+    """Frames were still unsent when the connection ended."""
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
-    """One frame as it left, or did not (``is_lost``), in the order of the wire.
+    """One frame that was sent or lost (``is_lost``), in the order of sending.
 
-    ``connection`` counts from 1 in the order of connecting, ``time`` is simulated (ns UTC), ``sequence`` the number
-    that it carries or -1. ``data`` are its first 64 KiB. A frame under way when a connection broke counts as sent.
+    ``connection`` counts from 1 in the order of connecting, ``time`` is simulated (ns UTC), ``sequence`` is the
+    frame's number or -1, ``data`` its first 64 KiB. A frame in transit when a connection broke counts as sent.
     """
 
     connection: int
@@ -67,12 +65,12 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_lost(self) -> bool:
-        """Whether it never went out."""
+        """Whether it was never sent."""
         return self.fault in {Fault.DROP, Fault.SILENCE, Fault.UNSENT, Fault.CLOSE}
 
 
 class Injected(msgspec.Struct, frozen=True, kw_only=True):
-    """One fault: at which frame it struck (``sequence``, else -1), and in ``detail`` how much, how long, which code."""
+    """One fault: the frame (``sequence``, or -1), and in ``detail`` its size, duration or close code."""
 
     connection: int
     time: int
@@ -82,7 +80,7 @@ class Injected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record:
-    """The newest ``kept`` frames and faults, and counts of all."""
+    """The newest ``kept`` frames and faults, and counts of all of them."""
 
     def __init__(self, kept: int) -> None:
         self.sent: deque[Sent] = deque(maxlen=kept)
@@ -91,7 +89,7 @@ class Record:
         self.frames = self.lost = 0
 
     def frame(self, connection: int, time: int, out: Outgoing, fault: Fault | None = None) -> None:
-        """Notes a frame; a lost one counts in ``lost``, not in ``frames``."""
+        """Add a frame; a lost one counts in ``lost``, not in ``frames``."""
         data = out.data if len(out.data) <= KEPT_BYTES else out.data[:KEPT_BYTES]
         sent = Sent(connection=connection, time=time, sequence=out.sequence, data=data, fault=fault)
         if fault is not None and sent.is_lost:
@@ -101,7 +99,7 @@ class Record:
         self.sent.append(sent)
 
     def fault(self, connection: int, time: int, fault: Fault, sequence: int = -1, detail: str = "") -> None:
-        """Notes a fault."""
+        """Add a fault."""
         self.faults[fault] += 1
         self.injected.append(Injected(connection=connection, time=time, fault=fault, sequence=sequence, detail=detail))
 
@@ -122,11 +120,11 @@ _BY_RATE = (
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What goes wrong by itself.
+    """Faults that occur by themselves.
 
-    Rates are per frame and at most one strikes a frame, so that they add up to 1 at most. ``…_every_s`` are
-    simulated seconds since the connection was made, 0 is never; so is ``silence_s``. ``delay_s`` is the network's
-    and of the wall clock. A connection is closed with one of ``close_codes``; 0 is without a close frame.
+    Rates are per frame; at most one fault hits a frame, so the rates add up to at most 1. ``…_every_s`` and
+    ``silence_s`` are simulated seconds, counted from connecting; 0 is never. ``delay_s`` is in seconds of the wall
+    clock. A connection is closed with one of ``close_codes``; 0 closes it without a close frame.
     """
 
     drop: _Rate = 0.0
@@ -147,63 +145,69 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def rates(self) -> tuple[float, ...]:
-        """The rates of the faults that strike frames, in the order in which they are drawn."""
+        """The rates of the faults that hit frames, in the order of drawing."""
         return tuple(getattr(self, fault.value) for fault in _BY_RATE)
 
 
 class Delay(NamedTuple):
-    """Everything behind this waits, in wall seconds."""
+    """A pause before everything that follows, in seconds of the wall clock."""
 
     seconds: float
 
 
 class Close(NamedTuple):
-    """The connection ends here; code 0 is without a close frame."""
+    """The end of the connection; code 0 is without a close frame."""
 
     code: int
     reason: str = ""
 
 
 Item: TypeAlias = bytes | Delay | Close
-"""What goes to the socket of one connection, in its order."""
+"""An item in the send queue of a connection."""
 
 
 class Injector:
-    """The faults of one connection; every method answers what now goes to its socket."""
+    """The faults of one connection; each method returns the items to send now."""
 
     def __init__(
-        self, number: int, speaker: Speaker, record: Record, faults: Callable[[], Faults], seed: int, opened: int
+        self,
+        number: int,
+        protocol: ServerProtocol,
+        record: Record,
+        faults: Callable[[], Faults],
+        seed: int,
+        opened: int,
     ) -> None:
         self.has_closed = False
         self._number = number
-        self._speaker = speaker
+        self._protocol = protocol
         self._record = record
         self._faults = faults
         self._rng = np.random.default_rng([seed, number, 2])
-        self._ordered: deque[tuple[Fault, float]] = deque()
+        self._scheduled: deque[tuple[Fault, float]] = deque()
         self._held: Outgoing | None = None
         self._silent_until = opened
         self._last = dict.fromkeys((Fault.SILENCE, Fault.CLOSE, Fault.SNAPSHOT), opened)
 
-    def order(self, fault: Fault, times: int, amount: float = 0.0) -> None:
-        """The next ``times`` frames are struck by ``fault``."""
-        self._ordered.extend([(fault, amount)] * times)
+    def schedule(self, fault: Fault, times: int, amount: float = 0.0) -> None:
+        """Apply ``fault`` to the next ``times`` frames."""
+        self._scheduled.extend([(fault, amount)] * times)
 
-    def through(self, out: Outgoing, now: int) -> list[Item]:
-        """A frame on its way."""
+    def pass_frame(self, out: Outgoing, now: int) -> list[Item]:
+        """Pass one frame, with the fault that is scheduled or drawn for it."""
         if self.has_closed:
             self._record.frame(self._number, now, out, Fault.CLOSE)
             return []
         if now < self._silent_until:
             self._record.frame(self._number, now, out, Fault.SILENCE)
             return []
-        fault, amount = self._ordered.popleft() if self._ordered else self._drawn()
+        fault, amount = self._scheduled.popleft() if self._scheduled else self._draw()
         if fault is None:
             return self._put(out, now, None)
-        return self._struck(out, now, fault, amount)
+        return self._apply(out, now, fault, amount)
 
     def periodic(self, product: str, now: int) -> list[Item]:
-        """What strikes from time to time; a snapshot is of ``product``."""
+        """The periodic faults that are due; a snapshot is of ``product``."""
         faults = self._faults()
         items: list[Item] = []
         if self._is_due(Fault.SNAPSHOT, faults.snapshot_every_s, now):
@@ -216,38 +220,38 @@ class Injector:
         return items
 
     def silence(self, seconds: float, now: int) -> list[Item]:
-        """Nothing more for ``seconds``."""
-        items = self._released(now)
+        """Lose all frames for ``seconds``."""
+        items = self._release(now)
         self._record.fault(self._number, now, Fault.SILENCE, detail=f"{seconds:g} s")
         self._silent_until = max(self._silent_until, now + round(seconds * SECOND_NS))
         return items
 
     def close(self, code: int, reason: str, now: int, fault: Fault = Fault.CLOSE) -> list[Item]:
-        """The end; nothing passes any more."""
+        """End the connection; no later frame passes."""
         if self.has_closed:
             return []
-        items = self._released(now)
+        items = self._release(now)
         self.has_closed = True
         self._record.fault(self._number, now, fault, detail=f"code {code}" if code else "no close frame")
         return [*items, Close(code, reason)]
 
     def skip(self, numbers: int, now: int) -> list[Item]:
-        """The next ``numbers`` sequence numbers are not used."""
-        self._speaker.skip(numbers)
+        """Skip the next ``numbers`` sequence numbers."""
+        self._protocol.skip_numbers(numbers)
         self._record.fault(self._number, now, Fault.SKIP, detail=f"{numbers} numbers")
         return []
 
     def malformed(self, data: bytes, now: int) -> list[Item]:
-        """A frame of just these bytes."""
+        """Send a frame of these bytes."""
         return self._extra(Outgoing(-1, data), now, Fault.MALFORMED)
 
     def unknown(self, now: int) -> list[Item]:
-        """A message of a kind that nobody knows."""
-        return self._extra(self._speaker.unknown(now), now, Fault.UNKNOWN)
+        """Send a message of an unknown kind."""
+        return self._extra(self._protocol.unknown_frame(now), now, Fault.UNKNOWN)
 
     def book(self, product: str, size: int, now: int) -> list[Item]:
-        """An order book's snapshot of at least ``size`` bytes."""
-        return self._extra(self._speaker.book(product, size, now), now, Fault.SNAPSHOT)
+        """Send a snapshot of an order book of at least ``size`` bytes."""
+        return self._extra(self._protocol.book_frame(product, size, now), now, Fault.SNAPSHOT)
 
     def _extra(self, out: Outgoing, now: int, fault: Fault) -> list[Item]:
         if self.has_closed or now < self._silent_until:
@@ -256,7 +260,7 @@ class Injector:
         self._record.fault(self._number, now, fault, out.sequence, f"{len(out.data)} bytes")
         return self._put(out, now, fault)
 
-    def _struck(self, out: Outgoing, now: int, fault: Fault, amount: float) -> list[Item]:
+    def _apply(self, out: Outgoing, now: int, fault: Fault, amount: float) -> list[Item]:
         if fault is Fault.DROP:
             self._record.fault(self._number, now, fault, out.sequence)
             self._record.frame(self._number, now, out, fault)
@@ -268,10 +272,10 @@ class Injector:
         if fault is Fault.DELAY:
             self._record.fault(self._number, now, fault, out.sequence, f"{amount:g} s")
             return [Delay(amount), *self._put(out, now, fault)]
-        return [*self._put(out, now, None), *self._followed(out, now, fault, amount)]
+        return [*self._put(out, now, None), *self._append_fault(out, now, fault, amount)]
 
-    def _followed(self, out: Outgoing, now: int, fault: Fault, amount: float) -> list[Item]:
-        """What a fault sends after a frame that itself arrives well."""
+    def _append_fault(self, out: Outgoing, now: int, fault: Fault, amount: float) -> list[Item]:
+        """The items of a fault that leaves the frame itself intact."""
         match fault:
             case Fault.DUPLICATE:
                 self._record.fault(self._number, now, fault, out.sequence)
@@ -279,24 +283,24 @@ class Injector:
             case Fault.SKIP:
                 return self.skip(round(amount), now)
             case Fault.MALFORMED:
-                return self.malformed(self._damaged(out.data), now)
+                return self.malformed(self._damage(out.data), now)
             case Fault.UNKNOWN:
                 return self.unknown(now)
         return []
 
     def _put(self, out: Outgoing, now: int, fault: Fault | None) -> list[Item]:
-        """The frame, and behind it the one that was held back for it."""
+        """The frame, then the one held back for reordering."""
         self._record.frame(self._number, now, out, fault)
-        return [out.data, *self._released(now)]
+        return [out.data, *self._release(now)]
 
-    def _released(self, now: int) -> list[Item]:
+    def _release(self, now: int) -> list[Item]:
         if self._held is None:
             return []
         held, self._held = self._held, None
         self._record.frame(self._number, now, held, Fault.REORDER)
         return [held.data]
 
-    def _drawn(self) -> tuple[Fault | None, float]:
+    def _draw(self) -> tuple[Fault | None, float]:
         faults = self._faults()
         rates = faults.rates
         if not any(rates):
@@ -314,7 +318,7 @@ class Injector:
         self._last[fault] = now
         return True
 
-    def _damaged(self, data: bytes) -> bytes:
+    def _damage(self, data: bytes) -> bytes:
         ways = (
             data[: len(data) // 2],
             b"",
