@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share."""
+"""Settings of the test run, and fixtures that several packages share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# One thread for linear algebra, here and in every process that a test starts: the workers of pytest-xdist use all cores
+# already, and threads of OpenBLAS that wait for a core cost more than the small problems of the tests.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("VOLSPIKE_DATA", ROOT.parent / "shared" / "data"))
 
-# The suite finds the same every time; `HYPOTHESIS_PROFILE=explore` looks further.
+# The suite draws the same examples in every run; `HYPOTHESIS_PROFILE=explore` draws many more at random.
 settings.register_profile("suite", deadline=None, derandomize=True, database=None)
 settings.register_profile("explore", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
@@ -22,7 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where the recordings are not, their tests are left out and counted as deselected; the others stand alone."""
+    """Deselects the tests that need the recordings if these are missing; the other tests do not need them."""
     if SHARED.is_dir():
         return
     absent = [item for item in items if item.get_closest_marker("shared_data")]

@@ -69,9 +69,13 @@ def bare(axes: Axes) -> None:
 
 def png(figure: Figure) -> bytes:
     """The picture as a file; nothing of the moment or the machine is in it."""
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(_DPI)
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)
+        figure.set_layout_engine("none")  # ``savefig`` would draw everything twice, the first time for the layout
     buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    canvas.print_png(buffer, metadata={"Software": None})  # type: ignore[no-untyped-call]
     return buffer.getvalue()
 
 
