@@ -140,14 +140,6 @@ ALLOWED: Final = (
     Allowance("*", "Caveats and recommendations", "the heading of every model card (Mitchell et al., 2019)"),
 )
 
-SKIPPED: Final = {
-    "LICENSE": "a legal text",
-    "requirements/*": "names and versions of packages",
-    "docs/load_test_results.json": "figures, no text",
-    "docs/results/*": "results of training runs, kept as the runs wrote them",
-    "src/volspike/models/*/metadata.json": "kept as the training run wrote it",
-}
-
 READ_AS_IT_IS: Final = {".html", ".css", ".js", ".yml", ".yaml", ".json", ".toml", ".example", ".api", ".ingestor"}
 WITHOUT_SUFFIX: Final = {"Makefile", "run"}
 SHELL: Final = {"", "sh", "bash", "sh run", "shell", "console"}
@@ -187,7 +179,7 @@ class Finding(NamedTuple):
 
 def findings(paths: Sequence[str], root: Path = ROOT) -> list[Finding]:
     """All findings in files and folders, in the order of files and lines."""
-    return [finding for path in paths for file in _files(root / path, root) for finding in check_file(file, root)]
+    return [finding for path in paths for file in _files(root / path) for finding in check_file(file, root)]
 
 
 def check_file(file: Path, root: Path = ROOT) -> list[Finding]:
@@ -215,13 +207,11 @@ def _blank(match: re.Match[str]) -> str:
     return re.sub(r"[^\n]", " ", match[0])
 
 
-def _files(path: Path, root: Path) -> Iterator[Path]:
+def _files(path: Path) -> Iterator[Path]:
     candidates = [path] if path.is_file() else sorted(path.rglob("*"))
     for file in candidates:
-        name = file.relative_to(root).as_posix()
         is_read = file.suffix in READ_AS_IT_IS | {".py", ".md", ".ipynb"} or file.name in WITHOUT_SUFFIX
-        is_skipped = any(fnmatch(name, pattern) for pattern in SKIPPED) or "__pycache__" in file.parts
-        if file.is_file() and is_read and not is_skipped:
+        if file.is_file() and is_read:
             yield file
 
 
