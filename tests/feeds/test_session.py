@@ -32,7 +32,7 @@ from tests.feeds.scripted import (
     some,
     ticker,
 )
-from volspike.config import FeedSettings
+from volspike.config import FeedSettings, settle
 from volspike.errors import UsageError
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, Frame
 from volspike.feeds.session import FeedSession
@@ -495,3 +495,25 @@ def test_recordings_come_through_unchanged(
     numbers = [event.frame.sequence for event in told if event.frame.sequence >= 0]
     missing = max(numbers) - min(numbers) + 1 - len(numbers) if numbers else 0
     assert sum(gap.lost for gap in of(Gap, events)) == missing
+
+
+def test_url_from_the_environment() -> None:
+    """``COINBASE_WS_URL`` sets the url, and a flag beats it."""
+    environ = {"COINBASE_WS_URL": "ws://127.0.0.1:1"}
+    assert settle(FeedSettings, {}, environ, None, "feed").url == "ws://127.0.0.1:1"
+    assert settle(FeedSettings, {"url": "ws://other"}, environ, None, "feed").url == "ws://other"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"products": []}, {"protocol": "kraken"}, {"queue_frames": 0}, {"idle_timeout_s": 0}, {"patience": 1}]
+)
+def test_invalid_settings_are_refused(wrong: dict[str, object]) -> None:
+    """No products, an unknown protocol or key, a queue of size 0: each is a usage error."""
+    with pytest.raises(UsageError):
+        settle(FeedSettings, wrong, {}, None, "feed")
+
+
+def test_settings_round_trip() -> None:
+    """Settings written as JSON read back the same."""
+    settings = FeedSettings(products=("BTC-USD", "ETH-USD"))
+    assert msgspec.json.decode(msgspec.json.encode(settings), type=FeedSettings) == settings

@@ -12,7 +12,7 @@ from websockets.asyncio.server import ServerConnection
 from tests.feeds.scripted import ScriptedExchange, drops, frames, heard, of, run, says, settings, some, ticker
 from volspike.feeds import session as session_module
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
-from volspike.feeds.session import FeedSession
+from volspike.feeds.session import FeedSession, IdleTimer
 
 LONGEST_S = 1000.0
 
@@ -160,3 +160,70 @@ def test_a_full_queue_lets_other_tasks_run() -> None:
             return turns
 
     assert run(whole()) >= count // session_module._EVENTS_PER_TURN
+
+
+def test_busy_event_loop_postpones_the_check() -> None:
+    """After the loop was blocked, waiting frames are handled before the next check; then checks go on."""
+
+    async def whole() -> list[str]:
+        loop = asyncio.get_running_loop()
+        order: list[str] = []
+        checked = asyncio.Event()
+
+        def check() -> bool:
+            order.append("check")
+            checked.set()
+            return False
+
+        async with asyncio.timeout(10) as limit:
+            with IdleTimer(check, limit, 0.01):
+                loop.call_soon(lambda: loop.call_soon(order.append, "frame"))
+                until = loop.time() + 0.05
+                while loop.time() < until:
+                    pass
+                await checked.wait()
+        return order
+
+    assert asyncio.run(whole())[:2] == ["frame", "check"]
+
+
+def test_check_that_returns_true_ends_the_context() -> None:
+    """The time limit around it expires at once."""
+
+    async def whole() -> None:
+        async with asyncio.timeout(None) as limit:
+            with IdleTimer(lambda: True, limit, 0.001):
+                await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(whole())
+
+
+def test_a_full_socket_lets_other_tasks_run() -> None:
+    """Receiving many frames that are already there gives other tasks a turn in between."""
+    count = 10_000
+
+    class FullSocket:
+        """A connection whose frames are all there; closed after ``count`` of them."""
+
+        received = 0
+
+        async def recv(self, *, decode: bool) -> bytes:
+            assert not decode
+            if self.received == count:
+                raise ConnectionError("no more frames")
+            self.received += 1
+            return ticker(self.received)
+
+    async def whole() -> int:
+        session = FeedSession(settings("ws://127.0.0.1:1"))
+        connection: Any = FullSocket()
+        receiving = asyncio.create_task(session._receive(connection))
+        await asyncio.sleep(0)
+        received: int = connection.received
+        with pytest.raises(ConnectionError, match="no more frames"):
+            await receiving
+        assert session.stats.frames == count
+        return received
+
+    assert 0 < run(whole()) < count

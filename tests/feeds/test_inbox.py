@@ -1,0 +1,212 @@
+"""The bounded queue, sequence numbers and silences."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from volspike.feeds.events import FeedState
+from volspike.feeds.inbox import Arrival, Inbox, Overflow, SequenceCheck, SilenceDetector
+from volspike.market import Cause, Gap
+
+SILENCE, IDLE = 10, 30
+
+
+def missing_numbers(numbers: list[int]) -> list[int]:
+    check = SequenceCheck()
+    return [number for current in numbers for number in check.missing(current)]
+
+
+@given(st.sets(st.integers(0, 200), min_size=1), st.data())
+def test_missing_numbers_are_found_exactly_once(numbers: set[int], data: st.DataObject) -> None:
+    """Whichever numbers are left out and however often others repeat, each number left out is found once."""
+    came = [number for number in sorted(numbers) for _ in range(data.draw(st.integers(1, 3)))]
+    assert missing_numbers(came) == sorted(set(range(min(numbers), max(numbers))) - numbers)
+
+
+@given(st.lists(st.integers(0, 100)))
+def test_any_order_of_arrival_reveals_every_loss(numbers: list[int]) -> None:
+    """In any order, the missing numbers found are ascending and unique, and include all that never arrive."""
+    check = SequenceCheck()
+    reported = [number for current in numbers for number in check.missing(current)]
+    assert all(one < other for one, other in pairwise(reported))
+    if numbers:
+        assert set(range(numbers[0], max(numbers))) - set(numbers) <= set(reported)
+        assert check.repeated == len(numbers) - (max(numbers) - numbers[0] - len(reported)) - 1
+
+
+@given(st.lists(st.integers(0, 25), max_size=40))
+def test_silences_are_reported_without_holes_or_overlap(steps: list[int]) -> None:
+    """Checked every nanosecond, the spans reported are exactly the pauses that reach the limit."""
+    detector, now = SilenceDetector(SILENCE, IDLE, 0), 0
+    reported: list[tuple[int, int]] = []
+    pauses: list[tuple[int, int]] = []
+    last: int | None = None
+    for pause in steps:
+        for _ in range(pause):
+            now += 1
+            reported += filter(None, [detector.detect(now)])
+        reported += filter(None, [detector.end(now)])
+        if last is not None and now - last >= SILENCE:
+            pauses.append((last, now))
+        last = now
+    covered = [moment for start, end in reported for moment in range(start, end)]
+    assert covered == [moment for start, end in pauses for moment in range(start, end)]
+
+
+def test_silence_is_reported_at_the_limit_and_at_its_end() -> None:
+    """The first span is reported during the silence, the rest with the frame that ends it; idleness comes later."""
+    detector = SilenceDetector(SILENCE, IDLE, 100)
+    detector.end(105)
+    assert detector.detect(114) is None
+    assert detector.detect(116) == (105, 116)
+    assert detector.detect(120) is None
+    assert not detector.is_idle(134)
+    assert detector.is_idle(135)
+    assert detector.end(140) == (116, 140)
+    assert detector.end(141) is None
+
+
+def test_connection_without_a_frame_is_idle_and_not_silent() -> None:
+    """Without a first frame no silence is reported, but the connection becomes idle."""
+    detector = SilenceDetector(SILENCE, IDLE, 100)
+    assert detector.detect(125) is None
+    assert detector.is_idle(130)
+
+
+def taken(inbox: Inbox) -> list[object]:
+    return list(iter(inbox.take, None))
+
+
+@given(st.lists(st.booleans(), max_size=80), st.integers(1, 6))
+def test_inbox_marks_exactly_the_dropped_frames(puts: list[bool], most: int) -> None:
+    """However putting and taking alternate, frames and marks together cover every number once and in order."""
+    inbox, number = Inbox(most, 1 << 20), 0
+    out: list[object] = []
+    for is_put in puts:
+        if is_put:
+            inbox.put(Arrival(number, b"frame"))
+            number += 1
+        else:
+            out += filter(None, [inbox.take()])
+        assert inbox.frames <= most
+    expected = 0
+    for entry in out + taken(inbox):
+        if isinstance(entry, Overflow):
+            assert entry.lost > 0
+            assert entry.start == expected - 1
+            assert entry.end in {expected + entry.lost, expected + entry.lost - 1}
+            expected += entry.lost
+        else:
+            assert isinstance(entry, Arrival)
+            assert entry.received == expected
+            expected += 1
+    assert expected == number
+
+
+def test_inbox_is_bounded_in_bytes() -> None:
+    """A frame beyond the byte limit is dropped, but one frame of any size is always kept."""
+    inbox = Inbox(100, 10)
+    for received in range(3):
+        inbox.put(Arrival(received, b"eleven bytes"))
+    assert inbox.frames == 1
+    assert inbox.dropped == 2
+
+
+def test_gaps_within_an_overflow_are_added_to_its_mark() -> None:
+    """While frames are dropped, missing numbers are added to the mark and not to the queue; it reports both."""
+    inbox = Inbox(1, 1 << 20)
+    inbox.put(Arrival(1, b""))
+    inbox.put(Arrival(2, b""))
+    for received in range(3, 1000):
+        inbox.note(Gap(start=received - 1, end=received, products=(), cause=Cause.SEQUENCE, lost=2))
+        inbox.put(Arrival(received, b""))
+    kept, mark = taken(inbox)
+    assert isinstance(kept, Arrival)
+    assert isinstance(mark, Overflow)
+    overflow, sequence = mark.gaps(("BTC-USD",))
+    assert (overflow.cause, overflow.lost, overflow.start, overflow.end) == (Cause.OVERFLOW, 998, 1, 999)
+    assert (sequence.cause, sequence.lost) == (Cause.SEQUENCE, 2 * 997)
+
+
+def test_notice_keeps_its_place() -> None:
+    """A state that arrives while frames are dropped ends the mark; later drops are marked after it."""
+    inbox = Inbox(1, 1 << 20)
+    for received in (1, 2):
+        inbox.put(Arrival(received, b""))
+    inbox.note(FeedState(received=3, is_connected=False, reason="", url="", attempt=1))
+    inbox.put(Arrival(4, b""))
+    kept, first, _, second = taken(inbox)
+    assert isinstance(kept, Arrival)
+    assert first == Overflow(1, 2, 1)
+    assert second == Overflow(2, 4, 1)
+
+
+@pytest.mark.parametrize(
+    ("number", "missing", "repeated"), [(6, [], 1), (7, [], 1), (8, [], 0), (9, [8], 0), (10, [8, 9], 0)]
+)
+def test_number_around_the_last_one(number: int, missing: list[int], repeated: int) -> None:
+    """After number 7, a number up to 7 is a repeat, 8 is the next, and a later one skips those between."""
+    check = SequenceCheck()
+    check.missing(7)
+    assert list(check.missing(number)) == missing
+    assert check.repeated == repeated
+
+
+@pytest.mark.parametrize(("age", "is_silent"), [(SILENCE - 1, False), (SILENCE, True), (SILENCE + 1, True)])
+def test_silence_at_its_limit(age: int, is_silent: bool) -> None:
+    """A silence is reported from exactly ``silence_ns`` after the last frame."""
+    detector = SilenceDetector(SILENCE, IDLE, 100)
+    detector.end(105)
+    assert detector.detect(105 + age) == ((105, 105 + age) if is_silent else None)
+
+
+@pytest.mark.parametrize(("age", "is_idle"), [(IDLE - 1, False), (IDLE, True), (IDLE + 1, True)])
+def test_idleness_at_its_limit(age: int, is_idle: bool) -> None:
+    """A connection is idle from exactly ``idle_ns`` after the last frame, or after connecting."""
+    detector = SilenceDetector(SILENCE, IDLE, 100)
+    assert detector.is_idle(100 + age) is is_idle
+    detector.end(105)
+    assert detector.is_idle(105 + age) is is_idle
+
+
+def filled(most_frames: int, most_bytes: int, sizes: list[int]) -> Inbox:
+    inbox = Inbox(most_frames, most_bytes)
+    for received, size in enumerate(sizes):
+        inbox.put(Arrival(received, b"x" * size))
+    return inbox
+
+
+@pytest.mark.parametrize(("count", "dropped"), [(3, 0), (4, 0), (5, 1)])
+def test_inbox_at_its_limit_of_frames(count: int, dropped: int) -> None:
+    """The inbox keeps exactly ``most_frames`` frames."""
+    assert filled(4, 1 << 20, [1] * count).dropped == dropped
+
+
+@pytest.mark.parametrize(("size", "dropped"), [(5, 0), (6, 0), (7, 1)])
+def test_inbox_at_its_limit_of_bytes(size: int, dropped: int) -> None:
+    """The inbox keeps frames of exactly ``most_bytes`` together."""
+    assert filled(100, 10, [4, size]).dropped == dropped
+
+
+@pytest.mark.parametrize(("taken_first", "dropped"), [(1, 2), (2, 1), (3, 1)])
+def test_full_inbox_takes_frames_again_when_half_is_free(taken_first: int, dropped: int) -> None:
+    """After an overflow, frames are dropped until exactly half of the frames are taken."""
+    inbox = filled(4, 1 << 20, [1] * 5)
+    for _ in range(taken_first):
+        inbox.take()
+    inbox.put(Arrival(9, b"x"))
+    assert inbox.dropped == dropped
+
+
+@pytest.mark.parametrize(("taken_first", "dropped"), [(4, 2), (5, 1), (6, 1)])
+def test_full_inbox_takes_frames_again_when_half_of_the_bytes_are_free(taken_first: int, dropped: int) -> None:
+    """After an overflow, frames are dropped until exactly half of the bytes are taken."""
+    inbox = filled(100, 10, [1] * 11)
+    for _ in range(taken_first):
+        inbox.take()
+    inbox.put(Arrival(99, b"x"))
+    assert inbox.dropped == dropped
