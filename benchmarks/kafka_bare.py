@@ -9,7 +9,7 @@ from typing import Any, Final
 from confluent_kafka import TopicPartition
 
 from volspike.streams.clients import KafkaSettings
-from volspike.streams.transactions import KafkaLinks
+from volspike.streams.transactions import KafkaClients
 
 HEADERS: Final = [("a", b"3644e382a19d"), ("b", b"tick"), ("c", b"ticker"), ("d", b"false")]
 IDLE_S: Final = 0.1
@@ -32,10 +32,10 @@ def pass_on(
     ``most``, ``commit_ms`` and ``finish`` are those of a worker's plan.
     """
     source, target = topics
-    links = KafkaLinks(settings)
-    producer = links.producer(f"{group}-{name}")
+    clients = KafkaClients(settings)
+    producer = clients.producer(f"{group}-{name}")
     producer.init_transactions()
-    consumer = links.consumer(group, tells_end=finish)
+    consumer = clients.consumer(group, reports_end=finish)
     has_ended: dict[int, bool] = {}
 
     def assigned(_: Any, places: list[TopicPartition]) -> None:

@@ -22,12 +22,12 @@ from volspike.market import SECOND_NS, Profile, parse_time
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.monitoring.alerts import StreamAlerts
 from volspike.streams.clients import KafkaSettings, open_consumer
-from volspike.streams.featurizer import featurizing
-from volspike.streams.predictor import predicting
+from volspike.streams.featurizer import featurizer_factory
+from volspike.streams.predictor import predictor_factory
 from volspike.streams.producer import TopicProducer
 from volspike.streams.state import WorkerPlan
 from volspike.streams.topics import create_topics, pipeline_topics
-from volspike.streams.transactions import KafkaLinks
+from volspike.streams.transactions import KafkaClients
 from volspike.streams.worker import Worker
 
 RATE: Final = 1_000
@@ -63,12 +63,12 @@ def work(settings: KafkaSettings, stage: str, stop: Any) -> None:
     own = WorkerPlan(
         group=stage, name=stage, topic_in=settings.topic_raw, topic_out=settings.topic_features, commit_ms=COMMIT_MS
     )
-    make = featurizing(artifact.metadata.feature_set, Profile.TICKER, Every.TICK)
+    make = featurizer_factory(artifact.metadata.feature_set, Profile.TICKER, Every.TICK)
     if stage == "predict":
-        make = predicting(artifact, artifact.name, lambda: StreamAlerts(artifact.threshold))
+        make = predictor_factory(artifact, artifact.name, lambda: StreamAlerts(artifact.threshold))
         topics = {"topic_in": settings.topic_features, "topic_out": settings.topic_predictions}
         own = msgspec.structs.replace(own, **topics)
-    Worker(KafkaLinks(settings), own, make, stop=stop.is_set).run()
+    Worker(KafkaClients(settings), own, make, stop=stop.is_set).run()
 
 
 def work_bare(settings: KafkaSettings, stage: str, stop: Any) -> None:
@@ -132,7 +132,7 @@ def read(settings: KafkaSettings, stop: Any, found: list[tuple[float, float]]) -
     """Record the tick time and the read time of each prediction."""
     decode = msgspec.json.Decoder(Told).decode
     consumer = open_consumer(settings, group_id="reader")
-    partitions = KafkaLinks(settings).partitions(settings.topic_predictions)
+    partitions = KafkaClients(settings).partitions(settings.topic_predictions)
     consumer.assign([TopicPartition(settings.topic_predictions, number, 0) for number in range(partitions)])
     while not stop.is_set():
         for message in consumer.consume(1, 0.1) + consumer.consume(1_000, 0):

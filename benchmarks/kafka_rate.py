@@ -28,9 +28,9 @@ from volspike.features import Every, FeatureSet, Scope
 from volspike.market import Profile
 from volspike.streams.clients import KafkaSettings
 from volspike.streams.featurizer import Featurizer
-from volspike.streams.state import Made, Taken, WorkerPlan
+from volspike.streams.state import ReceivedMessage, StageOutput, WorkerPlan
 from volspike.streams.topics import create_topics, pipeline_topics
-from volspike.streams.transactions import KafkaLinks
+from volspike.streams.transactions import KafkaClients
 from volspike.streams.worker import Worker
 
 TICKS: Final = 400_000
@@ -93,10 +93,10 @@ class Sampled(Featurizer):
 
     sampler: Sampler
 
-    def take(self, messages: Sequence[Taken]) -> Made:
+    def process(self, messages: Sequence[ReceivedMessage]) -> StageOutput:
         """Compute the rows of the next ticks."""
         self.sampler.add(len(messages))
-        return super().take(messages)
+        return super().process(messages)
 
 
 def featurize(
@@ -117,7 +117,7 @@ def featurize(
         commit_rows=commit_rows,
         finish=True,
     )
-    Worker(KafkaLinks(settings), own, make, stop=sampler.is_over).run()
+    Worker(KafkaClients(settings), own, make, stop=sampler.is_over).run()
 
 
 def bare(settings: KafkaSettings, group: str, name: str, sampler: Sampler) -> None:
@@ -168,14 +168,14 @@ def hold(processes: Sequence[Any], at_work: Any, share: float) -> None:
     while (took := time.monotonic() - began) < 2 * LONGEST_S:
         for process, cpu in zip(processes, before, strict=True):
             if not process.is_alive():  # also reaps the process
-                return let_go(processes)
+                return release(processes)
             has_had_its_share = cpu_seconds(process.pid) - cpu > share * took
             os.kill(process.pid, signal.SIGSTOP if has_had_its_share else signal.SIGCONT)
         time.sleep(TURN_S)
-    return let_go(processes)
+    return release(processes)
 
 
-def let_go(processes: Sequence[Any]) -> None:
+def release(processes: Sequence[Any]) -> None:
     """Resume all running processes."""
     for process in processes:
         if process.is_alive():

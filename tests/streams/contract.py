@@ -20,7 +20,7 @@ from volspike.streams.clients import KafkaSettings, open_consumer, require_topic
 from volspike.streams.producer import TickRelay, TopicProducer
 from volspike.streams.replay import ReplayProgress, replay, tape_messages
 from volspike.streams.topics import check_topic, describe_topics
-from volspike.streams.wire import FeatureHeaders, FeatureRowCodec, feature_headers, tick_message
+from volspike.streams.wire import FeatureHeaders, FeatureRowCodec, decode_feature_headers, tick_message
 from volspike.tape import TapeReport
 
 PAIRS = ("BTC-USD", "ETH-USD", "SOL-USD", "DOGE-USD")
@@ -145,7 +145,7 @@ class BrokerContract:
         told = FeatureHeaders(digest=feature_set.digest, every=Every.TICK, profile=Profile.TICKER, simulated=True)
         codec = FeatureRowCodec(feature_set)
         with TopicProducer(settings, settings.topic_raw) as producer:
-            producer.send(tick_message("BTC-USD", codec.encode(row), row.timestamp), told.encoded())
+            producer.send(tick_message("BTC-USD", codec.encode(row), row.timestamp), told.encode())
         (message,) = read_topic(settings, settings.topic_raw, 1)
-        assert feature_headers(message.headers()) == told
+        assert decode_feature_headers(message.headers()) == told
         assert codec.encode(codec.decode(message.value())) == codec.encode(row)

@@ -118,15 +118,15 @@ class FakeCluster:
         if fault == "unknown":
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "nobody knows", False, False, True))
 
-    # --- links
+    # --- clients
 
     def partitions(self, topic: str) -> int:
         del topic
         return PARTITIONS
 
-    def consumer(self, group: str, *, tells_end: bool) -> FakeConsumer:
+    def consumer(self, group: str, *, reports_end: bool) -> FakeConsumer:
         del group
-        return FakeConsumer(self, tells_end=tells_end)
+        return FakeConsumer(self, reports_end=reports_end)
 
     def producer(self, transactional_id: str) -> FakeProducer:
         del transactional_id
@@ -210,9 +210,9 @@ class FakeProducer:
 class FakeConsumer:
     """The only member of its group; it is given all partitions, and now and then they are taken and given again."""
 
-    def __init__(self, cluster: FakeCluster, *, tells_end: bool) -> None:
+    def __init__(self, cluster: FakeCluster, *, reports_end: bool) -> None:
         self._cluster = cluster
-        self._tells_end = tells_end
+        self._reports_end = reports_end
         self._positions: dict[int, int] = {}
         self._calls: dict[str, Callable[[Any, Sequence[TopicPartition]], None]] = {}
         self._topic = ""
@@ -248,7 +248,7 @@ class FakeConsumer:
             part = log[position : position + min(count, self._cluster.batch) - len(found)]
             self._positions[number] += len(part)
             found += part
-            if self._tells_end and self._positions[number] == len(log):
+            if self._reports_end and self._positions[number] == len(log):
                 found.append(FakeEnd(number))
         return found
 

@@ -8,7 +8,7 @@ from tests.streams.brokers.ports import free_ports
 from tests.tape.recording import ticker
 from volspike.errors import BrokerUnavailable, StreamError
 from volspike.market import SECOND_NS
-from volspike.streams.clients import KafkaSettings, metadata_of
+from volspike.streams.clients import KafkaSettings, cluster_metadata
 from volspike.streams.producer import STALLED_AFTER_S, TickRelay, TopicProducer
 from volspike.streams.topics import check_topic
 from volspike.streams.wire import tick_message
@@ -35,7 +35,7 @@ class Clock:
 def test_who_asks_is_told_where_nobody_answers(absent: KafkaSettings) -> None:
     """The error names the address and what the connection said, and no secret."""
     with pytest.raises(BrokerUnavailable, match="Connection refused") as told:
-        metadata_of(absent, within_s=0.5)
+        cluster_metadata(absent, within_s=0.5)
     assert absent.bootstrap_servers in str(told.value)
     assert "hush" not in repr(told.value)
 
@@ -71,7 +71,7 @@ def test_a_stall_is_told_once(absent: KafkaSettings) -> None:
         clock.now += STALLED_AFTER_S
         relay.tick()
     assert len(told) == 1
-    assert "1 wait" in told[0]
+    assert "waiting: 1" in told[0]
     relay.close(0.0)
 
 

@@ -16,8 +16,8 @@ from tests.tape.strategies import tick_at
 from volspike.errors import DataError
 from volspike.features import Every, FeatureEngine, FeatureSet
 from volspike.market import SECOND_NS, Profile, Tick, Ticks
-from volspike.streams.featurizer import Featurizer, ticks_of
-from volspike.streams.wire import FeatureRowCodec, feature_headers
+from volspike.streams.featurizer import Featurizer, decode_ticks
+from volspike.streams.wire import FeatureRowCodec, decode_feature_headers
 from volspike.tape import tape_line
 
 SET = FeatureSet((3, 10))
@@ -43,7 +43,7 @@ def lines(ticks: Sequence[Tick], *, simulated: bool = False) -> list[bytes]:
 def test_a_damaged_message_is_dead_and_its_neighbours_live(damaged: bytes | None) -> None:
     """Whatever stands in one message, the places of the others and of itself are right."""
     told = lines([tick_at(k * SECOND_NS, 100.0 + k) for k in range(4)])
-    ticks, dead, _ = ticks_of([*told[:2], damaged, *told[2:]])
+    ticks, dead, _ = decode_ticks([*told[:2], damaged, *told[2:]])
     assert ticks.price.tolist() == [100.0, 101.0, 102.0, 103.0]
     assert [place for place, _ in dead] == [2]
     assert all(reason for _, reason in dead)
@@ -52,14 +52,14 @@ def test_a_damaged_message_is_dead_and_its_neighbours_live(damaged: bytes | None
 def test_a_line_end_inside_of_a_message_is_a_blank() -> None:
     """A tick that somebody has written over several lines is one tick."""
     (line,) = lines([tick_at(0, 5.0)])
-    ticks, dead, _ = ticks_of([line.replace(b",", b",\n"), line])
+    ticks, dead, _ = decode_ticks([line.replace(b",", b",\n"), line])
     assert (ticks.price.tolist(), dead) == ([5.0, 5.0], [])
 
 
 def test_what_is_no_tick_and_no_damage_is_neither() -> None:
     """A heartbeat makes no row and is no dead letter; a bare frame of the exchange is a tick."""
     heartbeat = b'{"type":"heartbeat","sequence":90,"product_id":"BTC-USD","time":"2014-11-07T08:19:28.464459Z"}'
-    ticks, dead, _ = ticks_of([heartbeat, ticker(10**18, 7.0).data])
+    ticks, dead, _ = decode_ticks([heartbeat, ticker(10**18, 7.0).data])
     assert (ticks.price.tolist(), dead) == ([7.0], [])
 
 
@@ -75,7 +75,7 @@ def test_cutting_and_restoring_changes_no_row(told: list[Tick], cuts: list[int],
             stage = Featurizer(SET, Profile.TICKER, Every.TICK)
             stage.restore(snapshot, start, ())
         if part := messages(values)[start:end]:
-            found += stage.take(part).values
+            found += stage.process(part).values
     codec = FeatureRowCodec(SET)
     engine = FeatureEngine(SET, Profile.TICKER, Every.TICK)
     assert found == [value for rows in engine.run(Ticks.of(told)) for value in codec.encode_rows(rows)]
@@ -87,13 +87,13 @@ def test_a_simulated_market_is_told_from_then_on() -> None:
     real, simulated = (lines([tick_at(k, 1.0)], simulated=bool(k)) for k in (0, 1))
     marks = []
     for values in (real, simulated, real):
-        told = feature_headers(stage.take(messages(values)).headers)
+        told = decode_feature_headers(stage.process(messages(values)).headers)
         assert (told.digest, told.every, told.profile) == (SET.digest, Every.TICK, Profile.TICKER)
         marks.append(told.simulated)
     assert marks == [False, True, True]
     again = Featurizer(SET, Profile.TICKER, Every.TICK)
     again.restore(stage.snapshot(3), 3, ())
-    assert feature_headers(again.take(messages(real)).headers).simulated
+    assert decode_feature_headers(again.process(messages(real)).headers).simulated
 
 
 def test_bytes_that_are_no_snapshot_are_refused() -> None:

@@ -36,7 +36,7 @@ def test_what_is_asked_for_wins_and_the_difference_is_named() -> None:
 
 def test_a_leader_is_refused() -> None:
     """Its ticks lie in another partition, so that rows would tell of it or not, as chance has it."""
-    with pytest.raises(SchemaMismatch, match=r"looks at BTC-USD.*--leader"):
+    with pytest.raises(SchemaMismatch, match=r"needs BTC-USD as leader.*--leader"):
         RowKind.for_model(msgspec.structs.replace(SHIPPED, leader="BTC-USD"))
 
 

@@ -17,7 +17,7 @@ from volspike.market import SECOND_NS, Profile
 from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.alerts import Alert, StreamAlerts
 from volspike.streams.metrics import PredictionMetrics
-from volspike.streams.predictor import Predictor
+from volspike.streams.predictor import PredictionStage
 from volspike.streams.wire import FeatureHeaders, FeatureRowCodec, decode_prediction
 
 ARTIFACT = Artifact.load(TEN_MODEL)
@@ -48,22 +48,22 @@ ROWS = rows()
 
 def messages(start: int = 0, end: int | None = None, told: FeatureHeaders = TOLD) -> list[FakeMessage]:
     found = [
-        FakeMessage("ticks.features", 0, place, b"BTC-USD", CODEC.encode(row), 1, tuple(told.encoded()))
+        FakeMessage("ticks.features", 0, place, b"BTC-USD", CODEC.encode(row), 1, tuple(told.encode()))
         for place, row in enumerate(ROWS)
     ]
     return found[start:end]
 
 
-def stage(router: FakeRouter | None = None) -> Predictor[Alert]:
+def stage(router: FakeRouter | None = None) -> PredictionStage[Alert]:
     watch = StreamAlerts(ARTIFACT.threshold, router)  # type: ignore[arg-type]
-    made = Predictor(ARTIFACT, "logistic (ml)", watch)
+    made = PredictionStage(ARTIFACT, "logistic (ml)", watch)
     made.restore(None, 0, ())
     return made
 
 
 def test_predictions_are_the_models_and_cold_rows_have_none() -> None:
     """Each row gets the model's probability to the bit, null while it is not warm, and where it begins an episode."""
-    predictions = [decode_prediction(value) for value in stage().take(messages()).values]
+    predictions = [decode_prediction(value) for value in stage().process(messages()).values]
     assert len(predictions) == len(ROWS)
     names = ROWS[0].by_name().keys()
     assert set(ARTIFACT.features) <= set(names)
@@ -85,12 +85,12 @@ def test_predictions_are_the_models_and_cold_rows_have_none() -> None:
 def test_cutting_and_restoring_changes_no_prediction(cut: int) -> None:
     """An episode that is open when a partition moves is not opened again."""
     first = stage()
-    found = first.take(messages(0, cut)).values
-    second = Predictor(ARTIFACT, "logistic (ml)", StreamAlerts(ARTIFACT.threshold))
+    found = first.process(messages(0, cut)).values
+    second = PredictionStage(ARTIFACT, "logistic (ml)", StreamAlerts(ARTIFACT.threshold))
     second.restore(first.snapshot(cut), cut, ())
-    found += second.take(messages(cut)).values
+    found += second.process(messages(cut)).values
     assert [decode_prediction(value).alert for value in found] == [
-        decode_prediction(value).alert for value in stage().take(messages()).values
+        decode_prediction(value).alert for value in stage().process(messages()).values
     ]
 
 
@@ -105,13 +105,13 @@ def test_cutting_and_restoring_changes_no_prediction(cut: int) -> None:
 def test_rows_of_another_kind_stop_the_stage(other: FeatureHeaders) -> None:
     """Another digest, rate or profile is no dead letter: nothing is skipped, somebody must mend it."""
     with pytest.raises(SchemaMismatch, match="offset 3: give featurize and predict-stream the same --model"):
-        stage().take([*messages(0, 3), *messages(3, 4, other)])
+        stage().process([*messages(0, 3), *messages(3, 4, other)])
 
 
 def test_what_is_no_row_is_dead_in_its_place() -> None:
     """Without headers, with columns missing, or with no time: set aside with a reason, the others are predicted."""
     good = messages(0, 5)
-    headers = tuple(TOLD.encoded())
+    headers = tuple(TOLD.encode())
     value = good[0].value() or b""
     bad = [
         FakeMessage("ticks.features", 0, 10, b"A", value),
@@ -119,7 +119,7 @@ def test_what_is_no_row_is_dead_in_its_place() -> None:
         FakeMessage("ticks.features", 0, 12, b"A", None, 1, headers),
         FakeMessage("ticks.features", 0, 13, b"A", value.replace(b"2023-11-14T", b"yesterday "), 1, headers),
     ]
-    made = stage().take([good[0], bad[3], *good[1:3], *bad[:3], *good[3:]])
+    made = stage().process([good[0], bad[3], *good[1:3], *bad[:3], *good[3:]])
     assert [place for place, _ in made.dead] == [1, 4, 5, 6]
     assert len(made.values) == len(made.keys) == len(made.timestamps_ms) == 5
     assert "headers" in made.dead[1][1]
@@ -135,25 +135,25 @@ def test_committed_rows_are_counted_once() -> None:
         names = ("stream_probability_count", "stream_unscored_rows_total", "stream_alert_episodes_total")
         return tuple(registry.get_sample_value(name) for name in names)
 
-    def fresh() -> Predictor[Alert]:
+    def fresh() -> PredictionStage[Alert]:
         router: Any = FakeRouter()
-        return Predictor(ARTIFACT, "logistic (ml)", StreamAlerts(ARTIFACT.threshold, router), metrics)
+        return PredictionStage(ARTIFACT, "logistic (ml)", StreamAlerts(ARTIFACT.threshold, router), metrics)
 
     dropped = fresh()
-    dropped.take(messages(0, 350))
+    dropped.process(messages(0, 350))
     dropped.close()
-    dropped.committed()
+    dropped.after_commit()
     again = fresh()
-    again.take(messages(0, 350))
-    again.recovered(350)
+    again.process(messages(0, 350))
+    again.after_recovery(350)
     assert counted() == (0, 0, 0)
-    again.take(messages(350))
-    again.committed()
+    again.process(messages(350))
+    again.after_commit()
     warm = sum(row.is_warm for row in ROWS[350:])
     assert counted() == (warm, len(ROWS) - 350 - warm, 1)
     cold = fresh()
-    cold.take(messages(0, 10))
-    cold.committed()
+    cold.process(messages(0, 10))
+    cold.after_commit()
     assert counted() == (warm, len(ROWS) - 350 - warm + sum(not row.is_warm for row in ROWS[:10]), 1)
 
 
@@ -161,16 +161,16 @@ def test_an_alert_is_told_once_its_transaction_is_committed() -> None:
     """Before that nobody hears of it, and not at all where the transaction is taken back."""
     router = FakeRouter()
     it = stage(router)
-    it.take(messages())
+    it.process(messages())
     assert router.told == []
-    it.committed()
+    it.after_commit()
     assert [alert.is_open for alert in router.told] == [True]
-    it.committed()
+    it.after_commit()
     assert len(router.told) == 1
     dropped = stage(router)
-    dropped.take(messages())
+    dropped.process(messages())
     dropped.close()
-    dropped.committed()
+    dropped.after_commit()
     assert len(router.told) == 1
 
 
@@ -178,13 +178,13 @@ def test_what_may_not_have_been_told_is_told_again() -> None:
     """After a failure alerts of the last transaction are told once more, with the same ids, and older ones not."""
     router = FakeRouter()
     it = stage(router)
-    it.take(messages())
-    it.committed()
-    opened = next(k for k, value in enumerate(stage().take(messages()).values) if decode_prediction(value).alert)
+    it.process(messages())
+    it.after_commit()
+    opened = next(k for k, value in enumerate(stage().process(messages()).values) if decode_prediction(value).alert)
     for told, times in ((opened + 1, 1), (opened, 2)):
         again = stage(router)
-        again.take(messages())
-        again.recovered(told)
+        again.process(messages())
+        again.after_recovery(told)
         assert len(router.told) == times
     assert len({alert.id for alert in router.told}) == 1
 

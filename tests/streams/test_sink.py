@@ -12,7 +12,7 @@ from volspike.datasets.feature_file import facts_of, open_feature_file
 from volspike.errors import UnreadableFile, UsageError
 from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.market import SECOND_NS, Profile, Ticks
-from volspike.streams.sink import PartitionParts, facts_for, merge_parts, parquet_sink, parts_folder, parts_in
+from volspike.streams.sink import PartitionParts, facts_for, list_parts, merge_parts, parquet_sink, parts_folder
 
 SET = FeatureSet((3, 10))
 FACTS = facts_for(SET, Every.TICK, Profile.TICKER)
@@ -35,7 +35,7 @@ def sink(file: Path, partition: int = 0, group: str = "g", offset: int = 0) -> P
 
 
 def places(file: Path) -> list[tuple[int, int, bool]]:
-    return [(part.start, part.end, part.is_committed) for part in parts_in(parts_folder(file))]
+    return [(part.start, part.end, part.is_committed) for part in list_parts(parts_folder(file))]
 
 
 def written(it: PartitionParts, end: int, *, count: int = 5, publish: bool = True) -> None:
@@ -93,7 +93,7 @@ def test_a_part_that_vanishes_before_its_commit_is_no_error_and_after_it_is(file
 def test_parts_of_another_run_are_refused(file: Path) -> None:
     """Rows beyond where the group stands would be there twice."""
     written(sink(file), 10)
-    with pytest.raises(UsageError, match="of another run"):
+    with pytest.raises(UsageError, match="belong to another run"):
         sink(file, offset=5)
     written(sink(file, group="other"), 10)
     with pytest.raises(UnreadableFile, match="several groups"):
@@ -128,10 +128,10 @@ def test_offsets_that_lie_elsewhere_are_told(file: Path) -> None:
 def test_overlapping_parts_are_refused(file: Path) -> None:
     """The same offsets in two parts would be rows that stand twice."""
     written(sink(file), 10)
-    parts = parts_in(parts_folder(file))
+    parts = list_parts(parts_folder(file))
     twin = parts[0].path.with_name(parts[0].path.name.replace(f"{10:020d}", f"{12:020d}"))
     twin.write_bytes(parts[0].path.read_bytes())
-    with pytest.raises(UnreadableFile, match="holds, too"):
+    with pytest.raises(UnreadableFile, match="overlaps"):
         merge_parts(file)
 
 

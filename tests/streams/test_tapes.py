@@ -119,5 +119,5 @@ def test_no_tape_and_no_tick_are_told_at_the_call(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such tape"):
         tape_messages(tmp_path / "none.ndjson", TapeReport())
     (tmp_path / "empty.ndjson").write_text("")
-    with pytest.raises(UnreadableFile, match="not one tick"):
+    with pytest.raises(UnreadableFile, match="without a tick"):
         tape_messages(tmp_path / "empty.ndjson", TapeReport())

@@ -15,11 +15,11 @@ from volspike.market import Profile, Tick, Ticks
 from volspike.streams.wire import (
     FeatureHeaders,
     FeatureRowCodec,
-    Prediction,
-    dead_headers,
+    StreamPrediction,
+    dead_letter_headers,
+    decode_feature_headers,
     decode_prediction,
     encode_prediction,
-    feature_headers,
     tick_message,
 )
 from volspike.tape import tape_line
@@ -73,16 +73,16 @@ def test_what_is_no_row_and_no_prediction_is_refused(value: bytes) -> None:
 def test_headers_tell_how_a_row_was_made() -> None:
     """Digest, rate, profile and the simulated mark come back; without them a row is not to be trusted."""
     told = FeatureHeaders(digest="7c1e", every=Every.SECOND, profile=Profile.TICKER_AND_TRADE, simulated=True)
-    assert feature_headers([("other", b"x"), *told.encoded()]) == told
-    assert ("volspike.simulated", b"true") in told.encoded()
-    for broken in (None, [], told.encoded()[1:], [*told.encoded()[:-1], ("volspike.simulated", b"perhaps")]):
+    assert decode_feature_headers([("other", b"x"), *told.encode()]) == told
+    assert ("volspike.simulated", b"true") in told.encode()
+    for broken in (None, [], told.encode()[1:], [*told.encode()[:-1], ("volspike.simulated", b"perhaps")]):
         with pytest.raises(MalformedTick, match="headers"):
-            feature_headers(broken)
+            decode_feature_headers(broken)
 
 
 def test_a_prediction_reads_back() -> None:
     """What the model did not say stays null."""
-    told = Prediction(
+    told = StreamPrediction(
         product_id="BTC-USD",
         timestamp="2025-12-06T05:45:35.123456789Z",
         probability=None,
@@ -99,7 +99,7 @@ def test_a_prediction_reads_back() -> None:
 
 def test_a_dead_letter_tells_where_it_came_from() -> None:
     """Reason, topic, partition and offset stand in headers; the message itself is untouched."""
-    assert dead_headers("no JSON at $", "ticks.raw", 2, 17) == [
+    assert dead_letter_headers("no JSON at $", "ticks.raw", 2, 17) == [
         ("volspike.reason", b"no JSON at $"),
         ("volspike.topic", b"ticks.raw"),
         ("volspike.partition", b"2"),

@@ -15,7 +15,7 @@ from tests.tape.strategies import tick_at
 from volspike.errors import SchemaMismatch, StreamError, StreamTruncated, WorkerFenced
 from volspike.features import Every, FeatureEngine, FeatureSet
 from volspike.market import SECOND_NS, Profile, Tick, Ticks
-from volspike.streams.featurizer import featurizing
+from volspike.streams.featurizer import featurizer_factory
 from volspike.streams.metrics import WorkerProgress
 from volspike.streams.sink import facts_for, merge_parts, parquet_sink
 from volspike.streams.state import Bookmark, MakeStage, WorkerPlan
@@ -61,7 +61,9 @@ def worked(cluster: FakeCluster, make: MakeStage | None = None, **more: object) 
             return cluster.polls > since + 2_000 or (done >= wanted and cluster.polls > since + 2)
 
         try:
-            return Worker(cluster, plan(**more), make or featurizing(SET, Profile.TICKER, Every.TICK), stop=stop).run()
+            return Worker(
+                cluster, plan(**more), make or featurizer_factory(SET, Profile.TICKER, Every.TICK), stop=stop
+            ).run()
         except Crash:
             continue
 
@@ -91,14 +93,14 @@ def test_each_tick_has_one_row_whatever_fails(faults: dict[int, str], batch: int
 def test_the_file_has_each_row_once_whatever_fails(
     tmp_path_factory: pytest.TempPathFactory, faults: dict[int, str], batch: int
 ) -> None:
-    """Part files lie end to end over crashes, and together hold what the topic holds."""
+    """PartFile files lie end to end over crashes, and together hold what the topic holds."""
     ticks = market(60)
     file = tmp_path_factory.mktemp("sink") / "features.parquet"
     cluster = filled(ticks, faults=faults, batch=batch)
     sink = parquet_sink(file, "g", "ticks.raw", facts_for(SET, Every.TICK, Profile.TICKER))
-    worked(cluster, featurizing(SET, Profile.TICKER, Every.TICK, sink))
+    worked(cluster, featurizer_factory(SET, Profile.TICKER, Every.TICK, sink))
     cluster.faults = {}
-    worked(cluster, featurizing(SET, Profile.TICKER, Every.TICK, sink))
+    worked(cluster, featurizer_factory(SET, Profile.TICKER, Every.TICK, sink))
     merged = merge_parts(file)
     assert (merged.rows, merged.elsewhere) == (60, [])
     assert cluster.values("ticks.features") == expected(ticks)
@@ -123,7 +125,7 @@ def test_a_cut_log_is_a_clear_error_and_a_cold_start_goes_on() -> None:
     worked(cluster)
     cluster.committed = {n: TopicPartition("ticks.raw", n, at.offset - 10) for n, at in cluster.committed.items()}
     cluster.low = 5
-    with pytest.raises(StreamTruncated, match=r"ticks.raw\[0\]: no snapshot was made.*--cold-start"):
+    with pytest.raises(StreamTruncated, match=r"ticks.raw\[0\]: there is no snapshot.*--cold-start"):
         worked(cluster)
     before = sum(map(len, cluster.values("ticks.features").values()))
     worked(cluster, cold_start=True)
@@ -134,10 +136,10 @@ def test_unread_messages_that_were_deleted_are_a_clear_error() -> None:
     """A hole between what was taken and what is left is told, not jumped over."""
     cluster = filled(market())
     worked(cluster)
-    told = Bookmark(told=3).encoded()
+    told = Bookmark(alerted=3).encode()
     cluster.committed = {n: TopicPartition("ticks.raw", n, 3, told) for n in cluster.committed}
     cluster.low = 7
-    with pytest.raises(StreamTruncated, match="offsets 3 to 7 were deleted before they were taken"):
+    with pytest.raises(StreamTruncated, match="offsets 3 to 7 were deleted before they were processed"):
         worked(cluster)
 
 
@@ -145,8 +147,8 @@ def test_other_features_in_the_same_group_are_refused() -> None:
     """A group's state is of one feature set; the way out is named."""
     cluster = filled(market())
     worked(cluster)
-    with pytest.raises(SchemaMismatch, match="give what is new a --group of its own"):
-        worked(cluster, featurizing(FeatureSet((3, 20)), Profile.TICKER, Every.TICK))
+    with pytest.raises(SchemaMismatch, match="use a new --group"):
+        worked(cluster, featurizer_factory(FeatureSet((3, 20)), Profile.TICKER, Every.TICK))
 
 
 def test_a_worker_whose_name_is_taken_stops() -> None:
@@ -158,8 +160,8 @@ def test_a_worker_whose_name_is_taken_stops() -> None:
         stopped.append(cluster.producer("g-w"))
         return False
 
-    with pytest.raises(WorkerFenced, match="--worker name of its own"):
-        Worker(cluster, plan(), featurizing(SET, Profile.TICKER, Every.TICK), stop=stop).run()
+    with pytest.raises(WorkerFenced, match="its own --worker name"):
+        Worker(cluster, plan(), featurizer_factory(SET, Profile.TICKER, Every.TICK), stop=stop).run()
     assert cluster.values("ticks.features") == {}
 
 
@@ -188,7 +190,9 @@ def test_a_worker_that_is_to_end_waits_for_its_share() -> None:
     """Who joins a group at work is given nothing at first, and does not take that for the end."""
     ticks = market()
     cluster = filled(ticks, assigned_from=5)
-    told = Worker(cluster, plan(finish=True), featurizing(SET, Profile.TICKER, Every.TICK), clock=Seconds()).run()
+    told = Worker(
+        cluster, plan(finish=True), featurizer_factory(SET, Profile.TICKER, Every.TICK), clock=Seconds()
+    ).run()
     assert (told.messages, told.is_settled) == (len(ticks), True)
     assert cluster.values("ticks.features") == expected(ticks)
 
@@ -196,7 +200,9 @@ def test_a_worker_that_is_to_end_waits_for_its_share() -> None:
 def test_a_worker_that_others_leave_nothing_ends() -> None:
     """More workers than partitions: one without any ends once it has waited."""
     cluster = filled(market(), assigned_from=10**9)
-    told = Worker(cluster, plan(finish=True), featurizing(SET, Profile.TICKER, Every.TICK), clock=Seconds()).run()
+    told = Worker(
+        cluster, plan(finish=True), featurizer_factory(SET, Profile.TICKER, Every.TICK), clock=Seconds()
+    ).run()
     assert (told.messages, told.is_settled) == (0, True)
 
 

@@ -11,7 +11,7 @@ from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.market import SECOND_NS, Kind, Profile, Tick, Ticks
 from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.alerts import StreamAlerts
-from volspike.streams.wire import FeatureRowCodec, Message, Prediction, encode_prediction, instants, tick_message
+from volspike.streams.wire import FeatureRowCodec, Message, StreamPrediction, encode_prediction, format_times, tick_message
 from volspike.tape import tape_line
 
 START = 1_760_000_000 * SECOND_NS
@@ -89,7 +89,7 @@ def expected_predictions(ticks: list[Tick], model_version: str) -> tuple[dict[st
         scores = artifact.probability(rows.values[:, columns])
         scores[~rows.is_warm] = np.nan
         told_rows = zip(
-            rows.product.tolist(), rows.timestamp.tolist(), instants(rows.timestamp), rows.column("price").tolist(),
+            rows.product.tolist(), rows.timestamp.tolist(), format_times(rows.timestamp), rows.column("price").tolist(),
             scores.tolist(), strict=True,
         )  # fmt: skip
         for code, time, text, price, score in told_rows:
@@ -97,7 +97,7 @@ def expected_predictions(ticks: list[Tick], model_version: str) -> tuple[dict[st
             told = watch.update(product, time, known, price, simulated=False)
             if told is not None:
                 alerts.add((told.id, told.is_open))
-            prediction = Prediction(
+            prediction = StreamPrediction(
                 product_id=product,
                 timestamp=text,
                 probability=known,

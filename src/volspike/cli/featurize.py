@@ -90,7 +90,7 @@ def run(
     if add_labels and output_file is None:
         raise UsageError("--add-labels labels a file: name one with --output-file")
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic_in, topic_features=topic_out)
-    from volspike.streams.featurizer import RowKind, featurizing
+    from volspike.streams.featurizer import RowKind, featurizer_factory
     from volspike.streams.sink import facts_for, parquet_sink
     from volspike.streams.state import WorkerPlan
 
@@ -125,7 +125,12 @@ def run(
     if output_file is not None:
         sink = parquet_sink(output_file, group, settings.topic_raw, facts_for(features, kind.every, kind.profile))
     progress = run_worker(
-        settings, plan, featurizing(features, kind.profile, kind.every, sink), metrics_host, metrics_port, "featurizing"
+        settings,
+        plan,
+        featurizer_factory(features, kind.profile, kind.every, sink),
+        metrics_host,
+        metrics_port,
+        "featurizing",
     )
     if output_file is not None:
         if not progress.is_settled:

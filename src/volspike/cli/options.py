@@ -181,7 +181,7 @@ def run_worker(
 ) -> WorkerProgress:
     """Runs a worker until it is finished or stopped, with a progress line."""
     from volspike.streams.metrics import WorkerMetrics
-    from volspike.streams.transactions import KafkaLinks
+    from volspike.streams.transactions import KafkaClients
     from volspike.streams.worker import Worker
 
     metrics = metrics or WorkerMetrics()
@@ -198,7 +198,7 @@ def run_worker(
                 f"partitions {parts}"
             )
 
-        progress = Worker(KafkaLinks(settings), plan, make_stage, stop=stop, show=show, metrics=metrics).run()
+        progress = Worker(KafkaClients(settings), plan, make_stage, stop=stop, show=show, metrics=metrics).run()
     out.print(
         f"{progress.messages:,} messages of {plan.topic_in} → {progress.results:,} of {plan.topic_out} "
         f"in {progress.transactions:,} transactions, {progress.seconds:.1f} s ({progress.rate:,.0f}/s)"

@@ -58,7 +58,7 @@ def run(
     from volspike.logs import configure_logs
     from volspike.monitoring.alerts import AlertRouter, StreamAlerts
     from volspike.streams.metrics import PredictionMetrics, WorkerMetrics
-    from volspike.streams.predictor import predicting
+    from volspike.streams.predictor import predictor_factory
     from volspike.streams.state import WorkerPlan
 
     configure_logs("INFO")
@@ -77,7 +77,7 @@ def run(
     router, metrics = AlertRouter(alert or ()), WorkerMetrics()
     version, told = model_version(artifact.name), PredictionMetrics(metrics.registry)
     try:
-        make = predicting(artifact, version, lambda: StreamAlerts(artifact.threshold, router), told)
+        make = predictor_factory(artifact, version, lambda: StreamAlerts(artifact.threshold, router), told)
         run_worker(settings, plan, make, metrics_host, metrics_port, "predicting", metrics)
     finally:
         if not router.close():

@@ -55,7 +55,7 @@ def run(
             _replay(chosen, producer, speed, progress)
         finally:
             _tell(producer, progress, report)
-    producer.raise_failed()
+    producer.raise_if_failed()
 
 
 def _replay(messages: Iterator[Message], producer: TopicProducer, speed: float, progress: ReplayProgress) -> None:

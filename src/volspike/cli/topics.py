@@ -13,7 +13,7 @@ from volspike.cli.screen import out, table, warn
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
-    from volspike.streams.topics import TopicExtent, TopicMade
+    from volspike.streams.topics import TopicCreation, TopicExtent
 
 EXAMPLES = "Example: volspike topics create --partitions 3"
 
@@ -46,7 +46,7 @@ def run(
         show_topics(describe_topics(settings))
 
 
-def _tell(made: Sequence[TopicMade]) -> None:
+def _tell(made: Sequence[TopicCreation]) -> None:
     for topic in made:
         out.print(f"{topic.name}: {'made' if topic.is_new else 'is there'}, {topic.partitions} partitions")
         for name, (there, planned) in topic.differs.items():

@@ -36,11 +36,11 @@ def check_kafka(settings: KafkaSettings | None, is_named: bool, within_s: float)
     if settings is None:
         found = "Kafka's client is not installed"
         return [Finding(check=KAFKA, severity=unreachable, found=found, remedy="pip install 'volspike[kafka]'")]
-    from volspike.streams.clients import metadata_of  # noqa: PLC0415  importing the package needs the client
+    from volspike.streams.clients import cluster_metadata  # noqa: PLC0415  importing the package needs the client
 
     facts: dict[str, Fact] = {"servers": settings.bootstrap_servers}
     try:
-        cluster = metadata_of(settings, within_s)
+        cluster = cluster_metadata(settings, within_s)
     except StreamError as error:
         found = str(error).partition(";")[0] + ("" if is_named else "; only needed if you use it")
         remedy = "`docker compose -f docker/compose.yaml up -d kafka`, or name other brokers with --bootstrap-servers"

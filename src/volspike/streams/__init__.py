@@ -1,7 +1,4 @@
-"""The pipeline on Kafka: topics, ticks into them and out of them. Knows of no HTTP.
-
-Its client is an extra. Without it nothing of this package can be imported.
-"""
+"""The pipeline on Kafka, exactly once. Importing it needs the extra ``[kafka]``."""
 
 from importlib.util import find_spec
 

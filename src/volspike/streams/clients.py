@@ -1,7 +1,4 @@
-"""How the cluster is reached, and what its topics are called. Secrets are shown to nobody but the client.
-
-Clients of the cluster, made from the settings, and what their errors mean in volspike's terms.
-"""
+"""Kafka settings with their secrets masked, the clients made from them, and the translation of client errors."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ OWN_OPTIONS: Final = frozenset(
         "transactional.id",
     }
 )
-"""What correctness rests on, or a flag of its own sets; it cannot be passed through."""
+"""Settings that exactly-once processing depends on or that have an option of their own; users cannot pass them."""
 
 _SECRET_WORDS: Final = ("password", "secret", "token", "oauthbearer.config", "key.pem", "userinfo")
 _MASK: Final = "***"
@@ -38,7 +35,7 @@ _MASK: Final = "***"
 class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A cluster and the topics of the pipeline.
 
-    ``options`` are settings of librdkafka that go to every client as they are: TLS, SASL and the like.
+    ``options`` are librdkafka settings that every client receives unchanged, for example for TLS and SASL.
     """
 
     bootstrap_servers: str = "localhost:9092"
@@ -51,20 +48,20 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def __post_init__(self) -> None:
         if not self.bootstrap_servers.strip():
-            raise ValueError("bootstrap_servers names no broker")
+            raise ValueError("bootstrap_servers is empty: name at least one broker as host:port")
         if taken := sorted(OWN_OPTIONS & set(self.options)):
-            raise ValueError(f"options must leave {', '.join(taken)} to volspike")
+            raise ValueError(f"volspike sets {', '.join(taken)} itself: remove it from the options")
 
     def client(self, **more: Any) -> dict[str, Any]:
-        """Settings of a client; ``more`` are those of its kind, with ``_`` for ``.``. Options come last and win.
+        """Settings of a client; ``more`` are those of its kind, with ``_`` for ``.``. The user's options override both.
 
-        librdkafka's own lines on stderr are off: what they say comes as errors, too.
+        librdkafka's log lines on stderr are off: the same information arrives as errors.
         """
         own = {"bootstrap.servers": self.bootstrap_servers, "client.id": "volspike", "log_level": 0}
         return {**own, **{_option(name): value for name, value in more.items()}, **self.options}
 
     def without_secrets(self, text: str) -> str:
-        """``text`` with every secret value in it masked."""
+        """``text`` with every secret value masked."""
         for name, value in self.options.items():
             if is_secret(name) and value:
                 text = text.replace(value, _MASK)
@@ -81,12 +78,12 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 def _option(name: str) -> str:
-    """librdkafka's spelling; the names of the client's callbacks have underscores."""
+    """librdkafka's spelling of a setting; only names of callbacks have underscores."""
     return name if name.endswith("_cb") or name == "on_commit" else name.replace("_", ".")
 
 
 def is_secret(option: str) -> bool:
-    """Whether an option's value is for the client's eyes only.
+    """Whether the value of an option is a secret.
 
     >>> is_secret("sasl.password"), is_secret("sasl.username")
     (True, False)
@@ -95,43 +92,43 @@ def is_secret(option: str) -> bool:
 
 
 def masked(options: Mapping[str, str]) -> dict[str, str]:
-    """The options with their secrets hidden."""
+    """The options with secret values masked."""
     return {name: _MASK if is_secret(name) else value for name, value in options.items()}
 
 
 def read_options(given: Iterable[str]) -> dict[str, str]:
-    """``key=value`` texts as options; a later one wins.
+    """``key=value`` texts as options; a later one overrides an earlier one.
 
     Raises:
-        UsageError: one has no ``=``; it is not repeated, for it may be a secret.
+        UsageError: a text without ``=``; the message does not repeat it, since it may be a secret.
     """
     options: dict[str, str] = {}
     for number, text in enumerate(given, 1):
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
             raise UsageError(
-                f"--kafka-option takes key=value, as in security.protocol=SASL_SSL; number {number} is not"
+                f"--kafka-option takes key=value, for example security.protocol=SASL_SSL; option number {number} is not"
             )
         options[name.strip()] = value
     return options
 
 
 REACH_WITHIN_S: Final = 5.0
-"""How long a command waits for the first answer of a cluster."""
+"""Time limit of a command for the first answer of a cluster."""
 
 MAX_MESSAGE_BYTES: Final = 4 << 20
-"""The longest message that a client sends or takes; a snapshot is longer than a tick."""
+"""Longest message that a client sends or accepts; snapshots are much longer than ticks."""
 
 C = TypeVar("C")
 
 
 def open_producer(settings: KafkaSettings, **more: Any) -> Producer:
-    """An idempotent producer whose messages lie with all replicas when they count as delivered.
+    """An idempotent producer; a message counts as delivered once all in-sync replicas have it.
 
-    A key's partition is the one that Kafka's own clients choose. ``more`` as for ``KafkaSettings.client``.
+    The partition of a key is the one that Kafka's Java clients choose. ``more`` as for ``KafkaSettings.client``.
 
     Raises:
-        UsageError: an option is not one of librdkafka's, or has a value that it cannot have.
+        UsageError: an option or its value is unknown to librdkafka.
     """
     own = {
         "enable_idempotence": True,
@@ -140,75 +137,75 @@ def open_producer(settings: KafkaSettings, **more: Any) -> Producer:
         "compression_type": "lz4",
         "message_max_bytes": MAX_MESSAGE_BYTES,
     }
-    return _opened(Producer, settings, settings.client(**{**own, **more}))
+    return _open_client(Producer, settings, settings.client(**{**own, **more}))
 
 
 def open_consumer(settings: KafkaSettings, **more: Any) -> Consumer:
-    """A consumer of what was committed; it commits nothing by itself. ``more`` must name a ``group_id``.
+    """A consumer of committed messages that commits nothing by itself. ``more`` must name a ``group_id``.
 
     Raises:
         UsageError: as for ``open_producer``.
     """
     own = {"isolation_level": "read_committed", "enable_auto_commit": False, "fetch_wait_max_ms": 50}
-    return _opened(Consumer, settings, settings.client(**{**own, **more}))
+    return _open_client(Consumer, settings, settings.client(**{**own, **more}))
 
 
 def open_admin(settings: KafkaSettings, **more: Any) -> AdminClient:
-    """A client that makes and describes topics.
+    """A client that creates and describes topics.
 
     Raises:
         UsageError: as for ``open_producer``.
     """
-    return _opened(AdminClient, settings, settings.client(**more))
+    return _open_client(AdminClient, settings, settings.client(**more))
 
 
-def metadata_of(settings: KafkaSettings, within_s: float = REACH_WITHIN_S) -> ClusterMetadata:
+def cluster_metadata(settings: KafkaSettings, within_s: float = REACH_WITHIN_S) -> ClusterMetadata:
     """The brokers and all topics of the cluster.
 
     Raises:
-        BrokerUnavailable: nobody answers in time; with what the connections last told.
+        BrokerUnavailable: no broker answers in time; with the last error of the connections.
     """
-    told: list[KafkaError] = []
-    admin = open_admin(settings, error_cb=told.append)
+    errors: list[KafkaError] = []
+    admin = open_admin(settings, error_cb=errors.append)
     try:
         return admin.list_topics(timeout=within_s)
     except KafkaException as error:
         admin.poll(0)
-        causes = [each for each in told if each.name() != "_ALL_BROKERS_DOWN"] or [error.args[0]]
-        raise BrokerUnavailable(settings.bootstrap_servers, _words(settings, causes[-1])) from error
+        causes = [each for each in errors if each.name() != "_ALL_BROKERS_DOWN"] or [error.args[0]]
+        raise BrokerUnavailable(settings.bootstrap_servers, _error_text(settings, causes[-1])) from error
 
 
 def require_topic(settings: KafkaSettings, topic: str, within_s: float = REACH_WITHIN_S) -> int:
     """The number of partitions of ``topic``.
 
     Raises:
-        BrokerUnavailable: nobody answers in time.
-        TopicMissing: there is no such topic.
+        BrokerUnavailable: no broker answers in time.
+        TopicMissing: the topic does not exist.
     """
-    found = metadata_of(settings, within_s).topics.get(topic)
+    found = cluster_metadata(settings, within_s).topics.get(topic)
     if found is None or found.error is not None:
         raise TopicMissing(topic, settings.bootstrap_servers)
     return len(found.partitions)
 
 
 def stream_error(settings: KafkaSettings, error: KafkaError, topic: str = "") -> StreamError:
-    """What an error of a client means; ``topic`` is what it was about."""
+    """A client error as an error of volspike; ``topic`` is the topic concerned."""
     name = error.name()
     if name in {"_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_SSL", "_AUTHENTICATION"}:
-        return BrokerUnavailable(settings.bootstrap_servers, _words(settings, error))
+        return BrokerUnavailable(settings.bootstrap_servers, _error_text(settings, error))
     if name in {"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"}:
         return TopicMissing(topic or "of that name", settings.bootstrap_servers)
     about = f"{topic}: " if topic else ""
-    return StreamError(f"{about}{_words(settings, error)} ({name.lstrip('_').lower()})")
+    return StreamError(f"{about}{_error_text(settings, error)} ({name.lstrip('_').lower()})")
 
 
-def _words(settings: KafkaSettings, error: KafkaError) -> str:
-    """The error's own sentence, on one line."""
+def _error_text(settings: KafkaSettings, error: KafkaError) -> str:
+    """The message of the error on one line, without secrets."""
     return settings.without_secrets(" ".join(error.str().split()))
 
 
-def _opened(kind: Callable[[Mapping[str, Any]], C], settings: KafkaSettings, client: Mapping[str, Any]) -> C:
+def _open_client(kind: Callable[[Mapping[str, Any]], C], settings: KafkaSettings, client: Mapping[str, Any]) -> C:
     try:
         return kind(client)
     except KafkaException as error:
-        raise UsageError(f"Kafka settings: {_words(settings, error.args[0])}") from error
+        raise UsageError(f"Kafka settings: {_error_text(settings, error.args[0])}") from error

@@ -1,8 +1,6 @@
-"""Which rows a stream makes: those that the model at its end was made for, where nobody asks for others.
+"""The stage from ticks to feature rows, with one feature engine per partition.
 
-Ticks → feature rows, one engine per partition, so that its state moves with the partition.
-
-What a recording's ledger knows of gaps is not in the topic: rows after a loss are whole as far as the ticks tell.
+The topic does not carry the gap ledger of a recording: ``is_whole`` depends on the ticks alone.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from volspike.errors import DataError, SchemaMismatch
 from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.market import Profile, Ticks
 from volspike.models import Metadata
-from volspike.streams.state import Made, MakeStage, Stage, Taken
+from volspike.streams.state import MakeStage, ReceivedMessage, Stage, StageOutput
 from volspike.streams.wire import MILLISECOND_NS, FeatureHeaders, FeatureRowCodec
 from volspike.tape import TapeReport
 from volspike.tape.parse import block_ticks
@@ -25,7 +23,7 @@ from volspike.tape.parse import block_ticks
 
 @dataclass(frozen=True, slots=True)
 class RowKind:
-    """A feature set, how often it makes a row, and what it is told."""
+    """The kind of rows that a stream makes: feature set, row rate and profile of the ticks."""
 
     feature_set: FeatureSet
     every: Every
@@ -41,51 +39,51 @@ class RowKind:
         every: Every | None = None,
         profile: Profile | None = None,
     ) -> Self:
-        """The rows that ``model`` takes, but for what is given.
+        """The kind of rows that ``model`` requires, with the given parts replaced.
 
         Raises:
-            SchemaMismatch: the model looks at a leader, whose ticks lie in another partition than those that it leads.
-            UsageError: windows or a scope that cannot be.
+            SchemaMismatch: the model has a leader, whose ticks may be in another partition.
+            UsageError: invalid windows or scope.
         """
         if model.leader is not None:
             raise SchemaMismatch(
-                f"model {model.model} looks at {model.leader} in all rows, and a partition knows its own products",
+                f"model {model.model} needs {model.leader} as leader, but a partition has only its own products",
                 remedy="train one without --leader, or serve this one with `volspike up`",
             )
         features = FeatureSet.of(windows or model.windows, scope or model.scope)
         return cls(features, every or Every(model.every), profile or Profile(model.profile))
 
     def differs_from(self, model: Metadata) -> list[str]:
-        """In what these rows are not those that the model takes; empty where they are."""
+        """The differences between these rows and those that the model requires; empty if there are none."""
         pairs = (
             ("feature digest", model.feature_digest, self.feature_set.digest),
             ("rows every", model.every, self.every),
             ("profile", model.profile, self.profile),
         )
-        return [f"{what} {wanted}, not {was}" for what, wanted, was in pairs if wanted != was]
+        return [f"{what} {required}, not {actual}" for what, required, actual in pairs if required != actual]
 
 
 class RowSink(Protocol):
-    """Who keeps a partition's rows beside the topic; ``sink.PartitionParts`` is one. Its calls are a stage's."""
+    """Keeps a copy of a partition's rows, as ``sink.PartitionParts`` does. Its methods correspond to a stage's."""
 
     def restore(self, offset: int, earlier: Sequence[int]) -> None:
-        """The next rows are those of ``offset`` on."""
+        """The next rows are those from ``offset`` on."""
 
     def add(self, rows: FeatureRows, *, simulated: bool) -> None:
-        """Takes the next rows."""
+        """Adds the next rows."""
 
     def prepare(self, offset: int) -> None:
-        """Writes down what was taken, up to ``offset``, so that it outlives a failure."""
+        """Writes the rows up to ``offset`` durably."""
 
     def publish(self) -> None:
-        """What was prepared is committed."""
+        """The written rows are committed."""
 
     def close(self) -> None:
-        """What is not committed is forgotten."""
+        """Discards uncommitted rows."""
 
 
 class _State(msgspec.Struct, frozen=True):
-    """A featurizer's snapshot."""
+    """The snapshot of a featurizer."""
 
     engine: bytes
     simulated: bool
@@ -94,7 +92,7 @@ class _State(msgspec.Struct, frozen=True):
 class Featurizer:
     """A stage from tape lines to feature rows.
 
-    Once a partition has told of a simulated market, its rows say so.
+    Once a partition has received a simulated tick, its rows are labelled as simulated.
     """
 
     def __init__(self, feature_set: FeatureSet, profile: Profile, every: Every, sink: RowSink | None = None) -> None:
@@ -102,17 +100,17 @@ class Featurizer:
         self._codec = FeatureRowCodec(feature_set)
         self._sink = sink
         self._simulated = False
-        self._headers = self._told()
+        self._headers = self._feature_headers()
 
-    def _told(self) -> list[tuple[str, bytes]]:
+    def _feature_headers(self) -> list[tuple[str, bytes]]:
         engine = self._engine
-        told = FeatureHeaders(
+        headers = FeatureHeaders(
             digest=engine.feature_set.digest, every=engine.every, profile=engine.profile, simulated=self._simulated
         )
-        return told.encoded()
+        return headers.encode()
 
     def restore(self, snapshot: bytes | None, offset: int, earlier: Sequence[int]) -> None:
-        """Takes up where the snapshot was made.
+        """Restores the state of a snapshot.
 
         Raises:
             DataError: the bytes are no snapshot.
@@ -124,51 +122,51 @@ class Featurizer:
             except msgspec.DecodeError as error:
                 raise DataError(f"not a featurizer's snapshot: {error}") from error
             self._engine.restore(state.engine)
-            self._mark(simulated=state.simulated)
+            self._set_simulated(simulated=state.simulated)
         if self._sink is not None:
             self._sink.restore(offset, earlier)
 
-    def take(self, messages: Sequence[Taken]) -> Made:
+    def process(self, messages: Sequence[ReceivedMessage]) -> StageOutput:
         """The rows of the next ticks."""
-        ticks, dead, simulated = ticks_of([message.value() for message in messages])
-        self._mark(simulated=simulated)
-        made = Made(headers=self._headers, dead=dead)
+        ticks, dead, simulated = decode_ticks([message.value() for message in messages])
+        self._set_simulated(simulated=simulated)
+        output = StageOutput(headers=self._headers, dead=dead)
         for rows in self._engine.run(ticks):
             keys = [product.encode() for product in rows.products]
-            made.keys += [keys[code] for code in rows.product.tolist()]
-            made.values += self._codec.encode_rows(rows)
-            made.timestamps_ms += (rows.timestamp // MILLISECOND_NS).clip(1).tolist()
+            output.keys += [keys[code] for code in rows.product.tolist()]
+            output.values += self._codec.encode_rows(rows)
+            output.timestamps_ms += (rows.timestamp // MILLISECOND_NS).clip(1).tolist()
             if self._sink is not None:
                 self._sink.add(rows, simulated=self._simulated)
-        return made
+        return output
 
-    def _mark(self, *, simulated: bool) -> None:
+    def _set_simulated(self, *, simulated: bool) -> None:
         if simulated and not self._simulated:
             self._simulated = True
-            self._headers = self._told()
+            self._headers = self._feature_headers()
 
-    def recovered(self, told: int) -> None:
-        """Nothing is told outside."""
+    def after_recovery(self, alerted: int) -> None:
+        """Nothing to do: a featurizer sends nothing outside."""
 
     def snapshot(self, offset: int) -> bytes:
-        """The engine's state; the rows up to here are written down first."""
+        """The state of the engine; the rows so far are written to the sink first."""
         if self._sink is not None:
             self._sink.prepare(offset)
         return msgspec.msgpack.encode(_State(self._engine.snapshot(), self._simulated))
 
-    def committed(self) -> None:
-        """The rows that were written down are to stay."""
+    def after_commit(self) -> None:
+        """Publishes the written rows."""
         if self._sink is not None:
             self._sink.publish()
 
     def close(self) -> None:
-        """Forgets what is not committed."""
+        """Discards uncommitted rows."""
         if self._sink is not None:
             self._sink.close()
 
 
-class _Dead:
-    """Damaged lines by their place in a batch."""
+class _DeadLines:
+    """Damaged lines by their position in a batch."""
 
     def __init__(self) -> None:
         self.found: list[tuple[int, str]] = []
@@ -178,15 +176,15 @@ class _Dead:
         self.found.append((line - 1, reason))
 
 
-def ticks_of(values: Sequence[bytes | None]) -> tuple[Ticks, list[tuple[int, str]], bool]:
-    """The ticks in messages of ``ticks.raw``; which cannot be read, and why; whether any is simulated.
+def decode_ticks(values: Sequence[bytes | None]) -> tuple[Ticks, list[tuple[int, str]], bool]:
+    """The ticks in messages of ``ticks.raw``; the unreadable messages with reasons; whether any tick is simulated.
 
-    What is no tick and no damage, a heartbeat for one, is neither.
+    Valid lines without a tick, for example heartbeats, are skipped.
     """
-    dead, report = _Dead(), TapeReport()
+    dead, report = _DeadLines(), TapeReport()
     block = b"\n".join([value or b"" for value in values])
     if block.count(b"\n") != len(values) - 1:
-        # within a JSON value a line end is as good as a blank, and two values in a message are one too many
+        # inside a JSON value a line end is white space; a message with two values is invalid either way
         block = b"\n".join([(value or b"").replace(b"\n", b" ") for value in values])
     ticks = block_ticks(block, report, dead)
     if report.lines != len(values):
@@ -195,13 +193,13 @@ def ticks_of(values: Sequence[bytes | None]) -> tuple[Ticks, list[tuple[int, str
     return ticks, dead.found, report.simulated
 
 
-def featurizing(
+def featurizer_factory(
     feature_set: FeatureSet,
     profile: Profile,
     every: Every,
     make_sink: Callable[[int], RowSink] | None = None,
 ) -> MakeStage:
-    """Makes the featurizer of a partition."""
+    """Returns a function that creates the featurizer of a partition."""
 
     def make(partition: int) -> Stage:
         return Featurizer(feature_set, profile, every, make_sink(partition) if make_sink is not None else None)

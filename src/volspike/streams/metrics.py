@@ -1,7 +1,4 @@
-"""The metrics of a worker; one registry per worker.
-
-How far a worker is: told to a screen about twice a second, and to Prometheus.
-"""
+"""The metrics and the progress of a Kafka worker; each worker has a registry of its own."""
 
 from __future__ import annotations
 
@@ -15,33 +12,39 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from volspike.streams.state import Held
+from volspike.streams.state import AssignedPartition
 from volspike.telemetry import PROBABILITIES, Declared, Distribution
 
-MESSAGES: Final = Declared("stream_messages_total", "counter", "messages", "Messages taken and committed.")
+MESSAGES: Final = Declared("stream_messages_total", "counter", "messages", "Messages processed and committed.")
 RESULTS: Final = Declared("stream_results_total", "counter", "messages", "Rows or predictions written and committed.")
-DEAD: Final = Declared("stream_dead_letters_total", "counter", "messages", "Messages set aside as unreadable.")
-RECOVERED: Final = Declared(
-    "stream_recovered_messages_total", "counter", "messages", "Messages read once more to rebuild state."
+DEAD: Final = Declared(
+    "stream_dead_letters_total", "counter", "messages", "Unreadable messages sent to the dead-letter topic."
 )
-ABORTS: Final = Declared("stream_aborts_total", "counter", "transactions", "Transactions taken back and done again.")
+RECOVERED: Final = Declared(
+    "stream_recovered_messages_total", "counter", "messages", "Messages read again to rebuild state."
+)
+ABORTS: Final = Declared("stream_aborts_total", "counter", "transactions", "Transactions aborted and repeated.")
 COMMIT_SECONDS: Final = Declared(
     "stream_commit_seconds",
     "histogram",
     "seconds",
-    "From the last row of a transaction handed over to its commit.",
+    "Time from the last row of a transaction to its commit.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
 )
 LAG: Final = Declared(
-    "stream_lag_messages", "gauge", "messages", "Offsets between what is taken and the partition's end.", ("partition",)
+    "stream_lag_messages",
+    "gauge",
+    "messages",
+    "Offsets between the last processed message and the end of the partition.",
+    ("partition",),
 )
-PARTITIONS: Final = Declared("stream_partitions", "gauge", "partitions", "Partitions that this worker has.")
+PARTITIONS: Final = Declared("stream_partitions", "gauge", "partitions", "Partitions assigned to this worker.")
 
 PROBABILITY: Final = Declared(
     "stream_probability",
     "histogram",
     "probability",
-    "The probabilities that a predictor wrote and committed.",
+    "Probabilities that a predictor wrote and committed.",
     buckets=PROBABILITIES,
 )
 UNSCORED: Final = Declared(
@@ -75,14 +78,14 @@ class WorkerMetrics:
         self._lag = LAG.gauge(self.registry)
 
     def set_lag(self, lags: dict[int, int]) -> None:
-        """The lag of each partition that the worker has; those of others go."""
+        """Sets the lag of each assigned partition and removes all others."""
         self._lag.clear()
         for partition, lag in lags.items():
             self._lag.labels(str(partition)).set(lag)
 
 
 class PredictionMetrics(Collector):
-    """What a predictor's committed rows came to, in plain numbers: tens of thousands of rows a second pass here."""
+    """Counts of a predictor's committed rows, kept as plain numbers for speed: tens of thousands of rows a second."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._probability = Distribution(PROBABILITY)
@@ -90,7 +93,7 @@ class PredictionMetrics(Collector):
         registry.register(self)
 
     def rows(self, probabilities: Iterable[float | None]) -> None:
-        """Rows that were committed."""
+        """Counts committed rows."""
         for probability in probabilities:
             if probability is None:
                 self._unscored += 1
@@ -98,11 +101,11 @@ class PredictionMetrics(Collector):
                 self._probability.observe(probability)
 
     def episode(self, *, is_open: bool) -> None:
-        """An alert episode opened or closed, and was told."""
+        """Counts an alert episode that was sent, if it opened."""
         self._episodes += is_open
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics as they stand."""
+        """The current metrics."""
         yield self._probability.family()
         yield UNSCORED.one(self._unscored)
         yield EPISODES.one(self._episodes)
@@ -113,7 +116,7 @@ SHOW_EVERY_S: Final = 0.5
 
 @dataclass(slots=True)
 class WorkerProgress:
-    """How far a worker is; ``lag`` counts offsets that wait in its partitions."""
+    """The progress of a worker; ``lag`` counts the offsets that wait in its partitions."""
 
     messages: int = 0
     results: int = 0
@@ -125,16 +128,16 @@ class WorkerProgress:
     partitions: tuple[int, ...] = ()
     seconds: float = 0.0
     is_settled: bool = False
-    """Whether the end was in order: everything that was taken is committed, with snapshots."""
+    """Whether everything processed was committed with snapshots at the end."""
 
     @property
     def rate(self) -> float:
-        """Messages a second since the start."""
+        """Messages per second since the start."""
         return self.messages / self.seconds if self.seconds > 0 else 0.0
 
 
-class Tally:
-    """Keeps a progress and the metrics; ``show`` is told of the progress now and then."""
+class WorkerTally:
+    """Keeps progress and metrics; ``show`` is called with the progress about twice a second."""
 
     def __init__(
         self,
@@ -149,11 +152,11 @@ class Tally:
         self._began = self._shown = clock()
 
     def begin(self) -> None:
-        """Seconds count from here."""
+        """Starts the clock."""
         self._began = self._shown = self._clock()
 
-    def committed(self, taken: int, results: int, dead: int) -> None:
-        """A transaction with so many messages went through."""
+    def count_commit(self, taken: int, results: int, dead: int) -> None:
+        """Counts a committed transaction."""
         progress, metrics = self.progress, self._metrics
         progress.messages += taken
         progress.results += results
@@ -163,34 +166,34 @@ class Tally:
         metrics.results.inc(results)
         metrics.dead.inc(dead)
 
-    def aborted(self) -> None:
-        """One was taken back."""
+    def count_abort(self) -> None:
+        """Counts an aborted transaction."""
         self.progress.aborts += 1
         self._metrics.aborts.inc()
 
-    def recovered(self, messages: int) -> None:
-        """So many were read once more."""
+    def count_recovered(self, messages: int) -> None:
+        """Counts messages that were processed again."""
         self.progress.recovered += messages
         self._metrics.recovered.inc(messages)
 
-    def ended(self, seconds: float) -> None:
-        """A commit took so long."""
+    def observe_commit(self, seconds: float) -> None:
+        """Records the duration of a commit."""
         self._metrics.commit_seconds.observe(seconds)
 
-    def pass_by(self, helds: Iterable[Held], consumer: Any, topic: str) -> None:
-        """Tells how it goes where it is time to."""
+    def update(self, assigned: Iterable[AssignedPartition], consumer: Any, topic: str) -> None:
+        """Reports the progress if it is due."""
         now = self._clock()
         self.progress.seconds = now - self._began
         if now - self._shown >= SHOW_EVERY_S:
             self._shown = now
-            self.tell(helds, consumer, topic)
+            self.report(assigned, consumer, topic)
 
-    def tell(self, helds: Iterable[Held], consumer: Any, topic: str) -> None:
-        """Tells how it goes; the partitions' ends are those that the last fetches told."""
+    def report(self, assigned: Iterable[AssignedPartition], consumer: Any, topic: str) -> None:
+        """Reports the progress; the ends of the partitions are those of the last fetches."""
         lags = {}
-        for held in helds:
-            _, high = consumer.get_watermark_offsets(TopicPartition(topic, held.number), cached=True)
-            lags[held.number] = max(0, high - held.position)
+        for partition in assigned:
+            _, high = consumer.get_watermark_offsets(TopicPartition(topic, partition.number), cached=True)
+            lags[partition.number] = max(0, high - partition.position)
         self.progress.lag = sum(lags.values())
         self.progress.partitions = tuple(sorted(lags))
         self._metrics.set_lag(lags)

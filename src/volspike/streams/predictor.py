@@ -1,4 +1,4 @@
-"""Feature rows → predictions, in batches; a row of another kind than the model's stops the worker."""
+"""The stage from feature rows to predictions, in batches; a row that does not match the model stops the worker."""
 
 from __future__ import annotations
 
@@ -14,41 +14,47 @@ from volspike.errors import MalformedTick, SchemaMismatch
 from volspike.market.time import NOT_A_TIME, parse_times
 from volspike.models import Artifact
 from volspike.streams.metrics import PredictionMetrics
-from volspike.streams.state import Made, MakeStage, Taken
-from volspike.streams.wire import MILLISECOND_NS, FeatureHeaders, Prediction, encode_prediction, feature_headers
+from volspike.streams.state import MakeStage, ReceivedMessage, StageOutput
+from volspike.streams.wire import (
+    MILLISECOND_NS,
+    FeatureHeaders,
+    StreamPrediction,
+    decode_feature_headers,
+    encode_prediction,
+)
 
 
-class Told(Protocol):
-    """Something to tell: that an episode opened or closed."""
+class EpisodeChange(Protocol):
+    """The opening or closing of an alert episode."""
 
     @property
     def is_open(self) -> bool:
-        """Whether it opened."""
+        """Whether the episode opened."""
 
 
-A = TypeVar("A", bound=Told)
+A = TypeVar("A", bound=EpisodeChange)
 
 
 class AlertWatch(Protocol[A]):
-    """The episodes of a partition's products, and whom to tell of them."""
+    """Tracks the alert episodes of a partition's products and sends alerts."""
 
     def update(
         self, product: str, time_ns: int, probability: float | None, price: float, *, simulated: bool
     ) -> A | None:
-        """What a row gives rise to, if anything; nobody is told yet."""
+        """The change that a row causes, if any; nothing is sent yet."""
 
-    def tell(self, told: A) -> None:
-        """Tells it; never waits."""
+    def tell(self, change: A) -> None:
+        """Sends the alert; never waits."""
 
     def snapshot(self) -> bytes:
-        """Everything that later episodes depend on."""
+        """The state that later episodes depend on."""
 
     def restore(self, snapshot: bytes) -> None:
-        """Takes up where the snapshot was made."""
+        """Restores the state of a snapshot."""
 
 
-class _Read(NamedTuple):
-    """A feature row: its place in the batch, its offset, how it was made, and what the model needs of it."""
+class _InputRow(NamedTuple):
+    """A feature row: its position in the batch, its offset, its headers, and the fields that the model needs."""
 
     place: int
     offset: int
@@ -56,11 +62,11 @@ class _Read(NamedTuple):
     line: Any
 
 
-class Predictor(Generic[A]):
+class PredictionStage(Generic[A]):
     """A stage from feature rows to predictions.
 
-    An alert is told once its transaction is committed. A worker that dies between the two tells it again when it, or
-    another, takes up the partition: each alert is told at least once, and once more at most for each such death.
+    An alert is sent once its transaction is committed. If the worker crashes in between, the next owner of the
+    partition sends it again: each alert is sent at least once, and at most once more for each such crash.
     """
 
     def __init__(
@@ -72,8 +78,8 @@ class Predictor(Generic[A]):
         self._metrics = metrics
         self._waiting: list[tuple[int, A]] = []
         self._scored: list[float | None] = []
-        self._heard: list[tuple[str, bytes]] | None = None
-        self._kind: FeatureHeaders | None = None
+        self._last_headers: list[tuple[str, bytes]] | None = None
+        self._last_kind: FeatureHeaders | None = None
         fields: list[tuple[str, Any]] = [("timestamp", str), ("product_id", str), ("price", float), ("is_warm", bool)]
         fields += [(name, float | None) for name in artifact.features if name != "price"]
         self._decode = msgspec.json.Decoder(msgspec.defstruct("ScoredLine", fields, frozen=True, gc=False)).decode
@@ -82,7 +88,7 @@ class Predictor(Generic[A]):
         self._features: Callable[[Any], Any] = get if several else lambda line: (get(line),)
 
     def restore(self, snapshot: bytes | None, offset: int, earlier: Sequence[int]) -> None:
-        """Takes up the episodes where the snapshot was made.
+        """Restores the episodes of a snapshot.
 
         Raises:
             DataError: the bytes are no snapshot.
@@ -91,81 +97,81 @@ class Predictor(Generic[A]):
         if snapshot is not None:
             self._watch.restore(snapshot)
 
-    def take(self, messages: Sequence[Taken]) -> Made:
+    def process(self, messages: Sequence[ReceivedMessage]) -> StageOutput:
         """The predictions of the next rows.
 
         Raises:
             SchemaMismatch: a row was made by other features, at another rate or from another profile than the model's.
         """
-        made = Made()
-        read: list[_Read] = []
+        output = StageOutput()
+        read: list[_InputRow] = []
         for place, message in enumerate(messages):
             try:
-                read.append(_Read(place, message.offset(), self._kind_of(message), self._line(message)))
+                read.append(_InputRow(place, message.offset(), self._row_kind(message), self._line(message)))
             except MalformedTick as error:
-                made.dead.append((place, str(error)))
+                output.dead.append((place, str(error)))
         times = parse_times([row.line.timestamp for row in read])
         if (times == NOT_A_TIME).any():
-            made.dead += [
+            output.dead += [
                 (row.place, f"not an RFC 3339 instant: {row.line.timestamp!r} at $.timestamp")
                 for row, time in zip(read, times.tolist(), strict=True)
                 if time == NOT_A_TIME
             ]
-            made.dead.sort()
+            output.dead.sort()
             read = [row for row, time in zip(read, times.tolist(), strict=True) if time != NOT_A_TIME]
             times = times[times != NOT_A_TIME]
         if read:
-            self._predict(read, times, made)
-        return made
+            self._predict(read, times, output)
+        return output
 
-    def _kind_of(self, message: Taken) -> FeatureHeaders:
-        """What the headers tell, once held against the model; mostly they are those of the message before."""
+    def _row_kind(self, message: ReceivedMessage) -> FeatureHeaders:
+        """The headers of a row after comparison with the model; usually they equal those of the previous message."""
         headers = message.headers()
-        if self._kind is None or headers != self._heard:
-            kind = feature_headers(headers)
+        if self._last_kind is None or headers != self._last_headers:
+            kind = decode_feature_headers(headers)
             try:
                 self._artifact.expects(kind.digest, kind.every, kind.profile)
             except SchemaMismatch as error:
                 raise SchemaMismatch(
                     error.what,
                     remedy=f"row at offset {message.offset()}: give featurize and predict-stream the same --model, and "
-                    "topics and groups of their own where another model's rows are there",
+                    "separate topics and groups from those of other models",
                 ) from error
-            self._kind, self._heard = kind, headers
-        return self._kind
+            self._last_kind, self._last_headers = kind, headers
+        return self._last_kind
 
-    def _line(self, message: Taken) -> Any:
+    def _line(self, message: ReceivedMessage) -> Any:
         try:
             line = self._decode(message.value() or b"")
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise MalformedTick(f"no feature row: {error}") from error
+            raise MalformedTick(f"not a feature row: {error}") from error
         return line
 
-    def _predict(self, read: Sequence[_Read], times: NDArray[np.int64], made: Made) -> None:
+    def _predict(self, read: Sequence[_InputRow], times: NDArray[np.int64], output: StageOutput) -> None:
         threshold, version, digest = self._artifact.threshold, self._version, self._artifact.metadata.feature_digest
         scores = self._scores(read)
         self._scored += scores
         for (_, offset, kind, line), time, probability in zip(read, times.tolist(), scores, strict=True):
-            told = self._watch.update(line.product_id, time, probability, line.price, simulated=kind.simulated)
-            if told is not None:
-                self._waiting.append((offset, told))
-            prediction = Prediction(
+            change = self._watch.update(line.product_id, time, probability, line.price, simulated=kind.simulated)
+            if change is not None:
+                self._waiting.append((offset, change))
+            prediction = StreamPrediction(
                 product_id=line.product_id,
                 timestamp=line.timestamp,
                 probability=probability,
                 prediction=None if probability is None else int(probability >= threshold),
                 threshold=threshold,
-                alert=told is not None and told.is_open,
+                alert=change is not None and change.is_open,
                 model_version=version,
                 simulated=kind.simulated,
                 digest=digest,
             )
-            made.keys.append(line.product_id.encode())
-            made.values.append(encode_prediction(prediction))
-        made.timestamps_ms += (times // MILLISECOND_NS).clip(1).tolist()
+            output.keys.append(line.product_id.encode())
+            output.values.append(encode_prediction(prediction))
+        output.timestamps_ms += (times // MILLISECOND_NS).clip(1).tolist()
 
-    def _scores(self, read: Sequence[_Read]) -> list[float | None]:
-        """The probability of each row; None where it is not warm, or misses a value that the model needs."""
+    def _scores(self, read: Sequence[_InputRow]) -> list[float | None]:
+        """The probability of each row; None if it is not warm or lacks a value that the model needs."""
         is_warm = np.array([row.line.is_warm for row in read], np.bool_)
         scores = np.full(len(read), np.nan)
         if is_warm.any():
@@ -173,38 +179,38 @@ class Predictor(Generic[A]):
             scores[is_warm] = self._artifact.probability(np.array(warm, np.float64))
         return [None if np.isnan(score) else score for score in scores.tolist()]
 
-    def recovered(self, told: int) -> None:
-        """Tells once more what may not have been told: alerts of messages from ``told`` on."""
-        self._waiting = [(offset, each) for offset, each in self._waiting if offset >= told]
-        self._scored = []  # they count where they were committed
-        self.committed()
+    def after_recovery(self, alerted: int) -> None:
+        """Sends the alerts of messages from ``alerted`` on, which may not have been sent before."""
+        self._waiting = [(offset, each) for offset, each in self._waiting if offset >= alerted]
+        self._scored = []  # they were counted by the worker that committed them
+        self.after_commit()
 
     def snapshot(self, offset: int) -> bytes:
-        """The episodes."""
+        """The state of the episodes."""
         del offset
         return self._watch.snapshot()
 
-    def committed(self) -> None:
-        """Tells the alerts of what was taken, and counts it."""
+    def after_commit(self) -> None:
+        """Sends the alerts of the committed rows and counts the rows."""
         waiting, self._waiting = self._waiting, []
         scored, self._scored = self._scored, []
-        for _, told in waiting:
-            self._watch.tell(told)
+        for _, change in waiting:
+            self._watch.tell(change)
         if self._metrics is not None:
             self._metrics.rows(scored)
-            for _, told in waiting:
-                self._metrics.episode(is_open=told.is_open)
+            for _, change in waiting:
+                self._metrics.episode(is_open=change.is_open)
 
     def close(self) -> None:
-        """Forgets what is not committed."""
+        """Discards uncommitted rows."""
         self._waiting, self._scored = [], []
 
 
-def predicting(
+def predictor_factory(
     artifact: Artifact,
     model_version: str,
     make_watch: Callable[[], AlertWatch[A]],
     metrics: PredictionMetrics | None = None,
 ) -> MakeStage:
-    """Makes the predictor of a partition; ``metrics`` are those of all of a worker's partitions."""
-    return lambda _: Predictor(artifact, model_version, make_watch(), metrics)
+    """Returns a function that creates the predictor of a partition; all partitions of a worker share ``metrics``."""
+    return lambda _: PredictionStage(artifact, model_version, make_watch(), metrics)

@@ -1,9 +1,7 @@
-"""Messages into a topic: idempotent, in order, each counted once its replicas have it or it is given up.
+"""The producer of a topic, and the relay that sends live ticks without ever waiting for the cluster.
 
-A live market into a topic, beside its recording: whatever the cluster does, nobody waits for it.
-
-Ticks that the cluster does not take yet wait in memory, and go in their order once it does. Where no more fit, the
-newest are left out and counted; the tape has them.
+Ticks that the cluster does not accept yet wait in memory and are sent in order. When the queue is full, new ticks are
+dropped and counted; the tape has them.
 """
 
 from __future__ import annotations
@@ -26,18 +24,18 @@ QUEUED_MESSAGES: Final = 500_000
 QUEUED_KBYTES: Final = 256 << 10
 LINGER_MS: Final = 5
 SERVE_EVERY: Final = 256
-"""Messages after which delivery reports are looked through, so that they do not pile up."""
+"""Messages after which delivery reports are read, so that they do not accumulate."""
 
 _SLICE_S: Final = 0.1
 _CLOSE_WITHIN_S: Final = 30.0
 
 
 class TopicProducer:
-    """Sends messages into one topic of a cluster, which need not answer yet: they wait until it does.
+    """Sends messages to one topic: idempotent and in order; they wait until the cluster answers.
 
     ``give_up_s`` is how long a message waits before it counts as failed, 0 for ever. Messages of a key arrive in the
-    order in which they were taken, none twice; after a failed one, later ones may still arrive. Delivery reports are
-    read while ``send``, ``offer``, ``serve`` or ``flush`` run. ``more`` are settings of the client.
+    order in which they were queued and without duplicates; after a failed one, later ones may still arrive. Delivery
+    reports are read while ``send``, ``offer``, ``serve`` or ``flush`` run. ``more`` are settings of the client.
 
         with TopicProducer(settings, "ticks.raw") as producer:
             producer.send(tick_message("BTC-USD", line, received))
@@ -57,9 +55,9 @@ class TopicProducer:
         self.taken = 0
         """Messages that were queued."""
         self.failed = 0
-        """Messages that were queued and given up."""
+        """Messages that were queued but not delivered."""
         self.fault: StreamError | None = None
-        """What last kept a message or the connection; None once something is delivered after it."""
+        """The last error of a message or the connection; None once a later message is delivered."""
         self._failure: StreamError | None = None
         self._delivered = 0
         self._settings = settings
@@ -70,7 +68,7 @@ class TopicProducer:
             message_timeout_ms=round(give_up_s * 1000),
             queue_buffering_max_messages=queued,
             queue_buffering_max_kbytes=QUEUED_KBYTES,
-            # a call for each message that arrives would take most of the time that sending it takes
+            # a callback for each delivered message would take most of the time of sending it
             delivery_report_only_error=True,
             error_cb=self._on_error,
             **more,
@@ -78,20 +76,20 @@ class TopicProducer:
 
     @property
     def waiting(self) -> int:
-        """Messages whose end is not known yet, or was not read yet."""
-        # the client counts what else it has to tell as well
+        """Messages without a delivery report so far."""
+        # the client also counts its other pending events
         return min(len(self._producer), self.taken - self.failed)
 
     @property
     def delivered(self) -> int:
-        """Messages that all replicas in sync have, so far as delivery reports were read."""
+        """Messages that all in-sync replicas have, according to the delivery reports read so far."""
         return self.taken - self.failed - self.waiting
 
     def offer(self, message: Message, headers: Headers | None = None) -> bool:
-        """Queues a message; at once False where the queue is full. Never waits.
+        """Queues a message; returns False if the queue is full. Never waits.
 
         Raises:
-            StreamError: the client will not take this message, now or later.
+            StreamError: the client rejects this message.
         """
         try:
             self._producer.produce(
@@ -113,16 +111,16 @@ class TopicProducer:
         return True
 
     def send(self, message: Message, headers: Headers | None = None) -> None:
-        """Queues a message; waits for room where the queue is full.
+        """Queues a message; waits while the queue is full.
 
         Raises:
-            StreamError: it is not taken, or an earlier one was given up: nothing more should follow that.
+            StreamError: the message is rejected, or an earlier one failed, so that no more should follow it.
         """
         while not self.offer(message, headers):
             self.serve(_SLICE_S)
-            self.raise_failed()
+            self.raise_if_failed()
         if self.failed:
-            self.raise_failed()
+            self.raise_if_failed()
 
     def serve(self, timeout_s: float = 0.0) -> None:
         """Reads delivery reports; waits up to ``timeout_s`` for one."""
@@ -131,27 +129,27 @@ class TopicProducer:
             self._delivered, self.fault = self.delivered, None
 
     def flush(self, within_s: float) -> int:
-        """Waits until every message is delivered or given up, or the time is over; how many are still waiting."""
+        """Waits at most ``within_s`` until all messages are delivered or have failed; returns the number waiting."""
         until = self._clock() + within_s
         while (remaining := until - self._clock()) > 0:
-            # in slices, for a signal is only seen between them
+            # in slices, since signals are only handled between them
             if self._producer.flush(min(remaining, _SLICE_S)) == 0:
                 break
         self.serve()
         return self.waiting
 
     def give_up(self) -> int:
-        """Drops what waits still; how many messages that were. None of them arrives later, unless it is on its way."""
+        """Drops the waiting messages and returns their number. Only those in flight may still arrive."""
         dropped = self.waiting
         self._producer.purge()
         self._producer.flush(_SLICE_S)
         return dropped
 
-    def raise_failed(self) -> None:
-        """Raises the fault if a message was given up."""
+    def raise_if_failed(self) -> None:
+        """Raises the error if a message has failed."""
         if self.failed:
-            told = f"{self.failed:,} of {self.taken:,} messages were not delivered to {self.topic}"
-            raise StreamError(f"{told}: {self._failure}" if self._failure else told)
+            undelivered = f"{self.failed:,} of {self.taken:,} messages were not delivered to {self.topic}"
+            raise StreamError(f"{undelivered}: {self._failure}" if self._failure else undelivered)
 
     def __enter__(self) -> Self:
         return self
@@ -159,14 +157,14 @@ class TopicProducer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Delivers what waits; gives it up after a failure."""
+        """Delivers the waiting messages; drops them after an error."""
         if kind is None:
             self.flush(_CLOSE_WITHIN_S)
         self.give_up()
 
     def _on_failure(self, error: KafkaError, _: Delivered) -> None:
         self.failed += 1
-        if not error.name().startswith("_PURGE"):  # that we gave it up is no reason
+        if not error.name().startswith("_PURGE"):  # purging is our own decision, not a reason
             self._failure = self.fault = stream_error(self._settings, error, self.topic)
 
     def _on_error(self, error: KafkaError) -> None:
@@ -174,16 +172,16 @@ class TopicProducer:
 
 
 STALLED_AFTER_S: Final = 3.0
-"""How long nothing is delivered until that is told."""
+"""Seconds without a delivery before a warning."""
 
 TOPIC_AWAITED_S: Final = 3600
-"""How long ticks wait for a topic that somebody has yet to make; the most that librdkafka allows."""
+"""How long ticks wait for a topic to be created; the maximum that librdkafka allows."""
 
 
 class TickRelay:
-    """Sends the ticks of frames as tape lines. Nothing that happens to the cluster raises; ``warn`` is told of it.
+    """Sends the ticks of frames as tape lines. Failures of the cluster never raise; ``warn`` receives a message.
 
-    Call ``frame`` for every frame, ``tick`` some times a second, ``close`` at the end. ``clock`` counts seconds.
+    The caller passes every frame to ``frame``, and calls ``tick`` several times a second and ``close`` at the end.
     """
 
     def __init__(
@@ -196,7 +194,7 @@ class TickRelay:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.refused = 0
-        """Ticks that found no room."""
+        """Ticks dropped because the queue was full."""
         self._simulated = simulated
         self._warn = warn
         self._clock = clock
@@ -213,46 +211,48 @@ class TickRelay:
 
     @property
     def topic(self) -> str:
-        """Where the ticks go."""
+        """The topic of the ticks."""
         return self._producer.topic
 
     @property
     def delivered(self) -> int:
-        """Ticks that the cluster has."""
+        """Ticks that were delivered."""
         return self._producer.delivered
 
     @property
     def undelivered(self) -> int:
-        """Ticks that it does not have, or not yet."""
+        """Ticks that were not delivered, or not yet."""
         return self.refused + self._producer.failed + self._producer.waiting
 
     def frame(self, received: int, frame: Frame) -> None:
-        """Takes the new ticks of one frame that was received at ``received`` (ns UTC)."""
+        """Sends the new ticks of one frame received at ``received`` (ns UTC)."""
         lines = frame_lines(frame, simulated=self._simulated)
         for tick, line in zip(frame.ticks, lines, strict=True):
-            if not self._offered(tick.product_id, line, received):
+            if not self._offer(tick.product_id, line, received):
                 self.refused += 1
 
     def tick(self) -> None:
-        """Reads what the cluster has said, and tells when it stops taking ticks or takes them again."""
+        """Reads delivery reports, and warns when deliveries stall or resume."""
         self._producer.serve()
         now, delivered = self._clock(), self._producer.delivered
         if delivered != self._delivered or not self._producer.waiting:
             if self._is_stalled and delivered != self._delivered:
-                self._warn(f"ticks are delivered to {self.topic} again, {self.undelivered:,} are not yet")
+                self._warn(f"deliveries to {self.topic} have resumed, ticks waiting: {self.undelivered:,}")
                 self._is_stalled = False
             self._delivered, self._moved_at = delivered, now
         elif not self._is_stalled and now - self._moved_at >= STALLED_AFTER_S:
             self._is_stalled = True
             reason = self._producer.fault or "no answer"
-            self._warn(f"no tick is delivered to {self.topic}: {reason}. {self.undelivered:,} wait, listening goes on")
+            self._warn(
+                f"no deliveries to {self.topic}: {reason}. ticks waiting: {self.undelivered:,}; listening continues"
+            )
 
     def close(self, within_s: float) -> None:
-        """Waits for deliveries up to ``within_s`` and gives up the rest; ``undelivered`` is final then."""
+        """Waits up to ``within_s`` for deliveries and drops the rest; ``undelivered`` is final then."""
         self._producer.flush(within_s)
         self._producer.give_up()
 
-    def _offered(self, product_id: str, line: bytes, received: int) -> bool:
+    def _offer(self, product_id: str, line: bytes, received: int) -> bool:
         try:
             return self._producer.offer(tick_message(product_id, line, received))
         except StreamError as fault:

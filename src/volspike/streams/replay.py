@@ -1,7 +1,4 @@
-"""Recorded tapes as messages, in the order of receive time, their lines byte for byte as they stand.
-
-A tape into a topic at its own pace, faster, or as fast as the broker takes it.
-"""
+"""Replay of recorded tapes into a topic: lines unchanged, in order of receive time, at any speed."""
 
 from __future__ import annotations
 
@@ -25,32 +22,32 @@ from volspike.tape.names import is_parquet
 from volspike.tape.parquet import parquet_ticks
 
 BLOCK_BYTES: Final = 256 << 10
-"""Text taken at a time; a tape that starts later is not read before its first block."""
+"""Text read at a time; a tape that starts later is only read up to its first block."""
 
 PARQUET_ROWS: Final = 4_096
 
 
-class _Placed(msgspec.Struct, gc=False):
-    """Just what a message needs besides the line itself."""
+class _LineKey(msgspec.Struct, gc=False):
+    """The fields of a line that a message needs."""
 
     timestamp: str
     product_id: str
     source: str = ""
 
 
-_PLACED: Final = msgspec.json.Decoder(_Placed)
+_LINE_KEY: Final = msgspec.json.Decoder(_LineKey)
 
 
 def tape_messages(sources: str | Path | Sequence[str | Path], report: TapeReport) -> Iterator[Message]:
-    """The lines of tapes as messages for ``ticks.raw``, by receive time; tapes are merged where they overlap.
+    """The lines of tapes as messages for ``ticks.raw``, by receive time; overlapping tapes are merged.
 
-    A line that names its product and its receive time goes as it stands: whoever reads the topic judges it as the
-    reader of a tape would. Of another form (a bare frame, Parquet) each tick becomes a line. What names neither is
-    told to ``report`` and left out. ``report`` counts ``lines`` and, as ``ticks``, the messages.
+    A line with product and receive time is sent unchanged; consumers treat it as the reader of a tape would. In other
+    forms (bare frames, Parquet) each tick becomes a line. Lines without both are dropped and added to ``report``, which
+    counts ``lines`` and, as ``ticks``, the messages.
 
     Raises:
-        UsageError: a source names no tape; at the call.
-        UnreadableFile: nothing in any of them can be sent; at the call.
+        UsageError: a source names no tape; raised by the call.
+        UnreadableFile: no tape has a line to send; raised by the call.
     """
     paths = tapes_of(sources)
     report.files = [str(path) for path in paths]
@@ -59,7 +56,7 @@ def tape_messages(sources: str | Path | Sequence[str | Path], report: TapeReport
 
 
 class _Head(NamedTuple):
-    """An open tape at its next message; ``reached`` is the latest receive time up to it, which never steps back."""
+    """An open tape at its next message; ``reached`` is the latest receive time so far, which never decreases."""
 
     reached: int
     rank: int
@@ -72,19 +69,19 @@ def _in_order(paths: Sequence[Path], report: TapeReport) -> Iterator[Message]:
     for path in paths:
         first = next(_messages(path, TapeReport()), None)
         if first is None:
-            _read_in_vain(path, report)
+            _note_empty(path, report)
         else:
             timed.append((first.received, path))
     if not timed:
-        raise UnreadableFile(report.files[0], f"{report.lines:,} lines and not one tick in it: record a tape first")
+        raise UnreadableFile(report.files[0], f"{report.lines:,} lines without a tick: record a tape first")
     timed.sort(key=lambda tape: tape[0])
     return _counted(_merged(timed, report), report)
 
 
 def _merged(timed: Sequence[tuple[int, Path]], report: TapeReport) -> Iterator[Message]:
-    """By receive time, equal times in the order of the tapes; inside of a tape the order stays as it is.
+    """Messages by receive time, equal times in the order of the tapes; the order within a tape is kept.
 
-    A tape is opened when the others have come to its first message.
+    A tape is opened when the others have reached its first message.
     """
     open_tapes: list[_Head] = []
     opened = 0
@@ -104,13 +101,13 @@ def _merged(timed: Sequence[tuple[int, Path]], report: TapeReport) -> Iterator[M
 
 
 def _messages(path: Path, report: TapeReport) -> Iterator[Message]:
-    return _of_parquet(path, report) if is_parquet(path) else _of_text(path, report)
+    return _parquet_messages(path, report) if is_parquet(path) else _text_messages(path, report)
 
 
-def _read_in_vain(path: Path, report: TapeReport) -> None:
+def _note_empty(path: Path, report: TapeReport) -> None:
     for _ in _messages(path, report):
         pass
-    report.add_note(path, "no tick in it")
+    report.add_note(path, "contains no tick")
 
 
 def _counted(messages: Iterator[Message], report: TapeReport) -> Iterator[Message]:
@@ -119,12 +116,12 @@ def _counted(messages: Iterator[Message], report: TapeReport) -> Iterator[Messag
         yield message
 
 
-def _of_text(path: Path, report: TapeReport) -> Iterator[Message]:
+def _text_messages(path: Path, report: TapeReport) -> Iterator[Message]:
     number, counted = 1, 0
     with Blocks(path, BLOCK_BYTES) as blocks:
         for block in blocks:
             lines = block.split(b"\n")
-            yield from _of_lines(path, number, lines, report)
+            yield from _line_messages(path, number, lines, report)
             number += block.count(b"\n")
             report.bytes_read += blocks.consumed - counted
             counted = blocks.consumed
@@ -132,28 +129,28 @@ def _of_text(path: Path, report: TapeReport) -> Iterator[Message]:
             report.add_note(path, blocks.fault)
 
 
-def _of_lines(path: Path, first: int, lines: Sequence[bytes], report: TapeReport) -> Iterator[Message]:
-    placed = [_placed(line) for line in lines]
-    times = parse_times([each.timestamp if each is not None else "" for each in placed]).tolist()
-    for number, (line, each, received) in enumerate(zip(lines, placed, times, strict=True), first):
+def _line_messages(path: Path, first: int, lines: Sequence[bytes], report: TapeReport) -> Iterator[Message]:
+    keys = [_line_key(line) for line in lines]
+    times = parse_times([each.timestamp if each is not None else "" for each in keys]).tolist()
+    for number, (line, each, received) in enumerate(zip(lines, keys, times, strict=True), first):
         if each is not None and received != NOT_A_TIME and each.product_id:
             report.lines += 1
             report.simulated |= each.source == SIMULATED
             yield tick_message(each.product_id, line, received)
         elif stripped := line.strip():
             report.lines += 1
-            yield from _of_oddity(path, number, stripped, report)
+            yield from _oddity_messages(path, number, stripped, report)
 
 
-def _placed(line: bytes) -> _Placed | None:
+def _line_key(line: bytes) -> _LineKey | None:
     try:
-        return _PLACED.decode(line)
+        return _LINE_KEY.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
-def _of_oddity(path: Path, number: int, text: bytes, report: TapeReport) -> Iterator[Message]:
-    """A line that does not place itself: the ticks that the tape's reader finds in it, each as a line of its own."""
+def _oddity_messages(path: Path, number: int, text: bytes, report: TapeReport) -> Iterator[Message]:
+    """The ticks in a line of another form, each as a line of its own."""
     try:
         oddity = read_oddity(text)
     except MalformedTick as fault:
@@ -165,43 +162,43 @@ def _of_oddity(path: Path, number: int, text: bytes, report: TapeReport) -> Iter
         yield tick_message(tick.product_id, tape_line(tick, simulated=oddity.simulated), tick.received)
 
 
-def _of_parquet(path: Path, report: TapeReport) -> Iterator[Message]:
-    told = TapeReport()
-    for ticks in parquet_ticks(path, told, rows=PARQUET_ROWS):
-        report.simulated |= told.simulated
+def _parquet_messages(path: Path, report: TapeReport) -> Iterator[Message]:
+    tape_report = TapeReport()
+    for ticks in parquet_ticks(path, tape_report, rows=PARQUET_ROWS):
+        report.simulated |= tape_report.simulated
         for tick in ticks:
-            yield tick_message(tick.product_id, tape_line(tick, simulated=told.simulated), tick.received)
-    report.lines += told.lines
-    report.rejected += told.rejected
-    report.rejections += told.rejections
+            yield tick_message(tick.product_id, tape_line(tick, simulated=tape_report.simulated), tick.received)
+    report.lines += tape_report.lines
+    report.rejected += tape_report.rejected
+    report.rejections += tape_report.rejections
     report.bytes_read += path.stat().st_size
 
 
 SHOW_EVERY_S: Final = 0.5
-_LOOK_EVERY: Final = 512
+_SHOW_CHECK_EVERY: Final = 512
 _LONGEST_WAIT_S: Final = 0.1
 
 
 class Outlet(Protocol):
-    """Where messages go; a ``TopicProducer``."""
+    """Receives messages, as ``TopicProducer`` does."""
 
     @property
     def delivered(self) -> int:
-        """Messages that arrived."""
+        """Delivered messages."""
         ...
 
     def send(self, message: Message) -> None:
-        """Takes a message; may wait."""
+        """Sends a message; may wait."""
         ...
 
     def serve(self, timeout_s: float = 0.0) -> None:
-        """Waits up to ``timeout_s``, and may return sooner."""
+        """Waits up to ``timeout_s``; may return earlier."""
         ...
 
 
 @dataclass(slots=True)
 class ReplayProgress:
-    """How far a replay is; ``behind_s`` is the most by which a message was sent after it was due."""
+    """The progress of a replay; ``behind_s`` is the longest delay of a message after it was due."""
 
     sent: int = 0
     seconds: float = 0.0
@@ -210,7 +207,7 @@ class ReplayProgress:
 
     @property
     def rate(self) -> float:
-        """Messages a second since the start."""
+        """Messages per second since the start."""
         return self.sent / self.seconds if self.seconds > 0 else 0.0
 
 
@@ -223,13 +220,14 @@ def replay(
     clock: Callable[[], float] = time.monotonic,
     show: Callable[[ReplayProgress], None] = lambda _: None,
 ) -> None:
-    """Sends all messages, each when it is due; ``progress`` is filled meanwhile and shown now and then.
+    """Sends all messages, each when it is due; updates ``progress`` and calls ``show`` with it twice a second.
 
-    A message is due (received − first received) / ``speed`` seconds after the start, by ``clock`` and not after the
-    one before it, so nothing adds up. One whose receive time steps back goes at once. ``speed`` 0 waits for nothing.
+    A message is due (received − first received) / ``speed`` seconds after the start, measured by ``clock`` from the
+    start, so delays do not accumulate. If the receive time steps back, the message is sent at once. ``speed`` 0 never
+    waits.
 
     Raises:
-        StreamError: as ``outlet`` raises it.
+        StreamError: from ``outlet``.
     """
     began, shown, first = clock(), 0.0, None
     due = began
@@ -243,7 +241,7 @@ def replay(
             progress.behind_s = max(progress.behind_s, clock() - due)
         outlet.send(message)
         progress.sent += 1
-        if speed or progress.sent % _LOOK_EVERY == 0:
+        if speed or progress.sent % _SHOW_CHECK_EVERY == 0:
             progress.seconds = clock() - began
             if progress.seconds - shown >= SHOW_EVERY_S:
                 shown = progress.seconds
@@ -252,6 +250,6 @@ def replay(
 
 
 def _wait_until(due: float, outlet: Outlet, clock: Callable[[], float]) -> None:
-    """In slices, for a signal is only seen between them."""
+    """Waits in slices, since signals are only handled between them."""
     while (ahead := due - clock()) > 0:
         outlet.serve(min(ahead, _LONGEST_WAIT_S))

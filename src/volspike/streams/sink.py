@@ -1,12 +1,12 @@
-"""Feature rows of a stream as Parquet: part files whose ends are committed with the offsets, merged on request.
+"""Feature rows of a stream as Parquet part files that end where a commit does, merged into one file on request.
 
-A part holds the rows of the offsets between two snapshots of a partition. It is written under a hidden name before
-the second snapshot is committed, and renamed after. Whoever takes the partition up, here or elsewhere, begins at the
-newest snapshot and makes the rows since then once more, so that parts lie end to end: none missing, none twice.
+A part holds the rows between two snapshots of a partition. It is written under a hidden name before the second
+snapshot is committed, and renamed afterwards. The next owner of the partition starts at the newest snapshot and makes
+the rows since then again, so parts are contiguous: no row is missing, none is duplicated.
 
     features.parquet.parts/featurizer@ticks.raw-0-00000000000000000000-00000000000000100000.parquet
 
-Part files → one feature file, in time order, in memory of a row group per partition.
+PartFile files → one feature file, in time order, in memory of a row group per partition.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ _SHAPE: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Part:
-    """A part file: rows of offsets ``start`` up to, and without, ``end`` of a partition."""
+class PartFile:
+    """A part file: the rows with offsets from ``start`` to before ``end`` of a partition."""
 
     log: str
     partition: int
@@ -65,25 +65,25 @@ class Part:
 
 
 def parts_folder(file: Path) -> Path:
-    """Where the parts of a feature file lie."""
+    """The folder of the parts of a feature file."""
     return file.with_name(file.name + FOLDER_ENDING)
 
 
-def parts_in(folder: Path) -> list[Part]:
-    """All part files by log, partition and offset, those under a hidden name included."""
+def list_parts(folder: Path) -> list[PartFile]:
+    """All part files by log, partition and offset, including hidden ones."""
     found = []
     for path in folder.iterdir() if folder.is_dir() else ():
         match = _SHAPE.fullmatch(path.name.removeprefix("."))
         if match is not None:
             place = int(match["partition"]), int(match["start"]), int(match["end"])
-            found.append(Part(match["log"], *place, path, is_committed=not path.name.startswith(".")))
+            found.append(PartFile(match["log"], *place, path, is_committed=not path.name.startswith(".")))
     return sorted(found)
 
 
 class PartitionParts:
-    """The parts of one partition; ``featurizer.RowSink``.
+    """The parts of one partition; a ``featurizer.RowSink``.
 
-    ``log`` is the group and the topic. Rows are held in memory between two snapshots.
+    ``log`` names group and topic. Rows are kept in memory between two snapshots.
     """
 
     def __init__(self, folder: Path, log: str, partition: int, facts: FeatureFacts) -> None:
@@ -97,37 +97,37 @@ class PartitionParts:
         self._hidden: tuple[Path, Path] | None = None
 
     def restore(self, offset: int, earlier: Sequence[int]) -> None:
-        """Begins at ``offset``; parts that a failure left between writing and renaming are settled first.
+        """Starts at ``offset``, after renaming or deleting the parts that a failure left hidden.
 
         Raises:
-            UsageError: the parts reach beyond ``offset``: they are of another run.
+            UsageError: a part reaches beyond ``offset`` and so belongs to another run.
         """
         self._start = offset
         committed = {offset, *earlier}
-        for part in parts_in(self._folder):
+        for part in list_parts(self._folder):
             if (part.log, part.partition) != (self._log, self._partition):
                 continue
             if part.is_committed:
                 self._refuse_beyond(part, offset)
             elif part.end in committed:
                 self._rename(part.path, self._path(part.start, part.end))
-            elif not earlier or part.end > min(earlier):  # of what lies further back nobody knows any more
+            elif not earlier or part.end > min(earlier):  # whether older parts were committed is no longer known
                 part.path.unlink(missing_ok=True)
 
-    def _refuse_beyond(self, part: Part, offset: int) -> None:
+    def _refuse_beyond(self, part: PartFile, offset: int) -> None:
         if part.end > offset:
             raise UsageError(
-                f"{part.path} holds rows up to offset {part.end:,}, but group and topic stand at {offset:,}: "
-                "the parts are of another run; remove them, or name another --output-file"
+                f"{part.path} holds rows up to offset {part.end:,}, but the group is at {offset:,} of the topic: "
+                "the parts belong to another run; remove them, or name another --output-file"
             )
 
     def add(self, rows: FeatureRows, *, simulated: bool) -> None:
-        """Takes the next rows."""
+        """Adds the next rows."""
         self._rows.append(rows)
         self._simulated |= simulated
 
     def prepare(self, offset: int) -> None:
-        """Writes a part under a hidden name, down to the disk."""
+        """Writes a part under a hidden name and flushes it to disk."""
         final = self._path(self._start, offset)
         hidden = final.with_name(f".{final.stem}.{os.getpid()}-{time.monotonic_ns()}.parquet")
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -135,14 +135,14 @@ class PartitionParts:
             writer.facts = msgspec.structs.replace(self._facts, simulated=self._simulated)
             for rows in self._rows:
                 writer.write(rows)
-        with suppress(FileNotFoundError):  # whoever has the partition by now has removed it: no commit will succeed
+        with suppress(FileNotFoundError):  # a new owner of the partition has removed it: our commit will fail
             _sync(hidden)
         self._hidden = hidden, final
         self._start = offset
         self._rows = []
 
     def publish(self) -> None:
-        """Gives the part its name."""
+        """Renames the hidden part."""
         if self._hidden is not None:
             self._rename(*self._hidden)
             self._hidden = None
@@ -151,14 +151,14 @@ class PartitionParts:
         try:
             hidden.rename(final)
         except FileNotFoundError:
-            if not final.exists():  # else whoever has the partition now was faster
+            if not final.exists():  # otherwise the new owner has renamed it
                 raise
         _sync(self._folder)
 
     def close(self) -> None:
-        """Forgets the rows at hand.
+        """Discards the rows in memory.
 
-        A part that was written stays hidden: whether it was committed is not known here; the next restore knows.
+        A written part stays hidden: only the next restore knows whether it was committed.
         """
         self._rows = []
 
@@ -167,7 +167,7 @@ class PartitionParts:
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
+    """Flushes a file or a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -176,13 +176,13 @@ def _sync(path: Path) -> None:
 
 
 def parquet_sink(file: Path, group: str, topic: str, facts: FeatureFacts) -> Callable[[int], PartitionParts]:
-    """Makes the sink of a partition. The set is that of ``facts``."""
-    log = quote(f"{group}@{topic}", safe="@")  # a group may be called anything, a file may not
+    """Returns a function that creates the sink of a partition."""
+    log = quote(f"{group}@{topic}", safe="@")  # group names allow characters that file names do not
     return lambda partition: PartitionParts(parts_folder(file), log, partition, facts)
 
 
 def facts_for(feature_set: FeatureSet, every: Every, profile: Profile) -> FeatureFacts:
-    """The facts of a stream's feature file, before it is known whether its market is simulated."""
+    """The facts of a stream's feature file; whether its market is simulated follows from the rows."""
     return FeatureFacts(
         digest=feature_set.digest,
         windows=feature_set.windows,
@@ -198,36 +198,36 @@ LOOK_EVERY_S: Final = 0.1
 
 
 @dataclass(slots=True)
-class Merged:
-    """What became of the parts: ``elsewhere`` are offsets whose rows lie in no part here, by partition."""
+class MergeResult:
+    """The result of a merge; ``elsewhere`` lists (partition, start, end) of offsets without rows in this folder."""
 
     parts: int = 0
     rows: int = 0
     facts: FeatureFacts | None = None
     labels: LabelResult | None = None
     unlabelled: str = ""
-    """Why there are no labels although they were asked for."""
+    """Why requested labels are missing."""
     elsewhere: list[tuple[int, int, int]] = field(default_factory=list)
 
 
-def merge_parts(file: Path, percentile: float | None = None, gap_s: float = 300.0) -> Merged:
-    """Writes the rows of all committed parts to ``file``; the parts stay, for the stream goes on.
+def merge_parts(file: Path, percentile: float | None = None, gap_s: float = 300.0) -> MergeResult:
+    """Writes the rows of all committed parts to ``file``; the parts stay, since the stream continues.
 
-    With a ``percentile`` rows get labels as ``label_file`` gives them: null until a minute has passed. Workers that
-    end at the same time do this one after the other, so that the last one has all parts.
+    With a ``percentile``, rows are labelled by ``label_file``: null until the horizon has passed. Workers that end at
+    the same time merge one after the other, so that the last one has all parts.
 
     Raises:
         UnreadableFile: parts overlap, or one is damaged.
-        SchemaMismatch: they are not of one kind.
+        SchemaMismatch: parts have different feature sets, row rates or profiles.
     """
     folder = parts_folder(file)
-    merged = Merged()
+    merged = MergeResult()
     if not folder.is_dir():
         return merged
     with (folder / ".lock").open("w") as lock:
         while not take(lock.fileno()):
             time.sleep(LOOK_EVERY_S)
-        parts = [part for part in parts_in(folder) if part.is_committed]
+        parts = [part for part in list_parts(folder) if part.is_committed]
         merged.parts, merged.elsewhere = len(parts), _gaps(parts)
         if parts:
             merged.facts = _common([_facts(part) for part in parts])
@@ -238,15 +238,15 @@ def merge_parts(file: Path, percentile: float | None = None, gap_s: float = 300.
     return merged
 
 
-def _label(target: Path, merged: Merged, percentile: float, gap_s: float) -> None:
+def _label(target: Path, merged: MergeResult, percentile: float, gap_s: float) -> None:
     try:
         merged.labels = label_file(target, target, percentile, gap_s)
     except NotEnoughData as error:
         merged.unlabelled = str(error)
 
 
-def _gaps(parts: Sequence[Part]) -> list[tuple[int, int, int]]:
-    """Offsets between neighbouring parts, which another machine has written.
+def _gaps(parts: Sequence[PartFile]) -> list[tuple[int, int, int]]:
+    """Offsets missing between neighbouring parts, whose rows another machine has written.
 
     Raises:
         UnreadableFile: two parts hold the same offsets.
@@ -255,15 +255,15 @@ def _gaps(parts: Sequence[Part]) -> list[tuple[int, int, int]]:
     for one, following in pairwise(parts):
         if (one.log, one.partition) == (following.log, following.partition):
             if following.start < one.end:
-                raise UnreadableFile(following.path, f"holds rows that {one.path.name} holds, too: remove one run's")
+                raise UnreadableFile(following.path, f"overlaps {one.path.name}: remove the parts of one run")
             if following.start > one.end:
                 gaps.append((one.partition, one.end, following.start))
     if len({part.log for part in parts}) > 1:
-        raise UnreadableFile(parts[0].path.parent, "holds parts of several groups or topics: remove all but one's")
+        raise UnreadableFile(parts[0].path.parent, "has parts of several groups or topics: keep those of one")
     return gaps
 
 
-def _facts(part: Part) -> FeatureFacts:
+def _facts(part: PartFile) -> FeatureFacts:
     with open_feature_file(part.path) as file:
         return facts_of(part.path, file)
 
@@ -271,53 +271,53 @@ def _facts(part: Part) -> FeatureFacts:
 def _common(all_facts: Sequence[FeatureFacts]) -> FeatureFacts:
     kinds = {msgspec.structs.replace(facts, simulated=False) for facts in all_facts}
     if len(kinds) > 1:
-        raise SchemaMismatch("parts are of several feature sets, row rates or profiles", remedy="remove the old ones")
+        raise SchemaMismatch("parts have different feature sets, row rates or profiles", remedy="remove the old ones")
     return msgspec.structs.replace(kinds.pop(), simulated=any(facts.simulated for facts in all_facts))
 
 
-def _write(target: Path, parts: Sequence[Part], facts: FeatureFacts) -> int:
+def _write(target: Path, parts: Sequence[PartFile], facts: FeatureFacts) -> int:
     schema = with_facts(feature_schema(facts.feature_set), facts)
     streams = [_Rows(list(own)) for _, own in groupby(parts, key=lambda part: part.partition)]
     waiting: list[pa.Table] = []
-    held = written = 0
+    buffered = written = 0
     with pq.ParquetWriter(target, schema, **PARQUET) as writer:
         for table in _in_order([stream for stream in streams if stream.advance()]):
             waiting.append(table)
-            held += table.num_rows
+            buffered += table.num_rows
             written += table.num_rows
-            if held >= ROW_GROUP:
-                writer.write_table(_one(waiting, schema))
-                waiting, held = [], 0
+            if buffered >= ROW_GROUP:
+                writer.write_table(_concat(waiting, schema))
+                waiting, buffered = [], 0
         if waiting:
-            writer.write_table(_one(waiting, schema))
+            writer.write_table(_concat(waiting, schema))
     return written
 
 
-def _one(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
+def _concat(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(tables).unify_dictionaries().cast(schema)
 
 
 class _Rows:
     """The rows of a partition's parts, a batch at a time.
 
-    ``keys`` is the latest timestamp up to each row: it never steps back, so that the partition's order stays.
+    ``keys`` is the latest timestamp up to each row; it never decreases, so the order within the partition is kept.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[PartFile]) -> None:
         self._batches = self._read(parts)
         self._reached = np.iinfo(np.int64).min
         self.table = pa.table({})
         self.keys: NDArray[np.int64] = np.empty(0, np.int64)
 
     @staticmethod
-    def _read(parts: Sequence[Part]) -> Iterator[pa.Table]:
+    def _read(parts: Sequence[PartFile]) -> Iterator[pa.Table]:
         for part in parts:
             with open_feature_file(part.path) as file:
                 for batch in file.iter_batches(BATCH_ROWS):
                     yield pa.Table.from_batches([batch]).replace_schema_metadata()
 
     def advance(self) -> bool:
-        """Takes the next batch; False where there is none."""
+        """Loads the next batch; False if there is none."""
         for table in self._batches:
             if table.num_rows:
                 self.table = table
@@ -327,8 +327,8 @@ class _Rows:
                 return True
         return False
 
-    def taken(self, until: int) -> tuple[pa.Table, NDArray[np.int64]]:
-        """Removes and returns the rows at hand up to ``until``."""
+    def take_until(self, until: int) -> tuple[pa.Table, NDArray[np.int64]]:
+        """Removes and returns the loaded rows up to ``until``."""
         cut = int(np.searchsorted(self.keys, until, side="right"))
         taken = self.table.slice(0, cut), self.keys[:cut]
         self.table, self.keys = self.table.slice(cut), self.keys[cut:]
@@ -338,7 +338,7 @@ class _Rows:
 def _in_order(streams: list[_Rows]) -> Iterator[pa.Table]:
     while streams:
         until = min(int(stream.keys[-1]) for stream in streams)
-        taken = [stream.taken(until) for stream in streams]
+        taken = [stream.take_until(until) for stream in streams]
         order = np.argsort(np.concatenate([keys for _, keys in taken]), kind="stable")
         yield pa.concat_tables([table for table, _ in taken]).unify_dictionaries().take(pa.array(order))
         streams = [stream for stream in streams if len(stream.keys) or stream.advance()]

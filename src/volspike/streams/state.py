@@ -1,14 +1,8 @@
-"""What a worker does with the messages of one partition; everything about Kafka is the worker's own affair.
+"""The state of a partition: the stage that computes results, its snapshots in Kafka, and recovery from them.
 
-What a worker is asked to do.
-
-Where a stage's state lies: in the compacted topic of states, found by what is committed beside the offset.
-
-A snapshot goes out in the transaction that commits its offset, in chunks that fit into a message. The offset's own
-metadata (a *bookmark*) says where its first chunk stands, so that it is read back without searching. What was
-committed is the newest bookmark; older snapshots are left to compaction.
-
-A partition's stage brought to its committed offset: the snapshot first, then the messages since, in silence.
+A snapshot is written in the transaction that commits its offset, to the compacted state topic, in chunks that fit into
+a message. The metadata of the committed offset (a *bookmark*) points to the first chunk, so recovery reads it without
+searching. Recovery restores the snapshot and processes the messages since then again, without output.
 """
 
 from __future__ import annotations
@@ -21,12 +15,12 @@ import msgspec
 import pyarrow as pa
 
 from volspike.errors import DataError, SchemaMismatch, StreamError, StreamTruncated
-from volspike.streams.transactions import Links
+from volspike.streams.transactions import Clients
 from volspike.streams.wire import Headers
 
 
-class Taken(Protocol):
-    """A message that was read, as ``confluent_kafka.Message`` is one."""
+class ReceivedMessage(Protocol):
+    """A message as ``confluent_kafka.Message`` provides it."""
 
     def key(self) -> bytes | None:
         """Its key."""
@@ -38,14 +32,14 @@ class Taken(Protocol):
         """Its headers."""
 
     def offset(self) -> int:
-        """Where it stands in its partition."""
+        """Its offset in the partition."""
 
 
 @dataclass(slots=True)
-class Made:
-    """What messages became: n values with n keys and n timestamps (ms), and the headers of them all.
+class StageOutput:
+    """The results of a batch: n values with n keys and n timestamps (ms), and the headers that all of them carry.
 
-    ``dead`` are messages that cannot be read, by their place in what was taken, each with the reason.
+    ``dead`` lists the unreadable messages: the position in the batch and the reason.
     """
 
     keys: list[bytes] = field(default_factory=list)
@@ -56,49 +50,50 @@ class Made:
 
 
 class Stage(Protocol):
-    """The state of one partition and what it makes of messages: the same messages, however they are cut into batches,
-    give the same results and the same state.
+    """Computes the results of one partition. Results and state depend on the messages, not on how they are batched.
 
-    After a failure a stage is let go, and a new one restored to what was committed.
+    After a failure the stage is closed, and a new one is restored to the committed state.
     """
 
     def restore(self, snapshot: bytes | None, offset: int, earlier: Sequence[int]) -> None:
-        """Takes up where ``snapshot`` was made, before ``offset``; None is the beginning. Called once, first.
+        """Restores the state of ``snapshot``, taken before ``offset``; None is the initial state. Called once, first.
 
-        ``earlier`` are offsets of committed snapshots before it, as far as they are known.
+        ``earlier`` are the known offsets of earlier committed snapshots.
 
         Raises:
-            DataError, SchemaMismatch: the snapshot is not one of this stage.
+            DataError, SchemaMismatch: the snapshot belongs to another kind of stage.
         """
 
-    def take(self, messages: Sequence[Taken]) -> Made:
-        """The next messages, in order. After a restore also those once more that were taken between the snapshot and
-        the failure; what is made of them then was committed before, and goes nowhere.
+    def process(self, messages: Sequence[ReceivedMessage]) -> StageOutput:
+        """The results of the next messages, in order.
+
+        After a restore, the messages between the snapshot and the failure are processed again; their results were
+        committed before and are discarded.
         """
 
-    def recovered(self, told: int) -> None:
-        """The messages taken so far were committed before; what they gave rise to outside was told up to ``told``."""
+    def after_recovery(self, alerted: int) -> None:
+        """Recovery is complete; alerts of messages before offset ``alerted`` were sent before the failure."""
 
     def snapshot(self, offset: int) -> bytes:
-        """Everything that later results depend on; ``offset`` is the next message's."""
+        """The state that later results depend on; ``offset`` is that of the next message."""
 
-    def committed(self) -> None:
-        """What was taken so far, and the snapshot if one was made, is committed for good."""
+    def after_commit(self) -> None:
+        """The results so far, and the snapshot if one was taken, are committed."""
 
     def close(self) -> None:
-        """The partition is let go; what is not committed is forgotten."""
+        """The partition is released; uncommitted state is discarded."""
 
 
 MakeStage: TypeAlias = Callable[[int], Stage]
-"""A fresh stage for a partition."""
+"""Creates the stage of a partition."""
 
 
 class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a worker reads and writes, and how often it commits.
+    """The topics of a worker, and how often it commits.
 
-    ``name`` tells the workers of a group apart: one that comes back under its name takes back at once what it left
-    open. A transaction has at most ``commit_rows`` messages, and a new one ends at the earliest ``commit_ms`` after the
-    last. A snapshot is made after ``snapshot_rows`` messages or ``snapshot_s``, whichever comes first.
+    ``name`` distinguishes the workers of a group: a worker that restarts under its name aborts its open transaction
+    at once. A transaction has at most ``commit_rows`` messages and ends ``commit_ms`` after the last one or later. A
+    snapshot is taken after ``snapshot_rows`` messages or ``snapshot_s`` seconds, whichever comes first.
     """
 
     group: str
@@ -111,45 +106,48 @@ class WorkerPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     snapshot_s: float = 30.0
     cold_start: bool = False
     finish: bool = False
-    """End once everything that lies in the topic is taken."""
+    """Exit once all messages in the topic are processed."""
 
 
 CHUNK_BYTES: Final = 900_000
-"""Below the 1 MiB that a topic takes where nobody said otherwise."""
+"""Below 1 MiB, the default limit of a topic."""
 
 REMEMBERED: Final = 256
-"""How many earlier snapshots' offsets a snapshot names."""
+"""Number of earlier snapshot offsets that a snapshot lists."""
 
 _CODEC: Final = "zstd"
 
 
 class Bookmark(msgspec.Struct, frozen=True, kw_only=True):
-    """What is committed beside an offset.
+    """The metadata of a committed offset.
 
-    Alerts and the like of messages before ``told`` went out. ``snapshot`` is the offset of the newest snapshot, which
-    begins at offset ``at`` of its partition of the topic of states; -1 without one.
+    Attributes:
+        alerted: alerts of messages before this offset were sent.
+        snapshot: offset of the newest snapshot; -1 without one.
+        at: offset of its first chunk in its partition of the state topic.
+        chunks: number of its chunks.
     """
 
-    told: int
+    alerted: int = msgspec.field(name="told")
     snapshot: int = -1
     at: int = -1
     chunks: int = 0
 
-    def encoded(self) -> str:
-        """As the metadata of an offset."""
+    def encode(self) -> str:
+        """The bookmark as metadata of an offset."""
         return msgspec.json.encode(self).decode()
 
 
 def read_bookmark(metadata: str | None) -> Bookmark | None:
-    """The bookmark of an offset's metadata; None where somebody else has committed it."""
+    """The bookmark in the metadata of an offset; None if another program committed it."""
     try:
         return msgspec.json.decode(metadata or "", type=Bookmark)
     except msgspec.DecodeError:
         return None
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage's state before ``offset``; ``earlier`` are the offsets of some committed snapshots before it."""
+class StageSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of a stage before ``offset``; ``earlier`` are the offsets of earlier committed snapshots."""
 
     offset: int
     earlier: tuple[int, ...]
@@ -158,58 +156,58 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stage(self) -> bytes:
-        """What the stage gave."""
+        """The bytes from the stage."""
         return bytes(pa.decompress(self.packed, self.size, codec=_CODEC, asbytes=True))
 
 
 class Chunk(NamedTuple):
-    """A message of the topic of states."""
+    """A message of the state topic."""
 
     key: bytes
     value: bytes
 
 
 def state_key(group: str, topic: str, partition: int) -> str:
-    """The key of a partition's snapshots, before the number of the chunk."""
+    """The key of a partition's snapshots, without the number of the chunk."""
     return f"{group}/{topic}/{partition}"
 
 
-def chunks_of(key: str, offset: int, earlier: Sequence[int], stage: bytes) -> list[Chunk]:
-    """A stage's snapshot as messages."""
+def snapshot_chunks(key: str, offset: int, earlier: Sequence[int], stage: bytes) -> list[Chunk]:
+    """The snapshot of a stage as messages."""
     packed = bytes(pa.compress(stage, codec=_CODEC, asbytes=True))
     kept = tuple(earlier)[-REMEMBERED:]
-    whole = msgspec.msgpack.encode(Snapshot(offset=offset, earlier=kept, size=len(stage), packed=packed))
-    starts = range(0, len(whole), CHUNK_BYTES)
+    encoded = msgspec.msgpack.encode(StageSnapshot(offset=offset, earlier=kept, size=len(stage), packed=packed))
+    starts = range(0, len(encoded), CHUNK_BYTES)
     return [
-        Chunk(f"{key}/{number}".encode(), whole[start : start + CHUNK_BYTES]) for number, start in enumerate(starts)
+        Chunk(f"{key}/{number}".encode(), encoded[start : start + CHUNK_BYTES]) for number, start in enumerate(starts)
     ]
 
 
-def joined(key: str, bookmark: Bookmark, messages: Iterable[Taken]) -> Snapshot:
-    """The snapshot that the bookmark means; ``messages`` are those of the partition of states from ``at`` on.
+def join_chunks(key: str, bookmark: Bookmark, messages: Iterable[ReceivedMessage]) -> StageSnapshot:
+    """The snapshot that the bookmark points to; ``messages`` are those of the state partition from ``at`` on.
 
     Raises:
-        StreamError: it is not there whole.
+        StreamError: the snapshot is incomplete.
     """
-    wanted = [f"{key}/{number}".encode() for number in range(bookmark.chunks)]
+    keys = [f"{key}/{number}".encode() for number in range(bookmark.chunks)]
     parts: list[bytes] = []
     for message in messages:
-        if message.key() == wanted[len(parts)]:
+        if message.key() == keys[len(parts)]:
             parts.append(message.value() or b"")
-        if len(parts) == len(wanted):
+        if len(parts) == len(keys):
             break
     try:
-        snapshot = msgspec.msgpack.decode(b"".join(parts), type=Snapshot)
+        snapshot = msgspec.msgpack.decode(b"".join(parts), type=StageSnapshot)
     except msgspec.DecodeError as error:
-        raise StreamError(f"the snapshot of {key} at offset {bookmark.at} is not there whole: {error}") from error
+        raise StreamError(f"the snapshot of {key} at offset {bookmark.at} is incomplete: {error}") from error
     if snapshot.offset != bookmark.snapshot:
-        raise StreamError(f"the snapshot of {key} is of offset {snapshot.offset}, not of {bookmark.snapshot}")
+        raise StreamError(f"the snapshot of {key} was taken at offset {snapshot.offset}, expected {bookmark.snapshot}")
     return snapshot
 
 
 @dataclass(slots=True)
-class Held:
-    """A partition that a worker has: its stage, the next offset, and what was committed last."""
+class AssignedPartition:
+    """A partition of a worker: its stage, the next offset, and the last commit."""
 
     number: int
     stage: Stage
@@ -223,16 +221,16 @@ class Held:
 
 
 class Recovery:
-    """Brings stages back.
+    """Restores stages to their committed state.
 
     Args:
-        cold_start: where the past is gone, go on with an empty stage instead of raising.
-        on_messages: told how many were read once more.
+        cold_start: continue with an empty stage instead of raising if the log no longer holds the past.
+        on_messages: called with the number of messages that were processed again.
     """
 
     def __init__(
         self,
-        links: Links,
+        clients: Clients,
         group: str,
         topic: str,
         make_stage: MakeStage,
@@ -240,81 +238,83 @@ class Recovery:
         cold_start: bool = False,
         on_messages: Callable[[int], None] = lambda _: None,
     ) -> None:
-        self._links = links
+        self._clients = clients
         self._group = group
         self._topic = topic
         self._make_stage = make_stage
         self._cold_start = cold_start
         self._on_messages = on_messages
 
-    def recover(self, number: int, committed: int, metadata: str | None, now: float) -> Held:
-        """The partition as it was when ``committed`` was; a negative one stands for nothing committed yet.
+    def recover(self, number: int, committed: int, metadata: str | None, now: float) -> AssignedPartition:
+        """The partition as of the offset ``committed``; a negative offset means that nothing was committed yet.
 
         Raises:
-            StreamTruncated: what is needed for that is no longer in the log.
+            StreamTruncated: the log no longer holds the messages that recovery needs.
             SchemaMismatch: the group has worked with other features.
         """
-        low, _ = self._links.extent(self._topic, number)
+        low, _ = self._clients.extent(self._topic, number)
         if committed < 0:
             return self._empty(number, low)
         bookmark = read_bookmark(metadata)
         has_snapshot = bookmark is not None and bookmark.snapshot >= 0
         start = bookmark.snapshot if bookmark is not None and has_snapshot else 0
         if committed < low:
-            return self._without(number, low, f"offsets {committed} to {low} were deleted before they were taken")
+            return self._without(number, low, f"offsets {committed} to {low} were deleted before they were processed")
         if start < low and start != committed:
-            what = "the newest snapshot is of" if has_snapshot else "no snapshot was made, and state begins at"
-            return self._without(number, committed, f"{what} offset {start}, the log begins at {low}")
-        told = committed if bookmark is None else bookmark.told
-        held = Held(number, self._make_stage(number), start, bookmark or Bookmark(told=told), snapshot_at=now)
+            what = "the newest snapshot is at" if has_snapshot else "there is no snapshot, so recovery starts at"
+            return self._without(number, committed, f"{what} offset {start}, but the log begins at {low}")
+        alerted = committed if bookmark is None else bookmark.alerted
+        partition = AssignedPartition(
+            number, self._make_stage(number), start, bookmark or Bookmark(alerted=alerted), snapshot_at=now
+        )
         if bookmark is not None and has_snapshot:
             snapshot = self._snapshot(number, bookmark)
-            held.earlier = snapshot.earlier
-            self._restore(held, snapshot)
+            partition.earlier = snapshot.earlier
+            self._restore(partition, snapshot)
         else:
-            held.snapshot_at = float("-inf")
-            held.stage.restore(None, start, ())
-        self._replay(held, committed)
-        held.stage.recovered(told)
-        return held
+            partition.snapshot_at = float("-inf")
+            partition.stage.restore(None, start, ())
+        self._replay(partition, committed)
+        partition.stage.after_recovery(alerted)
+        return partition
 
-    def _empty(self, number: int, position: int) -> Held:
+    def _empty(self, number: int, position: int) -> AssignedPartition:
         stage = self._make_stage(number)
         stage.restore(None, position, ())
-        return Held(number, stage, position, Bookmark(told=position))
+        return AssignedPartition(number, stage, position, Bookmark(alerted=position))
 
-    def _without(self, number: int, position: int, reason: str) -> Held:
+    def _without(self, number: int, position: int, reason: str) -> AssignedPartition:
         if not self._cold_start:
             raise StreamTruncated(self._topic, number, reason)
         return self._empty(number, position)
 
-    def _snapshot(self, number: int, bookmark: Bookmark) -> Snapshot:
+    def _snapshot(self, number: int, bookmark: Bookmark) -> StageSnapshot:
         key = state_key(self._group, self._topic, number)
-        topic = self._links.settings.topic_state
-        partition = number % self._links.partitions(topic)
-        # the bookmark is committed, so this is, too: others' open transactions need not be waited for
-        parts = self._links.read(topic, partition, bookmark.at, None, committed=False)
-        return joined(key, bookmark, (message for part in parts for message in part))
+        topic = self._clients.settings.topic_state
+        partition = number % self._clients.partitions(topic)
+        # the snapshot was committed with its bookmark, so open transactions of others do not matter
+        parts = self._clients.read(topic, partition, bookmark.at, None, committed=False)
+        return join_chunks(key, bookmark, (message for part in parts for message in part))
 
-    def _restore(self, held: Held, snapshot: Snapshot) -> None:
+    def _restore(self, partition: AssignedPartition, snapshot: StageSnapshot) -> None:
         try:
-            held.stage.restore(snapshot.stage, snapshot.offset, snapshot.earlier)
+            partition.stage.restore(snapshot.stage, snapshot.offset, snapshot.earlier)
         except (DataError, SchemaMismatch) as error:
             raise SchemaMismatch(
-                f"group {self._group} has worked on {self._topic} otherwise: {error}",
-                remedy="give what is new a --group of its own",
+                f"group {self._group} has processed {self._topic} with other settings: {error}",
+                remedy="use a new --group for the new settings",
             ) from error
 
-    def _replay(self, held: Held, committed: int) -> None:
-        for part in self._links.read(self._topic, held.number, held.position, committed):
+    def _replay(self, partition: AssignedPartition, committed: int) -> None:
+        for part in self._clients.read(self._topic, partition.number, partition.position, committed):
             if part:
-                held.stage.take(part)
-                held.position = part[-1].offset() + 1
-                held.since += len(part)
+                partition.stage.process(part)
+                partition.position = part[-1].offset() + 1
+                partition.since += len(part)
                 self._on_messages(len(part))
-        held.position = committed
+        partition.position = committed
 
 
-def offset_of(place: Any) -> int:
-    """The committed offset of a ``TopicPartition``, -1 for none."""
+def committed_offset(place: Any) -> int:
+    """The committed offset of a ``TopicPartition``; -1 if there is none."""
     return max(-1, int(place.offset))

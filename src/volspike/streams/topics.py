@@ -1,7 +1,4 @@
-"""The topics of the pipeline: made with what they must keep, and described with what they hold.
-
-Whether messages are in a topic: read from its beginning, without a group, so that nobody else notices.
-"""
+"""The topics of the pipeline: creating them, describing them, and checking that messages arrive."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from volspike.streams.clients import (
     MAX_MESSAGE_BYTES,
     REACH_WITHIN_S,
     KafkaSettings,
-    metadata_of,
+    cluster_metadata,
     open_admin,
     open_consumer,
     require_topic,
@@ -39,11 +36,11 @@ ADMIN_TIMEOUT_S: Final = 30.0
 
 _MARKET: Final = {
     "cleanup.policy": "delete",
-    # Time would be counted from the ticks' own instants: the cluster would delete an old tape while it is replayed.
+    # Time would be counted from the ticks' own format_times: the cluster would delete an old tape while it is replayed.
     "retention.ms": "-1",
     "retention.bytes": str(KEPT_BYTES),
     "message.timestamp.type": "CreateTime",
-    # A simulated market may run ahead of the clock; by default an hour is the most.
+    # a simulated market may run ahead of the clock; the default limit is one hour
     "message.timestamp.after.max.ms": str(2**63 - 1),
 }
 _DEAD: Final = {**_MARKET, "retention.bytes": str(1 << 30)}
@@ -58,7 +55,7 @@ _STATE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class TopicPlan:
-    """A topic as it should be; ``copies`` None is one on each broker, up to three."""
+    """The intended settings of a topic; ``copies`` None means one per broker, up to three."""
 
     name: str
     config: Mapping[str, str]
@@ -67,8 +64,8 @@ class TopicPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class TopicMade:
-    """What became of a plan; ``differs`` is what a topic that was there has otherwise: (as it is, as planned)."""
+class TopicCreation:
+    """The result for one topic; ``differs`` lists settings of an existing topic as (actual, planned)."""
 
     name: str
     partitions: int
@@ -78,7 +75,7 @@ class TopicMade:
 
 @dataclass(frozen=True, slots=True)
 class PartitionExtent:
-    """What a partition holds: offsets from ``low`` up to, and without, ``high``; ``leader`` -1 where there is none."""
+    """The offsets of a partition from ``low`` to before ``high``; ``leader`` is -1 if there is none."""
 
     partition: int
     leader: int
@@ -90,21 +87,21 @@ class PartitionExtent:
 
 @dataclass(frozen=True, slots=True)
 class TopicExtent:
-    """What a topic holds. At most ``offsets`` messages: transactions' marks count, and what compaction took."""
+    """The partitions of a topic. ``offsets`` is an upper bound of its messages: markers and compacted ones count."""
 
     name: str
     partitions: tuple[PartitionExtent, ...]
 
     @property
     def offsets(self) -> int:
-        """Offsets between the ends of all partitions."""
+        """Offsets of all partitions together."""
         return sum(each.high - each.low for each in self.partitions)
 
 
 def pipeline_topics(
     settings: KafkaSettings, partitions: int = PARTITIONS, copies: int | None = None
 ) -> list[TopicPlan]:
-    """The five topics of the pipeline. Ticks, rows and predictions are kept by size: 8 GiB a partition."""
+    """The five topics of the pipeline. Ticks, rows and predictions are kept up to 8 GiB per partition."""
     named = {
         settings.topic_raw: _MARKET,
         settings.topic_features: _MARKET,
@@ -115,14 +112,14 @@ def pipeline_topics(
     return [TopicPlan(name, config, partitions, copies) for name, config in named.items()]
 
 
-def create_topics(settings: KafkaSettings, plans: Sequence[TopicPlan]) -> list[TopicMade]:
-    """Makes those that are not there; the others are left as they are, and what differs is told.
+def create_topics(settings: KafkaSettings, plans: Sequence[TopicPlan]) -> list[TopicCreation]:
+    """Creates missing topics; leaves existing ones unchanged and reports how they differ.
 
     Raises:
-        BrokerUnavailable: nobody answers.
-        StreamError: the cluster refuses one; those before it may be made.
+        BrokerUnavailable: no broker answers.
+        StreamError: the cluster refuses a topic; those before it may exist.
     """
-    cluster = metadata_of(settings)
+    cluster = cluster_metadata(settings)
     brokers = len(cluster.brokers)
     admin = open_admin(settings)
     absent = [plan for plan in plans if plan.name not in cluster.topics]
@@ -130,22 +127,22 @@ def create_topics(settings: KafkaSettings, plans: Sequence[TopicPlan]) -> list[T
     made = []
     for plan in plans:
         if plan.name in new:
-            made.append(TopicMade(plan.name, plan.partitions, is_new=True))
+            made.append(TopicCreation(plan.name, plan.partitions, is_new=True))
             continue
         there = len(cluster.topics[plan.name].partitions) if plan.name in cluster.topics else plan.partitions
-        made.append(TopicMade(plan.name, there, is_new=False, differs=_differing(settings, admin, plan, there)))
+        made.append(TopicCreation(plan.name, there, is_new=False, differs=_differences(settings, admin, plan, there)))
     return made
 
 
 def describe_topics(
     settings: KafkaSettings, names: Sequence[str] | None = None, within_s: float = REACH_WITHIN_S
 ) -> list[TopicExtent]:
-    """What the named topics hold, by name; without names all but the cluster's own. A name that is absent is left out.
+    """The named topics, sorted by name; without names all but internal ones. Missing topics are skipped.
 
     Raises:
-        BrokerUnavailable: nobody answers in time.
+        BrokerUnavailable: no broker answers in time.
     """
-    found = metadata_of(settings, within_s).topics
+    found = cluster_metadata(settings, within_s).topics
     chosen = sorted(name for name in found if (name in names if names is not None else not name.startswith("__")))
     if not chosen:
         return []
@@ -164,7 +161,7 @@ def describe_topics(
 
 
 def _create(settings: KafkaSettings, admin: AdminClient, plans: Sequence[TopicPlan], brokers: int) -> set[str]:
-    """The names of those that this call made; somebody else may make one in the same moment."""
+    """The names of the topics that this call created; another program may create one at the same time."""
     topics = [
         NewTopic(plan.name, plan.partitions, _copies(plan, brokers), config=_config(plan, brokers)) for plan in plans
     ]
@@ -186,22 +183,22 @@ def _copies(plan: TopicPlan, brokers: int) -> int:
 
 
 def _config(plan: TopicPlan, brokers: int) -> dict[str, str]:
-    """With three copies two must have a message before it counts, so that one broker can fall without a loss."""
+    """With three copies, two must have a message before it is acknowledged, so one broker may fail without loss."""
     return {**plan.config, "min.insync.replicas": "2" if _copies(plan, brokers) >= 3 else "1"}
 
 
-def _differing(
+def _differences(
     settings: KafkaSettings, admin: AdminClient, plan: TopicPlan, partitions: int
 ) -> dict[str, tuple[str, str]]:
     differs: dict[str, tuple[str, str]] = {}
     if partitions != plan.partitions:
         differs["partitions"] = (str(partitions), str(plan.partitions))
-    asked = ConfigResource(ResourceType.TOPIC, plan.name)
+    requested = ConfigResource(ResourceType.TOPIC, plan.name)
     try:
-        told: Mapping[str, Any] = admin.describe_configs([asked])[asked].result(ADMIN_TIMEOUT_S)
+        found_config: Mapping[str, Any] = admin.describe_configs([requested])[requested].result(ADMIN_TIMEOUT_S)
     except KafkaException as error:
         raise stream_error(settings, error.args[0], plan.name) from error
-    there = {name: entry.value for name, entry in told.items()}
+    there = {name: entry.value for name, entry in found_config.items()}
     differs |= {name: (there[name], value) for name, value in plan.config.items() if there.get(name, value) != value}
     return differs
 
@@ -215,9 +212,9 @@ def _ends(
     return _offsets(settings, earliest), _offsets(settings, latest)
 
 
-def _offsets(settings: KafkaSettings, asked: Mapping[TopicPartition, Any]) -> dict[tuple[str, int], int]:
+def _offsets(settings: KafkaSettings, requested: Mapping[TopicPartition, Any]) -> dict[tuple[str, int], int]:
     found = {}
-    for place, outcome in asked.items():
+    for place, outcome in requested.items():
         try:
             found[place.topic, place.partition] = int(outcome.result(ADMIN_TIMEOUT_S).offset)
         except KafkaException as error:
@@ -228,12 +225,12 @@ def _offsets(settings: KafkaSettings, asked: Mapping[TopicPartition, Any]) -> di
 BATCH: Final = 1_000
 _SLICE_S: Final = 0.1
 _NOT_LOST: Final = {"_TRANSPORT", "_ALL_BROKERS_DOWN", "_PARTITION_EOF", "_TIMED_OUT"}
-"""Errors that the client mends by itself."""
+"""Errors from which the client recovers by itself."""
 
 
 @dataclass(slots=True)
 class TopicCheck:
-    """What was read: messages by partition and by key, their bytes, and Kafka's first and last timestamp (ms)."""
+    """The messages read, by partition and key, their bytes, and Kafka's first and last timestamp (ms)."""
 
     messages: int = 0
     bytes: int = 0
@@ -264,12 +261,14 @@ def check_topic(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> TopicCheck:
-    """Reads ``topic`` from its beginning until ``at_least`` committed messages have come or the time is over.
+    """Reads ``topic`` from its beginning until ``at_least`` committed messages arrived or the time is over.
+
+    It uses no consumer group, so other consumers are not affected.
 
     Raises:
-        BrokerUnavailable: nobody answers.
-        TopicMissing: there is no such topic.
-        StreamError: the cluster does not let it be read.
+        BrokerUnavailable: no broker answers.
+        TopicMissing: the topic does not exist.
+        StreamError: the cluster refuses to let it be read.
     """
     partitions = require_topic(settings, topic)
     found = TopicCheck()

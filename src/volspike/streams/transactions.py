@@ -1,10 +1,8 @@
-"""One worker's transactions: begun, filled, committed with the offsets of what they were made from, or taken back.
+"""The transactions of a worker, and its Kafka clients configured for exactly-once processing.
 
-What an error of the client means here: one that is *retriable* is tried again, with the same effect as once; one that
-*requires an abort* takes the transaction back (``Aborted``), and whoever fills it goes back to what is committed; a
-*fatal* one means that this producer may not write any more.
-
-The clients of one worker, opened as exactly-once processing needs them. Tests put others in their place.
+A client error has one of three consequences: a *retriable* one is retried, which has the same effect as one call; one
+that *requires an abort* aborts the transaction (``Aborted``), and the worker returns to the committed state; after a
+*fatal* one this producer may no longer write.
 """
 
 from __future__ import annotations
@@ -23,11 +21,11 @@ from volspike.streams.clients import KafkaSettings, open_consumer, open_producer
 from volspike.streams.wire import Headers
 
 TRANSACTION_TIMEOUT_S: Final = 10.0
-"""How long a transaction may stay open: so long others wait for what a worker without a name left when it died."""
+"""Longest time that a transaction may stay open. Readers wait this long for the transaction of a crashed worker."""
 
 ATTEMPT_S: Final = 5.0
 STUCK_AFTER_S: Final = 7.5
-"""A call that ought to have ended after ``ATTEMPT_S`` will not come back."""
+"""A call with the timeout ``ATTEMPT_S`` that takes this long will never return."""
 
 SERVE_EVERY: Final = 1_000
 _ROOM_S: Final = 0.05
@@ -36,7 +34,7 @@ T = TypeVar("T")
 
 
 class Aborted(Exception):
-    """The transaction was taken back; ``cause`` is why, None where this worker is no member of the group any more."""
+    """The transaction was aborted; ``cause`` is the reason, None if this worker has left the group."""
 
     def __init__(self, cause: KafkaError | None = None) -> None:
         self.cause = cause
@@ -47,9 +45,9 @@ class Transactions:
     """The transactional producer of one worker.
 
     Args:
-        open_producer: gives a producer with the worker's ``transactional.id``.
-        gives_up: whether to stop trying again; asked after every attempt.
-        clock: counts seconds.
+        open_producer: returns a producer with the worker's ``transactional.id``.
+        should_stop: whether to stop retrying; called after every attempt.
+        clock: returns seconds.
     """
 
     def __init__(
@@ -57,12 +55,12 @@ class Transactions:
         settings: KafkaSettings,
         open_producer: Callable[[], Any],
         *,
-        gives_up: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._open = open_producer
-        self._gives_up = gives_up
+        self._should_stop = should_stop
         self._clock = clock
         self._began = clock()
         self._is_open = False
@@ -70,18 +68,18 @@ class Transactions:
         self._producer: Any = None
 
     def start(self) -> None:
-        """Opens the producer; what an earlier one of its name left open is taken back, and that one is fenced.
+        """Opens the producer; aborts the open transaction of an earlier producer of this name and fences that producer.
 
         Raises:
-            StreamError: the cluster does not allow it, or it was stopped while nobody answered.
+            StreamError: the cluster refuses, or the worker was stopped while no broker answered.
         """
         self._is_open = self._is_stuck = False
         self._producer = self._open()
         self._call(lambda: self._producer.init_transactions(ATTEMPT_S))
 
     @property
-    def has_stood_still(self) -> bool:
-        """Whether the last transaction was open for so long that the cluster itself has taken it back."""
+    def has_timed_out(self) -> bool:
+        """Whether the last transaction was open for so long that the cluster has aborted it."""
         return self._clock() - self._began >= TRANSACTION_TIMEOUT_S
 
     def begin(self) -> None:
@@ -98,12 +96,12 @@ class Transactions:
         timestamps_ms: Sequence[int],
         headers: Headers,
     ) -> None:
-        """Hands over messages of one topic; waits for room where there is none."""
+        """Queues messages for one topic; waits while the queue is full."""
         produce = self._producer.produce
-        told = headers or None
+        headers_or_none = headers or None
         for number, (key, value, at) in enumerate(zip(keys, values, timestamps_ms, strict=True)):
             try:
-                produce(topic, value, key, timestamp=at, headers=told)
+                produce(topic, value, key, timestamp=at, headers=headers_or_none)
             except (BufferError, KafkaException):
                 self.produce_one(topic, key, value, at, headers)
             if number % SERVE_EVERY == 0:
@@ -120,7 +118,7 @@ class Transactions:
         partition: int = -1,
         on_delivery: Callable[[Any, Any], None] | None = None,
     ) -> None:
-        """Hands over one message, to a partition of its own where one is named."""
+        """Queues one message, for the given partition or for that of its key (-1)."""
         more: dict[str, Any] = {"partition": partition} if partition >= 0 else {}
         if on_delivery is not None:
             more["on_delivery"] = on_delivery
@@ -136,19 +134,19 @@ class Transactions:
 
         self._call(attempt)
 
-    def deliver(self) -> None:
-        """Waits until what was handed over is with the brokers, or given up."""
-        while self._producer.flush(ATTEMPT_S) and not self._gives_up():
+    def flush(self) -> None:
+        """Waits until all queued messages are delivered or have failed."""
+        while self._producer.flush(ATTEMPT_S) and not self._should_stop():
             pass
 
     def commit(self, offsets: Sequence[Any], consumer: Any) -> None:
-        """Commits the transaction and with it ``offsets``, as long as ``consumer`` has a place in its group.
+        """Commits the transaction together with ``offsets`` if ``consumer`` is still a member of its group.
 
-        The member id is asked for after the group's metadata: one that has lost its place has none until it is polled
-        again, and metadata without a member would be taken by the brokers without looking at the group.
+        The member id is read after the group metadata: a consumer that was removed from the group has none until its
+        next poll, and the brokers accept metadata without a member without checking the group.
 
         Raises:
-            Aborted: nothing of it is committed, or it is not known; the committed offsets tell.
+            Aborted: nothing is committed, or the outcome is unknown; the committed offsets show which.
         """
         metadata = consumer.consumer_group_metadata()
         if not consumer.memberid():
@@ -158,16 +156,16 @@ class Transactions:
         self._is_open = False
 
     def abort(self) -> None:
-        """Takes the open transaction back; nothing where there is none."""
+        """Aborts the open transaction, if there is one."""
         if self._is_stuck:
-            self.start()  # whose first act is to take back what the one before it left open
+            self.start()  # it begins by aborting the open transaction of the previous producer
         elif self._is_open:
-            with suppress(Aborted):  # which is what was wanted
+            with suppress(Aborted):  # the desired result
                 self._call(lambda: self._producer.abort_transaction(ATTEMPT_S))
             self._is_open = False
 
     def close(self) -> None:
-        """Takes back what is open, as far as somebody answers, and lets the producer go."""
+        """Aborts the open transaction if a broker answers, and closes the producer."""
         if self._producer is None:
             return
         if self._is_open:
@@ -178,20 +176,20 @@ class Transactions:
         self._producer = None
 
     def _send_offsets(self, offsets: list[Any], metadata: Any) -> None:
-        """Waits for an answer in a thread of its own, which is given up with its producer where none comes.
+        """Sends the offsets from a separate thread, which is abandoned together with its producer if it never returns.
 
-        A group coordinator that goes away at this moment may leave librdkafka 2.16 waiting for ever, whatever timeout
-        it is given: https://github.com/confluentinc/librdkafka/issues/5456.
+        If the group coordinator disappears during the call, librdkafka 2.16 may wait for ever despite the timeout:
+        https://github.com/confluentinc/librdkafka/issues/5456.
         """
         producer, answer = self._producer, Future[None]()
 
-        def ask() -> None:
+        def send() -> None:
             try:
                 answer.set_result(producer.send_offsets_to_transaction(offsets, metadata, ATTEMPT_S))
-            except BaseException as error:  # noqa: BLE001 - told to whoever waits
+            except BaseException as error:  # noqa: BLE001 - raised again by the waiting thread
                 answer.set_exception(error)
 
-        Thread(target=ask, name="offsets", daemon=True).start()
+        Thread(target=send, name="offsets", daemon=True).start()
         try:
             answer.result(STUCK_AFTER_S)
         except TimeoutError:
@@ -210,14 +208,14 @@ class Transactions:
                     raise self._fenced(error) from exception
                 if error.txn_requires_abort():
                     raise Aborted(error) from exception
-                has_time = self._clock() - began < ATTEMPT_S or not self._gives_up()
+                has_time = self._clock() - began < ATTEMPT_S or not self._should_stop()
                 if not (error.retriable() and has_time):
                     raise stream_error(self._settings, error) from exception
 
     def _fenced(self, error: KafkaError) -> Exception:
         if error.name() in {"_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH", "INVALID_PRODUCER_ID_MAPPING"}:
             return WorkerFenced(
-                "another worker of this name has taken over; give each a --worker name of its own, or stop the other"
+                "another worker of this name has taken over; give each its own --worker name, or stop the other one"
             )
         return stream_error(self._settings, error)
 
@@ -225,7 +223,7 @@ class Transactions:
 SESSION_MS: Final = 10_000
 HEARTBEAT_MS: Final = 1_000
 RETRY_MS: Final = 5
-"""The next transaction begins while the brokers still write the last one's end; waiting 100 ms would be the delay."""
+"""The brokers may still be ending the last transaction when the next begins; a retry after 100 ms would add latency."""
 
 READ_WITHIN_S: Final = 30.0
 ASK_S: Final = 10.0
@@ -233,50 +231,50 @@ _READ: Final = 10_000
 _PREFETCHED: Final = 20_000
 _PREFETCHED_KBYTES: Final = 16 << 10
 _REFILL_MS: Final = 10
-"""A full queue is looked at again so soon; after librdkafka's second it would have been empty for most of it."""
+"""Pause before a full queue is filled again; with librdkafka's default of 1 s the queue would run empty."""
 
 _SLICE_S: Final = 0.2
 
 
-class Links(Protocol):
-    """How a worker reaches its cluster."""
+class Clients(Protocol):
+    """The cluster as a worker sees it; tests use a fake."""
 
     @property
     def settings(self) -> KafkaSettings:
         """The cluster and its topics."""
 
     def partitions(self, topic: str) -> int:
-        """How many partitions the topic has; raises TopicMissing."""
+        """Number of partitions of the topic; raises TopicMissing."""
 
-    def consumer(self, group: str, *, tells_end: bool) -> Any:
+    def consumer(self, group: str, *, reports_end: bool) -> Any:
         """A consumer of the group, not subscribed yet."""
 
     def producer(self, transactional_id: str) -> Any:
-        """A transactional producer, before its initialisation."""
+        """A transactional producer that is not initialised yet."""
 
     def extent(self, topic: str, partition: int) -> tuple[int, int]:
-        """First offset, and the one after the last."""
+        """The first offset, and the one after the last."""
 
     def read(
         self, topic: str, partition: int, start: int, end: int | None, *, committed: bool = True
     ) -> Iterator[list[Any]]:
-        """The messages of offsets ``start`` up to, and without, ``end`` (None: the end at the time), in parts."""
+        """The messages with offsets from ``start`` to before ``end`` (None: the current end), in batches."""
 
 
-class KafkaLinks:
-    """Links to Apache Kafka."""
+class KafkaClients:
+    """The clients of a worker for Apache Kafka."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         self.settings = settings
 
     def partitions(self, topic: str) -> int:
-        """How many partitions the topic has."""
+        """Number of partitions of the topic."""
         return require_topic(self.settings, topic)
 
-    def consumer(self, group: str, *, tells_end: bool) -> Any:
-        """A consumer whose partitions move one by one, and that never begins anywhere by itself."""
+    def consumer(self, group: str, *, reports_end: bool) -> Any:
+        """A consumer with cooperative rebalancing that never chooses a start offset by itself."""
         own: dict[str, Any] = {}
-        if self.settings.options.get("group.protocol") != "consumer":  # there the brokers say how
+        if self.settings.options.get("group.protocol") != "consumer":  # with that protocol the brokers decide
             own = {
                 "partition_assignment_strategy": "cooperative-sticky",
                 "session_timeout_ms": SESSION_MS,
@@ -286,7 +284,7 @@ class KafkaLinks:
             self.settings,
             group_id=group,
             auto_offset_reset="error",
-            enable_partition_eof=tells_end,
+            enable_partition_eof=reports_end,
             queued_min_messages=_PREFETCHED,
             queued_max_messages_kbytes=_PREFETCHED_KBYTES,
             fetch_queue_backoff_ms=_REFILL_MS,
@@ -294,7 +292,7 @@ class KafkaLinks:
         )
 
     def producer(self, transactional_id: str) -> Any:
-        """A transactional producer that sends at once."""
+        """A transactional producer that sends almost immediately."""
         return open_producer(
             self.settings,
             transactional_id=transactional_id,
@@ -304,7 +302,7 @@ class KafkaLinks:
         )
 
     def extent(self, topic: str, partition: int) -> tuple[int, int]:
-        """First offset, and the one after the last."""
+        """The first offset, and the one after the last."""
         reader = self._reader("read_uncommitted")
         place, until = TopicPartition(topic, partition), time.monotonic() + READ_WITHIN_S
         try:
@@ -313,7 +311,7 @@ class KafkaLinks:
                     low, high = reader.get_watermark_offsets(place, ASK_S)
                 except KafkaException as error:
                     cause = error.args[0]
-                    if not is_passing(cause) or time.monotonic() > until:
+                    if not is_transient(cause) or time.monotonic() > until:
                         raise stream_error(self.settings, cause, topic) from error
                     time.sleep(_SLICE_S)
                 else:
@@ -324,10 +322,10 @@ class KafkaLinks:
     def read(
         self, topic: str, partition: int, start: int, end: int | None, *, committed: bool = True
     ) -> Iterator[list[Any]]:
-        """The messages of these offsets.
+        """The messages with these offsets, in batches.
 
         Raises:
-            StreamError: nothing came for half a minute, or the cluster refuses.
+            StreamError: no message arrived for 30 s, or the cluster refuses.
         """
         reader = self._reader("read_committed" if committed else "read_uncommitted")
         try:
@@ -338,15 +336,17 @@ class KafkaLinks:
                 if messages:
                     waited, position = 0.0, messages[-1].offset() + 1
                     yield messages if end is None or position <= end else [m for m in messages if m.offset() < end]
-                if has_ended:  # told once, perhaps together with the last messages
+                if has_ended:  # reported once, perhaps together with the last messages
                     return
                 if not messages and (waited := waited + _SLICE_S) >= READ_WITHIN_S:
-                    raise StreamError(f"{topic}[{partition}]: nothing came from offset {position} on")
+                    raise StreamError(
+                        f"{topic}[{partition}]: no message arrived from offset {position} on within {READ_WITHIN_S:g} s"
+                    )
         finally:
             reader.close()
 
     def _part(self, reader: Any, topic: str) -> tuple[list[Any], bool]:
-        """The next messages, and whether the end was met."""
+        """The next messages, and whether the end was reached."""
         messages, has_ended = [], False
         for message in reader.consume(_READ, _SLICE_S):
             error = message.error()
@@ -354,7 +354,7 @@ class KafkaLinks:
                 messages.append(message)
             elif error.name() == "_PARTITION_EOF":
                 has_ended = True
-            elif not is_passing(error):
+            elif not is_transient(error):
                 raise stream_error(self.settings, error, topic)
         return messages, has_ended
 
@@ -368,10 +368,10 @@ class KafkaLinks:
         )
 
 
-PASSING: Final = frozenset(
+TRANSIENT: Final = frozenset(
     {
         "_ALL_BROKERS_DOWN",
-        "_MAX_POLL_EXCEEDED",  # the loss of the partitions follows, and is what is acted upon
+        "_MAX_POLL_EXCEEDED",  # the loss of the partitions follows and is handled
         "_RESOLVE",
         "_TIMED_OUT",
         "_TRANSPORT",
@@ -386,19 +386,19 @@ PASSING: Final = frozenset(
         "OFFSET_NOT_AVAILABLE",
         "REBALANCE_IN_PROGRESS",
         "REQUEST_TIMED_OUT",
-        "UNKNOWN_LEADER_EPOCH",  # a broker that has just come back
+        "UNKNOWN_LEADER_EPOCH",  # a broker that has just restarted
         "UNSTABLE_OFFSET_COMMIT",
     }
 )
-"""Errors that go by themselves: brokers come back, leaders are chosen, somebody else's transaction ends."""
+"""Errors that disappear by themselves: brokers restart, leaders are elected, other transactions end."""
 
 
-def is_passing(error: Any) -> bool:
-    """Whether it is enough to ask again."""
-    return bool(error.retriable()) or error.name() in PASSING
+def is_transient(error: Any) -> bool:
+    """Whether a retry can succeed."""
+    return bool(error.retriable()) or error.name() in TRANSIENT
 
 
 def close_quietly(consumer: Any) -> None:
-    """Leaves the group; whatever goes wrong with that, its session ends by itself."""
+    """Leaves the group; if that fails, the session of the member expires."""
     with suppress(KafkaException, RuntimeError):
         consumer.close()

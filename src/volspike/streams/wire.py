@@ -1,6 +1,6 @@
-"""What the messages are: a tick is its tape line, a feature row and a prediction are one JSON object each.
+"""The encoding of messages: a tick is its tape line; a feature row and a prediction are one JSON object each.
 
-Keys are products, so all that is told of a product lies in one partition, in order. Kafka's timestamp is the receive
+Keys are products, so all messages of a product are in one partition, in order. Kafka's timestamp is the receive
 time of the tick, in milliseconds.
 """
 
@@ -21,11 +21,11 @@ Headers: TypeAlias = list[tuple[str, bytes]]
 
 MILLISECOND_NS: Final = 1_000_000
 SLAB_ROWS: Final = 32
-"""Rows that are encoded at a time; measured best of 1 to all."""
+"""Rows encoded at a time; the fastest of the sizes measured."""
 
 
 class Message(NamedTuple):
-    """A message on its way into a topic; ``received`` in ns UTC."""
+    """A message for a topic; ``received`` in ns UTC."""
 
     key: bytes
     value: bytes
@@ -33,7 +33,7 @@ class Message(NamedTuple):
 
     @property
     def timestamp_ms(self) -> int:
-        """Kafka's timestamp; never below 1, for 0 stands for "now"."""
+        """Kafka's timestamp; at least 1, since 0 means "now"."""
         return max(1, self.received // MILLISECOND_NS)
 
 
@@ -43,44 +43,44 @@ def tick_message(product_id: str, line: bytes, received: int) -> Message:
 
 
 class FeatureHeaders(msgspec.Struct, frozen=True, kw_only=True):
-    """What is told beside every feature row: by which features, how often, from what it was made."""
+    """The headers of every feature row: feature digest, row rate, profile, and whether the market is simulated."""
 
     digest: str
     every: Every
     profile: Profile
     simulated: bool = False
 
-    def encoded(self) -> Headers:
-        """As headers of a message."""
-        told = msgspec.to_builtins(self)
-        return [(f"volspike.{name}", msgspec.json.encode(value).strip(b'"')) for name, value in told.items()]
+    def encode(self) -> Headers:
+        """The values as headers of a message."""
+        fields = msgspec.to_builtins(self)
+        return [(f"volspike.{name}", msgspec.json.encode(value).strip(b'"')) for name, value in fields.items()]
 
 
-def feature_headers(headers: Sequence[tuple[str, bytes]] | None) -> FeatureHeaders:
-    """The headers of a feature row, read.
+def decode_feature_headers(headers: Sequence[tuple[str, bytes]] | None) -> FeatureHeaders:
+    """The decoded headers of a feature row.
 
     Raises:
-        MalformedTick: one is missing or has a value that it cannot have.
+        MalformedTick: a header is missing or invalid.
     """
-    told = {
+    fields = {
         name.removeprefix("volspike."): value.decode(errors="replace")
         for name, value in headers or ()
         if name.startswith("volspike.") and value is not None
     }
     try:
-        return msgspec.convert(told, FeatureHeaders, strict=False)
+        return msgspec.convert(fields, FeatureHeaders, strict=False)
     except msgspec.ValidationError as error:
         raise MalformedTick(f"headers: {error}") from error
 
 
-def instants(times: NDArray[np.int64]) -> list[str]:
-    """What ``instant`` makes of each time; a third of the price of a row would be spent in it one by one."""
+def format_times(times: NDArray[np.int64]) -> list[str]:
+    """``format_time`` of each time; calling it one by one would take a third of the time per row."""
     texts = np.datetime_as_string(times.view("M8[ns]"), unit="ns").tolist()
     return [text.rstrip("0").removesuffix(".") + "Z" for text in texts]
 
 
 class FeatureRowCodec:
-    """Feature rows of one set ↔ JSON objects with the columns of a feature file; what was not told is null.
+    """Feature rows of one set ↔ JSON objects with the columns of a feature file; missing values are null.
 
     The floats survive to the last bit. ``timestamp`` is RFC 3339 with nanoseconds.
     """
@@ -95,50 +95,50 @@ class FeatureRowCodec:
         self._decode = msgspec.json.Decoder(self._line).decode
 
     def encode(self, row: FeatureRow) -> bytes:
-        """One row as a message's value."""
+        """The value of a message with one row."""
         line = self._line(
             format_time(row.timestamp), row.product_id, row.session_id, row.is_warm, row.is_whole, *row.values.tolist()
         )
         return self._encode(line)
 
     def encode_rows(self, rows: FeatureRows) -> list[bytes]:
-        """Many rows, each as ``encode`` does it."""
-        times, sessions = instants(rows.timestamp), rows.session_id.tolist()
+        """The values of messages with many rows, as from ``encode``."""
+        times, sessions = format_times(rows.timestamp), rows.session_id.tolist()
         products = [rows.products[code] for code in rows.product.tolist()]
         warm, whole = rows.is_warm.tolist(), rows.is_whole.tolist()
         line, encode = self._line, self._encode
         encoded: list[bytes] = []
         for start in range(0, len(rows), SLAB_ROWS):
-            # floats become objects a slab at a time: those of a whole batch do not fit into the processor's caches
+            # floats become Python objects one slab at a time: those of all rows would not fit into the CPU cache
             slab = slice(start, start + SLAB_ROWS)
             columns = zip(times[slab], products[slab], sessions[slab], warm[slab], whole[slab], strict=True)
-            for told, values in zip(columns, rows.values[slab].tolist(), strict=True):
-                encoded.append(encode(line(*told, *values)))
+            for header, values in zip(columns, rows.values[slab].tolist(), strict=True):
+                encoded.append(encode(line(*header, *values)))
         return encoded
 
     def decode(self, value: bytes) -> FeatureRow:
-        """The row of a message's value.
+        """The row in the value of a message.
 
         Raises:
-            MalformedTick: it is not a row of this set; a column that is missing or too many is named.
+            MalformedTick: not a row of this feature set; the message names a missing or unexpected column.
         """
         try:
             line: Any = self._decode(value)
             timestamp = parse_time(line.timestamp)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-            raise MalformedTick(f"no feature row: {error}") from error
-        told = [getattr(line, name) for name in self._floats]
-        values = np.array([np.nan if value is None else value for value in told])
+            raise MalformedTick(f"not a feature row: {error}") from error
+        floats = [getattr(line, name) for name in self._floats]
+        values = np.array([np.nan if value is None else value for value in floats])
         return FeatureRow(
             timestamp, line.product_id, line.session_id, line.is_warm, line.is_whole, values, self.feature_set
         )
 
 
-class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model says of one feature row; null where it says nothing, because the row is not warm.
+class StreamPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """The prediction for one feature row; probability and prediction are null if the row is not warm.
 
-    ``timestamp`` is the row's (RFC 3339), ``digest`` that of the features, ``prediction`` 1 where the probability
-    reaches the threshold. ``alert`` marks the row that begins an episode.
+    ``timestamp`` is that of the row (RFC 3339), ``digest`` that of the features, ``prediction`` 1 if the probability
+    reaches the threshold. ``alert`` marks the row that opens an episode.
     """
 
     product_id: str
@@ -152,27 +152,27 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
-_PREDICTION: Final = msgspec.json.Decoder(Prediction)
+_PREDICTION: Final = msgspec.json.Decoder(StreamPrediction)
 
 
-def encode_prediction(prediction: Prediction) -> bytes:
-    """A prediction as a message's value."""
+def encode_prediction(prediction: StreamPrediction) -> bytes:
+    """The value of a message with a prediction."""
     return msgspec.json.encode(prediction)
 
 
-def decode_prediction(value: bytes) -> Prediction:
-    """The prediction of a message's value.
+def decode_prediction(value: bytes) -> StreamPrediction:
+    """The prediction in the value of a message.
 
     Raises:
-        MalformedTick: it is none.
+        MalformedTick: not a prediction.
     """
     try:
         return _PREDICTION.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MalformedTick(f"no prediction: {error}") from error
+        raise MalformedTick(f"not a prediction: {error}") from error
 
 
-def dead_headers(reason: str, topic: str, partition: int, offset: int) -> Headers:
-    """The headers of a dead letter: why, and where its message came from; its key and value stay what they were."""
-    told: Mapping[str, object] = {"reason": reason, "topic": topic, "partition": partition, "offset": offset}
-    return [(f"volspike.{name}", str(value).encode()) for name, value in told.items()]
+def dead_letter_headers(reason: str, topic: str, partition: int, offset: int) -> Headers:
+    """The headers of a dead letter: the reason and the origin of the message; key and value are unchanged."""
+    fields: Mapping[str, object] = {"reason": reason, "topic": topic, "partition": partition, "offset": offset}
+    return [(f"volspike.{name}", str(value).encode()) for name, value in fields.items()]

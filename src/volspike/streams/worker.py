@@ -1,14 +1,12 @@
-"""The partitions that a worker has: brought to what is committed when they come, closed when they go.
+"""The Kafka worker: consume, process, produce, with each result written exactly once.
 
-What a worker takes next: the messages that came, by partition, and what the consumer says in their place.
+A batch is a transaction: its results, dead letters, snapshots and offsets are committed together or not at all. A
+worker that was removed from the group cannot commit (KIP-447), so a partition has one owner at a time. After an abort,
+and whenever a partition is assigned, its state is rebuilt from the last commit.
 
-What a transaction carries besides results: dead letters, snapshots, and the offsets that make all of it one step.
-
-Consume, process, produce: each message's result exactly once, whatever dies in between.
-
-A batch is a transaction: what it made, its dead letters, its snapshots and its offsets are committed together or not
-at all. A worker that lost its place in the group cannot commit (KIP-447), so a partition has one master at a time.
-After a transaction is taken back, and whenever a partition arrives, its state is rebuilt from what is committed.
+    poll → process → produce results and dead letters → commit with offsets and due snapshots
+      ↑                                                   │ aborted
+      └────── rewind to the committed state ◀─────────────┘
 """
 
 from __future__ import annotations
@@ -22,27 +20,27 @@ from confluent_kafka import KafkaException, TopicPartition
 
 from volspike.errors import StreamTruncated, WorkerFenced
 from volspike.streams.clients import KafkaSettings, stream_error
-from volspike.streams.metrics import Tally, WorkerMetrics, WorkerProgress
+from volspike.streams.metrics import WorkerMetrics, WorkerProgress, WorkerTally
 from volspike.streams.state import (
+    AssignedPartition,
     Bookmark,
-    Held,
-    Made,
     MakeStage,
     Recovery,
+    StageOutput,
     WorkerPlan,
-    chunks_of,
-    offset_of,
+    committed_offset,
+    snapshot_chunks,
     state_key,
 )
-from volspike.streams.transactions import ASK_S, Aborted, Links, Transactions, close_quietly, is_passing
-from volspike.streams.wire import dead_headers
+from volspike.streams.transactions import ASK_S, Aborted, Clients, Transactions, close_quietly, is_transient
+from volspike.streams.wire import dead_letter_headers
 
 
 class Partitions:
-    """The partitions of ``topic`` that are held, each with its stage.
+    """The partitions of ``topic`` that are assigned to a worker, each with its stage.
 
     Args:
-        gives_up: whether to stop asking a cluster that does not answer.
+        should_stop: whether to stop retrying when the cluster does not answer.
     """
 
     def __init__(
@@ -51,80 +49,80 @@ class Partitions:
         topic: str,
         recovery: Recovery,
         *,
-        gives_up: Callable[[], bool],
+        should_stop: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._topic = topic
         self._recovery = recovery
-        self._gives_up = gives_up
+        self._should_stop = should_stop
         self._clock = clock
-        self._held: dict[int, Held] = {}
+        self._held: dict[int, AssignedPartition] = {}
 
-    def get(self, number: int) -> Held | None:
-        """The partition of this number, if it is held."""
+    def get(self, number: int) -> AssignedPartition | None:
+        """The partition of this number; None if it is not assigned."""
         return self._held.get(number)
 
-    def all(self) -> list[Held]:
-        """All of them."""
+    def all(self) -> list[AssignedPartition]:
+        """All assigned partitions."""
         return list(self._held.values())
 
-    def by_number(self) -> dict[int, Held]:
-        """All of them as they are now, whatever comes or goes after."""
+    def by_number(self) -> dict[int, AssignedPartition]:
+        """A copy of the assigned partitions by number."""
         return dict(self._held)
 
-    def bring(self, consumer: Any, numbers: Iterable[int]) -> list[TopicPartition]:
-        """Takes partitions in at their committed offsets; where each is to be read from.
+    def recover(self, consumer: Any, numbers: Iterable[int]) -> list[TopicPartition]:
+        """Restores partitions to their committed offsets; returns the position from which each is to be read.
 
         Raises:
             StreamTruncated, SchemaMismatch: as ``Recovery.recover`` does.
-            StreamError: the cluster refuses, or it was given up.
+            StreamError: the cluster refuses, or the worker is to stop.
         """
         places = [TopicPartition(self._topic, number) for number in numbers]
         for place in self._committed(consumer, places) if places else ():
-            held = self._recovery.recover(place.partition, offset_of(place), place.metadata, self._clock())
-            self._held[place.partition] = held
+            partition = self._recovery.recover(place.partition, committed_offset(place), place.metadata, self._clock())
+            self._held[place.partition] = partition
         return [TopicPartition(self._topic, place.partition, self._held[place.partition].position) for place in places]
 
-    def bring_back(self, consumer: Any) -> None:
-        """Goes back to what is committed. Partitions that are lost, which only the next poll tells, go then."""
-        for place in self.bring(consumer, [place.partition for place in consumer.assignment()]):
+    def rewind(self, consumer: Any) -> None:
+        """Returns to the committed state. Lost partitions are released by the next poll, which reports them."""
+        for place in self.recover(consumer, [place.partition for place in consumer.assignment()]):
             try:
                 consumer.seek(place)
-            except KafkaException:  # it was assigned a moment ago, and is not being read yet
+            except KafkaException:  # it was assigned a moment ago and is not being fetched yet
                 consumer.incremental_unassign([place])
                 consumer.incremental_assign([place])
 
-    def let_go(self, numbers: Iterable[int]) -> None:
-        """Closes what of these is held; what is not committed is forgotten."""
+    def release(self, numbers: Iterable[int]) -> None:
+        """Closes those of these partitions that are assigned; uncommitted state is discarded."""
         for number in numbers:
-            held = self._held.pop(number, None)
-            if held is not None:
-                held.stage.close()
+            partition = self._held.pop(number, None)
+            if partition is not None:
+                partition.stage.close()
 
-    def let_all_go(self) -> None:
-        """Closes all."""
-        self.let_go(list(self._held))
+    def release_all(self) -> None:
+        """Closes all partitions."""
+        self.release(list(self._held))
 
     def _committed(self, consumer: Any, places: Sequence[TopicPartition]) -> list[TopicPartition]:
-        """Waits while a transaction that may yet commit others is open, and while nobody answers."""
+        """Retries while a transaction that may commit newer offsets is open, and while no broker answers."""
         while True:
             try:
                 found: list[TopicPartition] = consumer.committed(list(places), ASK_S)
             except KafkaException as error:
                 cause = error.args[0]
-                if self._gives_up() or not is_passing(cause):
+                if self._should_stop() or not is_transient(cause):
                     raise stream_error(self._settings, cause, self._topic) from error
             else:
                 return found
 
 
 IDLE_S: Final = 0.1
-"""How long a poll waits for a first message; also how soon a wish to stop is seen."""
+"""Longest wait of a poll for a first message, and so the longest delay of a stop."""
 
 
-class Intake:
-    """Polls for the partitions that are held. At most ``most`` messages come at a time."""
+class BatchPoller:
+    """Polls messages of the assigned partitions, at most ``most`` at a time."""
 
     def __init__(self, settings: KafkaSettings, topic: str, partitions: Partitions, most: int) -> None:
         self._settings = settings
@@ -132,10 +130,10 @@ class Intake:
         self._partitions = partitions
         self._most = most
 
-    def poll(self, consumer: Any, wait_s: float) -> list[tuple[Held, list[Any]]]:
-        """The next messages of each partition; after a first one, more are awaited for ``wait_s``.
+    def poll(self, consumer: Any, wait_s: float) -> list[tuple[AssignedPartition, list[Any]]]:
+        """The next messages of each partition; after the first message, the poll goes on for ``wait_s``.
 
-        Those of a partition that went meanwhile are left out: they come again.
+        Messages of a partition that was revoked meanwhile are dropped: its next owner receives them again.
 
         Raises:
             StreamTruncated: messages were deleted before they were read.
@@ -152,38 +150,38 @@ class Intake:
             error = message.error()
             number = message.partition()
             if error is not None:
-                self._refuse(error, number)
+                self._handle_error(error, number)
                 continue
-            held = self._partitions.get(number)
-            if held is None or (place == 0 and owners.get(number) is not held):
+            partition = self._partitions.get(number)
+            if partition is None or (place == 0 and owners.get(number) is not partition):
                 continue
             offset = message.offset()
-            if offset < expected.get(number, held.position):
+            if offset < expected.get(number, partition.position):
                 continue
             expected[number] = offset + 1
             batches.setdefault(number, []).append(message)
-            held.has_ended = False
+            partition.has_ended = False
         found = ((self._partitions.get(number), batch) for number, batch in batches.items())
-        return [(held, batch) for held, batch in found if held is not None]
+        return [(partition, batch) for partition, batch in found if partition is not None]
 
-    def _refuse(self, error: Any, number: int) -> None:
-        """Acts on what the consumer says instead of a message."""
+    def _handle_error(self, error: Any, number: int) -> None:
+        """Handles an error that the consumer returns in place of a message."""
         name = error.name()
         if name == "_PARTITION_EOF":
-            if (held := self._partitions.get(number)) is not None:
-                held.has_ended = True
+            if (partition := self._partitions.get(number)) is not None:
+                partition.has_ended = True
         elif name in {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"}:
-            reason = "the log was cut before it was read, or is another one"
+            reason = "the log was truncated before it was read, or the topic was recreated"
             raise StreamTruncated(self._topic, number, reason)
-        elif error.fatal() or not is_passing(error):
+        elif error.fatal() or not is_transient(error):
             raise stream_error(self._settings, error, self._topic)
 
 
 _NOW: Final = 0
 
 
-class Commits:
-    """Ends transactions. ``state_partitions`` is how many the topic of states has."""
+class Checkpoints:
+    """Commits offsets with dead letters and snapshots; ``state_partitions`` counts those of the state topic."""
 
     def __init__(
         self,
@@ -200,49 +198,66 @@ class Commits:
         self._state_partitions = state_partitions
         self._clock = clock
 
-    def due(self, helds: Sequence[Held]) -> list[Held]:
-        """Those whose snapshot is to be made now."""
+    def due_snapshots(self, assigned: Sequence[AssignedPartition]) -> list[AssignedPartition]:
+        """The partitions whose snapshot is due."""
         now, plan = self._clock(), self._plan
-        return [held for held in helds if now - held.snapshot_at >= plan.snapshot_s or held.since >= plan.snapshot_rows]
+        return [
+            partition
+            for partition in assigned
+            if now - partition.snapshot_at >= plan.snapshot_s or partition.since >= plan.snapshot_rows
+        ]
 
-    def bury(self, held: Held, messages: Sequence[Any], made: Made) -> None:
-        """Sends dead letters; they keep their key, value and time."""
-        for place, reason in made.dead:
+    def send_dead_letters(self, partition: AssignedPartition, messages: Sequence[Any], output: StageOutput) -> None:
+        """Sends the unreadable messages of a batch as dead letters with their key, value and time."""
+        for place, reason in output.dead:
             message = messages[place]
-            headers = dead_headers(reason, self._plan.topic_in, held.number, message.offset())
+            headers = dead_letter_headers(reason, self._plan.topic_in, partition.number, message.offset())
             _, timestamp = message.timestamp()
             self._transactions.produce_one(
                 self._settings.topic_dead, message.key(), message.value(), max(_NOW, timestamp), headers
             )
 
-    def commit(self, helds: Sequence[Held], due: Sequence[Held], told: Mapping[int, int], consumer: Any) -> None:
-        """Ends the open transaction with the positions of ``helds``, and snapshots of those that are ``due`` one.
+    def commit(
+        self,
+        assigned: Sequence[AssignedPartition],
+        due: Sequence[AssignedPartition],
+        alerted: Mapping[int, int],
+        consumer: Any,
+    ) -> None:
+        """Commits the open transaction with the positions of ``assigned`` and the snapshots of those in ``due``.
 
-        ``told`` is by partition what its bookmark is to say of alerts.
+        ``alerted`` is, by partition, the offset before which alerts are sent.
 
         Raises:
             Aborted: as ``Transactions.commit`` does.
         """
-        places = {held.number: self._write_snapshot(held) for held in due}
+        places = {partition.number: self._write_snapshot(partition) for partition in due}
         if places:
-            self._transactions.deliver()
-        bookmarks = {held.number: _bookmark(held, told[held.number], places.get(held.number)) for held in helds}
+            self._transactions.flush()
+        bookmarks = {
+            partition.number: _bookmark(partition, alerted[partition.number], places.get(partition.number))
+            for partition in assigned
+        }
         offsets = [
-            TopicPartition(self._plan.topic_in, held.number, held.position, bookmarks[held.number].encoded())
-            for held in helds
+            TopicPartition(
+                self._plan.topic_in, partition.number, partition.position, bookmarks[partition.number].encode()
+            )
+            for partition in assigned
         ]
         self._transactions.commit(offsets, consumer)
         now = self._clock()
-        for held in helds:
-            held.bookmark = bookmarks[held.number]
-            held.stage.committed()
-        for held in due:
-            held.earlier, held.since, held.snapshot_at = (*held.earlier, held.position), 0, now
+        for partition in assigned:
+            partition.bookmark = bookmarks[partition.number]
+            partition.stage.after_commit()
+        for partition in due:
+            partition.earlier, partition.since, partition.snapshot_at = (*partition.earlier, partition.position), 0, now
 
-    def _write_snapshot(self, held: Held) -> tuple[list[int], int]:
-        """Hands a snapshot over; where its first chunk stands is known once it is delivered."""
-        key = state_key(self._plan.group, self._plan.topic_in, held.number)
-        chunks = chunks_of(key, held.position, held.earlier, held.stage.snapshot(held.position))
+    def _write_snapshot(self, partition: AssignedPartition) -> tuple[list[int], int]:
+        """Queues a snapshot; the offset of its first chunk is known once it is delivered."""
+        key = state_key(self._plan.group, self._plan.topic_in, partition.number)
+        chunks = snapshot_chunks(
+            key, partition.position, partition.earlier, partition.stage.snapshot(partition.position)
+        )
         at: list[int] = []
 
         def keep(error: Any, message: Any) -> None:
@@ -256,38 +271,38 @@ class Commits:
                 chunk.value,
                 _NOW,
                 [],
-                partition=held.number % self._state_partitions,
+                partition=partition.number % self._state_partitions,
                 on_delivery=keep if number == 0 else None,
             )
         return at, len(chunks)
 
 
-def _bookmark(held: Held, told: int, place: tuple[list[int], int] | None) -> Bookmark:
-    """What stands beside the offset; ``place`` is where a new snapshot lies."""
+def _bookmark(partition: AssignedPartition, alerted: int, place: tuple[list[int], int] | None) -> Bookmark:
+    """The metadata of the offset; ``place`` is the offset and number of chunks of a new snapshot."""
     if place is None:
-        return msgspec.structs.replace(held.bookmark, told=told)
+        return msgspec.structs.replace(partition.bookmark, alerted=alerted)
     at, chunks = place
-    # one that was not delivered stands nowhere; the commit says why
-    return Bookmark(told=told, snapshot=held.position, at=at[0] if at else -1, chunks=chunks)
+    # a snapshot that was not delivered has no offset; the commit then fails with the reason
+    return Bookmark(alerted=alerted, snapshot=partition.position, at=at[0] if at else -1, chunks=chunks)
 
 
-ABORTS_IN_A_ROW: Final = 10
+MOST_CONSECUTIVE_ABORTS: Final = 10
 LEAVE_ATTEMPTS: Final = 3
 AWAITED_S: Final = 5.0
-"""How long a worker that is to end at the end waits for partitions: who joins others is given none at first."""
+"""How long a worker with ``finish`` waits for partitions: one that joins others is assigned none at first."""
 
 
 class Worker:
-    """One member of a group, with a stage for each partition that it has.
+    """One member of a consumer group, with a stage for each of its partitions.
 
     Args:
-        stop: whether to end after the batch at hand; asked several times a second.
-        show: told of the progress about twice a second.
+        stop: whether to end after the current batch; called several times a second.
+        show: called with the progress about twice a second.
     """
 
     def __init__(
         self,
-        links: Links,
+        clients: Clients,
         plan: WorkerPlan,
         make_stage: MakeStage,
         *,
@@ -296,165 +311,179 @@ class Worker:
         metrics: WorkerMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        settings = links.settings
-        self._links = links
+        settings = clients.settings
+        self._clients = clients
         self._settings = settings
         self._plan = plan
         self._stop = stop
         self._clock = clock
-        self._tally = Tally(show, metrics or WorkerMetrics(), clock)
+        self._tally = WorkerTally(show, metrics or WorkerMetrics(), clock)
         recovery = Recovery(
-            links,
+            clients,
             plan.group,
             plan.topic_in,
             make_stage,
             cold_start=plan.cold_start,
-            on_messages=self._tally.recovered,
+            on_messages=self._tally.count_recovered,
         )
-        self._partitions = Partitions(settings, plan.topic_in, recovery, gives_up=stop, clock=clock)
-        self._intake = Intake(settings, plan.topic_in, self._partitions, plan.commit_rows)
+        self._partitions = Partitions(settings, plan.topic_in, recovery, should_stop=stop, clock=clock)
+        self._poller = BatchPoller(settings, plan.topic_in, self._partitions, plan.commit_rows)
         self._transactions = Transactions(
-            settings, lambda: links.producer(f"{plan.group}-{plan.name}"), gives_up=stop, clock=clock
+            settings, lambda: clients.producer(f"{plan.group}-{plan.name}"), should_stop=stop, clock=clock
         )
-        self._commits = Commits(settings, plan, self._transactions, 1, clock=clock)
+        self._checkpoints = Checkpoints(settings, plan, self._transactions, 1, clock=clock)
         self._consumer: Any = None
         self._assigned_at: float | None = None
         self._is_closing = False
         self._due = clock()
-        self._in_a_row = 0
+        self._consecutive_aborts = 0
 
     @property
     def progress(self) -> WorkerProgress:
-        """How far it is."""
+        """The progress so far."""
         return self._tally.progress
 
     def run(self) -> WorkerProgress:
-        """Works until it is told to stop; then what is at hand is committed with a snapshot, and the group left.
+        """Works until it is stopped; then commits with snapshots and leaves the group.
 
         Raises:
-            TopicMissing, BrokerUnavailable, StreamError: the cluster cannot be worked with.
-            StreamTruncated: messages that are needed are gone.
+            TopicMissing, BrokerUnavailable, StreamError: the cluster cannot be used.
+            StreamTruncated: required messages were deleted.
             WorkerFenced: another worker of the same name has taken over.
         """
         plan, settings = self._plan, self._settings
         for topic in (plan.topic_in, plan.topic_out, settings.topic_dead):
-            self._links.partitions(topic)
-        states = self._links.partitions(settings.topic_state)
-        self._commits = Commits(settings, plan, self._transactions, states, clock=self._clock)
+            self._clients.partitions(topic)
+        states = self._clients.partitions(settings.topic_state)
+        self._checkpoints = Checkpoints(settings, plan, self._transactions, states, clock=self._clock)
         self._tally.begin()
         try:
             self._transactions.start()
-            self._consumer = self._links.consumer(plan.group, tells_end=plan.finish)
+            self._consumer = self._clients.consumer(plan.group, reports_end=plan.finish)
             self._consumer.subscribe(
                 [plan.topic_in], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
             while not self._stop() and not self._has_finished():
                 self._step()
-                self._tally.pass_by(self._partitions.all(), self._consumer, plan.topic_in)
+                self._tally.update(self._partitions.all(), self._consumer, plan.topic_in)
             self._leave()
         finally:
             self._close()
-        self._tally.tell((), self._consumer, plan.topic_in)
+        self._tally.report((), self._consumer, plan.topic_in)
         return self.progress
 
     def _leave(self) -> None:
-        """Commits what is at hand with snapshots; what is taken back meanwhile is rebuilt and tried again."""
+        """Commits with snapshots; after an abort the state is rebuilt and the commit is tried again."""
         for _ in range(LEAVE_ATTEMPTS):
-            if self._settle(self._partitions.all()):
+            if self._commit_snapshots(self._partitions.all()):
                 self.progress.is_settled = True
                 return
-            self._partitions.bring_back(self._consumer)
+            self._partitions.rewind(self._consumer)
 
     def _has_finished(self) -> bool:
         if not self._plan.finish or self._assigned_at is None:
             return False
-        helds = self._partitions.all()
-        return all(held.has_ended for held in helds) if helds else self._clock() - self._assigned_at >= AWAITED_S
+        assigned = self._partitions.all()
+        return (
+            all(partition.has_ended for partition in assigned)
+            if assigned
+            else self._clock() - self._assigned_at >= AWAITED_S
+        )
 
     def _step(self) -> None:
-        batches = self._intake.poll(self._consumer, self._due - self._clock())
+        batches = self._poller.poll(self._consumer, self._due - self._clock())
         if not batches:
             return
         try:
             self._transact(batches)
         except Aborted as aborted:
-            self._take_back(aborted)
+            self._abort(aborted)
         except WorkerFenced:
-            if not self._transactions.has_stood_still:
+            if not self._transactions.has_timed_out:
                 raise
-            self._partitions.let_all_go()  # the cluster has ended our transaction because we stood still
+            self._partitions.release_all()  # the cluster has aborted our transaction because it was open for too long
             self._transactions.start()
-            self._partitions.bring_back(self._consumer)
+            self._partitions.rewind(self._consumer)
         else:
-            self._in_a_row = 0
+            self._consecutive_aborts = 0
 
-    def _transact(self, batches: Sequence[tuple[Held, list[Any]]]) -> None:
-        """Takes the messages and commits everything that follows from them."""
+    def _transact(self, batches: Sequence[tuple[AssignedPartition, list[Any]]]) -> None:
+        """Processes the messages and commits their results, dead letters, offsets and due snapshots."""
         self._transactions.begin()
         taken = results = dead = 0
-        for held, messages in batches:
-            made = held.stage.take(messages)
-            self._transactions.produce(self._plan.topic_out, made.keys, made.values, made.timestamps_ms, made.headers)
-            self._commits.bury(held, messages, made)
-            held.position = messages[-1].offset() + 1
-            held.since += len(messages)
-            taken, results, dead = taken + len(messages), results + len(made.values), dead + len(made.dead)
-        helds = [held for held, _ in batches]
-        self._commit(helds, self._commits.due(helds), {held.number: part[0].offset() for held, part in batches})
-        self._tally.committed(taken, results, dead)
+        for partition, messages in batches:
+            output = partition.stage.process(messages)
+            self._transactions.produce(
+                self._plan.topic_out, output.keys, output.values, output.timestamps_ms, output.headers
+            )
+            self._checkpoints.send_dead_letters(partition, messages, output)
+            partition.position = messages[-1].offset() + 1
+            partition.since += len(messages)
+            taken, results, dead = taken + len(messages), results + len(output.values), dead + len(output.dead)
+        assigned = [partition for partition, _ in batches]
+        self._commit(
+            assigned,
+            self._checkpoints.due_snapshots(assigned),
+            {partition.number: part[0].offset() for partition, part in batches},
+        )
+        self._tally.count_commit(taken, results, dead)
 
-    def _commit(self, helds: Sequence[Held], due: Sequence[Held], told: dict[int, int]) -> None:
+    def _commit(
+        self, assigned: Sequence[AssignedPartition], due: Sequence[AssignedPartition], alerted: dict[int, int]
+    ) -> None:
         began = self._clock()
-        self._commits.commit(helds, due, told, self._consumer)
+        self._checkpoints.commit(assigned, due, alerted, self._consumer)
         now = self._clock()
         self._due = now + self._plan.commit_ms / 1000
-        self._tally.ended(now - began)
+        self._tally.observe_commit(now - began)
 
-    def _take_back(self, aborted: Aborted) -> None:
-        """Undoes the transaction, here and there; a cause that does not pass is not tried for ever."""
-        self._in_a_row += 1
-        self._tally.aborted()
-        self._partitions.let_all_go()
+    def _abort(self, aborted: Aborted) -> None:
+        """Aborts the transaction and returns to the committed state; raises if one cause aborts again and again."""
+        self._consecutive_aborts += 1
+        self._tally.count_abort()
+        self._partitions.release_all()
         self._transactions.abort()
-        if self._in_a_row >= ABORTS_IN_A_ROW and aborted.cause is not None:
+        if self._consecutive_aborts >= MOST_CONSECUTIVE_ABORTS and aborted.cause is not None:
             raise stream_error(self._settings, aborted.cause, self._plan.topic_out) from aborted
-        self._partitions.bring_back(self._consumer)
+        self._partitions.rewind(self._consumer)
 
-    # --- partitions that come and go
+    # --- rebalancing
 
     def _on_assign(self, _: Any, places: Sequence[TopicPartition]) -> None:
-        if self._is_closing:  # who leaves takes nothing up any more
+        if self._is_closing:  # a worker that leaves accepts no partitions
             return
-        if places or self._assigned_at is None:  # being told again of nothing is no news
+        if places or self._assigned_at is None:  # an empty assignment may be repeated
             self._assigned_at = self._clock()
-        found = self._partitions.bring(self._consumer, [place.partition for place in places])
+        found = self._partitions.recover(self._consumer, [place.partition for place in places])
         self._consumer.incremental_assign(found)
 
     def _on_revoke(self, _: Any, places: Sequence[TopicPartition]) -> None:
-        helds = [self._partitions.get(place.partition) for place in places]
-        self._settle([held for held in helds if held is not None])
-        self._partitions.let_go([place.partition for place in places])
+        assigned = [self._partitions.get(place.partition) for place in places]
+        self._commit_snapshots([partition for partition in assigned if partition is not None])
+        self._partitions.release([place.partition for place in places])
 
     def _on_lost(self, _: Any, places: Sequence[TopicPartition]) -> None:
-        self._partitions.let_go([place.partition for place in places])
+        self._partitions.release([place.partition for place in places])
 
-    def _settle(self, helds: Sequence[Held]) -> bool:
-        """Commits snapshots, so that whoever comes next need not read back; nothing is lost where that fails."""
-        changed = [held for held in helds if held.since or held.bookmark.told < held.position]
+    def _commit_snapshots(self, assigned: Sequence[AssignedPartition]) -> bool:
+        """Commits snapshots, so that the next owner need not process messages again; nothing is lost if that fails."""
+        changed = [
+            partition for partition in assigned if partition.since or partition.bookmark.alerted < partition.position
+        ]
         if not changed:
             return True
         try:
             self._transactions.begin()
-            self._commit(changed, changed, {held.number: held.position for held in changed})
+            self._commit(changed, changed, {partition.number: partition.position for partition in changed})
         except Aborted:
             self._transactions.abort()
-            self._partitions.let_go([held.number for held in changed])
+            self._partitions.release([partition.number for partition in changed])
             return False
         return True
 
     def _close(self) -> None:
         self._is_closing = True
         self._transactions.close()
-        self._partitions.let_all_go()
+        self._partitions.release_all()
         if self._consumer is not None:
             close_quietly(self._consumer)
