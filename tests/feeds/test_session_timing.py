@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
+from http import HTTPStatus
 from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
 
 from tests.feeds.scripted import ScriptedExchange, drops, frames, heard, of, run, says, settings, some, ticker
 from volspike.feeds import session as session_module
@@ -35,10 +37,10 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def lose_connections(count: int, jitter: float, **options: Any) -> list[FeedEvent]:
-    """The events of a session that loses ``count`` connections after a frame each."""
+    """The events of a session that loses ``count`` connections after a frame each, and keeps the next."""
 
     async def whole() -> list[FeedEvent]:
-        async with ScriptedExchange(says(ticker(0), then=drops)) as exchange:
+        async with ScriptedExchange(*[says(ticker(0), then=drops)] * count, says()) as exchange:
             session = FeedSession(settings(exchange.url, **options), jitter=lambda: jitter)
             return await heard(session, some(FeedState, 2 * count + 1))
 
@@ -57,6 +59,22 @@ def test_a_connection_that_lasted_resets_the_backoff(
     events = lose_connections(4, 1.0, lasting_s=lasting_s, backoff_min_s=100.0, backoff_max_s=500.0)
     assert [wait for wait in waits if wait > 2] == expected
     assert [state.attempt for state in of(FeedState, events) if not state.is_connected] == attempts
+
+
+def test_one_lasting_connection_resets_the_backoff_once(waits: list[float]) -> None:
+    """When the exchange refuses all later connections, the wait doubles again after the reset."""
+    is_open = [True]
+
+    def refuse_later(connection: ServerConnection, _request: Request) -> Response | None:
+        return None if is_open and is_open.pop() else connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "closed")
+
+    async def whole() -> list[FeedEvent]:
+        async with ScriptedExchange(says(ticker(0), then=drops), process_request=refuse_later) as exchange:
+            options = settings(exchange.url, lasting_s=1e-9, backoff_min_s=100.0, backoff_max_s=500.0)
+            return await heard(FeedSession(options, jitter=lambda: 1.0), some(FeedState, 5))
+
+    run(whole())
+    assert [wait for wait in waits if wait > 2][:3] == [100.0, 200.0, 400.0]
 
 
 def test_connections_are_limited_per_second(monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> None:
@@ -227,3 +245,23 @@ def test_a_full_socket_lets_other_tasks_run() -> None:
         return received
 
     assert 0 < run(whole()) < count
+
+
+def test_no_check_after_the_context() -> None:
+    """A connection that has ended is not checked any more."""
+    checks: list[float] = []
+
+    def check() -> bool:
+        checks.append(asyncio.get_running_loop().time())
+        return False
+
+    async def whole() -> None:
+        later = asyncio.Event()
+        async with asyncio.timeout(None) as limit:
+            with IdleTimer(check, limit, 0.001):
+                pass
+        asyncio.get_running_loop().call_later(0.02, later.set)
+        await later.wait()
+
+    asyncio.run(whole())
+    assert checks == []
