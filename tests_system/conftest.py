@@ -1,4 +1,4 @@
-"""Markets in the places where a user has them, a trained model, and servers that are ended whatever happens."""
+"""Fixtures of the tests against real processes: working folders with a market, a trained model, servers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests_system.processes import Server, volspike, well
+from tests_system.processes import Server, run_volspike, succeeded
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = Path(os.environ.get("VOLSPIKE_DATA", ROOT.parent / "shared" / "data"))
@@ -19,24 +19,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where the recordings are not, their tests are left out and counted as deselected; the others stand alone."""
+    """Deselects the tests that need the recordings if these are missing; the other tests do not need them."""
     if RECORDINGS.is_dir():
         return
-    absent = [item for item in items if item.get_closest_marker("shared_data")]
+    missing = [item for item in items if item.get_closest_marker("shared_data")]
     items[:] = [item for item in items if not item.get_closest_marker("shared_data")]
-    config.hook.pytest_deselected(items=absent)
+    config.hook.pytest_deselected(items=missing)
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A folder to work in beside ``../shared/data/coinbase``, which holds the market that the test asks for."""
+def workspace(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A working folder whose ``../shared/data/coinbase`` holds the market that the test requests."""
     work, data = tmp_path / "work", tmp_path / "shared" / "data"
     work.mkdir()
     if request.param == "recorded":
         data.parent.mkdir()
         data.symlink_to(RECORDINGS)
     else:
-        well(volspike(work, "simulate", "--minutes", 150, "--out", data / "coinbase" / "ticks.ndjson"))
+        succeeded(run_volspike(work, "simulate", "--minutes", 150, "--out", data / "coinbase" / "ticks.ndjson"))
     return work
 
 
@@ -49,13 +49,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "replay --raw tape.ndjson --out features.parquet --feature-set core --every 1s --add-labels",
         "train --features features.parquet --models baseline random_forest --split-method time_based",
     ):
-        well(volspike(folder, *command.split()))
+        succeeded(run_volspike(folder, *command.split()))
     return folder
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
-    """Starts servers; all are ended with the test."""
+    """Starts servers and ends them after the test."""
     started: list[Server] = []
 
     def start(folder: Path, *arguments: object, command: str = "serve", **variables: str | None) -> Server:

@@ -1,11 +1,11 @@
-"""The whole pipeline on a real broker, command by command as a user gives them; ``make e2e``.
+"""The complete pipeline on a real broker, command by command as a user runs it; ``make e2e``.
 
     python -m tests_system.e2e simple full [--bootstrap-servers HOST:PORT]
 
-*simple*: topics, a market listened to and sent into Kafka, the topic checked, the API. *full* adds a recorded tape,
-features, predictions, and both workers while the market goes on. Each prints what it checked, and the first thing that
-is not as it should be ends it with status 1; whatever it started is ended by its id. Without an address a broker of its
-own is started, from Maven's jars. An address means a cluster whose topics hold nothing yet.
+*simple* creates the topics, ingests a market into Kafka, checks the topic, and queries the API. *full* adds a recorded
+tape, features, predictions, and both workers during live ingestion. Each scenario prints every check and ends with
+status 1 at the first that fails; the processes it started are killed. Without an address, a broker is started from
+Maven's jars. With an address, the topics of that cluster must be empty.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ import pyarrow.parquet as pq
 from confluent_kafka import Message
 from tests.streams.brokers import Kafka
 
-from tests_system.kafka.reading import read_whole
-from tests_system.processes import VOLSPIKE, Server, environment, finished
+from tests_system.kafka.reading import read_all
+from tests_system.processes import VOLSPIKE, Server, environment, run_process
 from volspike.models import TEN_FEATURES
 from volspike.streams.clients import KafkaSettings
 from volspike.streams.wire import decode_prediction
 
-LISTEN_MIN: Final = 0.25
+INGEST_MIN: Final = 0.25
 TAPE_MIN: Final = 12
-AWAITED_S: Final = 60.0
+TIMEOUT_S: Final = 60.0
 PAIRS: Final = ("BTC-USD", "ETH-USD")
 
 
 def say(text: str) -> None:
-    """Tells how far it is."""
+    """Prints a line of progress at once."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
-class Failed(Exception):
-    """Something is not as it should be; the text says what."""
+class CheckFailed(Exception):
+    """A check failed; the text states which."""
 
 
 class Run:
-    """Commands on one cluster, in one folder, and what was found so far."""
+    """Commands and checks on one cluster, in one working folder."""
 
     def __init__(self, folder: Path, servers: str) -> None:
         self.folder = folder
@@ -58,33 +58,33 @@ class Run:
         self._started: list[subprocess.Popen[str]] = []
         self._servers = servers
 
-    def check(self, is_so: bool, what: str) -> None:
-        """Tells what was checked.
+    def check(self, passed: bool, claim: str) -> None:
+        """Prints ``claim`` if the check passed.
 
         Raises:
-            Failed: it is not so.
+            CheckFailed: it did not pass.
         """
-        if not is_so:
-            raise Failed(what)
-        say(f"  ok  {what}")
+        if not passed:
+            raise CheckFailed(claim)
+        say(f"  ok  {claim}")
 
-    def volspike(self, *words: object) -> str:
-        """``volspike WORDS`` to its end; what it printed.
+    def volspike(self, *arguments: object) -> str:
+        """Runs ``volspike ARGUMENTS`` until it ends, and returns its output.
 
         Raises:
-            Failed: its status is not 0.
+            CheckFailed: its exit status is not 0.
         """
-        outcome = finished([*VOLSPIKE, *map(str, words)], self.folder, KAFKA_BOOTSTRAP_SERVERS=self._servers)
-        told = " ".join(outcome.out.split("\n")[-2:]).strip()
+        outcome = run_process([*VOLSPIKE, *map(str, arguments)], self.folder, KAFKA_BOOTSTRAP_SERVERS=self._servers)
+        last = " ".join(outcome.out.split("\n")[-2:]).strip()
         if outcome.status:
-            raise Failed(f"volspike {words[0]} ended with {outcome.status}: {outcome.err.strip() or told}")
-        self.check(True, f"volspike {words[0]}: {told}")
+            raise CheckFailed(f"volspike {arguments[0]} ended with {outcome.status}: {outcome.err.strip() or last}")
+        self.check(True, f"volspike {arguments[0]}: {last}")
         return outcome.out
 
-    def start(self, *words: object, **variables: str) -> subprocess.Popen[str]:
-        """``volspike WORDS`` that goes on until it is ended; its stdout can be read."""
+    def start(self, *arguments: object, **variables: str) -> subprocess.Popen[str]:
+        """Starts ``volspike ARGUMENTS`` and returns the process, whose standard output is a pipe."""
         process = subprocess.Popen(  # noqa: S603  our own command
-            [*VOLSPIKE, *map(str, words)],
+            [*VOLSPIKE, *map(str, arguments)],
             cwd=self.folder,
             env=environment(KAFKA_BOOTSTRAP_SERVERS=self._servers, PYTHONUNBUFFERED="1", **variables),
             stdout=subprocess.PIPE,
@@ -94,25 +94,25 @@ class Run:
         self._started.append(process)
         return process
 
-    def end(self, process: subprocess.Popen[str], what: str) -> None:
-        """Asks it to end, which it does in order."""
+    def stop(self, process: subprocess.Popen[str], name: str) -> None:
+        """Sends SIGTERM and checks that the process ends with status 0."""
         process.send_signal(signal.SIGTERM)
-        status = process.wait(AWAITED_S)
-        self.check(status == 0, f"{what} ended in order, with status {status}")
+        status = process.wait(TIMEOUT_S)
+        self.check(status == 0, f"{name} stopped with status {status}")
 
     def messages(self, topic: str) -> list[Message]:
-        """Everything that is committed in a topic."""
-        return read_whole(self.settings, topic)
+        """All committed messages of a topic."""
+        return read_all(self.settings, topic)
 
     def await_messages(self, topic: str, wanted: int) -> int:
-        """How many lie in a topic once there are so many, or time is over."""
-        until = time.monotonic() + AWAITED_S
+        """The number of messages in a topic once it is ``wanted``, or after a timeout."""
+        until = time.monotonic() + TIMEOUT_S
         while (found := len(self.messages(topic))) < wanted and time.monotonic() < until:
             time.sleep(0.5)
         return found
 
     def close(self) -> None:
-        """Ends what still runs."""
+        """Kills the processes that still run."""
         for process in self._started:
             if process.poll() is None:
                 process.kill()
@@ -121,29 +121,29 @@ class Run:
                 process.stdout.close()
 
 
-def make_topics(run: Run) -> None:
-    """The pipeline's topics, made by the command and listed by another."""
+def create_topics(run: Run) -> None:
+    """Creates the topics of the pipeline and checks that ``consume-check`` lists them."""
     run.volspike("topics", "create")
     listed = run.volspike("consume-check", "--list")
     names = [getattr(run.settings, name) for name in run.settings.__struct_fields__ if name.startswith("topic_")]
-    run.check(all(name in listed for name in names), f"topics {', '.join(names)} are there")
+    run.check(all(name in listed for name in names), f"topics {', '.join(names)} exist")
 
 
-def listen(run: Run) -> None:
-    """A simulated exchange behind a socket, listened to: what lies in Kafka is what lies on the tape."""
+def ingest(run: Run) -> None:
+    """Ingests a simulated exchange through a socket and checks that Kafka has every tick of the tape."""
     before = len(run.messages(run.settings.topic_raw))
     exchange = run.start("simulate", "--port", 0, *(word for pair in PAIRS for word in ("--pair", pair)))
     assert exchange.stdout is not None
     url = next((found[0] for line in exchange.stdout if (found := re.search(r"ws://127\.0\.0\.1:\d+\S*", line))), "")
     run.check(bool(url), f"the simulated exchange listens at {url}")
-    listener = run.start("ingest", "--source", "coinbase", "--pairs", *_pairs(), "--minutes", LISTEN_MIN,
+    ingester = run.start("ingest", "--source", "coinbase", "--pairs", *_pairs(), "--minutes", INGEST_MIN,
                          "--save-disk", "--kafka", COINBASE_WS_URL=url)  # fmt: skip
-    said, _ = listener.communicate(timeout=AWAITED_S + 60 * LISTEN_MIN)
-    run.check(listener.returncode == 0, f"volspike ingest: {' '.join(said.split(chr(10))[-3:]).strip()}")
-    run.end(exchange, "the exchange")
+    output, _ = ingester.communicate(timeout=TIMEOUT_S + 60 * INGEST_MIN)
+    run.check(ingester.returncode == 0, f"volspike ingest: {' '.join(output.split(chr(10))[-3:]).strip()}")
+    run.stop(exchange, "the simulated exchange")
     taped = sum(_ticks(path) for path in (run.folder / "data" / "raw").rglob("*.ndjson"))
     sent = len(run.messages(run.settings.topic_raw)) - before
-    run.check(sent == taped > 0, f"{sent:,} ticks lie in {run.settings.topic_raw}, {taped:,} on the tape")
+    run.check(sent == taped > 0, f"{sent:,} ticks in {run.settings.topic_raw}, {taped:,} on the tape")
     run.volspike("consume-check", "--topic", run.settings.topic_raw, "--min", before + sent)
 
 
@@ -155,15 +155,15 @@ def _ticks(path: Path) -> int:
     return path.read_bytes().count(b"\n")
 
 
-def ask_api(run: Run) -> None:
-    """The API with the model that ships: ready, and answering the ten features of the earlier system."""
+def query_api(run: Run) -> None:
+    """Starts the API with the shipped model and checks readiness, predictions, validation and metrics."""
     server = Server(run.folder, "--port", 0, "--model", _shipped())
     try:
         run.check(server.get("/health/ready").status == 200, "the API is ready")
         features = msgspec.json.encode({"features": dict.fromkeys(TEN_FEATURES, 0.5)}).decode()
         answer = server.post("/predict", features)
-        run.check(answer.status == 200 and 0 <= answer.json["probability"] <= 1, f"/predict answers {answer.json}")
-        run.check(server.post("/predict", "{}").status == 422, "/predict refuses what it does not understand")
+        run.check(answer.status == 200 and 0 <= answer.json["probability"] <= 1, f"/predict returns {answer.json}")
+        run.check(server.post("/predict", "{}").status == 422, "/predict rejects an invalid body")
         run.check("predictions_total" in server.get("/metrics").body.decode(), "/metrics counts predictions")
         status, seconds = server.stop()
         run.check(status == 0, f"the API stopped in {seconds:.1f} s")
@@ -178,81 +178,81 @@ def _shipped() -> Path:
 
 
 def replay_tape(run: Run) -> int:
-    """A tape into Kafka, featurized and scored to the end; the rows are those of a replay, bit for bit."""
+    """Replays a tape into Kafka, featurizes and scores it, and checks that the rows are bit-equal to a replay."""
     settings = run.settings
-    run.volspike("simulate", "--minutes", TAPE_MIN, "--out", "tape.ndjson", *_told("--pair", PAIRS))
+    run.volspike("simulate", "--minutes", TAPE_MIN, "--out", "tape.ndjson", *_repeated("--pair", PAIRS))
     run.volspike("replay-to-kafka", "--input", "tape.ndjson", "--speed", 0)
     ticks = len(run.messages(settings.topic_raw))
-    run.check(ticks == _ticks(run.folder / "tape.ndjson"), f"each of the tape's {ticks:,} lines is one message")
+    run.check(ticks == _ticks(run.folder / "tape.ndjson"), f"one message for each of the {ticks:,} lines of the tape")
     run.volspike("featurize", "--output-file", "features.parquet", "--finish")
     run.volspike("replay", "--raw", "tape.ndjson", "--out", "plain.parquet", "--compare", "features.parquet")
     rows = len(run.messages(settings.topic_features))
-    run.check(rows == ticks, f"{rows:,} feature rows of {ticks:,} ticks")
+    run.check(rows == ticks, f"{rows:,} feature rows from {ticks:,} ticks")
     run.volspike("predict-stream", "--finish")
     check_predictions(run, rows)
-    run.check(not run.messages(settings.topic_dead), "no dead letter")
+    run.check(not run.messages(settings.topic_dead), "no dead letters")
     return rows
 
 
-def _told(flag: str, values: tuple[str, ...]) -> list[str]:
+def _repeated(flag: str, values: tuple[str, ...]) -> list[str]:
     return [word for value in values for word in (flag, value)]
 
 
 def check_predictions(run: Run, rows: int) -> None:
-    """One prediction for each row; those of warm rows have a probability."""
+    """Checks that each row has one prediction, and that predictions have probabilities and a simulated mark."""
     predictions = [decode_prediction(each.value() or b"") for each in run.messages(run.settings.topic_predictions)]
     scored = [each.probability for each in predictions if each.probability is not None]
-    run.check(len(predictions) == rows, f"{len(predictions):,} predictions of {rows:,} rows")
+    run.check(len(predictions) == rows, f"{len(predictions):,} predictions for {rows:,} rows")
     run.check(
         bool(scored) and all(0 <= probability <= 1 for probability in scored),
-        f"{len(scored):,} of them with a probability, by {predictions[-1].model_version}",
+        f"{len(scored):,} of them have a probability, from {predictions[-1].model_version}",
     )
-    run.check(all(each.simulated for each in predictions), "all of them say that their market is simulated")
+    run.check(all(each.simulated for each in predictions), "all of them are marked as simulated")
 
 
-def work_live(run: Run, rows: int) -> None:
-    """Both workers while a market is listened to: each ticker message is predicted once, and both end in order."""
+def run_workers(run: Run, rows: int) -> None:
+    """Runs both workers during ingestion; checks that each ticker message has one prediction and both stop cleanly."""
     settings = run.settings
     featurizer = run.start("featurize", "--output-file", "features.parquet")
     predictor = run.start("predict-stream")
-    listen(run)
-    # trades are told as well, and make no row under the model's profile: a replay of the recording knows how many do
+    ingest(run)
+    # The feed has trades as well, which make no row under the model's profile: a replay of the recording counts rows.
     run.volspike("replay", "--raw", "data/raw", "--out", "live.parquet", "--profile", "ticker")
     wanted = rows + rows_of(run.folder / "live.parquet")
     found = run.await_messages(settings.topic_predictions, wanted)
-    run.check(found == wanted, f"{found:,} predictions of {wanted:,} rows, {wanted - rows:,} of them live")
-    run.end(featurizer, "volspike featurize")
-    run.end(predictor, "volspike predict-stream")
+    run.check(found == wanted, f"{found:,} predictions for {wanted:,} rows, {wanted - rows:,} of them live")
+    run.stop(featurizer, "volspike featurize")
+    run.stop(predictor, "volspike predict-stream")
     kept = rows_of(run.folder / "features.parquet")
     run.check(kept == wanted, f"features.parquet has {kept:,} rows")
 
 
 def rows_of(file: Path) -> int:
-    """How many rows a Parquet file has."""
+    """The number of rows of a Parquet file."""
     return int(pq.read_metadata(file).num_rows)
 
 
 def simple(run: Run) -> None:
-    """Ingestion and the API."""
-    make_topics(run)
-    listen(run)
-    ask_api(run)
+    """Checks ingestion and the API."""
+    create_topics(run)
+    ingest(run)
+    query_api(run)
 
 
 def full(run: Run) -> None:
-    """Everything."""
-    make_topics(run)
+    """Checks the complete pipeline."""
+    create_topics(run)
     rows = replay_tape(run)
-    work_live(run, rows)
-    ask_api(run)
+    run_workers(run, rows)
+    query_api(run)
 
 
-WAYS: Final = {"simple": simple, "full": full}
+SCENARIOS: Final = {"simple": simple, "full": full}
 
 
 @contextlib.contextmanager
 def cluster(servers: str | None) -> Iterator[str]:
-    """The address given, or that of a broker of our own."""
+    """The given address, or that of a broker that runs until the end of the block."""
     if servers is not None:
         yield servers
     else:
@@ -261,19 +261,19 @@ def cluster(servers: str | None) -> Iterator[str]:
 
 
 def main() -> None:
-    """Goes the ways that are named, each on a cluster and in a folder of its own."""
+    """Runs the named scenarios, each on its own cluster and in its own folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ways", nargs="+", choices=list(WAYS))
-    parser.add_argument("--bootstrap-servers", help="a cluster to use in place of one of its own")
-    asked = parser.parse_args()
-    for name in asked.ways:
+    parser.add_argument("scenarios", nargs="+", choices=list(SCENARIOS))
+    parser.add_argument("--bootstrap-servers", help="use this cluster instead of starting a broker")
+    options = parser.parse_args()
+    for name in options.scenarios:
         began = time.monotonic()
-        with cluster(asked.bootstrap_servers) as servers, tempfile.TemporaryDirectory(prefix="e2e-") as folder:
+        with cluster(options.bootstrap_servers) as servers, tempfile.TemporaryDirectory(prefix="e2e-") as folder:
             say(f"{name}, on {servers}")
             run = Run(Path(folder), servers)
             try:
-                WAYS[name](run)
-            except Failed as fault:
+                SCENARIOS[name](run)
+            except CheckFailed as fault:
                 say(f"  FAILED  {fault}")
                 sys.exit(1)
             finally:

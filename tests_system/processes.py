@@ -1,4 +1,4 @@
-"""Real processes, started the way a user starts them and ended by their ids."""
+"""Real processes: commands that run to their end, and servers that are stopped by their process id."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ SETTINGS = {
     "MLFLOW_TRACKING_URI",
     "PYTHONUNBUFFERED",
 }
-"""Variables that would change what a command does; none is handed on unless a test says so."""
+"""Environment variables that change what a command does; a process gets them only if a test sets them."""
 
 
 class Outcome(NamedTuple):
-    """How a process ended, and what it said."""
+    """Exit status and output of a process that has ended."""
 
     status: int
     out: str
     err: str
 
 
-class Answer(NamedTuple):
-    """What a server answered."""
+class Response(NamedTuple):
+    """Status and body of an HTTP response."""
 
     status: int
     body: bytes
@@ -53,45 +53,48 @@ class Answer(NamedTuple):
 
 
 def environment(**variables: str | None) -> dict[str, str]:
-    """This process's environment with the given variables; None takes one away."""
+    """The environment of this process with the given variables; a variable that is None is removed."""
     kept = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     kept.update({name: value for name, value in variables.items() if value is not None})
     return {name: value for name, value in kept.items() if variables.get(name, "") is not None}
 
 
-def finished(command: list[str], folder: Path, timeout: float = 120, **variables: str | None) -> Outcome:
-    """A process run to its end in ``folder``."""
+def run_process(command: list[str], folder: Path, timeout: float = 120, **variables: str | None) -> Outcome:
+    """Runs a command in ``folder`` until it ends."""
     done = subprocess.run(  # noqa: S603  our own commands
         command, cwd=folder, env=environment(**variables), capture_output=True, text=True, timeout=timeout, check=False
     )
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 
-def volspike(folder: Path, *arguments: object, timeout: float = 120, **variables: str | None) -> Outcome:
-    """``volspike ARGUMENTS`` run to its end in ``folder``."""
-    return finished([*VOLSPIKE, *map(str, arguments)], folder, timeout, **variables)
+def run_volspike(folder: Path, *arguments: object, timeout: float = 120, **variables: str | None) -> Outcome:
+    """Runs ``volspike ARGUMENTS`` in ``folder`` until it ends."""
+    return run_process([*VOLSPIKE, *map(str, arguments)], folder, timeout, **variables)
 
 
-def well(outcome: Outcome) -> Outcome:
-    """The outcome, which is one of success."""
+def succeeded(outcome: Outcome) -> Outcome:
+    """The same outcome, after asserting that the process ended with status 0 and without a traceback."""
     assert outcome.status == 0, outcome.err
     assert "Traceback" not in outcome.err
     return outcome
 
 
 class Server:
-    """``volspike serve`` (or ``up``) on a free port, up once this is made."""
+    """``volspike serve`` (or ``up``) on a free port; it accepts requests once the constructor returns."""
 
     def __init__(self, folder: Path, *arguments: object, command: str = "serve", **variables: str | None) -> None:
-        words = [*VOLSPIKE, command, *map(str, arguments)]
         self._process = subprocess.Popen(  # noqa: S603  our own command
-            words, cwd=folder, env=environment(**variables), stderr=subprocess.PIPE, text=True
+            [*VOLSPIKE, command, *map(str, arguments)],
+            cwd=folder,
+            env=environment(**variables),
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.events: list[dict[str, Any]] = []
-        self.url = "http://{host}:{port}".format(**self._until("server_started"))
+        self.url = "http://{host}:{port}".format(**self._read_until("server_started"))
 
-    def _until(self, event: str) -> dict[str, Any]:
-        """The next log event of this name; those before it are kept in ``events``."""
+    def _read_until(self, event: str) -> dict[str, Any]:
+        """The next log event with this name; it and the events before it are appended to ``events``."""
         assert self._process.stderr is not None
         for line in self._process.stderr:
             assert line.startswith("{"), line + self._process.stderr.read()
@@ -100,64 +103,64 @@ class Server:
                 return self.events[-1]
         raise AssertionError(f"the server ended without {event}: {self.events}")
 
-    def get(self, path: str) -> Answer:
-        """What ``GET path`` answers, whatever its status."""
-        return answered(urllib.request.Request(self.url + path))  # noqa: S310  our own server
+    def get(self, path: str) -> Response:
+        """The response to ``GET path``, whatever its status."""
+        return send(urllib.request.Request(self.url + path))  # noqa: S310  our own server
 
-    def post(self, path: str, body: str) -> Answer:
-        """What ``POST path`` with a JSON body answers, whatever its status."""
+    def post(self, path: str, body: str) -> Response:
+        """The response to ``POST path`` with a JSON body, whatever its status."""
         headers = {"Content-Type": "application/json"}
-        return answered(urllib.request.Request(self.url + path, body.encode(), headers))  # noqa: S310  our own server
+        return send(urllib.request.Request(self.url + path, body.encode(), headers))  # noqa: S310  our own server
 
     def metrics(self) -> dict[str, float]:
-        """Every line of ``/metrics``: its name with labels → its value."""
+        """The samples of ``/metrics``: name with labels → value."""
         lines = self.get("/metrics").body.decode().splitlines()
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The process id."""
         return self._process.pid
 
-    def keep_reading(self) -> threading.Thread:
-        """Reads the log beside whoever calls, to its end: a full pipe would hold the server up."""
+    def read_in_background(self) -> threading.Thread:
+        """Starts a thread that reads the log to its end; otherwise a full pipe would block the server."""
         assert self._process.stderr is not None
         lines = self._process.stderr
         thread = threading.Thread(target=lambda: self.events.extend(json.loads(line) for line in lines))
         thread.start()
         return thread
 
-    def end(self) -> int:
-        """Tells the server to stop; its exit status. Its log is read by somebody else."""
+    def terminate(self) -> int:
+        """Sends SIGTERM and returns the exit status; another thread reads the log."""
         os.kill(self._process.pid, signal.SIGTERM)
         return self._process.wait(timeout=30)
 
     def stop(self) -> tuple[int, float]:
-        """Tells the server to stop; its exit status, and the seconds that it took."""
+        """Sends SIGTERM, reads the log to its end, and returns the exit status and the seconds until the end."""
         began = time.monotonic()
         if self._process.poll() is None:
             os.kill(self._process.pid, signal.SIGTERM)
-        self._until("server_stopped")
+        self._read_until("server_stopped")
         return self._process.wait(timeout=30), time.monotonic() - began
 
     def kill(self) -> None:
-        """Ends the process at once if it still runs."""
+        """Kills the process if it still runs."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
     def close(self) -> None:
-        """Ends the process if it still runs."""
+        """Kills the process if it still runs, and closes its log."""
         self.kill()
         if self._process.stderr is not None:
             self._process.stderr.close()
 
 
-def answered(request: urllib.request.Request) -> Answer:
-    """The answer to a request; a refusal is one too."""
+def send(request: urllib.request.Request) -> Response:
+    """The response to a request, also if its status is an error."""
     try:
         with urllib.request.urlopen(request, timeout=20) as reply:  # noqa: S310  our own server
-            return Answer(reply.status, reply.read())
-    except urllib.error.HTTPError as refusal:
-        with refusal:
-            return Answer(refusal.code, refusal.read())
+            return Response(reply.status, reply.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return Response(error.code, error.read())

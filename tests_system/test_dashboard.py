@@ -1,4 +1,4 @@
-"""The dashboard in a real Chromium: numbers change, alerts are announced, nothing leaves this machine."""
+"""The dashboard in a real Chromium: values, alerts, connection states, layout; no request to another host."""
 
 from __future__ import annotations
 
@@ -35,33 +35,33 @@ PAST_S: Final = 840
 THRESHOLD: Final = 0.48
 INTERVAL: Final = {"pr_auc": 0.312, "pr_auc_low": 0.241, "pr_auc_high": 0.395, "base_rate": 0.101}
 GAIN: Final = {"pr_auc_gain": 0.031, "pr_auc_gain_low": -0.022, "pr_auc_gain_high": 0.084}
-RIVAL: Final = {"pr_auc": 0.281, "pr_auc_low": 0.205, "pr_auc_high": 0.366, "base_rate": 0.101}
-FIGURES: Final = {"model": INTERVAL | GAIN, "persistence": RIVAL}
-STICKING_OUT: Final = """
+BASELINE: Final = {"pr_auc": 0.281, "pr_auc_low": 0.205, "pr_auc_high": 0.366, "base_rate": 0.101}
+FIGURES: Final = {"model": INTERVAL | GAIN, "persistence": BASELINE}
+OVERFLOWING: Final = """
 [...document.querySelectorAll("main *, header *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1).length
 """
 
 
-class MadeUpMarket:
-    """A live source whose past is the same each time and whose present is what a test says."""
+class FakeMarket:
+    """A live source with a fixed history; a test sends the present."""
 
     def __init__(self, *, simulated: bool = True, past_s: int = PAST_S) -> None:
         self.publisher = Publisher()
         self.simulated = simulated
         self.now = START + 1000 * past_s
-        self.started = 1000 * int(time.time())  # of today, as of a tape that is played now
+        self.started = 1000 * int(time.time())  # today, like a tape that is replayed now
         self.alerts = [self.alert(PRODUCTS[0], "a1", "closed", START + 400_000, START + 470_000, 0.71)]
         self.points = {name: self._past(name, past_s) for name in PRODUCTS}
 
     def _past(self, product: str, seconds: int) -> list[dict[str, Any]]:
-        """A walk with one storm in its middle, foreseen by the probability a little late."""
+        """A random walk with one volatile period in its middle, which the probability follows a little late."""
         noise = random.Random(product)  # noqa: S311  no secret
         price = 64_000.0 if product == "BTC-USD" else 3_100.0
         points = []
         for second in range(seconds):
-            storm = exp(-(((second - 450) / 40) ** 2)) + 0.3 * exp(-(((second - 150) / 25) ** 2))
-            price *= exp(noise.gauss(0, 2e-5 + 2.4e-4 * storm))
-            chance = 0.08 + 0.06 * sin(second / 37) + 0.62 * storm + noise.gauss(0, 0.012)
+            burst = exp(-(((second - 450) / 40) ** 2)) + 0.3 * exp(-(((second - 150) / 25) ** 2))
+            price *= exp(noise.gauss(0, 2e-5 + 2.4e-4 * burst))
+            chance = 0.08 + 0.06 * sin(second / 37) + 0.62 * burst + noise.gauss(0, 0.012)
             points.append(self.row(product, START + 1000 * second, price, min(max(chance, 0.01), 0.97), noise))
         return points
 
@@ -72,8 +72,8 @@ class MadeUpMarket:
         }
         quote = {"price": price, "best_bid": price - spread / 2, "best_ask": price + spread / 2, "spread": spread}
         known = {"is_warm": chance is not None, "is_whole": True, "features": features}
-        told = {"probability": chance, "threshold": THRESHOLD, "spread_bps": 1e4 * spread / price}
-        return {"product": product, "time": time, "received": time + 31, **quote, **told, **known}
+        score = {"probability": chance, "threshold": THRESHOLD, "spread_bps": 1e4 * spread / price}
+        return {"product": product, "time": time, "received": time + 31, **quote, **score, **known}
 
     def alert(
         self, product: str, name: str, state: str, opened: int, closed: int | None, peak: float
@@ -120,9 +120,9 @@ class MadeUpMarket:
 
 
 class Served:
-    """A market on a free loopback port, served by a thread; what happens is handed to its event loop."""
+    """A market served by a thread on a free loopback port."""
 
-    def __init__(self, market: MadeUpMarket) -> None:
+    def __init__(self, market: FakeMarket) -> None:
         self.market = market
         self.socket = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
@@ -146,18 +146,18 @@ class Served:
         self._thread.join(timeout=30)
         self.socket.close()
 
-    def tell(self, event: str, data: dict[str, Any]) -> None:
+    def publish(self, event: str, data: dict[str, Any]) -> None:
         self._loop.call_soon_threadsafe(self.market.publisher.publish, event, json.dumps(data).encode())
 
     def tick(self, price: float, chance: float | None, product: str = PRODUCTS[0], **changes: Any) -> None:
         self.market.now += 1000
         row = self.market.row(product, self.market.now, price, chance, random.Random(self.market.now))  # noqa: S311
-        self.tell("tick", row | changes)
+        self.publish("tick", row | changes)
 
     def end_streams(self) -> None:
         self._loop.call_soon_threadsafe(self.market.publisher.close)
 
-    def watched(self, readers: int = 1) -> None:
+    def wait_for_readers(self, readers: int = 1) -> None:
         """Waits until so many readers have subscribed."""
         deadline = time.monotonic() + 20
         while self.market.publisher.readers != readers:
@@ -165,16 +165,16 @@ class Served:
             threading.Event().wait(0.01)
 
 
-class Watched:
-    """A page, and what it did that it should not have."""
+class OpenPage:
+    """A page, its errors and warnings, and the addresses it has requested."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.faults: list[str] = []
-        self.asked: set[str] = set()
-        page.on("console", lambda line: self.faults.append(line.text) if line.type in {"error", "warning"} else None)
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("request", lambda request: self.asked.add(request.url))
+        self.errors: list[str] = []
+        self.requested: set[str] = set()
+        page.on("console", lambda line: self.errors.append(line.text) if line.type in {"error", "warning"} else None)
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("request", lambda request: self.requested.add(request.url))
 
     def text(self, name: str, expected: str) -> None:
         expect(self.page.locator(f"#{name}")).to_contain_text(expected)
@@ -183,7 +183,7 @@ class Watched:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    assert chromium is not None, "there is no chromium; run tests_system/install_chromium"
+    assert chromium is not None, "no chromium: run sh tests_system/install_chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         yield browser
@@ -191,155 +191,155 @@ def browser() -> Iterator[Browser]:
 
 
 @contextmanager
-def watching(browser: Browser, served: Served, **context: Any) -> Iterator[Watched]:
-    """A page that watches the market; it must have done nothing wrong by the end."""
+def open_page(browser: Browser, served: Served, **context: Any) -> Iterator[OpenPage]:
+    """The page of the market; at the end of the block it must have had no error and no request to another host."""
     with browser.new_context(**context) as opened:
-        watched = Watched(opened.new_page())
-        watched.page.goto(served.url)
-        watched.page.wait_for_url("**/?product=*")
-        expect(watched.page.locator("#link")).to_have_attribute("data-state", "live")
-        served.watched()
-        yield watched
-    assert watched.faults == []
-    assert watched.asked
-    assert all(url.startswith(served.url) for url in watched.asked)
+        dashboard = OpenPage(opened.new_page())
+        dashboard.page.goto(served.url)
+        dashboard.page.wait_for_url("**/?product=*")
+        expect(dashboard.page.locator("#link")).to_have_attribute("data-state", "live")
+        served.wait_for_readers()
+        yield dashboard
+    assert dashboard.errors == []
+    assert dashboard.requested
+    assert all(url.startswith(served.url) for url in dashboard.requested)
 
 
 @pytest.fixture
 def served() -> Iterator[Served]:
-    with Served(MadeUpMarket()) as running:
+    with Served(FakeMarket()) as running:
         yield running
 
 
 def test_numbers_change(browser: Browser, served: Served) -> None:
-    """A tick changes price, probability, spread and state; what is not known is a dash and not zero."""
-    with watching(browser, served) as watched:
+    """A tick changes price, probability, spread and state; an unknown value is a dash and not zero."""
+    with open_page(browser, served) as dashboard:
         served.tick(64_321.5, 0.137)
-        watched.text("price", "64,321.50")
-        watched.text("probability", "13.7 %")
-        watched.text("verdict", "Quiet")
+        dashboard.text("price", "64,321.50")
+        dashboard.text("probability", "13.7 %")
+        dashboard.text("verdict", "Quiet")
         served.tick(64_321.5, 0.137, spread_bps=0.0044)
-        watched.text("spread-bps", "0.0044")
+        dashboard.text("spread-bps", "0.0044")
         served.tick(64_322.75, None, is_warm=False, spread_bps=None)
-        watched.text("price", "64,322.75")
-        watched.text("probability", "–")
-        watched.text("spread-bps", "–")
-        watched.text("verdict", "Not warm yet")
+        dashboard.text("price", "64,322.75")
+        dashboard.text("probability", "–")
+        dashboard.text("spread-bps", "–")
+        dashboard.text("verdict", "Not warm yet")
         served.tick(64_323.0, 0.1, is_whole=False)
-        watched.text("verdict", "No longer whole")
-        assert "64,323.00 BTC-USD" in watched.page.title()
+        dashboard.text("verdict", "No longer whole")
+        assert "64,323.00 BTC-USD" in dashboard.page.title()
 
 
-def test_an_alert_arrives_and_is_announced(browser: Browser, served: Served) -> None:
-    """An episode that opens is announced once, shown, and shown as over when it closes."""
-    with watching(browser, served) as watched:
-        expect(watched.page.locator("#alerts li")).to_have_count(1)
+def test_alert_is_shown_and_announced(browser: Browser, served: Served) -> None:
+    """An alert is announced once and shown as open, and shown as closed at its end."""
+    with open_page(browser, served) as dashboard:
+        expect(dashboard.page.locator("#alerts li")).to_have_count(1)
         served.tick(64_400.0, 0.62)
         opened = served.market.now
-        served.tell("alert", served.market.alert("BTC-USD", "a2", "open", opened, None, 0.62))
-        watched.text("say", "Alert: BTC-USD, a spike is likely within 60 seconds, probability 62.0 %")
-        expect(watched.page.locator("#say")).to_have_attribute("role", "alert")
-        watched.text("verdict", "ALERT")
-        expect(watched.page.locator("#alerts li[data-state=open]")).to_have_count(1)
+        served.publish("alert", served.market.alert("BTC-USD", "a2", "open", opened, None, 0.62))
+        dashboard.text("say", "Alert: BTC-USD, a spike is likely within 60 seconds, probability 62.0 %")
+        expect(dashboard.page.locator("#say")).to_have_attribute("role", "alert")
+        dashboard.text("verdict", "ALERT")
+        expect(dashboard.page.locator("#alerts li[data-state=open]")).to_have_count(1)
         served.tick(64_402.0, 0.71)
-        expect(watched.page.locator("#alerts li[data-state=open]")).to_contain_text("peak 71.0 %")
-        watched.text("verdict-more", "peak 71.0 %")
+        expect(dashboard.page.locator("#alerts li[data-state=open]")).to_contain_text("peak 71.0 %")
+        dashboard.text("verdict-more", "peak 71.0 %")
         served.tick(64_401.0, 0.3)
-        served.tell("alert", served.market.alert("BTC-USD", "a2", "closed", opened, opened + 9000, 0.66))
-        watched.text("say", "The alert for BTC-USD is over")
-        watched.text("verdict", "Quiet")
-        expect(watched.page.locator("#alerts li")).to_have_count(2)
+        served.publish("alert", served.market.alert("BTC-USD", "a2", "closed", opened, opened + 9000, 0.66))
+        dashboard.text("say", "The alert for BTC-USD is over")
+        dashboard.text("verdict", "Quiet")
+        expect(dashboard.page.locator("#alerts li")).to_have_count(2)
 
 
-def test_the_product_is_switched(browser: Browser, served: Served) -> None:
-    """Another product's ticks are shown once it is chosen, and the choice stands in the address."""
-    with watching(browser, served) as watched:
-        watched.page.locator("#product").select_option("ETH-USD")
-        watched.page.wait_for_url("**/?product=ETH-USD")
-        served.watched()
+def test_product_can_be_changed(browser: Browser, served: Served) -> None:
+    """The ticks of the selected product are shown, and the selection is part of the address."""
+    with open_page(browser, served) as dashboard:
+        dashboard.page.locator("#product").select_option("ETH-USD")
+        dashboard.page.wait_for_url("**/?product=ETH-USD")
+        served.wait_for_readers()
         served.tick(64_000.0, 0.9, "BTC-USD")
         served.tick(3_456.78, 0.2, "ETH-USD")
-        watched.text("price", "3,456.78")
-        watched.text("probability", "20.0 %")
+        dashboard.text("price", "3,456.78")
+        dashboard.text("probability", "20.0 %")
 
 
-def test_a_simulated_market_says_so(browser: Browser, served: Served) -> None:
-    """The banner is on the page and in its title, and stays in sight when the page is scrolled."""
-    with watching(browser, served) as watched:
-        banner = watched.page.locator("#simulated")
+def test_simulated_market_has_a_banner(browser: Browser, served: Served) -> None:
+    """The banner is on the page and in its title, and stays visible when the page is scrolled."""
+    with open_page(browser, served) as dashboard:
+        banner = dashboard.page.locator("#simulated")
         expect(banner).to_contain_text("SIMULATED")
-        watched.page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        dashboard.page.evaluate("scrollTo(0, document.body.scrollHeight)")
         expect(banner).to_be_in_viewport()
-        expect(watched.page).to_have_title(
-            "SIMULATED · " + watched.page.locator("#price").inner_text() + " BTC-USD · volspike"
+        expect(dashboard.page).to_have_title(
+            "SIMULATED · " + dashboard.page.locator("#price").inner_text() + " BTC-USD · volspike"
         )
 
 
-def test_a_real_market_has_no_banner(browser: Browser) -> None:
-    """Where the market is real nothing says otherwise."""
-    with Served(MadeUpMarket(simulated=False)) as served, watching(browser, served) as watched:
-        expect(watched.page.locator("#price")).not_to_have_text("–")
-        expect(watched.page.locator("#simulated")).to_be_hidden()
+def test_real_market_has_no_banner(browser: Browser) -> None:
+    """A real market has no banner."""
+    with Served(FakeMarket(simulated=False)) as served, open_page(browser, served) as dashboard:
+        expect(dashboard.page.locator("#price")).not_to_have_text("–")
+        expect(dashboard.page.locator("#simulated")).to_be_hidden()
 
 
-def test_figures_are_honest(browser: Browser, served: Served) -> None:
-    """The model stands beside persistence with its interval; figures that cannot be told yet are called so."""
-    with watching(browser, served) as watched:
-        figures = watched.page.locator("#figures svg")
+def test_metrics_have_intervals_and_a_baseline(browser: Browser, served: Served) -> None:
+    """The model is shown with its interval next to persistence; metrics without enough data are marked."""
+    with open_page(browser, served) as dashboard:
+        figures = dashboard.page.locator("#figures svg")
         expect(figures).to_have_attribute(
             "aria-label", "PR-AUC out of sample: model 0.312 (0.24 to 0.40), persistence 0.281 (0.20 to 0.37)"
         )
-        watched.text("model-verdict", "not shown to be better than persistence")
-        watched.text("model", "a SIMULATED market")
-        watched.text("performance", "42.0 %")
-        watched.text("performance", "not enough yet")
-        watched.text("health", "31.4 / 88.0 ms")
-        served.tell("health", served.market.health() | {"latency_ms": {"p50": -3e5, "p99": -2e5}})
-        watched.text("health", "it keeps its own time")
+        dashboard.text("model-verdict", "not shown to be better than persistence")
+        dashboard.text("model", "a SIMULATED market")
+        dashboard.text("performance", "42.0 %")
+        dashboard.text("performance", "not enough yet")
+        dashboard.text("health", "31.4 / 88.0 ms")
+        served.publish("health", served.market.health() | {"latency_ms": {"p50": -3e5, "p99": -2e5}})
+        dashboard.text("health", "it keeps its own time")
 
 
-def test_silence_is_told(browser: Browser, served: Served) -> None:
-    """Numbers that no longer change turn grey and tell their age."""
-    with watching(browser, served) as watched:
+def test_silence_is_shown(browser: Browser, served: Served) -> None:
+    """Values that no longer change turn grey and show their age."""
+    with open_page(browser, served) as dashboard:
         served.tick(64_000.0, 0.1)
-        watched.text("price", "64,000.00")
-        expect(watched.page.locator("#link")).to_have_attribute("data-state", "stale", timeout=20_000)
-        watched.text("link", "s old")
-        watched.text("verdict", "Stale")
-        expect(watched.page.locator("body")).to_have_attribute("data-stale", "")
+        dashboard.text("price", "64,000.00")
+        expect(dashboard.page.locator("#link")).to_have_attribute("data-state", "stale", timeout=20_000)
+        dashboard.text("link", "s old")
+        dashboard.text("verdict", "Stale")
+        expect(dashboard.page.locator("body")).to_have_attribute("data-stale", "")
         served.tick(64_001.0, 0.1)
-        expect(watched.page.locator("#link")).to_have_attribute("data-state", "live")
+        expect(dashboard.page.locator("#link")).to_have_attribute("data-state", "live")
 
 
-def test_a_broken_connection_comes_back(browser: Browser, served: Served) -> None:
-    """When the server ends the stream the page says so, connects anew and goes on."""
-    with watching(browser, served) as watched:
+def test_closed_stream_is_reconnected(browser: Browser, served: Served) -> None:
+    """If the server closes the stream, the page shows that, reconnects and continues."""
+    with open_page(browser, served) as dashboard:
         served.end_streams()
-        expect(watched.page.locator("#link")).to_have_attribute("data-state", "lost")
-        expect(watched.page.locator("#link")).to_have_attribute("data-state", "live", timeout=20_000)
-        served.watched()
+        expect(dashboard.page.locator("#link")).to_have_attribute("data-state", "lost")
+        expect(dashboard.page.locator("#link")).to_have_attribute("data-state", "live", timeout=20_000)
+        served.wait_for_readers()
         served.tick(64_777.0, 0.1)
-        watched.text("price", "64,777.00")
+        dashboard.text("price", "64,777.00")
 
 
-def test_the_chart_is_read_by_keyboard(browser: Browser, served: Served) -> None:
-    """Arrow keys read the chart point by point in words."""
-    with watching(browser, served) as watched:
-        chart = watched.page.locator("#chart")
+def test_chart_can_be_read_by_keyboard(browser: Browser, served: Served) -> None:
+    """Arrow keys read the chart point by point as text."""
+    with open_page(browser, served) as dashboard:
+        chart = dashboard.page.locator("#chart")
         chart.focus()
         chart.press("ArrowLeft")
-        watched.text("readout", "probability")
-        first = watched.page.locator("#readout").inner_text()
+        dashboard.text("readout", "probability")
+        first = dashboard.page.locator("#readout").inner_text()
         chart.press("ArrowLeft")
-        expect(watched.page.locator("#readout")).not_to_have_text(first)
+        expect(dashboard.page.locator("#readout")).not_to_have_text(first)
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1440])
 def test_nothing_overflows(browser: Browser, served: Served, width: int) -> None:
-    """Whatever the width, the page is not wider than the screen, and nothing in it sticks out."""
-    with watching(browser, served, viewport={"width": width, "height": 740}) as watched:
-        served.tell("alert", served.market.alert("BTC-USD", "a2", "open", served.market.now, None, 0.62))
+    """At each width, neither the page nor an element in it is wider than the screen."""
+    with open_page(browser, served, viewport={"width": width, "height": 740}) as dashboard:
+        served.publish("alert", served.market.alert("BTC-USD", "a2", "open", served.market.now, None, 0.62))
         served.tick(1_234_567.891, 0.62)
-        watched.text("price", "1,234,567.89")
-        assert watched.page.evaluate("document.documentElement.scrollWidth") <= width
-        assert watched.page.evaluate(STICKING_OUT) == 0
+        dashboard.text("price", "1,234,567.89")
+        assert dashboard.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert dashboard.page.evaluate(OVERFLOWING) == 0

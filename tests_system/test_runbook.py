@@ -1,4 +1,4 @@
-"""Every block of commands in the runbook, run by a shell from the first to the last, as somebody at night would."""
+"""The runbook: a shell runs all of its commands in order, and each alert has a section."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.streams.brokers.ports import free_ports
 from tests_system.processes import environment
 
 PAGE = ROOT / "docs" / "runbook.md"
-ENDED_WITHIN_S = 280
-"""A machine that is busy otherwise takes its time; alone it is a minute."""
+TIMEOUT_S = 280
+"""On an idle machine the commands take a minute."""
 SHELL = """
 set -euo pipefail
 trap 'for job in $(jobs -p); do kill -KILL $job 2> /dev/null || true; done' EXIT
@@ -27,10 +27,10 @@ trap 'for job in $(jobs -p); do kill -KILL $job 2> /dev/null || true; done' EXIT
 
 
 def test_every_block_of_the_runbook_runs(tmp_path: Path) -> None:
-    """In an empty folder, with the simulated exchange in Coinbase's place, no command fails."""
+    """In an empty folder, with the simulated exchange instead of Coinbase, no command fails."""
     blocks = parse_page(PAGE)[1]
     assert len(blocks) > 15
-    assert {block.kind for block in blocks} == {"sh run"}, "a block that no test runs is not to stand in the runbook"
+    assert {block.kind for block in blocks} == {"sh run"}, "the runbook has a block that this test does not run"
     steps = [line for block in blocks for line in (f"printf '\\n@@ %s\\n' runbook.md:{block.line}", *block.lines)]
     (port,) = free_ports(1)
     programs = tmp_path / "bin"
@@ -38,8 +38,8 @@ def test_every_block_of_the_runbook_runs(tmp_path: Path) -> None:
     volspike = programs / "volspike"
     volspike.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m volspike "$@"\n')
     volspike.chmod(0o755)
-    place = tmp_path / "work"
-    place.mkdir()
+    workspace = tmp_path / "work"
+    workspace.mkdir()
     with open_exchange(head_start_s=420, subscribes=3) as exchange:
         variables = environment(
             COINBASE_WS_URL=exchange.url(),
@@ -49,7 +49,7 @@ def test_every_block_of_the_runbook_runs(tmp_path: Path) -> None:
         )
         shell = subprocess.Popen(  # noqa: S603  the runbook's own commands
             ["/bin/bash", "-c", SHELL + "\n".join(steps)],
-            cwd=place,
+            cwd=workspace,
             env=variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -57,19 +57,19 @@ def test_every_block_of_the_runbook_runs(tmp_path: Path) -> None:
             start_new_session=True,
         )
         try:
-            said, _ = shell.communicate(timeout=ENDED_WITHIN_S)
+            output, _ = shell.communicate(timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             os.killpg(shell.pid, signal.SIGKILL)
-            said, _ = shell.communicate()
-    log = place / "up.log"
-    told_by_server = log.read_text()[-3000:] if log.exists() else ""
-    assert shell.returncode == 0, f"{said[-3000:]}\n{told_by_server}"
-    reached = re.findall(r"^@@ runbook.md:(\d+)$", said, re.MULTILINE)
+            output, _ = shell.communicate()
+    log = workspace / "up.log"
+    server_log = log.read_text()[-3000:] if log.exists() else ""
+    assert shell.returncode == 0, f"{output[-3000:]}\n{server_log}"
+    reached = re.findall(r"^@@ runbook.md:(\d+)$", output, re.MULTILINE)
     assert [int(line) for line in reached] == [block.line for block in blocks]
 
 
 def test_each_alert_has_its_section() -> None:
-    """What an alert's ``runbook_url`` names is a heading of the runbook, and no heading of an alert is left over."""
+    """The ``runbook_url`` of each alert is a heading of the runbook, and each such heading has an alert."""
     rules = YAML(typ="safe").load(ROOT / "docker" / "prometheus" / "alerts.yml")
     alerts = [rule for group in rules["groups"] for rule in group["rules"] if "alert" in rule]
     assert alerts

@@ -1,4 +1,4 @@
-"""``volspike serve`` as a client sees it, and as whoever starts and stops it does."""
+"""``volspike serve``: predictions, metrics, settings, missing models, shutdown."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests_system.processes import Server
-from tests_system.test_way import BODY
+from tests_system.test_commands import BODY
 
 NAMES = list(json.loads(BODY)["features"])
 MODEL = ("--model", "models/artifacts/random_forest", "--port", "0")
 
 
-def test_predictions_are_counted_and_sigterm_ends_it_well(trained: Path, serve: Callable[..., Server]) -> None:
-    """One prediction, asked for as the example does, moves the counters by one; the server stops when told to."""
+def test_predictions_are_counted_and_sigterm_stops_cleanly(trained: Path, serve: Callable[..., Server]) -> None:
+    """One prediction with the documented body increases the counters by one; SIGTERM stops the server cleanly."""
     server = serve(trained, *MODEL)
     assert server.get("/health/ready").json["status"] == "ready"
     version = server.get("/version").json
@@ -44,30 +44,32 @@ def test_predictions_are_counted_and_sigterm_ends_it_well(trained: Path, serve: 
     assert [event["event"] for event in server.events if event["level"] != "info"] == []
 
 
-def test_rows_are_answered_as_one_by_one(trained: Path, serve: Callable[..., Server]) -> None:
-    """A hundred rows in one request have the probabilities that they have alone."""
+def test_rows_have_the_probabilities_of_single_requests(trained: Path, serve: Callable[..., Server]) -> None:
+    """A hundred rows in one request have the same probabilities as in single requests."""
     server = serve(trained, *MODEL)
     features = json.loads(BODY)["features"]
     rows = [features | {"realized_volatility_60s": 1e-5 * index} for index in range(100)]
     many = server.post("/predict", json.dumps({"rows": rows})).json
-    alone = [server.post("/predict", json.dumps({"features": row})).json["probability"] for row in rows[::33]]
+    single = [server.post("/predict", json.dumps({"features": row})).json["probability"] for row in rows[::33]]
     assert len(many["probability"]) == 100
-    assert many["probability"][::33] == pytest.approx(alone, abs=1e-6)
+    assert many["probability"][::33] == pytest.approx(single, abs=1e-6)
 
 
 def test_settings_come_from_the_environment(trained: Path, serve: Callable[..., Server]) -> None:
-    """What no flag says, MODEL_PATH and API_PORT do; a flag is stronger."""
+    """MODEL_PATH and API_PORT apply if there is no flag; a flag takes precedence."""
     variables = {"MODEL_PATH": "models/artifacts/baseline", "API_PORT": "0", "LOG_LEVEL": "INFO"}
     assert serve(trained, **variables).get("/version").json["model"] == "baseline"
     flags = ("--model", "models/artifacts/random_forest")
     assert serve(trained, *flags, **variables).get("/version").json["model"] == "random_forest"
 
 
-@pytest.mark.parametrize("damage", ["absent", "turned bit"])
-def test_without_a_model_it_says_why(damage: str, trained: Path, tmp_path: Path, serve: Callable[..., Server]) -> None:
-    """No model, or a damaged one: the server lives, is not ready, and every refusal tells the reason."""
+@pytest.mark.parametrize("damage", ["missing", "flipped bit"])
+def test_missing_or_damaged_model_is_named(
+    damage: str, trained: Path, tmp_path: Path, serve: Callable[..., Server]
+) -> None:
+    """With a missing or damaged model the server is live but not ready, and every error states the reason."""
     folder = tmp_path / "model"
-    if damage == "turned bit":
+    if damage == "flipped bit":
         folder.mkdir()
         for file in (trained / "models/artifacts/baseline").iterdir():
             (folder / file.name).write_bytes(file.read_bytes())
@@ -75,7 +77,7 @@ def test_without_a_model_it_says_why(damage: str, trained: Path, tmp_path: Path,
         graph[len(graph) // 2] ^= 1
         (folder / "model.onnx").write_bytes(graph)
     server = serve(tmp_path, "--model", folder, "--port", "0")
-    reason = "sha256" if damage == "turned bit" else "volspike train"
+    reason = "sha256" if damage == "flipped bit" else "volspike train"
     assert server.get("/health/live").status == 200
     for answer in (server.get("/health/ready"), server.post("/predict", BODY)):
         assert answer.status == 503

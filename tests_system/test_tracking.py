@@ -1,4 +1,4 @@
-"""``volspike train --mlflow-uri`` beside a real MLflow server, and after that one is gone."""
+"""``volspike train`` with a real MLflow server, and after the server has stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests_system.processes import environment, volspike, well
+from tests_system.processes import environment, run_volspike, succeeded
 
 STARTS_WITHIN_S = 400
 
@@ -25,17 +25,19 @@ TRAIN = ("train", "--features", "features.parquet", "--models", "logistic", "--s
 
 
 class MlflowServer:
-    """``mlflow server`` on a free port of this machine, with its files in a folder of its own."""
+    """``mlflow server`` on a free loopback port, with its files in its own folder."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        words = f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1 --backend-store-uri sqlite:///server.db"
-        # a session of its own, so that the workers end with the server
+        arguments = (
+            f"-m mlflow server --host 127.0.0.1 --port {port} --workers 1 --backend-store-uri sqlite:///server.db"
+        )
+        # a session of its own, so that its workers can be stopped with the server
         self._process = subprocess.Popen(  # noqa: S603  our own server
-            [sys.executable, *words.split(), "--artifacts-destination", str(folder / "artifacts")],
+            [sys.executable, *arguments.split(), "--artifacts-destination", str(folder / "artifacts")],
             cwd=folder,
             env=environment(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true"),
             stdout=subprocess.DEVNULL,
@@ -44,11 +46,11 @@ class MlflowServer:
         )
 
     def wait(self) -> None:
-        """Until it answers."""
+        """Waits until the server responds."""
         deadline = time.monotonic() + STARTS_WITHIN_S
         while True:
             assert self._process.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not answer"
+            assert time.monotonic() < deadline, "the server does not respond"
             try:
                 urllib.request.urlopen(f"{self.url}/health", timeout=5).close()  # noqa: S310  our own server
             except (urllib.error.URLError, TimeoutError):
@@ -56,18 +58,18 @@ class MlflowServer:
             else:
                 return
 
-    def ask(self, path: str, **body: Any) -> Any:
-        """What the REST API answers."""
-        words = urllib.request.Request(  # noqa: S310  our own server
+    def request(self, path: str, **body: Any) -> Any:
+        """The response of the REST API."""
+        request = urllib.request.Request(  # noqa: S310  our own server
             f"{self.url}/api/2.0/mlflow/{path}",
             json.dumps(body).encode() if body else None,
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(words, timeout=20) as answer:  # noqa: S310  our own server
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310  our own server
             return json.load(answer)
 
     def close(self) -> None:
-        """Ends it and its workers."""
+        """Stops the server and its workers."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGTERM)
             try:
@@ -79,7 +81,7 @@ class MlflowServer:
 
 @pytest.fixture
 def mlflow_server(tmp_path: Path) -> Iterator[MlflowServer]:
-    """Ended whatever happens."""
+    """A running MLflow server, stopped after the test."""
     (tmp_path / "server").mkdir()
     server = MlflowServer(tmp_path / "server")
     try:
@@ -90,30 +92,28 @@ def mlflow_server(tmp_path: Path) -> Iterator[MlflowServer]:
 
 
 @pytest.mark.timeout(1200)
-def test_a_run_is_tracked_on_a_server_and_here_when_it_is_gone(
-    trained: Path, tmp_path: Path, mlflow_server: MlflowServer
-) -> None:
-    """The server has run, figures and champion, and this folder nothing; without it this folder has the next run."""
-    place = tmp_path / "place"
-    place.mkdir()
-    (place / "features.parquet").symlink_to(trained / "features.parquet")
-    named = {"MLFLOW_TRACKING_URI": mlflow_server.url, "MLFLOW_EXPERIMENT_NAME": "from the environment"}
-    outcome = well(volspike(place, *TRAIN, timeout=300, **named))
+def test_run_is_tracked_on_the_server_or_locally(trained: Path, tmp_path: Path, mlflow_server: MlflowServer) -> None:
+    """A run is tracked on the server and not locally; after the server has stopped, the next run is tracked locally."""
+    workspace = tmp_path / "place"
+    workspace.mkdir()
+    (workspace / "features.parquet").symlink_to(trained / "features.parquet")
+    variables = {"MLFLOW_TRACKING_URI": mlflow_server.url, "MLFLOW_EXPERIMENT_NAME": "from the environment"}
+    outcome = succeeded(run_volspike(workspace, *TRAIN, timeout=300, **variables))
     assert "cannot be used" not in outcome.err
     assert f"tracked in {mlflow_server.url}: run " in outcome.out
     assert "volspike version 1 (challenger and champion)" in outcome.out
-    assert not (place / "mlruns").exists()
+    assert not (workspace / "mlruns").exists()
 
-    found = mlflow_server.ask("experiments/get-by-name?experiment_name=from%20the%20environment")
-    runs = mlflow_server.ask("runs/search", experiment_ids=[found["experiment"]["experiment_id"]])["runs"]
+    found = mlflow_server.request("experiments/get-by-name?experiment_name=from%20the%20environment")
+    runs = mlflow_server.request("runs/search", experiment_ids=[found["experiment"]["experiment_id"]])["runs"]
     (logistic,) = [run for run in runs if run["info"]["run_name"] == "logistic"]
-    told = json.loads((place / "models/artifacts/logistic/metadata.json").read_text())
+    metadata = json.loads((workspace / "models/artifacts/logistic/metadata.json").read_text())
     metrics = {metric["key"]: metric["value"] for metric in logistic["data"]["metrics"]}
-    assert metrics["final/pr_auc"] == pytest.approx(told["metrics"]["model_final"]["pr_auc"])
+    assert metrics["final/pr_auc"] == pytest.approx(metadata["metrics"]["model_final"]["pr_auc"])
     assert list((tmp_path / "server" / "artifacts").rglob("model.onnx"))
 
     mlflow_server.close()
-    outcome = well(volspike(place, *TRAIN, "--mlflow-uri", mlflow_server.url, timeout=300))
+    outcome = succeeded(run_volspike(workspace, *TRAIN, "--mlflow-uri", mlflow_server.url, timeout=300))
     assert f"warning: MLflow at {mlflow_server.url} cannot be used (Connection refused)" in outcome.err
     assert "mlflow ui --backend-store-uri sqlite:///mlruns/mlflow.db" in outcome.err
-    assert (place / "mlruns" / "mlflow.db").is_file()
+    assert (workspace / "mlruns" / "mlflow.db").is_file()

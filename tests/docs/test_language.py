@@ -78,6 +78,7 @@ PATHS: Final = (
     "tests/test_install.py",
     "tests/test_labels.py",
     "tests/test_telemetry.py",
+    "tests_system",
 )
 """Files and folders in plain English, relative to the project; the list grows until it covers the project."""
 

@@ -1,4 +1,4 @@
-"""Apache Kafka itself, one broker for all tests of this folder. Where it cannot start, they fail."""
+"""A real Apache Kafka broker, shared by the tests of this folder; they fail if it cannot start."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from tests.streams.brokers import Kafka
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Kafka]:
-    """A broker; topics are named per test, and nobody stops it."""
+    """A running broker. Each test uses topic names of its own, and no test stops the broker."""
     with Kafka() as kafka:
         yield kafka

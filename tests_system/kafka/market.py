@@ -1,4 +1,4 @@
-"""A market told in messages, some of them damaged, and what a plain replay makes of it."""
+"""A market as Kafka messages, some of them damaged, and the rows and predictions that a plain replay gives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DAMAGED = (b"{", b'{"price": 1}', b"\xff\xfe", b"", b'{"a": 1}\n{"a": 2}', b"no 
 
 @dataclass(slots=True)
 class Market:
-    """Messages in order, with the ticks that they tell and the values of those that tell none."""
+    """Messages in order, the ticks in them, and the values of the damaged messages."""
 
     messages: list[Message] = field(default_factory=list)
     ticks: list[Tick] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Market:
 
 
 def make_market(count: int, damaged_every: int = 2_000, seed: int = 11) -> Market:
-    """``count`` ticks of six products, ten a second of each, calm and wild by turns."""
+    """``count`` ticks of six products, ten a second of each, with calm and volatile periods in turn."""
     rng = np.random.default_rng(seed)
     market = Market()
     steps = rng.normal(0.0, 1.0, count).tolist()
@@ -37,8 +37,8 @@ def make_market(count: int, damaged_every: int = 2_000, seed: int = 11) -> Marke
     for number in range(count):
         pair = PAIRS[number % len(PAIRS)]
         received = START + number * SECOND_NS // (10 * len(PAIRS))
-        wildness = 2e-4 if (received // SECOND_NS) % 1200 > 1000 else 1e-5
-        prices[pair] = round(prices[pair] * (1.0 + wildness * steps[number]), 6)
+        volatility = 2e-4 if (received // SECOND_NS) % 1200 > 1000 else 1e-5
+        prices[pair] = round(prices[pair] * (1.0 + volatility * steps[number]), 6)
         tick = Tick(
             time=received - 20_000_000,
             received=received,
@@ -54,56 +54,56 @@ def make_market(count: int, damaged_every: int = 2_000, seed: int = 11) -> Marke
         market.ticks.append(tick)
         market.messages.append(tick_message(pair, tape_line(tick), received))
         if damaged_every and number % damaged_every == damaged_every // 2:
-            # each is another, so that one that arrives twice is seen
-            place = len(market.damaged)
-            value = DAMAGED[place] if place < len(DAMAGED) else b"damaged %d" % number
+            # every value is different, so that a duplicate is detected
+            count_so_far = len(market.damaged)
+            value = DAMAGED[count_so_far] if count_so_far < len(DAMAGED) else b"damaged %d" % number
             market.damaged.append(value)
             market.messages.append(Message(pair.encode(), value, received))
     return market
 
 
-def replayed(ticks: list[Tick], feature_set: FeatureSet, every: Every = Every.TICK) -> Iterator[FeatureRows]:
+def replay_rows(ticks: list[Tick], feature_set: FeatureSet, every: Every = Every.TICK) -> Iterator[FeatureRows]:
     """The rows of a plain replay."""
     return FeatureEngine(feature_set, Profile.TICKER, every).run(Ticks.of(ticks))
 
 
 def expected_rows(ticks: list[Tick], feature_set: FeatureSet, every: Every = Every.TICK) -> dict[str, list[bytes]]:
-    """The values of ``ticks.features`` by product."""
+    """The expected values of ``ticks.features``, by product."""
     values: dict[str, list[bytes]] = {}
     codec = FeatureRowCodec(feature_set)
-    for rows in replayed(ticks, feature_set, every):
+    for rows in replay_rows(ticks, feature_set, every):
         for code, value in zip(rows.product.tolist(), codec.encode_rows(rows), strict=True):
             values.setdefault(rows.products[code], []).append(value)
     return values
 
 
 def expected_predictions(ticks: list[Tick], model_version: str) -> tuple[dict[str, list[bytes]], set[tuple[str, bool]]]:
-    """The values of ``ticks.predictions`` by product, and the alerts: id, and whether it opens."""
+    """The expected values of ``ticks.predictions``, by product, and the alerts as (id, whether it opens)."""
     artifact = Artifact.load(TEN_MODEL)
     feature_set = FeatureSet(artifact.metadata.windows)
     values: dict[str, list[bytes]] = {}
     alerts: set[tuple[str, bool]] = set()
     watch = StreamAlerts(artifact.threshold)
-    for rows in replayed(ticks, feature_set):
+    for rows in replay_rows(ticks, feature_set):
         columns = [rows.column_names.index(name) for name in artifact.features]
         scores = artifact.probability(rows.values[:, columns])
         scores[~rows.is_warm] = np.nan
-        told_rows = zip(
+        scored_rows = zip(
             rows.product.tolist(), rows.timestamp.tolist(), format_times(rows.timestamp), rows.column("price").tolist(),
             scores.tolist(), strict=True,
         )  # fmt: skip
-        for code, time, text, price, score in told_rows:
+        for code, time, text, price, score in scored_rows:
             product, known = rows.products[code], None if np.isnan(score) else score
-            told = watch.update(product, time, known, price, simulated=False)
-            if told is not None:
-                alerts.add((told.id, told.is_open))
+            event = watch.update(product, time, known, price, simulated=False)
+            if event is not None:
+                alerts.add((event.id, event.is_open))
             prediction = StreamPrediction(
                 product_id=product,
                 timestamp=text,
                 probability=known,
                 prediction=None if known is None else int(known >= artifact.threshold),
                 threshold=artifact.threshold,
-                alert=told is not None and told.is_open,
+                alert=event is not None and event.is_open,
                 model_version=model_version,
                 simulated=False,
                 digest=feature_set.digest,

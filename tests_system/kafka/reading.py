@@ -1,4 +1,4 @@
-"""A topic read whole."""
+"""Reads a topic from beginning to end."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from volspike.streams.clients import KafkaSettings
 from volspike.streams.transactions import KafkaClients
 
 
-def read_whole(settings: KafkaSettings, topic: str) -> list[Message]:
-    """Every committed message from the beginning to the end."""
+def read_all(settings: KafkaSettings, topic: str) -> list[Message]:
+    """All committed messages of a topic, partition by partition."""
     clients = KafkaClients(settings)
     found: list[Message] = []
     for partition in range(clients.partitions(topic)):

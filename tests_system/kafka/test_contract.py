@@ -1,4 +1,4 @@
-"""The contract on Apache Kafka."""
+"""The broker contract on Apache Kafka."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from tests.streams.contract import BrokerContract
 
 
 class TestOnKafka(BrokerContract):
-    """See ``BrokerContract``."""
+    """Runs every test of ``BrokerContract`` on a real broker."""

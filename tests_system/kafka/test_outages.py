@@ -1,4 +1,4 @@
-"""Brokers that fall and come back while ticks are sent: none is lost, none twice, the order stays."""
+"""Broker outages during sending: no tick is lost or duplicated, and the order is kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.streams.lines import lines_of, write_tape
 from tests.tape.recording import NOON, ticker
 from tests.tape.strategies import tick_at
 
-from tests_system.processes import VOLSPIKE, environment, finished
+from tests_system.processes import VOLSPIKE, environment, run_process
 from volspike.market import SECOND_NS
 from volspike.streams.clients import KafkaSettings
 from volspike.streams.producer import TickRelay, TopicProducer
@@ -30,17 +30,17 @@ TOPIC = "ticks.raw"
 
 @pytest.fixture
 def kafka() -> Iterator[Kafka]:
-    """A broker of the test's own."""
+    """A broker for one test, with the topics of the pipeline."""
     with Kafka() as own:
         create_topics(settings := KafkaSettings(bootstrap_servers=own.bootstrap), pipeline_topics(settings))
         yield own
 
 
-def test_what_waits_for_a_broker_arrives_in_order(kafka: Kafka) -> None:
-    """Ticks taken before, during and after an outage are all in the topic once, and the outage was told."""
-    told: list[str] = []
+def test_ticks_of_an_outage_arrive_in_order(kafka: Kafka) -> None:
+    """Ticks sent before, during and after an outage are in the topic once, in order, and the outage is reported."""
+    messages: list[str] = []
     seconds = iter(range(0, 10_000, 2))
-    relay = TickRelay(KafkaSettings(bootstrap_servers=kafka.bootstrap), told.append, clock=lambda: next(seconds))
+    relay = TickRelay(KafkaSettings(bootstrap_servers=kafka.bootstrap), messages.append, clock=lambda: next(seconds))
     frames = [ticker(NOON + k * SECOND_NS, 100.0 + k) for k in range(300)]
     for frame in frames[:100]:
         relay.frame(*frame)
@@ -54,13 +54,13 @@ def test_what_waits_for_a_broker_arrives_in_order(kafka: Kafka) -> None:
         relay.frame(*frame)
     relay.close(60.0)
     assert (relay.delivered, relay.undelivered) == (300, 0)
-    assert [text for text in told if "no tick is delivered" in text]
+    assert [text for text in messages if "no tick is delivered" in text]
     found = by_key(read_topic(KafkaSettings(bootstrap_servers=kafka.bootstrap), TOPIC, 300))["BTC-USD"]
     assert [frame.data in value for frame, value in zip(frames, found, strict=True)] == [True] * 300
 
 
 def test_a_replay_survives_brokers_that_are_killed(tmp_path: Path) -> None:
-    """Of three brokers each is killed and started again during a replay; the topic has the tape line for line."""
+    """Each of three brokers is killed and restarted during a replay; the topic has every line of the tape in order."""
     tape = write_tape(tmp_path / "tape.ndjson", [tick_at(k * 10**6, 100.0 + k % 7) for k in range(60_000)])
     with Kafka(3) as kafka:
         settings = KafkaSettings(bootstrap_servers=kafka.bootstrap)
@@ -69,7 +69,7 @@ def test_a_replay_survives_brokers_that_are_killed(tmp_path: Path) -> None:
 
         def keep_replaying() -> None:
             try:
-                # a minute of tape at this speed lasts about as long as three kills do
+                # at this speed a minute of tape takes about as long as three kills
                 replay(tape_messages(tape, TapeReport()), producer, 2.0, ReplayProgress())
                 producer.flush(60.0)
             finally:
@@ -87,8 +87,8 @@ def test_a_replay_survives_brokers_that_are_killed(tmp_path: Path) -> None:
         assert by_key(read_topic(settings, TOPIC, 60_000)) == {"BTC-USD": lines_of(tape)}
 
 
-def test_an_interrupted_replay_delivers_what_it_took(kafka: Kafka, tmp_path: Path) -> None:
-    """Ctrl-C ends a slow replay in order: what it says to have delivered is the beginning of the tape in the topic."""
+def test_interrupted_replay_reports_what_it_delivered(kafka: Kafka, tmp_path: Path) -> None:
+    """Ctrl-C stops a slow replay cleanly; the topic has the reported number of lines from the start of the tape."""
     tape = write_tape(tmp_path / "tape.ndjson", [tick_at(k * SECOND_NS // 50) for k in range(20_000)])
     command = [*VOLSPIKE, "replay-to-kafka", "--input", str(tape)]
     process = subprocess.Popen(  # noqa: S603  our own command
@@ -99,7 +99,7 @@ def test_an_interrupted_replay_delivers_what_it_took(kafka: Kafka, tmp_path: Pat
         text=True,
     )
     check = [*VOLSPIKE, "consume-check", "--min", "20", "--timeout", "30"]
-    assert finished(check, tmp_path, KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap).status == 0
+    assert run_process(check, tmp_path, KAFKA_BOOTSTRAP_SERVERS=kafka.bootstrap).status == 0
     os.kill(process.pid, signal.SIGINT)
     began = time.monotonic()
     out, err = process.communicate(timeout=30)

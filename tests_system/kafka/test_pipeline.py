@@ -1,4 +1,4 @@
-"""The commands one after the other on a real broker, as a user gives them."""
+"""The commands of the pipeline in order on a real broker, as a user runs them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.streams.contract import by_key
 from tests.streams.lines import write_tape
 
 from tests_system.kafka.market import Market, expected_rows, make_market
-from tests_system.kafka.reading import read_whole
-from tests_system.processes import Outcome, volspike, well
+from tests_system.kafka.reading import read_all
+from tests_system.processes import Outcome, run_volspike, succeeded
 from volspike.datasets.dataset import compare
 from volspike.features import Every, FeatureSet, Scope
 from volspike.streams.clients import KafkaSettings, open_admin
@@ -29,7 +29,7 @@ def market() -> Market:
 
 
 class Pipeline:
-    """Topics of one test, and the commands on them."""
+    """The topics of one test, and commands that use them."""
 
     def __init__(self, cluster: Kafka, folder: Path, market: Market) -> None:
         name = uuid4().hex[:8]
@@ -45,82 +45,82 @@ class Pipeline:
         self.tape = write_tape(folder / "ticks.ndjson", market.ticks)
 
     def run(self, command: str, *arguments: object) -> Outcome:
-        """``volspike COMMAND`` on this cluster."""
-        return volspike(self.folder, command, "--bootstrap-servers", self.settings.bootstrap_servers, *arguments)
+        """Runs ``volspike COMMAND`` on this cluster."""
+        return run_volspike(self.folder, command, "--bootstrap-servers", self.settings.bootstrap_servers, *arguments)
 
     def replay(self) -> None:
-        """The tape into the topic."""
-        well(self.run("replay-to-kafka", "--input", self.tape, "--topic", self.settings.topic_raw, "--speed", 0))
+        """Sends the tape to the topic of ticks."""
+        succeeded(self.run("replay-to-kafka", "--input", self.tape, "--topic", self.settings.topic_raw, "--speed", 0))
 
     def featurize(self, *arguments: object) -> Outcome:
-        """All ticks that are there."""
+        """Featurizes all ticks in the topic."""
         topics = ("--topic-in", self.settings.topic_raw, "--topic-out", self.settings.topic_features)
         return self.run("featurize", *topics, "--group", f"f-{self.group}", "--finish", *arguments)
 
     def predict(self, *arguments: object) -> Outcome:
-        """All rows that are there."""
+        """Scores all rows in the topic."""
         topics = ("--topic-in", self.settings.topic_features, "--topic-out", self.settings.topic_predictions)
         return self.run("predict-stream", *topics, "--group", f"p-{self.group}", "--finish", *arguments)
 
 
 @pytest.fixture
 def pipeline(cluster: Kafka, tmp_path: Path, market: Market) -> Pipeline:
-    """Fresh topics with the market's tape beside them."""
+    """New topics, and a folder with the tape of the market."""
     return Pipeline(cluster, tmp_path, market)
 
 
-def test_a_stream_and_a_replay_make_the_same_file(pipeline: Pipeline, market: Market) -> None:
-    """Ticks through Kafka end in the feature file that `replay` makes of the tape, labels included."""
+def test_stream_and_replay_write_the_same_file(pipeline: Pipeline, market: Market) -> None:
+    """Ticks sent through Kafka give the feature file that `replay` writes from the tape, labels included."""
     pipeline.replay()
-    told = well(pipeline.featurize("--output-file", "stream.parquet", "--add-labels"))
-    assert f"{TICKS:,} messages" in told.out
-    assert "rows labelled" in told.out
-    again = well(pipeline.featurize("--output-file", "stream.parquet", "--add-labels"))
+    outcome = succeeded(pipeline.featurize("--output-file", "stream.parquet", "--add-labels"))
+    assert f"{TICKS:,} messages" in outcome.out
+    assert "rows labelled" in outcome.out
+    again = succeeded(pipeline.featurize("--output-file", "stream.parquet", "--add-labels"))
     assert "\n0 messages" in again.out
-    well(volspike(pipeline.folder, "replay", "--raw", pipeline.tape, "--out", "plain.parquet", "--add-labels"))
+    succeeded(run_volspike(pipeline.folder, "replay", "--raw", pipeline.tape, "--out", "plain.parquet", "--add-labels"))
     found = compare(pipeline.folder / "stream.parquet", pipeline.folder / "plain.parquet", labels=True)
     assert found.is_equal, found
     assert found.common == TICKS
-    well(pipeline.predict())  # the model that nobody had to name, of whose features the rows are
-    assert len(read_whole(pipeline.settings, pipeline.settings.topic_predictions)) == TICKS
+    succeeded(pipeline.predict())  # the default model, which has the features of the rows
+    assert len(read_all(pipeline.settings, pipeline.settings.topic_predictions)) == TICKS
 
 
 def test_rows_per_second(pipeline: Pipeline, market: Market) -> None:
-    """`--every 1s` makes the rows that the engine makes at the end of each second."""
+    """`--every 1s` gives the rows that the engine makes at the end of each second."""
     pipeline.replay()
-    well(pipeline.featurize("--every", "1s"))
-    found = by_key(read_whole(pipeline.settings, pipeline.settings.topic_features))
+    succeeded(pipeline.featurize("--every", "1s"))
+    found = by_key(read_all(pipeline.settings, pipeline.settings.topic_features))
     assert found == expected_rows(market.ticks, FeatureSet(scope=Scope.FULL), Every.SECOND)
 
 
 def test_rows_of_other_features_stop_the_predictor(pipeline: Pipeline) -> None:
-    """The model says what it expects and what came; nothing is predicted, and nothing passed over."""
+    """The error names the expected and the received features; no row is predicted, and none is skipped."""
     pipeline.replay()
-    told = well(pipeline.featurize("--feature-set", "core", "--windows", "30", "60"))
-    assert "predict-stream with this model will refuse these rows" in told.err
+    outcome = succeeded(pipeline.featurize("--feature-set", "core", "--windows", "30", "60"))
+    assert "predict-stream with this model will refuse these rows" in outcome.err
     for _ in range(2):
-        told = pipeline.predict()
-        assert (told.status, told.err.count("\n")) == (4, 1)
-        assert "SchemaMismatch: model har expects feature digest" in told.err
-        assert "give featurize and predict-stream the same --model" in told.err
-    assert read_whole(pipeline.settings, pipeline.settings.topic_predictions) == []
+        outcome = pipeline.predict()
+        assert (outcome.status, outcome.err.count("\n")) == (4, 1)
+        assert "SchemaMismatch: model har expects feature digest" in outcome.err
+        assert "give featurize and predict-stream the same --model" in outcome.err
+    assert read_all(pipeline.settings, pipeline.settings.topic_predictions) == []
 
 
-def test_a_log_that_was_cut_is_told(pipeline: Pipeline) -> None:
-    """Ticks that were deleted before anybody took them are an error with a way out, not a silent hole."""
+def test_deleted_ticks_are_an_error(pipeline: Pipeline) -> None:
+    """If ticks are deleted before they are processed, the error names their offsets and the option that continues."""
     pipeline.replay()
-    well(pipeline.featurize())
-    taken = describe_topics(pipeline.settings, [pipeline.settings.topic_raw])
+    succeeded(pipeline.featurize())
+    processed = describe_topics(pipeline.settings, [pipeline.settings.topic_raw])
     pipeline.replay()
-    committed = min(extent.high for extent in taken[0].partitions)
-    number = next(extent.partition for extent in taken[0].partitions if extent.high == committed)
+    committed = min(extent.high for extent in processed[0].partitions)
+    number = next(extent.partition for extent in processed[0].partitions if extent.high == committed)
     admin = open_admin(pipeline.settings)
     cut = TopicPartition(pipeline.settings.topic_raw, number, committed + 10)
     for outcome in admin.delete_records([cut]).values():
         outcome.result(30)
-    told = pipeline.featurize()
-    assert (told.status, told.err.count("\n")) == (4, 1)
-    assert "StreamTruncated" in told.err
-    assert f"offsets {committed} to {committed + 10} were deleted" in told.err
-    assert "--cold-start" in told.err
-    well(pipeline.featurize("--cold-start"))
+    outcome = pipeline.featurize()
+    assert (outcome.status, outcome.err.count("\n")) == (4, 1)
+    assert "StreamTruncated" in outcome.err
+    assert f"offsets {committed} to {committed + 10} were deleted" in outcome.err
+    assert "--cold-start" in outcome.err
+    succeeded(pipeline.featurize("--cold-start"))

@@ -1,4 +1,4 @@
-"""What Apache Kafka keeps of the pipeline's topics."""
+"""The topics of the pipeline on Apache Kafka: creation, settings and retention."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from volspike.streams.wire import tick_message
 
 @pytest.fixture
 def settings(cluster: Kafka) -> KafkaSettings:
-    """The cluster with topics that nobody else has."""
+    """The settings of the cluster, with topic names of this test alone."""
     mark = uuid4().hex[:8]
     return KafkaSettings(
         bootstrap_servers=cluster.bootstrap,
@@ -28,8 +28,8 @@ def settings(cluster: Kafka) -> KafkaSettings:
     )
 
 
-def test_topics_are_made_once(settings: KafkaSettings) -> None:
-    """A second call makes nothing and finds nothing that differs."""
+def test_topics_are_created_once(settings: KafkaSettings) -> None:
+    """A second call creates no topic and finds no different setting."""
     first = create_topics(settings, pipeline_topics(settings))
     assert [(topic.is_new, topic.partitions) for topic in first] == [(True, 3)] * 5
     second = create_topics(settings, pipeline_topics(settings))
@@ -37,26 +37,26 @@ def test_topics_are_made_once(settings: KafkaSettings) -> None:
     assert {topic.name for topic in first} <= {topic.name for topic in describe_topics(settings)}
 
 
-def test_what_differs_is_told_and_left(settings: KafkaSettings) -> None:
-    """A topic that somebody made otherwise stays so; each setting that was planned otherwise is named."""
-    made = {"retention.ms": "1000", "cleanup.policy": "compact"}
-    create_topics(settings, [TopicPlan(settings.topic_raw, made, partitions=1)])
-    told = create_topics(settings, pipeline_topics(settings))[0]
-    assert not told.is_new
-    assert told.differs["partitions"] == ("1", "3")
-    assert told.differs["retention.ms"] == ("1000", "-1")
-    assert told.differs["cleanup.policy"] == ("compact", "delete")
+def test_different_settings_are_reported_and_kept(settings: KafkaSettings) -> None:
+    """An existing topic keeps its settings; each one that differs from the plan is reported."""
+    existing = {"retention.ms": "1000", "cleanup.policy": "compact"}
+    create_topics(settings, [TopicPlan(settings.topic_raw, existing, partitions=1)])
+    topic = create_topics(settings, pipeline_topics(settings))[0]
+    assert not topic.is_new
+    assert topic.differs["partitions"] == ("1", "3")
+    assert topic.differs["retention.ms"] == ("1000", "-1")
+    assert topic.differs["cleanup.policy"] == ("compact", "delete")
     assert [len(topic.partitions) for topic in describe_topics(settings, [settings.topic_raw])] == [1]
 
 
 def test_more_copies_than_brokers_are_refused(settings: KafkaSettings) -> None:
-    """The cluster's refusal names the topic."""
+    """The error of the cluster names the topic."""
     with pytest.raises(StreamError, match=settings.topic_raw):
         create_topics(settings, pipeline_topics(settings, copies=3))
 
 
-def test_ticks_of_another_year_are_kept(settings: KafkaSettings) -> None:
-    """Neither an old tape nor a market that runs ahead of the clock is refused or thrown away."""
+def test_ticks_of_other_years_are_kept(settings: KafkaSettings) -> None:
+    """Ticks of an old tape, and ticks from the future, are neither refused nor deleted."""
     create_topics(settings, pipeline_topics(settings))
     years = [10**18, 1_400_000_000 * 10**9, 4_000_000_000 * 10**9]  # 2001, 2014, 2096
     with TopicProducer(settings, settings.topic_raw) as producer:

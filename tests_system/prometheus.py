@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback, with the configuration and the alerts that are shipped."""
+"""A real Prometheus on the loopback interface with the shipped configuration and alerts."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def program(name: str) -> str:
     """The path of ``prometheus`` or ``promtool``.
 
     Raises:
-        FileNotFoundError: it is not there; ``sh tests_system/install_prometheus`` sees to that.
+        FileNotFoundError: it is not installed; ``sh tests_system/install_prometheus`` installs it.
     """
     found = shutil.which(name) or shutil.which(name, path=UNPACKED)
     if found is None:
-        raise FileNotFoundError(f"no {name}: sh tests_system/install_prometheus")
+        raise FileNotFoundError(f"no {name}: run sh tests_system/install_prometheus")
     return found
 
 
-def shipped_configuration(folder: Path, targets: dict[str, str], change: Callable[[dict[str, Any]], None]) -> Path:
-    """The shipped configuration and alerts in ``folder``, with addresses of ours for the jobs that we have.
+def write_configuration(folder: Path, targets: dict[str, str], change_rule: Callable[[dict[str, Any]], None]) -> Path:
+    """Writes the shipped configuration and alerts to ``folder``, with the address in ``targets`` for each job in it.
 
-    It asks every second instead of every five; ``change`` may alter each rule.
+    Samples are taken every second instead of every five; ``change_rule`` may change each alert rule in place.
     """
     yaml = YAML(typ="safe")
     configuration = yaml.load((SHIPPED / "prometheus.yml").read_text())
     configuration["global"] = {"scrape_interval": "1s", "scrape_timeout": "900ms", "evaluation_interval": "1s"}
     jobs = {job["job_name"]: job for job in configuration["scrape_configs"]}
     configuration["scrape_configs"] = [
-        {key: told for key, told in jobs[name].items() if not key.endswith("_sd_configs")}
+        {key: value for key, value in jobs[name].items() if not key.endswith("_sd_configs")}
         | {"static_configs": [{"targets": [address]}]}
         for name, address in targets.items()
     ]
@@ -50,22 +50,22 @@ def shipped_configuration(folder: Path, targets: dict[str, str], change: Callabl
     for group in alerts["groups"]:
         group.pop("interval", None)
         for rule in group["rules"]:
-            change(rule)
+            change_rule(rule)
     yaml.dump(alerts, folder / "alerts.yml")
     yaml.dump(configuration, folder / "prometheus.yml")
     return folder / "prometheus.yml"
 
 
-def until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Whether something holds within so many seconds, asked five times a second."""
+def becomes_true(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether ``condition`` is true within so many seconds; it is checked five times a second."""
     end = time.monotonic() + seconds
-    while not (held := holds()) and time.monotonic() < end:
+    while not (is_true := condition()) and time.monotonic() < end:
         time.sleep(0.2)
-    return held
+    return is_true
 
 
 class Prometheus:
-    """A server that is ready once this is made."""
+    """A Prometheus server; it is ready once the constructor returns."""
 
     def __init__(self, configuration: Path) -> None:
         (port,) = free_ports(1)
@@ -78,7 +78,7 @@ class Prometheus:
         ]
         with (configuration.parent / "prometheus.log").open("w") as log:
             self._process = subprocess.Popen(command, stderr=log)  # noqa: S603  our own command
-        assert until(self._is_ready, 20), (configuration.parent / "prometheus.log").read_text()
+        assert becomes_true(self._is_ready, 20), (configuration.parent / "prometheus.log").read_text()
 
     def _is_ready(self) -> bool:
         try:
@@ -87,21 +87,21 @@ class Prometheus:
         except OSError:
             return False
 
-    def ask(self, path: str, **query: str) -> Any:
-        """The data of an answer of the HTTP API."""
-        address = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(query)}"
+    def query(self, path: str, **parameters: str) -> Any:
+        """The data of a response of the HTTP API."""
+        address = f"{self.url}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
         with urllib.request.urlopen(address, timeout=10) as reply:  # noqa: S310  our own server
             return json.load(reply)["data"]
 
     def values(self, expr: str) -> list[float]:
-        """What an expression comes to now, one number per series."""
-        return [float(series["value"][1]) for series in self.ask("query", query=expr)["result"]]
+        """The present value of an expression, one number per series."""
+        return [float(series["value"][1]) for series in self.query("query", query=expr)["result"]]
 
     def firing(self) -> set[str]:
-        """The alerts that fire."""
-        return {alert["labels"]["alertname"] for alert in self.ask("alerts")["alerts"] if alert["state"] == "firing"}
+        """The names of the alerts that are firing."""
+        return {alert["labels"]["alertname"] for alert in self.query("alerts")["alerts"] if alert["state"] == "firing"}
 
     def close(self) -> None:
-        """Ends the process by its id."""
+        """Stops the process."""
         self._process.terminate()
         self._process.wait(timeout=20)

@@ -1,4 +1,4 @@
-"""The whole way as its users go it: a market replayed, models trained, timed and served, by the commands they know."""
+"""The documented commands in order: replay, train, infer, serve; and ``volspike demo``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests_system.processes import Server, volspike, well
+from tests_system.processes import Server, run_volspike, succeeded
 
 REPLAY = 'replay --raw "../shared/data/coinbase/*.ndjson" --out data/processed/features.parquet --add-labels'
 TRAIN = "train --features data/processed/features.parquet --models baseline logistic random_forest"
@@ -30,41 +30,43 @@ ANSWER = {"prediction", "probability", "alert", "inference_time_ms", "model_vers
 FILES = {"feature_importance.png", "metadata.json", "model.onnx"}
 
 
-@pytest.mark.parametrize("place", [pytest.param("recorded", marks=pytest.mark.shared_data), "simulated"], indirect=True)
-def test_from_a_market_to_a_probability(place: Path, serve: Callable[..., Server]) -> None:
-    """The five commands in order: each ends well, leaves what the next one needs, and says what it found."""
-    tapes = place / "../shared/data/coinbase"
+@pytest.mark.parametrize(
+    "workspace", [pytest.param("recorded", marks=pytest.mark.shared_data), "simulated"], indirect=True
+)
+def test_from_a_tape_to_a_probability(workspace: Path, serve: Callable[..., Server]) -> None:
+    """Each command succeeds, writes the input of the next one, and prints its results."""
+    tapes = workspace / "../shared/data/coinbase"
     before = sorted(tapes.iterdir())
     simulated = before == [tapes / "ticks.ndjson"]
 
-    told = well(volspike(place, *shlex.split(REPLAY))).out
-    assert ("SIMULATED" in told) == simulated
-    assert re.search(r"[\d,]+ rows of 100 features from [\d,]+ ticks \(profile ticker, every tick\)", told)
-    assert re.search(r"[\d,]+ rows labelled, [\d.]+% spikes at τ = ", told)
-    schema = pq.read_schema(place / "data/processed/features.parquet")
+    output = succeeded(run_volspike(workspace, *shlex.split(REPLAY))).out
+    assert ("SIMULATED" in output) == simulated
+    assert re.search(r"[\d,]+ rows of 100 features from [\d,]+ ticks \(profile ticker, every tick\)", output)
+    assert re.search(r"[\d,]+ rows labelled, [\d.]+% spikes at τ = ", output)
+    schema = pq.read_schema(workspace / "data/processed/features.parquet")
     assert {"future_volatility", "volatility_spike", "log_return_300s"} <= set(schema.names)
     assert sorted(tapes.iterdir()) == before
 
-    told = well(volspike(place, *TRAIN.split())).out
-    assert ("SIMULATED" in told) == simulated
-    assert "split walk_forward" in told
-    assert re.search(r"^chosen: (baseline|logistic|random_forest), of greatest PR-AUC", told, re.MULTILINE)
-    assert re.search(r"^ (persistence|ewma|har|seasonal|baseline) \* ", told, re.MULTILINE)
-    assert "…" not in told.replace(" … ", "")
+    output = succeeded(run_volspike(workspace, *TRAIN.split())).out
+    assert ("SIMULATED" in output) == simulated
+    assert "split walk_forward" in output
+    assert re.search(r"^chosen: (baseline|logistic|random_forest), of greatest PR-AUC", output, re.MULTILINE)
+    assert re.search(r"^ (persistence|ewma|har|seasonal|baseline) \* ", output, re.MULTILINE)
+    assert "…" not in output.replace(" … ", "")
     for model in ("baseline", "logistic", "random_forest"):
-        folder = place / "models/artifacts" / model
+        folder = workspace / "models/artifacts" / model
         assert {path.name for path in folder.iterdir()} >= FILES
         assert json.loads((folder / "metadata.json").read_text())["simulated"] == simulated
 
-    told = well(volspike(place, *INFER.split())).out
-    assert ("SIMULATED" in told) == simulated
-    assert "random_forest: 1,000 rows" in told
-    assert "required: under 120 s a row" in told
+    output = succeeded(run_volspike(workspace, *INFER.split())).out
+    assert ("SIMULATED" in output) == simulated
+    assert "random_forest: 1,000 rows" in output
+    assert "required: under 120 s a row" in output
 
-    server = serve(place, *SERVE.split()[1:])
+    server = serve(workspace, *SERVE.split()[1:])
     old = server.post("/predict", BODY)
     assert (old.status, set(old.json)) == (200, ANSWER)
-    assert old.json["model_version"] == "logistic (ml)"  # the model of the earlier system's ten features
+    assert old.json["model_version"] == "logistic (ml)"  # the model of the ten features of the earlier system
     features = dict.fromkeys(server.get("/version").json["features"], 0.5)
     answer = server.post("/predict", json.dumps({"features": features}))
     assert (answer.status, set(answer.json)) == (200, ANSWER | ({"simulated"} if simulated else set()))
@@ -72,9 +74,9 @@ def test_from_a_market_to_a_probability(place: Path, serve: Callable[..., Server
     assert answer.json["model_version"] == "random_forest (ml)"
 
 
-def test_demo_needs_nothing_and_ends(tmp_path: Path) -> None:
-    """In an empty folder: a market simulated and called so, models trained, one probability, and a good end."""
-    outcome = well(volspike(tmp_path, "demo", "--once", "--port", "0"))
+def test_demo_runs_in_an_empty_folder(tmp_path: Path) -> None:
+    """``demo --once`` simulates a market, marks it as such, trains models, prints one prediction, and succeeds."""
+    outcome = succeeded(run_volspike(tmp_path, "demo", "--once", "--port", "0"))
     assert outcome.out.index("SIMULATED") < outcome.out.index("rows of 100 features")
     (answer,) = (json.loads(line) for line in outcome.out.splitlines() if line.startswith('  {"prediction"'))
     assert set(answer) == ANSWER | {"simulated"}
