@@ -11,7 +11,14 @@ from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.market import SECOND_NS, Kind, Profile, Tick, Ticks
 from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.alerts import StreamAlerts
-from volspike.streams.wire import FeatureRowCodec, Message, StreamPrediction, encode_prediction, format_times, tick_message
+from volspike.streams.wire import (
+    FeatureRowCodec,
+    Message,
+    StreamPrediction,
+    encode_prediction,
+    format_times,
+    tick_message,
+)
 from volspike.tape import tape_line
 
 START = 1_760_000_000 * SECOND_NS
