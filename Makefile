@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: install install-dev run demo test test-system e2e soak lint format docs bench results default-model clean help
+.PHONY: install install-dev run demo test mutants test-system e2e soak lint format docs bench results default-model clean help
 
 help: ## List the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,10 @@ demo: $(STAMP) ## Replay a recorded market, train a model on it and serve it
 
 test: $(DEV) ## Run all tests that need only Python
 	$(BIN)/python -m pytest -n auto
+
+mutants: $(DEV) ## Change the code of labels, episodes, folds, purging and outcomes, and list the changes that no test notices
+	$(BIN)/mutmut run
+	@$(BIN)/mutmut results
 
 test-system: $(DEV) ## Run the tests against real servers: Kafka (Java 17, Maven), Prometheus, MLflow, Chromium
 	sh tests_system/install_chromium

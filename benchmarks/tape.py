@@ -62,7 +62,7 @@ def write_lines(path: Path) -> None:
 
 def read_with_volspike(path: Path) -> int:
     """All ticks of a tape, chunk by chunk."""
-    return sum(len(part) for part in read_ticks(path, set_aside=False))
+    return sum(len(part) for part in read_ticks(path, keep_rejected=False))
 
 
 def read_with_polars(path: Path) -> int:
@@ -97,7 +97,7 @@ def rate(read: Callable[[Path], int], path: Path) -> float:
 
 def features_of(path: Path) -> int:
     """Compute every feature row of a tape with the live engine."""
-    return sum(len(rows) for rows in FeatureEngine().run_all(read_ticks(path, set_aside=False)))
+    return sum(len(rows) for rows in FeatureEngine().run_all(read_ticks(path, keep_rejected=False)))
 
 
 def main() -> list[Figure]:

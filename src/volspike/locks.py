@@ -1,4 +1,4 @@
-"""Who writes a file: an advisory lock that the operating system lets go of when its holder ends, however it ends."""
+"""Advisory file locks, which the operating system releases when the process that holds them ends."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import sys
 if sys.platform != "win32":
     import fcntl
 
-_TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
+_HELD_BY_ANOTHER = (errno.EWOULDBLOCK, errno.EACCES)
 
 
-def take(descriptor: int) -> bool:
-    """Takes the lock of an open file or folder until it is closed; False where another holds it.
+def try_lock(descriptor: int) -> bool:
+    """Locks an open file or folder until it is closed; False if another process holds the lock.
 
-    Where there are no such locks (Windows, some network folders) nobody is ever in the way.
+    Where such locks do not exist (Windows, some network file systems), every attempt succeeds.
     """
     if sys.platform == "win32":
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno not in _TAKEN
+        return error.errno not in _HELD_BY_ANOTHER
     return True

@@ -88,7 +88,7 @@ def assert_equal(one: tuple[Path, BuildResult], other: tuple[Path, BuildResult])
 def _unordered(report: TapeReport) -> dict[str, Any]:
     """Where tapes overlap, what is told of one may come before or after what is told of the other."""
     told = asdict(report)
-    return told | {name: sorted(map(str, told[name])) for name in ("products", "rejections", "notes", "set_aside")}
+    return told | {name: sorted(map(str, told[name])) for name in ("products", "rejections", "notes", "rejected_files")}
 
 
 def _bits(kind: pa.DataType) -> pa.DataType:
@@ -225,8 +225,8 @@ def test_processes_and_threads_give_the_file_of_one_pass(days: list[Path], tmp_p
         one, other = both(days, tmp_path, engine, feature_set)
     assert_equal(one, other)
     assert other[1].report.rejected == 2
-    assert len(other[1].report.set_aside) == 2
-    assert json.loads(Path(other[1].report.set_aside[0]).read_text())["text"] == "no tick"
+    assert len(other[1].report.rejected_files) == 2
+    assert json.loads(Path(other[1].report.rejected_files[0]).read_text())["text"] == "no tick"
 
 
 class _Killed(LocalEngine):

@@ -37,7 +37,7 @@ def test_recorded_tapes_go_line_for_line(shared_data: Path) -> None:
     tapes = sorted((shared_data / "coinbase").glob("*.ndjson"))
     messages, report = messages_of(*tapes)
     assert sorted(message.value for message in messages) == sorted(line for tape in tapes for line in lines_of(tape))
-    assert [message.received for message in messages] == read_all(tapes, set_aside=False).received.tolist()
+    assert [message.received for message in messages] == read_all(tapes, keep_rejected=False).received.tolist()
     assert (report.ticks, report.rejected, report.bytes_read) == (len(messages), 0, report.total_bytes)
 
 

@@ -82,4 +82,4 @@ def of_product(ticks: Ticks, product_id: str) -> Ticks:
 
 
 def read_back(folder: Path) -> Ticks:
-    return read_all(folder, set_aside=False)
+    return read_all(folder, keep_rejected=False)

@@ -144,7 +144,7 @@ def test_a_tape_whose_damage_cannot_be_set_aside_stays(recorded: Path) -> None:
     rejected_path(tape).mkdir()
     done = compact(recorded, clock=LATER)
     (note,) = done.notes
-    assert "could not be set aside" in note.text
+    assert "could not be written" in note.text
     assert tape.exists()
     assert len(done.hours) == 3
 
@@ -176,7 +176,7 @@ def test_files_without_a_tick(tmp_path: Path) -> None:
         os.utime(path, ns=(NOON, NOON))
     done = compact(tmp_path, clock=LATER)
     assert names(tmp_path) == ["ticks_BTCUSD_20231115_120000.ndjson"]
-    assert ["not one tick" in note.text for note in done.notes] == [True]
+    assert ["no tick" in note.text for note in done.notes] == [True]
 
 
 def test_a_restart_after_compaction_knows_the_last_line(recorded: Path) -> None:
@@ -193,8 +193,8 @@ def test_a_restart_after_compaction_knows_the_last_line(recorded: Path) -> None:
 def test_two_compactions_do_not_meet(recorded: Path) -> None:
     """While one is at work another is refused; a folder that is none is a usage error."""
     with pytest.raises(UsageError, match="another compaction"):
-        compact(recorded, clock=LATER, told=lambda _: compact(recorded, clock=LATER))
-    with pytest.raises(UsageError, match="no folder"):
+        compact(recorded, clock=LATER, on_hour=lambda _: compact(recorded, clock=LATER))
+    with pytest.raises(UsageError, match="not a folder"):
         compact(recorded / "none", clock=LATER)
 
 

@@ -145,8 +145,8 @@ def test_lines_that_cannot_be_set_aside_stop_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.ndjson").write_bytes(GOOD + b"\nbroken\n")
     (tmp_path / "a.rejected.ndjson.part").mkdir()
     whole, report = read_with_report(tmp_path / "a.ndjson")
-    assert (len(whole), report.rejected, report.set_aside) == (1, 1, [])
-    assert "could not be set aside" in report.notes[0].text
+    assert (len(whole), report.rejected, report.rejected_files) == (1, 1, [])
+    assert "could not be written" in report.notes[0].text
 
 
 def test_a_reading_that_is_given_up_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_archives_laid_end_to_end_are_one_tape(tmp_path: Path, ending: str) -> N
 def test_what_is_no_tape_at_all_is_told(tmp_path: Path, name: str) -> None:
     """A file without one tick is unreadable, says what was found, and leaves no file of rejected lines."""
     (tmp_path / name).write_bytes(b"timestamp,price\n1,2\n")
-    with pytest.raises(UnreadableFile, match=rf"{name}.*(empty|not one tick)"):
+    with pytest.raises(UnreadableFile, match=rf"{name}.*(empty|no tick)"):
         read_all(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 

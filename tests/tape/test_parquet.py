@@ -76,12 +76,12 @@ def test_rows_that_cannot_be_believed_are_set_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "text"),
     [
-        ({"timestamp": [NOON], "price": [1.0], "best_bid": [1.0], "is_warm": [True]}, "missing last_size"),
-        ({"a": [1], "b": [2]}, "missing time, price, last_size"),
+        ({"timestamp": [NOON], "price": [1.0], "best_bid": [1.0], "is_warm": [True]}, "column last_size missing"),
+        ({"a": [1], "b": [2]}, "column time, price, last_size missing"),
         (TRADES | {"price": ["1", "2"]}, "price is string"),
         (TRADES | {"timestamp": [1, 2]}, "timestamp is int64"),
         (TRADES | {"side": [1, 2]}, "side is int64"),
-        (TRADES, "tells no product"),
+        (TRADES, "no product"),
         (TRADES | {"product_id": ["A-B", "A-B"], "timestamp": [datetime(9000, 1, 1, tzinfo=UTC)] * 2}, "out of bounds"),
     ],
 )

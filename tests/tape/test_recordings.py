@@ -17,7 +17,7 @@ pytestmark = pytest.mark.shared_data
 def counts(path: Path) -> tuple[Ticks, dict[str, int]]:
     """What a file holds, with its folder left as it is."""
     report = TapeReport()
-    ticks = Ticks.join(list(read_ticks(path, report=report, set_aside=False)))
+    ticks = Ticks.join(list(read_ticks(path, report=report, keep_rejected=False)))
     assert report.rejected == 0
     assert report.notes == []
     return ticks, dict(report.ignored)
@@ -93,12 +93,12 @@ def test_a_recorded_session_reads(shared_data: Path) -> None:
 @pytest.mark.parametrize("source", ["coinbase", "protocol/exchange_ticker_202511.ndjson"])
 def test_recordings_survive_conversion(shared_data: Path, tmp_path: Path, source: str, target: str) -> None:
     """A recording in another form holds the same ticks to the last bit."""
-    convert(shared_data / source, tmp_path / target, set_aside=False)
-    assert_same(read_all(tmp_path / target), read_all(shared_data / source, set_aside=False))
+    convert(shared_data / source, tmp_path / target, keep_rejected=False)
+    assert_same(read_all(tmp_path / target), read_all(shared_data / source, keep_rejected=False))
 
 
 def test_a_recording_reads_the_same_in_any_pieces(shared_data: Path) -> None:
     """Reading in chunks gives the same ticks as reading at once, and no chunk is larger than asked for."""
-    parts = list(read_ticks(shared_data / "coinbase", chunk=1000, set_aside=False, block_bytes=100_000))
+    parts = list(read_ticks(shared_data / "coinbase", chunk=1000, keep_rejected=False, block_bytes=100_000))
     assert {len(part) for part in parts[:-1]} == {1000}
-    assert_same(Ticks.join(parts), read_all(shared_data / "coinbase", set_aside=False))
+    assert_same(Ticks.join(parts), read_all(shared_data / "coinbase", keep_rejected=False))

@@ -20,7 +20,7 @@ def run(
     from volspike.tape import compact
 
     with working("compacting") as show:
-        done = compact(tape, keep=keep, told=lambda hour: show(f"compacting: {hour.tape.name} is done"))
+        done = compact(tape, keep=keep, on_hour=lambda hour: show(f"compacting: {hour.tape.name} is done"))
     for note in done.notes:
         warn(f"{note.file}: {note.text}")
     note_if_simulated(any(hour.simulated for hour in done.hours))

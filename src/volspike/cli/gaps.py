@@ -57,7 +57,7 @@ def _gaps(tape: Path) -> tuple[str, list[Gap], bool]:
         return "ledger", told.gaps, False
     report = TapeReport()
     with reading("looking for silences") as show:
-        parts = read_ticks(tape, report=report, set_aside=False)
+        parts = read_ticks(tape, report=report, keep_rejected=False)
         gaps = silences(_shown(parts, lambda: show(report)))
     print_tape_report(report)
     return "silences of the tape", gaps, report.simulated

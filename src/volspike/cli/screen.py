@@ -65,7 +65,7 @@ def print_tape_report(report: TapeReport) -> None:
     for rejected in report.rejections[:5]:
         warn(f"{rejected.file}:{rejected.line}: {rejected.reason}")
     if report.rejected:
-        files = ", ".join(report.set_aside)
+        files = ", ".join(report.rejected_files)
         kept = f" and kept in {files}" if files else ""
         warn(f"{report.rejected:,} damaged of {report.lines:,} lines were dropped{kept}")
     for note in report.notes:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from volspike.datasets.bulk import Ahead, Engine, Recipe, shared
+from volspike.datasets.bulk import Engine, Recipe, TapePrefetcher, shared
 from volspike.datasets.dataset import numbers
 from volspike.datasets.feature_file import (
     LABEL_COLUMNS,
@@ -77,8 +77,8 @@ def build_features(
         DataError: a tape turns out to tell more kinds than it began with.
     """
     report = TapeReport()
-    ahead = None if engine is None else Ahead.of(engine, tapes_of(sources), report)
-    stream = read_ticks(sources, report=report, elsewhere=ahead)
+    prefetcher = None if engine is None else TapePrefetcher.of(engine, tapes_of(sources), report)
+    stream = read_ticks(sources, report=report, prefetcher=prefetcher)
     settled, stream = (profile, stream) if profile is not None else _settle(stream)
     recipe = Recipe(feature_set, settled, every)
     with replacing(out) as part, FeatureFileWriter(part, feature_set) as writer:

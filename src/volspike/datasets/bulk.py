@@ -109,7 +109,7 @@ class Readers(Protocol):
         ...
 
 
-class Ahead:
+class TapePrefetcher:
     """The tapes of one replay: as many as there are workers are read, or lie ready, before they are asked for.
 
     The report is that of reading them here; its lists go tape by tape, also where tapes overlap.
@@ -122,7 +122,7 @@ class Ahead:
         self._begun: dict[Path, Reading] = {}
 
     @classmethod
-    def of(cls, readers: Readers, tapes: Sequence[Path], report: TapeReport) -> Ahead | None:
+    def of(cls, readers: Readers, tapes: Sequence[Path], report: TapeReport) -> TapePrefetcher | None:
         """None where nothing is won: one tape, or tapes that set their damaged lines aside in one file, in turn."""
         return cls(readers, report) if len({rejected_path(tape) for tape in tapes}) == len(tapes) > 1 else None
 

@@ -19,7 +19,7 @@ import msgspec
 
 from volspike.errors import ArtifactMissing, UsageError
 from volspike.lifecycle.history import HistoryEntry, append_entry
-from volspike.locks import take
+from volspike.locks import try_lock
 from volspike.market import format_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
 from volspike.models.artifact import replace_folder
@@ -198,7 +198,7 @@ def exclusive_access(artifacts: Path, operation: str = "promoting a model") -> I
     except OSError as error:
         raise UsageError(f"{artifacts} cannot be written: {error.strerror or error}") from error
     with stream:
-        if not take(stream.fileno()):
+        if not try_lock(stream.fileno()):
             raise UsageError(f"another run is {operation} in {artifacts}: try again when it has ended")
         yield
 

@@ -278,7 +278,7 @@ def recent_tapes(folder: Path, days: float) -> list[Path]:
 def is_simulated(tapes: list[Path]) -> bool:
     """Whether the newest tape is of a simulated market, by its first ticks."""
     report = TapeReport()
-    for _ in read_ticks([tapes[-1]], report=report, set_aside=False):
+    for _ in read_ticks([tapes[-1]], report=report, keep_rejected=False):
         break
     return report.simulated
 

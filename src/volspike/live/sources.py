@@ -104,7 +104,7 @@ async def can_reach(url: str, within_s: float = REACH_WITHIN_S) -> bool:
 
 def _tape(path: str, speed: float) -> Source:
     report = TapeReport()
-    parts = read_ticks([path], report=report, set_aside=False)
+    parts = read_ticks([path], report=report, keep_rejected=False)
     first = next(parts)
 
     async def events() -> AsyncIterator[FeedEvent]:

@@ -277,7 +277,7 @@ class AlertRouter:
     @property
     def let_go(self) -> int:
         """Alerts that no receiver was told of: too many waited, or the end came first."""
-        return self._backlog.let_go
+        return self._backlog.dropped
 
     def send(self, alert: Alert) -> None:
         """Logs the alert and hands it over; never waits for a receiver."""
@@ -292,7 +292,7 @@ class AlertRouter:
             simulated=alert.simulated,
         )
         if self._thread is not None and not self._backlog.put(alert):
-            _log.warning("alert_let_go", let_go=self._backlog.let_go)
+            _log.warning("alert_let_go", let_go=self._backlog.dropped)
 
     def close(self, deadline_s: float = 5.0) -> bool:
         """Tells what waits; after ``deadline_s`` the rest is let go and counted, and False returned."""
@@ -303,7 +303,7 @@ class AlertRouter:
         if not self._thread.is_alive():
             return True
         self._is_abandoned = True
-        left = self._backlog.abandon()
+        left = self._backlog.drop_all()
         retries = list(self._retries)
         for one in retries:
             self._tallies[one.receiver].given_up += 1

@@ -66,7 +66,7 @@ class OutcomeStore:
     @property
     def lost(self) -> int:
         """How many predictions and outcomes were not kept: the queue was full, or writing failed."""
-        return self._backlog.let_go + self._failed
+        return self._backlog.dropped + self._failed
 
     @property
     def fault(self) -> str | None:
@@ -135,7 +135,7 @@ class OutcomeStore:
         self._backlog.close()
         self._thread.join(timeout)
         if self._thread.is_alive():
-            self._backlog.abandon()
+            self._backlog.drop_all()
             return False
         return True
 

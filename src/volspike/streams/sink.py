@@ -43,7 +43,7 @@ from volspike.datasets.feature_file import (
 )
 from volspike.errors import NotEnoughData, SchemaMismatch, UnreadableFile, UsageError
 from volspike.features import Every, FeatureRows, FeatureSet
-from volspike.locks import take
+from volspike.locks import try_lock
 from volspike.market import Profile
 
 FOLDER_ENDING: Final = ".parts"
@@ -225,7 +225,7 @@ def merge_parts(file: Path, percentile: float | None = None, gap_s: float = 300.
     if not folder.is_dir():
         return merged
     with (folder / ".lock").open("w") as lock:
-        while not take(lock.fileno()):
+        while not try_lock(lock.fileno()):
             time.sleep(LOOK_EVERY_S)
         parts = [part for part in list_parts(folder) if part.is_committed]
         merged.parts, merged.elsewhere = len(parts), _gaps(parts)

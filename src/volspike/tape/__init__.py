@@ -10,7 +10,7 @@ from volspike.tape.names import LEDGER_NAME, TapeName, product_of, read_tape_nam
 from volspike.tape.parquet import TAPE_SCHEMA, ParquetTape, write_parquet
 from volspike.tape.reader import CHUNK, read_ticks
 from volspike.tape.recorder import Recorder
-from volspike.tape.report import KEPT_REJECTIONS, REJECTED_ENDING, Note, Rejected, TapeReport, rejected_path
+from volspike.tape.report import KEPT_REJECTIONS, REJECTED_ENDING, Note, Rejection, TapeReport, rejected_path
 from volspike.tape.write import DayFigures, TapeWriter, tape_line, write_ndjson
 
 __all__ = [
@@ -28,7 +28,7 @@ __all__ = [
     "Note",
     "ParquetTape",
     "Recorder",
-    "Rejected",
+    "Rejection",
     "TapeName",
     "TapeReport",
     "TapeWriter",

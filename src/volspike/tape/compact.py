@@ -1,8 +1,8 @@
-"""Finished hours of recorded NDJSON → one Parquet tape each, verified tick by tick before the NDJSON goes.
+"""Compaction: the NDJSON files of a finished hour become one Parquet tape, verified before the files are removed.
 
-The Parquet tape gets its name once it is verified and on the disk, and names the files that it holds; from then
-on readers leave those out (see ``hours``). So whenever this is interrupted, every tick is told, once, and the
-next run finishes the work.
+The Parquet tape is flushed to the disk and compared with the NDJSON tick by tick, then gets its name. It lists the
+files that it replaces, which readers skip from then on (see ``names``). An interruption at any moment therefore
+neither loses nor duplicates a tick, and the next run completes the work.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from pathlib import Path
 import numpy as np
 
 from volspike.errors import UnreadableFile, UsageError
-from volspike.locks import take
+from volspike.locks import try_lock
 from volspike.market import SECOND_NS, Ticks
-from volspike.tape.merge import rechunked
 from volspike.tape.names import hour_path, read_hour_name, sources_metadata, sources_of
-from volspike.tape.parquet import ROW_GROUP, ParquetTape, parquet_ticks
+from volspike.tape.parquet import ROW_GROUP, ParquetTape, parquet_ticks, rechunk
 from volspike.tape.reader import read_ticks
 from volspike.tape.report import Note, TapeReport
 
-RESTED_S = 300.0
-"""How long a file must not have been written to before it counts as finished."""
+SETTLED_S = 300.0
+"""A file counts as finished if it has not changed for this long."""
 
 _UNVERIFIED = ".unverified"
 
 
 @dataclass(frozen=True, slots=True)
 class CompactedHour:
-    """One hour of one product: its Parquet tape, the files that it holds, and their sizes in bytes."""
+    """One hour of one product: its Parquet tape, the files that it replaces, and the sizes of both in bytes."""
 
     tape: Path
     sources: tuple[Path, ...]
@@ -47,15 +46,15 @@ class CompactedHour:
 
 @dataclass(slots=True)
 class Compaction:
-    """What became of a folder. ``removed`` are NDJSON files whose ticks are in Parquet; ``notes`` say what was left."""
+    """The result for a folder. ``removed`` are NDJSON files that a Parquet tape replaces."""
 
     hours: list[CompactedHour] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
 
-    def leave(self, file: Path, why: str) -> None:
-        """Notes a file that stays as it is."""
-        self.notes.append(Note(str(file), why))
+    def skip(self, file: Path, reason: str) -> None:
+        """Adds a note on a file that stays as it is."""
+        self.notes.append(Note(str(file), reason))
 
 
 def compact(
@@ -63,51 +62,52 @@ def compact(
     *,
     keep: bool = False,
     clock: Callable[[], int] = time.time_ns,
-    told: Callable[[CompactedHour], object] | None = None,
+    on_hour: Callable[[CompactedHour], object] | None = None,
 ) -> Compaction:
-    """Turns the finished hours of a folder's recorded tapes into Parquet; with ``keep`` the NDJSON stays.
+    """Converts the finished hours of a folder's recorded tapes to Parquet; with ``keep`` the NDJSON files stay.
 
-    An hour is finished when it is over by ``clock`` (ns UTC) and its files rest and are written by nobody. Damaged
-    lines are kept as ``<tape>.rejected.ndjson``; where they cannot be, the tape is left. ``told`` hears of each hour.
+    An hour is finished when it is over by ``clock`` (ns UTC) and no process has written to its files for five minutes
+    or has them open. Damaged lines are moved to ``<tape>.rejected.ndjson``; if that fails, the tape stays. ``on_hour``
+    is called after each hour.
 
     Raises:
-        UsageError: there is no such folder, it cannot be written to, or another compaction runs in it.
+        UsageError: the folder does not exist or cannot be written, or another compaction is running in it.
     """
-    place = Path(folder).expanduser()
-    if not place.is_dir():
-        raise UsageError(f"{folder} is no folder: name the one with the tapes")
-    done = Compaction()
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise UsageError(f"{folder} is not a folder: name the folder of the tapes")
+    result = Compaction()
     try:
         with ExitStack() as locks:
-            if not _is_ours(place, locks):
-                raise UsageError(f"{folder}: another compaction is at work there")
-            _clear(place)
-            _finish_earlier(place, keep, done)
-            for sources in _groups(place, clock()):
-                hour = _compacted_alone(place, sources, done)
+            if not _lock(path, locks):
+                raise UsageError(f"{folder}: another compaction is running in it; wait until it ends")
+            _remove_unverified(path)
+            _complete_earlier(path, keep, result)
+            for sources in _finished_hours(path, clock()):
+                hour = _compact_locked(path, sources, result)
                 if hour is None:
                     continue
                 if not keep:
-                    _remove(hour.sources, done)
-                done.hours.append(hour)
-                if told is not None:
-                    told(hour)
+                    _remove(hour.sources, result)
+                result.hours.append(hour)
+                if on_hour is not None:
+                    on_hour(hour)
     except OSError as error:
         raise UsageError(f"{error.filename or folder}: {error.strerror or error}") from error
-    return done
+    return result
 
 
-def _is_ours(path: Path, locks: ExitStack) -> bool:
-    """Takes the lock of a file or folder until the end of ``locks``; False where another has it."""
+def _lock(path: Path, locks: ExitStack) -> bool:
+    """Locks a file or folder until the end of ``locks``; False if another process holds the lock."""
     if os.name == "nt" and path.is_dir():
         return True
     descriptor = os.open(path, os.O_RDONLY)
     locks.callback(os.close, descriptor)
-    return take(descriptor)
+    return try_lock(descriptor)
 
 
-def _clear(folder: Path) -> None:
-    """Removes what a compaction that was interrupted had not verified."""
+def _remove_unverified(folder: Path) -> None:
+    """Removes the unverified tapes of a compaction that was interrupted."""
     for path in folder.glob(f"ticks_*.parquet{_UNVERIFIED}*"):
         path.unlink(missing_ok=True)
 
@@ -122,31 +122,31 @@ def _recorded(folder: Path) -> dict[tuple[str, str], list[Path]]:
     return groups
 
 
-def _held(folder: Path, symbol: str, hour: str) -> set[Path]:
-    """The recorded files of an hour that its Parquet tapes hold."""
+def _replaced_files(folder: Path, symbol: str, hour: str) -> set[Path]:
+    """The recorded files of an hour that its Parquet tapes replace."""
     tapes = folder.glob(f"ticks_{symbol}_{hour}*.parquet")
     return {path for tape in tapes if read_hour_name(tape) is not None for path in sources_of(tape)}
 
 
-def _finish_earlier(folder: Path, keep: bool, done: Compaction) -> None:
-    """Removes the files that were kept, or not reached, by an earlier run that verified their Parquet tape."""
+def _complete_earlier(folder: Path, keep: bool, result: Compaction) -> None:
+    """Removes the files that an earlier run converted and then kept, or did not reach before it was interrupted."""
     if keep:
         return
     for (symbol, hour), paths in _recorded(folder).items():
-        held = _held(folder, symbol, hour)
-        _remove([path for path in paths if path in held], done)
+        replaced = _replaced_files(folder, symbol, hour)
+        _remove([path for path in paths if path in replaced], result)
 
 
-def _groups(folder: Path, now: int) -> Iterator[list[Path]]:
-    """The finished hours that are not compacted yet, the earliest first."""
+def _finished_hours(folder: Path, now: int) -> Iterator[list[Path]]:
+    """The recorded files of each finished hour that are not compacted yet, earliest hour first."""
     by_hour = sorted(_recorded(folder).items(), key=lambda group: (group[0][1], group[0][0]))
     for (symbol, hour), paths in by_hour:
         if not _is_over(hour, now):
             continue
-        held = _held(folder, symbol, hour)
-        fresh = [path for path in paths if path not in held]
-        if fresh and all(_rests(path, now) for path in fresh):
-            yield fresh
+        replaced = _replaced_files(folder, symbol, hour)
+        waiting = [path for path in paths if path not in replaced]
+        if waiting and all(_is_settled(path, now) for path in waiting):
+            yield waiting
 
 
 def _is_over(hour: str, now: int) -> bool:
@@ -157,19 +157,19 @@ def _is_over(hour: str, now: int) -> bool:
     return (begun + timedelta(hours=1)).timestamp() * SECOND_NS <= now
 
 
-def _rests(path: Path, now: int) -> bool:
-    return now - path.stat().st_mtime_ns >= RESTED_S * SECOND_NS
+def _is_settled(path: Path, now: int) -> bool:
+    return now - path.stat().st_mtime_ns >= SETTLED_S * SECOND_NS
 
 
-def _compacted_alone(folder: Path, paths: Sequence[Path], done: Compaction) -> CompactedHour | None:
-    """``_compacted`` while nobody else may write the files; None where somebody does."""
+def _compact_locked(folder: Path, paths: Sequence[Path], result: Compaction) -> CompactedHour | None:
+    """``_compact_hour`` while the files are locked; None if another process writes one of them."""
     with ExitStack() as locks:
-        return _compacted(folder, paths, done) if all(_is_ours(path, locks) for path in paths) else None
+        return _compact_hour(folder, paths, result) if all(_lock(path, locks) for path in paths) else None
 
 
-def _compacted(folder: Path, paths: Sequence[Path], done: Compaction) -> CompactedHour | None:
-    """Writes, verifies and names one hour's Parquet tape; None, and a note, where the NDJSON has to stay."""
-    sources = [path for path in paths if _has_ticks(path, done)]
+def _compact_hour(folder: Path, paths: Sequence[Path], result: Compaction) -> CompactedHour | None:
+    """Writes, verifies and names one hour's Parquet tape; None, and a note, if the NDJSON has to stay."""
+    sources = [path for path in paths if _has_ticks(path, result)]
     name = read_hour_name(paths[0])
     if not sources or name is None:
         return None
@@ -178,8 +178,8 @@ def _compacted(folder: Path, paths: Sequence[Path], done: Compaction) -> Compact
     report = TapeReport()
     _write(sources, unverified, report)
     if report.notes or not _is_same(sources, unverified):
-        why = "; ".join(note.text for note in report.notes) or "what was written does not read back the same"
-        done.leave(sources[0], f"not compacted: {why}")
+        reason = "; ".join(note.text for note in report.notes) or "the Parquet tape does not read back the same"
+        result.skip(sources[0], f"not compacted: {reason}")
         unverified.unlink()
         return None
     unverified.replace(target)
@@ -195,15 +195,15 @@ def _compacted(folder: Path, paths: Sequence[Path], done: Compaction) -> Compact
     )
 
 
-def _has_ticks(path: Path, done: Compaction) -> bool:
-    """Whether there is a tick in a file; an empty one is removed, one that holds something else stays."""
+def _has_ticks(path: Path, result: Compaction) -> bool:
+    """Whether a file has a tick; an empty file is removed, one without a tick stays."""
     try:
-        next(read_ticks(path, chunk=1, set_aside=False))
+        next(read_ticks(path, chunk=1, keep_rejected=False))
     except UnreadableFile as error:
         if path.stat().st_size == 0:
-            _remove([path], done)
+            _remove([path], result)
         else:
-            done.leave(path, error.reason)
+            result.skip(path, error.reason)
         return False
     return True
 
@@ -217,14 +217,14 @@ def _write(sources: Sequence[Path], target: Path, report: TapeReport) -> None:
 
 
 def _is_same(sources: Sequence[Path], written: Path) -> bool:
-    """Whether the NDJSON, read once more, and the Parquet tape hold the same ticks in every column and in order."""
-    told = read_ticks(sources, chunk=ROW_GROUP, set_aside=False)
-    kept = rechunked(parquet_ticks(written, TapeReport(), rows=ROW_GROUP), ROW_GROUP)
-    for part in told:
-        other = next(kept, None)
+    """Whether the NDJSON, read again, and the Parquet tape hold the same ticks in the same order."""
+    expected = read_ticks(sources, chunk=ROW_GROUP, keep_rejected=False)
+    actual = rechunk(parquet_ticks(written, TapeReport(), rows=ROW_GROUP), ROW_GROUP)
+    for part in expected:
+        other = next(actual, None)
         if other is None or not _are_equal(part, other):
             return False
-    return next(kept, None) is None
+    return next(actual, None) is None
 
 
 def _are_equal(left: Ticks, right: Ticks) -> bool:
@@ -249,8 +249,8 @@ def _flush_names(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(paths: Sequence[Path], done: Compaction) -> None:
+def _remove(paths: Sequence[Path], result: Compaction) -> None:
     for path in paths:
         with suppress(FileNotFoundError):
             path.unlink()
-            done.removed.append(path)
+            result.removed.append(path)

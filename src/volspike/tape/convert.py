@@ -1,4 +1,4 @@
-"""A tape in another form: NDJSON to Parquet and back, or many tapes into one, in time order and constant memory."""
+"""Conversion of tapes: NDJSON to Parquet and back, or many tapes into one, in time order and constant memory."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ def convert(
     target: str | Path,
     *,
     report: TapeReport | None = None,
-    set_aside: bool = True,
+    keep_rejected: bool = True,
 ) -> TapeReport:
-    """Writes the ticks of ``sources`` as one tape, its form by the ending of ``target``; what was read is returned.
+    """Writes the ticks of ``sources`` as one tape in the form of ``target``'s ending; returns a report.
 
-    Every column of ``Tick`` survives exactly. An existing ``target`` stays whole until the new one is.
+    Every column of ``Tick`` is preserved exactly. An existing ``target`` is replaced when the new one is complete.
 
     Raises:
         UsageError: a source names no tape, or ``target`` is no tape by its name, is a source, or cannot be written.
-        UnreadableFile: there is not one tick in the sources, or one is a Parquet file and no tape.
+        UnreadableFile: no tick in the sources, or a source is a Parquet file but no tape.
     """
     path = Path(target).expanduser()
     if not is_tape(path):
         raise UsageError(f"{target}: a tape's name ends in .ndjson, .ndjson.zst, .ndjson.gz or .parquet")
     paths = tapes_of(sources)
     if path.resolve() in {source.resolve() for source in paths}:
-        raise UsageError(f"{target} is one of the tapes to read: give the new one another name")
-    told = TapeReport() if report is None else report
-    parts = read_ticks(paths, chunk=ROW_GROUP, report=told, set_aside=set_aside)
+        raise UsageError(f"{target} is one of the sources: name another target")
+    report = TapeReport() if report is None else report
+    parts = read_ticks(paths, chunk=ROW_GROUP, report=report, keep_rejected=keep_rejected)
     first = next(parts)
-    with _opened(path, told.simulated) as tape:
-        _write(tape, first, told)
+    with _open(path, report.simulated) as tape:
+        _write(tape, first, report)
         for part in parts:
-            _write(tape, part, told)
-    return told
+            _write(tape, part, report)
+    return report
 
 
-def _opened(path: Path, simulated: bool) -> TapeWriter | ParquetTape:
+def _open(path: Path, simulated: bool) -> TapeWriter | ParquetTape:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return ParquetTape(path, simulated=simulated) if is_parquet(path) else TapeWriter(path, simulated=simulated)

@@ -1,9 +1,4 @@
-"""The Parquet form of a tape: its columns, and which foreign tables of trades are read as well.
-
-Ticks as one Parquet tape, the compact form.
-
-One Parquet tape, or foreign table of trades, as chunks of ticks.
-"""
+"""Parquet tapes, the compact form: columns, writing, and reading; tables of trades made elsewhere are read as well."""
 
 from __future__ import annotations
 
@@ -24,9 +19,8 @@ from volspike.errors import UnreadableFile
 from volspike.feeds.fields import SIDES
 from volspike.market import MISSING_ID, Kind, Side, Ticks
 from volspike.market.time import NOT_A_TIME
-from volspike.tape.merge import rechunked
 from volspike.tape.names import product_of
-from volspike.tape.report import SetAside, TapeReport
+from volspike.tape.report import RejectedLines, TapeReport
 
 METADATA_KEY = b"volspike_tape"
 FORMAT = 1
@@ -51,7 +45,7 @@ TAPE_SCHEMA = pa.schema(
         pa.field("sequence", pa.int64(), nullable=False),
     ]
 )
-"""The columns of ``Tick``. Untold numbers are NaN, untold ids -1, an untold side null."""
+"""The columns of ``Tick``. A missing number is NaN, a missing id -1, a missing side null."""
 
 INSTANTS = ("time", "received")
 WORDS = ("kind", "product_id", "side")
@@ -65,7 +59,7 @@ _ALIASES = {
 
 
 class Layout(NamedTuple):
-    """How a file holds a tape: its column for each of ``Tick``'s that it has, and what stands for those it lacks."""
+    """The file's column for each column of ``Tick`` that it has, and the product if it has no column for it."""
 
     columns: dict[str, str]
     product_id: str | None
@@ -73,18 +67,18 @@ class Layout(NamedTuple):
 
 
 def tape_metadata(simulated: bool) -> dict[bytes, bytes]:
-    """What a Parquet tape says of itself."""
+    """The key-value metadata of a Parquet tape."""
     return {METADATA_KEY: json.dumps({"format": FORMAT, "simulated": simulated}).encode()}
 
 
 def layout_of(path: Path, schema: pa.Schema, metadata: Mapping[bytes, bytes]) -> Layout:
-    """How the file at ``path`` holds a tape; ``metadata`` is its key-value metadata.
+    """The layout of the file at ``path``; ``metadata`` is its key-value metadata.
 
-    A file without ``kind`` is a foreign table of trades: it needs ``time``, ``price`` and a size. One that tells
-    no product is taken to be of the product in its name.
+    A file without ``kind`` is a table of trades made elsewhere: it needs ``time``, ``price`` and a size. If it has no
+    column for the product, its name must state it.
 
     Raises:
-        UnreadableFile: it is no tape; columns that miss or are of the wrong type are named.
+        UnreadableFile: it is no tape; the message names columns that are missing or have the wrong type.
     """
     columns = _columns(schema)
     needed = ("time", "price") if "kind" in columns else ("time", "price", "last_size")
@@ -93,17 +87,18 @@ def layout_of(path: Path, schema: pa.Schema, metadata: Mapping[bytes, bytes]) ->
         there = ", ".join(schema.names[:8]) + (", …" if len(schema.names) > 8 else "")
         raise UnreadableFile(
             path,
-            f"no tape: missing {', '.join(missing)} (there are {there or 'no columns'}); "
-            "give a tape of volspike, or trades with time, price and size",
+            f"no tape: column {', '.join(missing)} missing, found {there or 'no columns'}; "
+            "use a tape of volspike, or trades with time, price and size",
         )
-    wrong = [f"{told} is {schema.field(told).type}" for name, told in columns.items() if not _fits(name, schema, told)]
+    types = {column: schema.field(column).type for column in columns.values()}
+    wrong = [f"{column} is {types[column]}" for name, column in columns.items() if not _fits(name, types[column])]
     if wrong:
         raise UnreadableFile(
-            path, f"no tape: {', '.join(wrong)}; times are timestamps, figures and ids numbers, words text"
+            path, f"no tape: {', '.join(wrong)}; times must be timestamps, prices, sizes and ids numbers, the rest text"
         )
     product = None if "product_id" in columns else product_of(path)
     if product is None and "product_id" not in columns:
-        raise UnreadableFile(path, "tells no product: add a column product_id, or name it ticks_BTCUSD_….parquet")
+        raise UnreadableFile(path, "no product: add a column product_id, or name the file ticks_BTCUSD_….parquet")
     return Layout(columns, product, _is_simulated(path, metadata))
 
 
@@ -118,8 +113,7 @@ def _columns(schema: pa.Schema) -> dict[str, str]:
     return columns
 
 
-def _fits(name: str, schema: pa.Schema, source: str) -> bool:
-    kind = schema.field(source).type
+def _fits(name: str, kind: pa.DataType) -> bool:
     if name in INSTANTS:
         return bool(pa.types.is_timestamp(kind))
     if name in WORDS:
@@ -133,11 +127,11 @@ def _fits(name: str, schema: pa.Schema, source: str) -> bool:
 
 
 def _is_simulated(path: Path, metadata: Mapping[bytes, bytes]) -> bool:
-    told = metadata.get(METADATA_KEY)
-    if told is None:
+    text = metadata.get(METADATA_KEY)
+    if text is None:
         return False
     try:
-        facts = json.loads(told)
+        facts = json.loads(text)
         number, simulated = int(facts["format"]), bool(facts["simulated"])
     except (ValueError, KeyError, TypeError) as error:
         raise UnreadableFile(path, f"its {METADATA_KEY.decode()} metadata cannot be read: {error}") from error
@@ -153,9 +147,9 @@ _SIDE_WORDS = {int(Side.BUY): "buy", int(Side.SELL): "sell"}
 
 
 class ParquetTape:
-    """A Parquet tape being written: under ``<name>.part`` until it is closed cleanly, so that nothing is half there.
+    """A Parquet tape being written, as ``<name>.part`` until the block ends without an error.
 
-    ``simulated`` and ``metadata``, what else it says of itself, may be set until the end.
+    ``simulated`` and ``metadata`` (further key-value metadata) may be set until then.
     """
 
     def __init__(self, path: Path, *, simulated: bool = False) -> None:
@@ -191,11 +185,29 @@ class ParquetTape:
 
 
 def write_parquet(parts: Iterable[Ticks], path: Path, *, simulated: bool = False) -> int:
-    """Writes chunks of ticks as one Parquet tape; the number of ticks. An existing file stays whole if it fails."""
+    """Writes chunks of ticks as one Parquet tape and returns their number; if it fails, an existing file stays."""
     with ParquetTape(path, simulated=simulated) as tape:
-        for part in rechunked(parts, ROW_GROUP):
+        for part in rechunk(parts, ROW_GROUP):
             tape.write(part)
     return tape.ticks
+
+
+def rechunk(parts: Iterable[Ticks], chunk: int) -> Iterator[Ticks]:
+    """The same ticks in chunks of exactly ``chunk``; the last one is shorter."""
+    waiting: list[Ticks] = []
+    count = 0
+    for part in parts:
+        waiting.append(part)
+        count += len(part)
+        if count < chunk:
+            continue
+        joined = Ticks.join(waiting) if len(waiting) > 1 else part
+        for start in range(0, count - chunk + 1, chunk):
+            yield joined[start : start + chunk]
+        count %= chunk
+        waiting = [joined[len(joined) - count :]]
+    if count:
+        yield Ticks.join(waiting) if len(waiting) > 1 else waiting[0]
 
 
 def _table(ticks: Ticks) -> pa.Table:
@@ -225,10 +237,12 @@ _SIDE_CODES = {word: int(side) for word, side in SIDES.items()}
 _UNKNOWN = -9
 
 
-def parquet_ticks(path: Path, report: TapeReport, aside: SetAside | None = None, *, rows: int) -> Iterator[Ticks]:
-    """The ticks of one Parquet tape, or foreign table of trades, in the order of its rows, about ``rows`` at a time.
+def parquet_ticks(
+    path: Path, report: TapeReport, rejected: RejectedLines | None = None, *, rows: int
+) -> Iterator[Ticks]:
+    """The ticks of one Parquet tape in the order of its rows, about ``rows`` at a time.
 
-    Rows that cannot be believed are told to ``report`` and ``aside`` with their number, from 1.
+    Invalid rows are added to ``report`` and ``rejected`` with their number, from 1.
 
     Raises:
         UnreadableFile: it is no Parquet file, or no tape.
@@ -236,7 +250,7 @@ def parquet_ticks(path: Path, report: TapeReport, aside: SetAside | None = None,
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             layout = layout_of(path, file.schema_arrow, file.metadata.metadata or {})
-            yield from _Reading(path, layout, report, aside).ticks(file, rows)
+            yield from _Reading(path, layout, report, rejected).ticks(file, rows)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFile(path, f"cannot be read as Parquet ({_first_line(error)})") from error
 
@@ -244,11 +258,11 @@ def parquet_ticks(path: Path, report: TapeReport, aside: SetAside | None = None,
 class _Reading:
     """One Parquet tape being read."""
 
-    def __init__(self, path: Path, layout: Layout, report: TapeReport, aside: SetAside | None) -> None:
+    def __init__(self, path: Path, layout: Layout, report: TapeReport, rejected: RejectedLines | None) -> None:
         self._path = path
         self._layout = layout
         self._report = report
-        self._aside = aside
+        self._rejected = rejected
 
     def ticks(self, file: pq.ParquetFile, rows: int) -> Iterator[Ticks]:
         self._report.simulated |= self._layout.simulated
@@ -256,34 +270,34 @@ class _Reading:
         done = 0
         columns = list(dict.fromkeys(self._layout.columns.values()))
         for batch in file.iter_batches(batch_size=rows, columns=columns):
-            yield self._believed(batch, done + 1)
+            yield self._valid_ticks(batch, done + 1)
             self._report.lines += len(batch)
-            # Arrow does not tell how far it has read; the share of rows is near enough for a progress bar.
+            # Arrow does not report how far it has read; the share of rows is close enough for a progress bar.
             self._report.bytes_read += size * (done + len(batch)) // total - size * done // total
             done += len(batch)
         if total == 0:
             self._report.bytes_read += size
 
-    def _believed(self, batch: pa.RecordBatch, first: int) -> Ticks:
+    def _valid_ticks(self, batch: pa.RecordBatch, first: int) -> Ticks:
         table = _Batch(batch, self._layout)
         ticks = table.ticks()
         faults = table.faults(ticks)
         if not faults:
             return ticks
-        refused = np.zeros(len(ticks), np.bool_)
+        is_invalid = np.zeros(len(ticks), np.bool_)
         for mask in faults.values():
-            refused |= mask
-        for row in np.flatnonzero(refused):
+            is_invalid |= mask
+        for row in np.flatnonzero(is_invalid):
             reason = next(reason for reason, mask in faults.items() if mask[row])
             self._report.add_rejected(self._path, first + int(row), reason)
-            if self._aside is not None:
-                told = json.dumps(_row(batch, int(row)), default=str)
-                self._aside.add(first + int(row), reason, told.encode())
-        return ticks[~refused]
+            if self._rejected is not None:
+                text = json.dumps(_row(batch, int(row)), default=str)
+                self._rejected.add(first + int(row), reason, text.encode())
+        return ticks[~is_invalid]
 
 
 class _Batch:
-    """Some rows of a Parquet tape; columns that the file lacks are filled with what stands for "not told"."""
+    """Some rows of a Parquet tape; columns that the file lacks are filled with missing values."""
 
     def __init__(self, batch: pa.RecordBatch, layout: Layout) -> None:
         self._batch = batch
@@ -291,7 +305,7 @@ class _Batch:
         self._product = layout.product_id
 
     def ticks(self) -> Ticks:
-        """The rows as they are, unbelievable ones included."""
+        """All rows, invalid ones included."""
         time = self._instants("time")
         received = self._instants("received") if "received" in self._columns else time
         products, product = self._products()
@@ -315,7 +329,7 @@ class _Batch:
         )
 
     def faults(self, ticks: Ticks) -> dict[str, NDArray[np.bool_]]:
-        """Which rows cannot be believed, by reason; empty where all can."""
+        """The invalid rows by reason; empty if all are valid."""
         masks = {
             "the time is missing": (ticks.time == NOT_A_TIME) | (ticks.received == NOT_A_TIME),
             "the product is missing": ticks.product < 0,
@@ -328,7 +342,7 @@ class _Batch:
         return {reason: mask for reason, mask in masks.items() if mask.any()}
 
     def _column(self, name: str) -> Any:
-        """The file's array for a column that it has."""
+        """The array of a column that the file has."""
         return self._batch.column(self._columns[name])
 
     def _instants(self, name: str) -> NDArray[np.int64]:
@@ -376,15 +390,15 @@ class _Batch:
         empty = [code for code, name in enumerate(names) if not name]
         return tuple(names), np.where(np.isin(codes, empty), -1, codes).astype(np.int32) if empty else codes
 
-    def _coded(self, name: str, codes: Mapping[str, int], untold: int) -> NDArray[np.int8]:
+    def _coded(self, name: str, codes: Mapping[str, int], missing: int) -> NDArray[np.int8]:
         if name not in self._columns:
-            return np.full(len(self._batch), untold, np.int8)
+            return np.full(len(self._batch), missing, np.int8)
         words, indices = self._words(name)
-        table = np.array([*(codes.get(word, _UNKNOWN) for word in words), untold], np.int8)
+        table = np.array([*(codes.get(word, _UNKNOWN) for word in words), missing], np.int8)
         return np.asarray(table[indices])
 
     def _words(self, name: str) -> tuple[list[str], NDArray[np.int32]]:
-        """The different words of a column and each row's index into them, -1 for null."""
+        """The distinct words of a column and the index of each row into them, -1 for null."""
         column = self._column(name)
         if pa.types.is_null(column.type):
             return [], np.full(len(self._batch), -1, np.int32)
@@ -395,7 +409,7 @@ class _Batch:
 
 
 def _row(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
-    """One row by name; instants as Arrow writes them, since Python's own hold no nanoseconds."""
+    """One row by column name; times as Arrow writes them, since Python's hold no nanoseconds."""
     one = batch.slice(row, 1)
     columns = zip(one.schema.names, one.columns, strict=True)
     return {
@@ -405,7 +419,7 @@ def _row(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
 
 
 def _beyond(*columns: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Where any column holds a negative or infinite number; NaN says "not told" and is fine."""
+    """Where any column holds a negative or infinite number; NaN is a missing value and valid."""
     beyond = np.zeros(len(columns[0]), np.bool_)
     for column in columns:
         beyond |= (column < 0.0) | (column == np.inf)

@@ -172,7 +172,7 @@ BLOCK_BYTES = 2 << 20
 
 
 class Aside(Protocol):
-    """Who takes damaged lines; ``rejects.SetAside`` is one."""
+    """Who takes damaged lines; ``rejects.RejectedLines`` is one."""
 
     def add(self, line: int, reason: str, text: bytes) -> None:
         """Takes the damaged line of this number, counted from 1."""

@@ -1,7 +1,4 @@
-"""What became of the tapes that were read: how much, of what kind, and what was left out and why.
-
-Damaged lines set aside: ``<tape>.rejected.ndjson`` beside the tape, so that what was refused can be looked at.
-"""
+"""The report of a reading: counts, products, rejected lines; and the files that keep rejected lines."""
 
 from __future__ import annotations
 
@@ -16,12 +13,14 @@ import numpy as np
 from volspike.market import Kind, Ticks
 
 KEPT_REJECTIONS = 100
-"""How many rejections a report holds in full; the rest are counted, and all of them are set aside on disk."""
+"""Rejections that a report holds in full; all of them are counted, and kept on disk."""
+
+REJECTED_ENDING = ".rejected.ndjson"
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """One damaged line: where it stands (``line`` counts from 1; the row of a Parquet tape) and why it was refused."""
+class Rejection:
+    """One damaged line: its number from 1 (in a Parquet tape, its row) and the reason."""
 
     file: str
     line: int
@@ -30,7 +29,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something about a whole file that its reader should know."""
+    """A remark about a whole file."""
 
     file: str
     text: str
@@ -38,18 +37,18 @@ class Note:
 
 @dataclass(slots=True)
 class TapeReport:
-    """Filled while tapes are read; whole once the last chunk was handed out.
+    """The result of reading tapes; complete once the last chunk was returned.
 
-    ``lines`` counts those that are not blank (rows of a Parquet tape), ``bytes_read`` and ``total_bytes`` are of
-    the files as they lie on disk, so that the one over the other is the progress. ``ignored`` counts what is no
-    tick and no damage (acks, heartbeats, order books, a recorder's own records) by its type, and ``history``,
-    the trades of before a subscription. ``has_sizes`` says whether any tick told a trade's size.
+    ``lines`` counts the lines that are not blank (rows of a Parquet tape). ``bytes_read`` and ``total_bytes`` are sizes
+    on disk, so that their ratio is the progress. ``ignored`` counts, by type, what is neither a tick nor damaged
+    (acknowledgements, heartbeats, order books, a recorder's own records) and, as ``history``, the trades from before a
+    subscription. ``has_sizes`` is True if any tick has the size of a trade.
     """
 
     lines: int = 0
     ticks: int = 0
     rejected: int = 0
-    rejections: list[Rejected] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     simulated: bool = False
     kinds: set[Kind] = field(default_factory=set)
@@ -57,22 +56,31 @@ class TapeReport:
     products: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
-    set_aside: list[str] = field(default_factory=list)
+    rejected_files: list[str] = field(default_factory=list)
     bytes_read: int = 0
     total_bytes: int = 0
 
+    def add_ticks(self, ticks: Ticks) -> None:
+        """Counts ticks."""
+        if len(ticks) == 0:
+            return
+        self.ticks += len(ticks)
+        self.kinds.update(Kind(int(kind)) for kind in {ticks.kind.min(), ticks.kind.max()})
+        self.has_sizes = self.has_sizes or not bool(np.isnan(ticks.last_size).all())
+        self.products.extend(name for name in ticks.products if name not in self.products)
+
     def add_rejected(self, file: Path, line: int, reason: str) -> None:
-        """Counts one damaged line, and keeps it while there are few."""
+        """Counts one damaged line, and keeps the first ones."""
         self.rejected += 1
         if len(self.rejections) < KEPT_REJECTIONS:
-            self.rejections.append(Rejected(str(file), line, reason))
+            self.rejections.append(Rejection(str(file), line, reason))
 
     def add_note(self, file: Path, text: str) -> None:
-        """Keeps what should be known about one file."""
+        """Adds a remark about one file."""
         self.notes.append(Note(str(file), text))
 
     def add(self, other: TapeReport) -> None:
-        """Joins what became of a tape that was read elsewhere; ``files`` and ``total_bytes`` stay as they were told."""
+        """Adds the report of one tape that another process read; ``files`` and ``total_bytes`` do not change."""
         self.lines += other.lines
         self.ticks += other.ticks
         self.rejected += other.rejected
@@ -83,24 +91,12 @@ class TapeReport:
         self.has_sizes |= other.has_sizes
         self.products.extend(name for name in other.products if name not in self.products)
         self.notes.extend(other.notes)
-        self.set_aside.extend(name for name in other.set_aside if name not in self.set_aside)
+        self.rejected_files.extend(name for name in other.rejected_files if name not in self.rejected_files)
         self.bytes_read += other.bytes_read
-
-    def add_ticks(self, ticks: Ticks) -> None:
-        """Counts what was read."""
-        if len(ticks) == 0:
-            return
-        self.ticks += len(ticks)
-        self.kinds.update(Kind(int(kind)) for kind in {ticks.kind.min(), ticks.kind.max()})
-        self.has_sizes = self.has_sizes or not bool(np.isnan(ticks.last_size).all())
-        self.products.extend(name for name in ticks.products if name not in self.products)
-
-
-REJECTED_ENDING = ".rejected.ndjson"
 
 
 def rejected_path(tape: Path) -> Path:
-    """Where the damaged lines of ``tape`` go.
+    """The file that keeps the rejected lines of ``tape``.
 
     >>> rejected_path(Path("data/ticks_BTCUSD.ndjson.zst")).name
     'ticks_BTCUSD.rejected.ndjson'
@@ -109,57 +105,59 @@ def rejected_path(tape: Path) -> Path:
     return tape.with_name(stem.rpartition(".")[0] + REJECTED_ENDING)
 
 
-class SetAside:
-    """The rejected lines of one tape, written to a temporary name and renamed by ``keep``.
+class RejectedLines:
+    """The rejected lines of one tape, written to a temporary file that ``keep`` renames.
 
-    The same tape always gives the same file: an older one is replaced, and left alone where this reading rejects
-    nothing. With ``joins`` the lines follow those of another tape of the same stem (``a.ndjson``, ``a.ndjson.gz``)
-    that was read just before. A folder that cannot be written to is no reason to stop: ``fault`` says so.
+    The same tape always gives the same file: it replaces an older one, which stays if nothing is rejected. With
+    ``appends`` the lines follow those of another tape of the same stem (``a.ndjson``, ``a.ndjson.gz``). If the file
+    cannot be written, reading goes on and ``fault`` states the reason.
     """
 
-    def __init__(self, tape: Path, *, joins: bool = False) -> None:
+    def __init__(self, tape: Path, *, appends: bool = False) -> None:
         self.target = rejected_path(tape)
         self.fault: str | None = None
         self._tape = tape.name
-        self._joins = joins
+        self._appends = appends
         self._part = self.target.with_name(self.target.name + ".part")
         self._file: BinaryIO | None = None
 
     def add(self, line: int, reason: str, text: bytes) -> None:
-        """Sets one line aside; bytes that are no UTF-8 become lone surrogates (Python's ``surrogateescape``)."""
+        """Writes one line; bytes that are not UTF-8 become lone surrogates (Python's ``surrogateescape``)."""
         if self.fault is not None:
             return
-        told = {"file": self._tape, "line": line, "reason": reason, "text": text.decode("utf-8", "surrogateescape")}
+        record = {"file": self._tape, "line": line, "reason": reason, "text": text.decode("utf-8", "surrogateescape")}
         try:
-            self._opened().write(json.dumps(told).encode() + b"\n")
+            self._open_part().write(json.dumps(record).encode() + b"\n")
         except OSError as error:
-            self.fault = f"rejected lines could not be set aside in {self.target.name}: {error.strerror or error}"
-            self.discard()
+            self._fail(error)
 
     def keep(self) -> Path | None:
-        """Gives the file its name; None where there is nothing to keep."""
+        """Gives the file its name; None if no line was rejected or the file could not be written."""
         if self._file is None:
             return None
         try:
             self._file.close()
             self._part.replace(self.target)
         except OSError as error:
-            self.fault = f"rejected lines could not be set aside in {self.target.name}: {error.strerror or error}"
-            self.discard()
+            self._fail(error)
             return None
         self._file = None
         return self.target
 
     def discard(self) -> None:
-        """Removes what was written under the temporary name, if anything; after ``keep`` it does nothing."""
+        """Removes the temporary file, unless ``keep`` has renamed it."""
         if self._file is not None:
             self._file.close()
             self._file = None
             self._part.unlink(missing_ok=True)
 
-    def _opened(self) -> BinaryIO:
+    def _open_part(self) -> BinaryIO:
         if self._file is None:
-            earlier = self.target.read_bytes() if self._joins else b""
+            earlier = self.target.read_bytes() if self._appends else b""
             self._file = self._part.open("wb")
             self._file.write(earlier)
         return self._file
+
+    def _fail(self, error: OSError) -> None:
+        self.fault = f"rejected lines could not be written to {self.target.name}: {error.strerror or error}"
+        self.discard()
