@@ -1,4 +1,4 @@
-"""Whatever bytes come, the decoders answer with a frame that can be believed or with MalformedTick."""
+"""For any bytes, the decoders return a valid frame or raise MalformedTick."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ ODD = (
 
 @st.composite
 def mutated_values(draw: st.DrawFn) -> bytes:
-    """A real frame, one of its values replaced by an odd one or taken away."""
+    """A real frame with one of its values replaced by an unusual one or removed."""
     message = msgspec.json.decode(draw(st.sampled_from(REAL)))
     node: Any = message
     while True:
@@ -89,7 +89,7 @@ def mutated_values(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def mutated_bytes(draw: st.DrawFn) -> bytes:
-    """A real frame cut short, or with a stretch of it replaced by other bytes."""
+    """A real frame truncated, or with a part replaced by other bytes."""
     frame = draw(st.sampled_from(REAL))
     start = draw(st.integers(0, len(frame)))
     stop = draw(st.integers(start, len(frame)))
@@ -99,8 +99,8 @@ def mutated_bytes(draw: st.DrawFn) -> bytes:
     return frame[:start] + draw(patches) + draw(st.sampled_from([frame[stop:], b""]))
 
 
-def assert_believable(frame: Frame) -> None:
-    """Every number is NaN where that may be, else finite and of the right sign; columns can hold them all."""
+def assert_valid(frame: Frame) -> None:
+    """Every number is NaN where allowed, otherwise finite and of the right sign, and fits its column."""
     ticks = (*frame.ticks, *frame.history)
     for tick in ticks:
         assert 0 < tick.price < math.inf
@@ -115,7 +115,7 @@ def assert_believable(frame: Frame) -> None:
 def decode_or_refuse(decode: Decode, frame: bytes | str) -> None:
     fault = None
     try:
-        assert_believable(decode(frame, 0))
+        assert_valid(decode(frame, 0))
     except MalformedTick as caught:
         fault = caught
     assert fault is None or (fault.path.startswith("$") and fault.reason)
@@ -124,21 +124,21 @@ def decode_or_refuse(decode: Decode, frame: bytes | str) -> None:
 @pytest.mark.parametrize("decode", DECODERS)
 @given(frame=st.binary(max_size=80) | mutated_bytes())
 def test_any_bytes(decode: Decode, frame: bytes) -> None:
-    """Arbitrary bytes and damaged frames raise nothing but MalformedTick."""
+    """Arbitrary bytes and damaged frames raise only MalformedTick."""
     decode_or_refuse(decode, frame)
 
 
 @pytest.mark.parametrize("decode", DECODERS)
 @given(frame=mutated_values())
 def test_any_value(decode: Decode, frame: bytes) -> None:
-    """A real frame with one odd value raises nothing but MalformedTick, and no odd number comes through."""
+    """A real frame with one unusual value raises only MalformedTick, and no invalid number is accepted."""
     decode_or_refuse(decode, frame)
 
 
 @pytest.mark.parametrize("decode", DECODERS)
 @given(text=st.text(st.characters(codec=None), max_size=40))
 def test_any_text(decode: Decode, text: str) -> None:
-    """Text that is not even Unicode, as a lone surrogate is not, raises nothing but MalformedTick."""
+    """Text with a lone surrogate, which is not valid Unicode, raises only MalformedTick."""
     decode_or_refuse(decode, text)
     decode_or_refuse(decode, f'{{"type":"{text}"}}')
 
@@ -148,14 +148,14 @@ def test_any_text(decode: Decode, text: str) -> None:
     "opening", ["[", '{"a":', '{"type":"x","a":' + "[" * 5000, '{"channel":"ticker","events":[' * 5000]
 )
 def test_deep_nesting(decode: Decode, opening: str) -> None:
-    """Nesting that no decoder can follow is malformed and no RecursionError."""
+    """Nesting beyond the decoder's limit is malformed and not a RecursionError."""
     with pytest.raises(MalformedTick):
         decode(opening * 20_000 if len(opening) < 10 else opening, 0)
 
 
 @pytest.mark.parametrize("decode", DECODERS)
 def test_nested_but_closed(decode: Decode) -> None:
-    """A deep value in a field that nobody reads is refused even when the JSON is whole."""
+    """A deeply nested value in an unused field is refused even in complete JSON."""
     depth = 50_000
     frame = b'{"type":"x","channel":"ticker","events":[],"extra":' + b"[" * depth + b"]" * depth + b"}"
     with pytest.raises(MalformedTick, match="nested too deeply"):

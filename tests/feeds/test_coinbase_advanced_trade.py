@@ -82,7 +82,7 @@ def test_ticker_takes_the_envelopes_time() -> None:
 
 
 def test_ticker_batch_has_no_quotes() -> None:
-    """A batched ticker carries no bid and no ask, and none are made up."""
+    """A batched ticker has no bid and no ask, and neither does its tick."""
     bare = {key: value for key, value in QUOTE.items() if not key.startswith("best_")}
     (tick,) = decoded(ticker(bare, channel="ticker_batch")).ticks
     assert tick.price == 64281.7
@@ -113,7 +113,7 @@ def test_snapshot_trades_are_history() -> None:
 
 
 def test_new_trades_come_oldest_first() -> None:
-    """The exchange lists the newest trade first; the ticks stand in the order of the market."""
+    """The exchange lists the newest trade first; the ticks are oldest first."""
     newest = TRADE | {"trade_id": "1037798146", "side": "BUY"}
     frame = decoded(market_trades("update", newest, TRADE))
     assert [(tick.trade_id, tick.side) for tick in frame.ticks] == [(1037798145, Side.BUY), (1037798146, Side.SELL)]
@@ -128,7 +128,7 @@ def test_sequence_belongs_to_the_connection() -> None:
 
 @pytest.mark.parametrize("counter", [139651, "139651"])
 def test_heartbeat_counter_is_number_or_text(counter: int | str) -> None:
-    """The counter is an integer today and was text; the Go clock is read to the nanosecond."""
+    """The counter is an integer or, in older frames, text; the Go timestamp is parsed to the nanosecond."""
     message = {
         "channel": "heartbeats",
         "timestamp": "2026-09-05T22:10:30.260465255Z",
@@ -156,7 +156,7 @@ def test_heartbeat_counter_is_number_or_text(counter: int | str) -> None:
     ],
 )
 def test_subscriptions(told: dict[str, Any], channels: dict[str, tuple[str, ...]]) -> None:
-    """The ack tells which products each channel sends, and may be empty."""
+    """The confirmation lists the products of each channel, and may be empty."""
     message = {
         "channel": "subscriptions",
         "timestamp": "2026-09-05T22:10:29.563180868Z",
@@ -175,7 +175,7 @@ def test_error_has_no_envelope() -> None:
 
 @pytest.mark.parametrize("channel", ["l2_data", "candles", "status", "user", "never heard of"])
 def test_other_channels_are_ignored_by_name(channel: str) -> None:
-    """What is of no interest is named and still carries its sequence number, its body unread."""
+    """An unused channel is named and keeps its sequence number; its body is not decoded."""
     message = {
         "channel": channel,
         "timestamp": "2026-03-05T09:05:32.483569449Z",
@@ -186,13 +186,13 @@ def test_other_channels_are_ignored_by_name(channel: str) -> None:
 
 
 def test_a_message_of_another_protocol_is_ignored() -> None:
-    """A type without a channel is named and left alone."""
+    """A type without a channel is ignored by name."""
     assert decoded({"type": "ticker", "price": "1"}) == Frame(time=RECEIVED, ignored="ticker")
 
 
 @pytest.mark.parametrize("empty", ["", "0", None])
 def test_an_empty_book_side_is_nan(empty: str | None) -> None:
-    """An ask told as empty has neither price nor size; the bid stands."""
+    """An empty ask has neither price nor size; the bid is unaffected."""
     (tick,) = decoded(ticker(QUOTE | {"best_ask": empty, "best_ask_quantity": empty})).ticks
     assert isnan(tick.best_ask)
     assert isnan(tick.ask_size)
@@ -200,7 +200,7 @@ def test_an_empty_book_side_is_nan(empty: str | None) -> None:
 
 
 def test_without_a_timestamp_the_time_is_ours() -> None:
-    """Where the envelope tells no time, the time of receipt stands."""
+    """Without a time in the envelope, the frame has the time of receipt."""
     message = ticker(QUOTE)
     del message["timestamp"]
     assert decoded(message).ticks[0].time == RECEIVED
@@ -220,7 +220,7 @@ def test_without_a_timestamp_the_time_is_ours() -> None:
     ],
 )
 def test_a_fault_in_a_ticker_is_located(change: dict[str, Any], path: str) -> None:
-    """A value that cannot be believed is refused with its path through events and tickers."""
+    """An invalid value is refused with its path through events and tickers."""
     with pytest.raises(MalformedTick) as caught:
         decoded(ticker(QUOTE, QUOTE | change))
     assert caught.value.path == path
@@ -237,7 +237,7 @@ def test_a_fault_in_a_ticker_is_located(change: dict[str, Any], path: str) -> No
     ],
 )
 def test_a_fault_in_a_trade_is_located(change: dict[str, Any], path: str) -> None:
-    """A trade that cannot be believed is refused with its path."""
+    """An invalid trade is refused with its path."""
     with pytest.raises(MalformedTick) as caught:
         decoded(market_trades("update", TRADE, TRADE | change))
     assert caught.value.path == path
@@ -267,8 +267,8 @@ def test_a_fault_in_the_envelope_is_located(change: dict[str, Any], path: str) -
 
 
 @pytest.mark.parametrize("frame", [b"", b"null", b"[]", b"{}", b'{"channel":"l2_data"', b"\x00", b'{"a":' * 100_000])
-def test_what_is_no_message_is_malformed(frame: bytes) -> None:
-    """Broken JSON, JSON that is no object and JSON without a channel are refused, never raised as something else."""
+def test_invalid_messages_are_malformed(frame: bytes) -> None:
+    """Broken JSON, JSON that is not an object and JSON without a channel raise only MalformedTick."""
     with pytest.raises(MalformedTick) as caught:
         decode_advanced_trade(frame, RECEIVED)
     assert caught.value.path in {"$", "$.channel"}

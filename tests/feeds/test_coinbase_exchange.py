@@ -65,8 +65,8 @@ def decoded(message: Any) -> Frame:
     return msgspec.structs.replace(frame, messages=())
 
 
-def test_ticker_tells_every_field() -> None:
-    """The documentation's ticker decodes field by field, its side being the taker's already."""
+def test_ticker_decodes_every_field() -> None:
+    """The documentation's ticker decodes field by field; its side is the taker's."""
     expected = Tick(
         time=1_666_222_102_061_769_000,
         received=RECEIVED,
@@ -86,17 +86,17 @@ def test_ticker_tells_every_field() -> None:
 
 
 def test_text_and_bytes_decode_alike() -> None:
-    """A frame may be handed over as text or as bytes."""
+    """A frame may be text or bytes."""
     text = msgspec.json.encode(TICKER).decode()
     assert repr(decode_exchange(text, RECEIVED)) == repr(decode_exchange(text.encode(), RECEIVED))
 
 
 def assert_same(one: Tick, other: Tick) -> None:
-    """Equal field by field, NaN being equal to NaN."""
+    """Equal field by field, with NaN equal to NaN."""
     assert repr(one) == repr(other)
 
 
-def test_match_tells_the_takers_side() -> None:
+def test_match_has_the_takers_side() -> None:
     """A maker's sell is a taker's buy; a match has no quotes."""
     frame = decoded(MATCH)
     assert_same(frame.ticks[0], EXAMPLE_TRADE)
@@ -104,14 +104,14 @@ def test_match_tells_the_takers_side() -> None:
 
 
 def test_last_match_is_history() -> None:
-    """The match sent on subscribing is a past trade and no flow."""
+    """The match sent on subscribing is a past trade and gives no tick."""
     frame = decoded(MATCH | {"type": "last_match"})
     assert frame.ticks == ()
     assert_same(frame.history[0], EXAMPLE_TRADE)
 
 
 def test_heartbeat() -> None:
-    """A heartbeat tells its product and the last trade."""
+    """A heartbeat has its product and the id of the last trade."""
     message = {
         "type": "heartbeat",
         "sequence": 90,
@@ -125,7 +125,7 @@ def test_heartbeat() -> None:
 
 
 def test_subscriptions() -> None:
-    """The ack tells which products each channel sends; a channel without products has none."""
+    """The confirmation lists the products of each channel; a channel without products has none."""
     message = {
         "type": "subscriptions",
         "channels": [
@@ -139,7 +139,7 @@ def test_subscriptions() -> None:
 
 
 def test_error() -> None:
-    """An error keeps the exchange's words."""
+    """An error keeps the exchange's text."""
     message = {"type": "error", "message": "Failed to subscribe", "reason": "ETH-USD is not a valid product"}
     error = ExchangeError(message="Failed to subscribe", reason="ETH-USD is not a valid product")
     assert decoded(message) == Frame(time=RECEIVED, error=error)
@@ -154,28 +154,28 @@ def test_error() -> None:
     ],
 )
 def test_other_types_are_ignored_by_name(message: dict[str, Any]) -> None:
-    """The order book and what is not known are named, so that they can be counted."""
+    """The order book and unknown types are ignored by name, so that they can be counted."""
     assert decoded(message) == Frame(time=RECEIVED, ignored=message["type"])
 
 
 @pytest.mark.parametrize("empty", ["", "0", "0.00", None, 0])
 def test_an_empty_book_side_is_nan(empty: str | int | None) -> None:
-    """A bid told as empty has neither price nor size, whatever size is told; the ask stands."""
+    """An empty bid has neither price nor size, whatever size is sent; the ask is unaffected."""
     (tick,) = decoded(TICKER | {"best_bid": empty}).ticks
     assert isnan(tick.best_bid)
     assert isnan(tick.bid_size)
     assert (tick.best_ask, tick.ask_size) == (1285.27, 1.5663704)
 
 
-def test_what_is_left_out_is_not_made_up() -> None:
-    """A ticker of product and price alone is a tick of product and price alone, at the time it was received."""
+def test_absent_fields_are_missing_values() -> None:
+    """A ticker of only product and price is a tick of only product and price, at the time of receipt."""
     (tick,) = decoded({"type": "ticker", "product_id": "ETH-USD", "price": "1285.22"}).ticks
     bare = Tick(time=RECEIVED, received=RECEIVED, kind=Kind.TICKER, product_id="ETH-USD", price=1285.22)
     assert_same(tick, bare)
 
 
-def test_empty_fields_are_left_out() -> None:
-    """Empty text says as little as no text."""
+def test_empty_fields_are_missing_values() -> None:
+    """An empty field equals an absent one."""
     empty = {"best_bid": "", "best_ask": "", "best_bid_size": "", "best_ask_size": "", "last_size": "", "side": ""}
     (tick,) = decoded(TICKER | empty | {"time": "", "trade_id": None, "sequence": None}).ticks
     bare = Tick(time=RECEIVED, received=RECEIVED, kind=Kind.TICKER, product_id="ETH-USD", price=1285.22)
@@ -211,7 +211,7 @@ def test_empty_fields_are_left_out() -> None:
     ],
 )
 def test_a_fault_is_located(change: dict[str, Any], path: str) -> None:
-    """A value that cannot be believed is refused with its path."""
+    """An invalid value is refused with its path."""
     with pytest.raises(MalformedTick) as caught:
         decoded(TICKER | change)
     assert caught.value.path == path
@@ -238,8 +238,8 @@ def test_a_match_needs_all_of_a_trade(field: str) -> None:
     "frame",
     [b"", b"null", b"[]", b'"ticker"', b"{}", b'{"type":"ticker"', b'{"price":NaN}', b"\xff\xfe", b"[" * 100_000],
 )
-def test_what_is_no_message_is_malformed(frame: bytes) -> None:
-    """Broken JSON, JSON that is no object and JSON without a type are refused, never raised as something else."""
+def test_invalid_messages_are_malformed(frame: bytes) -> None:
+    """Broken JSON, JSON that is not an object and JSON without a type raise only MalformedTick."""
     with pytest.raises(MalformedTick) as caught:
         decode_exchange(frame, RECEIVED)
     assert caught.value.path in {"$", "$.type"}

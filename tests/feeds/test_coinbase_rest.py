@@ -1,4 +1,4 @@
-"""Pages of trades over REST: what they say, how often they are asked for, and what happens when none comes."""
+"""Pages of trades over REST: decoding, request rate and retries."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAGE = (
 
 
 def test_a_page_is_trades_oldest_first_with_the_takers_side() -> None:
-    """The maker's side told becomes the taker's, times are exact to the microsecond, and the order is the market's."""
+    """The maker's side becomes the taker's, times are exact to the microsecond, and trades are oldest first."""
     common: dict[str, Any] = {"kind": Kind.TRADE, "product_id": "BTC-USD", "last_size": 0.01}
     first, second = parse_time("2014-11-07T01:08:43.642366Z"), parse_time("2014-11-07T22:19:28.578544Z")
     expected = [
@@ -56,15 +56,15 @@ def test_a_malformed_trade_is_located(change: dict[str, object], path: str) -> N
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"message":"hi"}', b'[{"trade_id":1}]', b"[[]]", b"\xff"])
-def test_what_is_no_page_is_malformed(body: bytes) -> None:
-    """A page that cannot be read says whose it is, and is never taken for an empty one."""
+def test_an_unreadable_page_is_malformed(body: bytes) -> None:
+    """The error of an unreadable page names the exchange; the page does not count as empty."""
     exchange = Exchange(market(3), faults={0: Answer(200, body)})
     with client_of(exchange) as client, pytest.raises(MalformedTick, match="a page of trades from https://here"):
         client.trades("BTC-USD")
 
 
-def test_pages_are_asked_for_by_trade_id() -> None:
-    """``after`` gives what is older than an id, ``limit`` how many; without ``after`` the newest come."""
+def test_pages_are_requested_by_trade_id() -> None:
+    """``after`` selects trades older than an id, ``limit`` their number; without ``after`` the newest are returned."""
     exchange = Exchange(market(10))
     with client_of(exchange) as client:
         newest = client.trades("BTC-USD", limit=3)
@@ -74,8 +74,8 @@ def test_pages_are_asked_for_by_trade_id() -> None:
     assert exchange.asked == [{"limit": 3}, {"limit": 1000, "after": 4}]
 
 
-def test_a_server_that_does_not_heed_the_cursor_is_refused() -> None:
-    """A page with ids that were not asked for is no page: following it would never end."""
+def test_a_server_that_ignores_the_cursor_is_refused() -> None:
+    """A page with trades that were not requested is refused, because following it would never end."""
     body = json.dumps([told(trade_at(9, NOON))]).encode()
     with (
         client_of(Exchange([], faults={0: Answer(200, body)})) as client,
@@ -85,7 +85,7 @@ def test_a_server_that_does_not_heed_the_cursor_is_refused() -> None:
 
 
 def test_requests_keep_the_rate() -> None:
-    """However fast the answers come, requests are not closer than the rate allows."""
+    """However fast the answers, requests keep the rate."""
     clock = FakeTime()
     with client_of(Exchange(market(3)), clock, rate=8.0) as client:
         for _ in range(17):
@@ -94,7 +94,7 @@ def test_requests_keep_the_rate() -> None:
 
 
 def test_retry_after_is_respected() -> None:
-    """After a 429 nothing is asked before the time that the exchange named, in seconds or as a date."""
+    """After a 429 there is no request before the time in ``Retry-After``, in seconds or as a date."""
     clock = FakeTime()
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     faults: dict[int, Answer | httpx.TransportError] = {
@@ -110,7 +110,7 @@ def test_retry_after_is_respected() -> None:
 
 @pytest.mark.parametrize("header", ["", "soon", "-5", "1.5e3"])
 def test_an_unreadable_retry_after_is_none(header: str) -> None:
-    """Where the exchange names no time, the wait is the usual one."""
+    """Without a readable time, the wait is the usual one."""
     clock = FakeTime()
     fault = Answer(429, b"{}", {"retry-after": header})
     with client_of(Exchange(market(1), faults={0: fault}), clock) as client:
@@ -129,8 +129,8 @@ def test_an_unreadable_retry_after_is_none(header: str) -> None:
         httpx.ReadError("reset"),
     ],
 )
-def test_what_may_pass_is_asked_again(fault: Answer | httpx.TransportError) -> None:
-    """Server errors, timeouts and lost connections are asked again, with longer and longer waits."""
+def test_temporary_failures_are_retried(fault: Answer | httpx.TransportError) -> None:
+    """Server errors, timeouts and lost connections are retried with increasing waits."""
     clock = FakeTime()
     faults: dict[int, Answer | httpx.TransportError] = dict.fromkeys(range(4), fault)
     with client_of(Exchange(market(3), faults=faults), clock) as client:
@@ -138,8 +138,8 @@ def test_what_may_pass_is_asked_again(fault: Answer | httpx.TransportError) -> N
     assert clock.slept == [0.5, 1.0, 2.0, 4.0]
 
 
-def test_it_gives_up_in_the_end() -> None:
-    """An exchange that goes on failing is a DataError that names its last words, after eight attempts."""
+def test_eight_attempts_at_most() -> None:
+    """An exchange that keeps failing is a DataError with its last message, after eight attempts."""
     faults: dict[int, Answer | httpx.TransportError] = dict.fromkeys(range(20), Answer(503, b'{"message":"closed"}'))
     exchange = Exchange(market(3), faults=faults)
     with client_of(exchange) as client, pytest.raises(DataError, match="503 closed"):
@@ -147,8 +147,8 @@ def test_it_gives_up_in_the_end() -> None:
     assert len(exchange.asked) == 8
 
 
-def test_a_refusal_is_not_asked_again() -> None:
-    """What the exchange refuses for good is told with its own reason, at once."""
+def test_a_refusal_is_not_retried() -> None:
+    """A permanent refusal is raised at once, with the exchange's reason."""
     exchange = Exchange(market(3), faults={0: Answer(403, b'{"message":"not from your country"}')})
     with client_of(exchange) as client, pytest.raises(DataError, match="403 not from your country"):
         client.trades("BTC-USD")
@@ -156,14 +156,14 @@ def test_a_refusal_is_not_asked_again() -> None:
 
 
 @pytest.mark.parametrize("product_id", ["DOGE-USD", "btc-usd", "../accounts", ""])
-def test_an_unknown_product_is_a_wrong_call(product_id: str) -> None:
-    """Neither a product that the exchange does not have nor a text that is none can be fetched."""
+def test_an_unknown_product_is_a_usage_error(product_id: str) -> None:
+    """A product that the exchange does not have, or an invalid name, is a usage error."""
     with client_of(Exchange(market(3))) as client, pytest.raises(UsageError, match="product"):
         client.trades(product_id)
 
 
-def test_nobody_there_is_told_at_once() -> None:
-    """Without a network nothing is tried eight times: one line says what could not be reached."""
+def test_no_network_is_reported_at_once() -> None:
+    """Without a network there is no retry, and the error names the address."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))  # not listening: connections are refused
         clock = FakeTime()
@@ -173,8 +173,8 @@ def test_nobody_there_is_told_at_once() -> None:
     assert client.requests == 1
 
 
-def test_a_network_that_goes_away_is_waited_for() -> None:
-    """Once the exchange has answered, a refused connection may pass."""
+def test_a_lost_network_is_retried() -> None:
+    """After a first answer, a refused connection is retried."""
     exchange = Exchange(market(3), faults={1: httpx.ConnectError("refused")})
     with client_of(exchange) as client:
         client.trades("BTC-USD")
@@ -182,21 +182,21 @@ def test_a_network_that_goes_away_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("url", ["ftp://here", "here", "", "http://", "https://h:port"])
-def test_what_is_no_address_is_a_wrong_call(url: str) -> None:
-    """An address that no request can go to is refused before any is tried."""
+def test_an_invalid_address_is_a_usage_error(url: str) -> None:
+    """An invalid address is refused before any request."""
     with pytest.raises(UsageError, match="address"):
         TradesClient(url)
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_rate_is_a_positive_number(rate: float) -> None:
-    """No rate, or an endless one, is a wrong call."""
+def test_an_invalid_rate_is_a_usage_error(rate: float) -> None:
+    """A rate of zero, or an infinite one, is a usage error."""
     with pytest.raises(UsageError, match="rate"):
         TradesClient(rate=rate)
 
 
 def test_a_slow_answer_is_a_timeout() -> None:
-    """A server that accepts and says nothing is given up after the timeout, and asked again."""
+    """A server that accepts and does not answer is a timeout, and is retried."""
     clock = FakeTime()
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
@@ -208,8 +208,54 @@ def test_a_slow_answer_is_a_timeout() -> None:
     assert client.requests == 8
 
 
-def test_it_speaks_over_a_real_socket() -> None:
+def test_pages_over_a_real_socket() -> None:
     """The same pages come through a real HTTP server."""
     exchange = Exchange(market(5))
     with served(exchange) as url, TradesClient(url + "/") as client:
         assert [tick.trade_id for tick in client.trades("BTC-USD", after=4, limit=2)] == [2, 3]
+
+
+@pytest.mark.parametrize(("rate", "is_valid"), [(0.0, False), (1e-9, True), (1000.0, True), (1000.0001, False)])
+def test_rate_at_its_limits(rate: float, is_valid: bool) -> None:
+    """A rate above 0 and up to exactly 1000 per second is accepted."""
+    if is_valid:
+        with TradesClient(rate=rate) as client:
+            assert client.requests == 0
+    else:
+        with pytest.raises(UsageError, match="rate"):
+            TradesClient(rate=rate)
+
+
+@pytest.mark.parametrize(("after", "is_valid"), [(9, False), (10, True)])
+def test_cursor_equal_to_the_newest_trade(after: int, is_valid: bool) -> None:
+    """A page may contain ids below ``after`` and not ``after`` itself."""
+    body = json.dumps([told(trade_at(9, NOON))]).encode()
+    with client_of(Exchange([], faults={0: Answer(200, body)})) as client:
+        if is_valid:
+            assert [tick.trade_id for tick in client.trades("BTC-USD", after=after)] == [9]
+        else:
+            with pytest.raises(MalformedTick, match="below 9"):
+                client.trades("BTC-USD", after=after)
+
+
+@pytest.mark.parametrize(("status", "requests"), [(428, 1), (429, 2), (430, 1), (499, 1), (500, 2)])
+def test_status_codes_that_are_retried(status: int, requests: int) -> None:
+    """429 and everything from exactly 500 is retried, other errors are not."""
+    exchange = Exchange(market(1), faults={0: Answer(status, b"{}")})
+    with client_of(exchange) as client:
+        if requests == 1:
+            with pytest.raises(DataError):
+                client.trades("BTC-USD")
+        else:
+            client.trades("BTC-USD")
+    assert len(exchange.asked) == requests
+
+
+@pytest.mark.parametrize(("header", "wait"), [("0", 0.5), ("599", 599.0), ("600", 600.0), ("601", 600.0)])
+def test_retry_after_at_its_limit(header: str, wait: float) -> None:
+    """The exchange's wait is kept up to exactly 600 s, and is never shorter than the usual one."""
+    clock = FakeTime()
+    fault = Answer(429, b"{}", {"retry-after": header})
+    with client_of(Exchange(market(1), faults={0: fault}), clock) as client:
+        client.trades("BTC-USD")
+    assert clock.slept == [wait]

@@ -1,4 +1,4 @@
-"""The raw object of a tape line, in both flavours."""
+"""The raw object of a tape line, of both protocols."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ TRADE: dict[str, Any] = {
 
 
 def tick_of(raw: dict[str, Any], **line: Any) -> Tick | None:
-    """The tick of a line that says what its raw object says, but for ``line``."""
+    """The tick of a line that equals its raw object except for ``line``."""
     told = msgspec.convert(drop_empty_fields(raw), RawMessage, strict=False)
     fields: dict[str, Any] = {
         "product_id": told.product_id,
@@ -74,12 +74,12 @@ def tick_of(raw: dict[str, Any], **line: Any) -> Tick | None:
 
 
 def same(one: object, other: object) -> bool:
-    """Equal, NaN being equal to NaN."""
+    """Equal, with NaN equal to NaN."""
     return repr(one) == repr(other)
 
 
 def test_an_advanced_trade_line() -> None:
-    """The documented line: quotes of the line, sizes of its raw object, and our time for want of another."""
+    """The documented line: quotes from the line, sizes from its raw object, and our time because there is no other."""
     expected = Tick(
         time=RECEIVED,
         received=RECEIVED,
@@ -102,27 +102,27 @@ def test_an_exchange_line_is_the_frame(raw: dict[str, Any]) -> None:
 
 
 def test_an_advanced_trade_trade_is_the_frame() -> None:
-    """A line of an Advanced Trade trade gives the tick that the frame gave live, the side turned."""
+    """A line of an Advanced Trade trade gives the tick that the frame gave live, with the taker's side."""
     frame = {"channel": "market_trades", "events": [{"type": "update", "trades": [TRADE]}]}
     (live,) = decode_advanced_trade(msgspec.json.encode(frame), RECEIVED).ticks
     assert same(tick_of(TRADE), live)
     assert (live.kind, live.side) == (Kind.TRADE, Side.BUY)
 
 
-def test_last_match_is_no_flow() -> None:
+def test_last_match_gives_no_tick() -> None:
     """A line of a past trade gives no tick."""
     assert tick_of(MATCH | {"type": "last_match"}) is None
 
 
-def test_the_line_stands_first() -> None:
-    """Where line and raw object differ, the line counts; what it does not tell is taken from the raw object."""
+def test_the_line_comes_before_the_raw_object() -> None:
+    """Where line and raw object differ, the line counts; what it lacks is taken from the raw object."""
     tick = tick_of(ADVANCED_TRADE, price=1.5, best_bid=nan, product_id="")
     assert tick is not None
     assert (tick.price, tick.best_bid, tick.product_id) == (1.5, 89574.23, "BTC-USD")
 
 
 def test_a_line_without_raw() -> None:
-    """An empty raw object leaves what the line itself tells."""
+    """With an empty raw object, the tick has only the fields of the line."""
     tick = tick_of({}, product_id="BTC-USD", price=10.0, best_bid=9.0, best_ask=11.0)
     assert tick is not None
     assert (tick.best_bid, tick.best_ask) == (9.0, 11.0)
@@ -132,7 +132,7 @@ def test_a_line_without_raw() -> None:
 
 @pytest.mark.parametrize("empty", ["", None, "0"])
 def test_an_empty_book_side_is_nan(empty: str | None) -> None:
-    """A bid told as empty has neither price nor size."""
+    """An empty bid has neither price nor size."""
     tick = tick_of(ADVANCED_TRADE | {"best_bid": empty})
     assert tick is not None
     assert isnan(tick.best_bid)
@@ -155,13 +155,13 @@ def test_an_empty_book_side_is_nan(empty: str | None) -> None:
     ],
 )
 def test_a_fault_is_located_in_the_line(raw: dict[str, Any], line: dict[str, Any], path: str) -> None:
-    """A value that cannot be believed is refused with its path from the root of the line."""
+    """An invalid value is refused with its path from the root of the line."""
     with pytest.raises(MalformedTick) as caught:
         tick_of(raw, **line)
     assert caught.value.path == path
 
 
-def test_only_fields_that_may_be_empty_are_left_out() -> None:
-    """An empty price stays, to be refused; an empty bid goes, wherever in the message it stands."""
+def test_only_fields_that_may_be_empty_are_dropped() -> None:
+    """An empty price is kept, to be refused; an empty bid is removed at any depth."""
     message = {"price": "", "events": [{"tickers": [{"best_bid": "", "best_ask": "0", "side": None}]}]}
     assert drop_empty_fields(message) == {"price": "", "events": [{"tickers": [{"best_ask": "0"}]}]}

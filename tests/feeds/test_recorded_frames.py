@@ -1,4 +1,4 @@
-"""Every recorded frame parses, and is what it is known to be."""
+"""Every recorded frame decodes to its known content."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def session_frames(shared_data: Path) -> Iterator[str]:
 
 
 def content(frame: Frame) -> str:
-    """What a frame holds, in one word."""
+    """The kind of a frame's content."""
     if frame.ignored is not None:
         return frame.ignored
     if frame.heartbeats:
@@ -75,15 +75,15 @@ def test_exchange_recording(shared_data: Path) -> None:
     assert all(one.sequence < other.sequence for one, other in pairwise(ticks))
 
 
-def test_exchange_tickers_tell_the_takers_side(shared_data: Path) -> None:
-    """Where the last price is one of the quotes, a buy stands at the ask and a sell at the bid, without exception."""
+def test_exchange_tickers_have_the_takers_side(shared_data: Path) -> None:
+    """Where the last price is one of the quotes, a buy is at the ask and a sell at the bid."""
     ticks = [tick for raw in exchange_frames(shared_data) for tick in decode_exchange(raw, RECEIVED).ticks]
     assert {tick.side for tick in ticks if tick.price == tick.best_ask} == {Side.BUY}
     assert {tick.side for tick in ticks if tick.price == tick.best_bid} == {Side.SELL}
 
 
 def test_advanced_trade_envelopes(shared_data: Path) -> None:
-    """3108 tickers of a quarter of an hour, in order."""
+    """3108 tickers of 15 minutes, in order."""
     frames = [decode_advanced_trade(line, RECEIVED) for line in envelopes(shared_data)]
     assert Counter(map(content, frames)) == {"ticker": 3108}
     assert sum(len(frame.ticks) for frame in frames) == 3108
@@ -93,7 +93,7 @@ def test_advanced_trade_envelopes(shared_data: Path) -> None:
 
 
 def test_advanced_trade_session(session: list[Frame]) -> None:
-    """Every frame of a session parses: counts by what they hold, and no sequence number is missing."""
+    """Every frame of a session decodes: the counts by kind are known, and no sequence number is missing."""
     assert Counter(map(content, session)) == {
         "l2_data": 775,
         "ticker": 160,
@@ -106,8 +106,8 @@ def test_advanced_trade_session(session: list[Frame]) -> None:
     assert [frame.sequence for frame in session] == list(range(len(session)))
 
 
-def test_trades_stand_in_the_order_of_the_market(session: list[Frame]) -> None:
-    """Per product the trade ids ascend within and across frames, from the history into the flow."""
+def test_trades_are_in_the_order_of_the_market(session: list[Frame]) -> None:
+    """Per product the trade ids ascend within and across frames, from the history to the new trades."""
     trades = [tick for frame in session for tick in (*frame.history, *frame.ticks) if tick.kind is Kind.TRADE]
     for product in ("BTC-USD", "ETH-USD"):
         ids = [trade.trade_id for trade in trades if trade.product_id == product]
@@ -115,8 +115,8 @@ def test_trades_stand_in_the_order_of_the_market(session: list[Frame]) -> None:
         assert len(ids) > 100
 
 
-def test_trades_tell_the_takers_side(shared_data: Path, session: list[Frame]) -> None:
-    """Each recorded maker's side comes out as the other one."""
+def test_trades_have_the_takers_side(shared_data: Path, session: list[Frame]) -> None:
+    """Each recorded maker's side becomes the opposite one."""
     makers = {
         (trade["product_id"], int(trade["trade_id"])): trade["side"]
         for data in session_frames(shared_data)
@@ -130,8 +130,8 @@ def test_trades_tell_the_takers_side(shared_data: Path, session: list[Frame]) ->
     assert all(trade.side is other[makers[trade.product_id, trade.trade_id]] for trade in trades)
 
 
-def test_the_protocol_is_told_from_the_frame(shared_data: Path, session: list[Frame]) -> None:
-    """Without being told which protocol it is, each recorded frame decodes the same."""
+def test_the_protocol_is_recognized_from_the_frame(shared_data: Path, session: list[Frame]) -> None:
+    """Without the name of the protocol, each recorded frame decodes the same."""
     for raw in exchange_frames(shared_data)[:500]:
         assert decode_any(raw, RECEIVED) == decode_exchange(raw, RECEIVED)
     for data, frame in zip(session_frames(shared_data), session, strict=True):

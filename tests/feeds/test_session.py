@@ -1,4 +1,4 @@
-"""A session against a real websocket server on this machine that says what its script says."""
+"""A session against a real websocket server on this machine that follows a script."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import Cause, Gap
 
 
-def test_advanced_trade_is_asked_channel_by_channel() -> None:
-    """One message for each channel, products in all but the heartbeats'; compression is agreed on."""
+def test_advanced_trade_subscribes_channel_by_channel() -> None:
+    """One message per channel, with products except for heartbeats; compression is negotiated."""
     exchange = ScriptedExchange(says(ticker(0)))
     listen(exchange, frames(1), products=("BTC-USD", "ETH-USD"))
     products = ["BTC-USD", "ETH-USD"]
@@ -57,8 +57,8 @@ def test_advanced_trade_is_asked_channel_by_channel() -> None:
 
 
 @pytest.mark.parametrize("matches", [False, True])
-def test_exchange_is_asked_in_one_message(*, matches: bool) -> None:
-    """One message with all channels, matches only where they are asked for; compression can be left out."""
+def test_exchange_subscribes_in_one_message(*, matches: bool) -> None:
+    """One message with all channels, matches only if requested; compression can be switched off."""
     frame = b'{"type":"heartbeat","product_id":"BTC-USD","time":"2026-01-01T00:00:00Z","last_trade_id":1}'
     exchange = ScriptedExchange(says(frame), requests=1)
     listen(exchange, frames(1), protocol="coinbase-exchange", matches=matches, compression=False)
@@ -67,8 +67,8 @@ def test_exchange_is_asked_in_one_message(*, matches: bool) -> None:
     assert exchange.extensions == [""]
 
 
-def test_frames_come_in_order_with_bytes_and_meaning() -> None:
-    """First the state, then each frame as it was sent, when it came, and what the codec makes of it; figures agree."""
+def test_frames_arrive_in_order_with_bytes_and_content() -> None:
+    """First the state, then each frame with its bytes, time and content; the counts agree."""
     sent = [ack(0, **FULL_ACK), ticker(1), ticker(2)]
     events, session = listen(ScriptedExchange(says(*sent)), frames(3))
     state, *rest = events
@@ -85,8 +85,8 @@ def test_frames_come_in_order_with_bytes_and_meaning() -> None:
     assert stats.latency_ns == told[-1].received - told[-1].frame.ticks[0].time
 
 
-def test_a_jump_is_a_gap_of_all_products_before_the_frame_that_shows_it() -> None:
-    """Numbers 0, 1, 5 tell that three messages were lost, between the two frames; a repeat tells nothing."""
+def test_a_jump_is_a_gap_before_the_frame_that_reveals_it() -> None:
+    """Numbers 0, 1, 5 mean three lost messages between the two frames; a repeat means no loss."""
     events, session = listen(
         ScriptedExchange(says(ticker(0), ticker(1), ticker(5), ticker(5), ticker(3), ticker(6))),
         frames(6),
@@ -115,8 +115,8 @@ def test_a_jump_is_a_gap_of_all_products_before_the_frame_that_shows_it() -> Non
         (drops, "the connection broke"),
     ],
 )
-def test_a_lost_connection_is_made_again(end: Script, reason: str) -> None:
-    """The state tells why; it subscribes anew, and the gap reaches from the last frame to the first tick after."""
+def test_a_lost_connection_is_reconnected(end: Script, reason: str) -> None:
+    """The state has the reason; the session subscribes again, and the gap ends with the first tick."""
     exchange = ScriptedExchange(says(ticker(0), ticker(1), then=end), says(ack(0, **FULL_ACK), ticker(1), ticker(2)))
     events, session = listen(exchange, frames(5))
     told = of(FeedFrame, events)
@@ -132,8 +132,8 @@ def test_a_lost_connection_is_made_again(end: Script, reason: str) -> None:
     assert (session.stats.connections, session.stats.reconnects) == (2, 1)
 
 
-def test_a_connection_that_lasted_begins_the_count_anew() -> None:
-    """Its end is still told with its own number; the next attempt is the first again."""
+def test_a_connection_that_lasted_resets_the_attempts() -> None:
+    """Its loss is attempt 1, and the next attempt is attempt 1 again."""
     exchange = ScriptedExchange(says(ticker(0), then=drops), says(ticker(0)))
     events, _ = listen(exchange, frames(2), lasting_s=1e-9)
     assert [(state.is_connected, state.attempt) for state in of(FeedState, events)] == [
@@ -143,8 +143,8 @@ def test_a_connection_that_lasted_begins_the_count_anew() -> None:
     ]
 
 
-def test_connections_without_data_are_one_absence() -> None:
-    """Several connections that end before their first tick make one gap, not one each."""
+def test_connections_without_data_are_one_gap() -> None:
+    """Several connections that end before their first tick make one gap."""
     exchange = ScriptedExchange(
         says(ticker(0), then=drops), says(then=drops), says(ack(0, **FULL_ACK), then=drops), says(ticker(0), ticker(1))
     )
@@ -155,8 +155,8 @@ def test_connections_without_data_are_one_absence() -> None:
     ]
 
 
-def test_a_refused_connection_is_tried_again() -> None:
-    """Where nobody listens, each attempt is told with its number, and no gap, since nothing was before."""
+def test_a_refused_connection_is_retried() -> None:
+    """Each failed attempt is a state with its number; there is no gap, because there was no data before."""
 
     async def whole() -> list[FeedEvent]:
         with socket.socket() as taken:
@@ -172,8 +172,8 @@ def test_a_refused_connection_is_tried_again() -> None:
         assert state.reason.startswith("cannot connect: ")
 
 
-def test_a_handshake_that_is_turned_away_is_tried_again() -> None:
-    """A server that answers 503 is told as such, and the session connects once it answers well."""
+def test_a_refused_handshake_is_retried() -> None:
+    """The states of refused handshakes have the status, and the session connects once it is accepted."""
     answers = [HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.FORBIDDEN]
 
     def process(connection: ServerConnection, _request: Request) -> Response | None:
@@ -186,8 +186,8 @@ def test_a_handshake_that_is_turned_away_is_tried_again() -> None:
     assert "403" in states[1].reason
 
 
-def test_a_server_that_never_shakes_hands_is_given_up() -> None:
-    """A socket that accepts and says nothing ends in a state after the connect timeout."""
+def test_a_server_without_a_handshake_times_out() -> None:
+    """A socket that accepts and sends nothing is a failed attempt after the connect timeout."""
 
     async def whole() -> list[FeedEvent]:
         with socket.create_server(("127.0.0.1", 0)) as mute:
@@ -199,8 +199,8 @@ def test_a_server_that_never_shakes_hands_is_given_up() -> None:
     assert state.reason == "cannot connect: timed out during opening handshake"
 
 
-def test_silence_is_told_while_it_lasts_and_then_the_connection_is_given_up() -> None:
-    """After the last frame: a gap of silence, a state that says so, and a gap until data comes anew."""
+def test_silence_is_reported_and_then_the_connection_is_closed() -> None:
+    """After the last frame: a gap of silence, a state with the reason, and a gap until new data."""
     exchange = ScriptedExchange(says(ticker(0)), says(ticker(0)))
     events, _ = listen(exchange, frames(2), heartbeat_timeout_s=0.1, idle_timeout_s=0.3)
     _, first, silence, state, _, absence, second = events
@@ -214,8 +214,8 @@ def test_silence_is_told_while_it_lasts_and_then_the_connection_is_given_up() ->
     assert absence == Gap(start=first.received, end=second.received, products=("BTC-USD",), cause=Cause.RECONNECT)
 
 
-def test_a_silence_that_ends_is_told_to_its_end() -> None:
-    """The rest of a silence comes before the frame that ends it, without a hole, on the same connection."""
+def test_a_silence_is_reported_to_its_end() -> None:
+    """The rest of a silence comes before the frame that ends it, on the same connection."""
     go_on = asyncio.Event()
 
     async def wakes(connection: ServerConnection) -> None:
@@ -238,8 +238,8 @@ def test_a_silence_that_ends_is_told_to_its_end() -> None:
     assert session.stats.connections == 1
 
 
-def test_a_product_that_the_ack_leaves_out_is_named() -> None:
-    """An ack after the first data and without one product is an error that names it, once; data goes on."""
+def test_a_product_left_out_of_the_confirmation_is_named() -> None:
+    """A confirmation without one product is one error that names the product; data goes on."""
     known = {channel: ["BTC-USD"] for channel in ("ticker", "market_trades")}
     script = says(ticker(0), ack(1, **known), ack(2, heartbeats=["heartbeats"], **known), ticker(3))
     events, session = listen(
@@ -252,8 +252,8 @@ def test_a_product_that_the_ack_leaves_out_is_named() -> None:
     assert session.stats.errors == 1
 
 
-def test_an_alias_and_an_empty_ack_are_no_errors() -> None:
-    """BTC-USDC whose data comes as BTC-USD is granted, though the ack is empty; a gap names both."""
+def test_an_alias_and_an_empty_confirmation_are_no_errors() -> None:
+    """BTC-USDC is confirmed by data of BTC-USD after an empty confirmation; a gap names both."""
     trade = {"product_id": "BTC-USD", "trade_id": "1", "price": "1", "size": "1", "side": "BUY"}
     trade["time"] = "2026-06-14T05:54:17Z"
     script = says(
@@ -270,8 +270,8 @@ def test_an_alias_and_an_empty_ack_are_no_errors() -> None:
     assert of(Gap, events)[0].products == ("BTC-USD", "BTC-USDC")
 
 
-def test_an_error_of_the_exchange_is_told() -> None:
-    """The frame comes, and an error that says what the exchange said; the session goes on."""
+def test_an_error_of_the_exchange_is_reported() -> None:
+    """The frame is followed by an error with the exchange's text; the session goes on."""
     refusal = b'{"type":"error","message":"authentication failure"}'
     events, _ = listen(ScriptedExchange(says(refusal, ticker(0))), frames(2))
     _, frame, error, _ = events
@@ -280,8 +280,8 @@ def test_an_error_of_the_exchange_is_told() -> None:
     assert error.reason == "error message from the exchange: authentication failure"
 
 
-def test_a_malformed_frame_is_a_fault_and_not_an_end() -> None:
-    """Bytes that are no frame come as a fault with where it is; a number that can be read still counts."""
+def test_a_malformed_frame_does_not_end_the_session() -> None:
+    """Malformed bytes are a fault with its path; a readable sequence number still counts."""
     broken = b'{"channel":"ticker","timestamp":"","sequence_num":1,"events":[{"tick'
     events, session = listen(ScriptedExchange(says(ticker(0), broken, b"\xf0", ticker(2))), frames(2))
     faults = of(FeedFault, events)
@@ -291,14 +291,14 @@ def test_a_malformed_frame_is_a_fault_and_not_an_end() -> None:
 
 
 def test_unknown_channels_are_counted() -> None:
-    """A channel that is not known comes as a frame, counted by its name."""
+    """A frame of an unknown channel is counted by its name."""
     events, session = listen(ScriptedExchange(says(envelope("l3_data", 0, {}), envelope("l3_data", 1, {}))), frames(2))
     assert session.stats.ignored == {"l3_data": 2}
     assert not of(FeedFault, events)
 
 
-def test_a_large_frame_comes_through() -> None:
-    """A book of five megabytes is no reason to lose the connection, and what comes behind it is there."""
+def test_a_large_frame_arrives() -> None:
+    """A book of five megabytes does not break the connection, and later frames arrive."""
     levels = [{"side": "bid", "price_level": f"{n}", "new_quantity": "1.00000000"} for n in range(80_000)]
     large = envelope("l2_data", 0, {"type": "snapshot", "updates": levels})
     assert len(large) > 5_000_000
@@ -308,7 +308,7 @@ def test_a_large_frame_comes_through() -> None:
 
 
 def test_a_frame_beyond_the_limit_ends_the_connection_with_a_reason() -> None:
-    """What is larger than it may be is not taken; the state says who closed and why."""
+    """A frame beyond the limit closes the connection; the state has the side and the reason."""
     script = says(ticker(0), b"x" * 5000, then=ServerConnection.wait_closed)
     events, _ = listen(ScriptedExchange(script), some(FeedState, 2), max_frame_bytes=4000)
     reason = of(FeedState, events)[1].reason
@@ -320,8 +320,8 @@ async def until_received(session: FeedSession, count: int) -> None:
         await asyncio.sleep(0.001)
 
 
-def test_what_a_slow_reader_misses_is_marked_in_its_place() -> None:
-    """The queue keeps the oldest; each gap stands between kept frames and counts exactly what lies between them."""
+def test_frames_dropped_for_a_slow_reader_are_marked_in_place() -> None:
+    """The queue keeps the oldest frames; each gap counts exactly the frames dropped between kept ones."""
     sent, more, most = 2000, 8, 16
 
     async def whole() -> tuple[list[FeedEvent], FeedSession]:
@@ -361,8 +361,8 @@ def test_what_a_slow_reader_misses_is_marked_in_its_place() -> None:
     assert stats.lost == 0
 
 
-def test_closing_delivers_what_is_queued_and_ends_the_iteration() -> None:
-    """After ``aclose`` the frames that had come are still told, then the iteration ends; closing again is nothing."""
+def test_closing_delivers_the_queue_and_ends_the_iteration() -> None:
+    """After ``aclose`` queued frames are still delivered, then the iteration ends; closing twice is harmless."""
 
     async def whole() -> tuple[int, FeedSession]:
         async with ScriptedExchange(says(*map(ticker, range(100)))) as exchange:
@@ -382,8 +382,8 @@ def test_closing_delivers_what_is_queued_and_ends_the_iteration() -> None:
     assert session.stats.queued == 0
 
 
-def test_closing_while_connected_to_nobody_tells_the_open_absence() -> None:
-    """A session closed before data came back tells the gap up to then."""
+def test_closing_while_disconnected_reports_the_open_gap() -> None:
+    """A session closed before new data ends with the open gap."""
 
     async def whole() -> list[FeedEvent]:
         async with ScriptedExchange(says(ticker(0), then=drops), says()) as exchange:
@@ -401,8 +401,8 @@ def test_closing_while_connected_to_nobody_tells_the_open_absence() -> None:
     assert gap.cause is Cause.RECONNECT
 
 
-def test_cancelling_the_reader_leaves_nothing() -> None:
-    """Cancelled while it waits, the session closes its socket and its tasks; the server sees a normal end."""
+def test_cancelling_the_reader_leaves_no_task() -> None:
+    """Cancelled while waiting, the session closes its socket and tasks; the server sees a normal close."""
 
     async def whole() -> int | None:
         codes: asyncio.Queue[int | None] = asyncio.Queue()
@@ -437,14 +437,14 @@ def test_a_session_is_read_once() -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1", "ws:/nowhere", "exchange"])
-def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
-    """What is no websocket's url is a usage error before anything is tried."""
+def test_an_invalid_url_is_refused_at_once(url: str) -> None:
+    """A url that is not a websocket url is a usage error before any connection."""
     with pytest.raises(UsageError, match="ws://"):
         FeedSession(settings(url))
 
 
 def test_the_protocols_have_their_own_urls() -> None:
-    """Without a url it is the exchange's."""
+    """Without a url in the settings, the url is the exchange's."""
     assert FeedSession(FeedSettings()).url == "wss://advanced-trade-ws.coinbase.com"
     assert FeedSession(FeedSettings(protocol="coinbase-exchange")).url == "wss://ws-feed.exchange.coinbase.com"
 
@@ -474,14 +474,14 @@ def recorded_exchange(folder: Path) -> list[bytes]:
     ],
     ids=["session", "envelopes", "exchange"],
 )
-def test_recordings_come_through_unchanged(
+def test_recordings_arrive_unchanged(
     shared_data: Path,
     protocol: str,
     requests: int,
     recording: Callable[[Path], list[bytes]],
     decode: Callable[[bytes, int], Frame],
 ) -> None:
-    """Every recorded frame arrives as the codec reads it, and the gaps are the numbers that the recording lacks."""
+    """Every recorded frame arrives as the codec decodes it, and the gaps are the numbers missing in the recording."""
     sent = recording(shared_data / "protocol")
     events, _ = listen(
         ScriptedExchange(says(*sent), requests=requests),

@@ -1,4 +1,4 @@
-"""A session against the simulated exchange, whatever goes wrong there: what is lost is told, and nothing else."""
+"""A session against the simulated exchange with faults: every loss is reported, and nothing else."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ faults = st.builds(
 )
 
 
-async def ordeal(faults: Faults, seed: int) -> tuple[list[FeedEvent], tuple[Sent, ...]]:
-    """Fifteen seconds of a market as fast as it goes: what was heard, and what was sent or lost."""
+async def run_with_faults(faults: Faults, seed: int) -> tuple[list[FeedEvent], tuple[Sent, ...]]:
+    """Fifteen seconds of a market at full speed: the events, and the frames sent or lost."""
     market = SimulatedExchangeSettings(
         products=("BTC-USD",), seed=seed, speed=0, start=START, seconds=15, subscribes=3, faults=faults
     )
@@ -66,7 +66,7 @@ def by_connection(events: list[FeedEvent]) -> list[list[FeedEvent]]:
 
 
 def named(gaps: list[Gap]) -> list[int]:
-    """The numbers that gaps tell as missing."""
+    """The sequence numbers that gaps report as missing."""
     told: list[int] = []
     for gap in gaps:
         first, last = map(int, re.findall(r"\d+", gap.detail))
@@ -75,8 +75,8 @@ def named(gaps: list[Gap]) -> list[int]:
     return told
 
 
-def assert_told_what_was_lost(events: list[FeedEvent], sent: list[Sent]) -> None:
-    """One connection: what left came, in its order; gaps name what did not, and what came after it should have."""
+def assert_losses_reported(events: list[FeedEvent], sent: list[Sent]) -> None:
+    """On one connection, sent frames arrive in order; gaps name the lost and the late ones."""
     came = [event.data for event in events if isinstance(event, FeedFrame | FeedFault)]
     left = [frame for frame in sent if not frame.is_lost][: len(came)]
     assert came == [frame.data for frame in left]
@@ -93,14 +93,14 @@ def assert_told_what_was_lost(events: list[FeedEvent], sent: list[Sent]) -> None
 
 @given(faults, st.integers(0, 50))
 @examples(max_examples=12)
-def test_after_any_faults_the_gaps_name_exactly_what_was_lost(faults: Faults, seed: int) -> None:
+def test_gaps_name_exactly_the_losses_after_any_faults(faults: Faults, seed: int) -> None:
     """Drops, skipped numbers, silences, duplicates, late frames, broken ones and lost connections, in any mixture."""
-    events, sent = asyncio.run(ordeal(faults, seed))
+    events, sent = asyncio.run(run_with_faults(faults, seed))
     heard = by_connection(events)
     said = [list(frames) for _, frames in groupby(sent, lambda frame: frame.connection)]
     assert len(heard) == len(said)
     for mine, theirs in zip(heard, said, strict=True):
-        assert_told_what_was_lost(mine, theirs)
+        assert_losses_reported(mine, theirs)
     absences = [event for event in events if isinstance(event, Gap) and event.cause is Cause.RECONNECT]
     assert all(earlier.end <= later.start for earlier, later in pairwise(absences))
     with_ticks = [any(isinstance(event, FeedFrame) and event.frame.ticks for event in part) for part in heard]

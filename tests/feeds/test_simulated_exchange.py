@@ -1,4 +1,4 @@
-"""The simulated exchange: both of Coinbase's protocols over a real socket, told of one seeded market."""
+"""The simulated exchange: both Coinbase protocols over a real socket, from one seeded market."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DECODERS: dict[str, Callable[[bytes | str, int], Frame]] = {
 
 
 def settings(**changes: Any) -> SimulatedExchangeSettings:
-    """A short market of its own time, as fast as it is read."""
+    """A short market at the speed of its readers."""
     plain: dict[str, Any] = {"products": PRODUCTS, "speed": 0.0, "start": START, "seconds": SECONDS}
     return SimulatedExchangeSettings(**(plain | changes))
 
@@ -47,7 +47,7 @@ def exchange_all(*channels: str, kind: str = "subscribe") -> str:
 
 
 async def rest(client: ClientConnection) -> list[str]:
-    """Everything until the connection ends, however it ends."""
+    """All frames until the connection ends."""
     frames = []
     try:
         async with asyncio.timeout(20):
@@ -65,7 +65,7 @@ async def heard(exchange: SimulatedExchange, protocol: str, *messages: str) -> l
 
 
 def run_of(protocol: str, *messages: str, **changes: Any) -> tuple[list[str], SimulatedExchange]:
-    """What one client hears from beginning to end, and the exchange that said it."""
+    """The frames that one client receives, and the exchange."""
 
     async def run() -> tuple[list[str], SimulatedExchange]:
         async with SimulatedExchange(settings(subscribes=len(messages), **changes)) as exchange:
@@ -75,7 +75,7 @@ def run_of(protocol: str, *messages: str, **changes: Any) -> tuple[list[str], Si
 
 
 def market() -> list[Tick]:
-    """The trades that the exchange's market makes after it opens."""
+    """The trades of the exchange's market after it opens."""
     begin = START - HISTORY_S * SECOND_NS
     chunks = simulate_trades(PRODUCTS, HISTORY_S + SECONDS, 7, begin)
     return [trade for chunk in chunks for trade in iterate_ticks(chunk) if trade.time >= START]
@@ -103,7 +103,7 @@ def test_advanced_trade_numbers_every_message(advanced_run: tuple[list[str], Sim
     assert exchange.injected[0].fault is Fault.CLOSE
 
 
-def test_advanced_trade_tells_the_market(advanced_run: tuple[list[str], SimulatedExchange]) -> None:
+def test_advanced_trade_sends_the_market(advanced_run: tuple[list[str], SimulatedExchange]) -> None:
     """The ticks decoded from the frames are the simulated trades, tickers one by one and trades within 250 ms."""
     decoded = [decode_advanced_trade(frame, 0) for frame in advanced_run[0]]
     raw = [json.loads(frame) for frame in advanced_run[0]]
@@ -121,8 +121,8 @@ def test_advanced_trade_tells_the_market(advanced_run: tuple[list[str], Simulate
     assert all(0 <= batch - trade.time <= SECOND_NS // 4 for batch, trade in trades)
 
 
-def test_advanced_trade_begins_with_what_is_past(advanced_run: tuple[list[str], SimulatedExchange]) -> None:
-    """Each ack is followed by its channel's snapshot: the last tickers, and past trades newest first as history."""
+def test_advanced_trade_starts_with_snapshots(advanced_run: tuple[list[str], SimulatedExchange]) -> None:
+    """Each confirmation is followed by the channel's snapshot: the last tickers, or past trades newest first."""
     raw = [json.loads(frame) for frame in advanced_run[0][:6]]
     assert [message["channel"] for message in raw] == [
         "subscriptions", "ticker", "subscriptions", "market_trades", "market_trades", "subscriptions",
@@ -137,13 +137,13 @@ def test_advanced_trade_begins_with_what_is_past(advanced_run: tuple[list[str], 
 
 
 def test_advanced_trade_heart_beats_every_second(advanced_run: tuple[list[str], SimulatedExchange]) -> None:
-    """One heartbeat a simulated second, its counter one higher each time."""
+    """One heartbeat per simulated second, with a counter that rises by one."""
     beats = [beat for frame in advanced_run[0] for beat in decode_advanced_trade(frame, 0).heartbeats]
     assert [beat.counter for beat in beats] == list(range(1, SECONDS + 1))
     assert [beat.time - START for beat in beats] == [second * SECOND_NS for second in range(1, SECONDS + 1)]
 
 
-def test_exchange_tells_the_market(exchange_run: tuple[list[str], SimulatedExchange]) -> None:
+def test_exchange_sends_the_market(exchange_run: tuple[list[str], SimulatedExchange]) -> None:
     """Tickers are the simulated trades with size, taker's side, ids and time; matches are the same trades."""
     frames = [decode_exchange(frame, 0) for frame in exchange_run[0]]
     ticks = [tick for frame in frames for tick in frame.ticks]
@@ -156,8 +156,8 @@ def test_exchange_tells_the_market(exchange_run: tuple[list[str], SimulatedExcha
     assert matches == [[getattr(t, n) for n in traded] for t in expected]
 
 
-def test_exchange_begins_with_the_last_match(exchange_run: tuple[list[str], SimulatedExchange]) -> None:
-    """The ack, then each product's last match as history; the next match has the next trade id."""
+def test_exchange_starts_with_the_last_match(exchange_run: tuple[list[str], SimulatedExchange]) -> None:
+    """After the confirmation comes each product's last match as history; the next match has the next trade id."""
     frames = [decode_exchange(frame, 0) for frame in exchange_run[0]]
     assert frames[0].ack is not None
     assert frames[0].ack.channels == dict.fromkeys(("ticker", "matches", "heartbeat"), PRODUCTS)
@@ -169,7 +169,7 @@ def test_exchange_begins_with_the_last_match(exchange_run: tuple[list[str], Simu
 
 
 def test_exchange_heart_beats_with_the_last_trade(exchange_run: tuple[list[str], SimulatedExchange]) -> None:
-    """A heartbeat per product and second carries the id of the trade told last."""
+    """A heartbeat per product and second has the id of the last trade."""
     last: dict[str, int] = {}
     beats = 0
     for frame in (decode_exchange(text, 0) for text in exchange_run[0]):
@@ -181,8 +181,8 @@ def test_exchange_heart_beats_with_the_last_trade(exchange_run: tuple[list[str],
 
 
 @pytest.mark.parametrize("protocol", DECODERS)
-def test_the_same_seed_says_the_same(protocol: str) -> None:
-    """Frames and faults repeat byte for byte; another seed says something else."""
+def test_the_same_seed_repeats_everything(protocol: str) -> None:
+    """The same seed repeats frames and faults byte for byte; another seed gives others."""
     messages = ADVANCED if protocol == "coinbase" else (exchange_all("ticker", "heartbeat"),)
     rates: dict[str, Any] = dict.fromkeys(("drop", "duplicate", "reorder", "skip", "malformed", "unknown"), 0.02)
     faults = Faults(**rates | {"silence_every_s": 7, "silence_s": 1})
@@ -196,7 +196,7 @@ def test_the_same_seed_says_the_same(protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", DECODERS)
 def test_unknown_products_and_channels(protocol: str) -> None:
-    """An unknown product is missing in the ack, an unknown channel is refused, and BTC-USDC is BTC-USD."""
+    """An unknown product is missing in the confirmation, an unknown channel is refused, and BTC-USDC is BTC-USD."""
     messages: tuple[str, ...]
     if protocol == "coinbase":
         messages = (advanced("gossip"), advanced("ticker", "BTC-USDC", "DOGE-MOON"), "what?")
@@ -224,7 +224,7 @@ def test_unknown_products_and_channels(protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", DECODERS)
 def test_unsubscribing_ends_a_channel(protocol: str) -> None:
-    """After the ack that no longer names it, nothing of a channel comes; what is left goes on."""
+    """After the confirmation without it, a channel sends nothing; the other channels go on."""
     messages: tuple[str, ...]
     if protocol == "coinbase":
         messages = (*ADVANCED, advanced("ticker", kind="unsubscribe"))
@@ -249,8 +249,8 @@ def test_unsubscribing_ends_a_channel(protocol: str) -> None:
     assert len(last.ack.channels) == len(messages) // 2
 
 
-def test_a_client_that_asks_for_nothing_is_sent_away() -> None:
-    """Within the deadline a subscribe message must have come."""
+def test_a_client_that_does_not_subscribe_is_disconnected() -> None:
+    """A client that sends no subscribe message within the deadline is disconnected."""
 
     async def run() -> int | None:
         quick = settings(subscribe_within_s=0.05)
@@ -262,7 +262,7 @@ def test_a_client_that_asks_for_nothing_is_sent_away() -> None:
 
 
 def test_another_path_is_refused() -> None:
-    """The two protocols have a path each, and there is no third."""
+    """Each protocol has its path; every other path is refused."""
 
     async def run() -> int:
         async with SimulatedExchange(settings()) as exchange:
@@ -273,8 +273,8 @@ def test_another_path_is_refused() -> None:
     assert asyncio.run(run()) == 404
 
 
-def test_several_clients_hear_the_same_market() -> None:
-    """Six clients of both protocols: each is numbered for itself, all are told the same trades."""
+def test_several_clients_receive_the_same_market() -> None:
+    """Six clients of both protocols have their own sequence numbers and the same trades."""
 
     async def run() -> list[list[str]]:
         async with SimulatedExchange(settings(speed=20.0, seconds=10)) as exchange, asyncio.timeout(20):
@@ -307,7 +307,7 @@ def test_speed_60_keeps_up() -> None:
 
 
 def test_at_speed_1_the_times_are_now() -> None:
-    """The first updates carry the wall's time of the moment in which they come."""
+    """At speed 1 the first updates have the wall-clock time of their arrival."""
 
     async def run() -> list[int]:
         async with (
@@ -323,7 +323,7 @@ def test_at_speed_1_the_times_are_now() -> None:
 
 @pytest.mark.parametrize("speed", [0.0, 1000.0])
 def test_a_slow_reader_is_disconnected(speed: float) -> None:
-    """A client that reads nothing is cut off with its buffer bounded, at speed 0 after some patience."""
+    """A client that reads nothing is disconnected with a bounded buffer, at speed 0 after ``patience_s``."""
 
     async def run() -> SimulatedExchange:
         slow = settings(speed=speed, seconds=0, buffer_bytes=200_000, patience_s=0.1, compression=False)
@@ -364,14 +364,14 @@ def _masked(text: bytes) -> bytes:
         {"start": 2**63 - 1},
     ],
 )
-def test_settings_that_cannot_be_are_refused(changes: dict[str, Any]) -> None:
-    """No server is opened for them."""
+def test_invalid_exchange_settings_are_refused(changes: dict[str, Any]) -> None:
+    """Invalid settings are refused before a server opens."""
     with pytest.raises(UsageError):
         SimulatedExchange(settings(**changes))
 
 
-def test_a_head_start_is_told_at_once() -> None:
-    """With a head start the past minutes come as fast as they are read, and then the times told are now."""
+def test_a_head_start_is_sent_at_once() -> None:
+    """With a head start the past minutes come as fast as they are read, then times are the present."""
 
     async def run() -> list[Frame]:
         wishes = settings(speed=1.0, start=None, seconds=0, head_start_s=120, subscribes=1)
@@ -389,7 +389,7 @@ def test_a_head_start_is_told_at_once() -> None:
 
 
 def test_the_end_of_the_market_is_a_normal_close() -> None:
-    """Connections are closed with 1000, also those that come after."""
+    """Connections are closed with 1000, also later ones."""
 
     async def run() -> None:
         async with SimulatedExchange(settings(seconds=2)) as exchange:
@@ -403,7 +403,7 @@ def test_the_end_of_the_market_is_a_normal_close() -> None:
 
 
 def test_trades_excite_trades() -> None:
-    """A trade is followed by others soon and mostly on its side; ids count by one, sequences only rise."""
+    """A trade is soon followed by others, mostly on its side; ids count by one, sequence numbers rise."""
     chunks = list(simulate_trades(("BTC-USD",), 1200, 7, START))
     trades = [trade for chunk in chunks for trade in iterate_ticks(chunk)]
     waits = np.diff([trade.time for trade in trades])
@@ -416,7 +416,7 @@ def test_trades_excite_trades() -> None:
 
 @pytest.mark.parametrize("seconds", [1, 599, 601])
 def test_a_longer_market_begins_with_the_shorter(seconds: int) -> None:
-    """What comes later changes no trade before it."""
+    """Later trades change no earlier one."""
     short, long = (
         [trade for chunk in simulate_trades(PRODUCTS, length, 7, START) for trade in iterate_ticks(chunk)]
         for length in (seconds, 1200)

@@ -1,4 +1,4 @@
-"""``volspike simulate --port``: the simulated exchange as a process of its own."""
+"""``volspike simulate --port``: the simulated exchange as its own process."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SUBSCRIBE = {
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_until_it_is_stopped(number: signal.Signals) -> None:
-    """It says SIMULATED and where both protocols are, serves them, and ends with status 0 and its counts."""
+def test_the_command_serves_until_it_is_stopped(number: signal.Signals) -> None:
+    """It prints SIMULATED and both urls, serves them, and ends with status 0 and its counts."""
     command = [sys.executable, "-m", "volspike", "simulate", "--port", "0", "--pair", "BTC-USD", "ETH-USD"]
     with subprocess.Popen([*command, "--unknown", "0.5"], stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         assert process.stdout is not None
@@ -63,8 +63,8 @@ async def _first_ticker(url: str, message: str) -> str:
         ("--port 0 --host 203.0.113.1", ["cannot listen on 203.0.113.1:0"]),
     ],
 )
-def test_a_wrong_call_is_refused(arguments: str, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line with what is wrong, status 2, and nothing on standard output."""
+def test_invalid_options_are_refused(arguments: str, told: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line with the error, status 2, and nothing on standard output."""
     monkeypatch.setattr(sys, "argv", ["volspike", "simulate", *arguments.split()])
     out, err = StringIO(), StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:

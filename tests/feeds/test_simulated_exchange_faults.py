@@ -1,4 +1,4 @@
-"""Each fault of the simulated exchange does what it says, and the record says that it did."""
+"""Each fault of the simulated exchange has its effect and is recorded."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from websockets.exceptions import ConnectionClosed
 from volspike.errors import MalformedTick, UsageError
 from volspike.feeds.protocol import decode_any
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
-from volspike.feeds.simulation.faults import Fault, Faults, Record
-from volspike.feeds.simulation.protocols import Outgoing
+from volspike.feeds.simulation.faults import KEPT_BYTES, Fault, Faults, Injector, Record
+from volspike.feeds.simulation.protocols import ExchangeServer, Outgoing
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
-from volspike.market import parse_time
+from volspike.market import SECOND_NS, parse_time
 
 START = parse_time("2026-01-05T00:00:00Z")
 TICKER = json.dumps({"type": "subscribe", "product_ids": ["BTC-USD"], "channel": "ticker"})
@@ -49,7 +49,7 @@ def heard(
     protocol: str = "coinbase",
     **changes: Any,
 ) -> Heard:
-    """What a client of the ticker hears; ``strike`` is called once it is connected, before it subscribes."""
+    """The frames that a client of the ticker receives; ``strike`` is called after connecting, before subscribing."""
 
     async def run() -> Heard:
         async with SimulatedExchange(settings(faults=faults or Faults(), **changes)) as exchange:
@@ -67,7 +67,7 @@ def numbers(frames: list[bytes]) -> list[int]:
 
 
 def faults_of(exchange: SimulatedExchange) -> list[Fault]:
-    """All that struck but the close at the end of the market."""
+    """All faults except the close at the end of the market."""
     return [each.fault for each in exchange.injected][:-1]
 
 
@@ -77,7 +77,7 @@ def on_the_wire(exchange: SimulatedExchange) -> list[bytes]:
 
 @pytest.mark.parametrize("protocol", ["coinbase", "coinbase-exchange"])
 def test_random_faults_are_recorded_frame_by_frame(protocol: str) -> None:
-    """With everything going wrong at once, the client hears exactly what the record says was sent, in its order."""
+    """With all faults at once, the client receives exactly the frames recorded as sent, in order."""
     faults = Faults(
         drop=0.05, delay=0.05, delay_s=0.001, duplicate=0.05, reorder=0.05, skip=0.02, malformed=0.05, unknown=0.05,
         silence_every_s=11, silence_s=2, snapshot_every_s=13, snapshot_bytes=10_000,
@@ -90,7 +90,7 @@ def test_random_faults_are_recorded_frame_by_frame(protocol: str) -> None:
 
 
 def test_dropped_numbers_are_the_client_s_gaps() -> None:
-    """A dropped frame uses up its number: the numbers that a client misses are those recorded as lost."""
+    """A dropped frame keeps its number: the numbers missing at the client are those recorded as lost."""
     frames, exchange, _ = heard(Faults(drop=0.1))
     heard_numbers = numbers(frames)
     lost = {sent.sequence for sent in exchange.sent if sent.is_lost}
@@ -100,7 +100,7 @@ def test_dropped_numbers_are_the_client_s_gaps() -> None:
 
 
 def test_skipped_numbers_lose_nothing() -> None:
-    """A jump in the numbers without a lost frame."""
+    """Skipped numbers make a jump without a lost frame."""
     frames, exchange, _ = heard(strike=lambda exchange: exchange.faults.skip(5))
     assert numbers(frames) == list(range(5, 5 + len(frames)))
     assert exchange.record.lost == 0
@@ -108,7 +108,7 @@ def test_skipped_numbers_lose_nothing() -> None:
 
 
 def test_skipping_on_exchange_shifts_the_products_numbers() -> None:
-    """All later sequence numbers are higher by what was skipped, and the trades are the same."""
+    """All later sequence numbers rise by the numbers skipped, and the trades are the same."""
     plain, skipped = (
         [json.loads(frame) for frame in heard(strike=strike, protocol="coinbase-exchange")[0][1:]]
         for strike in (lambda _: 0, lambda exchange: exchange.faults.skip(7))
@@ -117,15 +117,15 @@ def test_skipping_on_exchange_shifts_the_products_numbers() -> None:
 
 
 def test_a_duplicate_comes_twice_with_its_number() -> None:
-    """The same bytes once more, right behind."""
+    """The same bytes are sent once more, immediately after."""
     frames, exchange, _ = heard(strike=lambda exchange: exchange.faults.duplicate(2))
     assert numbers(frames)[:5] == [0, 0, 1, 1, 2]
     assert frames[0] == frames[1]
     assert faults_of(exchange) == [Fault.DUPLICATE] * 2
 
 
-def test_neighbours_change_places() -> None:
-    """A frame comes behind the next one; nothing is lost."""
+def test_reordered_frames_change_places() -> None:
+    """A frame arrives after its successor; nothing is lost."""
     frames, exchange, _ = heard(strike=lambda exchange: exchange.faults.reorder())
     assert numbers(frames)[:4] == [1, 0, 2, 3]
     assert [sent.sequence for sent in exchange.sent][:2] == [1, 0]
@@ -133,7 +133,7 @@ def test_neighbours_change_places() -> None:
 
 
 def test_a_delay_holds_everything_back() -> None:
-    """The frame behind the delay comes no sooner, and in its place."""
+    """A delayed frame arrives after the delay and in its place."""
 
     async def run() -> float:
         async with SimulatedExchange(settings()) as exchange, connect(exchange.url()) as client:
@@ -149,8 +149,8 @@ def test_a_delay_holds_everything_back() -> None:
     assert 0.19 < asyncio.run(run()) < 1.0
 
 
-def test_silence_loses_what_would_have_been_said() -> None:
-    """For so many simulated seconds nothing comes, then the numbers go on behind those of the lost."""
+def test_silence_loses_its_frames() -> None:
+    """For some simulated seconds no frame arrives, then the numbers continue after those of the lost frames."""
     frames, exchange, _ = heard(Faults(silence_every_s=20, silence_s=10))
     lost = [sent for sent in exchange.sent if sent.fault is Fault.SILENCE]
     assert numbers(frames) == [sent.sequence for sent in exchange.sent if sent.fault is None]
@@ -161,7 +161,7 @@ def test_silence_loses_what_would_have_been_said() -> None:
 
 @pytest.mark.parametrize(("code", "seen"), [(1001, 1001), (1012, 1012), (4000, 4000), (0, 1006)])
 def test_a_connection_is_closed_with_each_code(code: int, seen: int) -> None:
-    """After so many simulated seconds the client sees the code, or 1006 where there was no close frame."""
+    """After the given simulated seconds the client sees the code, or 1006 without a close frame."""
     frames, exchange, client = heard(Faults(close_every_s=5, close_codes=(code,)))
     assert client.close_code == seen
     assert numbers(frames) == list(range(len(frames)))
@@ -170,8 +170,8 @@ def test_a_connection_is_closed_with_each_code(code: int, seen: int) -> None:
     assert 5.0 <= (exchange.injected[0].time - START) / 1e9 <= 5.25
 
 
-def test_a_connection_is_closed_on_demand_and_made_anew() -> None:
-    """The market stands still meanwhile at speed 0: the new connection's numbers begin anew, its times go on."""
+def test_a_connection_is_closed_on_demand_and_reconnected() -> None:
+    """At speed 0 the market pauses meanwhile: the new connection starts its numbers again, and times go on."""
 
     async def run() -> None:
         async with SimulatedExchange(settings()) as exchange:
@@ -192,8 +192,8 @@ def test_a_connection_is_closed_on_demand_and_made_anew() -> None:
     asyncio.run(run())
 
 
-def test_malformed_frames_are_one_too_many() -> None:
-    """They cannot be decoded, and all numbered frames come besides."""
+def test_malformed_frames_are_additional() -> None:
+    """Malformed frames are additional: all numbered frames arrive as well."""
     frames, exchange, _ = heard(Faults(malformed=0.2))
     good, bad = [], 0
     for frame in frames:
@@ -206,14 +206,14 @@ def test_malformed_frames_are_one_too_many() -> None:
 
 
 def test_bytes_on_demand() -> None:
-    """A test may send what it likes."""
+    """A test can send any bytes."""
     frames, _, _ = heard(strike=lambda exchange: exchange.faults.malformed(b"\x00 what"))
     assert frames[0] == b"\x00 what"
 
 
 @pytest.mark.parametrize("protocol", ["coinbase", "coinbase-exchange"])
-def test_unknown_messages_are_ignorable(protocol: str) -> None:
-    """They decode to a name that nobody knows; on Advanced Trade they are numbered like the rest."""
+def test_unknown_messages_are_ignored_by_name(protocol: str) -> None:
+    """They decode to an unknown name; on Advanced Trade they are numbered like other messages."""
     frames, exchange, _ = heard(Faults(unknown=0.2), protocol=protocol)
     decoded = [decode_any(frame, 0) for frame in frames]
     unknown = [frame for frame in decoded if frame.ignored == "weather"]
@@ -224,7 +224,7 @@ def test_unknown_messages_are_ignorable(protocol: str) -> None:
 
 @pytest.mark.parametrize(("protocol", "name"), [("coinbase", "l2_data"), ("coinbase-exchange", "snapshot")])
 def test_a_snapshot_of_five_megabytes(protocol: str, name: str) -> None:
-    """It arrives whole, is valid JSON, and is larger than a websocket client's usual limit."""
+    """It arrives complete, is valid JSON, and is larger than a websocket client's usual limit."""
     frames, exchange, _ = heard(
         strike=lambda exchange: exchange.faults.snapshot("BTC-USD"), protocol=protocol, seconds=1
     )
@@ -235,21 +235,21 @@ def test_a_snapshot_of_five_megabytes(protocol: str, name: str) -> None:
     assert len(exchange.sent[0].data) == 65_536
 
 
-def test_standing_faults_can_be_changed() -> None:
-    """What goes wrong by itself holds from the next frame on; impossible rates are refused."""
+def test_automatic_faults_can_be_changed() -> None:
+    """New automatic faults apply from the next frame; impossible rates are refused."""
 
     def all_lost(exchange: SimulatedExchange) -> None:
-        exchange.faults.standing = Faults(drop=1.0)
+        exchange.faults.automatic = Faults(drop=1.0)
         with pytest.raises(UsageError):
-            exchange.faults.standing = Faults(drop=0.6, skip=0.6)
+            exchange.faults.automatic = Faults(drop=0.6, skip=0.6)
 
     frames, exchange, _ = heard(strike=all_lost)
     assert frames == []
     assert exchange.record.lost == len(exchange.sent) > 100
 
 
-def test_one_of_several_is_struck() -> None:
-    """A fault may be for one connection only; the others' frames are whole."""
+def test_a_fault_on_one_connection() -> None:
+    """A fault on one connection does not affect the frames of others."""
 
     async def run() -> None:
         async with SimulatedExchange(settings()) as exchange:
@@ -265,10 +265,53 @@ def test_one_of_several_is_struck() -> None:
 
 
 def test_the_record_keeps_the_newest_and_counts_all() -> None:
-    """However long it runs, it does not grow."""
+    """The record keeps the newest frames and does not grow."""
     record = Record(kept=2)
     for number in range(5):
         record.frame(1, 0, Outgoing(number, b"x"), Fault.DROP if number == 4 else None)
         record.fault(1, 0, Fault.SKIP, number)
     assert [sent.sequence for sent in record.sent] == [each.sequence for each in record.injected] == [3, 4]
     assert (record.frames, record.lost, record.faults[Fault.SKIP]) == (4, 1, 5)
+
+
+def injector(faults: Faults) -> Injector:
+    return Injector(1, ExchangeServer({}), Record(100), lambda: faults, 7, START)
+
+
+@pytest.mark.parametrize(("after_ns", "is_lost"), [(2 * SECOND_NS - 1, True), (2 * SECOND_NS, False)])
+def test_silence_at_its_end(after_ns: int, is_lost: bool) -> None:
+    """A frame exactly at the end of a silence is sent."""
+    silent = injector(Faults())
+    silent.silence(2.0, START)
+    assert silent.pass_frame(Outgoing(0, b"frame"), START + after_ns) == ([] if is_lost else [b"frame"])
+
+
+@pytest.mark.parametrize(("after_ns", "is_due"), [(5 * SECOND_NS - 1, False), (5 * SECOND_NS, True)])
+def test_periodic_fault_at_its_time(after_ns: int, is_due: bool) -> None:
+    """A periodic fault occurs from exactly its interval after connecting, and then starts its interval again."""
+    periodic = injector(Faults(silence_every_s=5.0, silence_s=1.0))
+    now = START + after_ns
+    periodic.periodic("BTC-USD", now)
+    assert bool(periodic.pass_frame(Outgoing(0, b"frame"), now)) is not is_due
+    later = now + SECOND_NS
+    periodic.periodic("BTC-USD", later)
+    assert bool(periodic.pass_frame(Outgoing(1, b"frame"), later)) is is_due
+
+
+@pytest.mark.parametrize(("rate", "is_valid"), [(0.5, True), (0.5000001, False)])
+def test_rates_that_add_up_to_one(rate: float, is_valid: bool) -> None:
+    """Rates may add up to exactly 1, and not to more."""
+    faults = Faults(drop=0.5, delay=rate)
+    if is_valid:
+        assert SimulatedExchange(settings(faults=faults)).faults.automatic == faults
+    else:
+        with pytest.raises(UsageError, match="add up"):
+            SimulatedExchange(settings(faults=faults))
+
+
+@pytest.mark.parametrize(("size", "kept"), [(KEPT_BYTES, KEPT_BYTES), (KEPT_BYTES + 1, KEPT_BYTES)])
+def test_record_keeps_the_start_of_a_large_frame(size: int, kept: int) -> None:
+    """A frame of up to 64 KiB is recorded completely, a larger one up to there."""
+    record = Record(1)
+    record.frame(1, START, Outgoing(0, b"x" * size))
+    assert len(record.sent[0].data) == kept

@@ -1,4 +1,4 @@
-"""The simulated market: deterministic, plausible, foreseeable in part."""
+"""The simulated market: deterministic, plausible and partly predictable."""
 
 from __future__ import annotations
 
@@ -47,27 +47,27 @@ def returns(ticks: Ticks, code: int) -> NDArray[np.float64]:
 
 
 def test_same_seed_same_ticks(ticks: Ticks) -> None:
-    """A run can be repeated; another seed gives another one."""
+    """The same seed gives the same run; another seed gives another."""
     assert_equal(ticks, market())
     assert not np.array_equal(ticks.price[:100], market(seed=8).price[:100])
 
 
 @pytest.mark.parametrize("seconds", [1, 599, 600, 601, 3600])
 def test_a_longer_run_begins_with_the_shorter(ticks: Ticks, seconds: int) -> None:
-    """What comes later changes nothing before."""
+    """A longer run changes no earlier tick."""
     assert_equal(market(seconds=seconds), ticks[ticks.time < START + seconds * SECOND_NS])
 
 
-def test_products_do_not_disturb_each_other(ticks: Ticks) -> None:
-    """A product moves alike whichever others are simulated beside it."""
+def test_products_are_independent_of_the_others(ticks: Ticks) -> None:
+    """A product does not depend on the other products simulated."""
     alone = market(("ETH-USD",))
     beside = of_product(ticks, 1)
     np.testing.assert_array_equal(alone.time, beside.time)
     np.testing.assert_array_equal(alone.price, beside.price)
 
 
-def test_it_tells_what_an_advanced_trade_ticker_tells(ticks: Ticks) -> None:
-    """Quotes with sizes, a price at one of them, and no trades."""
+def test_ticks_have_the_fields_of_an_advanced_trade_ticker(ticks: Ticks) -> None:
+    """Ticks have quotes with sizes, a price at one of them, and no trades."""
     assert set(ticks.kind) == {Kind.TICKER}
     assert set(ticks.side) == {Side.UNKNOWN}
     assert set(ticks.trade_id) == set(ticks.sequence) == {MISSING_ID}
@@ -77,15 +77,15 @@ def test_it_tells_what_an_advanced_trade_ticker_tells(ticks: Ticks) -> None:
     assert ((ticks.price == ticks.best_bid) | (ticks.price == ticks.best_ask)).all()
 
 
-def test_quotes_stand_on_the_grid(ticks: Ticks) -> None:
-    """The bid is below the ask, always, and both are whole cents."""
+def test_quotes_are_on_the_grid(ticks: Ticks) -> None:
+    """The bid is always below the ask, and both are multiples of a cent."""
     assert (ticks.best_bid < ticks.best_ask).all()
     for column in (ticks.best_bid, ticks.best_ask, ticks.price):
         np.testing.assert_array_equal(np.round(column, 2), column)
 
 
 def test_time_never_goes_back(ticks: Ticks) -> None:
-    """Ticks of all products come in the order of their time, and are received after it."""
+    """Ticks of all products are in the order of their time, and are received later."""
     assert (np.diff(ticks.time) >= 0).all()
     assert (np.diff(ticks.received) >= 0).all()
     assert (ticks.received > ticks.time).all()
@@ -93,7 +93,7 @@ def test_time_never_goes_back(ticks: Ticks) -> None:
 
 
 def test_ticks_come_in_bursts(ticks: Ticks) -> None:
-    """Some 3 to 10 ticks a second and product, and several times as many in the busiest seconds."""
+    """A product has 3 to 10 ticks per second, and several times as many in the busiest seconds."""
     own = of_product(ticks, 0)
     counts = np.bincount((own.time - START) // SECOND_NS, minlength=HOURS_2)
     assert 3 < counts.mean() < 10
@@ -107,12 +107,12 @@ def test_volatility_clusters(ticks: Ticks) -> None:
 
 
 def test_products_share_a_factor(ticks: Ticks) -> None:
-    """The products' returns are correlated, and not the same."""
+    """The products' returns are correlated and not equal."""
     assert 0.15 < np.corrcoef(returns(ticks, 0), returns(ticks, 1))[0, 1] < 0.9
 
 
-def test_bursts_are_foreseen_in_part() -> None:
-    """Over six hours, thin books go before wild minutes more often than not, and far from always."""
+def test_bursts_are_partly_predictable() -> None:
+    """Over six hours, thin books precede volatile minutes more often than not, and far from always."""
     seconds, minute = 6 * 3600, 60
     own = market(("BTC-USD",), seconds, seed=3)
     second = (own.time - START) // SECOND_NS
@@ -128,19 +128,19 @@ def test_bursts_are_foreseen_in_part() -> None:
 
 
 def test_chunks_are_of_one_size_however_long_the_run() -> None:
-    """The first chunks of a run of a century come at once, each of ten minutes."""
+    """The first chunks of a run of a century are available at once, each of ten minutes."""
     chunks = list(islice(simulate_market(PRODUCTS, 100 * 365 * 86_400, 1, START), 3))
     spans = [(chunk.time[-1] - chunk.time[0]) / SECOND_NS for chunk in chunks]
     assert all(590 < span < 600 for span in spans)
 
 
 def test_no_seconds_no_ticks() -> None:
-    """A run of no length is empty."""
+    """A run of zero seconds is empty."""
     assert list(simulate_market(PRODUCTS, 0, 1, START)) == []
 
 
 def test_decay_is_the_recursion() -> None:
-    """The closed form equals the loop that it stands for."""
+    """The closed form equals the loop."""
     shocks = np.random.default_rng(0).normal(size=600)
     value, expected = 0.7, []
     for shock in shocks:

@@ -88,22 +88,22 @@ class FaultControls:
     """
 
     def __init__(
-        self, standing: Faults, connections: Callable[[], Sequence[SimulatedConnection]], now: Callable[[], int]
+        self, automatic: Faults, connections: Callable[[], Sequence[SimulatedConnection]], now: Callable[[], int]
     ) -> None:
-        self._standing = standing
+        self._automatic = automatic
         self._connections = connections
         self._now = now
 
     @property
-    def standing(self) -> Faults:
+    def automatic(self) -> Faults:
         """The faults that occur by themselves; setting them takes effect with the next frame."""
-        return self._standing
+        return self._automatic
 
-    @standing.setter
-    def standing(self, faults: Faults) -> None:
+    @automatic.setter
+    def automatic(self, faults: Faults) -> None:
         if sum(faults.rates) > 1:
             raise UsageError(f"the rates of faults add up to {sum(faults.rates):g}; the most is 1")
-        self._standing = faults
+        self._automatic = faults
 
     def drop(self, frames: int = 1, connection: int | None = None) -> int:
         """Lose the next frames."""
@@ -306,7 +306,7 @@ class SimulatedExchange:
         protocol: ServerProtocol = ExchangeServer(self._days)
         if socket.request is not None and socket.request.path == f"/{PROTOCOLS[0]}":
             protocol = AdvancedTradeServer(self._days, self._start)
-        injector = Injector(number, protocol, self.record, lambda: self.faults.standing, self.settings.seed, self.now)
+        injector = Injector(number, protocol, self.record, lambda: self.faults.automatic, self.settings.seed, self.now)
         connection = SimulatedConnection(
             number,
             socket,
