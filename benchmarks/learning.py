@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.figures import Figure
 from volspike.models import DETECTORS, Detector, Sample
-from volspike.models.lstm import NEEDED
+from volspike.models.lstm import REQUIRED
 from volspike.models.scorer import Scorer
 
 ROWS: Final = 400_000
@@ -40,7 +40,7 @@ def _shared(rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def sample_for(name: str, rows: int = ROWS) -> Sample:
     """Rows with the columns that a detector selects from sixty; for the LSTM, with the lags of the last minute."""
     others = tuple(f"column_{number}" for number in range(COLUMNS - len(_VOLATILITIES) - len(_CLOCK)))
-    offered = dict.fromkeys((*_VOLATILITIES, *_CLOCK, *others, *(NEEDED if name == "lstm" else ())))
+    offered = dict.fromkeys((*_VOLATILITIES, *_CLOCK, *others, *(REQUIRED if name == "lstm" else ())))
     names = DETECTORS[name].columns(tuple(offered))
     level, coming = _shared(rows)
     random = np.random.default_rng(1)

@@ -77,7 +77,7 @@ def test_missing_values_take_their_own_branch(is_missing_a_spike: bool) -> None:
 def test_xgboost_starts_at_the_base_rate_as_converted() -> None:
     """Where the converter is right about the log odds to start at, ours are the same."""
     detector: Any = fitted("xgboost", market_sample(1500, 4))
-    converted = convert_xgboost(detector._trees, "as it is", [("features", FloatTensorType([None, 10]))])
+    converted = convert_xgboost(detector._model.trees, "as it is", [("features", FloatTensorType([None, 10]))])
     assert base_values(detector.to_onnx()) == pytest.approx(base_values(converted), rel=1e-6)
 
 
@@ -98,6 +98,6 @@ def test_the_converter_still_needs_the_base_rate_set() -> None:
     y = np.zeros(500, np.int8)
     y[:5] = 1
     detector: Any = fitted("xgboost", sample_of(x, y))
-    converted = convert_xgboost(detector._trees, "as it is", [("features", FloatTensorType([None, 2]))])
+    converted = convert_xgboost(detector._model.trees, "as it is", [("features", FloatTensorType([None, 2]))])
     assert base_values(converted) == pytest.approx([0.01])
     assert base_values(detector.to_onnx()) == pytest.approx([np.log(0.01 / 0.99)])

@@ -197,7 +197,7 @@ def test_composite_is_the_seed_systems_rule() -> None:
     baseline = Baseline().fit(sample_of(x, y))
     z = ((x - x.mean(axis=0)) / x.std(axis=0)).mean(axis=1)
     composite = (z - z.mean()) / z.std()
-    np.testing.assert_allclose(baseline.composite(x.astype(np.float32)), composite, atol=1e-9)
+    np.testing.assert_allclose(baseline._composite.composite(x.astype(np.float32)), composite, atol=1e-9)
     called = baseline.probability(x) >= baseline.thresholds()["composite_2"]
     np.testing.assert_array_equal(called, composite >= 2.0)
 
@@ -230,7 +230,7 @@ class Trial:
 @pytest.mark.parametrize("is_highest", [False, True])
 def test_what_a_search_proposes_is_a_setting(name: str, is_highest: bool) -> None:
     """Every setting of the search space is one that the detector takes."""
-    proposed = DETECTORS[name].space(Trial(is_highest=is_highest))
+    proposed = DETECTORS[name].search_space(Trial(is_highest=is_highest))
     assert DETECTORS[name](settings=proposed).name == name
     assert bool(proposed) is not DETECTORS[name].is_baseline
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from volspike.models.forecast import LinearForecast, log_target, reaching
+from volspike.models.forecast import LinearForecast, curve_from_errors, log_target
 
 NAMES = ("realized_volatility_300s", "ewma_volatility_60s", "realized_volatility_60s")
 
@@ -52,7 +52,7 @@ def test_without_a_volatility_it_is_the_mean() -> None:
 def test_the_probability_is_that_of_normal_errors() -> None:
     """The curve is within 0.01 of the chance that forecast and a normal error together reach τ, one half at τ."""
     random = np.random.default_rng(4)
-    curve = reaching(random.normal(0.0, 0.4, 200_000), np.ones(200_000))
+    curve = curve_from_errors(random.normal(0.0, 0.4, 200_000), np.ones(200_000))
     score = np.linspace(-3.0, 3.0, 200)
     at_tau = float(log_target(np.array([1e-3]), 1e-3)[0])
     np.testing.assert_allclose(curve(score), norm.cdf((score - at_tau) / 0.4), atol=0.011)
@@ -61,4 +61,4 @@ def test_the_probability_is_that_of_normal_errors() -> None:
 
 def test_errors_of_nothing_are_not_believed() -> None:
     """Where every forecast was right the curve is steep, and still a curve."""
-    assert 10.0 < reaching(np.zeros(100), np.ones(100)).slope < 100.0
+    assert 10.0 < curve_from_errors(np.zeros(100), np.ones(100)).slope < 100.0

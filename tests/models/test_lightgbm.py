@@ -10,9 +10,9 @@ import pytest
 from lightgbm import Dataset, train
 
 from tests.models.samples import chosen, exported, fitted, full_sample, sample_of
-from volspike.models.detector import as_single
-from volspike.models.forecast import filled_volatilities, log_target
-from volspike.models.trees import in_single
+from volspike.models.detector import as_float32
+from volspike.models.forecast import available_volatilities, log_target
+from volspike.models.trees import with_float32_splits
 
 
 def test_missing_values_take_their_own_branch() -> None:
@@ -53,7 +53,7 @@ def test_a_volatility_that_goes_on_missing_is_left_to_the_trees() -> None:
     sample = full_sample(1000, 3)
     sample.x[::2, sample.names.index("ewma_volatility_30s")] = np.nan
     sample.x[:50] = np.nan
-    told = filled_volatilities(as_single(sample.x), sample.names)
+    told = available_volatilities(as_float32(sample.x), sample.names)
     assert "ewma_volatility_30s" not in told
     assert "realized_volatility_60s" in told
     assert np.isfinite(fitted("lightgbm", sample).probability(sample.x[50:])).all()
@@ -95,7 +95,7 @@ def test_trees_in_float32_answer_as_before() -> None:
     x = random.normal(size=(2000, 3)).astype(np.float32)
     parameters: dict[str, Any] = {"verbosity": -1, "num_threads": 1, "deterministic": True, "force_row_wise": True}
     trees = train(parameters, Dataset(x, x[:, 0] * x[:, 1]), 20)
-    single = in_single(trees)
+    single = with_float32_splits(trees)
     np.testing.assert_array_equal(single.predict(x), trees.predict(x))
     missing = np.full((1, 3), np.nan, np.float32)
     lowest = np.full((1, 3), -3e38, np.float32)

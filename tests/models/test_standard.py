@@ -7,8 +7,8 @@ import pytest
 
 from tests.models.samples import exported, fitted, full_sample
 from volspike.features.schema import CATALOGUE
-from volspike.models.detector import log_floor
-from volspike.models.linear import Standard
+from volspike.models.detector import log_offset
+from volspike.models.linear import Standardization
 
 
 @pytest.mark.parametrize(
@@ -28,12 +28,12 @@ from volspike.models.linear import Standard
 )
 def test_logarithms_are_taken_of_what_has_a_scale(name: str, floor: float | None) -> None:
     """Volatilities, ratios and counts are given as logarithms; returns, prices, clocks and strangers as they are."""
-    assert log_floor(name) == floor
+    assert log_offset(name) == floor
 
 
 def test_the_catalogue_says_which_columns_are_logarithmic() -> None:
     """Beyond the families a column is given as its logarithm exactly where the catalogue says so."""
-    assert {name for name in CATALOGUE if log_floor(name) is not None} == {
+    assert {name for name in CATALOGUE if log_offset(name) is not None} == {
         name for name, feature in CATALOGUE.items() if feature.is_logarithmic
     }
 
@@ -44,7 +44,7 @@ def test_mean_zero_deviation_one_over_weighted_rows() -> None:
     x = random.lognormal(size=(500, 3)).astype(np.float32)
     x[:, 2] = 0.1
     weight = random.uniform(0.5, 2, 500)
-    standard = Standard.fit(x, ("realized_volatility_60s", "log_return_60s", "column"), weight)
+    standard = Standardization.fit(x, ("realized_volatility_60s", "log_return_60s", "column"), weight)
     z = standard.apply(x)
     np.testing.assert_allclose(np.average(z, axis=0, weights=weight), 0.0, atol=1e-9)
     np.testing.assert_allclose(np.average(z**2, axis=0, weights=weight), [1.0, 1.0, 0.0], atol=1e-9)

@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 from sklearn.isotonic import IsotonicRegression
 
-from volspike.models.onnx import Curve, Nodes, appended
+from volspike.models.onnx import GraphBuilder, LogisticCurve, append_calibration
 
 # Probabilities come in float32, whose largest below 1 is 6e-8 away from it.
 _LEAST: Final = 1e-12
@@ -84,7 +84,7 @@ class Platt:
     weighted, a weight of 1 is one independent observation.
     """
 
-    curve: Curve
+    curve: LogisticCurve
 
     @classmethod
     def fit(
@@ -100,10 +100,10 @@ class Platt:
 
     def append_to(self, model: ModelProto) -> ModelProto:
         """The graph with the log odds taken, stretched and shifted."""
-        return appended(model, self._nodes)
+        return append_calibration(model, self._nodes)
 
-    def _nodes(self, nodes: Nodes, probability: str) -> str:
-        within = nodes.add("Clip", nodes.in_double(probability), np.float64(_LEAST), np.float64(_MOST))
+    def _nodes(self, nodes: GraphBuilder, probability: str) -> str:
+        within = nodes.add("Clip", nodes.to_double(probability), np.float64(_LEAST), np.float64(_MOST))
         odds = nodes.add("Div", within, nodes.add("Sub", np.float64(1.0), within))
         scaled = nodes.add("Mul", nodes.add("Log", odds), np.float64(self.curve.slope))
         return nodes.add("Sigmoid", nodes.add("Add", scaled, np.float64(self.curve.intercept)))
@@ -139,10 +139,10 @@ class Isotonic:
 
     def append_to(self, model: ModelProto) -> ModelProto:
         """The graph with, for each stretch between knots, how much of it lies below the probability."""
-        return appended(model, self._nodes)
+        return append_calibration(model, self._nodes)
 
-    def _nodes(self, nodes: Nodes, probability: str) -> str:
-        column = nodes.add("Unsqueeze", nodes.in_double(probability), np.array([1]))
+    def _nodes(self, nodes: GraphBuilder, probability: str) -> str:
+        column = nodes.add("Unsqueeze", nodes.to_double(probability), np.array([1]))
         passed = nodes.add("Div", nodes.add("Sub", column, self.knots[:-1]), np.diff(self.knots))
         shares = nodes.add("Clip", passed, np.float64(0.0), np.float64(1.0))
         return nodes.add("Add", nodes.add("MatMul", shares, np.diff(self.levels)), self.levels[:1])
@@ -159,7 +159,7 @@ def _known(
     return probability[known], y[known], np.ones(int(known.sum())) if weight is None else weight[known]
 
 
-def _most_likely(score: NDArray[np.float64], y: NDArray[np.int8], weight: NDArray[np.float64]) -> Curve:
+def _most_likely(score: NDArray[np.float64], y: NDArray[np.int8], weight: NDArray[np.float64]) -> LogisticCurve:
     def loss(curve: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         margin = curve[0] * score + curve[1]
         error = weight * (expit(margin) - y)
@@ -168,7 +168,7 @@ def _most_likely(score: NDArray[np.float64], y: NDArray[np.int8], weight: NDArra
         return value, np.array([error @ score, error.sum()]) + away / PRIOR_DEVIATION
 
     found = minimize(loss, IDENTITY, jac=True, method="L-BFGS-B", bounds=[(_LEAST_SLOPE, None), (None, None)])
-    return Curve(float(found.x[0]), float(found.x[1]))
+    return LogisticCurve(float(found.x[0]), float(found.x[1]))
 
 
 def _log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Which artifact is served when several could be."""
+"""The models that ship with the package, and the choice of the artifact to serve."""
 
 from __future__ import annotations
 
@@ -9,21 +9,28 @@ import msgspec
 
 from volspike.config import ServingSettings
 from volspike.models.artifact import METADATA_FILE
-from volspike.models.default import DEFAULT_MODEL
-from volspike.models.fallback import BASELINE_MODEL
 from volspike.models.metadata import decoded
-from volspike.models.simulated import SIMULATED_MODEL
-from volspike.models.ten import TEN_MODEL
+
+_MODELS: Final = Path(__file__).parent
+
+DEFAULT_MODEL: Final = _MODELS / "default"
+"""Serves live markets until a model is promoted."""
+SIMULATED_MODEL: Final = _MODELS / "simulated"
+"""Serves the simulated exchange. It was trained on that market and is of no use on a real one."""
+BASELINE_MODEL: Final = _MODELS / "fallback"
+"""The z-score rule: ``MODEL_VARIANT=baseline`` serves it if no baseline has been trained."""
+TEN_MODEL: Final = _MODELS / "ten"
+"""A model of the ten features of the earlier system, for clients that send these to ``/predict``."""
 
 BASELINE: Final = "baseline"
 PRODUCTION: Final = "production"
 
 
 def named_model(settings: ServingSettings) -> Path | None:
-    """The folder that was asked for, whether or not anything is there; None where none was.
+    """The folder that the settings name, whether or not it exists; None if they name none.
 
-    The variant ``baseline`` is the one-variable way back to the z-score rule, so that nothing beats it: the rule of the
-    last training where there is one, else the one that ships.
+    The variant ``baseline`` switches back to the z-score rule with one variable, so it precedes everything else: the
+    rule of the last training run, otherwise the one that ships.
     """
     if settings.variant == BASELINE:
         trained = settings.artifacts / BASELINE
@@ -34,34 +41,34 @@ def named_model(settings: ServingSettings) -> Path | None:
 
 
 def production_model(settings: ServingSettings) -> Path:
-    """The folder that is served where nothing was asked for: promotions put models there."""
+    """The folder of promoted models, which is served if the settings name none."""
     return settings.artifacts / PRODUCTION
 
 
-def model_to_serve(wished: Path | None, production: Path, *, simulated: bool) -> Path:
-    """What was asked for, else what is in ``production``, else what ships for a market of this kind.
+def model_to_serve(requested: Path | None, production: Path, *, simulated: bool) -> Path:
+    """The requested folder, otherwise ``production``, otherwise the shipped model for a market of this kind.
 
-    What learned from a simulated market is in production for simulated ones alone.
+    A production model that was trained on a simulated market is used for simulated markets only.
     """
-    if wished is not None:
-        return wished
-    if holds_model(production) and (simulated or not _is_made_up(production)):
+    if requested is not None:
+        return requested
+    if holds_model(production) and (simulated or not _is_simulated(production)):
         return production
     return SIMULATED_MODEL if simulated else DEFAULT_MODEL
 
 
 def with_companion(settings: ServingSettings) -> ServingSettings:
-    """The settings with a second model where none is named: it answers the ten features of the earlier system."""
+    """The settings with a second model for the ten features of the earlier system, unless they name one."""
     return msgspec.structs.replace(settings, companion=settings.companion or TEN_MODEL)
 
 
 def holds_model(folder: Path) -> bool:
-    """Whether an artifact was written there; it may still be damaged."""
+    """Whether the folder contains an artifact, possibly a damaged one."""
     return (folder / METADATA_FILE).is_file()
 
 
-def _is_made_up(folder: Path) -> bool:
-    """Whether the model learned from a simulated market; a damaged one is told by whoever loads it."""
+def _is_simulated(folder: Path) -> bool:
+    """Whether the model was trained on a simulated market; loading reports a damaged one."""
     try:
         return decoded((folder / METADATA_FILE).read_bytes()).simulated
     except (msgspec.DecodeError, UnicodeDecodeError):

@@ -1,20 +1,14 @@
-"""A detector's settings: its defaults, with those put over them that were asked for.
+"""``Detector``: what every model of volatility spikes can do, the registry ``DETECTORS``, and the rows they learn from.
 
-Which columns a model takes, and what a linear one makes of each.
-
-What a detector learns from: rows, what followed each of them, and how much each of them counts.
-
-Which values a detector is given, and which rows it can use: one rule for training and for scoring.
-
-What every detector of volatility spikes can do; one file per detector beside this one.
-
-Which detectors there are, by name; each is imported when it is asked for.
+A detector class is its name, its columns, its settings and ``_learn``, which returns a ``FittedModel``. The checks of
+columns, settings and missing values are here, the same for all.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar, Final, Protocol, Self, cast
@@ -26,17 +20,253 @@ from volspike.errors import NotEnoughData, UsageError
 from volspike.features.schema import CATALOGUE
 
 
-def settings_over(defaults: Mapping[str, Any], asked: Mapping[str, Any] | None, detector: str) -> dict[str, Any]:
-    """``defaults`` with the ``asked`` values in place.
+class FittedModel(Protocol):
+    """What a detector has learned."""
+
+    def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The probability of a spike for each row that can be scored (n, f)."""
+        ...
+
+    def importance(self) -> NDArray[np.float64]:
+        """The importance of each feature: f shares, none negative, with sum 1."""
+        ...
+
+    def to_onnx(self) -> Any:
+        """An ``onnx.ModelProto`` with input ``features`` float32 [N, f] and output ``probability`` float32 [N]."""
+        ...
+
+
+class Trial(Protocol):
+    """One trial of a settings search, such as an Optuna trial."""
+
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
+        """A number from ``low`` to ``high``."""
+        ...
+
+    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
+        """An integer from ``low`` to ``high``."""
+        ...
+
+
+class Detector(ABC):
+    """Learns from feature rows how likely each is to be followed by a spike.
+
+    All detectors learn from values rounded to float32, the precision of their ONNX form. Missing values are never
+    imputed: rows that miss a value the detector requires are excluded from training, and their probability is NaN.
+
+    The same ``seed``, ``settings`` and rows give the same detector.
 
     Raises:
         UsageError: a setting that the detector does not have.
     """
-    unknown = sorted(set(asked or ()) - set(defaults))
-    if unknown:
-        there_are = ", ".join(defaults) or "none"
-        raise UsageError(f"{detector} has no setting {', '.join(unknown)}; there are {there_are}")
-    return {**defaults, **(asked or {})}
+
+    name: ClassVar[str]
+    accepts_missing: ClassVar[bool] = False
+    """Whether rows may miss values other than those of ``required_columns``."""
+    is_baseline: ClassVar[bool] = False
+    """Whether it is one of the simple rules that a model must beat."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """The settings and their default values."""
+    requirement: ClassVar[str] = "a column"
+    """The columns it cannot work without, for the error message."""
+
+    _model: FittedModel
+    _required: list[int] | None
+
+    def __init__(self, *, seed: int = 0, settings: Mapping[str, Any] | None = None) -> None:
+        settings = settings or {}
+        unknown = sorted(set(settings) - set(self.defaults))
+        if unknown:
+            known = ", ".join(self.defaults) or "none"
+            raise UsageError(f"{self.name} has no setting {', '.join(unknown)}; there are {known}")
+        self._seed = seed
+        self._settings = {**self.defaults, **settings}
+
+    @classmethod
+    def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
+        """The ``offered`` columns that it uses, in their order; () if it cannot work with them.
+
+        By default all except the second-by-second ones.
+        """
+        return without_lags(offered)
+
+    @classmethod
+    def search_space(cls, trial: Trial) -> dict[str, Any]:  # noqa: ARG003
+        """Settings suggested by ``trial``; {} if there is nothing to search."""
+        return {}
+
+    def fit(self, sample: Sample) -> Self:
+        """Learns from a sample whose columns ``columns`` selected.
+
+        Raises:
+            NotEnoughData: the usable rows are of one class only.
+            UsageError: a required column is missing, or a required library is not installed.
+        """
+        if not self.columns(sample.names):
+            raise UsageError(f"{self.name} needs {self.requirement}")
+        self._required = self.required_columns(sample)
+        self._model = self._learn(training_rows(sample, self._required))
+        return self
+
+    def required_columns(self, sample: Sample) -> list[int] | None:  # noqa: ARG002
+        """The columns of which a row must not miss a value, None for all."""
+        return [] if self.accepts_missing else None
+
+    @abstractmethod
+    def _learn(self, rows: TrainingRows) -> FittedModel:
+        """A model fitted to rows that have all required values and are of both classes."""
+
+    def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The probability of a spike for each row of ``x`` (n, f); NaN for a row that cannot be scored."""
+        single = as_float32(x)
+        complete = is_complete(single if self._required is None else single[:, self._required])
+        probability = np.full(len(single), np.nan)
+        if complete.any():
+            probability[complete] = self._model.score(single[complete])
+        return probability
+
+    def importance(self) -> NDArray[np.float64]:
+        """The importance of each feature: f shares, none negative, with sum 1."""
+        return self._model.importance()
+
+    def thresholds(self) -> dict[str, float]:
+        """The detector's own thresholds of probability by name, if it has any."""
+        return {}
+
+    def to_onnx(self) -> Any:
+        """An ``onnx.ModelProto`` with input ``features`` float32 [N, f] and output ``probability`` float32 [N]."""
+        return self._model.to_onnx()
+
+
+class _Registry(Mapping[str, type[Detector]]):
+    """Name → class. Reading the names imports nothing; getting a class imports its library."""
+
+    def __init__(self, locations: Mapping[str, str]) -> None:
+        self._locations = dict(locations)
+
+    def __getitem__(self, name: str) -> type[Detector]:
+        module, _, kind = self._locations[name].partition(":")
+        return cast("type[Detector]", getattr(import_module(module), kind))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._locations)
+
+    def __len__(self) -> int:
+        return len(self._locations)
+
+
+DETECTORS: Final[Mapping[str, type[Detector]]] = _Registry(
+    {
+        "baseline": "volspike.models.baselines:Baseline",
+        "persistence": "volspike.models.baselines:Persistence",
+        "ewma": "volspike.models.baselines:Ewma",
+        "har": "volspike.models.baselines:Har",
+        "seasonal": "volspike.models.baselines:Seasonal",
+        "logistic": "volspike.models.linear:Logistic",
+        "random_forest": "volspike.models.trees:RandomForest",
+        "xgboost": "volspike.models.trees:XGBoost",
+        "lightgbm": "volspike.models.trees:LightGBM",
+        "lstm": "volspike.models.lstm:Lstm",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """Rows in time order; ``names`` are the columns of ``x`` (n, f), in which NaN is a missing value.
+
+    ``volatility`` (n,) is the future volatility of each row, ``y`` (n,) is 1 where it is at least ``tau``. ``weight``
+    (n,) is above 0 and 1 on average; rows whose futures overlap count less.
+
+    Raises:
+        UsageError: lengths that do not match, or a ``tau`` or weight that is not above 0.
+    """
+
+    names: tuple[str, ...]
+    x: NDArray[np.float64]
+    y: NDArray[np.int8]
+    volatility: NDArray[np.float64]
+    tau: float
+    weight: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        rows = len(self.y)
+        shapes = {"x": (rows, len(self.names)), "volatility": (rows,), "weight": (rows,)}
+        for field, shape in shapes.items():
+            if getattr(self, field).shape != shape:
+                raise UsageError(f"{field} of a sample must be {shape}, was {getattr(self, field).shape}")
+        if not self.tau > 0.0 or not (self.weight > 0.0).all():
+            raise UsageError("tau and the weights of a sample must be above 0")
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def rows(self, selected: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
+        """The rows of an index or a mask, with unchanged weights."""
+        return type(self)(
+            self.names,
+            self.x[selected],
+            self.y[selected],
+            self.volatility[selected],
+            self.tau,
+            self.weight[selected],
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingRows:
+    """The rows of a sample that a detector learns from, in the precision of its ONNX form."""
+
+    names: tuple[str, ...]
+    x: NDArray[np.float32]
+    y: NDArray[np.int8]
+    volatility: NDArray[np.float64]
+    tau: float
+    weight: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+def training_rows(sample: Sample, required: list[int] | None = None) -> TrainingRows:
+    """The rows that miss no value of the ``required`` columns, by default of any column.
+
+    Raises:
+        NotEnoughData: the remaining rows are not of both classes.
+    """
+    single = as_float32(sample.x)
+    kept = is_complete(single if required is None else single[:, required])
+    rows = TrainingRows(
+        sample.names, single[kept], sample.y[kept], sample.volatility[kept], sample.tau, sample.weight[kept]
+    )
+    spikes = int(np.count_nonzero(rows.y))
+    if spikes in (0, len(rows)):
+        raise NotEnoughData(
+            f"{len(rows):,} of {len(sample):,} training rows can be used and {spikes:,} of them are spikes: "
+            "training needs spikes and calm rows; record for longer, or leave out the columns that miss values"
+        )
+    return rows
+
+
+def as_float32(x: NDArray[np.float64]) -> NDArray[np.float32]:
+    """``x`` in the precision of every model's ONNX form; values that are not finite in it are missing (NaN)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = np.asarray(x, np.float64).astype(np.float32)
+    single[~np.isfinite(single)] = np.nan
+    return single
+
+
+def is_complete(x: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Whether each row of ``x`` has all its values."""
+    return np.logical_not(np.isnan(x).any(axis=1))
+
+
+def as_shares(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Non-negative weights divided by their sum; equal shares if all weights are 0."""
+    total = float(weight.sum())
+    if total <= 0.0:
+        return np.full(len(weight), 1.0 / len(weight))
+    return weight / total
 
 
 TEN_FEATURES: Final = (
@@ -51,266 +281,55 @@ TEN_FEATURES: Final = (
     "order_book_imbalance_30s",
     "realized_volatility_60s",
 )
-"""The ten features that the earlier system's models were trained on, in its order."""
+"""The ten features of the earlier system's models, in its order."""
 
-STILL_VOLATILITY: Final = 1e-6
-"""Added to a volatility before its logarithm is taken: a minute in which no price moved has volatility 0.
+VOLATILITY_OFFSET: Final = 1e-6
+"""Added to a volatility before its logarithm: a minute without a price change has volatility 0.
 
-A hundredth of a basis point a second: too little to matter to any minute in which prices did move."""
+It is a hundredth of a basis point per second, too little to matter in any minute with price changes."""
 
-_STILL_RATIO: Final = 1e-2
-"""The same for ratios, rates a second and basis points, of which a hundredth is next to nothing."""
+_RATIO_OFFSET: Final = 1e-2
+"""The same for ratios, rates per second and basis points."""
 
-_ONE_TICK: Final = 1.0
+_COUNT_OFFSET: Final = 1.0
 
 _VOLATILITY: Final = re.compile(r"[a-z]+_volatility_\d+s")
-_LOG_VOLATILITY: Final = re.compile(r"(realized|ewma)_volatility_\d+s")
+_PLAIN_VOLATILITY: Final = re.compile(r"(realized|ewma)_volatility_\d+s")
 _LAG: Final = re.compile(r"lag_(return|ticks)_\d+s")
-
-
-_OF_ITS_PRODUCT: Final = re.compile(r"(price_velocity|spread_mean|volume_velocity)_\d+s")
-"""In the quote or base currency: a model of several products, or of years, would learn what is one product's price."""
+_PRICE_SCALED: Final = re.compile(r"(price_velocity|spread_mean|volume_velocity)_\d+s")
+"""In the quote or base currency: a model of several products, or of years, would learn the price of one product."""
 
 
 def default_columns(names: Sequence[str]) -> tuple[str, ...]:
-    """What is learned from unless columns are asked for: of a full or deep feature set whatever is free of the
-    product's scale, else ``TEN_FEATURES``, whether ``names`` holds them or not.
+    """The columns to learn from by default.
+
+    Of a full or deep feature set all that do not scale with the product's price; otherwise ``TEN_FEATURES``, whether
+    or not ``names`` holds them.
     """
     if not any(name in CATALOGUE for name in names):
         return TEN_FEATURES
-    return tuple(name for name in names if not _OF_ITS_PRODUCT.fullmatch(name))
-
-
-def log_floor(name: str) -> float | None:
-    """What is added to a column before a linear model takes its logarithm; None for one that it takes as it is.
-
-    Logarithms are taken of what spreads over orders of magnitude and has a scale of its own: volatilities, ratios,
-    rates, counts of ticks. Quantities in the quote or base currency have none that holds for every product.
-    """
-    if _VOLATILITY.fullmatch(name):
-        return STILL_VOLATILITY
-    if name.startswith("trade_intensity_"):
-        return _ONE_TICK
-    known = CATALOGUE.get(name)
-    return _STILL_RATIO if known is not None and known.is_logarithmic else None
-
-
-def log_floors(names: Sequence[str]) -> tuple[float | None, ...]:
-    """``log_floor`` of each column."""
-    return tuple(map(log_floor, names))
+    return tuple(name for name in names if not _PRICE_SCALED.fullmatch(name))
 
 
 def without_lags(offered: Sequence[str]) -> tuple[str, ...]:
-    """All but the second-by-second columns, which are for models that read a sequence."""
+    """All except the second-by-second columns, which are for models of sequences."""
     return tuple(name for name in offered if not _LAG.fullmatch(name))
 
 
 def plain_volatilities(names: Sequence[str]) -> tuple[str, ...]:
-    """The realized and the exponentially weighted volatilities among ``names``."""
-    return tuple(name for name in names if _LOG_VOLATILITY.fullmatch(name))
+    """The realized and the exponentially weighted volatilities in ``names``."""
+    return tuple(name for name in names if _PLAIN_VOLATILITY.fullmatch(name))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Sample:
-    """Rows in time order; ``names`` are the columns of ``x`` (n, f), in which NaN stands for what was not told.
+def log_offset(name: str) -> float | None:
+    """The number that a linear model adds to a column before taking its logarithm; None: it takes no logarithm.
 
-    ``volatility`` (n,) is the future volatility of each row, ``y`` (n,) is 1 where it reached ``tau``. ``weight`` (n,)
-    is above 0 and 1 on average: rows that share their future with others count less.
-
-    Raises:
-        UsageError: lengths that do not fit together, a ``tau`` or a weight that is not above 0.
+    Logarithms are for values that span orders of magnitude and mean the same for every product: volatilities, ratios,
+    rates and counts of ticks, not amounts in the quote or base currency.
     """
-
-    names: tuple[str, ...]
-    x: NDArray[np.float64]
-    y: NDArray[np.int8]
-    volatility: NDArray[np.float64]
-    tau: float
-    weight: NDArray[np.float64]
-
-    def __post_init__(self) -> None:
-        rows = len(self.y)
-        shapes = {"x": (rows, len(self.names)), "volatility": (rows,), "weight": (rows,)}
-        for what, shape in shapes.items():
-            if getattr(self, what).shape != shape:
-                raise UsageError(f"{what} of a sample must be {shape}, was {getattr(self, what).shape}")
-        if not self.tau > 0.0 or not (self.weight > 0.0).all():
-            raise UsageError("tau and the weights of a sample must be above 0")
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def rows(self, kept: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
-        """The rows of these numbers, or those where ``kept`` is true, with the weights that they had."""
-        return type(self)(self.names, self.x[kept], self.y[kept], self.volatility[kept], self.tau, self.weight[kept])
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrainingRows:
-    """The rows of a sample that can be learned from, in the precision that the ONNX form is given."""
-
-    x: NDArray[np.float32]
-    y: NDArray[np.int8]
-    volatility: NDArray[np.float64]
-    weight: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-
-def as_single(x: NDArray[np.float64]) -> NDArray[np.float32]:
-    """``x`` as float32, the precision of every model's ONNX form; what is not finite in it is missing (NaN).
-
-    A value beyond float32's reach is as little a measurement as an infinite one.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        single = np.asarray(x, np.float64).astype(np.float32)
-    single[~np.isfinite(single)] = np.nan
-    return single
-
-
-def is_complete(x: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Whether each row of ``x`` has all its values."""
-    return np.logical_not(np.isnan(x).any(axis=1))
-
-
-def training_rows(sample: Sample, *, accepts_missing: bool, needed: list[int] | None = None) -> TrainingRows:
-    """The rows to learn from: without those that miss a value unless ``accepts_missing``, or one of the ``needed``.
-
-    Raises:
-        NotEnoughData: what remains is not of both classes.
-    """
-    single = as_single(sample.x)
-    kept = is_complete(single[:, needed or []] if accepts_missing else single)
-    rows = TrainingRows(single[kept], sample.y[kept], sample.volatility[kept], sample.weight[kept])
-    spikes = int(np.count_nonzero(rows.y))
-    if spikes in (0, len(rows)):
-        raise NotEnoughData(
-            f"{len(rows):,} of {len(sample):,} training rows can be used and {spikes:,} of them are spikes: "
-            "learning takes both kinds; record for longer, or leave out the columns that miss values"
-        )
-    return rows
-
-
-def score_complete(
-    x: NDArray[np.float64],
-    score: Callable[[NDArray[np.float32]], NDArray[np.float64]],
-    needed: list[int] | None = None,
-) -> NDArray[np.float64]:
-    """``score`` of the rows that have all their values, or all of the ``needed`` columns; NaN for the others."""
-    single = as_single(x)
-    complete = is_complete(single if needed is None else single[:, needed])
-    probability = np.full(len(single), np.nan)
-    if complete.any():
-        probability[complete] = score(single[complete])
-    return probability
-
-
-def shares(weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Non-negative weights as shares of sum 1; equal shares where nothing has any weight."""
-    total = float(weight.sum())
-    if total <= 0.0:
-        return np.full(len(weight), 1.0 / len(weight))
-    return weight / total
-
-
-class Trial(Protocol):
-    """One try of a search, which is asked for each setting by name: an Optuna trial is one."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """A number from ``low`` to ``high``."""
-        ...
-
-    def suggest_int(self, name: str, low: int, high: int, *, log: bool = False) -> int:
-        """A whole number from ``low`` to ``high``."""
-        ...
-
-
-class Detector(Protocol):
-    """Learns from rows of features how likely each is to be followed by a spike.
-
-    All detectors learn from values rounded to float32, since that is what their ONNX form is given. Missing
-    values are never made up: a detector either takes them as they are (``accepts_missing``; NaN is then its answer
-    only where it says so) or leaves their rows out of its training and answers NaN for them.
-
-    ``is_baseline`` marks the rules that a trader has without any learning worth the name: what a model must beat.
-    """
-
-    name: ClassVar[str]
-    accepts_missing: ClassVar[bool]
-    is_baseline: ClassVar[bool]
-
-    def __init__(self, *, seed: int = 0, settings: Mapping[str, Any] | None = None) -> None:
-        """A detector that has learned nothing; the same ``seed``, ``settings`` and rows give the same detector.
-
-        Raises:
-            UsageError: a setting that it does not have.
-        """
-
-    @classmethod
-    def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
-        """Those of the ``offered`` columns that it takes, in their order; () where it cannot do with them."""
-        ...
-
-    @classmethod
-    def space(cls, trial: Trial) -> dict[str, Any]:
-        """Settings that ``trial`` proposes; {} where there is nothing to search."""
-        ...
-
-    def fit(self, sample: Sample) -> Self:
-        """Learn from a sample of the columns that ``columns`` chose.
-
-        Raises:
-            NotEnoughData: the rows that can be used are of one class only.
-            UsageError: a column that it needs is not among them, or a library that it needs is not installed.
-        """
-        ...
-
-    def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The probability of a spike for each row of ``x`` (n, f); NaN where a row cannot be scored."""
-        ...
-
-    def importance(self) -> NDArray[np.float64]:
-        """How much each feature counts: f shares, none negative, of sum 1."""
-        ...
-
-    def thresholds(self) -> dict[str, float]:
-        """Thresholds of probability that belong to the detector itself, by name; mostly none."""
-        ...
-
-    def to_onnx(self) -> Any:
-        """An ``onnx.ModelProto``: input ``features`` float32 [N, f], output ``probability`` float32 [N]."""
-        ...
-
-
-class _Detectors(Mapping[str, type[Detector]]):
-    """Name → class. Looking at the names imports nothing; taking a class imports its library."""
-
-    def __init__(self, places: Mapping[str, str]) -> None:
-        self._places = dict(places)
-
-    def __getitem__(self, name: str) -> type[Detector]:
-        module, _, kind = self._places[name].partition(":")
-        return cast("type[Detector]", getattr(import_module(module), kind))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-
-DETECTORS: Final[Mapping[str, type[Detector]]] = _Detectors(
-    {
-        "baseline": "volspike.models.baselines:Baseline",
-        "persistence": "volspike.models.baselines:Persistence",
-        "ewma": "volspike.models.baselines:Ewma",
-        "har": "volspike.models.baselines:Har",
-        "seasonal": "volspike.models.baselines:Seasonal",
-        "logistic": "volspike.models.linear:Logistic",
-        "random_forest": "volspike.models.trees:RandomForest",
-        "xgboost": "volspike.models.trees:XGBoost",
-        "lightgbm": "volspike.models.trees:LightGBM",
-        "lstm": "volspike.models.lstm:Lstm",
-    }
-)
+    if _VOLATILITY.fullmatch(name):
+        return VOLATILITY_OFFSET
+    if name.startswith("trade_intensity_"):
+        return _COUNT_OFFSET
+    known = CATALOGUE.get(name)
+    return _RATIO_OFFSET if known is not None and known.is_logarithmic else None

@@ -1,4 +1,4 @@
-"""The recurrent network of ``lstm``: its parameters, its forward pass and its training, in JAX. An extra: [deep]."""
+"""The recurrent network of ``Lstm``: parameters, forward pass and training in JAX, which the extra [deep] installs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Parameters: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Material:
+class SequenceData:
     """Sequences (n, 60, 2) oldest second first, standardised columns (n, k), target and weight (n,); all float32."""
 
     sequence: NDArray[np.float32]
@@ -36,12 +36,12 @@ class Material:
         return len(self.target)
 
 
-def initial(hidden: int, columns: int, seed: int) -> Parameters:
-    """Weights in ONNX's order of gates (input, output, forget, cell); what is added to nothing is 0."""
+def initial_parameters(hidden: int, columns: int, seed: int) -> Parameters:
+    """Random weights, in ONNX's order of gates (input, output, forget, cell), and outputs that start at 0."""
     first, second = jax.random.split(jax.random.PRNGKey(seed))
     spread = 1.0 / np.sqrt(hidden)
     uniform = partial(jax.random.uniform, minval=-spread, maxval=spread, dtype=jnp.float32)
-    # A gate that forgets nothing at first lets the whole minute through: Jozefowicz et al. (2015).
+    # A forget gate that starts open passes the complete minute through: Jozefowicz et al. (2015).
     bias = jnp.zeros(4 * hidden, jnp.float32).at[2 * hidden : 3 * hidden].set(1.0)
     return {
         "input": uniform(first, (CHANNELS, 4 * hidden)),
@@ -54,11 +54,11 @@ def initial(hidden: int, columns: int, seed: int) -> Parameters:
 
 
 def forward(parameters: Parameters, sequence: Any, columns: Any) -> Any:
-    """The network's forecast for each row: Hochreiter and Schmidhuber's LSTM (1997), its last state, one sum."""
+    """The forecast for each row: a weighted sum of the last state of an LSTM (Hochreiter and Schmidhuber, 1997)."""
     hidden = parameters["out"].shape[0]
     start = jnp.zeros((sequence.shape[0], hidden), jnp.float32)
 
-    # What comes in is weighed for all seconds at once, which is one large product instead of sixty small ones.
+    # The input weights are applied to all seconds at once: one large product instead of sixty small ones.
     entering = jnp.swapaxes(sequence, 0, 1) @ parameters["input"] + parameters["bias"]
 
     def step(state: Any, second: Any) -> Any:
@@ -75,10 +75,8 @@ def forward(parameters: Parameters, sequence: Any, columns: Any) -> Any:
 _forward = jax.jit(forward)
 
 
-def predicted(
-    parameters: Parameters, sequence: NDArray[np.float32], columns: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """``forward`` in blocks of one size, so that it is compiled once."""
+def predict(parameters: Parameters, sequence: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float64]:
+    """``forward`` in blocks of one size, so that it is compiled only once."""
     forecast = np.empty(len(sequence))
     for start in range(0, len(sequence), _SCORED_ROWS):
         block = slice(start, start + _SCORED_ROWS)
@@ -89,15 +87,15 @@ def predicted(
     return forecast
 
 
-def trained(material: Material, held_out: Material, settings: Mapping[str, Any], seed: int) -> Parameters:
-    """The parameters that did best on ``held_out``, by Adam over at most ``epochs`` passes."""
-    parameters = initial(settings["hidden"], material.columns.shape[1], seed)
+def train(data: SequenceData, held_out: SequenceData, settings: Mapping[str, Any], seed: int) -> Parameters:
+    """The parameters with the least loss on ``held_out``, by Adam over at most ``epochs`` passes."""
+    parameters = initial_parameters(settings["hidden"], data.columns.shape[1], seed)
     optimizer = _optimizer(settings["learning_rate"])
     state = optimizer.init(parameters)
     best, least, since = parameters, _loss_of(parameters, held_out), 0
     random = np.random.default_rng(seed)
     for _ in range(settings["epochs"]):
-        batches = _batches(material, random.permutation(len(material)))
+        batches = _batches(data, random.permutation(len(data)))
         parameters, state = _epoch(optimizer, parameters, state, batches)
         loss = _loss_of(parameters, held_out)
         best, least, since = (parameters, loss, 0) if loss < least else (best, least, since + 1)
@@ -106,14 +104,14 @@ def trained(material: Material, held_out: Material, settings: Mapping[str, Any],
     return {name: np.asarray(value) for name, value in best.items()}
 
 
-def slopes(parameters: Parameters, material: Material) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean absolute slope of the forecast in each value of the sequence (60, 2) and in each column (k,)."""
-    by_sequence, by_column = _slopes(parameters, material.sequence, material.columns)
-    return np.abs(by_sequence).mean(axis=0, dtype=np.float64), np.abs(by_column).mean(axis=0, dtype=np.float64)
+def mean_slopes(parameters: Parameters, data: SequenceData) -> NDArray[np.float64]:
+    """Mean absolute slope of the forecast in each value of the sequence (60, 2)."""
+    slopes: NDArray[np.float32] = np.asarray(_slopes(parameters, data.sequence, data.columns))
+    return np.asarray(np.abs(slopes).mean(axis=0, dtype=np.float64))
 
 
 def _slopes_of(parameters: Parameters, sequence: Any, columns: Any) -> Any:
-    return jax.grad(lambda *given: forward(parameters, *given).sum(), argnums=(0, 1))(sequence, columns)
+    return jax.grad(lambda given: forward(parameters, given, columns).sum())(sequence)
 
 
 _slopes = jax.jit(_slopes_of)
@@ -121,15 +119,15 @@ _slopes = jax.jit(_slopes_of)
 
 @cache
 def _optimizer(learning_rate: float) -> Any:
-    """One object for each rate: what is compiled for it is found again."""
+    """One object per rate, so that what is compiled for it is reused."""
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(learning_rate))
 
 
-def _batches(material: Material, order: NDArray[np.int64]) -> tuple[Any, ...]:
-    """The rows in this order as equal batches (m, b, …); the few that are left over wait for the next epoch."""
+def _batches(data: SequenceData, order: NDArray[np.int64]) -> tuple[Any, ...]:
+    """The rows in this order as equal batches (m, b, …); the remaining few are skipped in this epoch."""
     size = min(BATCH_ROWS, len(order))
     order = order[: len(order) // size * size].reshape(-1, size)
-    return material.sequence[order], material.columns[order], material.target[order], material.weight[order]
+    return data.sequence[order], data.columns[order], data.target[order], data.weight[order]
 
 
 def _loss(parameters: Parameters, batch: tuple[Any, ...]) -> Any:
@@ -137,9 +135,9 @@ def _loss(parameters: Parameters, batch: tuple[Any, ...]) -> Any:
     return (weight * optax.losses.huber_loss(forward(parameters, sequence, columns), target, delta=_HUBER)).mean()
 
 
-def _loss_of(parameters: Parameters, material: Material) -> float:
-    forecast = predicted(parameters, material.sequence, material.columns)
-    return float(np.average(huber(_HUBER, forecast - material.target), weights=material.weight))
+def _loss_of(parameters: Parameters, data: SequenceData) -> float:
+    forecast = predict(parameters, data.sequence, data.columns)
+    return float(np.average(huber(_HUBER, forecast - data.target), weights=data.weight))
 
 
 @partial(jax.jit, static_argnums=0)

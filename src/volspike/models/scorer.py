@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from volspike.errors import ArtifactCorrupt, SchemaMismatch
-from volspike.models.detector import as_single, is_complete
+from volspike.models.detector import as_float32, is_complete
 
 _INPUT: Final = "features"
 _OUTPUT: Final = ("probability",)
@@ -59,7 +59,7 @@ class Scorer:
             SchemaMismatch: rows of another width.
         """
         self._check_width(x.shape[1])
-        single = as_single(x)
+        single = as_float32(x)
         probability = np.empty(len(single))
         for start in range(0, len(single), _CHUNK_ROWS):
             chunk = slice(start, start + _CHUNK_ROWS)

@@ -1,18 +1,11 @@
-"""LightGBM's trees as ONNX can hold them: split points in float32, and a branch for what is missing at every split.
-
-A random forest.
-
-Gradient-boosted trees by XGBoost.
-
-Gradient-boosted trees by LightGBM, on what a linear forecast of volatility leaves unexplained.
-"""
+"""Tree models: ``RandomForest``, ``XGBoost``, and ``LightGBM`` on the residual of a linear forecast of volatility."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from lightgbm import Booster, Dataset, train
@@ -26,96 +19,49 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from xgboost import XGBClassifier
 
-from volspike.models.detector import (
-    Sample,
-    TrainingRows,
-    Trial,
-    as_single,
-    score_complete,
-    settings_over,
-    shares,
-    training_rows,
-    without_lags,
+from volspike.models.detector import Detector, Sample, TrainingRows, Trial, as_float32, as_shares
+from volspike.models.forecast import LinearForecast, available_volatilities, curve_from_errors, log_target
+from volspike.models.onnx import (
+    INPUT,
+    OPSET,
+    GraphBuilder,
+    LogisticCurve,
+    convert_classifier,
+    to_served_model,
 )
-from volspike.models.forecast import LinearForecast, filled_volatilities, log_target, reaching
-from volspike.models.onnx import INPUT, OPSET, Nodes, sklearn_graph, with_served_ends
 
-_THRESHOLDS: Final = re.compile(r"^threshold=(.*)$", re.MULTILINE)
-_DECISIONS: Final = re.compile(r"^decision_type=(.*)$", re.MULTILINE)
-_SIZES: Final = re.compile(r"^tree_sizes=.*\n", re.MULTILINE)
-_LEFT_WHERE_MISSING: Final = 0b1010
-_TELLS_MISSING: Final = 0b1100
+THREADS: Final = 2
+THREADED_ROWS: Final = 50_000
+"""With fewer rows two threads spend more time waiting for each other than working, on a busy machine much more."""
 
 
-def in_single(trees: Booster) -> Booster:
-    """The same trees with split points that float32 holds, which is what the ONNX form has, and a branch for NaN.
+class RandomForest(Detector):
+    """One hundred trees over resampled rows; each split is chosen among a few random features.
 
-    A split point between two neighbours of float32 is rounded down, so that each stays on its side. Where training
-    missed no value LightGBM would take a missing one for 0; here it goes left, as the smallest does.
-    """
-    text = _THRESHOLDS.sub(lambda found: "threshold=" + _each(found[1], _rounded_down), trees.model_to_string())
-    text = _DECISIONS.sub(lambda found: "decision_type=" + _each(found[1], _with_missing), text)
-    # The sizes of the trees in bytes are no longer right; without them they are read one after the other.
-    return Booster(model_str=_SIZES.sub("", text))
-
-
-def _each(numbers: str, change: Callable[[str], str]) -> str:
-    return " ".join(change(number) for number in numbers.split())
-
-
-def _rounded_down(threshold: str) -> str:
-    exact = float(threshold)
-    largest = float(np.finfo(np.float32).max)
-    single = np.float32(np.clip(exact, -largest, largest))
-    return repr(float(np.nextafter(single, np.float32(-np.inf)) if float(single) > exact else single))
-
-
-def _with_missing(decision: str) -> str:
-    return decision if int(decision) & _TELLS_MISSING else str(_LEFT_WHERE_MISSING)
-
-
-_DEFAULTS: Final = {
-    "trees": 100,
-    "columns_per_split": "sqrt",
-    # Rows of one minute share their future: a leaf of fewer may know a single event by heart.
-    "leaf_rows": 60,
-    # Each tree draws at most so many rows: more of rows that share their windows add hours, not knowledge.
-    "tree_rows": 50_000,
-}
-
-
-class RandomForest:
-    """One hundred trees over resampled rows, each split chosen among a random few features.
-
-    Settings: ``trees``; ``columns_per_split``, a share of them or ``sqrt``; ``leaf_rows``, the fewest in a leaf, less
-    where there are few rows; ``tree_rows``, the most that a tree draws.
+    Settings: ``trees``; ``columns_per_split``, a share of them or ``sqrt``; ``leaf_rows``, the minimum in a leaf, less
+    if there are few rows; ``tree_rows``, the maximum that a tree draws.
     """
 
     name: ClassVar[str] = "random_forest"
-    accepts_missing: ClassVar[bool] = False
-    is_baseline: ClassVar[bool] = False
-
-    def __init__(self, *, seed: int = 0, settings: Mapping[str, Any] | None = None) -> None:
-        self._seed = seed
-        self._settings = settings_over(_DEFAULTS, settings, self.name)
-
-    @classmethod
-    def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
-        """All but the second-by-second ones."""
-        return without_lags(offered)
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "trees": 100,
+        "columns_per_split": "sqrt",
+        # Rows of one minute share their future: a smaller leaf may hold a single event.
+        "leaf_rows": 60,
+        # More rows with shared windows would cost hours and add no information.
+        "tree_rows": 50_000,
+    }
 
     @classmethod
-    def space(cls, trial: Trial) -> dict[str, Any]:
-        """How much a leaf generalises, and how alike the trees may be."""
+    def search_space(cls, trial: Trial) -> dict[str, Any]:
+        """How much a leaf generalizes, and how similar the trees may be."""
         return {
             "leaf_rows": trial.suggest_int("leaf_rows", 30, 1000, log=True),
             "columns_per_split": trial.suggest_float("columns_per_split", 0.05, 0.5),
         }
 
-    def fit(self, sample: Sample) -> Self:
-        """Learn from the rows that have all their values, on all cores."""
-        rows = training_rows(sample, accepts_missing=False)
-        self._forest = RandomForestClassifier(
+    def _learn(self, rows: TrainingRows) -> ForestModel:
+        forest = RandomForestClassifier(
             n_estimators=self._settings["trees"],
             max_features=self._settings["columns_per_split"],
             min_samples_leaf=min(self._settings["leaf_rows"], max(5, len(rows) // 50)),
@@ -123,48 +69,49 @@ class RandomForest:
             random_state=self._seed,
             n_jobs=-1,
         )
-        self._scaler = power_of_two_scaler(rows.x)
-        with np.errstate(over="ignore", invalid="ignore"):  # as in _score
-            self._forest.fit(self._scaled(rows.x), rows.y, sample_weight=rows.weight)
-        # On several threads the trees' votes are summed in the order in which threads finish.
-        self._forest.set_params(n_jobs=1)
-        return self
+        model = ForestModel(_power_of_two_scaler(rows.x), forest)
+        with np.errstate(over="ignore", invalid="ignore"):  # as in score
+            forest.fit(model.scale(rows.x), rows.y, sample_weight=rows.weight)
+        # With several threads the order of the sum over trees would depend on timing.
+        forest.set_params(n_jobs=1)
+        return model
 
-    def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The mean over trees of the share of spikes in the row's leaf; NaN for a row that misses a value."""
-        return score_complete(x, self._score)
+
+@dataclass(frozen=True, slots=True)
+class ForestModel:
+    """A forest of scaled columns."""
+
+    scaler: StandardScaler
+    forest: RandomForestClassifier
+
+    def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The mean over trees of the share of spikes in the row's leaf."""
+        # scikit-learn checks for infinities by summing all values in float32, which may itself overflow.
+        with np.errstate(over="ignore", invalid="ignore"):
+            probability: NDArray[np.float64] = self.forest.predict_proba(self.scale(x))[:, 1]
+        return probability
+
+    def scale(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The scaled columns, clipped to the range of float32, as scikit-learn refuses infinities."""
+        largest = np.finfo(np.float32).max
+        with np.errstate(over="ignore"):
+            scaled: NDArray[np.float32] = np.clip(self.scaler.transform(x), -largest, largest)
+        return scaled
 
     def importance(self) -> NDArray[np.float64]:
         """Shares of the mean decrease in impurity (Breiman, "Random Forests", 2001)."""
-        return shares(np.asarray(self._forest.feature_importances_, np.float64))
+        return as_shares(np.asarray(self.forest.feature_importances_, np.float64))
 
-    def thresholds(self) -> dict[str, float]:
-        """None of its own."""
-        return {}
-
-    def to_onnx(self) -> Any:
+    def to_onnx(self) -> ModelProto:
         """The scaler and the trees as one graph."""
-        return sklearn_graph(make_pipeline(self._scaler, self._forest), int(self._forest.n_features_in_))
-
-    def _score(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        # scikit-learn looks for infinities by summing all values in float32, which may itself overflow.
-        with np.errstate(over="ignore", invalid="ignore"):
-            probability: NDArray[np.float64] = self._forest.predict_proba(self._scaled(rows))[:, 1]
-        return probability
-
-    def _scaled(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        # scikit-learn refuses infinities; beyond every threshold the largest number is as good as one
-        largest = np.finfo(np.float32).max
-        with np.errstate(over="ignore"):
-            scaled: NDArray[np.float32] = np.clip(self._scaler.transform(rows), -largest, largest)
-        return scaled
+        return convert_classifier(make_pipeline(self.scaler, self.forest), int(self.forest.n_features_in_))
 
 
-def power_of_two_scaler(rows: NDArray[np.float32]) -> StandardScaler:
-    """Divides each column by the power of two next to its deviation, which changes no digit of it.
+def _power_of_two_scaler(rows: NDArray[np.float32]) -> StandardScaler:
+    """Divides each column by the power of two closest to its deviation, which changes no digit of it.
 
-    scikit-learn's trees do not split between values closer than 1e-7, whatever their scale; one-second volatilities
-    of 1e-5 would lose their finer half.
+    scikit-learn's trees do not split between values closer than 1e-7, whatever their scale: one-second volatilities of
+    about 1e-5 would lose precision.
     """
     deviation = rows.astype(np.float64).std(axis=0)
     known = np.where((deviation > 0.0) & np.isfinite(deviation), deviation, 1.0)
@@ -173,46 +120,32 @@ def power_of_two_scaler(rows: NDArray[np.float32]) -> StandardScaler:
     return scaler
 
 
-THREADS: Final = 2
-THREADED_ROWS: Final = 50_000
-"""With fewer rows two threads wait for each other longer than they work, and on a busy machine much longer."""
-
-_DEFAULTS_XGBOOST: Final = {
-    "rounds": 200,
-    "depth": 4,
-    "learning_rate": 0.05,
-    "row_share": 0.7,
-    "column_share": 0.5,
-    "leaf_share": 0.001,
-    "shrinkage": 10.0,
-}
-_LEAST_LEAF: Final = 10.0
+_MIN_HESSIAN: Final = 10.0
 
 
-class XGBoost:
-    """Two hundred shallow trees, each mending what those before it got wrong; missing values have a branch.
+class XGBoost(Detector):
+    """Two hundred shallow gradient-boosted trees; missing values have a branch of their own.
 
     Settings: ``rounds`` and ``depth`` of trees, their ``learning_rate``, the shares of rows and columns that each tree
-    sees, ``leaf_share``, the least share of all that is to be told (the sum of p(1 − p)) in a leaf, and
-    ``shrinkage``, the L2 penalty on a leaf.
+    uses, ``leaf_share``, the minimum share of the total sum of p(1 − p) in a leaf, and ``shrinkage``, the L2 penalty
+    on a leaf.
     """
 
     name: ClassVar[str] = "xgboost"
     accepts_missing: ClassVar[bool] = True
-    is_baseline: ClassVar[bool] = False
-
-    def __init__(self, *, seed: int = 0, settings: Mapping[str, Any] | None = None) -> None:
-        self._seed = seed
-        self._settings = settings_over(_DEFAULTS_XGBOOST, settings, self.name)
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "rounds": 200,
+        "depth": 4,
+        "learning_rate": 0.05,
+        "row_share": 0.7,
+        "column_share": 0.5,
+        "leaf_share": 0.001,
+        "shrinkage": 10.0,
+    }
 
     @classmethod
-    def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
-        """All but the second-by-second ones."""
-        return without_lags(offered)
-
-    @classmethod
-    def space(cls, trial: Trial) -> dict[str, Any]:
-        """How many trees of which depth, and how much a leaf generalises."""
+    def search_space(cls, trial: Trial) -> dict[str, Any]:
+        """The number and depth of trees, and how much a leaf generalizes."""
         return {
             "rounds": trial.suggest_int("rounds", 50, 400, log=True),
             "depth": trial.suggest_int("depth", 2, 6),
@@ -221,62 +154,62 @@ class XGBoost:
             "leaf_share": trial.suggest_float("leaf_share", 1e-4, 1e-2, log=True),
         }
 
-    def fit(self, sample: Sample) -> Self:
-        """Learn from all rows, those that miss values included."""
-        rows = training_rows(sample, accepts_missing=True)
-        self._base = float(np.float32(np.average(rows.y, weights=rows.weight)))
-        self._trees = XGBClassifier(**self._parameters(rows), base_score=self._base, random_state=self._seed)
-        self._trees.fit(rows.x, rows.y, sample_weight=rows.weight)
-        return self
+    def _learn(self, rows: TrainingRows) -> BoostedModel:
+        base_rate = float(np.float32(np.average(rows.y, weights=rows.weight)))
+        total_hessian = float(rows.weight.sum()) * base_rate * (1.0 - base_rate)
+        trees = XGBClassifier(
+            n_estimators=self._settings["rounds"],
+            objective="binary:logistic",
+            tree_method="hist",
+            max_depth=self._settings["depth"],
+            learning_rate=self._settings["learning_rate"],
+            subsample=self._settings["row_share"],
+            colsample_bytree=self._settings["column_share"],
+            # Rows of one minute share their future: a leaf of a few hundred rows may hold a single event.
+            min_child_weight=max(_MIN_HESSIAN, self._settings["leaf_share"] * total_hessian),
+            reg_lambda=self._settings["shrinkage"],
+            n_jobs=_threads(len(rows)),
+            verbosity=0,
+            base_score=base_rate,
+            random_state=self._seed,
+        )
+        trees.fit(rows.x, rows.y, sample_weight=rows.weight)
+        return BoostedModel(trees, base_rate)
 
-    def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The probability of a spike for every row."""
-        probability: NDArray[np.float32] = self._trees.predict_proba(as_single(x))[:, 1]
+
+@dataclass(frozen=True, slots=True)
+class BoostedModel:
+    """XGBoost's trees, which start from the log odds of the training rows' base rate."""
+
+    trees: XGBClassifier
+    base_rate: float
+
+    def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The probability according to the trees."""
+        probability: NDArray[np.float32] = self.trees.predict_proba(x)[:, 1]
         return probability.astype(np.float64)
 
     def importance(self) -> NDArray[np.float64]:
-        """Shares of the total gain in loss over the splits on each feature."""
-        gain = self._trees.get_booster().get_score(importance_type="total_gain")
-        return shares(np.array([gain.get(f"f{column}", 0.0) for column in range(self._width)], np.float64))
+        """Shares of the total reduction in loss by the splits on each feature."""
+        gain = self.trees.get_booster().get_score(importance_type="total_gain")
+        return as_shares(np.array([gain.get(f"f{column}", 0.0) for column in range(self._width)], np.float64))
 
-    def thresholds(self) -> dict[str, float]:
-        """None of its own."""
-        return {}
-
-    def to_onnx(self) -> Any:
-        """The trees as one ensemble of log odds over the training rows' base rate."""
-        inputs = [(INPUT, FloatTensorType([None, self._width]))]
-        converted = convert_xgboost(self._trees, "volspike", inputs, target_opset=OPSET)
-        _start_at(converted, float(logit(self._base)))
-        return with_served_ends(converted, self._width)
-
-    def _parameters(self, rows: TrainingRows) -> dict[str, Any]:
-        told = float(rows.weight.sum()) * self._base * (1.0 - self._base)
-        return {
-            "n_estimators": self._settings["rounds"],
-            "objective": "binary:logistic",
-            "tree_method": "hist",
-            "max_depth": self._settings["depth"],
-            "learning_rate": self._settings["learning_rate"],
-            "subsample": self._settings["row_share"],
-            "colsample_bytree": self._settings["column_share"],
-            # Rows of one minute share their future: a leaf of a few hundred among many may be a single event.
-            "min_child_weight": max(_LEAST_LEAF, self._settings["leaf_share"] * told),
-            "reg_lambda": self._settings["shrinkage"],
-            "n_jobs": THREADS if len(rows) >= THREADED_ROWS else 1,
-            "verbosity": 0,
-        }
+    def to_onnx(self) -> ModelProto:
+        """The trees as one ensemble of log odds."""
+        converted = convert_xgboost(self.trees, "volspike", _graph_inputs(self._width), target_opset=OPSET)
+        _set_base_value(converted, float(logit(self.base_rate)))
+        return to_served_model(converted, self._width)
 
     @property
     def _width(self) -> int:
-        return int(self._trees.n_features_in_)
+        return int(self.trees.n_features_in_)
 
 
-def _start_at(converted: ModelProto, log_odds: float) -> None:
-    """Let the sums over trees start at ``log_odds``.
+def _set_base_value(converted: ModelProto, log_odds: float) -> None:
+    """Makes the sums over trees start at ``log_odds``.
 
-    onnxmltools 1.16 does so itself, except where the first tree is a single leaf of value 0, as where spikes are
-    too few to split off: there it starts at the base rate itself, and a rate of 1 % comes out as 50 %.
+    onnxmltools 1.16 does so itself, except if the first tree is a single leaf of value 0, as with too few spikes to
+    split off: then it starts at the base rate itself, and a rate of 1 % becomes 50 %.
     """
     (ensemble,) = (node for node in converted.graph.node if node.op_type == "TreeEnsembleClassifier")
     kept = [attribute for attribute in ensemble.attribute if attribute.name != "base_values"]
@@ -284,47 +217,37 @@ def _start_at(converted: ModelProto, log_odds: float) -> None:
     ensemble.attribute.extend([*kept, helper.make_attribute("base_values", [log_odds])])
 
 
-_DEFAULTS_LIGHTGBM: Final = {
-    "rounds": 150,
-    "leaves": 31,
-    "learning_rate": 0.03,
-    "row_share": 0.3,
-    "column_share": 0.2,
-    "leaf_rows": 2000,
-    "shrinkage": 0.05,
-}
-_LEAST_COLUMNS: Final = 6
-"""Each tree sees at least so many columns, where there are so many: a fifth of ten would be two."""
+_MIN_COLUMNS: Final = 6
+"""Each tree uses at least this many columns, if there are as many: a fifth of ten would be two."""
 
 
-class LightGBM:
-    """A ridge regression of the logarithm of volatility, trees on its residual, and a curve into a probability.
+class LightGBM(Detector):
+    """A ridge regression of log volatility, trees on its residual, and a curve from the sum to a probability.
 
-    How steep the curve is follows from the errors on rows that the forecaster had not seen: each half of the training
-    time is forecast by one of the other half. Missing values have a branch in the trees; the volatilities of the linear
-    part must be there, and a row that misses one of them cannot be scored.
+    The slope of the curve follows from the errors on rows that were held out: each half of the training time is
+    forecast by a model of the other half. Missing values have a branch in the trees; the volatilities of the linear
+    part are required.
 
     Settings: ``rounds`` and ``leaves`` of trees, their ``learning_rate``, the shares of rows and columns that each
-    tree sees, ``leaf_rows``, the fewest in a leaf, less where there are few rows, and ``shrinkage``, the L2 penalty
-    on a leaf in parts of the fewest rows.
+    tree uses, ``leaf_rows``, the minimum in a leaf, less if there are few rows, and ``shrinkage``, the L2 penalty on a
+    leaf relative to that minimum.
     """
 
     name: ClassVar[str] = "lightgbm"
     accepts_missing: ClassVar[bool] = True
-    is_baseline: ClassVar[bool] = False
-
-    def __init__(self, *, seed: int = 0, settings: Mapping[str, Any] | None = None) -> None:
-        self._seed = seed
-        self._settings = settings_over(_DEFAULTS_LIGHTGBM, settings, self.name)
+    defaults: ClassVar[Mapping[str, Any]] = {
+        "rounds": 150,
+        "leaves": 31,
+        "learning_rate": 0.03,
+        "row_share": 0.3,
+        "column_share": 0.2,
+        "leaf_rows": 2000,
+        "shrinkage": 0.05,
+    }
 
     @classmethod
-    def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
-        """All but the second-by-second ones."""
-        return without_lags(offered)
-
-    @classmethod
-    def space(cls, trial: Trial) -> dict[str, Any]:
-        """How many trees of which size, and how much a leaf generalises."""
+    def search_space(cls, trial: Trial) -> dict[str, Any]:
+        """The number and size of trees, and how much a leaf generalizes."""
         return {
             "rounds": trial.suggest_int("rounds", 50, 400, log=True),
             "leaves": trial.suggest_int("leaves", 7, 63, log=True),
@@ -333,102 +256,146 @@ class LightGBM:
             "leaf_rows": trial.suggest_int("leaf_rows", 500, 5000, log=True),
         }
 
-    def fit(self, sample: Sample) -> Self:
-        """Learn from the rows that have the volatilities of the linear part."""
-        chosen = filled_volatilities(as_single(sample.x), sample.names)
-        rows = training_rows(sample, accepts_missing=True, needed=[sample.names.index(name) for name in chosen])
-        target = log_target(rows.volatility, sample.tau)
-        forecaster = _Forecaster(sample.names, chosen, self._settings, self._seed)
-        self._curve = reaching(target - _crossed(forecaster, rows, target), rows.weight)
-        self._forecast = forecaster.fit(rows.x, target, rows.weight)
-        self._importance = self._forecast.importance(rows.x)
-        return self
+    def required_columns(self, sample: Sample) -> list[int]:
+        """The volatilities of the linear part."""
+        return [sample.names.index(name) for name in available_volatilities(as_float32(sample.x), sample.names)]
 
-    def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The probability of a spike; NaN for a row that misses a volatility of the linear part."""
-        return score_complete(x, lambda rows: self._curve(self._forecast(rows)), self._forecast.linear.needed)
+    def _learn(self, rows: TrainingRows) -> ForecastModel:
+        target = log_target(rows.volatility, rows.tau)
+        curve = curve_from_errors(target - self._held_out_forecast(rows, target), rows.weight)
+        forecast = self._fit_forecast(rows, slice(None), target)
+        return ForecastModel(forecast, curve, forecast.importance(rows.x))
 
-    def importance(self) -> NDArray[np.float64]:
-        """Shares of the variance over training rows of the linear part and of the trees.
+    def _held_out_forecast(self, rows: TrainingRows, target: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) a forecast of each half of the rows by a model of the other half."""
+        first, second = slice(len(rows) // 2), slice(len(rows) // 2, None)
+        forecast = np.empty(len(rows))
+        for fitted, held_out in ((first, second), (second, first)):
+            forecast[held_out] = self._fit_forecast(rows, fitted, target)(rows.x[held_out])
+        return forecast
 
-        The linear part's is divided by absolute coefficients, the trees' by the gain of the splits on each feature.
-        """
-        return self._importance
+    def _fit_forecast(self, rows: TrainingRows, part: slice, target: NDArray[np.float64]) -> VolatilityForecast:
+        x, weight = rows.x[part], rows.weight[part]
+        selected = [rows.names[column] for column in self._required or []]
+        linear = LinearForecast.fit(x, rows.names, selected, target[part], weight)
+        data = Dataset(x, target[part] - linear(x), weight=weight)
+        trees = train(self._parameters(*x.shape), data, self._settings["rounds"])
+        return VolatilityForecast(linear, with_float32_splits(trees))
 
-    def thresholds(self) -> dict[str, float]:
-        """None of its own."""
-        return {}
-
-    def to_onnx(self) -> Any:
-        """Linear part, trees and curve as one graph."""
-        width = len(self._importance)
-        nodes = Nodes(width)
-        inputs = [(INPUT, FloatTensorType([None, width]))]
-        converted = convert_lightgbm(self._forecast.trees, "volspike", inputs, target_opset=OPSET)
-        residual = nodes.take(converted, converted.graph.output[0].name)
-        alone = nodes.add("Squeeze", nodes.in_double(residual), np.array([1]))
-        forecast = nodes.add("Add", alone, self._forecast.linear.to_nodes(nodes))
-        return nodes.served_curve(forecast, self._curve)
+    def _parameters(self, rows: int, width: int) -> dict[str, Any]:
+        # Rows of one minute share their future: a leaf of a few hundred rows may hold a single event.
+        leaf_rows = min(self._settings["leaf_rows"], max(5, rows // 10))
+        return {
+            "objective": "regression",
+            "num_leaves": self._settings["leaves"],
+            "learning_rate": self._settings["learning_rate"],
+            "min_data_in_leaf": leaf_rows,
+            "lambda_l2": self._settings["shrinkage"] * leaf_rows,
+            "feature_fraction": min(1.0, max(self._settings["column_share"], _MIN_COLUMNS / width)),
+            "bagging_fraction": self._settings["row_share"],
+            "bagging_freq": 1,
+            "max_bin": 63,
+            "seed": self._seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": _threads(rows),
+            "verbosity": -1,
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Forecast:
-    """The logarithm of volatility over τ: the linear part and the trees' correction."""
+class VolatilityForecast:
+    """A forecast of the logarithm of volatility over τ: the linear part plus the trees."""
 
     linear: LinearForecast
     trees: Booster
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        return self.linear(x) + np.asarray(self.trees.predict(x, num_threads=1), np.float64)
+        """The forecast for each row of ``x`` (n, f)."""
+        return self.linear(x) + self._trees(x)
+
+    def _trees(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.asarray(self.trees.predict(x, num_threads=1), np.float64)
 
     def importance(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Shares of the variance over rows ``x`` of the linear part and of the trees.
+
+        The linear part's share is divided by absolute coefficients, the trees' by the gain of the splits on each
+        feature.
+        """
         linear = np.zeros(x.shape[1])
-        linear[self.linear.needed] = np.abs(self.linear.coefficients)
+        linear[self.linear.columns] = np.abs(self.linear.coefficients)
         gain = np.asarray(self.trees.feature_importance("gain"), np.float64)
-        parts = np.array([np.var(self.linear(x)), np.var(self.trees.predict(x, num_threads=1))])
-        told = [part * shares(weight) for part, weight in zip(parts, (linear, gain), strict=True) if weight.any()]
-        return shares(np.sum(told, axis=0) if told else np.zeros(x.shape[1]))
+        parts = np.array([np.var(self.linear(x)), np.var(self._trees(x))])
+        known = [part * as_shares(weight) for part, weight in zip(parts, (linear, gain), strict=True) if weight.any()]
+        return as_shares(np.sum(known, axis=0) if known else np.zeros(x.shape[1]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Forecaster:
-    names: tuple[str, ...]
-    chosen: tuple[str, ...]
-    settings: Mapping[str, Any]
-    seed: int
+class ForecastModel:
+    """The probability that a forecast volatility reaches τ; ``shares`` are the forecast's importances."""
 
-    def fit(self, x: NDArray[np.float32], target: NDArray[np.float64], weight: NDArray[np.float64]) -> _Forecast:
-        linear = LinearForecast.fit(x, self.names, self.chosen, target, weight)
-        data = Dataset(x, target - linear(x), weight=weight)
-        trees = train(self._parameters(*x.shape), data, self.settings["rounds"])
-        return _Forecast(linear, in_single(trees))
+    forecast: VolatilityForecast
+    curve: LogisticCurve
+    shares: NDArray[np.float64]
 
-    def _parameters(self, rows: int, width: int) -> dict[str, Any]:
-        # Rows of one minute share their future: a leaf of a few hundred among many may be a single event.
-        leaf_rows = min(self.settings["leaf_rows"], max(5, rows // 10))
-        return {
-            "objective": "regression",
-            "num_leaves": self.settings["leaves"],
-            "learning_rate": self.settings["learning_rate"],
-            "min_data_in_leaf": leaf_rows,
-            "lambda_l2": self.settings["shrinkage"] * leaf_rows,
-            "feature_fraction": min(1.0, max(self.settings["column_share"], _LEAST_COLUMNS / width)),
-            "bagging_fraction": self.settings["row_share"],
-            "bagging_freq": 1,
-            "max_bin": 63,
-            "seed": self.seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            "num_threads": THREADS if rows >= THREADED_ROWS else 1,
-            "verbosity": -1,
-        }
+    def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The curve at each row's forecast."""
+        return self.curve(self.forecast(x))
+
+    def importance(self) -> NDArray[np.float64]:
+        """Those of the forecast."""
+        return self.shares
+
+    def to_onnx(self) -> ModelProto:
+        """Linear part, trees and curve as one graph."""
+        width = len(self.shares)
+        graph = GraphBuilder(width)
+        inputs = _graph_inputs(width)
+        converted = convert_lightgbm(self.forecast.trees, "volspike", inputs, target_opset=OPSET)
+        residual = graph.include(converted, converted.graph.output[0].name)
+        trees = graph.add("Squeeze", graph.to_double(residual), np.array([1]))
+        forecast = graph.add("Add", trees, self.forecast.linear.add_to(graph))
+        return graph.finish_curve(forecast, self.curve)
 
 
-def _crossed(forecaster: _Forecaster, rows: TrainingRows, target: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A forecast for each row by a forecaster that learned from the other half of the time."""
-    half = len(rows) // 2
-    forecast = np.empty(len(rows))
-    for seen, unseen in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
-        fitted = forecaster.fit(rows.x[seen], target[seen], rows.weight[seen])
-        forecast[unseen] = fitted(rows.x[unseen])
-    return forecast
+_THRESHOLDS: Final = re.compile(r"^threshold=(.*)$", re.MULTILINE)
+_DECISIONS: Final = re.compile(r"^decision_type=(.*)$", re.MULTILINE)
+_SIZES: Final = re.compile(r"^tree_sizes=.*\n", re.MULTILINE)
+_MISSING_GOES_LEFT: Final = 0b1010
+_MISSING_TYPE: Final = 0b1100
+
+
+def with_float32_splits(trees: Booster) -> Booster:
+    """The same trees with split points in float32, as the ONNX form has them, and a branch for NaN at every split.
+
+    A split point between two neighbouring float32 values is rounded down, so that each stays on its side. If training
+    missed no value, LightGBM would treat a missing one as 0; here it goes left, as the smallest does.
+    """
+    text = _THRESHOLDS.sub(lambda found: "threshold=" + _map_words(found[1], _round_down), trees.model_to_string())
+    text = _DECISIONS.sub(lambda found: "decision_type=" + _map_words(found[1], _with_missing_branch), text)
+    # The sizes of the trees in bytes are no longer right; without them the trees are read one after the other.
+    return Booster(model_str=_SIZES.sub("", text))
+
+
+def _map_words(text: str, change: Callable[[str], str]) -> str:
+    return " ".join(change(word) for word in text.split())
+
+
+def _round_down(threshold: str) -> str:
+    exact = float(threshold)
+    largest = float(np.finfo(np.float32).max)
+    single = np.float32(np.clip(exact, -largest, largest))
+    return repr(float(np.nextafter(single, np.float32(-np.inf)) if float(single) > exact else single))
+
+
+def _with_missing_branch(decision: str) -> str:
+    return decision if int(decision) & _MISSING_TYPE else str(_MISSING_GOES_LEFT)
+
+
+def _threads(rows: int) -> int:
+    return THREADS if rows >= THREADED_ROWS else 1
+
+
+def _graph_inputs(width: int) -> list[tuple[str, FloatTensorType]]:
+    return [(INPUT, FloatTensorType([None, width]))]

@@ -26,7 +26,7 @@ from volspike.features.rows import Every
 from volspike.labels import HORIZON_S
 from volspike.market import SECOND_NS
 from volspike.models import DETECTORS
-from volspike.models.detector import STILL_VOLATILITY, plain_volatilities
+from volspike.models.detector import VOLATILITY_OFFSET, plain_volatilities
 from volspike.training.fitting import select_columns
 from volspike.training.folds import Fold, TrainingData, feature_values, prepare_training_data
 from volspike.training.null_market import NullMarket, null_dataset, one_second_returns
@@ -355,7 +355,7 @@ def hindsight_bound(dataset: Dataset, request: TrainingRequest) -> dict[str, Any
         return None
     columns = [dataset.names.index(name) for name in plain_volatilities(dataset.names)]
     later = [_volatility_after(dataset, minutes * HORIZON_S) for minutes in (1, 2)]
-    x = np.log(np.column_stack([dataset.x[:, columns], *later]) + STILL_VOLATILITY)
+    x = np.log(np.column_stack([dataset.x[:, columns], *later]) + VOLATILITY_OFFSET)
     scored = []
     for fold in prepare_training_data(request, dataset).fold_set.selection:
         train, test = (rows[np.isfinite(x[rows]).all(axis=1)] for rows in (fold.fit_rows.rows, fold.test))

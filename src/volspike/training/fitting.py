@@ -20,7 +20,7 @@ from volspike.evaluation.thresholds import BEST_F1, RATE_10, named_thresholds
 from volspike.market import SECOND_NS
 from volspike.models import DETECTORS, Detector
 from volspike.models.calibration import CALIBRATIONS, Calibration
-from volspike.models.detector import as_single, is_complete
+from volspike.models.detector import as_float32, is_complete
 from volspike.models.scorer import Scorer
 from volspike.training.folds import Fold, TrainingData, feature_values
 
@@ -80,7 +80,7 @@ def fit_fold(name: str, data: TrainingData, fold: Fold, settings: Mapping[str, A
     features, left_out = select_columns(name, data, fold)
     sample = fold.fit_rows.sample(dataset, features, fold.y, fold.tau)
     detector = DETECTORS[name](seed=request.seed, settings=settings).fit(sample)
-    usable = len(sample) if detector.accepts_missing else int(is_complete(as_single(sample.x)).sum())
+    usable = len(sample) if detector.accepts_missing else int(is_complete(as_float32(sample.x)).sum())
     unused = len(sample) - usable
     importance = dict(zip(features, detector.importance().tolist(), strict=True))
     del sample

@@ -67,7 +67,7 @@ def search_settings(name: str, data: TrainingData, on_trial: Callable[[int], Non
     Optimization" (2011), in Optuna's implementation.
     """
     trials = data.request.search
-    if trials == 0 or not DETECTORS[name].space(_LowestTrial()):
+    if trials == 0 or not DETECTORS[name].search_space(_LowestTrial()):
         return SearchResult()
     objective = _build_objective(name, data)
     if objective is None:
@@ -94,7 +94,7 @@ def _run_trials(
     for number in range(1, trials + 1):
         on_trial(number)
         trial = study.ask()
-        settings = DETECTORS[objective.name].space(trial)
+        settings = DETECTORS[objective.name].search_space(trial)
         score = objective.score(settings)
         study.tell(trial, score)
         results.append((settings, score))
