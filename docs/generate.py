@@ -16,7 +16,7 @@ from volspike.features.catalogue import GROUPS
 from volspike.features.specification import LOOKS, ROW_MEANINGS, SCOPE_MEANINGS, entries
 from volspike.live import metrics as metrics_live
 from volspike.models import DEFAULT_MODEL, METADATA_FILE
-from volspike.models.metadata import decoded
+from volspike.models.metadata import decode_metadata
 from volspike.reporting.card import model_card
 from volspike.reporting.format import table
 from volspike.streams import metrics as stream_metrics
@@ -138,7 +138,7 @@ def shown(default: Any) -> str:
 
 def model_card_v1() -> str:
     """The card of the shipped model."""
-    return MADE + model_card(decoded((DEFAULT_MODEL / METADATA_FILE).read_bytes()))
+    return MADE + model_card(decode_metadata((DEFAULT_MODEL / METADATA_FILE).read_bytes()))
 
 
 def performance_summary() -> str:

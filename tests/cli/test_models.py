@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.cli.command_line import MODEL, USAGE, Run, assert_refused
 from volspike.models import METADATA_FILE, SIMULATED_MODEL
-from volspike.models.metadata import decoded
+from volspike.models.metadata import decode_metadata
 
 
 def test_models_are_listed_promoted_and_rolled_back(market: Path, volspike: Run, tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_models_are_listed_promoted_and_rolled_back(market: Path, volspike: Run,
     assert "in service: logistic" in promoted.out, promoted.err
     assert "production *" in volspike("models", "list").out
     assert "looks well" in (tmp_path / "models/artifacts/history.jsonl").read_text()
-    shipped = decoded((SIMULATED_MODEL / METADATA_FILE).read_bytes())
+    shipped = decode_metadata((SIMULATED_MODEL / METADATA_FILE).read_bytes())
     back = volspike("models", "rollback", "--mlflow-uri", f"sqlite:///{tmp_path}/mlflow.db")
     assert f"in service: {shipped.model} {shipped.onnx_sha256[:12]}" in back.out, back.err
     assert "has no version of this model" in back.err

@@ -19,7 +19,7 @@ from volspike.lifecycle.promotion import exclusive_access
 from volspike.lifecycle.retrain import is_simulated, load_thinned, recent_tapes, replay_tapes, retrain, thin_features
 from volspike.market import SECOND_NS, parse_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, Artifact
-from volspike.models.metadata import decoded
+from volspike.models.metadata import decode_metadata
 from volspike.monitoring.results import TrainingResult, last_result
 
 Hold = Callable[[Dataset], None]
@@ -177,7 +177,7 @@ def test_only_the_newest_days_are_replayed(tape: Path, tmp_path: Path) -> None:
 
 def test_replayed_rows_fit_the_served_model(tape: Path, tmp_path: Path) -> None:
     """Replayed rows have the served model's features, spacing and labels, one per second and product."""
-    like = decoded((DEFAULT_MODEL / METADATA_FILE).read_bytes())
+    like = decode_metadata((DEFAULT_MODEL / METADATA_FILE).read_bytes())
     assert is_simulated([tape])
     dataset = load_dataset(replay_tapes([tape], like, tmp_path, 400_000))
     assert dataset.facts.digest == like.feature_digest
@@ -189,7 +189,7 @@ def test_replayed_rows_fit_the_served_model(tape: Path, tmp_path: Path) -> None:
 
 def test_thinning_changes_no_label(tape: Path, tmp_path: Path) -> None:
     """Of too many rows every k-th second's are kept, with unchanged labels and features."""
-    like = decoded((DEFAULT_MODEL / METADATA_FILE).read_bytes())
+    like = decode_metadata((DEFAULT_MODEL / METADATA_FILE).read_bytes())
     whole = replay_tapes([tape], like, tmp_path, 400_000)
     assert thin_features(whole, tmp_path / "thin.parquet", 300) > 1
     thin, full = load_dataset(tmp_path / "thin.parquet"), load_dataset(whole)

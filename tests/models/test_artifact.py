@@ -15,7 +15,7 @@ from tests.models.samples import market_sample
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, ModelError, SchemaMismatch, UsageError
 from volspike.features.schema import FeatureSet
 from volspike.models import METADATA_FILE, ONNX_FILE, Artifact, Metadata
-from volspike.models.metadata import encoded
+from volspike.models.metadata import encode_metadata
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -59,9 +59,9 @@ def test_probability_of_rows_and_of_one(artifact_folder: Path) -> None:
 def test_rows_of_another_width_are_refused(artifact_folder: Path) -> None:
     """Nine values for ten features are an error that says so, in a batch and alone."""
     artifact = Artifact.load(artifact_folder)
-    with pytest.raises(SchemaMismatch, match="takes rows of 10 features, was given 9"):
+    with pytest.raises(SchemaMismatch, match="expects rows of 10 features, got 9"):
         artifact.probability(np.zeros((2, 9)))
-    with pytest.raises(SchemaMismatch, match="takes rows of 10 features, was given 9"):
+    with pytest.raises(SchemaMismatch, match="expects rows of 10 features, got 9"):
         artifact.probability_of([0.0] * 9)
 
 
@@ -121,7 +121,7 @@ def test_edited_metadata_is_located(artifact_folder: Path, old: str, new: str, s
 def test_metadata_that_is_no_json_is_corrupt(artifact_folder: Path, text: bytes) -> None:
     """Whatever bytes stand in the place of metadata, the error says which file is at fault."""
     (artifact_folder / METADATA_FILE).write_bytes(text)
-    with pytest.raises(ArtifactCorrupt, match=r"metadata\.json: .*train it anew"):
+    with pytest.raises(ArtifactCorrupt, match=r"metadata\.json: .*train it again"):
         Artifact.load(artifact_folder)
 
 
@@ -151,7 +151,7 @@ def test_graph_of_another_width_is_refused(tmp_path: Path, metadata: Metadata, l
 
 def test_bytes_that_are_no_graph_are_refused(tmp_path: Path, metadata: Metadata) -> None:
     """Rubbish whose hash is right is still not a model."""
-    with pytest.raises(ArtifactCorrupt, match="no ONNX model that can be run"):
+    with pytest.raises(ArtifactCorrupt, match="not a usable ONNX model"):
         Artifact.save(tmp_path / "artifact", b"rubbish", metadata, {})
 
 
@@ -177,7 +177,7 @@ def test_save_replaces_all_of_it(artifact_folder: Path, metadata: Metadata, logi
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, metadata: Metadata, logistic_onnx: bytes) -> None:
     """A folder that holds no artifact is not replaced by one."""
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="holds something else than an artifact"):
+    with pytest.raises(UsageError, match="contains something other than an artifact"):
         Artifact.save(tmp_path, logistic_onnx, metadata, {})
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
@@ -208,12 +208,12 @@ def test_rows_of_another_kind_are_refused(
     """Another digest, spacing or profile than in training is named in one line."""
     known = FeatureSet().digest
     with pytest.raises(SchemaMismatch, match=said.format(digest=known)):
-        Artifact.load(artifact_folder).expects(digest.format(digest=known), every, profile)
+        Artifact.load(artifact_folder).check_inputs(digest.format(digest=known), every, profile)
 
 
 def test_rows_of_the_same_kind_are_welcome(artifact_folder: Path) -> None:
     """What fits raises nothing."""
-    Artifact.load(artifact_folder).expects(FeatureSet().digest, "tick", "ticker")
+    Artifact.load(artifact_folder).check_inputs(FeatureSet().digest, "tick", "ticker")
 
 
 @pytest.mark.parametrize("tau", [0.0, -1e-4, math.nan, math.inf])
@@ -240,7 +240,7 @@ def test_a_threshold_above_one_means_never(artifact_folder: Path, metadata: Meta
 
 def test_json_has_no_nan(metadata: Metadata) -> None:
     """An undefined figure is written as null, which every JSON reader takes."""
-    text = encoded(msgspec.structs.replace(metadata, metrics={"model": {"brier": float("nan")}}))
+    text = encode_metadata(msgspec.structs.replace(metadata, metrics={"model": {"brier": float("nan")}}))
     assert b"NaN" not in text
     assert b'"brier": null' in text
 

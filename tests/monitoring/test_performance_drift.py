@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from volspike.evaluation.metrics import average_precision
 from volspike.models import DEFAULT_MODEL, METADATA_FILE
-from volspike.models.metadata import decoded
+from volspike.models.metadata import decode_metadata
 from volspike.monitoring.outcome_database import Outcome, OutcomeDatabase, Prediction
 from volspike.monitoring.performance import ServedModel
 from volspike.monitoring.performance_drift import PerformanceDrift, performance_drift, recent_performance
@@ -71,7 +71,7 @@ def test_few_events_are_no_fall() -> None:
 
 def test_recent_outcomes_are_the_models_own(tmp_path: Path) -> None:
     """Only the newest days of the very model count; without outcomes there is nothing to say."""
-    metadata = decoded((DEFAULT_MODEL / METADATA_FILE).read_bytes())
+    metadata = decode_metadata((DEFAULT_MODEL / METADATA_FILE).read_bytes())
     file = tmp_path / "outcomes.sqlite"
     assert recent_performance(file, metadata) is None
     model = ServedModel(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, TEN_MODEL, Artifact, Metadata
-from volspike.models.metadata import decoded
+from volspike.models.metadata import decode_metadata
 from volspike.reporting.card import model_card, write_cards
 from volspike.reporting.format import SIMULATED
 from volspike.training import TrainingReport
@@ -54,7 +54,7 @@ def test_card_of_a_trained_model(report: TrainingReport, folder: Path) -> None:
 @pytest.mark.parametrize("folder", [DEFAULT_MODEL, TEN_MODEL, SIMULATED_MODEL])
 def test_card_of_a_shipped_model(folder: Path) -> None:
     """Whatever model ships, its card is whole and has no empty figure in place of a word."""
-    facts = decoded((folder / METADATA_FILE).read_bytes())
+    facts = decode_metadata((folder / METADATA_FILE).read_bytes())
     card = model_card(facts)
     assert sections(card) == SECTIONS
     assert "None" not in card
@@ -64,7 +64,7 @@ def test_card_of_a_shipped_model(folder: Path) -> None:
 
 def test_few_events_are_a_caveat() -> None:
     """Figures that rest on a single event are called next to nothing."""
-    facts = decoded((DEFAULT_MODEL / METADATA_FILE).read_bytes())
+    facts = decode_metadata((DEFAULT_MODEL / METADATA_FILE).read_bytes())
 
     def with_events(count: int) -> Metadata:
         model = facts.metrics["model"] | {"spike_events": count}

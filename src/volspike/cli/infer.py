@@ -45,7 +45,7 @@ def run(
         raise UsageError(f"--mode is one of {', '.join(MODES)}, --n-samples at least 1; were {mode!r} and {n_samples}")
     artifact = Artifact.load(model)
     dataset = load_dataset(features, labelled=False)
-    artifact.expects(dataset.facts.digest, dataset.facts.every, dataset.facts.profile)
+    artifact.check_inputs(dataset.facts.digest, dataset.facts.every, dataset.facts.profile)
     note_if_simulated(dataset.facts.simulated or artifact.metadata.simulated)
     newest = np.arange(max(0, len(dataset) - n_samples), len(dataset))
     if mode == "benchmark":

@@ -58,10 +58,10 @@ def run(
 
 def _tell(place: Path, tracking: TrackingSettings) -> None:
     from volspike.models import METADATA_FILE
-    from volspike.models.metadata import decoded
+    from volspike.models.metadata import decode_metadata
     from volspike.training.mlflow import set_champion_by_digest
 
-    metadata = decoded((place / METADATA_FILE).read_bytes())
+    metadata = decode_metadata((place / METADATA_FILE).read_bytes())
     if fault := set_champion_by_digest(tracking, metadata.onnx_sha256):
         warn(fault)
     out.print(f"in service: {metadata.model} {metadata.onnx_sha256[:12]}, trained {metadata.created} → {place}")

@@ -24,7 +24,7 @@ from volspike.market import format_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
 from volspike.models.artifact import replace_folder
 from volspike.models.choice import PRODUCTION, holds_model
-from volspike.models.metadata import decoded
+from volspike.models.metadata import decode_metadata
 
 if TYPE_CHECKING:
     from volspike.training.report import TrainingReport
@@ -153,7 +153,7 @@ def list_models(artifacts: Path) -> list[StoredModel]:
         if folder.name.startswith(".") or not holds_model(folder):
             continue
         try:
-            metadata = decoded((folder / METADATA_FILE).read_bytes())
+            metadata = decode_metadata((folder / METADATA_FILE).read_bytes())
         except (msgspec.DecodeError, UnicodeDecodeError, OSError):
             continue
         found.append(StoredModel(folder.relative_to(artifacts).as_posix(), folder, metadata))
@@ -221,7 +221,7 @@ def _replace_production(artifacts: Path, files: dict[str, bytes]) -> Path:
 
 def _append_served(artifacts: Path, entry: HistoryEntry, previous: str) -> None:
     """Append ``entry`` with the facts of the model now in production."""
-    metadata = decoded((artifacts / PRODUCTION / METADATA_FILE).read_bytes())
+    metadata = decode_metadata((artifacts / PRODUCTION / METADATA_FILE).read_bytes())
     append_entry(
         artifacts,
         msgspec.structs.replace(

@@ -40,7 +40,7 @@ class LiveScorer:
         Raises:
             SchemaMismatch: the model takes other rows than the engine makes.
         """
-        artifact.expects(self.feature_set.digest, self.engine.every, self.profile)
+        artifact.check_inputs(self.feature_set.digest, self.engine.every, self.profile)
         self._take(artifact)
 
     def _take(self, artifact: Artifact) -> None:

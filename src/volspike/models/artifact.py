@@ -1,14 +1,8 @@
-"""Replacing a folder as a whole: written beside it, checked, then renamed into its place.
+"""``Artifact``: a folder with ``model.onnx``, ``metadata.json`` and plots, and the model loaded from it.
 
-Who reads meanwhile meets the old folder, the new one, or, between two renames, none; never a mixture.
-
-An artifact: a folder with ``model.onnx``, ``metadata.json`` and plots, and the model loaded from it.
-
-Nothing in the folder is code and nothing is unpickled. What is loaded has been checked: against its own hash,
-and against the feature definitions of this volspike.
-
-The best baseline of a training run, kept beside each of its models, so that whoever judges the model anew can judge
-both on the same rows: ``baseline.onnx`` and ``baseline.json`` in the artifact's folder.
+Nothing in the folder is code and nothing is unpickled. A loaded model has been checked against its own hash and against
+the feature definitions of this version. An artifact's folder may also hold a ``StoredBaseline``: the best baseline of
+the training run, so that a later evaluation can compare both on the same rows.
 """
 
 from __future__ import annotations
@@ -26,57 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, SchemaMismatch, UsageError
-from volspike.models.metadata import Metadata, decoded, encoded
+from volspike.models.metadata import Metadata, decode_metadata, encode_metadata
 
 if TYPE_CHECKING:
     from volspike.models.scorer import Scorer
-
-
-def replace_folder(folder: Path, files: Mapping[str, bytes], *, mark: str, check: Callable[[Path], object]) -> None:
-    """Make ``folder`` hold exactly ``files`` (name → content), or leave it as it was.
-
-    ``check`` is called on the new folder before it takes the place of the old; what it raises stops the
-    replacement. A folder that holds something but no file named ``mark`` is not ours and is left alone.
-
-    Raises:
-        UsageError: ``folder`` is not ours, or cannot be written.
-    """
-    if folder.exists() and not _is_ours(folder, mark):
-        raise UsageError(f"{folder} holds something else than an artifact; name another folder, or move it away")
-    beside = folder.parent / f".{folder.name}.{uuid4().hex[:8]}"
-    try:
-        _write(beside, files)
-        check(beside)
-        _swap(beside, folder)
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _is_ours(folder: Path, mark: str) -> bool:
-    return folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))
-
-
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-
-
-def _swap(new: Path, folder: Path) -> None:
-    """Rename the old folder aside and the new one into its place; if that fails, the old one back."""
-    if not folder.exists():
-        new.rename(folder)
-        return
-    aside = new.with_name(new.name + ".old")
-    folder.rename(aside)
-    try:
-        new.rename(folder)
-    except OSError:
-        aside.rename(folder)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
 
 
 ONNX_FILE: Final = "model.onnx"
@@ -93,14 +40,14 @@ class Artifact:
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """The artifact in a folder; the path of a file in the folder means the folder.
+        """Loads the artifact in a folder, or in the folder of the given file.
 
         Raises:
-            ArtifactMissing: the folder or one of its two files is not there.
-            ArtifactCorrupt: a file is not what was written, with the place of the fault.
-            SchemaMismatch: it was trained on features that this volspike defines otherwise.
+            ArtifactMissing: the folder or one of its two files does not exist.
+            ArtifactCorrupt: a file was changed or damaged; the message says where.
+            SchemaMismatch: it was trained on features that this version defines differently.
         """
-        # ONNX Runtime takes a fifth of a second to import: it comes with the first model, not with every command.
+        # ONNX Runtime takes a fifth of a second to import; commands without a model do not need it.
         from volspike.models.scorer import Scorer  # noqa: PLC0415
 
         folder = directory if directory.is_dir() else directory.parent
@@ -115,22 +62,21 @@ class Artifact:
         try:
             scorer = Scorer(onnx, width=len(metadata.features), accepts_missing=metadata.accepts_missing)
         except ArtifactCorrupt as error:
-            raise ArtifactCorrupt(f"{onnx_file}: {error}; train it anew with `volspike train`") from error
+            raise ArtifactCorrupt(f"{onnx_file}: {error}; train it again with `volspike train`") from error
         return cls(folder, metadata, scorer)
 
     @classmethod
     def save(cls, directory: Path, onnx: bytes, metadata: Metadata, extras: Mapping[str, bytes]) -> Self:
-        """Write an artifact with its extra files (name → content) and load it; the hash is filled in here.
+        """Writes an artifact with its extra files (name → content) and loads it; fills in the hash.
 
-        All of it is written beside ``directory``, loaded from there, and only then put in its place; whatever
-        goes wrong before that leaves an existing artifact as it was.
+        It replaces an existing artifact only after it has been loaded from a temporary folder.
 
         Raises:
-            UsageError: ``directory`` holds something that is no artifact, or cannot be written.
-            ModelError: what was written does not load.
+            UsageError: ``directory`` contains something other than an artifact, or cannot be written.
+            ModelError: the new artifact does not load.
         """
         metadata = msgspec.structs.replace(metadata, onnx_sha256=hashlib.sha256(onnx).hexdigest())
-        files = {**extras, ONNX_FILE: onnx, METADATA_FILE: encoded(metadata)}
+        files = {**extras, ONNX_FILE: onnx, METADATA_FILE: encode_metadata(metadata)}
         replace_folder(directory, files, mark=METADATA_FILE, check=cls.load)
         return cls.load(directory)
 
@@ -146,12 +92,12 @@ class Artifact:
 
     @property
     def threshold(self) -> float:
-        """The probability from which on there is an alert."""
+        """The probability from which there is an alert."""
         return self.metadata.threshold
 
     @property
     def accepts_missing(self) -> bool:
-        """Whether a row with missing values gets a probability; else it gets NaN."""
+        """Whether a row with missing values gets a probability; otherwise it gets NaN."""
         return self.metadata.accepts_missing
 
     def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -165,11 +111,11 @@ class Artifact:
         """The probability of a spike for one row of as many values as there are features."""
         return self._scorer.probability_of(row)
 
-    def expects(self, digest: str, every: str, profile: str) -> None:
-        """Refuse rows of another kind than those that the model was trained on.
+    def check_inputs(self, digest: str, every: str, profile: str) -> None:
+        """Refuses rows of another kind than the training rows.
 
         Raises:
-            SchemaMismatch: the digest, the rows' spacing or the source's profile is another.
+            SchemaMismatch: the digest, the rows' spacing or the source's profile differs.
         """
         known = self.metadata
         if digest != known.feature_digest:
@@ -187,9 +133,9 @@ class Artifact:
 
 def _read_metadata(file: Path) -> Metadata:
     try:
-        return decoded(file.read_bytes())
+        return decode_metadata(file.read_bytes())
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ArtifactCorrupt(f"{file}: {error}; train it anew with `volspike train`") from error
+        raise ArtifactCorrupt(f"{file}: {error}; train it again with `volspike train`") from error
 
 
 def _check_hash(file: Path, onnx: bytes, metadata: Metadata) -> None:
@@ -197,7 +143,7 @@ def _check_hash(file: Path, onnx: bytes, metadata: Metadata) -> None:
     if found != metadata.onnx_sha256:
         raise ArtifactCorrupt(
             f"{file}: sha256 is {found[:12]}…, metadata says {metadata.onnx_sha256[:12]}…; "
-            "copy the folder again whole, or train it anew with `volspike train`"
+            "copy the complete folder again, or train it again with `volspike train`"
         )
 
 
@@ -216,12 +162,60 @@ def _check_features(file: Path, metadata: Metadata) -> None:
         )
 
 
+def replace_folder(folder: Path, files: Mapping[str, bytes], *, mark: str, check: Callable[[Path], object]) -> None:
+    """Makes ``folder`` contain exactly ``files`` (name → content), or leaves it as it was.
+
+    The files are written to a new folder, which is renamed into place: readers see the old folder, the new one or,
+    between two renames, none; never a mixture. ``check`` is called on the new folder first; an error from it stops the
+    replacement. A folder that contains something but no file named ``mark`` is not replaced.
+
+    Raises:
+        UsageError: ``folder`` contains something other than an artifact, or cannot be written.
+    """
+    if folder.exists() and not _is_replaceable(folder, mark):
+        raise UsageError(f"{folder} contains something other than an artifact; choose another folder, or move it away")
+    new = folder.parent / f".{folder.name}.{uuid4().hex[:8]}"
+    try:
+        _write(new, files)
+        check(new)
+        _swap(new, folder)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _is_replaceable(folder: Path, mark: str) -> bool:
+    return folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Renames the old folder to a temporary name and the new one to its name; if that fails, the old one back."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    old = new.with_name(new.name + ".old")
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 GRAPH_FILE: Final = "baseline.onnx"
 FACTS_FILE: Final = "baseline.json"
 
 
-class CompanionFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The baseline's name, columns in order, and the threshold that was served of it, chosen as the model's was."""
+class StoredBaselineFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``baseline.json``: the baseline's name, its columns in order, and its threshold, chosen as the model's was."""
 
     model: str
     features: tuple[str, ...]
@@ -231,40 +225,40 @@ class CompanionFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Companion:
-    """A baseline that scores rows."""
+class StoredBaseline:
+    """The best baseline of a training run, stored in the model's artifact."""
 
-    facts: CompanionFacts
+    facts: StoredBaselineFacts
     onnx: bytes
 
     def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The probability of a spike for each row of ``x`` (n, number of features); NaN where it has none."""
+        """The probability of a spike for each row of ``x`` (n, f); NaN for a row that cannot be scored."""
         from volspike.models.scorer import Scorer  # noqa: PLC0415
 
         facts = self.facts
         return Scorer(self.onnx, width=len(facts.features), accepts_missing=facts.accepts_missing).probability(x)
 
 
-def companion_files(onnx: bytes, facts: CompanionFacts) -> dict[str, bytes]:
-    """File name → content; the hash is filled in here."""
+def stored_baseline_files(onnx: bytes, facts: StoredBaselineFacts) -> dict[str, bytes]:
+    """The files to store, name → content; fills in the hash."""
     facts = msgspec.structs.replace(facts, onnx_sha256=hashlib.sha256(onnx).hexdigest())
     return {GRAPH_FILE: onnx, FACTS_FILE: msgspec.json.format(msgspec.json.encode(facts), indent=2) + b"\n"}
 
 
-def companion_of(folder: Path) -> Companion | None:
-    """The baseline in an artifact's folder; None where there is none.
+def load_stored_baseline(folder: Path) -> StoredBaseline | None:
+    """The baseline in an artifact's folder, if there is one.
 
     Raises:
-        ArtifactCorrupt: it is not what was written.
+        ArtifactCorrupt: a file was changed or damaged.
     """
-    graph, told = folder / GRAPH_FILE, folder / FACTS_FILE
-    if not (graph.is_file() and told.is_file()):
+    graph, described = folder / GRAPH_FILE, folder / FACTS_FILE
+    if not (graph.is_file() and described.is_file()):
         return None
     onnx = graph.read_bytes()
     try:
-        facts = msgspec.json.decode(told.read_bytes(), type=CompanionFacts)
+        facts = msgspec.json.decode(described.read_bytes(), type=StoredBaselineFacts)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ArtifactCorrupt(f"{told}: {error}; train it anew with `volspike train`") from error
+        raise ArtifactCorrupt(f"{described}: {error}; train it again with `volspike train`") from error
     if hashlib.sha256(onnx).hexdigest() != facts.onnx_sha256:
-        raise ArtifactCorrupt(f"{graph}: its sha256 is not the one in {FACTS_FILE}; copy the folder again whole")
-    return Companion(facts, onnx)
+        raise ArtifactCorrupt(f"{graph}: its sha256 is not the one in {FACTS_FILE}; copy the complete folder again")
+    return StoredBaseline(facts, onnx)

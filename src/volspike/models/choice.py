@@ -9,7 +9,7 @@ import msgspec
 
 from volspike.config import ServingSettings
 from volspike.models.artifact import METADATA_FILE
-from volspike.models.metadata import decoded
+from volspike.models.metadata import decode_metadata
 
 _MODELS: Final = Path(__file__).parent
 
@@ -70,6 +70,6 @@ def holds_model(folder: Path) -> bool:
 def _is_simulated(folder: Path) -> bool:
     """Whether the model was trained on a simulated market; loading reports a damaged one."""
     try:
-        return decoded((folder / METADATA_FILE).read_bytes()).simulated
+        return decode_metadata((folder / METADATA_FILE).read_bytes()).simulated
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False

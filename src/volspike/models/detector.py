@@ -21,7 +21,7 @@ from volspike.features.schema import CATALOGUE
 
 
 class FittedModel(Protocol):
-    """What a detector has learned."""
+    """A model that a detector has fitted."""
 
     def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """The probability of a spike for each row that can be scored (n, f)."""

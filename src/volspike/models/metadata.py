@@ -1,4 +1,4 @@
-"""``metadata.json``: everything that is known of a trained model besides its ONNX graph."""
+"""``metadata.json``: all that is known of a trained model except its ONNX graph."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from volspike.features.schema import FeatureSet, Scope
 FORMAT: Final = 1
 
 Figure: TypeAlias = int | float | None
-"""A number of an evaluation; None where it is undefined, since JSON has no NaN."""
+"""A number of an evaluation; None if it is undefined, as JSON has no NaN."""
 
 
 class DataFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How many rows the served model saw, and from when to when (RFC 3339) the data set reached.
+    """The numbers of rows, and the time range of the data set (RFC 3339).
 
-    ``learned_rows`` of the ``train_rows`` were learned from: one a second and product at most, weighted by ``weights``.
-    ``test_start`` and ``test_end`` are the first and the last instant of the test rows; empty where they are untold.
+    The model learned from ``learned_rows`` of the ``train_rows``, at most one per second and product, weighted by
+    ``weights``. ``test_start`` and ``test_end`` are the times of the first and the last test row; empty if unknown.
     """
 
     rows: int
@@ -35,9 +35,9 @@ class DataFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class SplitFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How training, validation and test were told apart; ``note`` says which part the served model learned from.
+    """The split into training, validation and test rows; ``note`` says which part the served model learned from.
 
-    ``folds`` counts the final one, whose test rows ``final_block`` names; ``fold_by`` says what a test block is.
+    ``folds`` includes the final one, whose test rows are ``final_block``; ``fold_by`` is the unit of a test block.
     """
 
     method: str
@@ -53,7 +53,7 @@ class SplitFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class FoldFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One fold's test rows under that fold's own model; ``baseline_pr_auc`` is the best baseline's on the same rows.
+    """Figures of one fold's model on its test rows; ``baseline_pr_auc`` is the best baseline's on the same rows.
 
     Only the final fold has intervals.
     """
@@ -73,7 +73,7 @@ class FoldFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class PartFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A product's or an hour's share of the test rows; without figures where it holds too few spike events."""
+    """Figures of the test rows of a product or an hour of the day; None if they contain too few spike events."""
 
     label: str
     rows: int
@@ -88,18 +88,18 @@ class PartFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The facts of one model.
 
-    ``features`` are its columns in order and ``left_out`` those that were asked for and held nothing.
-    ``feature_digest``, ``windows``, ``scope``, ``leader``, ``every`` and ``profile`` say what kind of rows it
-    understands. ``tau`` is the future volatility from which a row counted as a spike. A probability of at least
-    ``thresholds[served_threshold]`` is an alert; a threshold above 1 calls none. ``metrics`` holds the figures of
-    ``model`` and of the rule named ``baseline``, the best that a trader has, on the same rows out of sample; with
-    ``_final`` at the end of the name those on the final block, which no choice looked at. ``settings`` are those that
-    differ from the detector's defaults, the best of ``trials`` on training rows. ``fold_metrics`` are of every fold,
-    oldest first; ``product_metrics`` and ``hour_metrics`` (of the day, UTC) divide the rows of ``metrics``.
+    ``features`` are its columns in order and ``left_out`` those that were requested but had no values.
+    ``feature_digest``, ``windows``, ``scope``, ``leader``, ``every`` and ``profile`` define the rows it accepts.
+    ``tau`` is the future volatility from which a row is a spike. A probability of at least
+    ``thresholds[served_threshold]`` is an alert; a threshold above 1 gives none. ``metrics`` contains the figures of
+    ``model`` and of the best baseline, named ``baseline``, on the same held-out rows; names that end in ``_final``
+    refer to the final block, which was used for no choice. ``settings`` are those that differ from the detector's
+    defaults, the best of ``trials`` on training rows. ``fold_metrics`` are of all folds, oldest first;
+    ``product_metrics`` and ``hour_metrics`` (of the day, UTC) divide the rows of ``metrics``.
 
     Raises:
-        ValueError: features that are none or told twice, a ``tau`` that is no number above 0, a threshold that is
-            not finite, a served threshold that is not among them.
+        ValueError: no features or duplicate ones, a ``tau`` that is no number above 0, a threshold that is not finite,
+            a served threshold that does not exist.
     """
 
     format: Literal[1] = FORMAT
@@ -139,41 +139,41 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         if not self.features or len(set(self.features)) != len(self.features):
-            raise ValueError("features must be names, each once")
+            raise ValueError("features must be names without duplicates")
         if self.served_threshold not in self.thresholds:
             raise ValueError(f"served_threshold {self.served_threshold!r} is none of {sorted(self.thresholds)}")
         if not (isfinite(self.tau) and self.tau > 0.0):
             raise ValueError(f"tau must be a number above 0, was {self.tau}")
         endless = {name: value for name, value in self.thresholds.items() if not isfinite(value)}
         if endless:
-            # Nothing compares with NaN, so that a model served by it would be silent for good and never say so.
+            # No probability is at least NaN: the model would never alert, and nothing would show why.
             raise ValueError(f"thresholds must be finite, were {endless}")
 
     @property
     def feature_set(self) -> FeatureSet:
-        """The features that the rows it understands have.
+        """The feature set of the rows it accepts.
 
         Raises:
-            UsageError: windows, scope and leader that no set has.
+            UsageError: there is no feature set with these windows, scope and leader.
         """
         return FeatureSet(self.windows, Scope.named(self.scope), self.leader)
 
     @property
     def threshold(self) -> float:
-        """The probability from which the served model calls an alert."""
+        """The probability from which there is an alert."""
         return self.thresholds[self.served_threshold]
 
 
-def encoded(metadata: Metadata) -> bytes:
+def encode_metadata(metadata: Metadata) -> bytes:
     """The metadata as indented JSON."""
     return msgspec.json.format(msgspec.json.encode(metadata), indent=2) + b"\n"
 
 
-def decoded(text: bytes) -> Metadata:
-    """The metadata of JSON text.
+def decode_metadata(text: bytes) -> Metadata:
+    """The metadata of a JSON text.
 
     Raises:
-        msgspec.DecodeError: no JSON, or a field missing, unknown or of another type, named with its path.
-        UnicodeDecodeError: a string in it is not UTF-8.
+        msgspec.DecodeError: not JSON, or a field is missing, unknown or of another type; the message has its path.
+        UnicodeDecodeError: a string is not UTF-8.
     """
     return msgspec.json.decode(text, type=Metadata)

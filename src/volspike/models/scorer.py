@@ -1,4 +1,4 @@
-"""A model's ONNX graph in one ONNX Runtime session: rows of features in, probabilities out."""
+"""``Scorer``: a model's ONNX graph in an ONNX Runtime session, from feature rows to probabilities."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CHUNK_ROWS: Final = 65_536
 _ERRORS_ONLY: Final = 3
 _REACH: Final = float(np.finfo(np.float32).max)
 
-# ONNX Runtime's errors share no parent but Exception.
+# ONNX Runtime's errors have no common base class except Exception.
 _UNUSABLE: Final = (
     state.Fail,
     state.InvalidArgument,
@@ -33,23 +33,23 @@ _UNUSABLE: Final = (
 
 
 class Scorer:
-    """Scores rows of ``width`` features on one thread; safe to call from several.
+    """Scores rows of ``width`` features with one thread; may be called from several threads.
 
-    A row that misses a value gets NaN unless the model ``accepts_missing``; so does one with an infinite value.
+    A row with a missing or infinite value gets NaN, unless the model ``accepts_missing``.
     """
 
     def __init__(self, onnx: bytes, *, width: int, accepts_missing: bool) -> None:
-        """A session of the graph.
+        """Creates a session of the graph.
 
         Raises:
-            ArtifactCorrupt: these bytes are no graph, or not one of ``width`` features and one probability.
+            ArtifactCorrupt: the bytes are no graph from ``width`` features to one probability.
         """
         self.accepts_missing = accepts_missing
         self._width = width
         try:
             self._session = onnxruntime.InferenceSession(onnx, _single_threaded(), ["CPUExecutionProvider"])
         except _UNUSABLE as error:
-            raise ArtifactCorrupt(f"no ONNX model that can be run: {_first_line(error)}") from error
+            raise ArtifactCorrupt(f"not a usable ONNX model: {_first_line(error)}") from error
         self._check_ends()
 
     def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -69,7 +69,7 @@ class Scorer:
         return probability
 
     def probability_of(self, row: Sequence[float]) -> float:
-        """The probability of one row: the same as ``probability`` of it, with less around it."""
+        """The probability of one row: the same as ``probability``, but faster."""
         self._check_width(len(row))
         if not all(map(isfinite, row)) or max(map(abs, row)) > _REACH:
             return float(self.probability(np.array([row], np.float64))[0])
@@ -77,7 +77,7 @@ class Scorer:
 
     def _check_width(self, width: int) -> None:
         if width != self._width:
-            raise SchemaMismatch(f"the model takes rows of {self._width} features, was given {width}")
+            raise SchemaMismatch(f"the model expects rows of {self._width} features, got {width}")
 
     def _check_ends(self) -> None:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -87,16 +87,16 @@ class Scorer:
             [(_OUTPUT[0], "tensor(float)", [])],
         )
         if found != wanted:
-            raise ArtifactCorrupt(f"an ONNX model of inputs and outputs {found}, wanted {wanted}")
+            raise ArtifactCorrupt(f"an ONNX model with inputs and outputs {found}, expected {wanted}")
 
 
 def _end(node: Any) -> tuple[str, str, list[Any]]:
-    """Name, type and shape after the rows of an input or output."""
+    """Name, type and shape without the first dimension of an input or output."""
     return node.name, node.type, list(node.shape[1:])
 
 
 def _single_threaded() -> Any:
-    """One row takes microseconds: handing it to a pool of threads takes longer, and spinning burns a core."""
+    """One row takes microseconds. Passing it to a thread pool would take longer, and spinning would occupy a core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

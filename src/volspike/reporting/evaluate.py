@@ -39,7 +39,7 @@ from volspike.evaluation.comparison import PERSISTENCE
 from volspike.labels import spikes
 from volspike.market import SECOND_NS, format_time, parse_time
 from volspike.models import METADATA_FILE, Artifact, Metadata
-from volspike.models.artifact import companion_of
+from volspike.models.artifact import load_stored_baseline
 from volspike.reporting.format import day_and_time
 
 MOST: Final = 3
@@ -150,7 +150,7 @@ def rival_of(model: Artifact, dataset: Dataset, rows: NDArray[np.int64]) -> Riva
     if model.name == name:
         score = model.probability(columns_of(dataset, rows, model.features))
         return Rival(name, score, model.threshold, is_probability=True)
-    companion = companion_of(model.directory)
+    companion = load_stored_baseline(model.directory)
     if companion is not None:
         score = companion.probability(columns_of(dataset, rows, companion.facts.features))
         return Rival(companion.facts.model, score, companion.facts.threshold, is_probability=True)
@@ -360,7 +360,7 @@ def evaluate(features: Path, folder: Path, on_step: Callable[[str], None]) -> Ev
 
 def _check(features: Path, artifacts: Iterable[Artifact], dataset: Dataset) -> None:
     for artifact in artifacts:
-        artifact.expects(dataset.facts.digest, str(dataset.facts.every), str(dataset.facts.profile))
+        artifact.check_inputs(dataset.facts.digest, str(dataset.facts.every), str(dataset.facts.profile))
     if not np.isfinite(dataset.persistence).any():
         raise SchemaMismatch(f"{features} has no last-minute volatility", missing=[PERSISTENCE])
 

@@ -130,7 +130,7 @@ class PredictionStage(Generic[A]):
         if self._last_kind is None or headers != self._last_headers:
             kind = decode_feature_headers(headers)
             try:
-                self._artifact.expects(kind.digest, kind.every, kind.profile)
+                self._artifact.check_inputs(kind.digest, kind.every, kind.profile)
             except SchemaMismatch as error:
                 raise SchemaMismatch(
                     error.what,

@@ -24,7 +24,7 @@ from volspike.evaluation.plots import feature_importance, pr_curve, roc_curve
 from volspike.labels import HORIZON_S
 from volspike.market import format_time
 from volspike.models import DETECTORS, Artifact, DataFacts, Metadata, SplitFacts
-from volspike.models.artifact import CompanionFacts, companion_files
+from volspike.models.artifact import StoredBaselineFacts, stored_baseline_files
 from volspike.models.metadata import FoldFigures, PartFigures
 from volspike.training.fitting import FoldFit, ScoredRows
 from volspike.training.folds import TrainingData, is_baseline
@@ -364,10 +364,10 @@ def draw_plots(scored: Scored, served: FoldFit, baseline: str, *, simulated: boo
 
 def _baseline_files(baseline: FoldFit) -> dict[str, bytes]:
     """The files of the best baseline, so that ``volspike report`` can compare the model with it again."""
-    facts = CompanionFacts(
+    facts = StoredBaselineFacts(
         model=baseline.model,
         features=baseline.features,
         threshold=baseline.threshold,
         accepts_missing=DETECTORS[baseline.model].accepts_missing,
     )
-    return companion_files(baseline.export.graph.SerializeToString(), facts)
+    return stored_baseline_files(baseline.export.graph.SerializeToString(), facts)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from volspike.models import METADATA_FILE
 from volspike.models.artifact import ONNX_FILE
-from volspike.models.metadata import Metadata, decoded
+from volspike.models.metadata import Metadata, decode_metadata
 from volspike.training.report import ModelResult, TrainingReport
 from volspike.training.tracking import (
     LOCAL_STORE,
@@ -163,7 +163,7 @@ def log_model(client: MlflowClient, experiment_id: str, run_id: str, artifact: P
     """
     from mlflow.entities import LoggedModelStatus  # noqa: PLC0415
 
-    metadata = decoded((artifact / METADATA_FILE).read_bytes())
+    metadata = decode_metadata((artifact / METADATA_FILE).read_bytes())
     logged = client.create_logged_model(
         experiment_id, name=metadata.model, source_run_id=run_id, tags=_model_tags(metadata), model_type="onnx"
     )
@@ -269,7 +269,7 @@ def _version_tags(report: TrainingReport) -> dict[str, str]:
     tags = {"model": report.chosen, "promoted": str(report.promoted is not None).lower()}
     if written is None:
         return tags
-    return tags | {DIGEST_TAG: decoded((written / METADATA_FILE).read_bytes()).onnx_sha256}
+    return tags | {DIGEST_TAG: decode_metadata((written / METADATA_FILE).read_bytes()).onnx_sha256}
 
 
 def _registered_aliases(client: MlflowClient) -> dict[str, str]:
