@@ -98,12 +98,12 @@ _NAME: Final = re.compile(r"\w[\w.-]*")
 
 
 class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which exchange is listened to, for what, and how patiently.
+    """The exchange and products to listen to, and the limits of a session.
 
-    ``url`` left empty is the protocol's own. ``matches`` adds the Exchange's trades to its tickers, which tell
-    them already. Nothing for ``heartbeat_timeout_s`` is a gap, nothing for ``idle_timeout_s`` ends the connection;
-    one that held for ``lasting_s`` lets the next wait be short again. The queue between the socket and whoever
-    reads holds ``queue_frames`` frames of together ``queue_bytes`` bytes.
+    An empty ``url`` means the protocol's own. ``matches`` subscribes to Exchange's trades as well, which its tickers
+    already contain. No frame for ``heartbeat_timeout_s`` is a gap; no frame for ``idle_timeout_s`` closes the
+    connection. A connection that lasted ``lasting_s`` resets the backoff. The queue between socket and reader holds
+    ``queue_frames`` frames of ``queue_bytes`` bytes together.
     """
 
     protocol: Literal["coinbase", "coinbase-exchange"] = "coinbase"

@@ -100,7 +100,7 @@ class FeedSession:
             raise UsageError("the events of a session can be read once; create a new session to listen again")
         self._task = asyncio.create_task(self._listen(), name=f"listen to {self.url}")
         self._task.add_done_callback(lambda _: self._wake.set())
-        return EventStream(self._inbox, self._decoder, self._wake, self._task)
+        return SessionEvents(self._inbox, self._decoder, self._wake, self._task)
 
     async def aclose(self) -> None:
         """Stop listening and wait until the socket is closed; queued events can still be read."""
@@ -223,7 +223,7 @@ class FeedSession:
         self._wake.set()
 
 
-class EventStream:
+class SessionEvents:
     """Iterates over the events of a session whose task is ``listening``; ends after that task and the last event.
 
     It is an object and not a generator, so that a loop left early leaves nothing to clean up.

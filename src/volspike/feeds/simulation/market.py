@@ -24,96 +24,13 @@ from numpy.typing import NDArray
 from volspike.market import MISSING_ID, SECOND_NS, Kind, Side, Tick, Ticks
 
 Seconds = NDArray[np.float64]
-
-CHUNK_S = 600
-
-_ANNOUNCED_SHARE = 0.65
-_UNANNOUNCED_PER_S = 1 / 2400
-_CHILDREN = 0.45
-_CHILD_DELAY_S = 25.0
-_STRESS_MEMORY_S = 30.0
-_BURST_MEMORY_S = 35.0
-_CALM_MEMORY_S = 400.0
-_CALM_SPREAD = 0.35
-
-
-@dataclass(frozen=True, slots=True)
-class Regime:
-    """``CHUNK_S`` seconds of log volatility, stress (0 is none), lean (which side of the book thins) and bursts."""
-
-    log_volatility: Seconds
-    stress: Seconds
-    lean: Seconds
-    bursts: Seconds
-
-    def __add__(self, other: Regime) -> Regime:
-        return Regime(
-            self.log_volatility + other.log_volatility,
-            self.stress + other.stress,
-            self.lean + other.lean,
-            self.bursts + other.bursts,
-        )
-
-
-def decay(shocks: Seconds, memory_s: float, before: float) -> Seconds:
-    """x(k) = φ x(k-1) + shocks(k) with φ = exp(-1/memory_s) and x(-1) = ``before``, without a loop.
-
-    Computed as φ^k Σ φ^-j shocks(j); its terms stay far from overflow for chunks of up to some 100 ``memory_s``.
-    """
-    age = np.arange(1, len(shocks) + 1) / memory_s
-    return np.asarray(np.exp(-age) * (before + np.cumsum(shocks * np.exp(age))))
-
-
-class RegimeGenerator:
-    """Draws regimes chunk by chunk; the state between chunks is of constant size.
-
-    Onsets of stress come at random. Most of them, and not all, lead to a burst of volatility some 25 s later; a few
-    bursts come without an onset. Bursts have aftershocks as in a Hawkes process.
-    """
-
-    def __init__(self, onsets_per_s: float) -> None:
-        self._onsets_per_s = onsets_per_s
-        self._pending: Seconds = np.empty(0)
-        self._calm = self._excitement = self._stress = self._lean = 0.0
-
-    def next(self, rng: np.random.Generator) -> Regime:
-        """The regime of the next ``CHUNK_S`` seconds."""
-        onsets = rng.random(rng.poisson(self._onsets_per_s * CHUNK_S)) * CHUNK_S
-        bursts = _per_second(self._bursts(rng, onsets), rng)
-        alarm = _per_second(onsets, rng)
-        calm_step = _CALM_SPREAD * np.sqrt(2 / _CALM_MEMORY_S)
-        calm = decay(rng.normal(0.0, calm_step, CHUNK_S), _CALM_MEMORY_S, self._calm)
-        excitement = decay(bursts, _BURST_MEMORY_S, self._excitement)
-        stress = decay(alarm + 0.4 * bursts, _STRESS_MEMORY_S, self._stress)
-        lean = decay(alarm * rng.choice([-1.0, 1.0], CHUNK_S), _STRESS_MEMORY_S, self._lean)
-        self._calm, self._excitement, self._stress, self._lean = calm[-1], excitement[-1], stress[-1], lean[-1]
-        return Regime(calm + excitement, stress, lean, bursts)
-
-    def _bursts(self, rng: np.random.Generator, onsets: Seconds) -> Seconds:
-        """The times of the bursts in this chunk, in seconds; those after its end are kept for the next chunk."""
-        followed = onsets[rng.random(len(onsets)) < _ANNOUNCED_SHARE]
-        announced = followed + rng.gamma(4.0, 6.0, len(followed))
-        unannounced = rng.random(rng.poisson(_UNANNOUNCED_PER_S * CHUNK_S)) * CHUNK_S
-        generations = [np.concatenate([self._pending, announced, unannounced])]
-        while len(generations[-1]):
-            parents = generations[-1][generations[-1] < CHUNK_S]
-            children = np.repeat(parents, rng.poisson(_CHILDREN, len(parents)))
-            generations.append(children + rng.exponential(_CHILD_DELAY_S, len(children)))
-        times = np.concatenate(generations)
-        self._pending = times[times >= CHUNK_S] - CHUNK_S
-        return times[times < CHUNK_S]
-
-
-def _per_second(times: Seconds, rng: np.random.Generator) -> Seconds:
-    """The strengths of events, drawn around 0.9, summed per second."""
-    strength = rng.gamma(3.0, 0.3, len(times))
-    return np.asarray(np.bincount(times.astype(np.int64), strength, CHUNK_S), np.float64)
-
-
 Nanoseconds = NDArray[np.int64]
 
+CHUNK_S = 600
 LATENCY_NS = 25_000_000
+QUARTER_NS = SECOND_NS // 4
 
+# Prices and quotes
 _OPENING_PRICES = {"BTC-USD": 90_000.0, "ETH-USD": 3_000.0}
 _OPENING_PRICE = 1_000.0
 _VOLATILITY = 2.5e-5
@@ -123,6 +40,27 @@ _JUMP = 3.0
 _TICKS_PER_S = 3.5
 _MOST_TICKS_PER_S = 60.0
 _SPREAD = 2e-6
+
+# Regimes
+_ANNOUNCED_SHARE = 0.65
+_UNANNOUNCED_PER_S = 1 / 2400
+_CHILDREN = 0.45
+_CHILD_DELAY_S = 25.0
+_STRESS_MEMORY_S = 30.0
+_BURST_MEMORY_S = 35.0
+_CALM_MEMORY_S = 400.0
+_CALM_SPREAD = 0.35
+
+# Trades
+_CHILDREN_PER_TRADE = 0.4
+_CHILD_DELAY_NS = 300_000_000
+_SAME_SIDE = 0.85
+_NOTIONAL = 300.0
+_MOST_MESSAGES_BETWEEN = 12
+_FIRST_TRADE_ID = 1_000_000
+_FIRST_SEQUENCE = 10_000_000
+_MICROSECOND_NS = 1000
+_QUOTES = ("best_bid", "best_ask", "bid_size", "ask_size")
 
 
 def simulate_market(products: Sequence[str], seconds: int, seed: int, start: int) -> Iterator[Ticks]:
@@ -148,6 +86,94 @@ def simulate_market(products: Sequence[str], seconds: int, seed: int, start: int
         ticks = Ticks.join(parts)
         ticks = ticks[np.argsort(ticks.time, kind="stable")]
         yield ticks[ticks.time < end]
+
+
+def simulate_trades(products: Sequence[str], seconds: int, seed: int, start: int) -> Iterator[Ticks]:
+    """The market of ``simulate_market`` with trades, in chunks of up to ten minutes.
+
+    Each tick is one trade with the best quotes after it, as in Exchange's ``ticker``: ``price`` is the best quote on
+    the taker's ``side``, ``trade_id`` counts by one in each product, ``sequence`` rises (messages of an order book lie
+    between). A trade triggers further trades, mostly on its own side, and moves no price. Times are in microseconds.
+    Repeatable, extensible and bounded in memory like ``simulate_market``, with chunks of the same length.
+    """
+    flows = [_TradeFlow(name) for name in products]
+    chunks = -(-seconds // CHUNK_S)
+    end = start + seconds * SECOND_NS
+    for chunk, quoted in enumerate(simulate_market(products, chunks * CHUNK_S, seed, start)):
+        chunk_end = start + (chunk + 1) * CHUNK_S * SECOND_NS
+        parts = [
+            flow.next(
+                np.random.default_rng([seed, chunk, crc32(flow.name.encode()), 1]),
+                quoted[quoted.product == code],
+                chunk_end,
+            )
+            for code, flow in enumerate(flows)
+        ]
+        ticks = Ticks.join(parts)
+        ticks = ticks[np.argsort(ticks.time, kind="stable")]
+        yield ticks[ticks.time < end]
+
+
+class Moment(NamedTuple):
+    """A trade, or the end of a quarter of a second; ``is_second`` if a full second ends."""
+
+    time: int
+    trade: Tick | None = None
+    is_second: bool = False
+
+
+class Schedule:
+    """Merges trades, which come in chunks, with the ends of the quarters of UTC seconds, in the order of time."""
+
+    def __init__(self, start: int) -> None:
+        self._next = start // QUARTER_NS * QUARTER_NS + QUARTER_NS
+
+    def moments(self, ticks: Ticks) -> Iterator[Moment]:
+        """Everything up to the last trade of a chunk."""
+        for trade in iterate_ticks(ticks):
+            yield from self.until(trade.time)
+            yield Moment(trade.time, trade)
+
+    def until(self, time: int) -> Iterator[Moment]:
+        """The quarters that end by ``time``."""
+        while self._next <= time:
+            yield Moment(self._next, None, self._next % SECOND_NS == 0)
+            self._next += QUARTER_NS
+
+
+def iterate_ticks(ticks: Ticks) -> Iterator[Tick]:
+    """The rows as ``Tick``s with ``received`` equal to ``time``; several times faster than iterating over ``ticks``."""
+    columns = (
+        ticks.time,
+        ticks.product,
+        ticks.price,
+        ticks.best_bid,
+        ticks.best_ask,
+        ticks.bid_size,
+        ticks.ask_size,
+        ticks.last_size,
+        ticks.side,
+        ticks.trade_id,
+        ticks.sequence,
+    )
+    sides = {int(side): side for side in Side}
+    for row in zip(*(column.tolist() for column in columns), strict=True):
+        time, product, price, bid, ask, bid_size, ask_size, size, side, trade_id, sequence = row
+        yield Tick(
+            time=time,
+            received=time,
+            kind=Kind.TICKER,
+            product_id=ticks.products[product],
+            price=price,
+            best_bid=bid,
+            best_ask=ask,
+            bid_size=bid_size,
+            ask_size=ask_size,
+            last_size=size,
+            side=sides[side],
+            trade_id=trade_id,
+            sequence=sequence,
+        )
 
 
 class _Product:
@@ -230,41 +256,77 @@ def _sizes(rng: np.random.Generator, regime: Regime, second: NDArray[np.int64]) 
     return np.maximum(np.round(bid, 8), 1e-8), np.maximum(np.round(ask, 8), 1e-8)
 
 
-_CHILDREN_PER_TRADE = 0.4
-_CHILD_DELAY_NS = 300_000_000
-_SAME_SIDE = 0.85
-_NOTIONAL = 300.0
-_MOST_MESSAGES_BETWEEN = 12
-_FIRST_TRADE_ID = 1_000_000
-_FIRST_SEQUENCE = 10_000_000
-_MICROSECOND_NS = 1000
-_QUOTES = ("best_bid", "best_ask", "bid_size", "ask_size")
+@dataclass(frozen=True, slots=True)
+class Regime:
+    """``CHUNK_S`` seconds of log volatility, stress (0 is none), lean (which side of the book thins) and bursts."""
+
+    log_volatility: Seconds
+    stress: Seconds
+    lean: Seconds
+    bursts: Seconds
+
+    def __add__(self, other: Regime) -> Regime:
+        return Regime(
+            self.log_volatility + other.log_volatility,
+            self.stress + other.stress,
+            self.lean + other.lean,
+            self.bursts + other.bursts,
+        )
 
 
-def simulate_trades(products: Sequence[str], seconds: int, seed: int, start: int) -> Iterator[Ticks]:
-    """The market of ``simulate_market`` with trades, in chunks of up to ten minutes.
+class RegimeGenerator:
+    """Draws regimes chunk by chunk; the state between chunks is of constant size.
 
-    Each tick is one trade with the best quotes after it, as in Exchange's ``ticker``: ``price`` is the best quote on
-    the taker's ``side``, ``trade_id`` counts by one in each product, ``sequence`` rises (messages of an order book lie
-    between). A trade triggers further trades, mostly on its own side, and moves no price. Times are in microseconds.
-    Repeatable, extensible and bounded in memory like ``simulate_market``, with chunks of the same length.
+    Onsets of stress come at random. Most of them, and not all, lead to a burst of volatility some 25 s later; a few
+    bursts come without an onset. Bursts have aftershocks as in a Hawkes process.
     """
-    flows = [_TradeFlow(name) for name in products]
-    chunks = -(-seconds // CHUNK_S)
-    end = start + seconds * SECOND_NS
-    for chunk, quoted in enumerate(simulate_market(products, chunks * CHUNK_S, seed, start)):
-        chunk_end = start + (chunk + 1) * CHUNK_S * SECOND_NS
-        parts = [
-            flow.next(
-                np.random.default_rng([seed, chunk, crc32(flow.name.encode()), 1]),
-                quoted[quoted.product == code],
-                chunk_end,
-            )
-            for code, flow in enumerate(flows)
-        ]
-        ticks = Ticks.join(parts)
-        ticks = ticks[np.argsort(ticks.time, kind="stable")]
-        yield ticks[ticks.time < end]
+
+    def __init__(self, onsets_per_s: float) -> None:
+        self._onsets_per_s = onsets_per_s
+        self._pending: Seconds = np.empty(0)
+        self._calm = self._excitement = self._stress = self._lean = 0.0
+
+    def next(self, rng: np.random.Generator) -> Regime:
+        """The regime of the next ``CHUNK_S`` seconds."""
+        onsets = rng.random(rng.poisson(self._onsets_per_s * CHUNK_S)) * CHUNK_S
+        bursts = _per_second(self._bursts(rng, onsets), rng)
+        alarm = _per_second(onsets, rng)
+        calm_step = _CALM_SPREAD * np.sqrt(2 / _CALM_MEMORY_S)
+        calm = decay(rng.normal(0.0, calm_step, CHUNK_S), _CALM_MEMORY_S, self._calm)
+        excitement = decay(bursts, _BURST_MEMORY_S, self._excitement)
+        stress = decay(alarm + 0.4 * bursts, _STRESS_MEMORY_S, self._stress)
+        lean = decay(alarm * rng.choice([-1.0, 1.0], CHUNK_S), _STRESS_MEMORY_S, self._lean)
+        self._calm, self._excitement, self._stress, self._lean = calm[-1], excitement[-1], stress[-1], lean[-1]
+        return Regime(calm + excitement, stress, lean, bursts)
+
+    def _bursts(self, rng: np.random.Generator, onsets: Seconds) -> Seconds:
+        """The times of the bursts in this chunk, in seconds; those after its end are kept for the next chunk."""
+        followed = onsets[rng.random(len(onsets)) < _ANNOUNCED_SHARE]
+        announced = followed + rng.gamma(4.0, 6.0, len(followed))
+        unannounced = rng.random(rng.poisson(_UNANNOUNCED_PER_S * CHUNK_S)) * CHUNK_S
+        generations = [np.concatenate([self._pending, announced, unannounced])]
+        while len(generations[-1]):
+            parents = generations[-1][generations[-1] < CHUNK_S]
+            children = np.repeat(parents, rng.poisson(_CHILDREN, len(parents)))
+            generations.append(children + rng.exponential(_CHILD_DELAY_S, len(children)))
+        times = np.concatenate(generations)
+        self._pending = times[times >= CHUNK_S] - CHUNK_S
+        return times[times < CHUNK_S]
+
+
+def decay(shocks: Seconds, memory_s: float, before: float) -> Seconds:
+    """x(k) = φ x(k-1) + shocks(k) with φ = exp(-1/memory_s) and x(-1) = ``before``, without a loop.
+
+    Computed as φ^k Σ φ^-j shocks(j); its terms stay far from overflow for chunks of up to some 100 ``memory_s``.
+    """
+    age = np.arange(1, len(shocks) + 1) / memory_s
+    return np.asarray(np.exp(-age) * (before + np.cumsum(shocks * np.exp(age))))
+
+
+def _per_second(times: Seconds, rng: np.random.Generator) -> Seconds:
+    """The strengths of events, drawn around 0.9, summed per second."""
+    strength = rng.gamma(3.0, 0.3, len(times))
+    return np.asarray(np.bincount(times.astype(np.int64), strength, CHUNK_S), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,68 +402,3 @@ class _TradeFlow:
         orders = orders[np.argsort(orders.time, kind="stable")]
         self._pending = orders[orders.time >= end]
         return orders[orders.time < end]
-
-
-QUARTER_NS = SECOND_NS // 4
-
-
-class Moment(NamedTuple):
-    """A trade, or the end of a quarter of a second; ``is_second`` if a full second ends."""
-
-    time: int
-    trade: Tick | None = None
-    is_second: bool = False
-
-
-class Schedule:
-    """Merges trades, which come in chunks, with the ends of the quarters of UTC seconds, in the order of time."""
-
-    def __init__(self, start: int) -> None:
-        self._next = start // QUARTER_NS * QUARTER_NS + QUARTER_NS
-
-    def moments(self, ticks: Ticks) -> Iterator[Moment]:
-        """Everything up to the last trade of a chunk."""
-        for trade in iterate_ticks(ticks):
-            yield from self.until(trade.time)
-            yield Moment(trade.time, trade)
-
-    def until(self, time: int) -> Iterator[Moment]:
-        """The quarters that end by ``time``."""
-        while self._next <= time:
-            yield Moment(self._next, None, self._next % SECOND_NS == 0)
-            self._next += QUARTER_NS
-
-
-def iterate_ticks(ticks: Ticks) -> Iterator[Tick]:
-    """The rows as ``Tick``s with ``received`` equal to ``time``; several times faster than iterating over ``ticks``."""
-    columns = (
-        ticks.time,
-        ticks.product,
-        ticks.price,
-        ticks.best_bid,
-        ticks.best_ask,
-        ticks.bid_size,
-        ticks.ask_size,
-        ticks.last_size,
-        ticks.side,
-        ticks.trade_id,
-        ticks.sequence,
-    )
-    sides = {int(side): side for side in Side}
-    for row in zip(*(column.tolist() for column in columns), strict=True):
-        time, product, price, bid, ask, bid_size, ask_size, size, side, trade_id, sequence = row
-        yield Tick(
-            time=time,
-            received=time,
-            kind=Kind.TICKER,
-            product_id=ticks.products[product],
-            price=price,
-            best_bid=bid,
-            best_ask=ask,
-            bid_size=bid_size,
-            ask_size=ask_size,
-            last_size=size,
-            side=sides[side],
-            trade_id=trade_id,
-            sequence=sequence,
-        )
