@@ -1,4 +1,4 @@
-"""A simulated market, models trained on it, and what a report makes of them."""
+"""A simulated market, models trained on it, and their evaluation."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from tests.reporting.pages import evaluated
 from volspike.datasets.feature_file import FeatureFacts, feature_schema, with_facts
 from volspike.features import Every, FeatureSet
+from volspike.lifecycle.promotion import promote_chosen
 from volspike.market import SECOND_NS, Profile
-from volspike.reporting.evaluate import Evaluation
+from volspike.reporting.evaluate import EvaluationReport
 from volspike.training import TrainingReport, TrainingRequest, train
 
 FEATURES = FeatureSet()
@@ -22,9 +23,9 @@ ROWS = 24_000
 
 
 def market_table(rows: int, *, calm_from: int | None = None) -> pa.Table:
-    """A labelled feature file's rows, a second apart; regimes of two minutes that the features tell of.
+    """Rows of a labelled feature file, one per second, with two-minute regimes that the features reflect.
 
-    From row ``calm_from`` on no minute is wild.
+    From row ``calm_from`` on the market is calm.
     """
     random = np.random.default_rng(4)
     regime = np.repeat(random.normal(size=rows // 120 + 1), 120)[:rows]
@@ -53,7 +54,7 @@ def market_table(rows: int, *, calm_from: int | None = None) -> pa.Table:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``features.parquet`` and ``models``, the first of which is in service. Read only."""
+    """A folder with ``features.parquet``; ``report`` adds ``models``. Read only."""
     folder = tmp_path_factory.mktemp("reporting")
     pq.write_table(market_table(ROWS), folder / "features.parquet")
     return folder
@@ -61,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def report(folder: Path) -> TrainingReport:
-    """Two models, trained on the folder's features and written to its ``models``."""
+    """Two models, trained on the folder's features and written to its ``models``; the better one is in production."""
     request = TrainingRequest(
         features=folder / "features.parquet",
         models=("logistic", "har"),
@@ -72,10 +73,10 @@ def report(folder: Path) -> TrainingReport:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("volspike.training.evaluate.RESAMPLES", 50)
-        return train(request, lambda step: None)
+        return promote_chosen(train(request, lambda step: None))
 
 
 @pytest.fixture(scope="session")
-def evaluation(folder: Path, report: TrainingReport) -> Evaluation:
-    """The trained models, judged anew on the file that they were trained on."""
+def evaluation(folder: Path, report: TrainingReport) -> EvaluationReport:
+    """The trained models, evaluated on their training file."""
     return evaluated(folder / "features.parquet", folder / "models")

@@ -1,4 +1,4 @@
-"""A report as its reader has it: the text and the look of each page."""
+"""The rendered pages of a report: text, ink and overflow."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 import pypdfium2
 import pytest
 
-from volspike.reporting.evaluate import Evaluation, evaluate
+from volspike.reporting.evaluate import EvaluationReport, evaluate
 
 TITLE = "Evaluation of volatility spike models"
 
 
 @dataclass(frozen=True)
 class Page:
-    """Text without line breaks, the share of dots that are not white, and how far its text reaches beyond the page."""
+    """Text without line breaks, the share of pixels that are not white, and how far text reaches beyond the page."""
 
     text: str
     inked: float
     overflow: float
 
 
-def evaluated(features: Path, artifacts: Path) -> Evaluation:
-    """An evaluation with intervals of few resamples: what a report does with them is tested here."""
+def evaluated(features: Path, artifacts: Path) -> EvaluationReport:
+    """An evaluation with few resamples per interval: these tests do not check its width."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("volspike.reporting.evaluate.RESAMPLES", 50)
         patch.setattr("volspike.reporting.evaluate.PART_RESAMPLES", 20)
@@ -32,7 +32,7 @@ def evaluated(features: Path, artifacts: Path) -> Evaluation:
 
 
 def pages(pdf: bytes) -> list[Page]:
-    """Every page, opened and rendered."""
+    """Every page of a PDF, rendered."""
     document = pypdfium2.PdfDocument(pdf)
     try:
         return [_page(document[number]) for number in range(len(document))]

@@ -1,4 +1,4 @@
-"""A model's card has every section and tells what the metadata tells, of whatever age that is."""
+"""A model card has every section and the metrics of the metadata, also for older metadata."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sections(card: str) -> list[str]:
 
 
 def test_card_of_a_trained_model(report: TrainingReport, folder: Path) -> None:
-    """Figures with intervals, final block, folds, products and hours stand in the card, under the market's nature."""
+    """The card has metrics with intervals, final block, folds, products and hours, and the SIMULATED banner."""
     facts = Artifact.load(folder / "models" / "logistic").metadata
     card = model_card(facts)
     assert sections(card) == SECTIONS
@@ -48,12 +48,12 @@ def test_card_of_a_trained_model(report: TrainingReport, folder: Path) -> None:
     for part in (*facts.product_metrics, *(hour for hour in facts.hour_metrics if hour.pr_auc is not None)):
         assert f"| {part.label} | {part.rows:,} | {part.spike_events} |" in card
     assert sum(part.rows for part in facts.hour_metrics) == model["rows"]
-    assert f"`{facts.served_threshold}`, served" in card
+    assert f"{facts.served_threshold} (served)" in card
 
 
 @pytest.mark.parametrize("folder", [DEFAULT_MODEL, TEN_MODEL, SIMULATED_MODEL])
 def test_card_of_a_shipped_model(folder: Path) -> None:
-    """Whatever model ships, its card is whole and has no empty figure in place of a word."""
+    """The card of every shipped model is complete and has no undefined value in its text."""
     facts = decode_metadata((folder / METADATA_FILE).read_bytes())
     card = model_card(facts)
     assert sections(card) == SECTIONS
@@ -62,8 +62,8 @@ def test_card_of_a_shipped_model(folder: Path) -> None:
     assert (SIMULATED in card) == facts.simulated
 
 
-def test_few_events_are_a_caveat() -> None:
-    """Figures that rest on a single event are called next to nothing."""
+def test_few_events_add_a_warning() -> None:
+    """With fewer than five spike events the card warns; with exactly five it does not."""
     facts = decode_metadata((DEFAULT_MODEL / METADATA_FILE).read_bytes())
 
     def with_events(count: int) -> Metadata:
@@ -71,11 +71,11 @@ def test_few_events_are_a_caveat() -> None:
         return msgspec.structs.replace(facts, metrics=facts.metrics | {"model": model})
 
     assert "Only 4 spike event(s)" in model_card(with_events(4))
-    assert "they say next to nothing" not in model_card(with_events(5))
+    assert "too few for a conclusion" not in model_card(with_events(5))
 
 
-def test_each_artifact_gets_its_card(report: TrainingReport, folder: Path) -> None:
-    """The cards of a folder lie beside the graphs, which load as before."""
+def test_every_artifact_gets_a_card(report: TrainingReport, folder: Path) -> None:
+    """Cards are written next to the graphs, and the artifacts still load."""
     files = write_cards(folder / "models")
     assert [file.parent.name for file in files] == ["har", "logistic", "production"]
     for file in files:

@@ -1,4 +1,4 @@
-"""Artifacts are judged on rows alone that their training has not seen, beside the baseline that it found best."""
+"""Artifacts are evaluated on held-out rows only, and compared with the best baseline of their training."""
 
 from __future__ import annotations
 
@@ -18,74 +18,74 @@ from volspike.datasets import load_dataset
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, DataError, NotEnoughData, SchemaMismatch
 from volspike.market import SECOND_NS
 from volspike.models import Artifact
-from volspike.reporting.evaluate import Evaluation, unseen_rows
+from volspike.reporting.evaluate import EvaluationReport, select_held_out
 from volspike.training import TrainingReport
 
 
-def test_figures_are_those_of_the_final_block(report: TrainingReport, evaluation: Evaluation) -> None:
-    """Scored anew by the ONNX graph, model and best baseline come out as training found them on its final block."""
+def test_figures_are_those_of_the_final_block(report: TrainingReport, evaluation: EvaluationReport) -> None:
+    """Scored by the ONNX graph, model and best baseline have the metrics that training found on its final block."""
     final = {model.model: model.final for model in report.models}
     assert report.best_baseline in {model.comparison.baseline_name for model in evaluation.models}
     for model in evaluation.models:
-        told = final[model.metadata.model]
+        trained = final[model.metadata.model]
         assert model.comparison.baseline_name == report.best_baseline
-        assert model.comparison.model.rows == told.model.rows
-        assert model.comparison.model.pr_auc == pytest.approx(told.model.pr_auc, abs=1e-9)
-        assert model.comparison.baseline.pr_auc == pytest.approx(told.baseline.pr_auc, abs=1e-9)
-        assert model.comparison.model_events.alarms == told.model_events.alarms
+        assert model.comparison.model.rows == trained.model.rows
+        assert model.comparison.model.pr_auc == pytest.approx(trained.model.pr_auc, abs=1e-9)
+        assert model.comparison.baseline.pr_auc == pytest.approx(trained.baseline.pr_auc, abs=1e-9)
+        assert model.comparison.model_events.alarms == trained.model_events.alarms
 
 
-def test_newer_rows_count_as_unseen(report: TrainingReport, folder: Path, tmp_path: Path) -> None:
-    """A file that has gone on since the training is judged on the final block and on all that came after."""
+def test_later_rows_are_held_out(report: TrainingReport, folder: Path, tmp_path: Path) -> None:
+    """A file that continued after the training is evaluated on the final block and all later rows."""
     file = tmp_path / "longer.parquet"
     longer = market_table(ROWS + 1000)
     old = pq.read_table(folder / "features.parquet")
     pq.write_table(pa.concat_tables([old, longer.slice(ROWS)]), file)
     dataset, metadata = load_dataset(file), Artifact.load(folder / "models" / "logistic").metadata
-    unseen = unseen_rows(file, dataset, metadata)
-    assert len(unseen.rows) == metadata.data.test_rows + 1000
-    assert "and 1,000 rows after it" in unseen.told
+    held_out = select_held_out(file, dataset, metadata)
+    assert len(held_out.rows) == metadata.data.test_rows + 1000
+    assert "and 1,000 rows after it" in held_out.description
 
 
-def test_of_another_file_only_newer_rows_count(report: TrainingReport, folder: Path) -> None:
-    """Rows of another recording count only where they look back to after the last instant of the training's data."""
+def test_of_another_file_only_later_rows_are_held_out(report: TrainingReport, folder: Path) -> None:
+    """Rows of another recording are held out only if their windows begin after the training data."""
     dataset = load_dataset(folder / "features.parquet")
     metadata = Artifact.load(folder / "models" / "logistic").metadata
     other = msgspec.structs.replace(metadata, data=msgspec.structs.replace(metadata.data, rows=1))
-    assert len(unseen_rows(folder / "features.parquet", dataset, other).rows) == 0
+    assert len(select_held_out(folder / "features.parquet", dataset, other).rows) == 0
     later = replace(dataset, time=dataset.time + ROWS * SECOND_NS, session=dataset.session + ROWS)
-    unseen = unseen_rows(folder / "features.parquet", later, metadata)
-    assert len(unseen.rows) == len(later)
+    held_out = select_held_out(folder / "features.parquet", later, metadata)
+    assert len(held_out.rows) == len(later)
     joined = replace(dataset, time=dataset.time + ROWS * SECOND_NS)
-    rows = unseen_rows(folder / "features.parquet", joined, metadata).rows
+    rows = select_held_out(folder / "features.parquet", joined, metadata).rows
     embargo = metadata.split.embargo_s
     assert embargo is not None
     assert len(rows) == pytest.approx(ROWS - embargo, abs=4)
     assert np.array_equal(rows, np.arange(ROWS - len(rows), ROWS))
 
 
-def test_a_stratified_model_has_seen_its_file(report: TrainingReport, folder: Path) -> None:
-    """Rows drawn at random leave no block that is unseen."""
+def test_stratified_model_has_no_held_out_rows_in_its_file(report: TrainingReport, folder: Path) -> None:
+    """Rows drawn at random leave no block that is held_out."""
     dataset = load_dataset(folder / "features.parquet")
     metadata = Artifact.load(folder / "models" / "logistic").metadata
     drawn = msgspec.structs.replace(metadata, split=msgspec.structs.replace(metadata.split, method="stratified"))
-    unseen = unseen_rows(folder / "features.parquet", dataset, drawn)
-    assert len(unseen.rows) == 0
-    assert "drew rows at random" in unseen.told
+    held_out = select_held_out(folder / "features.parquet", dataset, drawn)
+    assert len(held_out.rows) == 0
+    assert "drawn at random" in held_out.description
 
 
 def test_a_final_block_of_other_rows_is_refused(report: TrainingReport, folder: Path) -> None:
-    """As many rows in all and another number in the final block is not the file that the model was trained on."""
+    """The same number of rows in all but another number in the final block is not the training file."""
     dataset = load_dataset(folder / "features.parquet")
     metadata = Artifact.load(folder / "models" / "logistic").metadata
     other = msgspec.structs.replace(metadata, data=msgspec.structs.replace(metadata.data, test_rows=7))
-    with pytest.raises(DataError, match="judged on 7 there"):
-        unseen_rows(folder / "features.parquet", dataset, other)
+    with pytest.raises(DataError, match="evaluated on 7 there"):
+        select_held_out(folder / "features.parquet", dataset, other)
 
 
 @pytest.fixture
 def models(report: TrainingReport, folder: Path, tmp_path: Path) -> Path:
-    """The test's own copy of the trained models, without the one in service."""
+    """The test's own copy of the trained models, without the one in production."""
     shutil.copytree(folder / "models", tmp_path / "models")
     shutil.rmtree(tmp_path / "models" / "production")
     return tmp_path / "models"
@@ -96,8 +96,8 @@ def rewritten(folder: Path, **changes: object) -> None:
     (folder / "metadata.json").write_bytes(msgspec.json.encode(facts | changes))
 
 
-def test_without_its_baseline_the_last_minute_stands_in(models: Path, folder: Path) -> None:
-    """A folder that has lost the baseline is judged beside persistence, and that is said."""
+def test_without_its_baseline_the_model_is_compared_with_persistence(models: Path, folder: Path) -> None:
+    """Without the baseline's files the model is compared with persistence, with a warning."""
     for name in ("baseline.onnx", "baseline.json"):
         (models / "logistic" / name).unlink(missing_ok=True)
     rewritten(models / "logistic", baseline="har")
@@ -107,23 +107,23 @@ def test_without_its_baseline_the_last_minute_stands_in(models: Path, folder: Pa
     assert "its best baseline, har, is not in its folder" in model.warnings[0]
 
 
-def test_a_production_model_of_its_own_is_judged(models: Path, folder: Path) -> None:
-    """What is in service and in no other folder is named as such."""
+def test_production_model_without_a_copy_is_evaluated(models: Path, folder: Path) -> None:
+    """A model that exists in production only is named so."""
     (models / "logistic").rename(models / "production")
     evaluation = evaluated(folder / "features.parquet", models)
-    (served,) = [model for model in evaluation.models if model.is_in_service]
+    (served,) = [model for model in evaluation.models if model.is_served]
     assert served.title == "production (logistic)"
 
 
 def test_rows_of_another_kind_are_refused(models: Path, folder: Path) -> None:
-    """A model of other rows ends the report, however many others fit."""
+    """A model of another kind of rows fails the report, even if others fit."""
     rewritten(models / "har", every="tick")
     with pytest.raises(SchemaMismatch, match="expects rows every tick, was 1s"):
         evaluated(folder / "features.parquet", models)
 
 
 def test_a_damaged_baseline_is_refused(models: Path, folder: Path) -> None:
-    """The baseline beside a model is held against its hash."""
+    """The baseline's file is checked against its SHA-256."""
     changed = [name for name in models.iterdir() if (name / "baseline.onnx").is_file()]
     assert changed
     (changed[0] / "baseline.onnx").write_bytes(b"")
@@ -131,8 +131,8 @@ def test_a_damaged_baseline_is_refused(models: Path, folder: Path) -> None:
         evaluated(folder / "features.parquet", models)
 
 
-def test_nothing_to_judge(models: Path, folder: Path, tmp_path: Path) -> None:
-    """No artifact, or none with rows that it has not seen, is told rather than reported."""
+def test_nothing_to_evaluate(models: Path, folder: Path, tmp_path: Path) -> None:
+    """Without an artifact, or without held-out rows, there is an error and no report."""
     with pytest.raises(ArtifactMissing):
         evaluated(folder / "features.parquet", tmp_path / "nowhere")
     for path in models.glob("*/metadata.json"):

@@ -11,7 +11,7 @@ from volspike.cli.screen import figure, note_if_simulated, out, table, warn, wor
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
-    from volspike.reporting.evaluate import Evaluation
+    from volspike.reporting.evaluate import EvaluationReport
 
 EXAMPLES = "Example: volspike report --features data/processed/features.parquet --artifacts models/artifacts"
 
@@ -42,16 +42,16 @@ def run(
 
 def _report(features: Path, artifacts: Path, output: Path) -> None:
     from volspike.reporting.evaluate import evaluate
-    from volspike.reporting.pages import write_document
+    from volspike.reporting.pages import write_pdf
 
     with working("loading") as show:
         evaluation = evaluate(features, artifacts, show)
-        write_document(evaluation, output, show)
+        write_pdf(evaluation, output, show)
     tell(evaluation)
     out.print(f"→ {output}")
 
 
-def tell(evaluation: Evaluation) -> None:
+def tell(evaluation: EvaluationReport) -> None:
     """Prints the report's summary: each model's figures and what they are worth."""
     from volspike.reporting.pages import verdict_of
 
@@ -63,7 +63,7 @@ def tell(evaluation: Evaluation) -> None:
             warn(f"{model.title}: {sentence}")
     rows = [
         [
-            f"{model.title}{' *' if model.is_in_service else ''}",
+            f"{model.title}{' *' if model.is_served else ''}",
             figure(model.comparison.model.pr_auc),
             model.comparison.baseline_name,
             figure(model.comparison.baseline.pr_auc),

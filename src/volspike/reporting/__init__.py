@@ -1,1 +1,1 @@
-"""Documents made from results: an evaluation as PDF, a model's card, and the words that both share."""
+"""Documents generated from results: the evaluation as PDF, and model cards."""

@@ -1,9 +1,5 @@
-"""The figures of a model card: overall, on the final block, fold by fold, by product, by hour, and by feature.
-
-A model card: what a model is, for whom, how good, and on what (Mitchell et al., "Model Cards for Model Reporting",
-Conference on Fairness, Accountability, and Transparency, 2019). All of it comes from the model's own metadata.
-
-The card of each artifact of a folder, beside its graph.
+"""Model cards in Markdown (Mitchell et al., "Model Cards for Model Reporting", Conference on Fairness, Accountability,
+and Transparency, 2019), generated from the metadata of an artifact.
 """
 
 from __future__ import annotations
@@ -21,29 +17,160 @@ from volspike.reporting.format import (
     SIMULATED,
     between,
     day_and_time,
+    fold_table,
     number,
     row_spacing,
     share,
     signed,
     split_in_words,
     table,
-    threshold_meaning,
+    threshold_table,
 )
 
 MOST_FEATURES: Final = 10
 
+CARD_FILE: Final = "card.md"
 
-def analyses(facts: Metadata) -> str:
-    """What the metadata tells of them, as Markdown; what it does not tell is left out."""
+
+def write_cards(folder: Path) -> tuple[Path, ...]:
+    """Write the card of every artifact in ``folder``, or of ``folder`` itself if it is one.
+
+    Raises:
+        ArtifactMissing: there is no artifact.
+        ArtifactCorrupt: one is damaged.
+        UsageError: a folder cannot be written to.
+    """
+    artifacts = [Artifact.load(path) for path in artifact_folders(folder)]
+    files = tuple(artifact.directory / CARD_FILE for artifact in artifacts)
+    for artifact, file in zip(artifacts, files, strict=True):
+        with replacing(file) as part:
+            part.write_text(model_card(artifact.metadata))
+    return files
+
+
+def model_card(metadata: Metadata) -> str:
+    """The card in Markdown, with the nine sections of the paper."""
+    sections = {
+        "Model details": _details(metadata),
+        "Intended use": _use(metadata),
+        "Factors": _factors(metadata),
+        "Metrics": _metrics(metadata),
+        "Evaluation data": _evaluation_data(metadata),
+        "Training data": _training_data(metadata),
+        "Quantitative analyses": _analyses(metadata),
+        "Ethical considerations": _ethics(),
+        "Caveats and recommendations": _caveats(metadata),
+    }
+    simulated = f"**{SIMULATED}**\n\n" if metadata.simulated else ""
+    body = "\n".join(f"## {title}\n\n{text.rstrip()}\n" for title, text in sections.items())
+    return f"# Model card: {metadata.model}\n\n{simulated}{body}"
+
+
+def _details(facts: Metadata) -> str:
+    settings = ", ".join(f"`{name}` {value}" for name, value in facts.settings.items()) or "the detector's defaults"
+    tried = f", the best of {facts.trials} trials on training rows" if facts.trials else ""
+    versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
+    rows = [
+        ("type", f"`{facts.model}`: probability of a volatility spike in the next {facts.horizon_s} seconds"),
+        ("trained", f"{day_and_time(facts.created)} by volspike {facts.volspike_version}, seed {facts.seed}"),
+        ("settings", settings + tried),
+        ("format", f"ONNX, sha256 `{facts.onnx_sha256[:16]}…`; calibration {facts.calibration}"),
+        ("input", f"{len(facts.features)} of the features with digest `{facts.feature_digest}` ({facts.scope} set)"),
+        ("libraries", versions),
+        ("licence", "Apache-2.0"),
+    ]
+    return table(("", ""), rows)
+
+
+def _use(facts: Metadata) -> str:
+    missing = "may lack values" if facts.accepts_missing else "must be complete; an incomplete row has no probability"
+    return (
+        f"Warning of volatility in the next {facts.horizon_s} seconds in {', '.join(facts.products)}, from one row "
+        f"per {row_spacing(facts.every)} of a feed with profile `{facts.profile}`. Rows {missing}. Intended for people "
+        "who watch a market, and for systems that trade less or widen their quotes when it is volatile.\n\n"
+        "Not for buy or sell decisions by itself: it does not predict a direction. Not for products, venues or kinds "
+        "of rows it was not trained on; `volspike` refuses rows of another digest, spacing or profile."
+    )
+
+
+def _factors(facts: Metadata) -> str:
+    return (
+        "Metrics depend most on the product, the hour of the day and the volatility of the days. Metrics per product "
+        "and per hour (UTC) are given below where five separate spike events are available. τ is frozen: on days more "
+        f"volatile than those of the training, more than {share(1 - facts.label_percentile / 100, 0)} of the rows are "
+        "spikes."
+    )
+
+
+def _metrics(facts: Metadata) -> str:
+    thresholds = threshold_table(facts)
+    return (
+        f"A spike is a future {facts.horizon_s}-second volatility (standard deviation of one-second log returns) of at "
+        f"least τ = {facts.tau:.3g}, the {facts.label_percentile:g}th percentile of the training rows. PR-AUC is the "
+        "main metric, because spikes are rare and ROC-AUC is then too optimistic. Brier score and log loss measure the "
+        "calibration of probabilities; caught episodes, lead time and false alarms per hour describe the alerts. "
+        "Intervals are 95 % intervals of a block bootstrap.\n\n" + table(thresholds.heads, thresholds.rows)
+    )
+
+
+def _evaluation_data(facts: Metadata) -> str:
+    split = facts.split
+    embargo = "" if split.embargo_s is None else f", purge {split.purge_s} s, embargo {split.embargo_s} s"
+    block = f" The final block ({facts.data.test_rows:,} rows) is {split.final_block}." if split.final_block else ""
+    method = split_in_words(split.method, split.folds, split.fold_by, split.training)
+    return f"Test rows of the data below, split by {method}{embargo}; {split.note}.{block}"
+
+
+def _training_data(facts: Metadata) -> str:
+    data = facts.data
+    learned = f" ({data.learned_rows:,} of them used for fitting, weights: {data.weights})" if data.learned_rows else ""
+    market = "a simulated market" if facts.simulated else "a recorded market"
+    left = (
+        f" Columns left out because they have no value: {', '.join(f'`{name}`' for name in facts.left_out)}."
+        if facts.left_out
+        else ""
+    )
+    return (
+        f"{data.rows:,} labelled rows of {', '.join(facts.products)} from {market}, {day_and_time(data.start)} to "
+        f"{day_and_time(data.end)}: {data.train_rows:,} training rows{learned} and {data.validation_rows:,} validation "
+        f"rows after them for calibration and thresholds.{left}"
+    )
+
+
+def _ethics() -> str:
+    return (
+        "The data are public trades and quotes and identify no person. A false warning costs money and trust, a missed "
+        "one costs more; both rates are given above. If many users act on the same warning at once, they can cause the "
+        "move that it warns of."
+    )
+
+
+def _caveats(facts: Metadata) -> str:
+    model = facts.metrics.get("model", {})
+    events = model.get("spike_events")
+    few = events is not None and events < 5
+    sentences = [
+        "SIMULATED data: these metrics say nothing about a real market." if facts.simulated else "",
+        f"Only {events} spike event(s): too few for a conclusion." if few else "",
+        "A stratified split: no evidence of skill." if facts.split.method == "stratified" else "",
+        "τ, thresholds and calibration fit only the market and the days named above; retrain on your own data.",
+        "The intervals do not cover days unlike those recorded.",
+        "Evaluate it with `volspike report` on held-out rows before relying on it.",
+    ]
+    return "".join(f"- {sentence}\n" for sentence in sentences if sentence)
+
+
+def _analyses(facts: Metadata) -> str:
+    """Metrics overall, on the final block, per fold, product and hour, and per feature, as far as known."""
     final = "model_final" in facts.metrics
     parts = [
         "### Overall\n\n",
         _overall(facts, ""),
-        f"### On the final block, which no choice looked at\n\n{_overall(facts, '_final')}" if final else "",
+        f"### Final block, which influenced no choice\n\n{_overall(facts, '_final')}" if final else "",
         _folds(facts),
-        f"### By product\n\n{_parts(facts.product_metrics, facts.baseline)}" if facts.product_metrics else "",
+        f"### Products\n\n{_parts(facts.product_metrics, facts.baseline)}" if facts.product_metrics else "",
         _hours(facts),
-        f"### What it goes by\n\n{_importance(facts.importance)}",
+        f"### Feature importance\n\n{_importance(facts.importance)}",
     ]
     return "".join(parts)
 
@@ -51,13 +178,15 @@ def analyses(facts: Metadata) -> str:
 def _overall(facts: Metadata, end: str) -> str:
     model = facts.metrics.get(f"model{end}", {})
     baseline = facts.metrics.get(f"{facts.baseline}{end}", {})
+    columns = 2 if facts.model == facts.baseline else 3
     rows = [
-        (title, _with_span(model, name, digits), _with_span(baseline, name, digits)) for title, name, digits in _FIGURES
+        (title, _with_span(model, name, digits), _with_span(baseline, name, digits))[:columns]
+        for title, name, digits in _FIGURES
     ]
-    heads = (f"{model.get('rows') or 0:,} rows", f"`{facts.model}`", f"`{facts.baseline}`, the baseline")
+    heads = (f"{model.get('rows') or 0:,} rows", f"`{facts.model}`", f"`{facts.baseline}` (baseline)")
     events = model.get("spike_events")
-    told = f"{_gain(facts, model)}Spikes of these rows: {events} separate event(s).\n\n" if events is not None else ""
-    return table(heads, rows) + told + _alarms(facts, end)
+    counted = "" if events is None else f"{_gain(facts, model)}Separate spike events in these rows: {events}.\n\n"
+    return table(heads[:columns], rows) + counted + _alerts(facts, end)
 
 
 _FIGURES: Final = (
@@ -79,46 +208,36 @@ def _gain(facts: Metadata, model: Mapping[str, Figure]) -> str:
 
 
 def _with_span(figures: Mapping[str, Figure], name: str, digits: int) -> str:
-    told = between(figures.get(f"{name}_low"), figures.get(f"{name}_high"), digits)
+    interval = between(figures.get(f"{name}_low"), figures.get(f"{name}_high"), digits)
     value = number(figures.get(name), digits)
-    return value if told == DASH or name == "base_rate" else f"{value} ({told})"
+    return value if interval == DASH or name == "base_rate" else f"{value} ({interval})"
 
 
-def _alarms(facts: Metadata, end: str) -> str:
+def _alerts(facts: Metadata, end: str) -> str:
     events = facts.metrics.get(f"model_events{end}")
     if not events:
         return ""
     return (
         f"At `{facts.served_threshold}`: {events.get('caught')} of {events.get('episodes')} spike episodes caught, "
-        f"median lead {number(events.get('lead_median_s'), 0)} s, {number(events.get('false_alarms_per_hour'), 2)} "
-        f"false alarms per hour, {share(events.get('alarm_share'))} of the time in alarm.\n\n"
+        f"median lead time {number(events.get('lead_median_s'), 0)} s, "
+        f"{number(events.get('false_alarms_per_hour'), 2)} false alarms per hour, an alert open "
+        f"{share(events.get('alarm_share'))} of the time.\n\n"
     )
 
 
 def _folds(facts: Metadata) -> str:
     if not facts.fold_metrics:
         return ""
-    rows = [
-        (
-            f"{fold.fold}{' (final)' if fold.is_final else ''}",
-            fold.block or DASH,
-            f"{fold.test_rows:,}",
-            number(fold.base_rate),
-            number(fold.pr_auc),
-            number(fold.baseline_pr_auc),
-        )
-        for fold in facts.fold_metrics
-    ]
-    heads = ("fold", "test block", "rows", "base rate", "PR-AUC", f"`{facts.baseline}`")
-    return f"### Fold by fold\n\n{table(heads, rows)}"
+    folds = fold_table(facts)
+    return f"### Folds\n\n{table(folds.heads, folds.rows)}"
 
 
 def _hours(facts: Metadata) -> str:
-    judged = [part for part in facts.hour_metrics if part.pr_auc is not None]
+    evaluated = [part for part in facts.hour_metrics if part.pr_auc is not None]
     if not facts.hour_metrics:
         return ""
-    told = _parts(judged, facts.baseline) if judged else "No hour holds five separate spike events: none is judged.\n\n"
-    return f"### By hour of the day (UTC)\n\n{told}"
+    few = "No hour has the five separate spike events that an evaluation needs.\n\n"
+    return f"### Hours of the day (UTC)\n\n{_parts(evaluated, facts.baseline) if evaluated else few}"
 
 
 def _parts(parts: Sequence[PartFigures], baseline: str) -> str:
@@ -139,141 +258,4 @@ def _parts(parts: Sequence[PartFigures], baseline: str) -> str:
 
 def _importance(importance: Mapping[str, float]) -> str:
     ranked = sorted(importance.items(), key=lambda item: -item[1])[:MOST_FEATURES]
-    return table(("feature", "share of its importance"), [(f"`{name}`", share(value)) for name, value in ranked])
-
-
-def model_card(metadata: Metadata) -> str:
-    """The card as Markdown, in the nine sections of the paper."""
-    sections = {
-        "Model details": _details(metadata),
-        "Intended use": _use(metadata),
-        "Factors": _factors(metadata),
-        "Metrics": _metrics(metadata),
-        "Evaluation data": _evaluation_data(metadata),
-        "Training data": _training_data(metadata),
-        "Quantitative analyses": analyses(metadata),
-        "Ethical considerations": _ethics(),
-        "Caveats and recommendations": _caveats(metadata),
-    }
-    simulated = f"**{SIMULATED}**\n\n" if metadata.simulated else ""
-    body = "\n".join(f"## {title}\n\n{text.rstrip()}\n" for title, text in sections.items())
-    return f"# Model card: {metadata.model}\n\n{simulated}{body}"
-
-
-def _details(facts: Metadata) -> str:
-    settings = ", ".join(f"`{name}` {value}" for name, value in facts.settings.items()) or "the detector's defaults"
-    tried = f", the best of {facts.trials} tried on training rows" if facts.trials else ""
-    versions = ", ".join(f"{name} {version}" for name, version in facts.versions.items())
-    rows = [
-        ("kind", f"`{facts.model}`, a probability that the next {facts.horizon_s} seconds are a volatility spike"),
-        ("made", f"{day_and_time(facts.created)} by volspike {facts.volspike_version}, seed {facts.seed}"),
-        ("settings", settings + tried),
-        ("form", f"ONNX, sha256 `{facts.onnx_sha256[:16]}…`; calibration {facts.calibration}"),
-        ("input", f"{len(facts.features)} of the features with digest `{facts.feature_digest}` ({facts.scope} set)"),
-        ("made with", versions),
-        ("licence", "Apache-2.0"),
-    ]
-    return table(("", ""), rows)
-
-
-def _use(facts: Metadata) -> str:
-    missing = (
-        "may miss values" if facts.accepts_missing else "must be whole: one that misses a value has no probability"
-    )
-    return (
-        f"Warning of volatility within the next {facts.horizon_s} seconds in {', '.join(facts.products)}, from a row "
-        f"per {row_spacing(facts.every)} of a feed with profile `{facts.profile}`; rows {missing}. For people who "
-        "watch a market and for systems that slow down or widen their quotes in a wild one.\n\n"
-        "Not for deciding by itself what to buy or sell: it says nothing of direction. Not for products, venues or "
-        "kinds of rows that it was not trained on; `volspike` refuses rows of another digest, spacing or profile."
-    )
-
-
-def _factors(facts: Metadata) -> str:
-    return (
-        "What matters most is which market, which hour of the day and how wild the days were: figures by product and "
-        "by hour (UTC) stand below, as far as each holds five separate spike events. τ is frozen, so that on wilder "
-        f"days than those learned from more rows are spikes than the "
-        f"{share(1 - facts.label_percentile / 100, 0)} of training."
-    )
-
-
-def _metrics(facts: Metadata) -> str:
-    rows = [
-        (f"`{name}`{', served' if name == facts.served_threshold else ''}", f"{value:.4f}", threshold_meaning(name))
-        for name, value in facts.thresholds.items()
-    ]
-    return (
-        f"A spike is a future {facts.horizon_s}-second volatility (standard deviation of one-second log returns) of at "
-        f"least τ = {facts.tau:.3g}, the {facts.label_percentile:g}th percentile of the training rows. PR-AUC leads, "
-        "because spikes are rare and ROC-AUC flatters; Brier score and log loss tell whether the probabilities are "
-        "true; episodes caught, lead and false alarms per hour tell what a user lives through. Intervals are 95 % of a "
-        "block bootstrap that keeps neighbouring time together.\n\n"
-        + table(("threshold", "probability", "chosen for"), rows)
-    )
-
-
-def _evaluation_data(facts: Metadata) -> str:
-    split = facts.split
-    embargo = "" if split.embargo_s is None else f", purge {split.purge_s} s, embargo {split.embargo_s} s"
-    block = f" The final block ({facts.data.test_rows:,} rows) is {split.final_block}." if split.final_block else ""
-    way = split_in_words(split.method, split.folds, split.fold_by, split.training)
-    return f"Test rows of the data below by {way}{embargo}; {split.note}.{block}"
-
-
-def _training_data(facts: Metadata) -> str:
-    data = facts.data
-    learned = f", {data.learned_rows:,} of them learned from (weights: {data.weights})" if data.learned_rows else ""
-    market = "a simulated market" if facts.simulated else "a recorded market"
-    left = (
-        f" Left out for want of any value: {', '.join(f'`{name}`' for name in facts.left_out)}."
-        if facts.left_out
-        else ""
-    )
-    return (
-        f"{data.rows:,} labelled rows of {', '.join(facts.products)} from {market}, {day_and_time(data.start)} to "
-        f"{day_and_time(data.end)}: {data.train_rows:,} training rows{learned} and {data.validation_rows:,} validation "
-        f"rows after them, which calibrate and choose thresholds.{left}"
-    )
-
-
-def _ethics() -> str:
-    return (
-        "The data are public trades and quotes; no person can be told from them. A wrong warning costs money and "
-        "trust, a missed one more: both rates are told above. Many users who act on the same warning at once can make "
-        "the very move that it warns of."
-    )
-
-
-def _caveats(facts: Metadata) -> str:
-    model = facts.metrics.get("model", {})
-    events = model.get("spike_events")
-    few = events is not None and events < 5
-    sentences = [
-        "SIMULATED data: none of these figures says anything of a real market." if facts.simulated else "",
-        f"Only {events} spike event(s) stand behind the figures: they say next to nothing." if few else "",
-        "A stratified split: no evidence of skill." if facts.split.method == "stratified" else "",
-        "τ, thresholds and calibration fit the market and the days named above and no others; retrain on your own.",
-        "The intervals know nothing of days unlike those recorded.",
-        "Judge it with `volspike report` on rows that it has not seen before relying on it.",
-    ]
-    return "".join(f"- {sentence}\n" for sentence in sentences if sentence)
-
-
-CARD_FILE: Final = "card.md"
-
-
-def write_cards(folder: Path) -> tuple[Path, ...]:
-    """Writes the card of every artifact in ``folder``, or of itself if it is one.
-
-    Raises:
-        ArtifactMissing: there is no artifact.
-        ArtifactCorrupt: one is not what was written.
-        UsageError: a folder cannot be written to.
-    """
-    artifacts = [Artifact.load(path) for path in artifact_folders(folder)]
-    files = tuple(artifact.directory / CARD_FILE for artifact in artifacts)
-    for artifact, file in zip(artifacts, files, strict=True):
-        with replacing(file) as part:
-            part.write_text(model_card(artifact.metadata))
-    return files
+    return table(("feature", "share of importance"), [(f"`{name}`", share(value)) for name, value in ranked])

@@ -1,12 +1,6 @@
-"""The largest spikes among judged rows.
+"""Evaluation of artifacts on rows of a feature file that are held out from their training.
 
-Which rows of a feature file a model has never learned from, nor any choice of its training looked at.
-
-What a model is judged beside: the best baseline of its training, or what every trader has.
-
-One model on rows that it has not seen, beside its baseline: every figure that a report shows.
-
-Every artifact of a folder, scored anew on a feature file's rows that it has not seen.
+Every artifact of a folder is scored by its ONNX graph and compared with the best baseline of its training.
 """
 
 from __future__ import annotations
@@ -42,12 +36,12 @@ from volspike.models import METADATA_FILE, Artifact, Metadata
 from volspike.models.artifact import load_stored_baseline
 from volspike.reporting.format import day_and_time
 
-MOST: Final = 3
+MOST_EPISODES: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Episode:
-    """A spike episode: ``index`` counts as ``spike_runs`` does, ``peak`` is its greatest volatility in τ."""
+class SpikeEpisode:
+    """A spike episode: ``index`` is its number in ``spike_runs``, ``peak`` its largest volatility in multiples of τ."""
 
     index: int
     product: str
@@ -56,16 +50,16 @@ class Episode:
 
 
 def largest_episodes(
-    scored: Scored, volatility: NDArray[np.float64], products: tuple[str, ...], most: int = MOST
-) -> tuple[Episode, ...]:
-    """The episodes of greatest peak, in order of time; ``volatility`` (n) is the rows' future one in multiples of τ."""
+    scored: Scored, volatility: NDArray[np.float64], products: tuple[str, ...], most: int = MOST_EPISODES
+) -> tuple[SpikeEpisode, ...]:
+    """The episodes with the largest peaks, in order of time; ``volatility`` (n,) is in multiples of τ."""
     series = SeriesOrder.of(scored.time, scored.product, scored.fold)
     runs = spike_runs(series, scored.y)
     ordered = volatility[series.order]
     peaks = np.array([ordered[first : last + 1].max() for first, last in zip(runs.first, runs.last, strict=True)])
     largest = np.argsort(-peaks, kind="stable")[:most]
     episodes = [
-        Episode(
+        SpikeEpisode(
             index=int(index),
             product=products[int(scored.product[series.order[runs.first[index]]])],
             start=format_time(int(series.time[runs.first[index]])),
@@ -77,91 +71,91 @@ def largest_episodes(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unseen:
-    """Row numbers, ascending, and a sentence on which they are."""
+class HeldOutRows:
+    """Row numbers, ascending, and a description of them."""
 
     rows: NDArray[np.int64]
-    told: str
+    description: str
 
 
-def unseen_rows(features: Path, dataset: Dataset, metadata: Metadata) -> Unseen:
-    """The final block of the model's training and every later row, if this is the file that it was trained on.
+def select_held_out(features: Path, dataset: Dataset, metadata: Metadata) -> HeldOutRows:
+    """The rows of the model's final block and all later ones, if ``dataset`` is the file it was trained on.
 
-    Training purged and embargoed what lies before the final block. Of any other file, and of a model whose training
-    drew its rows at random or does not tell the block, only those rows count that begin to look back after the last
-    instant of its data.
+    Training purged and embargoed the rows before the final block. For any other file, and for a model with a
+    stratified split or an unknown final block, only rows whose windows begin after its training data are held out.
 
     Raises:
-        DataError: the file has as many rows as the model's, and another number of them in the final block.
+        DataError: the file has as many rows as the model's, but another number of them in the final block.
     """
     facts = metadata.data
     start, end = parse_time(facts.start), parse_time(facts.end)
     is_same = _count(dataset, start, end) == facts.rows
     if metadata.split.method == "stratified":
-        return _newer(dataset, metadata, end, "its training drew rows at random, so that")
+        return _newer_rows(dataset, metadata, end, "its training rows were drawn at random (stratified split)")
     if not is_same or not facts.test_start:
-        why = "this is another file than it was trained on" if not is_same else "it does not tell its final block"
-        return _newer(dataset, metadata, end, f"{why}, so that")
+        why = "it was trained on another file" if not is_same else "its metadata has no final block"
+        return _newer_rows(dataset, metadata, end, why)
     first, last = parse_time(facts.test_start), parse_time(facts.test_end)
     found = _count(dataset, first, last)
     if found != facts.test_rows:
         raise DataError(
-            f"{features} has {found:,} rows from {facts.test_start} to {facts.test_end}, {metadata.model} was judged "
-            f"on {facts.test_rows:,} there: it is not the file that it was trained on; train anew, or name that file"
+            f"{features} has {found:,} rows from {facts.test_start} to {facts.test_end}, {metadata.model} was "
+            f"evaluated on {facts.test_rows:,} there: this is not its training file; retrain, or give that file"
         )
     rows = np.flatnonzero(dataset.time >= first)
     newer = len(rows) - found
     later = f", and {newer:,} rows after it" if newer else ""
-    return Unseen(rows, f"the final block of its training, {found:,} rows from {day_and_time(facts.test_start)}{later}")
+    return HeldOutRows(rows, f"its final block, {found:,} rows from {day_and_time(facts.test_start)}{later}")
 
 
 def _count(dataset: Dataset, first: int, last: int) -> int:
     return int(np.count_nonzero((dataset.time >= first) & (dataset.time <= last)))
 
 
-def _newer(dataset: Dataset, metadata: Metadata, end: int, why: str) -> Unseen:
-    """Rows that look back to after ``end``; a session's windows start anew."""
+def _newer_rows(dataset: Dataset, metadata: Metadata, end: int, why: str) -> HeldOutRows:
+    """The rows whose windows begin after ``end``; no window reaches across the start of a session."""
     embargo_s = metadata.split.embargo_s or dataset.facts.feature_set.longest_window
-    look = np.maximum(dataset.time - embargo_s * SECOND_NS - FIRST_PRICE_NS, dataset.session * SECOND_NS)
-    rows = np.flatnonzero(look > end)
-    told = f"{why} only {len(rows):,} rows count, which look back to after {day_and_time(metadata.data.end)}"
-    return Unseen(rows, told)
+    window_start = np.maximum(dataset.time - embargo_s * SECOND_NS - FIRST_PRICE_NS, dataset.session * SECOND_NS)
+    rows = np.flatnonzero(window_start > end)
+    training_end = day_and_time(metadata.data.end)
+    return HeldOutRows(rows, f"{len(rows):,} rows whose windows begin after {training_end}, because {why}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rival:
-    """A baseline's score of the rows asked for, (n,), NaN where it has none; ``told`` says for what it stands in."""
+class BaselineScores:
+    """A baseline's scores (n,), NaN where undefined; ``warning`` says if it is a substitute."""
 
     name: str
     score: NDArray[np.float64]
     threshold: float
     is_probability: bool
-    told: str = ""
+    warning: str = ""
 
 
-def rival_of(model: Artifact, dataset: Dataset, rows: NDArray[np.int64]) -> Rival:
-    """The baseline that training found best, from the model's folder; where it is not there, the last minute's
-    volatility in multiples of τ, called at 1, which orders rows as ``persistence`` does.
+def score_baseline(model: Artifact, dataset: Dataset, rows: NDArray[np.int64]) -> BaselineScores:
+    """The scores of the best baseline of the training, from the model's folder.
+
+    If it is missing: the last minute's volatility as a multiple of τ, with threshold 1 (``persistence``).
 
     Raises:
         ArtifactCorrupt: the baseline in the folder is not what was written.
     """
     name = model.metadata.baseline
     if model.name == name:
-        score = model.probability(columns_of(dataset, rows, model.features))
-        return Rival(name, score, model.threshold, is_probability=True)
-    companion = load_stored_baseline(model.directory)
-    if companion is not None:
-        score = companion.probability(columns_of(dataset, rows, companion.facts.features))
-        return Rival(companion.facts.model, score, companion.facts.threshold, is_probability=True)
-    told = (
-        f"its best baseline, {name}, is not in its folder, so that the last minute's volatility stands in, called at τ"
+        score = model.probability(values_of(dataset, rows, model.features))
+        return BaselineScores(name, score, model.threshold, is_probability=True)
+    stored = load_stored_baseline(model.directory)
+    if stored is not None:
+        score = stored.probability(values_of(dataset, rows, stored.facts.features))
+        return BaselineScores(stored.facts.model, score, stored.facts.threshold, is_probability=True)
+    warning = (
+        f"its best baseline, {name}, is not in its folder; it is compared with the last minute's volatility instead"
     )
     score = dataset.persistence[rows] / model.metadata.tau
-    return Rival(PERSISTENCE, score, 1.0, is_probability=False, told=told)
+    return BaselineScores(PERSISTENCE, score, 1.0, is_probability=False, warning=warning)
 
 
-def columns_of(dataset: Dataset, rows: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.float64]:
+def values_of(dataset: Dataset, rows: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.float64]:
     """(n, k) the named features of these rows alone."""
     places = np.array([dataset.names.index(name) for name in names], np.int64)
     return np.ascontiguousarray(dataset.x[np.ix_(rows, places)])
@@ -169,38 +163,37 @@ def columns_of(dataset: Dataset, rows: NDArray[np.int64], names: Sequence[str]) 
 
 RESAMPLES: Final = 1000
 PART_RESAMPLES: Final = 200
-"""Of a product or an hour: there are many of them, and their intervals are wide."""
+"""Resamples per product or hour: there are many of them, and their intervals are wide."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AtThreshold:
-    """The figures of one of the model's thresholds on the same rows."""
+class ThresholdMetrics:
+    """The metrics at one of the model's thresholds."""
 
     name: str
     is_served: bool
     metrics: Metrics
-    called_share: float
+    flagged_share: float
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Judged:
-    """A model's figures; ``title`` names it among others, ``warnings`` are sentences about it alone.
+class ModelEvaluation:
+    """One model's metrics on held-out rows, described by ``held_out``; ``title`` is unique within the report.
 
-    ``reliability`` is None without rows of both classes. ``episodes`` are the largest spikes, with their place in
-    ``scored``.
+    ``reliability`` is None without rows of both classes. ``episodes`` are the largest spike episodes of ``scored``.
     """
 
     title: str
-    is_in_service: bool
+    is_served: bool
     metadata: Metadata
-    unseen: str
+    held_out: str
     scored: Scored
     comparison: Comparison
     products: tuple[Part, ...]
     hours: tuple[Part, ...]
     reliability: Reliability | None
-    thresholds: tuple[AtThreshold, ...]
-    episodes: tuple[Episode, ...]
+    thresholds: tuple[ThresholdMetrics, ...]
+    episodes: tuple[SpikeEpisode, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -209,19 +202,21 @@ class Judged:
         return 0 < int(self.scored.y.sum()) < len(self.scored)
 
 
-def judged(
-    artifact: Artifact, dataset: Dataset, unseen: Unseen, rival: Rival, *, title: str, is_in_service: bool
-) -> Judged:
-    """The figures of ``artifact`` on the unseen rows that both it and its rival could score.
+def evaluate_artifact(
+    artifact: Artifact, dataset: Dataset, held_out: HeldOutRows, *, title: str, is_served: bool
+) -> ModelEvaluation:
+    """Evaluate ``artifact`` on the held-out rows that both it and its best baseline can score.
 
     Raises:
         NotEnoughData: there is no such row.
+        ArtifactCorrupt: the baseline's files are damaged.
     """
-    probability = artifact.probability(columns_of(dataset, unseen.rows, artifact.features))
-    known = np.isfinite(probability) & np.isfinite(rival.score) & np.isfinite(dataset.persistence[unseen.rows])
+    baseline = score_baseline(artifact, dataset, held_out.rows)
+    probability = artifact.probability(values_of(dataset, held_out.rows, artifact.features))
+    known = np.isfinite(probability) & np.isfinite(baseline.score) & np.isfinite(dataset.persistence[held_out.rows])
     if not known.any():
-        raise NotEnoughData(f"{title}: none of {len(known):,} rows can be scored ({unseen.told})")
-    rows, metadata = unseen.rows[known], artifact.metadata
+        raise NotEnoughData(f"{title}: none of {len(known):,} rows can be scored ({held_out.description})")
+    rows, metadata = held_out.rows[known], artifact.metadata
     scored = Scored(
         time=dataset.time[rows],
         product=dataset.product[rows],
@@ -230,68 +225,70 @@ def judged(
         past_volatility=dataset.persistence[rows] / metadata.tau,
         probability=probability[known],
         threshold=np.full(len(rows), metadata.threshold),
-        baseline=rival.score[known],
-        baseline_threshold=np.full(len(rows), rival.threshold),
+        baseline=baseline.score[known],
+        baseline_threshold=np.full(len(rows), baseline.threshold),
     )
     both = 0 < int(scored.y.sum()) < len(scored)
-    return Judged(
+    return ModelEvaluation(
         title=title,
-        is_in_service=is_in_service,
+        is_served=is_served,
         metadata=metadata,
-        unseen=unseen.told,
+        held_out=held_out.description,
         scored=scored,
-        comparison=_compared(scored, rival),
-        products=_products(scored, dataset, rival),
-        hours=_hours(scored, rival),
+        comparison=_compare(scored, baseline),
+        products=_product_parts(scored, dataset, baseline),
+        hours=_hour_parts(scored, baseline),
         reliability=reliability(scored.y, scored.probability, scored.time, resamples=RESAMPLES) if both else None,
-        thresholds=tuple(_at(name, metadata, scored) for name in metadata.thresholds),
+        thresholds=tuple(_metrics_at(name, metadata, scored) for name in metadata.thresholds),
         episodes=largest_episodes(scored, dataset.future_volatility[rows] / metadata.tau, dataset.products),
-        warnings=_warnings(metadata, dataset, rival, len(known) - len(rows)),
+        warnings=_warnings(metadata, dataset, baseline, len(known) - len(rows)),
     )
 
 
-def _compared(scored: Scored, rival: Rival) -> Comparison:
-    is_probability = rival.is_probability
-    return compare(scored, baseline_name=rival.name, baseline_is_probability=is_probability, resamples=RESAMPLES)
+def _compare(scored: Scored, baseline: BaselineScores) -> Comparison:
+    is_probability = baseline.is_probability
+    return compare(scored, baseline_name=baseline.name, baseline_is_probability=is_probability, resamples=RESAMPLES)
 
 
-def _products(scored: Scored, dataset: Dataset, rival: Rival) -> tuple[Part, ...]:
-    parts = per_product(scored, dataset.products, baseline_name=rival.name, resamples=PART_RESAMPLES)
+def _product_parts(scored: Scored, dataset: Dataset, baseline: BaselineScores) -> tuple[Part, ...]:
+    parts = per_product(scored, dataset.products, baseline_name=baseline.name, resamples=PART_RESAMPLES)
     return tuple(part for part in parts if part.rows)
 
 
-def _hours(scored: Scored, rival: Rival) -> tuple[Part, ...]:
-    return per_hour(scored, baseline_name=rival.name, resamples=PART_RESAMPLES)
+def _hour_parts(scored: Scored, baseline: BaselineScores) -> tuple[Part, ...]:
+    return per_hour(scored, baseline_name=baseline.name, resamples=PART_RESAMPLES)
 
 
-def _at(name: str, metadata: Metadata, scored: Scored) -> AtThreshold:
+def _metrics_at(name: str, metadata: Metadata, scored: Scored) -> ThresholdMetrics:
     metrics = judge(scored.y, scored.probability, metadata.thresholds[name])
-    return AtThreshold(
+    return ThresholdMetrics(
         name=name,
         is_served=name == metadata.served_threshold,
         metrics=metrics,
-        called_share=(metrics.tp + metrics.fp) / metrics.rows,
+        flagged_share=(metrics.tp + metrics.fp) / metrics.rows,
     )
 
 
-def _warnings(metadata: Metadata, dataset: Dataset, rival: Rival, unscored: int) -> tuple[str, ...]:
-    told = [rival.told]
+def _warnings(metadata: Metadata, dataset: Dataset, baseline: BaselineScores, unscored: int) -> tuple[str, ...]:
+    warnings = [baseline.warning]
     if metadata.simulated != dataset.facts.simulated:
-        learned, judged_on = ("a simulated", "a real") if metadata.simulated else ("a real", "a simulated")
-        told.append(f"it learned from {learned} market and is judged on {judged_on} one")
+        trained_on, evaluated_on = ("a simulated", "a real") if metadata.simulated else ("a real", "a simulated")
+        warnings.append(f"it was trained on {trained_on} market and is evaluated on {evaluated_on} one")
     if metadata.split.method == "stratified":
-        told.append("its own metrics are of a stratified split: no evidence of skill")
+        warnings.append("its own metrics come from a stratified split: no evidence of skill")
     if unscored:
-        told.append(f"{unscored:,} rows could not be scored: they miss a value that it or the baseline needs")
-    return tuple(sentence for sentence in told if sentence)
+        warnings.append(
+            f"{unscored:,} rows could not be scored: a value that the model or the baseline needs is missing"
+        )
+    return tuple(sentence for sentence in warnings if sentence)
 
 
 PRODUCTION = "production"
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Evaluation:
-    """What a report tells; ``left_out`` has a sentence for each artifact that could not be judged."""
+class EvaluationReport:
+    """All evaluated models; ``left_out`` has a sentence for each artifact that could not be evaluated."""
 
     features: Path
     products: tuple[str, ...]
@@ -301,12 +298,12 @@ class Evaluation:
     every: str
     profile: str
     simulated: bool
-    models: tuple[Judged, ...]
+    models: tuple[ModelEvaluation, ...]
     left_out: tuple[str, ...]
 
 
 def artifact_folders(folder: Path) -> tuple[Path, ...]:
-    """The folders with an artifact in ``folder``, by name; itself, if it is one.
+    """The artifact folders in ``folder``, sorted by name; ``folder`` itself if it is one.
 
     Raises:
         ArtifactMissing: there is none.
@@ -315,36 +312,36 @@ def artifact_folders(folder: Path) -> tuple[Path, ...]:
         return (folder,)
     found = tuple(sorted(path.parent for path in folder.glob(f"[!.]*/{METADATA_FILE}")))
     if not found:
-        raise ArtifactMissing(f"{folder}: no artifact in it; train one with `volspike train --artifacts {folder}`")
+        raise ArtifactMissing(f"{folder}: no artifact found; train one with `volspike train --artifacts {folder}`")
     return found
 
 
-def evaluate(features: Path, folder: Path, on_step: Callable[[str], None]) -> Evaluation:
-    """Judge every artifact in ``folder``; the one in service, if it is a copy of another, is judged once.
+def evaluate(features: Path, folder: Path, on_step: Callable[[str], None]) -> EvaluationReport:
+    """Evaluate every artifact in ``folder``; the served one is not repeated if it is a copy of another.
 
     Raises:
         ArtifactMissing: there is no artifact.
-        ArtifactCorrupt: one is not what was written.
+        ArtifactCorrupt: one is damaged.
         SchemaMismatch: one was trained on rows of another kind than the file's.
-        UnreadableFile: no feature file, or one without labels.
-        NotEnoughData: no artifact has rows that it has not seen.
-        DataError: the file is not the one that an artifact says it was trained on.
+        UnreadableFile: the file is not a feature file, or has no labels.
+        NotEnoughData: no artifact has held-out rows.
+        DataError: the file has the size of an artifact's training file, but other rows.
     """
     artifacts = {path.name: Artifact.load(path) for path in artifact_folders(folder)}
     dataset = load_dataset(features)
     _check(features, artifacts.values(), dataset)
     served = artifacts[PRODUCTION].metadata.onnx_sha256 if PRODUCTION in artifacts else None
     models, left_out = [], []
-    for name, artifact in _once(artifacts).items():
-        on_step(f"{name}: scored on rows that it has not seen")
+    for name, artifact in _without_copies(artifacts).items():
+        on_step(f"{name}: scoring held-out rows")
         try:
-            models.append(_judged(features, name, artifact, dataset, served))
+            models.append(_evaluate_one(features, name, artifact, dataset, served))
         except NotEnoughData as error:
             left_out.append(str(error))
     if not models:
-        raise NotEnoughData(f"{features}: nothing to report; {'; '.join(left_out)}")
+        raise NotEnoughData(f"{features}: no model can be evaluated; {'; '.join(left_out)}")
     facts = dataset.facts
-    return Evaluation(
+    return EvaluationReport(
         features=features,
         products=dataset.products,
         start=format_time(int(dataset.time.min())),
@@ -362,11 +359,11 @@ def _check(features: Path, artifacts: Iterable[Artifact], dataset: Dataset) -> N
     for artifact in artifacts:
         artifact.check_inputs(dataset.facts.digest, str(dataset.facts.every), str(dataset.facts.profile))
     if not np.isfinite(dataset.persistence).any():
-        raise SchemaMismatch(f"{features} has no last-minute volatility", missing=[PERSISTENCE])
+        raise SchemaMismatch(f"{features} has no values of the last minute's volatility", missing=[PERSISTENCE])
 
 
-def _once(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
-    """Without the one in service where another folder has the same graph."""
+def _without_copies(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """Without the served model if another folder has the same graph."""
     others = {artifact.metadata.onnx_sha256 for name, artifact in artifacts.items() if name != PRODUCTION}
     return {
         name: artifact
@@ -375,17 +372,16 @@ def _once(artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
     }
 
 
-def _judged(
+def _evaluate_one(
     features: Path,
     name: str,
     artifact: Artifact,
     dataset: Dataset,
     served: str | None,
-) -> Judged:
+) -> ModelEvaluation:
     title = name if name == artifact.name else f"{name} ({artifact.name})"
-    unseen = unseen_rows(features, dataset, artifact.metadata)
-    if not len(unseen.rows):
-        raise NotEnoughData(f"{title} is left out: {unseen.told}")
-    rival = rival_of(artifact, dataset, unseen.rows)
-    is_in_service = artifact.metadata.onnx_sha256 == served
-    return judged(artifact, dataset, unseen, rival, title=title, is_in_service=is_in_service)
+    held_out = select_held_out(features, dataset, artifact.metadata)
+    if not len(held_out.rows):
+        raise NotEnoughData(f"{title} is left out: {held_out.description}")
+    is_served = artifact.metadata.onnx_sha256 == served
+    return evaluate_artifact(artifact, dataset, held_out, title=title, is_served=is_served)

@@ -1,23 +1,23 @@
-"""Numbers as a reader meets them, the same in every document; a dash for what is undefined.
+"""Text shared by PDF pages, model cards and documentation: numbers, tables, and the meaning of names and verdicts.
 
-Tables of Markdown pages.
-
-What names and verdicts mean, in words.
+An undefined number is a dash.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isnan
 
 from volspike.evaluation import Comparison, Interval
+from volspike.models import Metadata
 
 DASH = "–"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure with so many decimals.
+    """A number with ``digits`` decimals.
 
     >>> number(0.12345), number(None)
     ('0.123', '–')
@@ -26,7 +26,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """A difference, its sign always told.
+    """A difference with its sign.
 
     >>> signed(0.05)
     '+0.050'
@@ -35,7 +35,7 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def between(low: float | None, high: float | None, digits: int = 3) -> str:
-    """An interval; a dash where it has no ends.
+    """An interval from its ends.
 
     >>> between(0.1, 0.25, 2)
     '0.10 … 0.25'
@@ -46,12 +46,12 @@ def between(low: float | None, high: float | None, digits: int = 3) -> str:
 
 
 def span(interval: Interval | None, digits: int = 3) -> str:
-    """An interval of the bootstrap; a dash where none was drawn."""
+    """A bootstrap interval."""
     return DASH if interval is None else between(interval.low, interval.high, digits)
 
 
 def share(value: float | None, digits: int = 1) -> str:
-    """A share in percent.
+    """A share as a percentage.
 
     >>> share(0.1)
     '10.0 %'
@@ -68,34 +68,33 @@ def day_and_time(instant: str) -> str:
     return f"{instant[:10]} {instant[11:19]} UTC"
 
 
-def row(*cells: str) -> str:
-    """One line of a table."""
+def _row(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with an empty line after it."""
-    return row(*heads) + row(*["---"] * len(heads)) + "".join(row(*cells) for cells in rows) + "\n"
+    """A Markdown table, followed by an empty line."""
+    return _row(*heads) + _row(*["---"] * len(heads)) + "".join(_row(*cells) for cells in rows) + "\n"
 
 
-SIMULATED = "SIMULATED market: these numbers show that the machinery works, and say nothing of a real one."
+SIMULATED = "SIMULATED market: these numbers show that the system works; they say nothing about a real market."
 
 _MEANINGS = (
-    (r"best_f1", "the greatest F1 on the validation rows"),
-    (r"rate_([\d.]+)", "calls {} % of the validation rows"),
-    (r"cost_([\d.]+)", "least cost on the validation rows, a missed spike costing as much as {} false alarms"),
+    (r"best_f1", "largest F1 on the validation rows"),
+    (r"rate_([\d.]+)", "flags {} % of the validation rows"),
+    (r"cost_([\d.]+)", "lowest cost on the validation rows, if a missed spike costs as much as {} false alarms"),
     (
         r"false_alarms_([\d.]+)_per_hour",
-        "most spikes caught with at most {} false alarms an hour on the validation rows",
+        "most spikes caught with at most {} false alarms per hour on the validation rows",
     ),
 )
 
 
 def threshold_meaning(name: str) -> str:
-    """What a threshold was chosen for.
+    """The criterion a threshold was chosen by.
 
     >>> threshold_meaning("rate_10")
-    'calls 10 % of the validation rows'
+    'flags 10 % of the validation rows'
     """
     for form, meaning in _MEANINGS:
         if found := re.fullmatch(form, name):
@@ -103,8 +102,45 @@ def threshold_meaning(name: str) -> str:
     return "the detector's own"
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that the PDF and Markdown documents render; the cells of its first ``texts`` columns are text."""
+
+    heads: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    texts: int = 1
+
+
+def fold_table(facts: Metadata) -> Table:
+    """The folds of a model's training, oldest first; with the baseline's PR-AUC unless the model is the baseline."""
+    heads = ("fold", "test block", "test rows", "τ", "base rate", "PR-AUC", f"PR-AUC of {facts.baseline}")
+    columns = len(heads) - (facts.model == facts.baseline)
+    rows = [
+        (
+            f"{fold.fold}{' (final)' if fold.is_final else ''}",
+            fold.block or "newest rows",
+            f"{fold.test_rows:,}",
+            f"{fold.tau:.2e}",
+            number(fold.base_rate),
+            number(fold.pr_auc),
+            number(fold.baseline_pr_auc),
+        )[:columns]
+        for fold in facts.fold_metrics
+    ]
+    return Table(heads[:columns], rows, 2)
+
+
+def threshold_table(facts: Metadata) -> Table:
+    """A model's alert thresholds and the criterion of each."""
+    rows = [
+        (f"{name}{' (served)' if name == facts.served_threshold else ''}", threshold_meaning(name), f"{value:.4f}")
+        for name, value in facts.thresholds.items()
+    ]
+    return Table(("threshold", "criterion", "probability"), rows, 2)
+
+
 def row_spacing(every: str) -> str:
-    """What there is a row for.
+    """The time step of a row.
 
     >>> row_spacing("1s")
     'second'
@@ -113,7 +149,7 @@ def row_spacing(every: str) -> str:
 
 
 def split_in_words(method: str, folds: int, fold_by: str, training: str) -> str:
-    """How training and test rows were told apart.
+    """The split method with its parameters.
 
     >>> split_in_words("walk_forward", 5, "day", "expanding")
     'walk_forward, 5 folds by day, expanding training'
@@ -123,13 +159,13 @@ def split_in_words(method: str, folds: int, fold_by: str, training: str) -> str:
     return f"{method}, {folds} fold{'s' if folds != 1 else ''} by {fold_by}, {training} training"
 
 
-def verdict(model: str, judged: Comparison) -> str:
-    """What the difference to the baseline is worth, in one honest sentence."""
-    if model == judged.baseline_name:
-        return f"{model} is the best baseline itself: what a model has to beat."
-    gain = f"{signed(judged.gain)} (95 %: {span(judged.gain_intervals['pr_auc'])})"
-    rested = f"{judged.spike_events} separate spike event{'s' if judged.spike_events != 1 else ''}"
-    told = {"better": "better than", "worse": "worse than", "not shown to differ": "not shown to differ from"}
-    if (found := judged.verdict()) is not None:
-        return f"{model} is {told[found]} {judged.baseline_name}: PR-AUC {gain} over {rested}."
-    return f"{model}: too few events to tell ({rested}); record for longer before believing any figure of it."
+def verdict(model: str, comparison: Comparison) -> str:
+    """One sentence on the difference to the baseline and its evidence."""
+    if model == comparison.baseline_name:
+        return f"{model} is the best baseline, which other models have to beat."
+    gain = f"{signed(comparison.gain)} (95 %: {span(comparison.gain_intervals['pr_auc'])})"
+    events = f"{comparison.spike_events} separate spike event{'s' if comparison.spike_events != 1 else ''}"
+    relation = {"better": "better than", "worse": "worse than", "not shown to differ": "not shown to differ from"}
+    if (found := comparison.verdict()) is not None:
+        return f"{model} is {relation[found]} {comparison.baseline_name}: PR-AUC {gain} over {events}."
+    return f"{model}: too few events for a conclusion ({events}); record for longer before relying on its metrics."

@@ -1,7 +1,6 @@
-"""A4 pages that are written on from top to bottom: headings, paragraphs, tables and pictures that keep together.
+"""A4 PDF pages written from top to bottom: headings, paragraphs, tables and pictures that are not split.
 
-The typeface is DejaVu Sans, which matplotlib brings along: it has the field's signs (τ, ±, …), as the standard fonts of
-PDF have not.
+The typeface is DejaVu Sans, which matplotlib ships: it has τ and ±, which the standard PDF fonts lack.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ _LOUD: Final = (178, 24, 107)
 _HEAD_FILL: Final = (236, 240, 244)
 _LINE: Final = (190, 190, 190)
 _KEEP_MM: Final = 30.0
-"""A heading with less than this below it goes to the next page."""
+"""A heading with less space than this below it moves to the next page."""
 
 
 class _Sheets(FPDF):
-    """Pages with a line of small print at the bottom."""
+    """Pages with a footer."""
 
     def __init__(self, footer: str) -> None:
         super().__init__(orientation="P", unit="mm", format="A4")
@@ -44,25 +43,25 @@ class _Sheets(FPDF):
         self.set_y(-MARGIN_MM + 4)
         self.set_font(_FONT, size=7)
         self.set_text_color(*_GREY)
-        self.cell(TEXT_MM - 20, 4, fitting(self, self._footer, TEXT_MM - 22), align="L")
+        self.cell(TEXT_MM - 20, 4, fit_text(self, self._footer, TEXT_MM - 22), align="L")
         self.cell(20, 4, f"{self.page_no()}", align="R")
 
 
-def fitting(sheets: FPDF, text: str, width_mm: float) -> str:
-    """``text``, or its beginning where it is wider."""
+def fit_text(sheets: FPDF, text: str, width_mm: float) -> str:
+    """``text``, shortened to the width if necessary."""
     while sheets.get_string_width(text) > width_mm:
         text = f"{text.removesuffix('…')[:-1]}…"
     return text
 
 
 def height_of(png: bytes, width_mm: float = TEXT_MM) -> float:
-    """The millimetres that a picture takes from top to bottom."""
+    """The height of a picture of this width, in millimetres."""
     with Image.open(BytesIO(png)) as image:
         return float(width_mm * image.height / image.width)
 
 
 class Paper:
-    """A document in the making."""
+    """A PDF document under construction."""
 
     def __init__(self, title: str, footer: str) -> None:
         self._sheets = sheets = _Sheets(footer)
@@ -77,32 +76,32 @@ class Paper:
         sheets.set_draw_color(*_LINE)
         sheets.add_page()
 
-    def page(self) -> None:
-        """Goes on at the top of a new page."""
+    def start_page(self) -> None:
+        """Start a new page."""
         self._sheets.add_page()
 
     def heading(self, text: str, level: int, *, above: float = _KEEP_MM) -> None:
-        """A heading that stands in the outline too; ``above`` millimetres of what follows stay on its page."""
+        """Write a heading, also in the outline; at least ``above`` millimetres below it stay on its page."""
         size = _SIZES[level]
         if self._sheets.will_page_break(size / 2 + above):
-            self.page()
+            self.start_page()
         self._sheets.ln(0 if level == 0 else 2)
         self._sheets.start_section(text, level=level, strict=False)
         self._write(text, size, style="B")
         self._sheets.ln(1.5)
 
-    def say(self, text: str, *, style: str = "", small: bool = False) -> None:
-        """A paragraph."""
+    def paragraph(self, text: str, *, style: str = "", small: bool = False) -> None:
+        """Write a paragraph."""
         self._write(text, 7.5 if small else _BODY_PT, style=style, colour=_GREY if small else (0, 0, 0))
         self._sheets.ln(1.5)
 
-    def shout(self, text: str) -> None:
-        """A paragraph that must not be overlooked."""
+    def warning(self, text: str) -> None:
+        """Write a highlighted paragraph."""
         self._write(text, _BODY_PT, style="B", colour=_LOUD)
         self._sheets.ln(1.5)
 
-    def listed(self, sentences: Sequence[str]) -> None:
-        """Each sentence after a dash."""
+    def bullets(self, sentences: Sequence[str]) -> None:
+        """Write each sentence as a list item."""
         for sentence in sentences:
             self._write(f"–  {sentence}", _BODY_PT)
             self._sheets.ln(0.8)
@@ -116,7 +115,7 @@ class Paper:
         texts: int = 1,
         size_pt: float = _TABLE_PT,
     ) -> None:
-        """Rows under heads that come again on every page; the first ``texts`` columns are text, the others numbers.
+        """Write a table whose heads repeat on every page; the first ``texts`` columns are text, the others numbers.
 
         ``widths`` are shares of the page's width; ``rows`` are as long as ``heads``.
         """
@@ -136,16 +135,16 @@ class Paper:
         self._sheets.ln(3)
 
     def picture(self, png: bytes, alt: str, *, width_mm: float = TEXT_MM) -> None:
-        """A picture in the middle, whole on one page; ``alt`` says what it shows."""
+        """Place a centred picture on one page; ``alt`` describes it for screen readers."""
         height_mm = height_of(png, width_mm)
         if self._sheets.will_page_break(height_mm + 2):
-            self.page()
+            self.start_page()
         x = (210.0 - width_mm) / 2
         self._sheets.image(BytesIO(png), x=x, w=width_mm, h=height_mm, alt_text=alt)
         self._sheets.ln(2)
 
     def content(self) -> bytes:
-        """The document as a file."""
+        """The document's bytes."""
         return bytes(self._sheets.output() or b"")
 
     def _write(self, text: str, size: float, *, style: str = "", colour: tuple[int, int, int] = (0, 0, 0)) -> None:
