@@ -280,9 +280,9 @@ def _events(paper: Paper, model: ModelEvaluation) -> None:
     paper.heading("Alerts", 1, above=70)
     paper.paragraph(
         f"At the served threshold {model.metadata.served_threshold} ({model.metadata.threshold:.4f}), over "
-        f"{comparison.model_events.hours:.1f} hours. An alert catches a spike episode if it is open on one of its rows; "
-        "the lead time ends with the minute that the spike's first row forecasts. An onset follows a calm minute, and "
-        "counts as caught only if caught within that time."
+        f"{comparison.model_events.hours:.1f} hours. An alert catches a spike episode if it is open on one of its "
+        "rows. The lead time ends with the minute that the spike's first row forecasts. An onset follows a calm "
+        "minute, and counts as caught only if caught within that time."
     )
     columns = [_event_cells(figures) for figures in events.values()]
     rows = [(name, *cells) for name, *cells in zip(_EVENT_NAMES, *columns, strict=True)]
