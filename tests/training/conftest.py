@@ -1,4 +1,4 @@
-"""Markets whose truth is known, as data sets."""
+"""Data sets of markets of known predictability."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MakeDataset = Callable[..., Dataset]
 
 @pytest.fixture(scope="session")
 def make_dataset() -> MakeDataset:
-    """A data set of ``rows`` seconds whose future volatility the last minute's tells by ``skill`` (0: not at all)."""
+    """``rows`` seconds in which the last minute's volatility predicts the next with ``skill`` (0: not at all)."""
 
     def make(rows: int, *, skill: float, seed: int = 0) -> Dataset:
         random = np.random.default_rng(seed)
@@ -54,13 +54,13 @@ def make_dataset() -> MakeDataset:
 
 @pytest.fixture(scope="session")
 def market(make_dataset: MakeDataset) -> Dataset:
-    """9000 seconds in which features tell of spikes."""
+    """9000 seconds in which features predict spikes."""
     return make_dataset(9000, skill=1.0)
 
 
 @pytest.fixture
 def request_for(tmp_path: Path) -> Callable[..., TrainingRequest]:
-    """A request with the given changes, whose artifacts go to a folder of the test."""
+    """A request with the given changes, whose artifacts go to the test's folder."""
     plain = TrainingRequest(
         features=Path("features.parquet"), models=("logistic",), artifacts=tmp_path / "artifacts", folds=2, search=0
     )
@@ -69,5 +69,5 @@ def request_for(tmp_path: Path) -> Callable[..., TrainingRequest]:
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Intervals of a hundred resamples: what a run does with them is tested here, not how narrow they are."""
+    """A hundred resamples per interval: these tests do not check its width."""
     monkeypatch.setattr("volspike.training.evaluate.RESAMPLES", 100)

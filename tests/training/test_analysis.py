@@ -1,4 +1,4 @@
-"""A feature analysis names what foresees, once, and never looks at the final block."""
+"""A feature analysis recommends predictive features without redundant ones, and never uses the final block."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from volspike.training.analysis import (
 )
 
 REQUEST = AnalysisRequest(features=Path("features.parquet"), model="logistic", repeats=2)
-TELLING = "realized_volatility_60s"
+PREDICTIVE = "realized_volatility_60s"
 
 
 def analyzed(dataset: Dataset, request: AnalysisRequest = REQUEST) -> FeatureAnalysis:
@@ -33,7 +33,7 @@ def analyzed(dataset: Dataset, request: AnalysisRequest = REQUEST) -> FeatureAna
 
 @pytest.fixture(scope="module")
 def with_copy(make_dataset: MakeDataset) -> Dataset:
-    """A market in which two columns say the same of the next minute, one tells nothing ever, and the rest are noise."""
+    """A market with two redundant predictive columns, one empty column, and noise."""
     market = make_dataset(9000, skill=1.0)
     x = market.x.copy()
     x[:, market.names.index("spread_mean_60s")] = np.random.default_rng(5).normal(size=len(market))
@@ -47,27 +47,27 @@ def analysis(with_copy: Dataset) -> FeatureAnalysis:
     return analyzed(with_copy)
 
 
-def test_what_foresees_is_recommended_once(analysis: FeatureAnalysis) -> None:
-    """Of two columns that say the same one is taken, first; noise is not among those with a great loss."""
-    both = {TELLING, "realized_volatility_300s"}
+def test_predictive_feature_is_recommended_once(analysis: FeatureAnalysis) -> None:
+    """Of two redundant columns one is recommended, first, and its loss is far above that of noise."""
+    both = {PREDICTIVE, "realized_volatility_300s"}
     assert analysis.recommended[0] in both
     assert len(both & set(analysis.recommended)) == 1
-    first = next(feature for feature in analysis.features if feature.name == TELLING)
+    first = next(feature for feature in analysis.features if feature.name == PREDICTIVE)
     assert first.group == 0
     assert first.together.is_significant
     assert first.together.mean > 5 * max(f.together.mean for f in analysis.features if f.name not in both)
 
 
-def test_what_no_row_tells_is_not_taken(analysis: FeatureAnalysis) -> None:
-    """A column without values has no importance rather than none at all: NaN, never 0."""
-    untold = next(feature for feature in analysis.features if feature.name == "volume_velocity_60s")
-    assert not untold.is_used
-    assert np.isnan([untold.own, untold.alone.mean]).all()
-    assert untold.name not in analysis.recommended
+def test_empty_column_is_not_used(analysis: FeatureAnalysis) -> None:
+    """The importance of an empty column is NaN, not 0."""
+    empty = next(feature for feature in analysis.features if feature.name == "volume_velocity_60s")
+    assert not empty.is_used
+    assert np.isnan([empty.own, empty.alone.mean]).all()
+    assert empty.name not in analysis.recommended
 
 
-def test_the_final_block_is_not_looked_at(with_copy: Dataset, analysis: FeatureAnalysis) -> None:
-    """Whatever the newest rows hold, all figures, correlations and recommendations stay as they were."""
+def test_final_block_is_not_used(with_copy: Dataset, analysis: FeatureAnalysis) -> None:
+    """Whatever the final block holds, metrics, correlations and recommendations are unchanged."""
     x, future = with_copy.x.copy(), with_copy.future_volatility.copy()
     x[-850:] = -x[-850:]
     future[-850:] *= 100.0
@@ -78,15 +78,15 @@ def test_the_final_block_is_not_looked_at(with_copy: Dataset, analysis: FeatureA
     assert other.pr_auc == analysis.pr_auc
 
 
-def test_noise_recommends_hardly_anything(make_dataset: MakeDataset) -> None:
-    """Where nothing foresees there is still a name to train on, with a warning, or a stray few of twenty-one."""
+def test_noise_recommends_few_features(make_dataset: MakeDataset) -> None:
+    """On noise the recommendation is a single feature with a warning, or a few of twenty-one by chance."""
     found = analyzed(make_dataset(9000, skill=0.0))
     assert 1 <= len(found.recommended) <= 4
     assert abs(found.pr_auc - found.base_rate) < 0.05
 
 
 def test_files_hold_what_was_found(analysis: FeatureAnalysis, tmp_path: Path) -> None:
-    """Four files: pictures that open, a line per feature, and names that can be given to --columns as they are."""
+    """Two plots that open, a table line per feature, and names that --columns accepts as they are."""
     files = write_analysis(analysis, tmp_path / "feature_analysis")
     assert {file.name for file in files} == {file.name for file in (tmp_path / "feature_analysis").iterdir()}
     assert (tmp_path / "feature_analysis/recommended_features.txt").read_text().split() == list(analysis.recommended)
@@ -102,7 +102,7 @@ def test_files_hold_what_was_found(analysis: FeatureAnalysis, tmp_path: Path) ->
 
 
 def test_a_heatmap_grows_with_its_columns(analysis: FeatureAnalysis) -> None:
-    """With two hundred features each still has ten pixels and more, so that its name can be read."""
+    """With two hundred features each cell has at least ten pixels."""
     count = 200
     noise = np.random.default_rng(0).uniform(-0.2, 0.2, (count, count))
     correlation = (noise + noise.T) / 2 + np.eye(count)
@@ -113,8 +113,8 @@ def test_a_heatmap_grows_with_its_columns(analysis: FeatureAnalysis) -> None:
     assert min(width, height) > 10 * count
 
 
-def test_rows_of_one_class_are_told(make_dataset: MakeDataset) -> None:
-    """Where no unseen row is a spike nothing can be lost, and the error says so."""
+def test_single_class_is_refused(make_dataset: MakeDataset) -> None:
+    """If no held-out row is a spike, the analysis fails with an error that says so."""
     market = make_dataset(9000, skill=1.0)
     future = market.future_volatility.copy()
     future[4000:] = 1e-7
@@ -123,7 +123,7 @@ def test_rows_of_one_class_are_told(make_dataset: MakeDataset) -> None:
 
 
 @pytest.mark.parametrize("request_", [replace(REQUEST, model="lgbm"), replace(REQUEST, repeats=0)])
-def test_what_cannot_be_analyzed_is_refused(request_: AnalysisRequest, with_copy: Dataset) -> None:
-    """No such model, or no repeats: one line that lists what there is."""
+def test_invalid_options_are_refused(request_: AnalysisRequest, with_copy: Dataset) -> None:
+    """An unknown model or no repeats are refused with the valid values."""
     with pytest.raises(UsageError, match="--repeats must be at least 1 and --model one of baseline"):
         analyzed(with_copy, request_)

@@ -204,3 +204,9 @@ def test_too_few_rows_are_refused(make_dataset: MakeDataset) -> None:
     """Fewer than 500 rows are not scored."""
     with pytest.raises(NotEnoughData, match="training needs 500"):
         score_protocol(make_dataset(400, skill=1.0), AuditRequest(features=FILE).training_request("stratified"))
+
+
+def test_score_equal_to_chance_shows_nothing() -> None:
+    """A score exactly at the upper end of chance does not beat it."""
+    assert not score(0.15, high=0.15).beats_chance
+    assert score(np.nextafter(0.15, 1.0), high=0.15).beats_chance

@@ -1,4 +1,4 @@
-"""A training run judges honestly, writes what it says, and fails without a trace."""
+"""A training run evaluates on held-out rows, writes what it reports, and fails without a trace."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def folder(model: ModelResult) -> Path:
 
 
 SHORT = ("ewma", "seasonal", "lstm")
-"""Detectors that a core feature set has no columns for."""
+"""Detectors for which a core feature set has no columns."""
 
 
 def test_every_model_is_trained_checked_and_written(market: Dataset, request_for: RequestFor) -> None:
@@ -68,8 +68,8 @@ def test_every_model_is_trained_checked_and_written(market: Dataset, request_for
         assert all(file.is_file() for file in model.plots)
 
 
-def test_metadata_tells_the_figures(market: Dataset, request_for: RequestFor) -> None:
-    """What the artifact says of itself is what the report says: selection folds and final block, model and baseline."""
+def test_metadata_has_the_reported_metrics(market: Dataset, request_for: RequestFor) -> None:
+    """The artifact's metadata has the metrics of the report: selection folds and final block, model and baseline."""
     report = trained(market, request_for(folds=3))
     (model,) = report.models
     facts = Artifact.load(folder(model)).metadata
@@ -85,8 +85,8 @@ def test_metadata_tells_the_figures(market: Dataset, request_for: RequestFor) ->
     assert set(facts.versions) == {"python", "numpy", "scikit-learn", "onnx", "onnxruntime"}
 
 
-def test_served_threshold_calls_the_judged_rows(market: Dataset, request_for: RequestFor) -> None:
-    """The artifact, loaded anew, makes exactly the calls that the final fold was judged by."""
+def test_served_threshold_flags_the_evaluated_rows(market: Dataset, request_for: RequestFor) -> None:
+    """The loaded artifact flags exactly the rows that it was evaluated with in the final fold."""
     request = request_for(models=("random_forest",), split_method="time_based", threshold="rate_20")
     (model,) = trained(market, request).models
     artifact = Artifact.load(folder(model))
@@ -96,8 +96,8 @@ def test_served_threshold_calls_the_judged_rows(market: Dataset, request_for: Re
     assert int(np.sum(probability >= artifact.threshold)) == figures.tp + figures.fp
 
 
-def test_the_final_block_chooses_nothing(market: Dataset, request_for: RequestFor) -> None:
-    """However the final block turns out, the choice, the graphs and the thresholds stay as they were."""
+def test_final_block_influences_no_choice(market: Dataset, request_for: RequestFor) -> None:
+    """Whatever happens in the final block, the choice, the graphs and the thresholds are unchanged."""
     request = request_for(models=("logistic", "xgboost", "har"), folds=3, search=2)
     calm = trained(market, request)
     wild_rows = slice(len(market) - calm.models[0].folds[-1].test_rows, None)
@@ -116,8 +116,8 @@ def test_the_final_block_chooses_nothing(market: Dataset, request_for: RequestFo
     assert all(after_graphs[name] == graphs[name] for name in graphs if name.endswith(".onnx"))
 
 
-def test_without_selection_folds_the_validation_rows_choose(market: Dataset, request_for: RequestFor) -> None:
-    """Of one test block only, the test rows judge and the validation rows choose."""
+def test_single_fold_is_chosen_on_validation_rows(market: Dataset, request_for: RequestFor) -> None:
+    """With a single test block the model is chosen on the validation rows."""
     report = trained(market, request_for(models=("logistic", "baseline"), split_method="time_based"))
     assert not report.has_selection
     assert report.models[0].pooled is report.models[0].final
@@ -126,14 +126,14 @@ def test_without_selection_folds_the_validation_rows_choose(market: Dataset, req
 
 @pytest.mark.parametrize("calibration", ["platt", "isotonic", "none"])
 def test_each_calibration_is_served(calibration: str, market: Dataset, request_for: RequestFor) -> None:
-    """The artifact carries the calibration that was asked for and says so."""
+    """The artifact has the requested calibration and records it."""
     (model,) = trained(market, request_for(calibration=calibration)).models
     assert Artifact.load(folder(model)).metadata.calibration == calibration
     assert [fold.calibration for fold in model.folds] == [calibration] * 2
 
 
-def test_ticks_of_one_second_are_learned_from_once(market: Dataset, request_for: RequestFor) -> None:
-    """Rows per tick are thinned to one a second for learning, and judged all."""
+def test_ticks_of_one_second_are_fitted_once(market: Dataset, request_for: RequestFor) -> None:
+    """Rows per tick are thinned to one per second for fitting, and all are evaluated."""
     ticks = replace(
         market,
         facts=msgspec.structs.replace(market.facts, every=Every.TICK),
@@ -146,7 +146,7 @@ def test_ticks_of_one_second_are_learned_from_once(market: Dataset, request_for:
 
 
 def test_tau_comes_from_training_rows_only(market: Dataset, request_for: RequestFor) -> None:
-    """However wild the market becomes afterwards, τ, threshold and graph stay as they were."""
+    """Whatever the market does later, τ, threshold and graph are unchanged."""
     request = request_for(split_method="time_based")
     (calm,) = trained(market, request).models
     later = market.future_volatility.copy()
@@ -156,7 +156,7 @@ def test_tau_comes_from_training_rows_only(market: Dataset, request_for: Request
 
 
 def test_noise_scores_the_base_rate(make_dataset: MakeDataset, request_for: RequestFor) -> None:
-    """On independent noise an honest split finds nothing: PR-AUC stays near the base rate, for every model."""
+    """On independent noise PR-AUC stays near the base rate under walk_forward, for every model."""
     regimes = make_dataset(12_000, skill=0.0)
     # Row by row, so that a thousand spikes are a thousand events: of a handful, chance alone passes any bound.
     noise = replace(regimes, future_volatility=np.random.default_rng(8).permutation(regimes.future_volatility))
@@ -166,8 +166,8 @@ def test_noise_scores_the_base_rate(make_dataset: MakeDataset, request_for: Requ
         assert abs(model.pooled.gain) < 0.06
 
 
-def test_a_null_market_is_told_by_walking_forward_and_not_by_drawing_lots(request_for: RequestFor) -> None:
-    """Of independent returns nobody can foretell anything: walk forward says so, a stratified split the contrary."""
+def test_null_market_has_no_skill_under_walk_forward(request_for: RequestFor) -> None:
+    """Independent returns are unpredictable: walk_forward shows that, a stratified split claims the contrary."""
     null = null_market(16_000)
     request = request_for(models=("random_forest",), columns=("all",), folds=3)
     honest = trained(null, request).models[0].pooled
@@ -179,7 +179,7 @@ def test_a_null_market_is_told_by_walking_forward_and_not_by_drawing_lots(reques
 
 
 def null_market(seconds: int) -> Dataset:
-    """The core features that returns drawn independently have: those of overlapping windows, with their true labels."""
+    """The core features of independent returns: overlapping windows with their true labels."""
     price = 100 * np.exp(np.cumsum(1e-4 * np.random.default_rng(3).standard_t(4, seconds)))
     returns = log_returns(price)
     features, names = [], []
@@ -208,8 +208,8 @@ def log_returns(price: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.diff(np.log(price), prepend=np.log(price[0]))
 
 
-def test_stratified_says_what_it_is_worth(market: Dataset, request_for: RequestFor) -> None:
-    """The warning is loud, first, and stays with the artifact; nothing is promoted by such figures."""
+def test_stratified_split_is_marked_as_no_evidence(market: Dataset, request_for: RequestFor) -> None:
+    """The warning is the first one and stays with the artifact, and such a model cannot be promoted."""
     request = request_for(split_method="stratified")
     report = trained(market, request)
     assert report.warnings[0].startswith("STRATIFIED SPLIT: NO EVIDENCE")
@@ -218,8 +218,8 @@ def test_stratified_says_what_it_is_worth(market: Dataset, request_for: RequestF
         trained(market, replace(request, promote=True))
 
 
-def test_rows_that_miss_values_are_counted(market: Dataset, request_for: RequestFor) -> None:
-    """A model that needs every value leaves rows out, says how many, and both scores are judged on the rest."""
+def test_incomplete_rows_are_counted(market: Dataset, request_for: RequestFor) -> None:
+    """A model that needs every value excludes incomplete rows, counts them, and both scores use the other rows."""
     holed = with_holes(market, "spread_mean_300s", slice(0, None, 10))
     report = trained(holed, request_for(models=("logistic", "xgboost")))
     logistic, xgboost = report.models
@@ -232,7 +232,7 @@ def test_rows_that_miss_values_are_counted(market: Dataset, request_for: Request
 
 
 def test_a_column_without_values_is_left_out_by_name(market: Dataset, request_for: RequestFor) -> None:
-    """What no training row tells is no feature of the model, and report and artifact name it."""
+    """A column without a value in the training rows is excluded, and report and artifact name it."""
     untold = with_holes(market, "spread_mean_60s", slice(None))
     report = trained(untold, request_for(models=("logistic", "xgboost")))
     for model in report.models:
@@ -243,21 +243,21 @@ def test_a_column_without_values_is_left_out_by_name(market: Dataset, request_fo
 
 
 def test_all_columns_are_all_of_the_file(market: Dataset, request_for: RequestFor) -> None:
-    """``all`` takes every feature, in the file's order."""
+    """``all`` uses every feature, in the file's order."""
     (model,) = trained(market, request_for(columns=("all",))).models
     assert model.features == market.names
 
 
-def test_too_few_rows_are_told(make_dataset: MakeDataset, request_for: RequestFor) -> None:
-    """Under 500 rows nothing is trained or written."""
+def test_too_few_rows_are_refused(make_dataset: MakeDataset, request_for: RequestFor) -> None:
+    """With 499 rows nothing is trained or written."""
     request = request_for()
     with pytest.raises(NotEnoughData, match=r"499 labelled rows, training needs 500: record for longer"):
         trained(make_dataset(499, skill=1.0), request)
     assert not request.artifacts.exists()
 
 
-def test_one_class_is_told(market: Dataset, request_for: RequestFor) -> None:
-    """A market that never changes has spikes everywhere or nowhere: refused, with what was found."""
+def test_single_class_is_refused(market: Dataset, request_for: RequestFor) -> None:
+    """A market that never changes has spikes in all rows or none: refused, with the counts."""
     request = request_for()
     flat = replace(market, future_volatility=np.full(len(market.time), 1e-4))
     with pytest.raises(NotEnoughData, match=r"training rows .* are spikes; .*record for longer"):
@@ -265,8 +265,8 @@ def test_one_class_is_told(market: Dataset, request_for: RequestFor) -> None:
     assert not request.artifacts.exists()
 
 
-def test_without_spikes_to_choose_by_the_rate_threshold_is_served(market: Dataset, request_for: RequestFor) -> None:
-    """Where validation rows hold no spike, the threshold that calls 10 % of them stands in, by name and aloud."""
+def test_without_validation_spikes_rate_10_is_served(market: Dataset, request_for: RequestFor) -> None:
+    """If the validation rows hold no spike, ``rate_10`` is served instead, with a warning."""
     request = request_for(folds=1)
     part = trained(market, request).models[0].folds[0]
     calm = market.future_volatility.copy()
@@ -279,8 +279,8 @@ def test_without_spikes_to_choose_by_the_rate_threshold_is_served(market: Datase
     assert "best_f1" not in metadata.thresholds
 
 
-def test_without_the_last_minutes_volatility_nothing_is_judged(market: Dataset, request_for: RequestFor) -> None:
-    """A file without a 60 s window has no persistence to compare with, and says so."""
+def test_file_without_persistence_is_refused(market: Dataset, request_for: RequestFor) -> None:
+    """A file without a 60 s window has no persistence baseline and is refused."""
     features = FeatureSet((30, 300))
     other = replace(
         market,
@@ -293,8 +293,8 @@ def test_without_the_last_minutes_volatility_nothing_is_judged(market: Dataset, 
         trained(other, request_for(columns=("all",)))
 
 
-def test_a_test_part_without_spikes_is_told(market: Dataset, request_for: RequestFor) -> None:
-    """Where nothing happened after the validation rows, areas are NaN, no curve is drawn, and the report says so."""
+def test_test_rows_without_spikes_add_a_warning(market: Dataset, request_for: RequestFor) -> None:
+    """Without a spike in the test rows areas are NaN, no curve is drawn, and a warning says so."""
     request = request_for(split_method="time_based")
     test_rows = trained(market, request).models[0].folds[0].test_rows
     calm = market.future_volatility.copy()
@@ -306,7 +306,7 @@ def test_a_test_part_without_spikes_is_told(market: Dataset, request_for: Reques
 
 
 def test_a_fold_without_movement_is_named(market: Dataset, request_for: RequestFor) -> None:
-    """A market that stands still at first costs the folds that know nothing else, not the run."""
+    """A market without movement at first costs the folds trained on it, not the run."""
     still = market.future_volatility.copy()
     still[: len(still) // 2] = 0.0
     report = trained(replace(market, future_volatility=still), request_for(folds=5))
@@ -315,7 +315,7 @@ def test_a_fold_without_movement_is_named(market: Dataset, request_for: RequestF
 
 
 def test_missing_column_is_named(market: Dataset, request_for: RequestFor) -> None:
-    """A column that the file lacks is a field of the error, before anything is written."""
+    """The error names a column that the file lacks, and nothing is written."""
     request = request_for(columns=("log_return_300s", "spread_mean_900s"))
     with pytest.raises(SchemaMismatch) as caught:
         trained(market, request)
@@ -324,8 +324,8 @@ def test_missing_column_is_named(market: Dataset, request_for: RequestFor) -> No
 
 
 @pytest.mark.parametrize("models", [("logistic", "lgbm"), ()])
-def test_unknown_model_lists_what_there_is(models: tuple[str, ...], request_for: RequestFor) -> None:
-    """A name that is no model is answered with those that are, before the file is read."""
+def test_unknown_model_is_refused_with_the_list(models: tuple[str, ...], request_for: RequestFor) -> None:
+    """An unknown model name is refused with the list of models, before the file is read."""
     with pytest.raises(
         UsageError, match="baseline, persistence, ewma, har, seasonal, logistic, random_forest, xgboost"
     ):
@@ -344,7 +344,7 @@ def test_failure_leaves_existing_artifacts(market: Dataset, request_for: Request
 
 
 def test_same_seed_same_artifact(market: Dataset, request_for: RequestFor, tmp_path: Path) -> None:
-    """Two runs of one request differ in nothing but the moment at which they were made."""
+    """Two runs of one request differ only in their creation time."""
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         trained(market, request_for(artifacts=folder))
@@ -355,7 +355,7 @@ def test_same_seed_same_artifact(market: Dataset, request_for: RequestFor, tmp_p
 def test_nothing_is_written_when_the_export_disagrees(
     market: Dataset, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With no tolerance at all, a forest's float32 sums are an error, and nothing is written."""
+    """With a tolerance of 0 the float32 sums of a forest are an error, and no artifact is written."""
     monkeypatch.setattr("volspike.training.fitting.TOLERANCE", 0.0)
     request = request_for(models=("random_forest",))
     with pytest.raises(ModelError, match="no artifact was written"):

@@ -70,3 +70,14 @@ def test_search_without_held_out_spikes_is_skipped(market: Dataset, request_for:
     search = found(replace(market, future_volatility=calm), request_for(folds=2, search=2))
     assert search.settings == {}
     assert "no settings are searched" in search.warning
+
+
+@pytest.mark.parametrize(("best", "is_taken"), [(0.25, False), (0.25 + 1e-9, True)])
+def test_settings_must_gain_more_than_the_limit(
+    best: float, is_taken: bool, market: Dataset, request_for: RequestFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gain of exactly ``LEAST_GAIN`` keeps the defaults, a larger one takes the settings."""
+    monkeypatch.setattr("volspike.training.search.LEAST_GAIN", 0.125)  # exact in binary
+    monkeypatch.setattr("volspike.training.search._Objective.score", lambda *_: 0.125)
+    monkeypatch.setattr("volspike.training.search._run_trials", lambda *_: [({"max_depth": 3}, best)])
+    assert bool(found(market, request_for(search=1)).settings) is is_taken

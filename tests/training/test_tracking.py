@@ -1,376 +1,105 @@
-"""A training run is found in MLflow as it was reported, and is lost to no server that is away."""
+"""Tracking settings are checked before training, secrets are masked, and the run's facts are verifiable."""
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
-from hashlib import sha256
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import hashlib
+import sys
+from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
-import numpy as np
-import onnxruntime
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from volspike.datasets import Dataset
-from volspike.evaluation import Interval
-from volspike.models import Artifact
-from volspike.training import ModelResult, TrainingReport, TrainingRequest
-from volspike.training.mlflow import TrackingResult, open_client, set_champion, set_champion_by_digest, track_run
-from volspike.training.run import train_on
+from volspike.config import settle
+from volspike.errors import UsageError
 from volspike.training.tracking import (
     LOCAL_STORE,
     TrackingSettings,
-    model_metrics,
-    model_parameters,
-    run_parameters,
-    run_tags,
+    database_file,
+    describe_machine,
+    file_sha256,
+    list_packages,
+    masked,
 )
 
-SERVER = "http://ada:geheim@127.0.0.1:{port}"
+
+def test_without_a_uri_nothing_is_tracked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default nothing is tracked, and MLflow need not be installed."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    settings = settle(TrackingSettings, {}, {}, None, "tracking")
+    assert not settings.is_on
+    settings.check()
 
 
-@pytest.fixture(scope="module")
-def report(market: Dataset, tmp_path_factory: pytest.TempPathFactory) -> TrainingReport:
-    """Two models, trained and written."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "features.parquet").write_bytes(b"rows")
-    request = TrainingRequest(
-        features=folder / "features.parquet",
-        models=("logistic", "har"),
-        artifacts=folder / "artifacts",
-        folds=2,
-        search=0,
-        columns=("all",),
-    )
-    trained = train_on(market, request, lambda step: None)
-    return replace(trained, models=tuple(with_intervals(model) for model in trained.models))
+def test_the_environment_names_store_and_experiment() -> None:
+    """MLflow's environment variables are read; a flag overrides them, and an empty one turns tracking off."""
+    told = {"MLFLOW_TRACKING_URI": "http://localhost:5001", "MLFLOW_EXPERIMENT_NAME": "mine"}
+    settings = settle(TrackingSettings, {"tracking_uri": None}, told, None, "tracking")
+    assert settings == TrackingSettings(tracking_uri="http://localhost:5001", experiment="mine")
+    assert settle(TrackingSettings, {"tracking_uri": LOCAL_STORE}, told, None, "tracking").tracking_uri == LOCAL_STORE
+    assert not settle(TrackingSettings, {"tracking_uri": ""}, told, None, "tracking").is_on
+    assert TrackingSettings().experiment == "volatility_detection"
 
 
-def with_intervals(model: ModelResult) -> ModelResult:
-    """The model with intervals of PR-AUC and of the difference, for which so short a market has too few events."""
-    known, gains = {"pr_auc": Interval(0.25, 0.75)}, {"pr_auc": Interval(-0.125, 0.5)}
-    judged = [replace(one, model_intervals=known, gain_intervals=gains) for one in (model.pooled, model.final)]
-    return replace(model, pooled=judged[0], final=judged[1])
+def test_without_mlflow_a_uri_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without MLflow a URI is refused with the command that installs it."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(UsageError, match=r"MLflow is not installed.*volspike\[tracking\]"):
+        TrackingSettings(tracking_uri=LOCAL_STORE).check()
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables, which take seconds to make, and nothing in them."""
-    file = tmp_path_factory.mktemp("mlflow") / "deeper" / "mlflow.db"
-    with open_client(f"sqlite:///{file}"):
-        return file
+@pytest.mark.parametrize(
+    "uri", ["http://localhost:5001", "https://u:p@host/mlflow", LOCAL_STORE, "postgresql+psycopg2://h/db"]
+)
+def test_servers_and_databases_are_accepted(uri: str) -> None:
+    """Every kind of MLflow store is accepted."""
+    TrackingSettings(tracking_uri=uri).check()
 
 
-@pytest.fixture
-def here(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with an empty local store."""
-    (tmp_path / "mlruns").mkdir()
-    monkeypatch.chdir(tmp_path)
-    with closing(sqlite3.connect(empty_store)) as empty, closing(sqlite3.connect("mlruns/mlflow.db")) as own:
-        empty.backup(own)
-    return tmp_path
+@pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "localhost:5001", "sqlite://", "ftp://u:secret@host"])
+def test_invalid_store_is_refused(uri: str) -> None:
+    """A folder, an address without scheme and an in-memory database are refused without repeating a password."""
+    with pytest.raises(UsageError, match="neither an MLflow server nor a database; use a URI such as") as refused:
+        TrackingSettings(tracking_uri=uri).check()
+    assert "secret" not in str(refused.value)
 
 
-@pytest.fixture
-def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
-    """The hosts that anything in this process connects to."""
-    hosts: set[str] = set()
-    connect = socket.socket.connect
-
-    def noted(self: socket.socket, address: Any) -> None:
-        if self.family in {socket.AF_INET, socket.AF_INET6}:
-            hosts.add(str(address[0]))
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", noted)
-    yield hosts
-    assert hosts <= {"127.0.0.1", "::1"}
-
-
-def tracked(report: TrainingReport, here: Path, uri: str = LOCAL_STORE) -> TrackingResult:
-    # a database of its own for each test: MLflow keeps a store by its URI, wherever the process stands
-    local = f"sqlite:///{here}/mlruns/mlflow.db"
-    settings = TrackingSettings(tracking_uri=local if uri == LOCAL_STORE else uri)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("volspike.training.mlflow.LOCAL_STORE", local)
-        return track_run(report, settings, lambda step: None)
+@pytest.mark.parametrize(
+    ("uri", "file"),
+    [
+        ("sqlite:///mlruns/mlflow.db", "mlruns/mlflow.db"),
+        ("sqlite:////var/mlflow.db?timeout=5", "/var/mlflow.db"),
+        ("sqlite+pysqlite:///a.db", "a.db"),
+        ("sqlite://", None),
+        ("postgresql://host/db", None),
+    ],
+)
+def test_database_file_of_a_uri(uri: str, file: str | None) -> None:
+    """The fourth slash makes the path of a database file absolute."""
+    assert database_file(uri) == file
 
 
-@contextmanager
-def client_of(here: Path) -> Iterator[Any]:
-    with open_client(f"sqlite:///{here}/mlruns/mlflow.db") as client:
-        yield client
+@given(st.text("abcxyz0189/:@%!", min_size=1).map("Geheim{}".format), st.sampled_from(["ada", "a.b", "t-1"]))
+def test_no_secret_is_shown(password: str, user: str) -> None:
+    """User and password before the host, and the value of a password parameter, are masked."""
+    settings = TrackingSettings(tracking_uri=f"https://{user}:{password}@tracking:5001/x?page=2")
+    for shown in (repr(settings), masked(settings.tracking_uri), masked(f"postgresql://h/db?password={password}&x=1")):
+        assert "Geheim" not in shown
+    assert masked(settings.tracking_uri) == "https://***@tracking:5001/x?page=2"
+    assert repr(settings).endswith("experiment='volatility_detection')")
 
 
-def runs_of(client: Any, told: TrackingResult) -> dict[str, Any]:
-    """The runs below the one that was told, by their models' names."""
-    assert told.logged is not None
-    found = client.search_runs(
-        [told.logged.experiment_id], filter_string=f"tags.`mlflow.parentRunId` = '{told.logged.run_id}'"
-    )
-    return {run.info.run_name: run for run in found}
+def test_the_hash_is_that_of_all_bytes(tmp_path: Path) -> None:
+    """The SHA-256 covers a file larger than one read buffer."""
+    content = bytes(range(256)) * 4096
+    (tmp_path / "f.parquet").write_bytes(content)
+    assert file_sha256(tmp_path / "f.parquet") == hashlib.sha256(content).hexdigest()
 
 
-def only_logistic(report: TrainingReport) -> TrainingReport:
-    logistic = next(model for model in report.models if model.model == "logistic")
-    return replace(report, models=(logistic,), baselines=(), chosen="logistic")
-
-
-def test_what_was_reported_is_found_again(
-    report: TrainingReport, here: Path, connected: set[str], capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Parameters, metrics, data, files and tags are those of the report; MLflow says nothing, and calls nobody."""
-    before = dict(os.environ)
-    told = tracked(report, here)
-    assert capfd.readouterr() == ("", "")
-    assert dict(os.environ) == before
-    assert connected == set()
-    assert told.warnings == ()
-    assert told.logged is not None
-    with client_of(here) as client:
-        whole = client.get_run(told.logged.run_id)
-        assert client.get_experiment(told.logged.experiment_id).name == "volatility_detection"
-        assert whole.info.status == "FINISHED"
-        digest = sha256(b"rows").hexdigest()
-        assert whole.data.params == run_parameters(report) | {"data_sha256": digest}
-        assert run_tags(report).items() <= whole.data.tags.items()
-        assert whole.data.tags["simulated"] == "true"
-        assert {one.path for one in client.list_artifacts(told.logged.run_id)} == {"requirements.txt", "warnings.txt"}
-        (data,) = (one.dataset for one in whole.inputs.dataset_inputs)
-        assert (data.name, data.digest, json.loads(data.profile)["rows"]) == (
-            "features.parquet",
-            digest[:36],
-            report.rows,
-        )
-        below = runs_of(client, told)
-        assert set(below) == {model.model for model in (*report.models, *report.baselines)}
-        for model in (*report.models, *report.baselines):
-            assert_tracked(client, below[model.model], report, model)
-
-
-def assert_tracked(client: Any, run: Any, report: TrainingReport, model: ModelResult) -> None:
-    """The run's parameters, metrics and files are the model's."""
-    assert run.info.status == "FINISHED"
-    assert run.data.params == model_parameters(report, model)
-    assert run.data.tags["role"] == ("baseline" if model.is_baseline else "model")
-    assert set(run.data.metrics) == {name for name, _, _ in model_metrics(model)}
-    history = client.get_metric_history(run.info.run_id, "fold/pr_auc")
-    assert [(one.step, one.value) for one in history] == [
-        (fold.fold, fold.comparison.model.pr_auc) for fold in model.folds
-    ]
-    assert run.data.metrics["pooled/pr_auc"] == model.pooled.model.pr_auc
-    assert run.data.metrics["final/baseline/pr_auc"] == model.final.baseline.pr_auc
-    if model in report.models:
-        assert run.data.metrics["pooled/pr_auc_low"] == 0.25
-        assert run.data.metrics["final/gain/pr_auc_high"] == 0.5
-    assert run.data.metrics[f"threshold/{model.threshold_name}"] == model.thresholds[model.threshold_name]
-    files = {one.path for one in client.list_artifacts(run.info.run_id)}
-    assert files == ({"metadata.json", *(plot.name for plot in model.plots)} if model.artifact else set())
-
-
-def test_what_is_undefined_is_not_told(report: TrainingReport) -> None:
-    """A figure that is NaN has no entry, rather than a zero."""
-    (model,) = only_logistic(report).models
-    blind = replace(model.pooled, model=replace(model.pooled.model, pr_auc=float("nan")))
-    names = {name for name, _, _ in model_metrics(replace(model, pooled=blind))}
-    assert "pooled/pr_auc" not in names
-    assert "pooled/roc_auc" in names
-    assert "search/best" not in names  # nothing was search_settings
-
-
-def test_the_model_that_is_loaded_back_is_the_one_that_was_trained(
-    report: TrainingReport, market: Dataset, here: Path
-) -> None:
-    """By its alias, through mlflow.onnx, through pyfunc and as an artifact: the same probabilities."""
-    told = tracked(only_logistic(report), here)
-    assert told.logged is not None
-    ours = Artifact.load(report.request.artifacts / "logistic")
-    x = market.columns(ours.features)[1000:1200]
-    expected = ours.probability(x)
-    with client_of(here):
-        import mlflow.onnx  # noqa: PLC0415 - seconds, and only where telemetry is off
-
-        graph = mlflow.onnx.load_model("models:/volspike@challenger")
-        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-        given = session.run(["probability"], {"features": x.astype(np.float32)})[0]
-        np.testing.assert_array_equal(given, expected.astype(np.float32))
-        loaded = mlflow.pyfunc.load_model("models:/volspike@champion")
-        rows = {name: x[:, ours.features.index(name)] for name in reversed(ours.features)}
-        np.testing.assert_array_equal(np.asarray(loaded.predict(rows)["probability"]), given)
-        folder = mlflow.artifacts.download_artifacts(
-            f"models:/volspike/{told.logged.version}", dst_path=str(here / "back")
-        )
-    again = Artifact.load(Path(folder))
-    assert again.metadata == ours.metadata
-    np.testing.assert_array_equal(again.probability(x), expected)
-
-
-def test_aliases_move(report: TrainingReport, here: Path) -> None:
-    """Each run has the challenger; the first one, and one that is promoted, the champion as well."""
-    plain = only_logistic(report)
-    promoted = replace(plain, promoted=Path("artifacts/production"))
-    steps = [plain, plain, promoted, plain]
-    found = []
-    with client_of(here) as client:
-        for step in steps:
-            told = tracked(step, here)
-            assert told.logged is not None
-            aliases = client.get_registered_model("volspike").aliases
-            found.append((told.logged.version, str(aliases["champion"]), str(aliases["challenger"])))
-        version = client.get_model_version("volspike", 3)
-    assert found == [("1", "1", "1"), ("2", "1", "2"), ("3", "3", "3"), ("4", "3", "4")]
-    assert (version.tags["model"], version.tags["promoted"], version.tags["simulated"]) == (
-        "logistic",
-        "true",
-        "true",
-    )
-
-
-def test_champion_moves_with_what_is_served(report: TrainingReport, here: Path) -> None:
-    """A challenger that is served later is crowned then; a store that is away is told in one line, and is no error."""
-    settings = TrackingSettings(tracking_uri=f"sqlite:///{here}/set_champion.db")
-    for _ in range(2):
-        track_run(only_logistic(report), settings, lambda _: None)
-    assert set_champion(settings, "2") == ""
-    with open_client(settings.tracking_uri) as client:
-        aliases = client.get_registered_model("volspike").aliases
-    assert {name: str(version) for name, version in aliases.items()} == {"champion": "2", "challenger": "2"}
-    assert "cannot be used" in set_champion(settings, "7")
-    assert "no --mlflow-uri" in set_champion(TrackingSettings(), "2")
-
-
-def test_the_champion_is_found_by_its_graph(report: TrainingReport, here: Path) -> None:
-    """What a user promotes or goes back to is known by its hash; a model that was never tracked moves nothing."""
-    settings = TrackingSettings(tracking_uri=f"sqlite:///{here}/set_champion.db")
-    plain = only_logistic(report)
-    other = replace(report, models=tuple(one for one in report.models if one.model == "har"), chosen="har")
-    for step in (plain, plain, other):
-        track_run(step, settings, lambda _: None)
-    hashes = {name: Artifact.load(report.request.artifacts / name).metadata.onnx_sha256 for name in ("logistic", "har")}
-    champions = []
-    with open_client(settings.tracking_uri) as client:
-        for name in ("har", "logistic"):
-            assert set_champion_by_digest(settings, hashes[name]) == ""
-            champions.append(str(client.get_registered_model("volspike").aliases["champion"]))
-        assert champions == ["3", "2"]
-        assert "no version of this model" in set_champion_by_digest(settings, "0" * 64)
-        assert str(client.get_registered_model("volspike").aliases["champion"]) == "2"
-    assert set_champion_by_digest(TrackingSettings(), "0" * 64) == ""
-
-
-def test_a_stratified_split_makes_no_champion(report: TrainingReport, here: Path) -> None:
-    """Its version says that it is no evidence, and does not get into service for being the first."""
-    told = tracked(replace(only_logistic(report), split_method="stratified"), here)
-    assert told.logged is not None
-    with client_of(here) as client:
-        assert set(client.get_registered_model("volspike").aliases) == {"challenger"}
-        assert "NO EVIDENCE" in client.get_model_version("volspike", 1).tags["warning"]
-
-
-def assert_moved(told: TrackingResult, report: TrainingReport, here: Path, *why: str) -> None:
-    """The run stands whole in the local store, and one warning says so without the password."""
-    (warning,) = told.warnings
-    assert [words for words in (*why, f"{here}/mlruns/mlflow.db instead", "mlflow ui") if words not in warning] == []
-    assert "geheim" not in f"{warning}{told}{told.summary()}"
-    with client_of(here) as client:
-        assert set(runs_of(client, told)) == {model.model for model in report.models}
-        assert client.get_model_version_by_alias("volspike", "challenger").run_id
-
-
-def test_without_a_server_the_run_stays_here(
-    report: TrainingReport, here: Path, connected: set[str], capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Nobody listens: the run goes to the local store, and the warning tells why and how to look."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and does not listen
-        told = tracked(only_logistic(report), here, SERVER.format(port=taken.getsockname()[1]))
-    assert_moved(told, only_logistic(report), here, "MLflow at http://***@127.0.0.1", "(Connection refused)")
-    assert connected == {"127.0.0.1"}
-    assert capfd.readouterr() == ("", "")
-
-
-class ShortLived(BaseHTTPRequestHandler):
-    """An MLflow server up to the moment when there is a run; then it hangs up on everybody."""
-
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        answers = {
-            "experiments/get-by-name": {"experiment": {"experiment_id": "7", "name": "volatility_detection"}},
-            "runs/create": {"run": {"info": {"run_id": "r1", "run_uuid": "r1", "experiment_id": "7"}, "data": {}}},
-            "experiments/search": {"experiments": []},
-        }
-        length = int(self.headers.get("Content-Length", 0))
-        self.rfile.read(length)
-        path = self.path.partition("/mlflow/")[2].partition("?")[0]
-        self.asked.append(path)
-        if "runs/create" in self.asked[:-1] or path not in answers:
-            self.close_connection = True
-            return
-        body = json.dumps(answers[path]).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    do_POST = do_GET  # noqa: N815  named by http.server
-
-    def log_message(self, *args: object) -> None:
-        """Says nothing."""
-
-
-@pytest.fixture
-def short_lived() -> Iterator[tuple[int, list[str]]]:
-    """The port of such a server, and what it is asked."""
-    asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (ShortLived,), {"asked": asked}))
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server.server_port, asked
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-def test_a_server_that_dies_half_way_loses_nothing(
-    report: TrainingReport, here: Path, short_lived: tuple[int, list[str]]
-) -> None:
-    """It had the run already: all of it is written anew in the local store."""
-    port, asked = short_lived
-    told = tracked(only_logistic(report), here, SERVER.format(port=port))
-    assert "runs/create" in asked
-    assert "runs/log-batch" in asked
-    assert_moved(told, only_logistic(report), here, f"MLflow at http://***@127.0.0.1:{port}")
-
-
-def test_where_nothing_can_be_written_it_is_said(report: TrainingReport, tmp_path: Path) -> None:
-    """Neither store can be used: a warning names both reasons and where the models are, and nothing is raised."""
-    (tmp_path / "mlruns").write_text("in the way")
-    told = tracked(report, tmp_path)
-    assert told.logged is None
-    (warning,) = told.warnings
-    assert "is not tracked" in warning
-    assert str(report.request.artifacts) in warning
-
-
-def test_an_interrupted_run_is_marked(report: TrainingReport, here: Path) -> None:
-    """Ctrl-C in the middle ends the run in the store as failed, and is not swallowed."""
-
-    def interrupt(step: str) -> None:
-        raise KeyboardInterrupt
-
-    uri = f"sqlite:///{here}/mlruns/mlflow.db"
-    with pytest.raises(KeyboardInterrupt):
-        track_run(report, TrackingSettings(tracking_uri=uri), interrupt)
-    with client_of(here) as client:
-        experiment = client.get_experiment_by_name("volatility_detection")
-        assert [run.info.status for run in client.search_runs([experiment.experiment_id])] == ["FAILED"]
+def test_packages_are_requirements() -> None:
+    """Every installed distribution is listed once, with its version, in order."""
+    lines = list_packages().splitlines()
+    assert f"numpy=={version('numpy')}" in lines
+    assert lines == sorted(set(lines), key=str.lower)
+    assert set(describe_machine()) == {"volspike", "python", "platform"}
