@@ -17,7 +17,7 @@ from volspike.market.time import NOT_A_TIME, parse_times
 from volspike.streams.wire import Message, tick_message
 from volspike.tape import TapeReport, tape_line, tapes_of
 from volspike.tape.blocks import Blocks
-from volspike.tape.lines import SIMULATED, read_oddity
+from volspike.tape.lines import SIMULATED, read_irregular_line
 from volspike.tape.names import is_parquet
 from volspike.tape.parquet import parquet_ticks
 
@@ -139,7 +139,7 @@ def _line_messages(path: Path, first: int, lines: Sequence[bytes], report: TapeR
             yield tick_message(each.product_id, line, received)
         elif stripped := line.strip():
             report.lines += 1
-            yield from _oddity_messages(path, number, stripped, report)
+            yield from _line_content_messages(path, number, stripped, report)
 
 
 def _line_key(line: bytes) -> _LineKey | None:
@@ -149,17 +149,17 @@ def _line_key(line: bytes) -> _LineKey | None:
         return None
 
 
-def _oddity_messages(path: Path, number: int, text: bytes, report: TapeReport) -> Iterator[Message]:
+def _line_content_messages(path: Path, number: int, text: bytes, report: TapeReport) -> Iterator[Message]:
     """The ticks in a line of another form, each as a line of its own."""
     try:
-        oddity = read_oddity(text)
+        line_content = read_irregular_line(text)
     except MalformedTick as fault:
         report.add_rejected(path, number, str(fault))
         return
-    report.ignored.update(oddity.ignored)
-    report.simulated |= oddity.simulated
-    for tick in oddity.ticks:
-        yield tick_message(tick.product_id, tape_line(tick, simulated=oddity.simulated), tick.received)
+    report.ignored.update(line_content.ignored)
+    report.simulated |= line_content.simulated
+    for tick in line_content.ticks:
+        yield tick_message(tick.product_id, tape_line(tick, simulated=line_content.simulated), tick.received)
 
 
 def _parquet_messages(path: Path, report: TapeReport) -> Iterator[Message]:

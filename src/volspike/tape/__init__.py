@@ -1,4 +1,4 @@
-"""Recorded ticks: tapes written, and read fast, in time order, with their damaged lines set aside.
+"""Recorded ticks: writing tapes, and reading them in time order.
 
 A tape is NDJSON (the live form; also compressed) or Parquet (the compact form) of the same ticks.
 """

@@ -1,4 +1,4 @@
-"""The bytes of an NDJSON tape, decompressed and cut into blocks at line ends, in constant memory."""
+"""The text of an NDJSON tape, decompressed and split into blocks at line ends, in constant memory."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import pyarrow as pa
 from volspike.errors import UnreadableFile
 
 LONGEST_LINE = 64 << 20
-"""Bytes without a line end that are still taken for a line; an order book's snapshot has five million."""
+"""Longest line in bytes; an order book's snapshot has five million."""
 
 _PACKED_READ = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 
 
 class TextStream(Protocol):
-    """A file's text. ``consumed`` counts the bytes taken from disk; ``fault`` says how it ended before its time."""
+    """The text of a file; ``fault`` states why it ended early."""
 
     fault: str | None
 
     @property
     def consumed(self) -> int:
-        """Bytes taken from disk so far."""
+        """Bytes read from disk so far."""
         ...
 
     def read(self, size: int) -> bytes:
-        """Up to about ``size`` bytes; none at the end, be it the file's own or where it is broken."""
+        """Up to about ``size`` bytes; none at the end of the file or at the place where it is damaged."""
         ...
 
     def close(self) -> None:
@@ -39,7 +39,7 @@ class TextStream(Protocol):
 
 
 class PlainStream:
-    """A file as it lies on disk."""
+    """An uncompressed file."""
 
     def __init__(self, path: Path) -> None:
         self.fault: str | None = None
@@ -58,7 +58,7 @@ class PlainStream:
 
 
 class GzipStream:
-    """A gzip file of one or several members; of a broken one, all that can be unpacked."""
+    """A gzip file of one or several members; of a damaged one, everything that can be decompressed."""
 
     def __init__(self, path: Path) -> None:
         self.fault: str | None = None
@@ -79,11 +79,11 @@ class GzipStream:
                     return b""
                 self.fault = "the gzip stream is cut off: its last lines are missing"
                 return self._member.flush()
-            if text := self._unpacked(size):
+            if text := self._decompress(size):
                 return text
         return b""
 
-    def _unpacked(self, size: int) -> bytes:
+    def _decompress(self, size: int) -> bytes:
         if self._member.eof:
             self._packed = self._packed.lstrip(b"\0")  # members may be padded with zeros
             self._member, self._at_start = zlib.decompressobj(wbits=31), True
@@ -104,7 +104,7 @@ class GzipStream:
 
 
 class ZstdStream:
-    """A Zstandard file of one or several frames; of a broken one, all that can be unpacked."""
+    """A Zstandard file of one or several frames; of a damaged one, everything that can be decompressed."""
 
     def __init__(self, path: Path) -> None:
         self.fault: str | None = None
@@ -118,7 +118,7 @@ class ZstdStream:
 
     @property
     def consumed(self) -> int:
-        """Bytes taken from disk."""
+        """Bytes read from disk."""
         return int(self._file.tell()) if not self._file.closed else 0
 
     def read(self, size: int) -> bytes:
@@ -134,12 +134,12 @@ class ZstdStream:
                 if cut_off
                 else f"the Zstandard stream is broken ({error}): what follows is missing"
             )
-            data = self._salvaged()
+            data = self._read_until_fault()
         self._delivered += len(data)
         return data
 
-    def _salvaged(self) -> bytes:
-        """What the read that failed had already unpacked: the stream drops it, so it is read anew, byte by byte."""
+    def _read_until_fault(self) -> bytes:
+        """The bytes before the fault, which the failed read discarded; they are read again, one by one."""
         self._open()
         missing = self._delivered
         while missing > 0:
@@ -159,10 +159,10 @@ class ZstdStream:
 
 
 def open_text(path: Path) -> TextStream:
-    """The text of a tape by its ending: ``.zst``, ``.gz``, or as it lies.
+    """The text of a tape by its ending: ``.zst``, ``.gz``, or uncompressed.
 
     Raises:
-        UnreadableFile: it cannot be opened.
+        UnreadableFile: the file cannot be opened.
     """
     name = path.name.lower()
     kind = ZstdStream if name.endswith(".zst") else GzipStream if name.endswith(".gz") else PlainStream
@@ -173,9 +173,9 @@ def open_text(path: Path) -> TextStream:
 
 
 class Blocks:
-    """A tape's text in blocks of about ``size`` bytes that end at a line end; the last may lack it.
+    """A tape's text in blocks of about ``size`` bytes that end with a line end; the last one may lack it.
 
-    A byte order mark at the start is dropped and CRLF becomes LF, so line numbers stay what they are.
+    A byte order mark at the start is dropped, and CRLF becomes LF, which keeps line numbers.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -185,12 +185,12 @@ class Blocks:
 
     @property
     def consumed(self) -> int:
-        """Bytes taken from disk so far."""
+        """Bytes read from disk so far."""
         return self._stream.consumed
 
     @property
     def fault(self) -> str | None:
-        """How the stream ended before its time, if it did."""
+        """Why the stream ended early, or None."""
         return self._stream.fault
 
     def __enter__(self) -> Self:
@@ -204,7 +204,7 @@ class Blocks:
     def __iter__(self) -> Iterator[bytes]:
         rest: list[bytes] = []
         held, first = 0, True
-        while data := self._filled():
+        while data := self._read_full():
             cut = data.rfind(b"\n") + 1
             if cut == 0:
                 rest.append(data)
@@ -212,14 +212,14 @@ class Blocks:
                 if held > LONGEST_LINE:
                     raise UnreadableFile(self._path, f"no line end within {held} bytes: an NDJSON tape has lines")
                 continue
-            yield _cleaned(b"".join((*rest, memoryview(data)[:cut])), first)
+            yield _normalize(b"".join((*rest, memoryview(data)[:cut])), first)
             rest, first = [data[cut:]], False
             held = len(rest[0])
         if last := b"".join(rest):
-            yield _cleaned(last, first)
+            yield _normalize(last, first)
 
-    def _filled(self) -> bytes:
-        """The next ``size`` bytes of text, fewer at the end; compressed streams hand out less at a time."""
+    def _read_full(self) -> bytes:
+        """The next ``size`` bytes of text, fewer at the end; one read of a compressed stream returns fewer."""
         parts: list[bytes] = []
         missing = self._size
         while missing > 0 and (data := self._stream.read(missing)):
@@ -228,7 +228,7 @@ class Blocks:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _cleaned(block: bytes, first: bool) -> bytes:
+def _normalize(block: bytes, first: bool) -> bytes:
     if first:
         block = block.removeprefix(_BOM)
     return block.replace(b"\r\n", b"\n") if b"\r" in block else block

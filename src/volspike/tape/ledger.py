@@ -1,6 +1,6 @@
-"""The gap ledger: what did not reach us, one line of NDJSON for each loss, kept beside the tapes of a folder.
+"""The gap ledger: one NDJSON line for each known data loss, in the folder of the tapes.
 
-Gaps of a tape without a ledger: where nothing of a product was received for long.
+For tapes without a ledger, ``silences`` finds the times in which nothing of a product was received.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from volspike.tape.names import LEDGER_NAME
 
 
 class _Line(msgspec.Struct, kw_only=True):
-    """A gap as it is written: its times as people read them, to the last nanosecond."""
+    """A gap as it is written, its times in RFC 3339 with nanoseconds."""
 
     start: str
     end: str
@@ -34,16 +34,16 @@ _LINE = msgspec.json.Decoder(_Line)
 
 
 class LedgerContents(NamedTuple):
-    """What a ledger holds: its gaps by start, and how many of its lines could not be read."""
+    """The gaps of a ledger by start, and the number of its lines that cannot be read."""
 
     gaps: list[Gap]
     damaged: int
 
 
 class Ledger:
-    """The ledger of one folder, to be added to. Opens the file only while it writes, for gaps are rare.
+    """Appends gaps to the ledger of one folder. The file is open only during a write, because gaps are rare.
 
-    What cannot be written stays in memory, and ``fault`` says why, until a later ``flush`` succeeds.
+    Gaps that cannot be written stay in memory until a later ``flush`` succeeds; ``fault`` states the reason.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,24 +53,24 @@ class Ledger:
 
     @classmethod
     def read(cls, folder: Path) -> list[Gap]:
-        """The gaps of a folder's ledger by start, each once; none where there is no ledger.
+        """The gaps of a folder's ledger by start, without duplicates; none if there is no ledger.
 
         Raises:
-            UnreadableFile: it is there and cannot be opened.
+            UnreadableFile: the ledger exists and cannot be opened.
         """
         return read_ledger(folder).gaps
 
     @property
     def pending(self) -> int:
-        """How many gaps wait to be written."""
+        """The number of gaps that are not written yet."""
         return len(self._pending)
 
     def add(self, gap: Gap) -> None:
-        """Takes a gap in; ``flush`` writes it."""
+        """Adds a gap, which ``flush`` writes."""
         self._pending.append(gap)
 
     def flush(self) -> bool:
-        """Hands what is pending to the operating system, all of it or nothing; False, and ``fault``, if it cannot."""
+        """Writes all pending gaps or none; False if the file cannot be written, see ``fault``."""
         if not self._pending:
             return True
         try:
@@ -84,10 +84,10 @@ class Ledger:
 
 
 def read_ledger(folder: Path) -> LedgerContents:
-    """The ledger of a folder; a torn or foreign line is counted and costs nothing but itself.
+    """The ledger of a folder; lines that cannot be read are counted and skipped.
 
     Raises:
-        UnreadableFile: it is there and cannot be opened.
+        UnreadableFile: the ledger exists and cannot be opened.
     """
     path = Path(folder) / LEDGER_NAME
     try:
@@ -103,7 +103,7 @@ def read_ledger(folder: Path) -> LedgerContents:
 
 def gap_line(gap: Gap) -> bytes:
     """One line of the ledger, its line end included."""
-    told = _Line(
+    line = _Line(
         start=format_time(gap.start),
         end=format_time(gap.end),
         products=gap.products,
@@ -111,20 +111,20 @@ def gap_line(gap: Gap) -> bytes:
         lost=gap.lost,
         detail=gap.detail,
     )
-    return msgspec.json.encode(told) + b"\n"
+    return msgspec.json.encode(line) + b"\n"
 
 
-def _gap(line: bytes) -> Gap | None:
+def _gap(text: bytes) -> Gap | None:
     try:
-        told = _LINE.decode(line)
-        start, end = parse_time(told.start), parse_time(told.end)
+        line = _LINE.decode(text)
+        start, end = parse_time(line.start), parse_time(line.end)
     except DECODE_ERRORS:
         return None
-    return Gap(start=start, end=end, products=told.products, cause=told.cause, lost=told.lost, detail=told.detail)
+    return Gap(start=start, end=end, products=line.products, cause=line.cause, lost=line.lost, detail=line.detail)
 
 
 def _append(path: Path, text: bytes) -> None:
-    """Writes all of ``text`` at the end of the file, or nothing of it; behind a torn line it begins a new one."""
+    """Appends all of ``text`` or nothing; starts a new line if the file ends in an incomplete one."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o644)
     try:
         size = os.fstat(descriptor).st_size
@@ -142,13 +142,13 @@ def _append(path: Path, text: bytes) -> None:
 
 
 LONGEST_SILENCE_S = 10.0
-"""What a product may be silent; heartbeats are not on a tape, so a calm market looks like a loss there."""
+"""The longest silence that is no gap; tapes have no heartbeats, so a calm market looks like a loss."""
 
 
 def silences(parts: Iterable[Ticks], longest_s: float = LONGEST_SILENCE_S) -> list[Gap]:
-    """The stretches longer than ``longest_s`` in which no tick of a product was received, by start.
+    """The times longer than ``longest_s`` in which no tick of a product was received, by start.
 
-    ``parts`` are ticks in the order of their receipt, in chunks; where the clock steps back no time has passed.
+    ``parts`` are chunks of ticks in the order in which they were received; a clock that steps back counts as no time.
     """
     limit = int(longest_s * SECOND_NS)
     latest: dict[str, int] = {}

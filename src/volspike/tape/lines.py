@@ -1,11 +1,8 @@
-"""A tape's own line shape, a block at a time: text → ``TapeLine`` structs, in C, with the lines known to be whole.
+"""Decoding of tape lines: blocks of regular lines at once, every other line by itself.
 
-What the structs mean as ticks is in ``columns``; lines of any other shape are ``oddities``.
-
-Lines that are not exactly of the tape's own shape, read one by one.
-
-A tape line with empty or missing fields, a bare frame of either protocol, and a recorder's record: an object
-with the verbatim frame as a string under ``raw`` or ``data`` and the receive time, in seconds, under ``ts``.
+A regular line has exactly the fields of ``TapeLine``; ``parse`` turns them into columns. Other lines that are read:
+a tape line with empty or missing fields, a bare frame of either protocol, and a recorder's record, which is an object
+with the frame as a string under ``raw`` or ``data`` and the receive time in seconds under ``ts``.
 """
 
 from __future__ import annotations
@@ -28,10 +25,10 @@ from volspike.market.time import NOT_A_TIME
 
 
 class TapeLine(msgspec.Struct, gc=False, kw_only=True):
-    """One line of a tape, the fields that volspike reads; the 24 hour figures are for people.
+    """The fields of a tape line that volspike reads; it does not read the 24 hour figures.
 
-    ``time`` (the exchange's clock), ``sequence`` and ``source`` are told by tapes of our own, and stand before
-    what ``raw`` tells. Decode with ``strict=False``, for numbers come as text.
+    ``time`` (the exchange's clock), ``sequence`` and ``source`` are in tapes of volspike and override those of
+    ``raw``. Decode with ``strict=False``, because numbers are text.
     """
 
     timestamp: str
@@ -52,10 +49,10 @@ _NEWLINE, _OPENS, _CLOSES = b"\n{}"
 
 @compiled
 def _one_object_per_line(text: Any) -> int:
-    """The number of lines where each surely holds one object of its own, else -1.
+    """The number of lines if every line end is between ``}`` and ``{``, otherwise -1.
 
-    Inside of a JSON value no line end can stand between ``}`` and ``{``. So where all of them do, as many
-    objects as lines means one on each, which a decoder of many lines does not check itself.
+    No JSON value contains a line end between these two. If they all are, and there are as many objects as lines, each
+    line holds one object, which msgspec's decoder of many lines does not check itself.
     """
     size = len(text)
     if size == 0 or text[0] != _OPENS:
@@ -74,7 +71,7 @@ def _one_object_per_line(text: Any) -> int:
 
 
 def is_utf8(text: bytes) -> bool:
-    """Whether the bytes are UTF-8 throughout; the JSON decoder does not look at fields that it skips."""
+    """Whether the bytes are UTF-8; the JSON decoder does not check fields that it skips."""
     if text.isascii():
         return True
     try:
@@ -85,7 +82,7 @@ def is_utf8(text: bytes) -> bool:
 
 
 def decode_block(block: bytes) -> list[TapeLine] | None:
-    """The lines of a block, one for each; None where any of it is not exactly of the tape's shape."""
+    """The lines of a block; None if any line is not regular."""
     lines = _one_object_per_line(np.frombuffer(block, np.uint8))
     if lines < 0 or not is_utf8(block):
         return None
@@ -97,7 +94,7 @@ def decode_block(block: bytes) -> list[TapeLine] | None:
 
 
 def decode_line(text: bytes) -> TapeLine | None:
-    """One line, or None where it is not exactly of the tape's shape."""
+    """One line, or None if it is not regular."""
     if not is_utf8(text):
         return None
     try:
@@ -107,16 +104,16 @@ def decode_line(text: bytes) -> TapeLine | None:
 
 
 RECORDED_FRAMES = {"", "recv"}
-"""What a recorder that names its records (``t``) calls a frame of the exchange; its others are no market."""
+"""Values of ``t`` with which a recorder marks frames of the exchange; its other records hold no market data."""
 
 SIMULATED = "simulated"
-"""``source`` of a line that no market told."""
+"""``source`` of a line that a simulation made."""
 
 _ABSENT = msgspec.Raw(b"")
 
 
-class Oddity(msgspec.Struct, frozen=True, kw_only=True):
-    """What a line told: new ticks in order, and what it held besides, by name and number."""
+class IrregularLine(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of a line: its ticks in order, and the number of other messages by type."""
 
     ticks: tuple[Tick, ...] = ()
     ignored: dict[str, int] = {}
@@ -124,7 +121,7 @@ class Oddity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Probe(msgspec.Struct, gc=False):
-    """Just enough to tell the shapes apart, without reading the five million bytes of a book."""
+    """The fields that identify the form of a line; an order book of five million bytes is not decoded."""
 
     t: Any = ""
     ts: Any = None
@@ -136,7 +133,7 @@ class _Probe(msgspec.Struct, gc=False):
 
 
 class _LooseLine(msgspec.Struct, gc=False, kw_only=True):
-    """``TapeLine`` where ``raw`` may tell what the line does not."""
+    """``TapeLine`` in which ``raw`` may have the fields that the line lacks."""
 
     timestamp: str
     product_id: str = ""
@@ -152,11 +149,11 @@ class _LooseLine(msgspec.Struct, gc=False, kw_only=True):
 _PROBE = msgspec.json.Decoder(_Probe)
 
 
-def read_oddity(text: bytes) -> Oddity:
-    """What one line says, whichever of the shapes it has.
+def read_irregular_line(text: bytes) -> IrregularLine:
+    """The content of one line in any of the forms above.
 
     Raises:
-        MalformedTick: it has none of them, or a value that cannot be believed.
+        MalformedTick: the line has none of them, or an invalid value.
     """
     if not is_utf8(text):
         raise MalformedTick("not UTF-8")
@@ -165,20 +162,20 @@ def read_oddity(text: bytes) -> Oddity:
     except DECODE_ERRORS as error:
         raise malformed_from(error) from error
     if isinstance(probe.t, str) and probe.t not in RECORDED_FRAMES:
-        return Oddity(ignored={probe.t: 1})
+        return IrregularLine(ignored={probe.t: 1})
     for frame in (probe.raw, probe.data):
         if bytes(memoryview(frame)[:1]) == b'"':
-            return _wrapped(msgspec.json.decode(frame, type=str), probe.ts)
+            return _read_record(msgspec.json.decode(frame, type=str), probe.ts)
     if probe.timestamp is not None and probe.channel is None and (probe.price is not None or probe.raw):
-        return _loose(text)
-    return _bare(text)
+        return _read_loose_line(text)
+    return _read_frame(text)
 
 
 def line_tick(line: TapeLine) -> Tick | None:
-    """The tick of a tape line; None where it is history and no new flow.
+    """The tick of a tape line; None for a trade from before the subscription.
 
     Raises:
-        MalformedTick: something in it is missing or cannot be believed.
+        MalformedTick: a value is missing or invalid.
     """
     received = read_time(line.timestamp, "$.timestamp")
     raw = line.raw
@@ -194,10 +191,10 @@ def line_tick(line: TapeLine) -> Tick | None:
         best_bid=nan if line.best_bid is None else line.best_bid,
         best_ask=nan if line.best_ask is None else line.best_ask,
     )
-    return None if tick is None else _sound(tick)
+    return None if tick is None else _check_range(tick)
 
 
-def _loose(text: bytes) -> Oddity:
+def _read_loose_line(text: bytes) -> IrregularLine:
     try:
         line = msgspec.convert(drop_empty_fields(msgspec.json.decode(text)), _LooseLine, strict=False)
     except DECODE_ERRORS as error:
@@ -205,30 +202,30 @@ def _loose(text: bytes) -> Oddity:
     fields = {name: getattr(line, name) for name in _LooseLine.__struct_fields__ if name != "raw"}
     tick = line_tick(TapeLine(raw=line.raw or RawMessage(), **fields))
     simulated = line.source == SIMULATED
-    return Oddity(ignored={"history": 1}) if tick is None else Oddity(ticks=(tick,), simulated=simulated)
+    return IrregularLine(ignored={"history": 1}) if tick is None else IrregularLine(ticks=(tick,), simulated=simulated)
 
 
-def _wrapped(frame: str, seconds: Any) -> Oddity:
-    """A recorder's record: its ``ts`` as it is written, to the last digit, not as the float that it parses to."""
+def _read_record(frame: str, seconds: Any) -> IrregularLine:
+    """A recorder's record; ``ts`` is read from its decimal digits, because a float would round it."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise MalformedTick(f"Expected seconds since 1970, got {seconds!r}", "$.ts")
     try:
         received = int(Decimal(repr(seconds)).scaleb(9).to_integral_value())
     except (InvalidOperation, ValueError, OverflowError) as error:
         raise MalformedTick(f"Expected seconds since 1970, got {seconds!r}", "$.ts") from error
-    return _oddity(decode_any(frame, received))
+    return _content(decode_any(frame, received))
 
 
-def _bare(text: bytes) -> Oddity:
-    """A frame without a receive time: the exchange's own time stands for it."""
+def _read_frame(text: bytes) -> IrregularLine:
+    """A frame without a receive time; the exchange's time replaces it."""
     frame = decode_any(text, NOT_A_TIME)
     if frame.ticks and frame.time == NOT_A_TIME:
         raise MalformedTick("required and missing", "$.time")
     ticks = tuple(msgspec.structs.replace(tick, received=frame.time) for tick in frame.ticks)
-    return _oddity(msgspec.structs.replace(frame, ticks=ticks))
+    return _content(msgspec.structs.replace(frame, ticks=ticks))
 
 
-def _oddity(frame: Frame) -> Oddity:
+def _content(frame: Frame) -> IrregularLine:
     ignored = {
         "history": len(frame.history),
         "heartbeat": len(frame.heartbeats),
@@ -237,14 +234,14 @@ def _oddity(frame: Frame) -> Oddity:
     }
     if frame.ignored is not None:
         ignored[frame.ignored] = 1
-    return Oddity(
-        ticks=tuple(_sound(tick) for tick in frame.ticks),
+    return IrregularLine(
+        ticks=tuple(_check_range(tick) for tick in frame.ticks),
         ignored={name: number for name, number in ignored.items() if number},
     )
 
 
-def _sound(tick: Tick) -> Tick:
-    """The tick itself, once it is sure to fit its columns."""
+def _check_range(tick: Tick) -> Tick:
+    """The tick itself; raises ``MalformedTick`` if a value does not fit its column."""
     if not tick.product_id:
         raise MalformedTick("required and missing", "$.product_id")
     if not (NOT_A_TIME < tick.time < 2**63 and NOT_A_TIME < tick.received < 2**63):

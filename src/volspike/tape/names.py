@@ -1,12 +1,8 @@
-"""What a tape is called: ``ticks_BTCUSD_20251206_054535.ndjson`` from its product and the time of its first tick.
+"""File names of tapes, and the tapes that paths, folders and globs name.
 
-Tapes by product and hour, and which recorded files an hour's Parquet tape already holds.
-
-A recorder writes ``ticks_BTCUSD_20251206_054535.ndjson``; the compact form of all such files of an hour is
-``ticks_BTCUSD_20251206_05.parquet`` (``…_05_2.parquet`` for what turned up later). It names the files that it
-holds, and gets its name only once it is verified: so of two forms of the same ticks the Parquet tape wins.
-
-Which files are meant: paths, folders and globs become a list of tapes.
+A recorder writes ``ticks_BTCUSD_20251206_054535.ndjson``, from the product and the time of the first tick. Compaction
+turns all such files of an hour into ``ticks_BTCUSD_20251206_05.parquet`` (``…_05_2.parquet`` for files that were added
+later). The Parquet tape lists the files that it replaces in its metadata, and readers skip them.
 """
 
 from __future__ import annotations
@@ -33,7 +29,7 @@ _PRODUCT = re.compile(r"(?:ticks_([A-Za-z0-9]+)|([A-Za-z0-9]+)_(?:trades|ticks))
 
 @dataclass(frozen=True, slots=True)
 class TapeName:
-    """What a tape's file name tells: the product and when its recording began (ns UTC, whole seconds)."""
+    """The content of a tape's file name: the product and the start of its recording (ns UTC, whole seconds)."""
 
     product_id: str
     started: int
@@ -50,7 +46,7 @@ def tape_name(product_id: str, started: int, ending: str = ".ndjson") -> str:
 
 
 def symbol_of(product_id: str) -> str:
-    """How a product stands in a file's name: its letters and digits, as capitals.
+    """A product in a file name: its letters and digits, in capitals.
 
     >>> symbol_of("BTC-USD")
     'BTCUSD'
@@ -59,7 +55,7 @@ def symbol_of(product_id: str) -> str:
 
 
 def read_tape_name(path: PurePath) -> TapeName | None:
-    """What the name of ``path`` tells, or None where it is not of this shape; a compacted tape's is its hour.
+    """The content of the name of ``path``, or None if it has another form; a compacted tape starts at its hour.
 
     >>> read_tape_name(PurePath("ticks_BTCUSD_20251206_054535.ndjson"))
     TapeName(product_id='BTC-USD', started=1764999935000000000)
@@ -75,7 +71,7 @@ def read_tape_name(path: PurePath) -> TapeName | None:
 
 
 def product_of(path: PurePath) -> str | None:
-    """The product that a file's name tells (``ticks_BTCUSD_…``, ``btcjpy_trades_…``), or None.
+    """The product in a file's name (``ticks_BTCUSD_…``, ``btcjpy_trades_…``), or None.
 
     >>> product_of(PurePath("btcjpy_trades_20180120_25.parquet"))
     'BTC-JPY'
@@ -85,7 +81,7 @@ def product_of(path: PurePath) -> str | None:
 
 
 def hyphenated(symbol: str) -> str:
-    """The product of a symbol without a hyphen, cut before a known quote currency.
+    """The product of a symbol without a hyphen, which is inserted before a known quote currency.
 
     >>> hyphenated("ETHBTC")
     'ETH-BTC'
@@ -103,9 +99,9 @@ _COMPACTED = re.compile(r"ticks_([A-Z0-9]+)_(\d{8}_\d{2})()(?:_\d+)?\.parquet")
 
 
 class HourName(NamedTuple):
-    """What the name of a tape tells: the hour (``20251206_05``), the start in it (``4535``) and the product's symbol.
+    """The content of a recorded or compacted tape's name: hour (``20251206_05``), start in it (``4535``) and symbol.
 
-    They sort by time.
+    Names sort by time.
     """
 
     hour: str
@@ -114,7 +110,7 @@ class HourName(NamedTuple):
 
 
 def read_hour_name(path: Path) -> HourName | None:
-    """What the name of a recorded or compacted tape tells; None for any other file.
+    """The content of a recorded or compacted tape's name; None for any other file.
 
     >>> read_hour_name(Path("ticks_BTCUSD_20251206_054535.ndjson"))
     HourName(hour='20251206_05', start='4535', symbol='BTCUSD')
@@ -124,7 +120,7 @@ def read_hour_name(path: Path) -> HourName | None:
 
 
 def hour_path(folder: Path, symbol: str, hour: str) -> Path:
-    """The name of the next Parquet tape of an hour, one that is not there yet."""
+    """The next unused name of a Parquet tape of an hour."""
     path, number = folder / f"ticks_{symbol}_{hour}.parquet", 1
     while path.exists():
         number += 1
@@ -133,28 +129,28 @@ def hour_path(folder: Path, symbol: str, hour: str) -> Path:
 
 
 def sources_metadata(sources: Sequence[Path]) -> dict[bytes, bytes]:
-    """How a Parquet tape tells which files it holds."""
+    """The metadata of a Parquet tape that lists the files that it replaces."""
     return {SOURCES_KEY: json.dumps([path.name for path in sources]).encode()}
 
 
 def sources_of(path: Path) -> frozenset[Path]:
-    """The files, in its own folder, whose ticks a Parquet tape holds; none where it tells none or cannot be read."""
+    """The files in its folder that a Parquet tape replaces; none if it lists none or cannot be read."""
     try:
-        told = (pq.read_metadata(path).metadata or {}).get(SOURCES_KEY)
-        names = [] if told is None else json.loads(told)
+        text = (pq.read_metadata(path).metadata or {}).get(SOURCES_KEY)
+        names = [] if text is None else json.loads(text)
     except (pa.ArrowException, OSError, ValueError):
         return frozenset()
     return frozenset(path.with_name(name) for name in names if isinstance(name, str))
 
 
-def without_held(paths: Sequence[Path]) -> list[Path]:
-    """The tapes without those whose ticks another of them holds, as after a compaction that was interrupted."""
+def drop_replaced(paths: Sequence[Path]) -> list[Path]:
+    """The tapes without those that another one of them replaces, as after a compaction that was interrupted."""
     recorded = {_key(path) for path in paths if _RECORDED.fullmatch(path.name)}
-    held: set[Path] = set()
+    replaced: set[Path] = set()
     for path in paths:
         if _COMPACTED.fullmatch(path.name) and _key(path) in recorded:
-            held.update(sources_of(path.resolve()))
-    return [path for path in paths if path.resolve() not in held] if held else list(paths)
+            replaced.update(sources_of(path.resolve()))
+    return [path for path in paths if path.resolve() not in replaced] if replaced else list(paths)
 
 
 def _key(path: Path) -> tuple[Path, str, str]:
@@ -163,7 +159,7 @@ def _key(path: Path) -> tuple[Path, str, str]:
 
 
 LEDGER_NAME = "gaps.ndjson"
-"""What the gap ledger of a folder is called (see ``ledger``)."""
+"""The file name of a folder's gap ledger (see ``ledger``)."""
 
 PARQUET_ENDINGS = (".parquet",)
 NDJSON_ENDINGS = tuple(kind + packed for kind in (".ndjson", ".jsonl", ".json") for packed in ("", ".zst", ".gz"))
@@ -176,7 +172,7 @@ def is_parquet(path: Path) -> bool:
 
 
 def is_tape(path: Path) -> bool:
-    """Whether the name of ``path`` is that of a tape; a file of rejected lines is none, nor is a gap ledger."""
+    """Whether the name of ``path`` is that of a tape, and not that of rejected lines or a gap ledger."""
     name = path.name.lower()
     if name == LEDGER_NAME or name.endswith(REJECTED_ENDING):
         return False
@@ -184,9 +180,9 @@ def is_tape(path: Path) -> bool:
 
 
 def tapes_of(sources: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The tapes that paths, folders (their own tapes) and globs (``**`` goes deep) name, each once, by name.
+    """The tapes that paths, folders and globs (``**`` includes subfolders) name, without duplicates.
 
-    A recorded file whose ticks a compacted tape among them holds is left out; see ``hours``.
+    A recorded file that a compacted tape among them replaces is left out.
 
     Raises:
         UsageError: a source names no tape.
@@ -198,7 +194,7 @@ def tapes_of(sources: str | Path | Sequence[str | Path]) -> list[Path]:
     for source in given:
         for path in _expanded(source):
             found.setdefault(path.resolve(), path)
-    return without_held(list(found.values()))
+    return drop_replaced(list(found.values()))
 
 
 def _expanded(source: str | Path) -> list[Path]:

@@ -1,9 +1,7 @@
-"""Tape lines → columns, vectorised; gives exactly what ``oddities.line_tick`` gives line by line.
+"""NDJSON tapes → chunks of ticks, block by block.
 
-Only lines with nothing unusual about them are turned here. The others are told by ``Columns.usual``, and read
-one by one, so that every doubtful case has one rule, in one place.
-
-One NDJSON tape as chunks of ticks, block by block, with its damaged lines set aside.
+Regular lines become columns at once, with exactly the values that ``lines.line_tick`` gives line by line. Lines with an
+unusual value are excluded by ``Columns.usual`` and read one by one, so that one rule decides every doubtful case.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from volspike.feeds.raw import LAST_MATCH, RawMessage
 from volspike.market import MISSING_ID, Kind, Side, Tick, Ticks
 from volspike.market.time import NOT_A_TIME, parse_times
 from volspike.tape.blocks import Blocks
-from volspike.tape.lines import SIMULATED, TapeLine, decode_block, decode_line, line_tick, read_oddity
+from volspike.tape.lines import SIMULATED, TapeLine, decode_block, decode_line, line_tick, read_irregular_line
 from volspike.tape.report import TapeReport
 
 Floats = NDArray[np.float64]
@@ -32,7 +30,7 @@ _UNKNOWN_SIDE = 2
 
 
 class Columns(NamedTuple):
-    """As many ticks as lines; only those where ``usual`` holds are meant."""
+    """One tick per line; only those where ``usual`` is true are valid."""
 
     ticks: Ticks
     usual: Mask
@@ -98,7 +96,7 @@ def _is_price(values: Floats) -> Mask:
 
 
 def _is_size(values: Floats) -> Mask:
-    """NaN, not told, is fine."""
+    """NaN is a missing value and valid."""
     return np.isnan(values) | ((values >= 0.0) & (values < np.inf))
 
 
@@ -110,20 +108,20 @@ def _exchange_times(
         return received
     if all(texts):
         return parse_times(texts)
-    told = [row for row, text in enumerate(texts) if text]
+    present = [row for row, text in enumerate(texts) if text]
     time = received.copy()
-    time[told] = parse_times([texts[row] for row in told])
+    time[present] = parse_times([texts[row] for row in present])
     return time
 
 
 def _sequences(lines: Sequence[TapeLine], raws: Sequence[RawMessage]) -> NDArray[np.int64]:
     own = _integers(lines, "sequence")
-    is_untold = own == MISSING_ID
-    return np.where(is_untold, _integers(raws, "sequence"), own) if is_untold.any() else own
+    is_missing = own == MISSING_ID
+    return np.where(is_missing, _integers(raws, "sequence"), own) if is_missing.any() else own
 
 
 def _book(lines: Sequence[TapeLine], raws: Sequence[RawMessage], name: str, is_trade: Mask) -> _Book:
-    """One side; what ``raw`` tells is only looked up where the better source leaves something open."""
+    """One side of the book; the fields of ``raw`` are read only if the line lacks a value."""
     price = _floats(lines, name)
     if np.isnan(price).any():
         price = np.where(np.isnan(price), _floats(raws, name), price)
@@ -132,9 +130,9 @@ def _book(lines: Sequence[TapeLine], raws: Sequence[RawMessage], name: str, is_t
         size = np.where(np.isnan(size), _floats(raws, f"{name}_size"), size)
     is_empty = np.isnan(price) | (price == 0.0)
     is_usual = is_trade | is_empty | (_is_price(price) & _is_size(size))
-    is_untold = is_empty | is_trade
-    if is_untold.any():
-        price, size = np.where(is_untold, np.nan, price), np.where(is_untold, np.nan, size)
+    is_missing = is_empty | is_trade
+    if is_missing.any():
+        price, size = np.where(is_missing, np.nan, price), np.where(is_missing, np.nan, size)
     return _Book(price, size, is_usual)
 
 
@@ -168,24 +166,24 @@ def _products(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]
 
 
 BLOCK_BYTES = 2 << 20
-"""Text decoded at a time; measured best of 256 KiB to 8 MiB."""
+"""Bytes of text decoded at once; the fastest of 256 KiB to 8 MiB."""
 
 
-class Aside(Protocol):
+class RejectionSink(Protocol):
     """Who takes damaged lines; ``rejects.RejectedLines`` is one."""
 
     def add(self, line: int, reason: str, text: bytes) -> None:
-        """Takes the damaged line of this number, counted from 1."""
+        """Takes a damaged line; ``line`` is its number from 1."""
 
 
 def ndjson_ticks(
-    path: Path, report: TapeReport, aside: Aside | None = None, *, block_bytes: int = BLOCK_BYTES
+    path: Path, report: TapeReport, rejected: RejectionSink | None = None, *, block_bytes: int = BLOCK_BYTES
 ) -> Iterator[Ticks]:
-    """The ticks of one tape in the order of its lines, a block's worth at a time.
+    """The ticks of one tape in the order of its lines, one block at a time.
 
-    What was left out is told to ``report``, and the damaged lines to ``aside``.
+    Dropped lines are counted in ``report``, and damaged ones are passed to ``rejected``.
     """
-    reading = _Reading(path, report, aside)
+    reading = _Reading(path, report, rejected)
     with Blocks(path, block_bytes) as blocks:
         counted = 0
         for block in blocks:
@@ -196,36 +194,36 @@ def ndjson_ticks(
             report.add_note(path, blocks.fault)
 
 
-def block_ticks(block: bytes, report: TapeReport, aside: Aside) -> Ticks:
-    """The ticks of tape lines that came by another way than in a file, in their order; see ``ndjson_ticks``."""
-    return _Reading(Path(), report, aside).ticks(block)
+def block_ticks(block: bytes, report: TapeReport, rejected: RejectionSink) -> Ticks:
+    """The ticks of tape lines that are not in a file, in their order; see ``ndjson_ticks``."""
+    return _Reading(Path(), report, rejected).ticks(block)
 
 
 class _Found:
-    """What the lines of one block were found to hold, each with its line number."""
+    """The content of one block, each item with its line number."""
 
     def __init__(self, lines: list[TapeLine], numbers: NDArray[np.int64]) -> None:
         self.lines = lines
         self.numbers = numbers
-        self.odd: list[Tick] = []
-        self.odd_numbers: list[int] = []
+        self.irregular: list[Tick] = []
+        self.irregular_numbers: list[int] = []
         self.rejected: list[tuple[int, str, bytes]] = []
 
     def add_ticks(self, number: int, ticks: Sequence[Tick]) -> None:
-        self.odd.extend(ticks)
-        self.odd_numbers.extend(number for _ in ticks)
+        self.irregular.extend(ticks)
+        self.irregular_numbers.extend(number for _ in ticks)
 
     def reject(self, number: int, fault: MalformedTick, text: bytes) -> None:
         self.rejected.append((number, str(fault), text))
 
 
 class _Reading:
-    """One tape being read: where it stands, and to whom it tells what."""
+    """One tape being read."""
 
-    def __init__(self, path: Path, report: TapeReport, aside: Aside | None) -> None:
+    def __init__(self, path: Path, report: TapeReport, rejected: RejectionSink | None) -> None:
         self._path = path
         self._report = report
-        self._aside = aside
+        self._rejected = rejected
         self._line = 1
 
     def ticks(self, block: bytes) -> Ticks:
@@ -242,12 +240,12 @@ class _Reading:
         ticks = self._joined(found, block, first)
         for number, reason, text in sorted(found.rejected):
             self._report.add_rejected(self._path, number, reason)
-            if self._aside is not None:
-                self._aside.add(number, reason, text)
+            if self._rejected is not None:
+                self._rejected.add(number, reason, text)
         return ticks
 
     def _one_by_one(self, block: bytes, first: int) -> _Found:
-        """Every line by itself, so that only the damaged ones are lost."""
+        """Reads every line by itself, so that only the damaged ones are lost."""
         lines: list[TapeLine] = []
         numbers: list[int] = []
         odd: list[tuple[int, bytes]] = []
@@ -264,18 +262,18 @@ class _Reading:
                 numbers.append(number)
         found = _Found(lines, np.array(numbers, np.int64))
         for number, text in odd:
-            self._odd_line(found, number, text)
+            self._irregular_line(found, number, text)
         return found
 
-    def _odd_line(self, found: _Found, number: int, text: bytes) -> None:
+    def _irregular_line(self, found: _Found, number: int, text: bytes) -> None:
         try:
-            oddity = read_oddity(text)
+            line_content = read_irregular_line(text)
         except MalformedTick as fault:
             found.reject(number, fault, text)
             return
-        found.add_ticks(number, oddity.ticks)
-        self._report.ignored.update(oddity.ignored)
-        self._report.simulated |= oddity.simulated
+        found.add_ticks(number, line_content.ticks)
+        self._report.ignored.update(line_content.ignored)
+        self._report.simulated |= line_content.simulated
 
     def _joined(self, found: _Found, block: bytes, first: int) -> Ticks:
         parts: list[Ticks] = []
@@ -287,14 +285,14 @@ class _Reading:
                 self._unusual(found, np.flatnonzero(~usual), block.split(b"\n"), first)
                 ticks, numbers = ticks[usual], numbers[usual]
             parts.append(ticks)
-        if not found.odd:
+        if not found.irregular:
             return parts[0] if parts else Ticks.join(())
-        parts.append(Ticks.of(found.odd))
-        numbers = np.concatenate([numbers, np.array(found.odd_numbers, np.int64)])
+        parts.append(Ticks.of(found.irregular))
+        numbers = np.concatenate([numbers, np.array(found.irregular_numbers, np.int64)])
         return Ticks.join(parts)[np.argsort(numbers, kind="stable")]
 
     def _unusual(self, found: _Found, rows: NDArray[np.int64], texts: Sequence[bytes], first: int) -> None:
-        """Lines of the right shape with something doubtful in them: the one-by-one rules decide."""
+        """Reads regular lines with an unusual value one by one."""
         for row in rows:
             number = int(found.numbers[row])
             try:

@@ -1,9 +1,8 @@
-"""Ticks → an NDJSON tape, one line each, of the shape that ``lines`` reads back without losing a digit.
+"""Ticks → NDJSON tape lines, which ``lines`` reads back without losing a digit.
 
-A frame's ticks as tape lines that keep the exchange's own words.
-
-Where those words would read back as another tick than the one that was decoded (a field that the protocol does
-not have, text that is no UTF-8), the tick is told in the writer's words instead: replay = live comes first.
+The lines of a live frame keep the exchange's own messages. If a message would read back as another tick than the one
+that was decoded (a field that the protocol does not have, text that is not UTF-8), a message made from the tick
+replaces it: a replay must give the same ticks as the live system.
 """
 
 from __future__ import annotations
@@ -25,31 +24,31 @@ from volspike.feeds.events import Frame
 from volspike.feeds.fields import SIDES, TAKER_OF_MAKER
 from volspike.feeds.raw import ABSENT, DetailedMessage, RawMessage
 from volspike.market import MISSING_ID, SECOND_NS, Kind, Side, Tick, Ticks, format_time
-from volspike.tape.lines import SIMULATED, is_utf8, read_oddity
+from volspike.tape.lines import SIMULATED, is_utf8, read_irregular_line
 
 _BUFFERED_LINES = 4_096
 
 
 class Sink(Protocol):
-    """Where a tape's bytes go."""
+    """A file that takes the bytes of a tape."""
 
     def write(self, data: bytes, /) -> object:
-        """Takes the next bytes."""
+        """Writes the next bytes."""
         ...
 
     def flush(self) -> object:
-        """Hands on what is held back."""
+        """Writes what is buffered."""
         ...
 
     def close(self) -> object:
-        """Ends the file."""
+        """Closes the file."""
         ...
 
 
 class DayFigures(NamedTuple):
-    """The 24 hour figures of a ticker message, in base and quote currency; NaN where not told.
+    """The 24 hour figures of a ticker message, in base and quote currency; NaN if missing.
 
-    A text is the figure as the exchange wrote it, in JSON, and stands in the line as it is.
+    A text is the figure in the exchange's JSON and is copied into the line.
     """
 
     volume: float | str = nan
@@ -57,14 +56,14 @@ class DayFigures(NamedTuple):
     high: float | str = nan
 
 
-UNTOLD_DAY = DayFigures()
+NO_DAY_FIGURES = DayFigures()
 
 
 class TapeWriter:
     """An NDJSON tape being written, compressed if its name ends in ``.zst`` or ``.gz``.
 
-    It grows under ``<name>.part`` and gets its name on a clean end of the ``with`` block; when that fails, the part
-    is removed and an existing tape stays what it was. ``simulated`` marks the lines as told by no market.
+    The file is ``<name>.part`` until the ``with`` block ends without an error; otherwise it is removed and an existing
+    tape stays as it was. ``simulated`` marks the lines as made by a simulation.
 
         with TapeWriter(Path("ticks_BTCUSD_20251206_054535.ndjson.zst")) as tape:
             tape.write(ticks)
@@ -75,24 +74,24 @@ class TapeWriter:
         self.simulated = simulated
         self.ticks = 0
         self._part = self.path.with_name(self.path.name + ".part")
-        self._sink = _opened(self._part, self.path.name)
-        self._held: list[bytes] = []
+        self._sink = _open(self._part, self.path.name)
+        self._lines: list[bytes] = []
 
     def write(self, ticks: Iterable[Tick]) -> None:
-        """Writes many ticks (``Ticks`` or any others), each ``raw`` told in the wording of Coinbase Exchange."""
+        """Writes ticks, each with a ``raw`` message in the form of Coinbase Exchange."""
         for tick in ticks:
             self.write_tick(tick)
 
-    def write_tick(self, tick: Tick, *, raw: bytes | None = None, day: DayFigures = UNTOLD_DAY) -> None:
-        """Writes one tick, with the exchange's own words for it (a JSON object) where they are given as ``raw``."""
-        self._held.append(tape_line(tick, raw=raw, day=day, simulated=self.simulated))
+    def write_tick(self, tick: Tick, *, raw: bytes | None = None, day: DayFigures = NO_DAY_FIGURES) -> None:
+        """Writes one tick; ``raw`` is the exchange's own message (a JSON object) if there is one."""
+        self._lines.append(tape_line(tick, raw=raw, day=day, simulated=self.simulated))
         self.ticks += 1
-        if len(self._held) >= _BUFFERED_LINES:
-            self._pass_on()
+        if len(self._lines) >= _BUFFERED_LINES:
+            self._write_lines()
 
     def flush(self) -> None:
-        """Hands all lines so far to the operating system, for whoever follows the tape."""
-        self._pass_on()
+        """Passes all lines so far to the operating system, for a reader that follows the tape."""
+        self._write_lines()
         self._sink.flush()
 
     def __enter__(self) -> Self:
@@ -103,20 +102,20 @@ class TapeWriter:
     ) -> None:
         try:
             if kind is None:
-                self._pass_on()
+                self._write_lines()
             self._sink.close()
             if kind is None:
                 self._part.replace(self.path)
         finally:
             self._part.unlink(missing_ok=True)
 
-    def _pass_on(self) -> None:
-        self._sink.write(b"".join(self._held))
-        self._held.clear()
+    def _write_lines(self) -> None:
+        self._sink.write(b"".join(self._lines))
+        self._lines.clear()
 
 
 def write_ndjson(parts: Iterable[Ticks], path: Path, *, simulated: bool = False) -> int:
-    """Writes chunks of ticks as one NDJSON tape; the number of ticks. An existing file stays whole if it fails."""
+    """Writes chunks of ticks as one NDJSON tape and returns their number; if it fails, an existing file stays."""
     with TapeWriter(path, simulated=simulated) as tape:
         for part in parts:
             tape.write(part)
@@ -127,19 +126,18 @@ def tape_line(
     tick: Tick,
     *,
     raw: bytes | None = None,
-    day: DayFigures = UNTOLD_DAY,
+    day: DayFigures = NO_DAY_FIGURES,
     simulated: bool = False,
-    told: RawMessage | None = None,
+    fields: RawMessage | None = None,
 ) -> bytes:
     """One line of a tape, its line end included.
 
-    ``time`` and ``sequence`` stand in the line where the tick tells them, for ``raw`` need not: an Advanced Trade
-    ticker has neither. Those that ``told``, which is ``raw`` as a reader finds it, is known to tell are left out.
-    A trade tells no quotes, so none are written for it.
+    ``time`` and ``sequence`` are written if the tick has them, because ``raw`` may lack them: an Advanced Trade ticker
+    has neither. They are left out if ``fields``, which a reader finds in ``raw``, has them. Quotes of a trade are null.
     """
-    words = raw if raw is not None else _raw(tick)
-    if b"\n" in words:
-        words = msgspec.json.format(words, indent=-1)
+    message = raw if raw is not None else _exchange_message(tick)
+    if b"\n" in message:
+        message = msgspec.json.format(message, indent=-1)
     is_trade = tick.kind == Kind.TRADE
     head = (
         f'{{"timestamp":"{_instant(tick.received)}","product_id":{_text(tick.product_id)},"price":{_number(tick.price)}'
@@ -147,24 +145,24 @@ def tape_line(
         f',"best_bid":{_number(nan if is_trade else tick.best_bid)}'
         f',"best_ask":{_number(nan if is_trade else tick.best_ask)}'
     )
-    if tick.time != tick.received and not (told is not None and told.time):
+    if tick.time != tick.received and not (fields is not None and fields.time):
         head += f',"time":"{_instant(tick.time)}"'
-    if tick.sequence != MISSING_ID and (told is None or told.sequence == MISSING_ID):
+    if tick.sequence != MISSING_ID and (fields is None or fields.sequence == MISSING_ID):
         head += f',"sequence":{tick.sequence}'
     if simulated:
         head += f',"source":"{SIMULATED}"'
-    return b'%b,"raw":%b}\n' % (head.encode(), words)
+    return b'%b,"raw":%b}\n' % (head.encode(), message)
 
 
-def _raw(tick: Tick) -> bytes:
-    """What Coinbase Exchange would have said: a ``ticker`` with the taker's side, or a ``match`` with the maker's."""
+def _exchange_message(tick: Tick) -> bytes:
+    """The tick as a Coinbase Exchange message: a ``ticker`` with the taker's side, or a ``match`` with the maker's."""
     if tick.kind == Kind.TRADE:
-        words = f'{{"type":"match","product_id":{_text(tick.product_id)},"price":{_number(tick.price)}'
-        told = {"size": tick.last_size}
+        text = f'{{"type":"match","product_id":{_text(tick.product_id)},"price":{_number(tick.price)}'
+        numbers = {"size": tick.last_size}
         side = Side(-tick.side)
     else:
-        words = f'{{"type":"ticker","product_id":{_text(tick.product_id)},"price":{_number(tick.price)}'
-        told = {
+        text = f'{{"type":"ticker","product_id":{_text(tick.product_id)},"price":{_number(tick.price)}'
+        numbers = {
             "best_bid": tick.best_bid,
             "best_bid_size": tick.bid_size,
             "best_ask": tick.best_ask,
@@ -172,16 +170,16 @@ def _raw(tick: Tick) -> bytes:
             "last_size": tick.last_size,
         }
         side = tick.side
-    words += "".join(f',"{name}":{_number(value)}' for name, value in told.items() if not isnan(value))
+    text += "".join(f',"{name}":{_number(value)}' for name, value in numbers.items() if not isnan(value))
     if side != Side.UNKNOWN:
-        words += f',"side":"{side.name.lower()}"'
+        text += f',"side":"{side.name.lower()}"'
     if tick.trade_id != MISSING_ID:
-        words += f',"trade_id":{tick.trade_id}'
-    return (words + "}").encode()
+        text += f',"trade_id":{tick.trade_id}'
+    return (text + "}").encode()
 
 
 def _number(value: float) -> str:
-    """A JSON string of the shortest decimal that reads back the same, never with an exponent; null for NaN."""
+    """A JSON string of the shortest decimal that reads back the same, without an exponent; null for NaN."""
     if isnan(value):
         return "null"
     text = repr(value)
@@ -195,7 +193,7 @@ def _figure(value: float | str) -> str:
 
 
 def _instant(ns: int) -> str:
-    """As ``instant``; ticks come by the hundred in the same second, and calendars are slow."""
+    """As ``format_time``, but the second is cached: there are hundreds of ticks a second, and calendars are slow."""
     second, fraction = divmod(ns, SECOND_NS)
     if fraction == 0:
         return _second(second) + "Z"
@@ -212,7 +210,7 @@ def _text(word: str) -> str:
     return msgspec.json.encode(word).decode()
 
 
-def _opened(part: Path, name: str) -> Sink:
+def _open(part: Path, name: str) -> Sink:
     if name.endswith(".zst"):
         return _Zstd(part)
     if name.endswith(".gz"):
@@ -221,7 +219,7 @@ def _opened(part: Path, name: str) -> Sink:
 
 
 class _Zstd:
-    """A Zstandard file being written; Arrow's stream closes the file beneath it only when asked to."""
+    """A Zstandard file being written; Arrow's stream does not close its file itself."""
 
     def __init__(self, part: Path) -> None:
         self._file = pa.OSFile(str(part), "wb")
@@ -254,41 +252,39 @@ def _message_line(tick: Tick, text: bytes, fields: DetailedMessage | None, simul
     if not is_utf8(text):
         return tape_line(tick, simulated=simulated)
     if fields is None or not _agrees(fields, tick):
-        return _proven(tick, text, simulated)
-    return tape_line(tick, raw=text, day=_day(fields), simulated=simulated, told=fields)
+        return _checked_line(tick, text, simulated)
+    return tape_line(tick, raw=text, day=_day(fields), simulated=simulated, fields=fields)
 
 
-def _proven(tick: Tick, words: bytes, simulated: bool) -> bytes:
-    """The line with the exchange's words, if a reader is sure to find the tick in it; else in our own."""
-    line = tape_line(tick, raw=words, simulated=simulated)
+def _checked_line(tick: Tick, text: bytes, simulated: bool) -> bytes:
+    """The line with the exchange's message if a reader finds the same tick in it; otherwise with a message of ours."""
+    line = tape_line(tick, raw=text, simulated=simulated)
     try:
-        read = read_oddity(line.rstrip(b"\n")).ticks
+        read = read_irregular_line(line.rstrip(b"\n")).ticks
     except MalformedTick:
         read = ()
-    # compared as text: NaN, what was not told, is not equal to itself
+    # compared as text, because NaN is not equal to itself
     return line if repr(read) == repr((tick,)) else tape_line(tick, simulated=simulated)
 
 
-def _agrees(told: DetailedMessage, tick: Tick) -> bool:
-    """Whether everything that a reader takes from ``told`` is what ``tick`` says."""
+def _agrees(fields: DetailedMessage, tick: Tick) -> bool:
+    """Whether every value that a reader takes from ``fields`` is that of ``tick``."""
+    if (fields.trade_id, fields.sequence) != (tick.trade_id, tick.sequence):
+        return False
     if tick.kind == Kind.TRADE:
-        is_same = told.is_trade and _same(told.size, tick.last_size) and TAKER_OF_MAKER.get(told.side) == tick.side
-    else:
-        is_same = (
-            not told.is_trade
-            and not told.is_history
-            and _same(told.last_size, tick.last_size)
-            and SIDES.get(told.side) == tick.side
-            and _is_quoted(tick.best_bid, tick.bid_size, told.best_bid, told.best_bid_quantity, told.best_bid_size)
-            and _is_quoted(tick.best_ask, tick.ask_size, told.best_ask, told.best_ask_quantity, told.best_ask_size)
-        )
-    return is_same and told.trade_id == tick.trade_id and told.sequence == tick.sequence
+        is_trade = fields.is_trade and _same(fields.size, tick.last_size)
+        return is_trade and TAKER_OF_MAKER.get(fields.side) == tick.side
+    if fields.is_trade or fields.is_history:
+        return False
+    bid = _is_quoted(tick.best_bid, tick.bid_size, fields.best_bid, fields.best_bid_quantity, fields.best_bid_size)
+    ask = _is_quoted(tick.best_ask, tick.ask_size, fields.best_ask, fields.best_ask_quantity, fields.best_ask_size)
+    return bid and ask and _same(fields.last_size, tick.last_size) and SIDES.get(fields.side) == tick.side
 
 
-def _is_quoted(price: float, size: float, told: float, quantity: float, other: float) -> bool:
-    """One side of the book; a reader takes the size from ``quantity`` and, where that is not told, from the other."""
+def _is_quoted(price: float, size: float, quote: float, quantity: float, other: float) -> bool:
+    """One side of the book; a reader takes the size from ``quantity`` or, if that is missing, from ``other``."""
     if isnan(price):
-        return isnan(told) or told == 0.0
+        return isnan(quote) or quote == 0.0
     return _same(other if isnan(quantity) else quantity, size)
 
 
