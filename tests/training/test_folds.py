@@ -34,7 +34,7 @@ def test_the_last_tick_of_each_second_and_product_is_kept(market: Dataset) -> No
 
 
 def test_too_many_seconds_are_thinned_evenly(market: Dataset) -> None:
-    """Every k-th second is kept over the whole range, and weights have mean 1."""
+    """Every k-th second is kept over the full range, and weights have mean 1."""
     fit_rows = FitRows.select(market, np.arange(9000), most=3100)
     assert set(np.diff(fit_rows.rows).tolist()) == {3}
     assert len(fit_rows.rows) == 3000
@@ -97,7 +97,7 @@ def row_every_second(market: Dataset, rows: int) -> Dataset:
 
 
 def test_label_that_ends_where_the_later_part_begins_is_purged(market: Dataset) -> None:
-    """A row whose label ends exactly where the later rows begin to look back is purged, an earlier one is not."""
+    """A row whose label ends exactly at the start of the later rows' windows is purged, an earlier one is not."""
     dataset = row_every_second(market, 2000)
     embargo_s = 300
     later = np.arange(1000, 2000)

@@ -104,7 +104,7 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
 
 
 def tracked(report: TrainingReport, here: Path, uri: str = LOCAL_STORE) -> TrackingResult:
-    # a database of its own for each test: MLflow keeps a store by its URI, wherever the process stands
+    # a database per test with an absolute path: MLflow caches stores by URI, whatever the working directory
     local = f"sqlite:///{here}/mlruns/mlflow.db"
     settings = TrackingSettings(tracking_uri=local if uri == LOCAL_STORE else uri)
     with pytest.MonkeyPatch.context() as patch:

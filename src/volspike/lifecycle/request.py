@@ -13,10 +13,10 @@ from volspike.training.tracking import TrackingSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainingRequest:
-    """What to retrain on, and when the new model may be served.
+    """Options of a retraining run.
 
     ``features`` is a labelled feature file; without it the newest ``days`` of the recordings in ``tape`` are replayed.
-    ``if_needed`` trains only if drift, delayed labels or new data call for it. A challenger that is no worse waits for
+    ``if_needed`` trains only if drift, delayed labels or new data require it. A challenger that is no worse waits for
     ``shadow_hours`` of recorded market; with 0 it is promoted at once. ``only_shadow`` evaluates a waiting challenger
     and trains nothing. ``outcomes`` is the database of live predictions, ``trigger`` the caller's name in the history.
     """

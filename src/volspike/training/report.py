@@ -104,7 +104,7 @@ class TrainingReport:
 
 
 def collect_warnings(models: Sequence[ModelResult], request: TrainingRequest) -> list[str]:
-    """What could not be evaluated, which thresholds were substituted, and what was left out for missing values.
+    """Warnings of undefined metrics, substituted thresholds, and rows and columns with missing values.
 
     A sentence that applies to several models names them all.
     """

@@ -21,13 +21,13 @@ DEFAULT_TRIALS: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRequest:
-    """What to train on, which models, and where their artifacts go (``artifacts/<model>/``).
+    """Options of a training run, whose artifacts are written to ``artifacts/<model>/``.
 
     ``models`` are names in ``DETECTORS`` or ``("all",)``. ``columns`` are feature names, ``("all",)`` for every feature
     of the file, or None for its ``default_columns``. ``fractions`` (training, validation, test) apply to ``time_based``
     and ``stratified``; ``folds``, ``fold_by``, ``training`` and ``training_span_h`` to ``walk_forward``. ``threshold``
     names the served alert threshold (see ``evaluation.thresholds``). ``search`` is the number of settings tried per
-    model. ``promote`` asks the caller of ``train`` to promote the chosen model (``lifecycle.promotion``).
+    model. ``promote`` is read by ``lifecycle.promotion``, which promotes the chosen model after the run.
     """
 
     features: Path
