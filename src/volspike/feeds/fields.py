@@ -15,6 +15,14 @@ import msgspec
 from volspike.errors import MalformedTick
 from volspike.market import MISSING_ID, Side, parse_time
 
+T = TypeVar("T")
+
+DECODE_ERRORS = (ValueError, RecursionError)
+"""What msgspec raises on bad bytes: ``ValueError`` for its own and Unicode errors, the other for deep nesting."""
+
+_LOCATED = re.compile(r"(?P<reason>.*?)(?: - at `(?P<path>\$.*)`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
+
 Identifier: TypeAlias = Annotated[int, msgspec.Meta(ge=MISSING_ID, le=2**63 - 1)]
 """A trade id or sequence number that fits the int64 column it goes to."""
 
@@ -42,6 +50,27 @@ MAY_BE_EMPTY = frozenset(
 """Fields that may be empty (``""`` or ``null``) as well as absent."""
 
 
+def decode_json(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> T:
+    """The frame as the decoder's type; raises ``MalformedTick`` if it does not fit."""
+    try:
+        return decoder.decode(frame)
+    except DECODE_ERRORS as error:
+        raise malformed_from(error) from error
+
+
+def decode_without_empty_fields(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> T:
+    """Like ``decode_json``, with empty fields treated as absent; several times slower.
+
+    Raises:
+        MalformedTick: the frame does not fit the decoder's type even so.
+    """
+    try:
+        plain: Any = drop_empty_fields(msgspec.json.decode(frame))
+        return msgspec.convert(plain, decoder.type, strict=False)
+    except DECODE_ERRORS as error:
+        raise malformed_from(error) from error
+
+
 def drop_empty_fields(value: Any) -> Any:
     """A decoded JSON value without those of its ``MAY_BE_EMPTY`` fields that are ``""`` or ``null``, at any depth.
 
@@ -57,6 +86,34 @@ def drop_empty_fields(value: Any) -> Any:
     if isinstance(value, list):
         return [drop_empty_fields(item) for item in value]
     return value
+
+
+def malformed_from(error: Exception) -> MalformedTick:
+    """The ``MalformedTick`` for ``error``, one of ``DECODE_ERRORS``.
+
+    msgspec writes "Expected `float`, got `str` - at `$.x`", and gives the object's path for a missing field.
+    """
+    if isinstance(error, RecursionError):
+        return MalformedTick("JSON is nested too deeply")
+    match = _LOCATED.fullmatch(str(error))
+    reason, path = (match["reason"], match["path"] or "$") if match else (str(error), "$")
+    missing = _MISSING.fullmatch(reason)
+    if missing:
+        return MalformedTick("required and missing", f"{path}.{missing['field']}")
+    return MalformedTick(reason, path)
+
+
+def with_path_prefix(fault: MalformedTick, path: str) -> MalformedTick:
+    """The same fault with ``path`` in place of the root ``$`` of its path."""
+    return MalformedTick(fault.reason, path + fault.path.removeprefix("$"))
+
+
+def read_time(text: str, path: str) -> int:
+    """Nanoseconds of an RFC 3339 or Go timestamp; raises ``MalformedTick`` at ``path`` if it is neither."""
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise MalformedTick(str(error), path) from error
 
 
 def valid_price(price: float, path: str) -> float:
@@ -84,61 +141,3 @@ def quote_side(price: float, size: float, price_path: str, size_path: str) -> tu
     if price == 0.0 or isnan(price):
         return nan, nan
     return valid_price(price, price_path), valid_size(size, size_path)
-
-
-T = TypeVar("T")
-
-DECODE_ERRORS = (ValueError, RecursionError)
-"""What msgspec raises on bad bytes: ``ValueError`` for its own and Unicode errors, the other for deep nesting."""
-
-_LOCATED = re.compile(r"(?P<reason>.*?)(?: - at `(?P<path>\$.*)`)?", re.DOTALL)
-_MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
-
-
-def malformed_from(error: Exception) -> MalformedTick:
-    """The ``MalformedTick`` for ``error``, one of ``DECODE_ERRORS``.
-
-    msgspec writes "Expected `float`, got `str` - at `$.x`", and gives the object's path for a missing field.
-    """
-    if isinstance(error, RecursionError):
-        return MalformedTick("JSON is nested too deeply")
-    match = _LOCATED.fullmatch(str(error))
-    reason, path = (match["reason"], match["path"] or "$") if match else (str(error), "$")
-    missing = _MISSING.fullmatch(reason)
-    if missing:
-        return MalformedTick("required and missing", f"{path}.{missing['field']}")
-    return MalformedTick(reason, path)
-
-
-def with_path_prefix(fault: MalformedTick, path: str) -> MalformedTick:
-    """The same fault with ``path`` in place of the root ``$`` of its path."""
-    return MalformedTick(fault.reason, path + fault.path.removeprefix("$"))
-
-
-def decode_json(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> T:
-    """The frame as the decoder's type; raises ``MalformedTick`` if it does not fit."""
-    try:
-        return decoder.decode(frame)
-    except DECODE_ERRORS as error:
-        raise malformed_from(error) from error
-
-
-def decode_without_empty_fields(decoder: msgspec.json.Decoder[T], frame: bytes | str) -> T:
-    """Like ``decode_json``, with empty fields treated as absent; several times slower.
-
-    Raises:
-        MalformedTick: the frame does not fit the decoder's type even so.
-    """
-    try:
-        plain: Any = drop_empty_fields(msgspec.json.decode(frame))
-        return msgspec.convert(plain, decoder.type, strict=False)
-    except DECODE_ERRORS as error:
-        raise malformed_from(error) from error
-
-
-def read_time(text: str, path: str) -> int:
-    """Nanoseconds of an RFC 3339 or Go timestamp; raises ``MalformedTick`` at ``path`` if it is neither."""
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise MalformedTick(str(error), path) from error
