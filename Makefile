@@ -90,7 +90,7 @@ $(VENV)/bin/python:
 $(STAMP): $(VENV)/bin/python requirements/install.py requirements/uv.txt requirements/base.txt pyproject.toml
 	$(BIN)/python requirements/install.py --requirement requirements/base.txt
 	$(BIN)/python requirements/install.py --no-deps --no-build-isolation --editable .
-	@echo "compiling bytecode and the feature kernel"; $(BIN)/python -m volspike.features & kernel=$$!; $(COMPILE) $(VENV)/lib src; wait $$kernel
+	@echo "compiling bytecode and the feature kernel"; $(BIN)/python -c 'from volspike.features import compile_kernel; compile_kernel()' & kernel=$$!; $(COMPILE) $(VENV)/lib src; wait $$kernel
 	@touch $@
 
 # The tests cover every extra, so all of them are installed.

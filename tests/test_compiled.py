@@ -96,7 +96,7 @@ def test_a_package_that_cannot_be_written_is_cached_in_the_temporary_directory(p
 
 
 def read_only(folder: Path) -> None:
-    """Lets nobody create files in a folder, the superuser included: there is a file in its place."""
+    """Makes a folder impossible to write to, even for the superuser: there is a file in its place."""
     folder.touch()
 
 

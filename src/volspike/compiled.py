@@ -20,6 +20,8 @@ from typing import Any, TypeVar, cast
 
 from numba import config, njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,16 +34,38 @@ def compiled(function: F) -> F:
     return _jit(function)
 
 
+def internal(function: F) -> F:
+    """Like ``compiled``, for calls from compiled functions only: without a way in from Python it compiles faster."""
+    return _jit(function, no_cpython_wrapper=True)
+
+
 def inlined(function: F) -> F:
-    """Like ``compiled``, and always inlined into its compiled callers."""
-    return _jit(function, forceinline=True)
+    """Like ``internal``, and always inlined into its callers."""
+    return _jit(function, no_cpython_wrapper=True, forceinline=True)
 
 
 def _jit(function: F, **options: bool) -> F:
-    dispatcher: Any = njit(nogil=True, error_model="numpy", **options)(function)
+    dispatcher: Any = njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
     if cache_folder(Path(function.__code__.co_filename).parent) is not None:
         dispatcher._cache = _PackageCache(function)  # noqa: SLF001  njit(cache=True) would set numba's own here
     return cast("F", dispatcher)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def borrowed(_typing: Any, array: Any) -> Any:
+    """In a compiled function: a view of an array that is not reference-counted.
+
+    Counting is atomic, and numba counts whenever an array is taken out of a NamedTuple. The caller of the compiled
+    function must keep the array alive until it returns, which Python does for arguments; never return such a view.
+    """
+
+    def build_view(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        view = make_array(array)(context, builder, values[0])
+        view.meminfo = view.meminfo.type(None)
+        view.parent = view.parent.type(None)
+        return view._getvalue()  # noqa: SLF001  numba's way to read a structure it built
+
+    return array(array), build_view
 
 
 @cache
@@ -77,17 +101,17 @@ def _parents(package: Path) -> Iterator[Path]:
     if config.CACHE_DIR:
         yield Path(config.CACHE_DIR) / "volspike" / name
     yield package / "__pycache__"
-    with suppress(OSError):  # there is no temporary directory, or ours belongs to somebody else
+    with suppress(OSError):  # there is no temporary directory, or our folder in it is not private
         yield _private_folder() / name
 
 
 def _private_folder() -> Path:
-    """This user's folder in the temporary directory. Loading a cache runs it, so no one else may write there."""
+    """This user's folder in the temporary directory; private, because loading machine code means running it."""
     folder = Path(tempfile.gettempdir()) / f"volspike-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise PermissionError(f"{folder} can be written by others")
+        raise PermissionError(f"{folder} can be written by other users")
     return folder
 
 
@@ -107,7 +131,7 @@ def _prepare(folder: Path) -> None:
 
 
 class _PackageLocator:
-    """Tells numba where the machine code of a function is kept, and of which sources it is."""
+    """Where numba keeps the machine code of a function, and the digest of its sources."""
 
     def __init__(self, function: Callable[..., Any], file: str, folder: Path) -> None:
         self._line = function.__code__.co_firstlineno

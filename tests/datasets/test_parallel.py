@@ -81,7 +81,7 @@ def assert_equal(one: tuple[Path, BuildResult], other: tuple[Path, BuildResult])
             left, right = (np.asarray(table[name].combine_chunks().cast(_bits(table[name].type))) for table in (a, b))
             assert left.tobytes() == right.tobytes(), name
     (_, first), (_, second) = one, other
-    assert (first.rows, first.facts, first.handled) == (second.rows, second.facts, second.handled)
+    assert (first.rows, first.facts, first.dropped) == (second.rows, second.facts, second.dropped)
     assert _unordered(first.report) == _unordered(second.report)
 
 
@@ -184,7 +184,7 @@ def test_a_session_does_not_wait_for_the_one_before(every: Every) -> None:
     assert second.begins is not None
     assert len(first.work.ticks) == (21 if every is Every.SECOND else 20)
     made, _ = make(second.work, second.begins)
-    assert made.handled.duplicates == 1
+    assert made.dropped.duplicates == 1
     assert made.places.tolist() == sorted(made.places)
     assert made.places[0] == (21 if every is Every.SECOND else 20)
 

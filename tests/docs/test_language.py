@@ -41,6 +41,7 @@ PATHS: Final = (
     "docs/decisions",
     "docs/drift_summary.md",
     "docs/feature_rules.md",
+    "docs/feature_spec.md",
     "docs/genai_appendix.md",
     "docs/generate.py",
     "docs/getting_started.md",
@@ -64,9 +65,11 @@ PATHS: Final = (
     "requirements",
     "src/volspike/__main__.py",
     "src/volspike/background.py",
+    "src/volspike/compiled.py",
     "src/volspike/doctor",
     "src/volspike/episodes.py",
     "src/volspike/errors.py",
+    "src/volspike/features",
     "src/volspike/feeds",
     "src/volspike/labels.py",
     "src/volspike/lifecycle",
@@ -85,10 +88,12 @@ PATHS: Final = (
     "tests/docker",
     "tests/docs",
     "tests/doctor",
+    "tests/features",
     "tests/files.py",
     "tests/lifecycle",
     "tests/market",
     "tests/reporting",
+    "tests/test_compiled.py",
     "tests/test_config.py",
     "tests/test_episodes.py",
     "tests/test_file_order.py",
@@ -156,6 +161,8 @@ class Allowance(NamedTuple):
 
 ALLOWED: Final = (
     Allowance("*", "bids and asks", "the two sides of an order book"),
+    Allowance("src/volspike/features/schema.py", "feed tells no sizes", "part of the digests that models carry"),
+    Allowance("src/volspike/features/schema.py", "ticks telling bid b", "part of the digests that models carry"),
     Allowance("*", "Caveats and recommendations", "the heading of every model card (Mitchell et al., 2019)"),
 )
 

@@ -1,4 +1,4 @@
-"""The features once more, slow and obvious: every row from the ticks themselves, with exact sums and no state."""
+"""A slow, obvious implementation of the features: every row from the ticks themselves, with exact sums."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECOND = 1_000_000_000
 
 @dataclass
 class Session:
-    """What one product told between two silences: admitted events with the time at which they count."""
+    """One product's admitted events between two long silences, each with the time at which it counts."""
 
     ticks: list[tuple[int, Tick]] = field(default_factory=list)
     trades: list[tuple[int, Tick]] = field(default_factory=list)
@@ -48,10 +48,10 @@ def window_features(
     shares = [
         t.bid_size / (t.bid_size + t.ask_size) for t in ticks if t.bid_size + t.ask_size > 0
     ]  # NaN compares false
-    told = session.trades if profile is Profile.TICKER_AND_TRADE else session.ticks
-    sizes = [t.last_size for at, t in told if last_second - window < at // SECOND <= last_second]
+    sized = session.trades if profile is Profile.TICKER_AND_TRADE else session.ticks
+    sizes = [t.last_size for at, t in sized if last_second - window < at // SECOND <= last_second]
     sizes = [size for size in sizes if not math.isnan(size)]
-    tells = profile is not Profile.TICKER or any(not math.isnan(t.last_size) for _, t in session.ticks)
+    has_sizes = profile is not Profile.TICKER or any(not math.isnan(t.last_size) for _, t in session.ticks)
     base = session.price_at_end_of(last_second - window)
     return [
         math.log1p((price - base) / base),
@@ -60,7 +60,7 @@ def window_features(
         math.fsum(spreads) / len(spreads) if spreads else math.nan,
         math.fsum(shares) / len(shares) if shares else math.nan,
         float(len(ticks)),
-        math.fsum(sizes) if tells else math.nan,
+        math.fsum(sizes) if has_sizes else math.nan,
     ]
 
 
@@ -100,7 +100,7 @@ Further: TypeAlias = Callable[["Session", int, int, bool], list[float]]
 
 @dataclass
 class Row:
-    """What the reference says of one row."""
+    """One row as the reference computes it."""
 
     timestamp: int
     session_id: int
@@ -112,7 +112,7 @@ class Row:
 
 
 class ReferenceEngine:
-    """One product's rows. Handles order and repetition by the rule in ``FeatureEngine``'s docstring."""
+    """One product's rows; drops late and repeated events by the rule in ``FeatureEngine``'s docstring."""
 
     def __init__(
         self, windows: Sequence[int], profile: Profile, by_second: bool, further: Further = lambda *_: []
@@ -211,11 +211,11 @@ class ReferenceEngine:
 
 
 def content(tick: Tick) -> tuple[object, ...]:
-    """What makes two events without an id the same."""
+    """The fields that are equal if two events without an id are duplicates."""
     sizes = (tick.bid_size, tick.ask_size, tick.last_size)
     return (tick.time, tick.sequence, tick.price, tick.best_bid, tick.best_ask, *sizes)
 
 
 def assert_close(actual: np.ndarray, expected: Sequence[float]) -> None:
-    """Equal to 1e-9 relative; NaN in the same places; nothing is lost below 1e-15."""
+    """Equal to 1e-9 relative, or 1e-15 absolute, with NaN in the same places."""
     np.testing.assert_allclose(actual, np.array(expected), rtol=1e-9, atol=1e-15)

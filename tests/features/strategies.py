@@ -1,4 +1,4 @@
-"""Hypothesis strategies for ticks: silences, bursts, repeats, late ones, missing quotes, trades with and without id."""
+"""Hypothesis strategies for ticks: silences, bursts, repeats, late events, missing quotes, trades and ids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WARMING = st.one_of(
     st.sampled_from([0, 1, SECOND, 10 * SECOND + 1, 45 * SECOND, 90 * SECOND, 300 * SECOND, 300 * SECOND + 1]),
     st.integers(-3 * SECOND, 0),
 )
-"""Steps by which a minute is soon over."""
+"""Steps in time that soon add up to more than a minute."""
 
 PRICES = st.integers(9_900_00, 10_100_00).map(lambda cents: cents / 100)
 SIZES = st.one_of(st.just(nan), st.just(0.0), st.floats(1e-8, 1e6, allow_subnormal=False))
@@ -36,15 +36,15 @@ def tick_lists(
     max_size: int = 60,
     steps: st.SearchStrategy[int] = STEPS,
 ) -> list[Tick]:
-    """Events of some products in the order in which they were told."""
+    """Events of some products in the order in which they are received."""
     time = dict.fromkeys(products, START)
     ids = dict.fromkeys(products, 100)
-    told: list[Tick] = []
+    events: list[Tick] = []
     for _ in range(draw(st.integers(min_size, max_size))):
         product = draw(st.sampled_from(products))
         time[product] += draw(steps)
-        if told and draw(st.integers(0, 9)) == 0:
-            told.append(draw(st.sampled_from(told)))  # told again
+        if events and draw(st.integers(0, 9)) == 0:
+            events.append(draw(st.sampled_from(events)))  # a repeat
             continue
         trade_id = -1
         if draw(st.booleans()):
@@ -52,7 +52,7 @@ def tick_lists(
             trade_id = ids[product]
         quoted = draw(st.integers(0, 4)) > 0
         price = draw(PRICES)
-        told.append(
+        events.append(
             Tick(
                 time=time[product],
                 received=time[product],
@@ -69,4 +69,4 @@ def tick_lists(
                 sequence=-1,
             )
         )
-    return told
+    return events

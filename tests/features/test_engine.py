@@ -1,4 +1,4 @@
-"""The engine's promises: two doors to one kernel, restarts that change nothing, products apart, no drift."""
+"""Guarantees of the engine: live equals replay, restarts change no row, products are independent, sums do not drift."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SETS = st.sampled_from([SET, LED])
 
 
 def bits(row: FeatureRow) -> tuple[object, ...]:
-    """All of a row, its floats as bytes: NaN equals NaN, and 0.0 is not −0.0."""
+    """All fields of a row, its floats as bytes: NaN equals NaN, and 0.0 differs from −0.0."""
     return (row.timestamp, row.product_id, row.session_id, row.is_warm, row.is_whole, row.values.tobytes())
 
 
@@ -33,16 +33,16 @@ def one_by_one(engine: FeatureEngine, ticks: list[Tick]) -> list[tuple[object, .
     return [bits(row) for tick in ticks for row in engine.update(tick)]
 
 
-def tick_at(seconds: float, price: float = 100.0, **told: float) -> Tick:
+def tick_at(seconds: float, price: float = 100.0, **fields: float) -> Tick:
     time = START + round(seconds * SECOND_NS)
-    return Tick(time=time, received=time, kind=Kind.TICKER, product_id="BTC-USD", price=price, **told)  # type: ignore[arg-type]
+    return Tick(time=time, received=time, kind=Kind.TICKER, product_id="BTC-USD", price=price, **fields)  # type: ignore[arg-type]
 
 
 @given(tick_lists(PAIRS), SETS, PROFILES, EVERY, st.integers(302, 400))
 def test_run_equals_repeated_update(
     ticks: list[Tick], feature_set: FeatureSet, profile: Profile, every: Every, chunk: int
 ) -> None:
-    """Replay and live give the same rows, bit for bit, however replay is cut into chunks."""
+    """Replay and live give the same rows, bit for bit, for any chunk size of the replay."""
     live = one_by_one(FeatureEngine(feature_set, profile, every), ticks)
     replay = FeatureEngine(feature_set, profile, every)
     assert [bits(row) for part in replay.run(Ticks.of(ticks), chunk) for row in part] == live
@@ -54,25 +54,23 @@ def test_restart_leaves_features_unchanged(
 ) -> None:
     """Stopping after any tick and resuming from the snapshot changes no row."""
     cut = data.draw(st.integers(0, len(ticks)))
-    whole = one_by_one(FeatureEngine(feature_set, profile, every), ticks)
+    uninterrupted = one_by_one(FeatureEngine(feature_set, profile, every), ticks)
     first, second = FeatureEngine(feature_set, profile, every), FeatureEngine(feature_set, profile, every)
     before = one_by_one(first, ticks[:cut])
     second.restore(first.snapshot())
-    assert before + one_by_one(second, ticks[cut:]) == whole
-    assert second.handled() == handled_of(ticks, profile, every)
+    assert before + one_by_one(second, ticks[cut:]) == uninterrupted
+    assert second.dropped() == dropped_by(ticks, profile, every)
 
 
-def handled_of(ticks: list[Tick], profile: Profile, every: Every) -> object:
+def dropped_by(ticks: list[Tick], profile: Profile, every: Every) -> object:
     engine = FeatureEngine(SET, profile, every)
     one_by_one(engine, ticks)
-    return engine.handled()
+    return engine.dropped()
 
 
 @given(tick_lists(PAIRS), st.sampled_from([SET, DEEP, LED]), PROFILES, EVERY)
-def test_products_do_not_disturb_each_other(
-    ticks: list[Tick], feature_set: FeatureSet, profile: Profile, every: Every
-) -> None:
-    """A product's rows are the same alone and in company; led ones depend on the leader, and on nobody else."""
+def test_products_are_independent(ticks: list[Tick], feature_set: FeatureSet, profile: Profile, every: Every) -> None:
+    """Other products change no row of a product, except the leader in the columns that are its own."""
     together = one_by_one(FeatureEngine(feature_set, profile, every), ticks)
     for pair in PAIRS:
         company = [tick for tick in ticks if tick.product_id in (pair, feature_set.leader)]
@@ -81,8 +79,8 @@ def test_products_do_not_disturb_each_other(
 
 
 @given(tick_lists(), tick_lists(), PROFILES)
-def test_a_gap_over_300_seconds_starts_anew(before: list[Tick], after: list[Tick], profile: Profile) -> None:
-    """After a silence of more than 300 s no feature depends on what was told before it."""
+def test_a_gap_over_300_seconds_begins_a_session(before: list[Tick], after: list[Tick], profile: Profile) -> None:
+    """After a silence of more than 300 s no feature depends on the events before it."""
     newest = max(tick.time for tick in before)
     shift = newest - min(tick.time for tick in after) + 300 * SECOND_NS + 1
     shift += (-shift) % SECOND_NS  # the same place within the second, so that the seconds' grid is the same
@@ -94,13 +92,13 @@ def test_a_gap_over_300_seconds_starts_anew(before: list[Tick], after: list[Tick
 
 
 def moved(tick: Tick, by: int) -> Tick:
-    told = {name: getattr(tick, name) for name in Tick.__struct_fields__}
+    fields = {name: getattr(tick, name) for name in Tick.__struct_fields__}
     new_id = tick.trade_id + 1_000_000 if tick.trade_id >= 0 else -1
-    return Tick(**{**told, "time": tick.time + by, "received": tick.received + by, "trade_id": new_id})
+    return Tick(**{**fields, "time": tick.time + by, "received": tick.received + by, "trade_id": new_id})
 
 
-def test_a_gap_of_exactly_300_seconds_goes_on() -> None:
-    """The session ends with a silence over 300 s, not with one of 300 s."""
+def test_a_gap_of_exactly_300_seconds_ends_no_session() -> None:
+    """A session ends with a silence over 300 s, not with one of exactly 300 s."""
     engine = FeatureEngine(SET)
     first = engine.update(tick_at(0))[0]
     same = engine.update(tick_at(300))[0]
@@ -109,7 +107,7 @@ def test_a_gap_of_exactly_300_seconds_goes_on() -> None:
 
 
 def test_windows_are_warm_one_second_after_their_length() -> None:
-    """A window of w seconds is NaN until w + 1 seconds of the session are finished, then it is a number."""
+    """A window of w seconds is NaN until its session has w + 1 finished seconds."""
     engine = FeatureEngine(FeatureSet((3,)))
     rows = [engine.update(tick_at(second))[0] for second in range(6)]
     assert [row.is_warm for row in rows] == [False] * 4 + [True] * 2
@@ -118,7 +116,7 @@ def test_windows_are_warm_one_second_after_their_length() -> None:
 
 
 def test_every_second_of_a_session_has_a_row() -> None:
-    """Silent seconds are rows too, at the end of each second; the unfinished one has none yet."""
+    """Silent seconds have rows as well, at their ends; the unfinished second has none yet."""
     engine = FeatureEngine(SET, every=Every.SECOND)
     rows = [row for tick in (tick_at(0), tick_at(0.5), tick_at(7)) for row in engine.update(tick)]
     first = START // SECOND_NS
@@ -126,56 +124,74 @@ def test_every_second_of_a_session_has_a_row() -> None:
 
 
 def test_the_last_second_before_a_long_silence_has_a_row() -> None:
-    """A session's last second is told once the next session shows that it is over."""
+    """A session's last second gets its row when the next session begins."""
     engine = FeatureEngine(SET, every=Every.SECOND)
     engine.update(tick_at(0, 100.0))
     rows = engine.update(tick_at(1000, 200.0))
     assert [(row.session_id, row.values[0]) for row in rows] == [(START // SECOND_NS, 100.0)]
 
 
-def test_silence_over_ten_seconds_makes_rows_not_whole() -> None:
-    """A row knows that its longest window holds a silence, and forgets it when the window has moved on."""
+def test_silence_over_ten_seconds_clears_is_whole() -> None:
+    """Rows are not `is_whole` while a silence of over 10 s lies in their longest window."""
     engine = FeatureEngine(FeatureSet((3, 20)))
     seconds = [0, 1, 12, *range(13, 40)]
-    whole = {second: engine.update(tick_at(second))[0].is_whole for second in seconds}
-    assert whole[1]
-    assert not whole[12]
-    assert not whole[32]
-    assert whole[33]
+    is_whole = {second: engine.update(tick_at(second))[0].is_whole for second in seconds}
+    assert is_whole[1]
+    assert not is_whole[12]
+    assert not is_whole[32]
+    assert is_whole[33]
 
 
-def test_a_named_gap_makes_rows_not_whole_live_and_in_replay() -> None:
-    """Rows after a gap of the ledger are not whole for a window's length, at the same ticks through both doors."""
+def test_a_gap_of_the_ledger_clears_is_whole_live_and_in_replay() -> None:
+    """Rows are not `is_whole` while a gap of the ledger lies in their longest window, live and in replay."""
     ticks = [tick_at(second) for second in range(60)]
     gap = Gap(start=ticks[19].received, end=ticks[20].received, products=("BTC-USD",), cause=Cause.SEQUENCE)
-    live, told = FeatureEngine(FeatureSet((3, 20))), []
+    live, flags = FeatureEngine(FeatureSet((3, 20))), []
     for second, tick in enumerate(ticks):
         if second == 20:
             live.mark_gap(gap)
-        told += [row.is_whole for row in live.update(tick)]
+        flags += [row.is_whole for row in live.update(tick)]
     replay = FeatureEngine(FeatureSet((3, 20)))
     parts = (Ticks.of(ticks[:7]), Ticks.of(ticks[7:]))
-    assert [row.is_whole for rows in replay.run_all(parts, [gap]) for row in rows] == told
-    assert told == [second < 20 or second > 40 for second in range(60)]
+    assert [row.is_whole for rows in replay.run_all(parts, [gap]) for row in rows] == flags
+    assert flags == [second < 20 or second > 40 for second in range(60)]
 
 
 def test_late_and_repeated_ticks_are_counted_and_make_no_row() -> None:
-    """What is older than the newest, told twice or impossible is counted by its kind."""
+    """Late, repeated and invalid events are counted by reason and make no row."""
     engine = FeatureEngine(SET)
-    told = [tick_at(5), tick_at(5), tick_at(4), tick_at(6, float("nan")), tick_at(6, -1.0), tick_at(5, 101.0)]
-    rows = [row for tick in told for row in engine.update(tick)]
+    events = [tick_at(5), tick_at(5), tick_at(4), tick_at(6, float("nan")), tick_at(6, -1.0), tick_at(5, 101.0)]
+    rows = [row for tick in events for row in engine.update(tick)]
     assert len(rows) == 2
-    handled = engine.handled("BTC-USD")
-    assert (handled.late, handled.duplicates, handled.invalid, handled.unplaced) == (1, 1, 2, 0)
+    dropped = engine.dropped("BTC-USD")
+    assert (dropped.late, dropped.duplicates, dropped.invalid, dropped.unplaced) == (1, 1, 2, 0)
 
 
-def test_one_tick_from_the_future_does_not_silence_a_product() -> None:
-    """After ten ticks that are late by more than 300 s the newer time counts as the wrong one."""
+def test_one_tick_from_the_future_does_not_stop_a_product() -> None:
+    """The tenth tick in a row that is late by more than 300 s is accepted: the newer time was wrong."""
     engine = FeatureEngine(SET)
     engine.update(tick_at(0))
     engine.update(tick_at(10_000_000))
     made = [len(engine.update(tick_at(second))) for second in range(1, 15)]
     assert made == [0] * 9 + [1] * 5
+
+
+def test_ticks_late_by_exactly_300_seconds_never_set_the_clock_back() -> None:
+    """Ticks that are late by exactly 300 s are dropped, however many there are; those later than that are not."""
+    engine = FeatureEngine(SET)
+    engine.update(tick_at(1000))
+    assert [len(engine.update(tick_at(700))) for _ in range(20)] == [0] * 20
+    assert [len(engine.update(tick_at(699.999999999))) for _ in range(10)] == [0] * 9 + [1]
+
+
+def test_256_trade_ids_are_remembered() -> None:
+    """A trade is a duplicate if its id is among the last 256 of its product; the one before those is forgotten."""
+    engine = FeatureEngine(SET, Profile.TRADE)
+    for trade_id in range(257):
+        engine.update(tick_at(0, trade_id=trade_id))
+    assert engine.update(tick_at(0, trade_id=1)) == []
+    assert len(engine.update(tick_at(0, trade_id=0))) == 1
+    assert engine.dropped().duplicates == 1
 
 
 def test_late_trades_count_where_they_became_known() -> None:
@@ -189,7 +205,7 @@ def test_late_trades_count_where_they_became_known() -> None:
     assert (row["volume_velocity_3s"], row["trade_intensity_3s"], row["price"]) == (2.0, 4.0, 100.0)
 
 
-def test_volume_is_nan_where_no_size_is_told() -> None:
+def test_volume_is_nan_without_sizes() -> None:
     """A feed of tickers without sizes has NaN volumes; one with trades has a volume of zero in a quiet window."""
     without, with_trades = FeatureEngine(FeatureSet((3,))), FeatureEngine(FeatureSet((3,)), Profile.TICKER_AND_TRADE)
     for second in range(6):
@@ -199,7 +215,7 @@ def test_volume_is_nan_where_no_size_is_told() -> None:
 
 
 def test_sums_agree_with_a_fresh_computation_after_ten_million_ticks() -> None:
-    """Ten million ticks later every feature still equals a computation from the window alone, to 1e-9 relative."""
+    """After ten million ticks every feature equals a computation from its window alone, to 1e-9 relative."""
     rng = np.random.default_rng(11)
     engine = FeatureEngine(FeatureSet((30, 300)), Profile.TICKER)
     price, start, part = 60_000.0, START, 500_000
@@ -215,13 +231,13 @@ def test_sums_agree_with_a_fresh_computation_after_ten_million_ticks() -> None:
 
 def columns(time: np.ndarray, price: np.ndarray, rng: np.random.Generator) -> Ticks:
     n = len(time)
-    untold = np.full(n, -1)
+    missing = np.full(n, -1)
     spread = rng.choice([0.01, 0.02, 13.37], n)
     sizes = (rng.exponential(1, n), rng.exponential(3, n), rng.exponential(0.1, n))
     sides = rng.integers(-1, 2, n).astype(np.int8)
     return Ticks(
         ("BTC-USD",), time, time, np.zeros(n, np.int8), np.zeros(n, np.int32), price, price - spread, price + spread,
-        *sizes, sides, untold, untold,
+        *sizes, sides, missing, missing,
     )  # fmt: skip
 
 
@@ -248,7 +264,7 @@ def check_last_row(rows: FeatureRows, ticks: Ticks) -> None:
 
 
 def test_a_steady_trend_keeps_its_digits() -> None:
-    """Where the mean return dwarfs its deviation, the deviation is still right to 1e-9."""
+    """If the mean return is far larger than the deviation, the deviation is still exact to 1e-9."""
     engine = FeatureEngine(FeatureSet((30,)))
     prices = [1_000_000.0 + k for k in range(40)]
     for second, price in enumerate(prices):
@@ -265,7 +281,7 @@ def test_state_per_product_is_small() -> None:
 
 
 def test_a_snapshot_of_other_windows_is_refused() -> None:
-    """State is never taken over into another feature set, profile or row rate."""
+    """A snapshot of another feature set, profile or row rate is refused."""
     snapshot = FeatureEngine(SET).snapshot()
     others = (FeatureEngine(), FeatureEngine(SET, Profile.TRADE), FeatureEngine(SET, every=Every.SECOND))
     for other in (*others, FeatureEngine(FeatureSet(scope=Scope.FULL))):
@@ -275,7 +291,7 @@ def test_a_snapshot_of_other_windows_is_refused() -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"\x00", b"not a snapshot"])
 def test_damaged_snapshots_are_refused(damage: bytes) -> None:
-    """Bytes that are no snapshot raise DataError and leave the engine as it was."""
+    """Bytes that are not a snapshot raise DataError and leave the engine unchanged."""
     engine = FeatureEngine(SET)
     engine.update(tick_at(0))
     with pytest.raises(DataError):
@@ -285,13 +301,13 @@ def test_damaged_snapshots_are_refused(damage: bytes) -> None:
 
 @pytest.mark.parametrize("windows", [(), (0,), (-5,), (30, 30), (60, 30), (100_000,)])
 def test_windows_must_be_ascending_seconds(windows: tuple[int, ...]) -> None:
-    """A feature set refuses windows that are none."""
+    """A feature set refuses windows that are not ascending numbers of seconds in its range."""
     with pytest.raises(UsageError):
         FeatureSet(windows)
 
 
 def test_digest_depends_on_windows() -> None:
-    """Two sets over other windows are never taken for one another; the same windows make the same digest."""
+    """Sets with other windows, scope or leader have other digests; the order of the windows does not matter."""
     assert FeatureSet((30, 60)).digest != FeatureSet((30, 61)).digest
     assert len({FeatureSet(scope=scope).digest for scope in Scope}) == 3
     assert FeatureSet(scope=Scope.FULL, leader="BTC-USD").digest != FeatureSet(scope=Scope.FULL).digest
@@ -299,16 +315,16 @@ def test_digest_depends_on_windows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("windows", "scope", "leader", "told"),
+    ("windows", "scope", "leader", "message"),
     [
-        ([30, 60], "all", None, "no feature set 'all'"),
-        ([30, 60], "core", "BTC-USD", "not to the core"),
+        ([30, 60], "all", None, "unknown feature set 'all'"),
+        ([30, 60], "core", "BTC-USD", "not the core set"),
         ([30, 50], "full", None, "at least 60 s"),
         ([10, 60], "full", None, "of its own"),
         ([60, 900], "deep", None, "of its own"),
     ],
 )
-def test_sets_that_cannot_be_are_refused(windows: list[int], scope: str, leader: str | None, told: str) -> None:
-    """An unknown scope, a leader of the core, and windows too short or taken, are told in one sentence."""
-    with pytest.raises(UsageError, match=told):
+def test_invalid_sets_are_refused(windows: list[int], scope: str, leader: str | None, message: str) -> None:
+    """An unknown scope, a leader in the core set, and windows that do not fit are refused, with the reason."""
+    with pytest.raises(UsageError, match=message):
         FeatureSet.of(windows, scope, leader)

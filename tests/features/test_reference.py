@@ -1,4 +1,4 @@
-"""Each feature against the slow and obvious version, tick by tick."""
+"""Each of the seven families compared with a slow, obvious implementation, tick by tick."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def check(ticks: list[Tick], windows: tuple[int, ...], profile: Profile, every: 
 
 @given(tick_lists(), st.sampled_from(list(Profile)), st.sampled_from(list(Every)))
 def test_rows_equal_the_reference(ticks: list[Tick], profile: Profile, every: Every) -> None:
-    """Whatever is told in whatever order, every row equals the one computed afresh from the ticks."""
+    """For any events in any order, every row equals the one computed from the ticks themselves."""
     check(ticks, WINDOWS, profile, every)
 
 
 @pytest.mark.parametrize("every", list(Every))
 def test_rows_of_a_random_walk_equal_the_reference(every: Every) -> None:
-    """Warm rows of a market of several ticks a second equal the fresh computation."""
+    """Warm rows of a market with several ticks a second equal the reference."""
     rng = np.random.default_rng(5)
     n = 900
     time = 1_700_000_000_000_000_000 + np.cumsum(rng.exponential(3e8, n)).astype(np.int64)
@@ -68,7 +68,7 @@ def test_rows_of_a_random_walk_equal_the_reference(every: Every) -> None:
 
 @pytest.mark.shared_data
 def test_rows_of_a_recorded_market_equal_the_reference(shared_data: Path) -> None:
-    """Rows of a recorded Coinbase market equal the fresh computation with the default windows."""
+    """Rows of a recorded Coinbase market equal the reference."""
     ticks = Ticks.join(list(read_ticks([shared_data / "coinbase" / "ticks_BTCUSD_20251206_031601.ndjson"])))
     some = [ticks.tick(row) for row in range(0, len(ticks), 2)]
     assert check(some, (30, 60, 200), Profile.TICKER, Every.TICK) == len(some)

@@ -1,4 +1,4 @@
-"""What the features beyond the families are free of, what they never leave, and what time does to them."""
+"""Invariants of the added features: independent of scale and date, bounded, free of drift."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.features.reference import Session
-from tests.features.reference_catalogue import Seconds, assert_features_close, at_tick, by_second
+from tests.features.reference_added import Seconds, assert_features_close, at_tick, by_second
 from tests.features.strategies import START, WARMING, tick_lists
 from tests.features.test_engine import columns
 from volspike.features import Every, FeatureEngine, FeatureSet, Scope
@@ -30,27 +30,27 @@ def features(ticks: list[Tick], profile: Profile, every: Every) -> np.ndarray:
 
 
 def changed(tick: Tick, price: float = 1.0, size: float = 1.0, later: int = 0) -> Tick:
-    """The tick with its prices and sizes times so much, so much later."""
-    told = {name: getattr(tick, name) for name in Tick.__struct_fields__}
-    told |= {name: told[name] * price for name in ("price", "best_bid", "best_ask")}
-    told |= {name: told[name] * size for name in ("bid_size", "ask_size", "last_size")}
-    told |= {name: told[name] + later for name in ("time", "received")}
-    return Tick(**told)
+    """The tick with its prices and sizes multiplied and its times shifted."""
+    fields = {name: getattr(tick, name) for name in Tick.__struct_fields__}
+    fields |= {name: fields[name] * price for name in ("price", "best_bid", "best_ask")}
+    fields |= {name: fields[name] * size for name in ("bid_size", "ask_size", "last_size")}
+    fields |= {name: fields[name] + later for name in ("time", "received")}
+    return Tick(**fields)
 
 
 @pytest.mark.parametrize(("price", "size"), [(4.0, 1.0), (1.0, 4.0), (0.125, 1.0), (1.0, 1 / 1024)])
 @settings(max_examples=30)
 @given(MARKETS, PROFILES, EVERY)
 def test_scale_changes_no_feature(price: float, size: float, ticks: list[Tick], profile: Profile, every: Every) -> None:
-    """Prices or sizes times a power of two leave every feature beyond the families as it was, bit for bit."""
+    """Multiplying prices or sizes by a power of two changes no added feature, bit for bit."""
     scaled = features([changed(tick, price, size) for tick in ticks], profile, every)
     np.testing.assert_array_equal(scaled[:, FAMILIES:], features(ticks, profile, every)[:, FAMILIES:])
 
 
 @settings(max_examples=50)
 @given(MARKETS, PROFILES, EVERY, st.integers(1, 400))
-def test_whole_days_later_is_the_same(ticks: list[Tick], profile: Profile, every: Every, days: int) -> None:
-    """The same ticks some days later make the same features, those of the clock too."""
+def test_shifting_by_days_changes_no_feature(ticks: list[Tick], profile: Profile, every: Every, days: int) -> None:
+    """The same ticks some days later give the same features, including those of the time of day."""
     later = features([changed(tick, later=days * DAY_NS) for tick in ticks], profile, every)
     np.testing.assert_array_equal(later, features(ticks, profile, every))
 
@@ -69,7 +69,7 @@ BOUNDS = {
     "seconds_to_full_15min": (1, 900),
     "seconds_to_full_60min": (1, 3600),
 }
-"""Beginning of a name → what its features never leave; all others are ratios or volatilities, 0 at least."""
+"""Beginning of a name → range of the feature; all others are ratios or volatilities, at least 0."""
 
 
 @given(MARKETS, PROFILES, EVERY)
@@ -78,13 +78,13 @@ def test_features_stay_in_their_range(ticks: list[Tick], profile: Profile, every
     made = features(ticks, profile, every)
     for column, name in enumerate(FULL.names[FAMILIES:], FAMILIES):
         least, most = next((span for start, span in BOUNDS.items() if name.startswith(start)), (0, np.inf))
-        told = made[~np.isnan(made[:, column]), column]
-        assert np.isfinite(told).all(), name
-        assert ((told >= least - 1e-9) & (told <= most + 1e-9)).all(), name
+        known = made[~np.isnan(made[:, column]), column]
+        assert np.isfinite(known).all(), name
+        assert ((known >= least - 1e-9) & (known <= most + 1e-9)).all(), name
 
 
 def test_means_agree_with_a_fresh_computation_after_a_million_seconds() -> None:
-    """A million seconds later every feature still equals a computation from the last day alone, to 1e-9 relative."""
+    """After a million seconds every feature equals a computation from the last day alone, to 1e-9 relative."""
     rng = np.random.default_rng(12)
     n = 1_000_000
     time = START + np.cumsum(rng.exponential(1.0, n) * SECOND_NS).astype(np.int64)

@@ -42,5 +42,5 @@ def test_a_leader_is_refused() -> None:
 
 def test_a_set_that_cannot_be_is_refused() -> None:
     """An unknown scope is a matter of the command line."""
-    with pytest.raises(UsageError, match="no feature set 'huge'"):
+    with pytest.raises(UsageError, match="unknown feature set 'huge'"):
         RowKind.for_model(SHIPPED, scope="huge")

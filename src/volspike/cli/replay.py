@@ -70,8 +70,7 @@ def run(
         with engine_of(engine, workers, ray_address) as hands, reading("replaying") as show:
             result = build_features(raw, part, features, rate, told, _gaps(raw), show, hands)
         print_tape_report(result.report)
-        handled = result.handled
-        dropped = {name: getattr(handled, name) for name in ("late", "duplicates", "unplaced", "invalid")}
+        dropped = {name: getattr(result.dropped, name) for name in ("late", "duplicates", "unplaced", "invalid")}
         if any(dropped.values()):
             warn(
                 "ticks that made no row: " + ", ".join(f"{count:,} {name}" for name, count in dropped.items() if count)

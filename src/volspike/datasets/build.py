@@ -36,7 +36,7 @@ from volspike.datasets.feature_file import (
 )
 from volspike.datasets.splits import DEFAULT_FRACTIONS
 from volspike.errors import DataError, NotEnoughData, UnreadableFile, UsageError
-from volspike.features import Every, FeatureSet, Handled, profile_of
+from volspike.features import DroppedEvents, Every, FeatureSet, profile_of
 from volspike.labels import DEFAULT_PERCENTILE, HORIZON_S, SESSION_GAP_S, SecondGrid, spike_threshold, spikes
 from volspike.market import SECOND_NS, Gap, Kind, Profile, Ticks, format_time
 from volspike.tape import TapeReport, read_ticks, tapes_of
@@ -51,7 +51,7 @@ class BuildResult:
 
     rows: int
     facts: FeatureFacts
-    handled: Handled
+    dropped: DroppedEvents
     report: TapeReport
 
 
@@ -87,8 +87,8 @@ def build_features(
             if engine is None
             else shared(engine, recipe, stream, gaps, writer)
         )
-        handled = Handled(0, 0, 0, 0)
-        for handled in written:  # noqa: B007  the last is the whole
+        dropped = DroppedEvents(0, 0, 0, 0)
+        for dropped in written:  # noqa: B007  the last is the whole
             if on_progress is not None:
                 on_progress(report)
         if writer.written == 0:
@@ -96,12 +96,12 @@ def build_features(
         if profile is None:
             _agree(settled, report)
         facts = writer.facts = _facts(feature_set, every, settled, report, gaps)
-    return BuildResult(writer.written, facts, handled, report)
+    return BuildResult(writer.written, facts, dropped, report)
 
 
 def _in_one_pass(
     recipe: Recipe, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureFileWriter
-) -> Iterator[Handled]:
+) -> Iterator[DroppedEvents]:
     """Writes the rows of the stream; yields now and then, and last of all, what became of its events.
 
     Reading, features and writing go on at the same time, each in a thread of its own: kernel and Parquet hold no GIL.
@@ -113,9 +113,9 @@ def _in_one_pass(
         for rows in engine.run_all(read_ahead(stream), gaps):
             written.result()
             written = writing.submit(writer.write, rows)
-            yield engine.handled()
+            yield engine.dropped()
         written.result()
-    yield engine.handled()
+    yield engine.dropped()
 
 
 def read_ahead(stream: Iterator[Ticks], most: int = 2) -> Iterator[Ticks]:

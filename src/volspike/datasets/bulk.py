@@ -38,8 +38,8 @@ from msgspec.structs import replace as replaced
 from numpy.typing import NDArray
 
 from volspike.datasets.feature_file import FeatureFileWriter, feature_schema, record_batch
-from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet, Handled
-from volspike.features.kernel import SESSION_GAP_NS
+from volspike.features import DroppedEvents, Every, FeatureEngine, FeatureRows, FeatureSet
+from volspike.features.kernel.layout import SESSION_GAP_NS
 from volspike.market import SECOND_NS, Gap, Profile, Ticks
 from volspike.market.tick import DTYPES
 from volspike.tape import rejected_path
@@ -186,7 +186,7 @@ class Made:
 
     rows: pa.Table
     places: NDArray[np.int64]
-    handled: Handled
+    dropped: DroppedEvents
 
 
 def make(work: Work, state: bytes | None) -> tuple[Made, bytes]:
@@ -202,7 +202,7 @@ def make(work: Work, state: bytes | None) -> tuple[Made, bytes]:
         batches.append(record_batch(rows, schema))
         places.append(work.places[first + rows.event])
     table = pa.Table.from_batches(batches, schema)
-    return Made(table, np.concatenate(places), engine.handled()), engine.snapshot()
+    return Made(table, np.concatenate(places), engine.dropped()), engine.snapshot()
 
 
 def _rows(engine: FeatureEngine, work: Work) -> Iterator[tuple[int, FeatureRows]]:
@@ -341,10 +341,10 @@ class Engine(Readers, Protocol):
 
 def shared(
     engine: Engine, recipe: Recipe, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureFileWriter
-) -> Iterator[Handled]:
+) -> Iterator[DroppedEvents]:
     """Writes the rows of the stream; yields after each stretch, and last of all, what became of its events."""
     lanes, states = Lanes(recipe, 4 * engine.workers), dict[int, Any]()
-    handled: dict[int, Handled] = {}
+    dropped: dict[int, DroppedEvents] = {}
     under_way: deque[list[tuple[int, Pending]]] = deque()
     with ThreadPoolExecutor(1) as writing:
         written = Future[None]()
@@ -358,16 +358,16 @@ def shared(
                 given.append((unit.lane, pending))
             under_way.append(given)
             if len(under_way) > engine.workers + 2:
-                rows = _finished(under_way.popleft(), handled)
+                rows = _finished(under_way.popleft(), dropped)
                 written.result()
                 written = writing.submit(_write, writer, rows)
-                yield _total(handled)
+                yield _total(dropped)
         while under_way:
-            rows = _finished(under_way.popleft(), handled)
+            rows = _finished(under_way.popleft(), dropped)
             written.result()
             written = writing.submit(_write, writer, rows)
         written.result()
-    yield _total(handled)
+    yield _total(dropped)
 
 
 def _stretches(stream: Iterator[Ticks], every: Every, gaps: Sequence[Gap]) -> Iterator[tuple[Ticks, int, list[Mark]]]:
@@ -395,18 +395,18 @@ def _pieces(ticks: Ticks) -> Iterator[Ticks]:
         first = end
 
 
-def _finished(given: list[tuple[int, Pending]], handled: dict[int, Handled]) -> list[Made]:
+def _finished(given: list[tuple[int, Pending]], dropped: dict[int, DroppedEvents]) -> list[Made]:
     made = []
     for lane, pending in given:
         done = pending.made()
-        handled[lane] = done.handled
+        dropped[lane] = done.dropped
         made.append(done)
     return made
 
 
-def _total(handled: dict[int, Handled]) -> Handled:
-    counts = handled.values()
-    return Handled(
+def _total(dropped: dict[int, DroppedEvents]) -> DroppedEvents:
+    counts = dropped.values()
+    return DroppedEvents(
         sum(one.late for one in counts),
         sum(one.duplicates for one in counts),
         sum(one.unplaced for one in counts),

@@ -1,9 +1,17 @@
-"""Features: the schema, the kernel that computes them, and the engine that runs it live and in replay."""
+"""Features: names and digest, the kernel that computes them, and the engine that runs it live and in replay."""
 
-from volspike.features.catalogue import Feature
-from volspike.features.engine import FeatureEngine, Handled, profile_of
+from volspike.features.engine import DroppedEvents, FeatureEngine, compile_kernel, profile_of
 from volspike.features.rows import ROW_FLOATS, Every, FeatureRow, FeatureRows
-from volspike.features.schema import CATALOGUE, DEFAULT_WINDOWS, FAMILIES, ROW_COLUMNS, Family, FeatureSet, Scope
+from volspike.features.schema import (
+    CATALOGUE,
+    DEFAULT_WINDOWS,
+    FAMILIES,
+    ROW_COLUMNS,
+    Family,
+    Feature,
+    FeatureSet,
+    Scope,
+)
 
 __all__ = [
     "CATALOGUE",
@@ -11,6 +19,7 @@ __all__ = [
     "FAMILIES",
     "ROW_COLUMNS",
     "ROW_FLOATS",
+    "DroppedEvents",
     "Every",
     "Family",
     "Feature",
@@ -18,7 +27,7 @@ __all__ = [
     "FeatureRow",
     "FeatureRows",
     "FeatureSet",
-    "Handled",
     "Scope",
+    "compile_kernel",
     "profile_of",
 ]

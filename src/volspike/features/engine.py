@@ -1,4 +1,4 @@
-"""Ticks in, feature rows out: one at a time (live) or by the million (replay), through the same kernel."""
+"""The feature engine: ticks in, feature rows out, one at a time (live) or as columns (replay)."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import UsageError
-from volspike.features import kernel
+from volspike.features.kernel import layout
 from volspike.features.rows import ROW_FLOATS, Every, FeatureRow, FeatureRows
 from volspike.features.schema import FeatureSet, Scope
 from volspike.features.state import EngineState, dump, load
 from volspike.market import Gap, Kind, Profile, Tick, Ticks
 
-ROOM_PER_TICK = kernel.SESSION_GAP_NS // kernel.SECOND_NS + 2
-"""Rows that one event can make at most, when rows are made per second."""
+ROWS_PER_EVENT = layout.SESSION_GAP_NS // layout.SECOND_NS + 2
+"""The most rows that one event can make, with a row per second."""
 
 _TRADES = {
-    Profile.TICKER: kernel.TRADES_IGNORED,
-    Profile.TICKER_AND_TRADE: kernel.TRADES_TELL_SIZES,
-    Profile.TRADE: kernel.TRADES_ARE_TICKS,
+    Profile.TICKER: layout.TRADES_IGNORED,
+    Profile.TICKER_AND_TRADE: layout.TRADES_GIVE_SIZES,
+    Profile.TRADE: layout.TRADES_ARE_TICKS,
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Handled:
-    """What became of events that made no row of their own, by the rule of ``FeatureEngine``."""
+class DroppedEvents:
+    """How many events changed nothing, by reason; ``FeatureEngine`` defines the reasons."""
 
     late: int
     duplicates: int
@@ -39,19 +39,22 @@ class Handled:
 class FeatureEngine:
     """The features of any number of products, each on its own clock.
 
-    The rule for what comes out of order or twice, the same live and in replay:
+    The rule for events that are out of order or repeated is the same live and in replay:
 
-    - An event whose trade id is among the 256 told last by its product and kind is a *duplicate*; where no id is told,
-      one that repeats its predecessor of that kind in every field. It is counted and changes nothing.
-    - An event older than the newest of its product and kind is *late*: counted, and changes nothing.
-      (Ten in a row that are late by more than 300 s mean that the newer time was wrong: a new session begins.)
+    - An event is a *duplicate* if its trade id is among the last 256 of its product and kind or, without a trade id,
+      if it equals the event of that kind before it in every field.
+    - An event older than the newest of its product and kind is *late*. (After ten in a row that are late by more than
+      300 s the newer time was wrong, and a new session begins.)
     - A trade older than the newest ticker message counts at the product's clock, where it became known.
-    - A trade outside a session of ticker messages is *unplaced*, a price that is not finite and positive *invalid*.
+    - A trade outside a session of ticker messages is *unplaced*; an event whose price is not finite and positive is
+      *invalid*.
+
+    Duplicate, late, unplaced and invalid events are counted and change nothing.
 
     Args:
         feature_set: names and windows.
-        profile: which kinds of events the source tells. Under ``ticker`` trades are left aside; under ``ticker+trade``
-            they tell sizes alone; under ``trade`` each is a tick.
+        profile: which kinds of events the source has. Under ``ticker`` trades are ignored; under ``ticker+trade`` they
+            provide the sizes; under ``trade`` each is a tick.
         every: a row per tick or per second.
     """
 
@@ -61,58 +64,61 @@ class FeatureEngine:
         profile: Profile = Profile.TICKER,
         every: Every = Every.TICK,
     ) -> None:
+        from volspike.features.kernel.step import run, step  # noqa: PLC0415  numba takes half a second to import
+
+        self._kernel_step, self._kernel_run = step, run
         self.feature_set = feature_set or FeatureSet()
         self.profile = profile
         self.every = every
         self._windows = self.feature_set.windows
-        # numba reads their number from the type: what is not asked for is not compiled in
+        # numba reads the length of this tuple from its type and leaves out the features that are not in the set
         self._scope = (0,) * list(Scope).index(self.feature_set.scope)
-        self._state = self._empty()
+        self._state = self._empty_state()
         self._codes: dict[str, int] = {}
         self._trades = _TRADES[profile]
         self._by_second = every is Every.SECOND
-        self._room = ROOM_PER_TICK if self._by_second else 1
-        self._values = np.empty((self._room, len(ROW_FLOATS) + len(self.feature_set.names)))
-        self._marks = np.empty((self._room, kernel.MARKS), np.int64)
+        self._rows_per_event = ROWS_PER_EVENT if self._by_second else 1
+        self._values = np.empty((self._rows_per_event, len(ROW_FLOATS) + len(self.feature_set.names)))
+        self._marks = np.empty((self._rows_per_event, layout.MARK_COLUMNS), np.int64)
 
-    def _empty(self) -> EngineState:
+    def _empty_state(self) -> EngineState:
         feature_set = self.feature_set
         keeps_hours = feature_set.scope is not Scope.CORE
         return EngineState(len(feature_set.windows), feature_set.longest_window, keeps_hours)
 
     @property
     def products(self) -> tuple[str, ...]:
-        """The products met so far, in the order of their first event."""
+        """The products so far, in the order of their first event."""
         return tuple(self._state.products)
 
     @property
     def bytes_per_product(self) -> int:
-        """Memory that the state of one product takes."""
+        """Memory for the state of one product."""
         return self._state.bytes_per_product
 
-    def handled(self, product_id: str | None = None) -> Handled:
-        """How many events were late, duplicate, unplaced or invalid, of one product or of all."""
+    def dropped(self, product_id: str | None = None) -> DroppedEvents:
+        """How many events of one product, or of all, were late, duplicate, unplaced or invalid."""
         used = len(self._state.products)
         clocks = self._state.clocks[:used]
         if product_id is not None:
             clocks = clocks[[self._codes[product_id]]]
-        kinds = (kernel.LATE, kernel.DUPLICATES, kernel.UNPLACED, kernel.INVALID)
-        return Handled(*(int(clocks[:, kind].sum()) for kind in kinds))
+        reasons = (layout.LATE, layout.DUPLICATES, layout.UNPLACED, layout.INVALID)
+        return DroppedEvents(*(int(clocks[:, reason].sum()) for reason in reasons))
 
     def _code(self, product_id: str) -> int:
         code = self._codes.get(product_id)
         if code is None:
-            code = self._codes[product_id] = self._state.admit(product_id)
+            code = self._codes[product_id] = self._state.add_product(product_id)
         return code
 
     def _leader(self) -> int:
         leader = self.feature_set.leader
-        return kernel.NO_LEADER if leader is None else self._codes.get(leader, kernel.UNMET_LEADER)
+        return layout.NO_LEADER if leader is None else self._codes.get(leader, layout.LEADER_NOT_MET)
 
     def update(self, tick: Tick) -> list[FeatureRow]:
-        """The rows that this event makes: at most one per tick, or one per second that it shows to be over."""
+        """The rows that this event makes: at most one per tick, or one for every second that it shows to be over."""
         code = self._code(tick.product_id)
-        rows = kernel.step(
+        rows = self._kernel_step(
             *self._state.arrays(),
             self._windows,
             self._scope,
@@ -134,34 +140,33 @@ class FeatureEngine:
             tick.sequence,
             self._values,
             self._marks,
-            0,
         )
         return [self._row(row, tick.product_id) for row in range(rows)]
 
     def mark_gap(self, gap: Gap) -> None:
-        """Rows of the gap's products are not whole until their longest window has left its end behind.
+        """Makes rows of the gap's products not ``is_whole`` until their longest window begins after its end.
 
-        Tell it before the first tick that came after the gap. A new session starts whole.
+        Call it before the first tick after the gap. A new session begins without gaps.
         """
         for product_id in gap.products:
-            code = self._code(product_id)  # first: a product that is new may move the arrays
+            code = self._code(product_id)  # first, because a new product may move the arrays
             clock = self._state.clocks[code]
-            clock[kernel.HOLE_END] = max(clock[kernel.HOLE_END], gap.end)
+            clock[layout.SILENCE_END] = max(clock[layout.SILENCE_END], gap.end)
 
     def run(self, ticks: Ticks, chunk: int = 16_384) -> Iterator[FeatureRows]:
-        """The rows that these events make, in parts of at most ``chunk`` rows; what is not asked for is not computed.
+        """The rows that these events make, in parts of at most ``chunk`` rows, computed as they are consumed.
 
-        Shapes and results are those of ``update`` for each event in turn, bit for bit.
+        Values are those of ``update`` for each event in turn, bit for bit.
         """
-        if chunk < self._room:
-            raise UsageError(f"a chunk must hold at least {self._room} rows, was {chunk}")
+        if chunk < self._rows_per_event:
+            raise UsageError(f"a chunk must hold at least {self._rows_per_event} rows, got {chunk}")
         codes = np.array([self._code(name) for name in ticks.products], np.int64)[ticks.product]
         capacity = chunk if self._by_second else min(chunk, max(1, len(ticks)))
         first = 0
         while first < len(ticks):
             values = np.empty((capacity, self._values.shape[1]))
-            marks = np.empty((capacity, kernel.MARKS), np.int64)
-            first, rows = kernel.run(
+            marks = np.empty((capacity, layout.MARK_COLUMNS), np.int64)
+            first, rows = self._kernel_run(
                 *self._state.arrays(),
                 self._windows,
                 self._scope,
@@ -169,7 +174,6 @@ class FeatureEngine:
                 self._trades,
                 self._by_second,
                 self._leader(),
-                first,
                 codes,
                 ticks.time,
                 ticks.kind,
@@ -184,72 +188,87 @@ class FeatureEngine:
                 ticks.sequence,
                 values,
                 marks,
-                self._room,
+                first,
+                self._rows_per_event,
             )
             if rows:
                 yield self._rows(values[:rows], marks[:rows])
 
     def run_all(self, stream: Iterable[Ticks], gaps: Iterable[Gap] = ()) -> Iterator[FeatureRows]:
-        """``run`` over a stream of parts, each gap marked before the first tick received at or after its end."""
-        waiting = deque(sorted(gaps, key=lambda gap: gap.end))
+        """``run`` over a stream of parts; each gap is marked before the first tick received at or after its end."""
+        pending = deque(sorted(gaps, key=lambda gap: gap.end))
         for ticks in stream:
             done = 0
-            while waiting and len(ticks) and waiting[0].end <= ticks.received.max():
-                after = int(np.argmax(ticks.received >= waiting[0].end))
+            while pending and len(ticks) and pending[0].end <= ticks.received.max():
+                after = int(np.argmax(ticks.received >= pending[0].end))
                 if after > done:
                     yield from self.run(ticks[done:after])
                     done = after
-                self.mark_gap(waiting.popleft())
+                self.mark_gap(pending.popleft())
             yield from self.run(ticks[done:] if done else ticks)
 
     def _row(self, row: int, product_id: str) -> FeatureRow:
         timestamp, session_id, flags = self._marks[row, :3].tolist()
-        warm, whole = flags & kernel.IS_WARM != 0, flags & kernel.IS_WHOLE != 0
-        return FeatureRow(timestamp, product_id, session_id, warm, whole, self._values[row].copy(), self.feature_set)
+        is_warm, is_whole = flags & layout.IS_WARM != 0, flags & layout.IS_WHOLE != 0
+        values = self._values[row].copy()
+        return FeatureRow(timestamp, product_id, session_id, is_warm, is_whole, values, self.feature_set)
 
     def _rows(self, values: NDArray[np.float64], marks: NDArray[np.int64]) -> FeatureRows:
-        flags = marks[:, 2]
+        flags = marks[:, layout.MARK_FLAGS]
         return FeatureRows(
             self.feature_set,
             self.products,
-            marks[:, 0].copy(),
-            marks[:, 3].astype(np.int32),
-            marks[:, 1].copy(),
-            (flags & kernel.IS_WARM) != 0,
-            (flags & kernel.IS_WHOLE) != 0,
+            marks[:, layout.MARK_TIME].copy(),
+            marks[:, layout.MARK_PRODUCT].astype(np.int32),
+            marks[:, layout.MARK_SESSION].copy(),
+            (flags & layout.IS_WARM) != 0,
+            (flags & layout.IS_WHOLE) != 0,
             values,
-            marks[:, kernel.MARK_EVENT].copy(),
+            marks[:, layout.MARK_EVENT].copy(),
         )
 
     def snapshot(self) -> bytes:
-        """Everything that the next row depends on; small enough to be taken often."""
+        """Everything that later rows depend on; small enough to be taken often."""
         return dump(self._state, self.feature_set.digest, self.profile, self.every)
 
     def between_sessions(self, product_id: str, feature_set: FeatureSet, every: Every) -> bytes:
-        """A snapshot for an engine of another set that takes up this product where its next session begins.
+        """A snapshot for an engine of another feature set that continues this product with its next session.
 
-        It holds what outlives a session: the newest times and contents, the trade ids told last, the counts.
+        It contains what outlives a session: newest times and messages, remembered trade ids, counts.
         """
-        begun = FeatureEngine(feature_set, self.profile, every)
-        code, to = self._codes[product_id], begun._code(product_id)
-        mine, theirs = self._state, begun._state
-        theirs.clocks[to], theirs.news[to], theirs.ids[to] = mine.clocks[code], mine.news[code], mine.ids[code]
-        theirs.clocks[to, kernel.IN_SESSION] = 0
-        return begun.snapshot()
+        other = FeatureEngine(feature_set, self.profile, every)
+        here, there = self._codes[product_id], other._code(product_id)
+        mine, theirs = self._state, other._state
+        theirs.clocks[there], theirs.latest[there] = mine.clocks[here], mine.latest[here]
+        theirs.trade_ids[there] = mine.trade_ids[here]
+        theirs.clocks[there, layout.IN_SESSION] = 0
+        return other.snapshot()
 
     def restore(self, snapshot: bytes) -> None:
-        """Takes up where the engine that made the snapshot stopped.
+        """Continues where the engine that took the snapshot stopped.
 
         Raises:
-            DataError: the bytes are no whole snapshot.
+            DataError: the bytes are not a complete snapshot.
             SchemaMismatch: it is of another feature set, profile or row rate.
         """
-        self._state = load(snapshot, self._empty(), self.feature_set.digest, self.profile, self.every)
+        self._state = load(snapshot, self._empty_state(), self.feature_set.digest, self.profile, self.every)
         self._codes = {name: code for code, name in enumerate(self._state.products)}
 
 
 def profile_of(kinds: set[Kind]) -> Profile:
-    """The profile of a source that tells these kinds of events."""
+    """The profile of a source with these kinds of events."""
     if Kind.TICKER not in kinds and kinds:
         return Profile.TRADE
     return Profile.TICKER_AND_TRADE if Kind.TRADE in kinds else Profile.TICKER
+
+
+def compile_kernel() -> None:
+    """Compiles both entry points for the core and the full feature set and keeps the machine code for later starts.
+
+    Row rates and profiles share it. The deep feature set is compiled when it is first used, in about ten seconds.
+    """
+    tick = Tick(time=10**18, received=10**18, kind=Kind.TICKER, product_id="X", price=1.0)
+    for scope in (Scope.CORE, Scope.FULL):
+        for every in Every:
+            FeatureEngine(FeatureSet(scope=scope), every=every).update(tick)
+            list(FeatureEngine(FeatureSet(scope=scope), every=every).run(Ticks.of([tick])))

@@ -20,7 +20,7 @@ ROW_FLOATS: Final = ("price", "best_bid", "best_ask", "spread", "spread_bps", "t
 
 
 class Every(StrEnum):
-    """When a row is made: at each tick, or at the end of each second of a session."""
+    """The row rate: a row at each tick, or at the end of each second of a session."""
 
     TICK = "tick"
     SECOND = "1s"
@@ -29,7 +29,7 @@ class Every(StrEnum):
 class FeatureRow(msgspec.Struct, frozen=True, gc=False):
     """One feature row; ``timestamp`` in ns UTC, ``session_id`` the Unix second in which the session began.
 
-    ``values`` holds the floats of ``ROW_FLOATS`` and then the features of the set.
+    ``values`` are the floats of ``ROW_FLOATS`` and then the features of the set.
     """
 
     timestamp: int
@@ -54,7 +54,7 @@ class FeatureRow(msgspec.Struct, frozen=True, gc=False):
 class FeatureRows:
     """n feature rows as columns. ``values`` is (n, 7 + features), its columns those of ``column_names``.
 
-    ``event`` is the index of the tick that made the row, among those that were given to ``FeatureEngine.run``.
+    ``event`` is the index of the tick that made the row, among those passed to ``FeatureEngine.run``.
     """
 
     feature_set: FeatureSet

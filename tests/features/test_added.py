@@ -1,4 +1,4 @@
-"""Each feature of the full and the deep set against its formula, row by row."""
+"""Each feature of the full and the deep set compared with its formula, row by row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.features.reference_catalogue import ReferenceMarket, assert_features_close
+from tests.features.reference_added import ReferenceMarket, assert_features_close
 from tests.features.strategies import START, WARMING, tick_lists
 from volspike.features import CATALOGUE, Every, FeatureEngine, FeatureSet, Scope
 from volspike.market import SECOND_NS, Kind, Profile, Side, Tick
@@ -20,7 +20,7 @@ LED = FeatureSet(WINDOWS, Scope.DEEP, "BTC-USD")
 
 
 def check(ticks: list[Tick], feature_set: FeatureSet, profile: Profile, every: Every) -> int:
-    """Holds every row against the reference; returns how many were warm."""
+    """Compares every row with the reference; returns how many were warm."""
     engine = FeatureEngine(feature_set, profile, every)
     reference = ReferenceMarket(feature_set, profile, every is Every.SECOND)
     warm = 0
@@ -35,7 +35,7 @@ def check(ticks: list[Tick], feature_set: FeatureSet, profile: Profile, every: E
 @settings(max_examples=20)
 @given(tick_lists(PAIRS, 10, 30, WARMING), st.sampled_from(list(Profile)), st.sampled_from(list(Every)))
 def test_every_feature_equals_its_formula(ticks: list[Tick], profile: Profile, every: Every) -> None:
-    """Whatever is told in whatever order, every feature of the deep set and the leader's is that of its formula."""
+    """For any events in any order, every feature of the deep set and of the leader equals its formula."""
     check(ticks, LED, profile, every)
 
 
@@ -96,38 +96,40 @@ def in_order(*parts: list[Tick]) -> list[Tick]:
 
 @pytest.mark.parametrize("silence", [0, 5, 70, 299.5])
 def test_the_leaders_volatility_is_that_of_its_own_row(silence: float) -> None:
-    """In a stream ordered by time every row tells the leader's volatility of the same second, silent ones too."""
+    """In a stream ordered by time every row has the leader's volatility of the same second, also in silent seconds."""
     seconds = [*np.arange(0, 100, 0.7), *np.arange(100 + silence, 200 + silence, 0.7)]
     other = [tick_at("ETH-USD", second + 0.31) for second in np.arange(0, 200 + silence, 3.3)]
     rows = rows_of(FeatureSet(WINDOWS, Scope.FULL, "BTC-USD"), in_order(leading(seconds), other))
     own = {row["at"]: row["realized_volatility_60s"] for row in rows if not row["product"]}
-    told = {row["at"]: row["leader_volatility_60s"] for row in rows if row["product"]}
-    assert len(told) > 100
-    for at in told.keys() & own.keys():
-        assert told[at] == own[at], (at - START) / 1e9
+    led_rows = {row["at"]: row["leader_volatility_60s"] for row in rows if row["product"]}
+    assert len(led_rows) > 100
+    for at in led_rows.keys() & own.keys():
+        assert led_rows[at] == own[at], (at - START) / 1e9
 
 
 @pytest.mark.parametrize("every", list(Every))
-def test_what_the_leader_does_later_changes_no_row(every: Every) -> None:
-    """Rows up to a second are the same whatever the leader tells from then on: a move, silence, or another session."""
+def test_later_events_of_the_leader_change_no_row(every: Every) -> None:
+    """Rows up to a second do not depend on the leader's later events: a move, silence, or another session."""
     led = FeatureSet(WINDOWS, Scope.FULL, "BTC-USD")
     past = leading(list(np.arange(0, 90, 0.9)))
     other = [tick_at("ETH-USD", second) for second in (*np.arange(0, 92, 2.0), 391.2)]
     end = START // SECOND_NS + 90
     futures = [[], [tick_at("BTC-USD", 91, 500.0)], [tick_at("BTC-USD", 390.9, 50.0)]]
-    told = [[row for row in rows_of(led, in_order(past, future, other), every) if row["product"]] for future in futures]
-    for rows in told[1:]:
-        assert rows != told[0] or every is Every.TICK
-        kept = [[row for row in some if row["at"] <= end * SECOND_NS] for some in (told[0], rows)]
-        without, told_later = ([list(row.values()) for row in some] for some in kept)
-        np.testing.assert_array_equal(told_later, without)
-    restarted = [row["leader_volatility_60s"] for row in told[2]]
-    silent = [row["leader_volatility_60s"] for row in told[0]]
+    led_rows = [
+        [row for row in rows_of(led, in_order(past, future, other), every) if row["product"]] for future in futures
+    ]
+    for rows in led_rows[1:]:
+        assert rows != led_rows[0] or every is Every.TICK
+        kept = [[row for row in some if row["at"] <= end * SECOND_NS] for some in (led_rows[0], rows)]
+        without, with_later = ([list(row.values()) for row in some] for some in kept)
+        np.testing.assert_array_equal(with_later, without)
+    restarted = [row["leader_volatility_60s"] for row in led_rows[2]]
+    silent = [row["leader_volatility_60s"] for row in led_rows[0]]
     np.testing.assert_array_equal(restarted, silent)
 
 
 def test_a_leader_is_unknown_until_a_minute_and_after_its_session() -> None:
-    """Its volatility is NaN before it has a minute of seconds, and once it was silent for 300 s."""
+    """The leader's volatility is NaN in its first minute and after it was silent for 300 s."""
     led = FeatureSet(WINDOWS, Scope.FULL, "BTC-USD")
     other = [tick_at("ETH-USD", second) for second in np.arange(0, 520, 5.0)]
     rows = rows_of(led, in_order(leading(list(np.arange(50.0, 150, 0.9))), other))
@@ -138,23 +140,23 @@ def test_a_leader_is_unknown_until_a_minute_and_after_its_session() -> None:
     assert known[-1] == (last_tick + 300 * SECOND_NS) // SECOND_NS * SECOND_NS
 
 
-def test_no_leader_yet_is_nan() -> None:
-    """A leader that was never met has no volatility."""
+def test_a_leader_without_events_is_nan() -> None:
+    """The volatility of a leader without any event is NaN."""
     rows = rows_of(FeatureSet(WINDOWS, Scope.FULL, "BTC-USD"), [tick_at("ETH-USD", second) for second in range(70)])
     assert rows
     assert all(np.isnan(row["leader_volatility_60s"]) for row in rows)
 
 
-def test_a_market_that_stands_still_has_no_ratios() -> None:
-    """Where nothing ever moved volatilities are 0 and everything against them NaN, not 0 and not 1."""
+def test_a_market_without_price_changes_has_no_ratios() -> None:
+    """If the price never changed, volatilities are 0 and ratios to them are NaN, not 0 or 1."""
     row = rows_of(FeatureSet(WINDOWS, Scope.FULL), [tick_at("BTC-USD", second) for second in range(70)])[-1]
     assert row["ewma_volatility_60s"] == row["realized_volatility_900s"] == row["bipower_volatility_60s"] == 0.0
     for name in ("volatility_ratio_60s", "ewma_ratio_60s", "jump_share_60s", "trend_60s", "variance_ratio_10s"):
         assert np.isnan(row[name]), name
 
 
-def test_a_price_that_stood_still_for_a_day_is_no_fault() -> None:
-    """Means that decayed to nothing make ratios NaN or keep them in their range; they never make noise of it."""
+def test_ratios_are_sound_after_a_day_without_price_changes() -> None:
+    """Ratios of means that decayed towards 0 are NaN or in their range, never noise."""
     engine = FeatureEngine(FeatureSet(WINDOWS, Scope.FULL))
     for second in (*range(120), *range(320, 90_000, 200)):
         rows = engine.update(tick_at("BTC-USD", second, 100.0 + (second * second) % 7 if second < 120 else 100.0))
@@ -166,7 +168,7 @@ def test_a_price_that_stood_still_for_a_day_is_no_fault() -> None:
 
 
 def test_names_are_in_the_kernels_order() -> None:
-    """The deep set holds the full one, which holds the core; every added name is in the catalogue."""
+    """The deep set begins with the full one, which begins with the core; every added name is in the catalogue."""
     core, full, deep = (FeatureSet(scope=scope).names for scope in Scope)
     assert (full[: len(core)], deep[: len(full)]) == (core, full)
     assert (len(core), len(full) - len(core), len(deep) - len(full)) == (21, 79, 120)

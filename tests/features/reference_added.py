@@ -1,4 +1,4 @@
-"""The features of ``catalogue`` once more, from its formulas: whole sessions by NumPy, no state, no running sum."""
+"""The added features computed from their formulas: complete sessions in NumPy, no state, no running sums."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ NAN = math.nan
 Floats = NDArray[np.float64]
 
 
-def over(part: float, whole: float) -> float:
-    """A quotient, NaN where there is nothing to divide by."""
-    return part / whole if whole > 1e-200 else NAN
+def over(part: float, total: float) -> float:
+    """A quotient; NaN if the total is too small to divide by."""
+    return part / total if total > 1e-200 else NAN
 
 
 def order_flow(before: Tick | None, now: Tick) -> float:
@@ -30,7 +30,7 @@ def order_flow(before: Tick | None, now: Tick) -> float:
     return bought - sold
 
 
-def tells_book(tick: Tick) -> bool:
+def has_book(tick: Tick) -> bool:
     quoted = math.isfinite(tick.best_bid + tick.best_ask)
     return quoted and tick.bid_size + tick.ask_size > 0  # NaN compares false
 
@@ -48,8 +48,8 @@ class Seconds:
         self.flow, self.depth, self.spread = np.zeros(n), np.zeros(n), np.zeros(n)
         self._take_ticks()
         self._take_sizes()
-        told = np.where(np.isnan(self.price), 0, np.arange(n))
-        self.price = self.price[np.maximum.accumulate(told)]
+        priced = np.where(np.isnan(self.price), 0, np.arange(n))
+        self.price = self.price[np.maximum.accumulate(priced)]
         self.r = np.concatenate([[0.0], np.log1p(np.diff(self.price) / self.price[:-1])])
         self.neighbours = self.r * np.concatenate([[0.0], self.r[:-1]])
 
@@ -64,15 +64,15 @@ class Seconds:
             if not math.isnan(tick.best_ask - tick.best_bid):
                 self.quotes[k] += 1
                 self.spread[k] += tick.best_ask - tick.best_bid
-            if tells_book(tick):
+            if has_book(tick):
                 self.flow[k] += order_flow(before, tick)
                 self.depth[k] += (tick.bid_size + tick.ask_size) / 2
                 self.books[k] += 1
                 before = tick
 
     def _take_sizes(self) -> None:
-        told = self.session.trades if self.profile is Profile.TICKER_AND_TRADE else self.session.ticks
-        for at, tick in told:
+        sized = self.session.trades if self.profile is Profile.TICKER_AND_TRADE else self.session.ticks
+        for at, tick in sized:
             k = at // SECOND - self.first
             if k < len(self.price) and not math.isnan(tick.last_size):
                 self.size[k] += tick.last_size
@@ -96,7 +96,7 @@ class Seconds:
 
 
 def by_second(s: Seconds) -> dict[str, float]:
-    """What is the same for every row of a second."""
+    """The features that all rows of a second share."""
     e, r, v = s.mean, s.r, s.deviation
     r2 = r**2
     bipower = math.pi / 2 * np.abs(s.neighbours)
@@ -138,7 +138,7 @@ def mean_spread(s: Seconds) -> float:
 
 
 def at_tick(s: Seconds, session: Session, now: int) -> dict[str, float]:
-    """What every tick changes, of all the session's ticks up to ``now``."""
+    """The features that change with every tick, from all ticks of the session up to ``now``."""
     found = {}
     ages = np.array([(now - at) / 1e9 for at, _ in session.ticks])
     for h in (1, 10, 60):
@@ -155,7 +155,7 @@ def at_tick(s: Seconds, session: Session, now: int) -> dict[str, float]:
 
 
 def of_leader(leader: ReferenceEngine | None, newest: int) -> dict[str, float]:
-    """The leader's volatility at the end of second ``newest``, from what it told so far."""
+    """The leader's volatility at the end of second ``newest``, from its events so far."""
     minute = hour = NAN
     session = leader.session if leader is not None else None
     if leader is not None and session is not None and leader.clock is not None:
@@ -204,5 +204,5 @@ def assert_features_close(feature_set: FeatureSet, actual: Floats, expected: Seq
     least = np.where(spread, 1e-15, 1e-11)
     wanted = np.array(expected)
     wrong = ~np.isclose(actual, wanted, rtol=1e-9, atol=0.0, equal_nan=True) & ~(np.abs(actual - wanted) <= least)
-    told = {feature_set.names[i]: (float(actual[i]), float(wanted[i])) for i in np.flatnonzero(wrong)}
-    assert not told, told
+    different = {feature_set.names[i]: (float(actual[i]), float(wanted[i])) for i in np.flatnonzero(wrong)}
+    assert not different, different

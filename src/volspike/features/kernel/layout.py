@@ -1,0 +1,191 @@
+"""Columns of the kernel's arrays, and the two records that compiled functions receive.
+
+Every array has the same number of rows for each product, one product after the other.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+Array = Any
+
+SECOND_NS: Final = 1_000_000_000
+SESSION_GAP_NS: Final = 300 * SECOND_NS
+"""A longer silence ends a session."""
+
+SILENCE_NS: Final = 10 * SECOND_NS
+"""A longer silence counts as a loss of data: rows are not ``is_whole`` while it lies in their longest window."""
+
+REMEMBERED_IDS: Final = 256
+CLOCK_SET_BACK_AFTER: Final = 10
+"""Events in a row that must be older by a session's gap before the newest time is taken for wrong."""
+
+# A record of ``totals`` and ``rings``: a session's sums up to the end of a second. A pair is two columns, high and low.
+PRICE: Final = 0
+RETURNS: Final = 1  # Σr, pair
+SQUARES: Final = 3  # Σr², pair
+MOVES: Final = 5  # Σ|P(k) − P(k−1)|, pair
+TICKS: Final = 7
+QUOTES: Final = 8  # ticks with a bid and an ask
+SPREADS: Final = 9  # Σ(ask − bid), pair
+BOOKS: Final = 11  # ticks with both sizes, not both 0
+IMBALANCES: Final = 12  # Σ bid size / (bid size + ask size), pair
+SIZES: Final = 14  # Σ trade size, pair
+RECORD_COLUMNS: Final = 16
+
+# A row of ``starts``: the record before a window's first second, then what changes only from second to second.
+VOLATILITY: Final = RECORD_COLUMNS
+VELOCITY: Final = RECORD_COLUMNS + 1
+START_COLUMNS: Final = RECORD_COLUMNS + 2
+
+# A row of ``hours``: the first columns of a record, and its ticks.
+HOUR_TICKS: Final = 5
+HOUR_COLUMNS: Final = 6
+HOUR_LENGTH: Final = 4096  # seconds, a power of two
+HOUR_MASK: Final = HOUR_LENGTH - 1
+
+# Quantities of a second that are averaged with exponential weights, each with every half-life.
+EW_RETURN: Final = 0
+EW_SQUARE: Final = 1
+EW_NEIGHBOURS: Final = 2  # r(k) r(k−1)
+EW_BIPOWER: Final = 3  # |r(k) r(k−1)|
+EW_UP: Final = 4  # r² of rises
+EW_DOWN: Final = 5  # r² of falls
+EW_MOVED: Final = 6
+EW_SPARSE: Final = 7  # squared returns over each of SPARSE_S seconds
+EW_TICKS: Final = 10
+EW_SIZE: Final = 11
+EW_SIDED: Final = 12  # size of trades with a side
+EW_SIGNED: Final = 13  # bought less sold
+EW_ORDER_FLOW: Final = 14
+EW_DEPTH: Final = 15
+EW_BOOKS: Final = 16
+EW_SPREAD: Final = 17
+EW_QUOTES: Final = 18
+EW_COUNT: Final = 19
+
+HALF_LIVES: Final = (10, 30, 60, 300, 600, 1800)
+"""Half-lives of the exponentially weighted means, in seconds."""
+
+H10, H30, H60, H300, H600, H1800 = range(len(HALF_LIVES))
+SPARSE_S: Final = (10, 30, 60)
+INTENSITY_HALF_LIVES: Final = (1.0, 10.0, 60.0)
+LAGS: Final = 60
+
+# A row of ``averages``.
+MEANS: Final = 0  # EW_COUNT of the first half-life, then of the next
+WEIGHTS: Final = EW_COUNT * len(HALF_LIVES)  # sum of the weights, by half-life
+UNFINISHED: Final = WEIGHTS + len(HALF_LIVES)  # the EW_COUNT quantities of the unfinished second
+LAST_RETURN: Final = UNFINISHED + EW_COUNT
+INTENSITIES: Final = LAST_RETURN + 1
+FULL_QUOTE: Final = INTENSITIES + 3  # bid, ask, bid size and ask size of the newest tick that has them all
+TICK_SIZES: Final = FULL_QUOTE + 4  # bid and ask size of the newest tick
+SECOND_COLUMNS: Final = TICK_SIZES + 2  # the features that all rows of a second share
+AT_TICK_COUNT: Final = 9
+BY_SECOND_COUNT: Final = 70
+LEADER_COUNT: Final = 2
+AVERAGE_COLUMNS: Final = SECOND_COLUMNS + BY_SECOND_COUNT + LEADER_COUNT + 2 * LAGS
+
+# A row of ``clocks``. Times in ns; a pair has one column for tickers and one for trades.
+SECOND: Final = 0  # the unfinished second
+FIRST_SECOND: Final = 1  # of the session; also the session's id
+CLOCK: Final = 2  # time of the newest event
+NEWEST: Final = 3  # newest time, pair
+NEWEST_SEQUENCE: Final = 5  # its sequence, pair
+LARGEST_ID: Final = 7  # largest trade id, pair
+ID_COUNT: Final = 9  # trade ids remembered so far, pair
+LAST_TRADE: Final = 11  # 0 before the session's first
+SILENCE_END: Final = 12  # end of the session's last silence over SILENCE_NS, or of a gap; 0 without one
+IN_SESSION: Final = 13
+HAS_SIZES: Final = 14
+OLDER_IN_A_ROW: Final = 15
+LATE: Final = 16
+DUPLICATES: Final = 17
+UNPLACED: Final = 18
+INVALID: Final = 19
+LAST_TICK: Final = 20
+PREVIOUS_FIRST: Final = 21  # first second of the session before this one
+PREVIOUS_CLOCK: Final = 22  # its newest event; 0 without one
+CLOCK_COLUMNS: Final = 23
+
+# A row of ``latest``: the newest quote, then the newest ticker message and the newest trade.
+LAST_BID: Final = 0
+LAST_ASK: Final = 1
+MESSAGES: Final = 2
+MESSAGE_COLUMNS: Final = 6
+LATEST_COLUMNS: Final = MESSAGES + 2 * MESSAGE_COLUMNS
+
+# A row of ``values``: these, then the features.
+OUT_PRICE: Final = 0
+OUT_BID: Final = 1
+OUT_ASK: Final = 2
+OUT_SPREAD: Final = 3
+OUT_SPREAD_BPS: Final = 4
+OUT_SINCE_TRADE: Final = 5
+OUT_GAP: Final = 6
+OUT_FEATURES: Final = 7
+FAMILY_COUNT: Final = 7
+
+# A row of ``marks``; ``run`` alone writes the index of the event.
+MARK_TIME: Final = 0
+MARK_SESSION: Final = 1
+MARK_FLAGS: Final = 2
+MARK_PRODUCT: Final = 3
+MARK_EVENT: Final = 4
+MARK_COLUMNS: Final = 5
+
+IS_WARM: Final = 1
+IS_WHOLE: Final = 2
+
+TICKER_KIND: Final = 0
+
+# ``State.trades``, by profile.
+TRADES_IGNORED: Final = 0  # ticker
+TRADES_GIVE_SIZES: Final = 1  # ticker+trade
+TRADES_ARE_TICKS: Final = 2  # trade
+
+# ``State.leader``, where it is no product.
+NO_LEADER: Final = -2
+LEADER_NOT_MET: Final = -1
+
+
+class State(NamedTuple):
+    """The engine's arrays, its options, and the arrays that rows are written into.
+
+    ``windows`` is a tuple because numba takes its length from the type and unrolls the loops over it. So is ``scope``,
+    empty for the core set, with one element for the full and two for the deep one; it is passed on its own, because
+    numba compiles no code behind ``if len(scope) > 0`` only where the tuple is an argument of the function.
+    """
+
+    rings: Array  # records of the seconds of the longest window, ``ring_length`` per product
+    totals: Array  # the session's sums so far
+    starts: Array  # one row per window
+    hours: Array  # records of HOUR_LENGTH seconds; none for the core set
+    averages: Array  # exponentially weighted means and the features made of them; none for the core set
+    latest: Array
+    clocks: Array
+    trade_ids: Array  # (product, kind, REMEMBERED_IDS)
+    windows: tuple[int, ...]
+    ring_length: int
+    trades: int
+    every_second: bool
+    leader: int
+    values: Array
+    marks: Array
+
+
+class Event(NamedTuple):
+    """One ticker message or trade. Missing prices and sizes are NaN, a missing id or sequence number is −1."""
+
+    product: int
+    time: int
+    kind: int
+    price: float
+    bid: float
+    ask: float
+    bid_size: float
+    ask_size: float
+    last_size: float
+    side: int
+    trade_id: int
+    sequence: int
