@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import TimeSeriesSplit
 
 from volspike.datasets import Dataset, FeatureFacts, Split, load_dataset, split
-from volspike.datasets.splits import HORIZON_NS, chosen_blocks, newest, recordings
+from volspike.datasets.splits import HORIZON_NS, chosen_blocks, days, first_look, newest, purged, recordings
 from volspike.errors import NotEnoughData, UsageError
 from volspike.features import Every, FeatureSet
 from volspike.market import SECOND_NS, Profile
@@ -225,3 +225,60 @@ def test_a_loaded_dataset_is_warm_labelled_and_in_order(features: Path) -> None:
     assert set(data.products) == {"BTC-USD", "ETH-USD"}
     everything = load_dataset(features, labelled=False)
     assert len(everything) == len(data) + 2 * 60
+
+
+def of_rows(seconds: list[int], session: int = 10**9 - 1000) -> Dataset:
+    """Rows at these seconds after 10^9, all in a session that began long before."""
+    time = (10**9 + np.array(seconds)) * SECOND_NS
+    zeros = np.zeros(len(time))
+    sessions = np.full(len(time), session)
+    return Dataset(FACTS, ("X",), time, zeros.astype(np.int32), sessions, ("a",), zeros[:, None], zeros, zeros)
+
+
+@pytest.mark.parametrize(("early_by_ns", "is_kept"), [(0, False), (1, True), (-1, False)])
+def test_label_that_ends_as_the_later_windows_begin_is_purged(early_by_ns: int, is_kept: bool) -> None:
+    """A label must end before the earliest price that a later row looks back to; at the same instant it is purged."""
+    data = of_rows([0, 500])
+    embargo_s = 120
+    begin = first_look(data, np.array([1]), embargo_s)
+    assert begin == data.time[1] - (embargo_s + 2) * SECOND_NS
+    exact = replace(data, time=np.array([begin - HORIZON_NS - early_by_ns, data.time[1]]))
+    assert purged(exact, np.array([0]), np.array([1]), embargo_s).tolist() == ([0] if is_kept else [])
+
+
+def test_embargo_ends_where_the_session_begins() -> None:
+    """Windows start again with a session, so rows look back no further than its start."""
+    data = of_rows([0, 500], session=10**9 + 490)
+    assert first_look(data, np.array([1]), 120) == (10**9 + 490) * SECOND_NS
+
+
+def test_days_begin_at_midnight() -> None:
+    """A row exactly at midnight UTC is the first of the new day; blocks are named by their day."""
+    midnight = 86_400 * 11_575
+    data = of_rows([second - 10**9 for second in (midnight - 1, midnight, midnight + 1, midnight + 86_400)])
+    assert days(data).tolist() == [0, 1, 3]
+    month = dataset([86_400 * 5])
+    parts = split(month, folds=3, fold_by="day")
+    assert [part.fold for part in parts] == [0, 1, 2]
+    assert [part.block for part in parts] == ["2001-09-12", "2001-09-13", "2001-09-14"]
+    assert [month.time[part.test[0]] % (86_400 * SECOND_NS) for part in parts] == [0, 0, 0]
+
+
+def test_time_based_cut_is_exactly_at_a_row() -> None:
+    """The row at the cut is the first of the later part, and shares that differ from the default are kept."""
+    data = dataset([10_000])
+    (part,) = split(data, "time_based", fractions=(0.5, 0.2, 0.3))
+    assert (part.fold, part.test.tolist()) == (0, list(range(7000, 10_000)))
+    past_end = 7000 - 1 - (61 + SET.longest_window + 2)
+    assert part.validation[-1] == past_end
+    cut = round((1 - 0.2 / 0.7) * (past_end + 1))
+    assert part.validation[0] == cut
+    assert part.train[-1] == cut - 1 - (61 + SET.longest_window + 2)
+    assert part.train[0] == 0
+
+
+@pytest.mark.parametrize("fractions", [(0.0, 0.5, 0.5), (0.7, 0.15, 0.1500001), (0.7, 0.15, 0.1499999)])
+def test_shares_are_positive_and_sum_to_one(fractions: tuple[float, float, float]) -> None:
+    """A share of zero and a sum that is off by 1e-7 are refused."""
+    with pytest.raises(UsageError, match="shares"):
+        split(dataset([3000]), "time_based", fractions=fractions)

@@ -211,3 +211,21 @@ def test_an_hour_that_does_not_read_back_the_same_stays(recorded: Path, monkeypa
     assert len(done.notes) == 4
     assert all(name.endswith(".ndjson") for name in names(recorded))
     assert_same(read_all(recorded), before)
+
+
+@pytest.mark.parametrize(("before_ns", "hours"), [(1, 0), (0, 1)])
+def test_hour_is_finished_exactly_at_its_end(tmp_path: Path, before_ns: int, hours: int) -> None:
+    """At the full hour the hour is over, a nanosecond before it is not."""
+    record(tmp_path, NOON, 1)
+    for path in tmp_path.glob("*.ndjson"):
+        os.utime(path, ns=(NOON, NOON))
+    assert len(compact(tmp_path, clock=lambda: NOON + HOUR - before_ns).hours) == hours
+
+
+@pytest.mark.parametrize(("before_ns", "hours"), [(1, 0), (0, 1)])
+def test_file_is_settled_exactly_after_five_minutes(tmp_path: Path, before_ns: int, hours: int) -> None:
+    """A file that changed five minutes ago is compacted, a nanosecond less and it waits."""
+    record(tmp_path, NOON, 1)
+    for path in tmp_path.glob("*.ndjson"):
+        os.utime(path, ns=(NOON + HOUR, NOON + HOUR))
+    assert len(compact(tmp_path, clock=lambda: NOON + HOUR + 300 * SECOND_NS - before_ns).hours) == hours

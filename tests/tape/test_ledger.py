@@ -122,3 +122,10 @@ def test_silences_are_those_of_each_product(steps: list[tuple[str, int]], chunk:
     gaps = silences(parts)
     assert [(gap.start, gap.end, gap.products) for gap in gaps] == sorted(expected, key=lambda gap: gap[:2])
     assert {gap.cause for gap in gaps} <= {Cause.SILENCE}
+
+
+@pytest.mark.parametrize(("beyond_ns", "gaps"), [(-1, 0), (0, 0), (1, 1)])
+def test_silence_of_exactly_the_limit_is_no_gap(beyond_ns: int, gaps: int) -> None:
+    """A silence is a gap only if it is longer than the limit."""
+    received = [START, START + 10 * SECOND_NS + beyond_ns]
+    assert len(silences([Ticks.of([tick_at(time) for time in received])], 10.0)) == gaps

@@ -378,3 +378,28 @@ def test_a_name_from_outside_stays_in_the_folder(tmp_path: Path) -> None:
     record(tmp_path / "deep", [told])
     assert [path.name for path in tapes_of(tmp_path / "deep")] == ["ticks_THUSD_20231115_120000.ndjson"]
     assert_recorded(tmp_path / "deep", [told])
+
+
+@pytest.mark.parametrize(("early_ns", "files"), [(60 * SECOND_NS, 1), (60 * SECOND_NS + 1, 2)])
+def test_clock_that_steps_back_over_the_hour_keeps_its_file(tmp_path: Path, early_ns: int, files: int) -> None:
+    """A tick up to exactly a minute before the hour stays in the hour's file; an earlier one gets its own."""
+    record(tmp_path, [ticker(NOON), ticker(NOON - early_ns)])
+    assert len(tapes_of(tmp_path)) == files
+
+
+@pytest.mark.parametrize(("after_ns", "open_files"), [(60 * SECOND_NS, 1), (60 * SECOND_NS + 1, 0)])
+def test_file_of_a_past_hour_is_closed_after_a_minute(tmp_path: Path, after_ns: int, open_files: int) -> None:
+    """Frames of the last second may arrive for exactly a minute."""
+    with Recorder(tmp_path, clock=Clock()) as recorder:
+        recorder.frame(*ticker(NOON))
+        recorder.tick(NOON + 3600 * SECOND_NS + after_ns)
+        assert len(recorder.files) == open_files
+
+
+@pytest.mark.parametrize(("after_ns", "lines"), [(SECOND_NS // 2 - 1, 0), (SECOND_NS // 2, 1), (-1, 1)])
+def test_lines_are_flushed_at_exactly_half_a_second(tmp_path: Path, after_ns: int, lines: int) -> None:
+    """Lines are passed on when they are half a second old, and at once if the clock steps back."""
+    with Recorder(tmp_path, clock=Clock()) as recorder:
+        recorder.frame(*ticker(NOON))
+        recorder.tick(NOON + after_ns)
+        assert recorder.recorded == lines
