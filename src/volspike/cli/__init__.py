@@ -1,4 +1,4 @@
-"""The command ``volspike``: one file per subcommand, and the only place that prints."""
+"""The command ``volspike``: one module per subcommand. No other package prints."""
 
 from volspike.cli.app import main
 

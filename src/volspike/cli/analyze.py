@@ -1,4 +1,4 @@
-"""``volspike analyze``: which features matter, which say the same, and which to take."""
+"""``volspike analyze``: importance and redundancy of features, and a recommended selection."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ SHOWN = 15
 
 
 def run(
-    features: Annotated[Path, typer.Option(help="A labelled feature file.")],
-    output: Annotated[Path, typer.Option(help="The folder that the four files go to.")] = Path(
-        "reports/feature_analysis"
-    ),
-    model: Annotated[str, typer.Option(help="The model whose features are judged.")] = "lightgbm",
+    features: Annotated[Path, typer.Option(help="Labelled feature file.")],
+    output: Annotated[Path, typer.Option(help="Folder for the four result files.")] = Path("reports/feature_analysis"),
+    model: Annotated[str, typer.Option(help="Model whose features are rated.")] = "lightgbm",
     columns: Annotated[
-        list[str] | None, typer.Option(help="Features to judge, or all; by default what suits the file.")
+        list[str] | None, typer.Option(help="Features to rate, or all (default: those that suit the file).")
     ] = None,
-    folds: Annotated[int, typer.Option(help="Folds of walk_forward; the newest is not looked at.")] = 5,
+    folds: Annotated[int, typer.Option(help="Walk-forward folds; the newest is not used.")] = 5,
     label_percentile: Annotated[
-        float, typer.Option(help="τ's percentile of the training rows.", min=0, max=100)
+        float, typer.Option(help="Percentile of the training rows' future volatility that defines τ.", min=0, max=100)
     ] = 90.0,
     repeats: Annotated[int, typer.Option(help="Permutations of each feature in each fold.", min=1)] = 3,
-    seed: Annotated[int, typer.Option(help="Makes a run repeatable.", min=0, max=2**32 - 1)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; the same seed gives the same result.", min=0, max=2**32 - 1)
+    ] = 0,
 ) -> None:
     """Rate features on held-out rows: importance, correlation, and which of them to train on."""
     from volspike.training.analysis import AnalysisRequest, analyze, write_analysis
@@ -47,21 +47,21 @@ def run(
     )
     with working("analyzing") as show:
         result = analyze(request, show)
-        show("drawing")
+        show("drawing plots")
         files = write_analysis(result, output)
-    tell(result)
+    print_result(result)
     for file in files:
         out.print(f"→ {file}")
-    out.print(f"train on them: volspike train --features {features} --columns $(cat {files[-1]})")
+    out.print(f"to train on them: volspike train --features {features} --columns $(cat {files[-1]})")
 
 
-def tell(result: FeatureAnalysis) -> None:
+def print_result(result: FeatureAnalysis) -> None:
     """Prints the recommended features, and the most important ones."""
     note_if_simulated(result.simulated)
     for sentence in result.warnings:
         warn(sentence)
     out.print(
-        f"{result.request.model}, {result.folds} walk_forward fold(s), {result.rows:,} rows judged; "
+        f"{result.request.model}, {result.folds} walk_forward fold(s), {result.rows:,} held-out rows; "
         f"PR-AUC {figure(result.pr_auc, 3)}, base rate {figure(result.base_rate, 3)}"
     )
     ranked = sorted(
@@ -79,6 +79,6 @@ def tell(result: FeatureAnalysis) -> None:
         ]
         for feature in ranked
     ]
-    heads = ["feature", "PR-AUC lost with its group", "at least", "alone", "model's own", "group", "recommended"]
+    heads = ["feature", "PR-AUC lost with group", "lower bound", "alone", "model's own", "group", "recommended"]
     table("PR-AUC lost when a feature is permuted in time", heads, rows)
     out.print(f"recommended: {', '.join(result.recommended)}")

@@ -1,4 +1,4 @@
-"""``volspike audit``: how much of a score is the market's, and how much the protocol's."""
+"""``volspike audit``: how much of a score comes from the split method rather than from the market."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ EXAMPLES = "Example: volspike audit --features data/processed/features.parquet"
 
 
 def run(
-    features: Annotated[Path, typer.Option(help="A labelled feature file.")],
-    model: Annotated[str, typer.Option(help="The model that is trained on each data set.")] = "random_forest",
+    features: Annotated[Path, typer.Option(help="Labelled feature file.")],
+    model: Annotated[str, typer.Option(help="Model trained on each data set.")] = "random_forest",
     columns: Annotated[
-        list[str] | None, typer.Option(help="Features to learn from, or all; by default what suits the file.")
+        list[str] | None, typer.Option(help="Features to train on, or all (default: those that suit the file).")
     ] = None,
-    folds: Annotated[int, typer.Option(help="Folds of walk_forward.")] = 5,
+    folds: Annotated[int, typer.Option(help="Walk-forward folds.")] = 5,
     label_percentile: Annotated[
-        float, typer.Option(help="τ's percentile of the training rows.", min=0, max=100)
+        float, typer.Option(help="Percentile of the training rows' future volatility that defines τ.", min=0, max=100)
     ] = 90.0,
-    rows: Annotated[int, typer.Option(help="At most so many rows of each data set.")] = 40_000,
-    output: Annotated[Path | None, typer.Option(help="Write the figures to this file, as JSON.")] = None,
-    seed: Annotated[int, typer.Option(help="Makes a run repeatable.", min=0, max=2**32 - 1)] = 0,
+    rows: Annotated[int, typer.Option(help="Most rows of each data set.")] = 40_000,
+    output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; the same seed gives the same result.", min=0, max=2**32 - 1)
+    ] = 0,
 ) -> None:
     """Score a model under two split methods on your data and on noise: a score on noise is not skill."""
     import msgspec
@@ -50,17 +52,17 @@ def run(
     if output is not None:
         with replacing(output) as part:
             part.write_bytes(msgspec.json.format(msgspec.json.encode(result.figures())) + b"\n")
-    tell(result)
+    print_result(result)
     if output is not None:
         out.print(f"figures → {output}")
 
 
-def tell(result: AuditReport) -> None:
-    """Prints the scores, and what they say of each protocol."""
+def print_result(result: AuditReport) -> None:
+    """Prints the scores of each split method on each data set, and their meaning."""
     from volspike.training.audit import DATA_VARIANTS
 
     note_if_simulated(result.simulated)
-    thinned = f", those of every {result.step}th second" if result.step > 1 else ""
+    thinned = f", one of every {result.step} seconds" if result.step > 1 else ""
     out.print(
         f"{result.request.model} on {result.rows:,} of your rows{thinned}, "
         f"and on {result.null_rows:,} rows of a null market"
@@ -80,7 +82,7 @@ def tell(result: AuditReport) -> None:
         for (data, protocol), score in result.scores.items()
     ]
     heads = ["data", "protocol", "PR-AUC", "95 %", "guessing, 95 %", "base rate", "last minute", "events", "rows"]
-    table("What each protocol makes of each data set", heads, rows)
+    table("PR-AUC of each split method on each data set", heads, rows)
     for data, meaning in DATA_VARIANTS.items():
         out.print(f"  {data}: {meaning}")
     for sentence in result.sentences():

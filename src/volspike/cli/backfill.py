@@ -1,4 +1,4 @@
-"""``volspike backfill``: trades of the past, from the exchange into a tape."""
+"""``volspike backfill``: past trades, downloaded from the exchange into a tape."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ SHOWN_HOLES = 5
 
 def run(
     pair: Annotated[
-        list[str] | None, typer.Option(help="Products (default BTC-USD; with --gaps, all that the gaps name).")
+        list[str] | None, typer.Option(help="Products (default BTC-USD; with --gaps, all products with gaps).")
     ] = None,
-    start: Annotated[str | None, typer.Option("--from", help="The first instant (RFC 3339).")] = None,
-    end: Annotated[str | None, typer.Option("--to", help="The first instant that is no longer meant.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Start (RFC 3339).")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="End, exclusive (RFC 3339).")] = None,
     gaps: Annotated[
-        Path | None, typer.Option(help="Instead of --from and --to: every gap recorded in this folder's ledger.")
+        Path | None, typer.Option(help="Download every gap in the ledger of this folder; replaces --from and --to.")
     ] = None,
-    out_folder: Annotated[Path, typer.Option("--out", help="The folder to write trades_….parquet into.")] = Path(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the trades_….parquet tapes.")] = Path(
         "data/raw"
     ),
-    rate: Annotated[float, typer.Option(help="Requests a second at most; the exchange allows 10.")] = 8.0,
+    rate: Annotated[float, typer.Option(help="Most requests per second; the exchange allows 10.")] = 8.0,
     url: Annotated[
         str | None,
         typer.Option(
             envvar="COINBASE_REST_URL",
             show_envvar=False,
-            help="The exchange (env COINBASE_REST_URL; default https://api.exchange.coinbase.com).",
+            help="REST address of the exchange (env COINBASE_REST_URL; default https://api.exchange.coinbase.com).",
         ),
     ] = None,
 ) -> None:
@@ -55,7 +55,7 @@ def run(
         for span in spans:
             with _fetching(span.product_id) as show:
                 result = backfill(client, span, out_folder, index=indices[span.product_id], show=show)
-            _tell(result)
+            _print_result(result)
 
 
 def _spans(pairs: list[str], start: str | None, end: str | None, gaps: Path | None) -> list[Span]:
@@ -63,16 +63,16 @@ def _spans(pairs: list[str], start: str | None, end: str | None, gaps: Path | No
 
     if gaps is not None:
         if start is not None or end is not None:
-            raise UsageError("--gaps tells the times itself: leave --from and --to out")
+            raise UsageError("--gaps determines the times: remove --from and --to")
         return _spans_of_gaps(gaps, pairs)
     if start is None or end is None:
-        raise UsageError("--from and --to say which trades are meant (or --gaps, for those that a recording lacks)")
+        raise UsageError("name the period with --from and --to, or use --gaps for the gaps of a recording")
     begun, ended = _instant("--from", start), _instant("--to", end)
     return [Span(product_id, begun, ended) for product_id in dict.fromkeys(pairs or ["BTC-USD"])]
 
 
 def _spans_of_gaps(folder: Path, pairs: list[str]) -> list[Span]:
-    """The spans of a ledger's gaps; what has only just been lost is left for a later run."""
+    """The spans of the gaps in a ledger; gaps that ended seconds ago are left for a later run."""
     import time
 
     from volspike.history.backfill import SETTLED_NS, spans_of
@@ -81,9 +81,9 @@ def _spans_of_gaps(folder: Path, pairs: list[str]) -> list[Span]:
     spans = spans_of(Ledger.read(folder), pairs)
     settled = [span for span in spans if span.end <= time.time_ns() - SETTLED_NS]
     if len(settled) < len(spans):
-        warn("the newest gap ended seconds ago, and the exchange may not tell its trades yet: run this again later")
+        warn("the newest gap ended seconds ago, and its trades may not be published yet: run this again later")
     if not spans:
-        out.print(f"no gap in {folder}: nothing to fetch")
+        out.print(f"no gap in {folder}: nothing to download")
     return settled
 
 
@@ -98,12 +98,12 @@ def _instant(flag: str, text: str) -> int:
 
 @contextmanager
 def _fetching(product_id: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar over the trades; what it yields takes how many are done, and of how many."""
+    """A progress bar over the trades; yields a function that takes the number done and the total."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(f"fetching {product_id}", total=None)
+        task = progress.add_task(f"downloading {product_id}", total=None)
 
         def show(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
@@ -111,19 +111,19 @@ def _fetching(product_id: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def _tell(result: Backfilled) -> None:
+def _print_result(result: Backfilled) -> None:
     from volspike.market import format_time
 
     span = result.span
     for hole in result.holes[:SHOWN_HOLES]:
         warn(f"{span.product_id}: {hole.detail}, between {format_time(hole.start)} and {format_time(hole.end)}")
     if len(result.holes) > SHOWN_HOLES:
-        warn(f"{span.product_id}: {len(result.holes) - SHOWN_HOLES:,} more holes")
+        warn(f"{span.product_id}: {len(result.holes) - SHOWN_HOLES:,} more gaps")
     if result.duplicates:
-        warn(f"{span.product_id}: {result.duplicates:,} trades were told twice and are kept once")
+        warn(f"{span.product_id}: {result.duplicates:,} duplicate trades were dropped")
     when = f"{format_time(span.start)} to {format_time(span.end)}"
     if result.tape is None:
         out.print(f"no trade of {span.product_id} from {when}")
         return
-    there = " (there already)" if result.was_there else ""
-    out.print(f"{result.trades:,} trades of {span.product_id} from {when} → {result.tape}{there}")
+    existing = " (already there)" if result.was_there else ""
+    out.print(f"{result.trades:,} trades of {span.product_id} from {when} → {result.tape}{existing}")

@@ -1,4 +1,4 @@
-"""``volspike compact``: finished hours of recorded tapes into Parquet."""
+"""``volspike compact``: finished hours of recorded tapes to Parquet."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ EXAMPLES = "Example: volspike compact --tape data/raw"
 
 
 def run(
-    tape: Annotated[Path, typer.Option(help="The folder with the recorded tapes.")],
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the NDJSON beside the Parquet.")] = False,
+    tape: Annotated[Path, typer.Option(help="Folder of the recorded tapes.")],
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the NDJSON files.")] = False,
 ) -> None:
     """Convert finished hours of recorded NDJSON into Parquet; the NDJSON is deleted after verification."""
     from volspike.tape import compact
@@ -25,7 +25,7 @@ def run(
         warn(f"{note.file}: {note.text}")
     note_if_simulated(any(hour.simulated for hour in done.hours))
     for hour in done.hours:
-        damaged = f", {hour.rejected:,} damaged lines set aside" if hour.rejected else ""
+        damaged = f", {hour.rejected:,} damaged lines dropped" if hour.rejected else ""
         sizes = f"{_megabytes(hour.bytes_before)} → {_megabytes(hour.bytes_after)}"
         out.print(f"{hour.tape.name}: {hour.ticks:,} ticks of {len(hour.sources)} files, {sizes}{damaged}")
     ticks = sum(hour.ticks for hour in done.hours)

@@ -1,4 +1,4 @@
-"""``volspike consolidate``: several feature files → one, and its parts."""
+"""``volspike consolidate``: several feature files merged into one, and split on request."""
 
 from __future__ import annotations
 
@@ -7,28 +7,26 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.replay import tell_labels
+from volspike.cli.replay import print_labels
 from volspike.cli.screen import note_if_simulated, out, warn
 from volspike.errors import UsageError
 
 EXAMPLES = "Example: volspike consolidate --splits"
 
 STRATIFIED_IS_NO_EVIDENCE = (
-    "a stratified split puts overlapping windows on both sides of the cut: on pure noise it scores PR-AUC 0.92-0.95 "
-    "where an honest split scores the base rate; no figure from it is evidence"
+    "a stratified split puts overlapping windows into both parts: on pure noise it reaches a PR-AUC of 0.92-0.95, "
+    "while an honest split reaches the base rate; its figures are not evidence"
 )
 
 
 def run(
     features: Annotated[list[str], typer.Option(help="Feature files or globs.")] = ["data/processed/features*.parquet"],  # noqa: B006
-    output: Annotated[Path, typer.Option(help="The file to write.")] = Path(
-        "data/processed/features_consolidated.parquet"
-    ),
-    splits: Annotated[bool, typer.Option("--splits", help="Write the _train, _val and _test files as well.")] = False,
+    output: Annotated[Path, typer.Option(help="File to write.")] = Path("data/processed/features_consolidated.parquet"),
+    splits: Annotated[bool, typer.Option("--splits", help="Also write the _train, _val and _test files.")] = False,
     split_method: Annotated[
-        str, typer.Option(help="walk_forward (its newest fold), time_based or stratified.")
+        str, typer.Option(help="walk_forward (newest fold), time_based or stratified.")
     ] = "time_based",
-    threshold_percentile: Annotated[float, typer.Option(help="τ's percentile of future volatility.")] = 90.0,
+    threshold_percentile: Annotated[float, typer.Option(help="Percentile of future volatility that defines τ.")] = 90.0,
 ) -> None:
     """Merge feature files without duplicate rows, label the result, and split it on request."""
     from volspike.datasets import SPLIT_METHODS
@@ -39,11 +37,11 @@ def run(
     result = consolidate(_files(features, output), output, threshold_percentile)
     note_if_simulated(result.labels.facts.simulated)
     out.print(
-        f"{len(result.files)} files, {result.read:,} rows, {result.duplicates:,} of them twice → "
+        f"{len(result.files)} files, {result.read:,} rows, {result.duplicates:,} of them duplicates → "
         f"{result.labels.rows:,} rows in {output}"
     )
     labels = result.labels
-    tell_labels(labels.labelled, labels.spikes, labels.facts.tau, labels.facts.tau_from)
+    print_labels(labels.labelled, labels.spikes, labels.facts.tau, labels.facts.tau_from)
     if not splits:
         return
     if split_method == "stratified":
@@ -54,7 +52,7 @@ def run(
 
 
 def _files(patterns: list[str], output: Path) -> list[Path]:
-    """The files meant, in order, without what an earlier consolidation has written."""
+    """The matching files in order, without the output of an earlier consolidation."""
     found: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
@@ -62,8 +60,8 @@ def _files(patterns: list[str], output: Path) -> list[Path]:
         if not matches:
             raise UsageError(f"no feature file matches {pattern}; make one with `volspike replay`")
         found += matches
-    made = {output.with_name(f"{output.stem}{ending}{output.suffix}") for ending in ("", "_train", "_val", "_test")}
-    files = [path for path in dict.fromkeys(found) if path not in made]
+    outputs = {output.with_name(f"{output.stem}{ending}{output.suffix}") for ending in ("", "_train", "_val", "_test")}
+    files = [path for path in dict.fromkeys(found) if path not in outputs]
     if not files:
-        raise UsageError(f"{', '.join(patterns)} matches only what an earlier consolidation wrote")
+        raise UsageError(f"{', '.join(patterns)} matches only files of an earlier consolidation")
     return files

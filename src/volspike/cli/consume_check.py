@@ -21,19 +21,21 @@ MOST_KEYS = 5
 
 
 def run(
-    topic: Annotated[
-        str | None, typer.Option(help="The topic to read; $KAFKA_TOPIC_RAW, else ticks.raw when absent.")
-    ] = None,
-    at_least: Annotated[int, typer.Option("--min", help="How many messages there must be.")] = 1,
+    topic: Annotated[str | None, typer.Option(help="Topic to read (env KAFKA_TOPIC_RAW; default ticks.raw).")] = None,
+    at_least: Annotated[int, typer.Option("--min", help="Least number of messages.")] = 1,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for them.")] = 30.0,
-    list_topics: Annotated[bool, typer.Option("--list", help="List the cluster's topics, and read nothing.")] = False,
-    info: Annotated[bool, typer.Option("--info", help="Tell the topic's partitions, and read nothing.")] = False,
+    list_topics: Annotated[
+        bool, typer.Option("--list", help="List the topics of the cluster without reading messages.")
+    ] = False,
+    info: Annotated[
+        bool, typer.Option("--info", help="Show the partitions of the topic without reading messages.")
+    ] = False,
     bootstrap_servers: Servers = None,
     kafka_option: Options = None,
 ) -> None:
     """Read a Kafka topic from its beginning until enough messages arrive; status 3 if they do not."""
     if at_least < 1 or timeout <= 0:
-        raise UsageError(f"--min is at least 1 and --timeout above 0, were {at_least} and {timeout:g}")
+        raise UsageError(f"--min must be at least 1 and --timeout above 0, got {at_least} and {timeout:g}")
     settings = cluster_settings(bootstrap_servers, kafka_option)
     name = settings.topic_raw if topic is None else topic
     if list_topics:
@@ -70,7 +72,7 @@ def _check(settings: KafkaSettings, topic: str, at_least: int, timeout: float) -
     found = check_topic(settings, topic, at_least, timeout)
     if found.messages < at_least:
         raise NotEnoughData(
-            f"{topic} had {found.messages:,} messages within {timeout:g} s, wanted {at_least:,}: is somebody producing?"
+            f"{topic} had {found.messages:,} messages within {timeout:g} s, expected {at_least:,}: is a producer up?"
         )
     parts = ", ".join(f"{number}: {count:,}" for number, count in sorted(found.partitions.items()))
     out.print(f"{found.messages:,} messages of {topic} in {found.seconds:.1f} s ({found.bytes:,} bytes)")
@@ -78,10 +80,10 @@ def _check(settings: KafkaSettings, topic: str, at_least: int, timeout: float) -
 
 
 def _keys(found: TopicCheck) -> str:
-    most = sorted(found.keys.items(), key=lambda told: (-told[1], told[0]))[:MOST_KEYS]
-    told = [f"{key or '(none)'}: {count:,}" for key, count in most]
-    more = len(found.keys) - len(told)
-    return ", ".join(told) + (f" and {more:,} more" if more > 0 else "")
+    most = sorted(found.keys.items(), key=lambda item: (-item[1], item[0]))[:MOST_KEYS]
+    listed = [f"{key or '(none)'}: {count:,}" for key, count in most]
+    more = len(found.keys) - len(listed)
+    return ", ".join(listed) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _span(found: TopicCheck) -> str:

@@ -1,4 +1,4 @@
-"""``volspike convert``: a tape in another form."""
+"""``volspike convert``: tapes to another format."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXAMPLES = 'Example: volspike convert --raw "data/raw/*.ndjson" --out data/raw/d
 
 def run(
     raw: Annotated[list[str], typer.Option(help="Tapes, folders or globs.")],
-    out_file: Annotated[Path, typer.Option("--out", help="The tape to write: .ndjson(.zst, .gz) or .parquet.")],
+    out_file: Annotated[Path, typer.Option("--out", help="Tape to write: .ndjson(.zst, .gz) or .parquet.")],
 ) -> None:
     """Convert tapes between NDJSON and Parquet; every column of every tick survives."""
     from volspike.tape import convert

@@ -1,4 +1,4 @@
-"""``volspike demo``: the whole way once, from a recorded market to a served probability."""
+"""``volspike demo``: every step once, from a recorded market to a served probability."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ PATIENCE_S = 30.0
 def run(
     data: Annotated[
         Path,
-        typer.Option(
-            help="Folder with recordings; where there is none, a market is simulated.", envvar="VOLSPIKE_DATA"
-        ),
+        typer.Option(help="Folder with recordings; without any, a market is simulated.", envvar="VOLSPIKE_DATA"),
     ] = Path("../shared/data"),
     host: Annotated[str, typer.Option(help="Address to listen on.", envvar="API_HOST")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port.", envvar="API_PORT")] = 8000,
@@ -39,21 +37,23 @@ def run(
     from volspike.api.server import listen, serve
     from volspike.config import ServingSettings
 
-    with listen(host, port) as free:  # better to learn now than after the training that the port is taken
-        port = free.getsockname()[1]  # what a port of 0 stands for
+    with listen(host, port) as free:  # fail before the training if the port is taken
+        port = free.getsockname()[1]  # the port that was chosen for 0
     features = Path("data/processed/features.parquet")
     out.rule("1. A recorded market → features and labels")
     replay.run([_tape(data)], features, add_labels=True)
-    out.rule("2. Features → models, judged out of sample")
+    out.rule("2. Features → models, evaluated on held-out rows")
     train.run(features, MODELS, search=0)
     out.rule("3. A served probability")
     artifact = Path("models/artifacts") / SERVED
-    threading.Thread(target=_ask, args=(f"http://{host}:{port}", features, artifact, once), daemon=True).start()
+    threading.Thread(
+        target=_request_prediction, args=(f"http://{host}:{port}", features, artifact, once), daemon=True
+    ).start()
     serve(ServingSettings(model=artifact, host=host, port=port, log_level="WARNING"))
 
 
 def _tape(data: Path) -> str:
-    """The recordings, or a simulated market that stands in for them."""
+    """The recordings, or a simulated market if there are none."""
     recordings = data / "coinbase"
     if any(recordings.glob("*.ndjson")):
         err.print(f"recorded market: {recordings}")
@@ -64,12 +64,12 @@ def _tape(data: Path) -> str:
     return str(tape)
 
 
-def _ask(url: str, features: Path, model: Path, once: bool) -> None:
-    """Waits for the server, asks it about the newest row, prints the answer and where to look."""
+def _request_prediction(url: str, features: Path, model: Path, once: bool) -> None:
+    """Waits for the server, requests a prediction for the newest row, and prints the answer and useful URLs."""
     try:
         _show_one(url, features, model)
     finally:
-        if once:  # whatever went wrong, the server is not left running
+        if once:  # stop the server even after an error
             os.kill(os.getpid(), 15)
     out.print("stop with Ctrl-C")
 
@@ -79,16 +79,16 @@ def _show_one(url: str, features: Path, model: Path) -> None:
     from volspike.market import format_time
     from volspike.models import Artifact
 
-    wanted = Artifact.load(model).features
+    columns = Artifact.load(model).features
     dataset = load_dataset(features)
-    newest = dict(zip(wanted, dataset.columns(wanted)[-1].tolist(), strict=True))
+    newest = dict(zip(columns, dataset.columns(columns)[-1].tolist(), strict=True))
     _until_ready(url)
     body = json.dumps({"features": newest})
     answer = _post(f"{url}/predict", body)
     out.print(f"{dataset.products[int(dataset.product[-1])]} at {format_time(int(dataset.time[-1]))}:")
     out.print(f"  curl -X POST {url}/predict -H 'Content-Type: application/json' -d '{body}'")
     out.print(f"  {json.dumps(answer)}")
-    out.print(f"look at {url}/ (what runs), {url}/docs (the API), {url}/metrics, {url}/health")
+    out.print(f"see {url}/ (status), {url}/docs (the API), {url}/metrics, {url}/health")
 
 
 def _until_ready(url: str) -> None:

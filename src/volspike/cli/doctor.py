@@ -1,4 +1,4 @@
-"""``volspike doctor``: what answers, what is installed, what would be served, and what is to be done."""
+"""``volspike doctor``: checks of an installation, with remedies."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ STYLES = {"fine": "green", "note": "cyan", "warning": "yellow", "bad": "bold red
 
 
 def run(
-    pair: Annotated[list[str] | None, typer.Option("--pair", "--pairs", help="Products; BTC-USD when absent.")] = None,
+    pair: Annotated[list[str] | None, typer.Option("--pair", "--pairs", help="Products (default: BTC-USD).")] = None,
     source: Annotated[
-        str, typer.Option(help="coinbase or coinbase-exchange; $COINBASE_WS_URL names another address of it.")
+        str, typer.Option(help="coinbase or coinbase-exchange (env COINBASE_WS_URL for another address).")
     ] = "coinbase",
     rest_url: Annotated[
         str | None,
@@ -39,14 +39,15 @@ def run(
         ),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="An artifact's folder (env MODEL_PATH); by default what `up` would serve.")
+        Path | None,
+        typer.Option(help="Folder of an artifact (env MODEL_PATH; default: the model that `up` would serve)."),
     ] = None,
-    tape: Annotated[Path, typer.Option(help="Folder of the tape and its ledger of gaps.")] = Path("data/raw"),
-    outcomes: Annotated[Path, typer.Option(help="File of predictions and what became of them.")] = Path(
+    tape: Annotated[Path, typer.Option(help="Folder of the tape and its gap ledger.")] = Path("data/raw"),
+    outcomes: Annotated[Path, typer.Option(help="File of predictions and their outcomes.")] = Path(
         "data/outcomes.sqlite"
     ),
     api: Annotated[
-        str | None, typer.Option(help="A serving volspike (default: http at $API_HOST and $API_PORT).")
+        str | None, typer.Option(help="Address of the API (default: http at $API_HOST and $API_PORT).")
     ] = None,
     mlflow_uri: Annotated[
         str | None, typer.Option(help="MLflow (env MLFLOW_TRACKING_URI; default http://localhost:5001).")
@@ -61,7 +62,7 @@ def run(
     ] = None,
     bootstrap_servers: Servers = None,
     kafka_option: Options = None,
-    timeout: Annotated[float, typer.Option(help="Seconds that each look may take; all are taken at once.")] = 5.0,
+    timeout: Annotated[float, typer.Option(help="Seconds for each check; all run at once.")] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a list.")] = False,
 ) -> None:
     """Check an installation: every finding with its severity and what to do. Nothing is changed.
@@ -77,7 +78,7 @@ def run(
     from volspike.models.choice import named_model, production_model
 
     if not 0 < timeout < float("inf"):
-        raise UsageError(f"--timeout is a number of seconds above 0, was {timeout:g}")
+        raise UsageError(f"--timeout must be above 0 s, got {timeout:g}")
     if source not in {"coinbase", "coinbase-exchange"}:
         raise UsageError(f"no exchange {source!r}; there are coinbase and coinbase-exchange")
     serving = settle(ServingSettings, {"model": model}, os.environ, None, "serving")
@@ -87,7 +88,7 @@ def run(
         "mlflow": mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"),
         "prometheus": prometheus_url,
     }
-    asked = Examination(
+    request = Examination(
         feed=msgspec.structs.replace(feed_settings(pair), protocol=source),
         rest=rest_url or REST_URL,
         kafka=_kafka(bootstrap_servers, kafka_option),
@@ -101,18 +102,18 @@ def run(
         model=named_model(serving),
         within_s=timeout,
     )
-    findings = asyncio.run(examine(asked))
+    findings = asyncio.run(examine(request))
     worst = worst_of(findings)
     if as_json:
         print(json.dumps({"worst": worst, "findings": [msgspec.to_builtins(finding) for finding in findings]}))
     else:
-        _tell(findings)
+        _print_findings(findings)
     if worst is Severity.BAD:
         raise typer.Exit(1)
 
 
 def _kafka(servers: str | None, options: list[str] | None) -> KafkaSettings | None:
-    """The cluster; None where Kafka's client is not installed, which is a finding and no fault of the call."""
+    """The cluster; None if Kafka's client is not installed, which the check reports."""
     from importlib.util import find_spec
 
     return cluster_settings(servers, options) if find_spec("confluent_kafka") else None
@@ -123,7 +124,7 @@ def _own_address(serving: ServingSettings) -> str:
     return f"http://{host}:{serving.port}"
 
 
-def _tell(findings: list[Finding]) -> None:
+def _print_findings(findings: list[Finding]) -> None:
     from rich.text import Text
 
     width = max(len(finding.check) for finding in findings)

@@ -1,4 +1,4 @@
-"""``volspike drift``: whether newer rows of a market are distributed as older ones were, and what to do about it."""
+"""``volspike drift``: a test for drift between older and newer rows, and a report of it."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ EXAMPLES = (
 
 
 def run(
-    features: Annotated[Path, typer.Option(help="A feature file; labels are not needed.")],
+    features: Annotated[Path, typer.Option(help="Feature file; labels are not required.")],
     report_type: Annotated[
-        str, typer.Option(help="data_drift (early against late rows) or train_test (trained on against tested on).")
+        str, typer.Option(help="data_drift (early and late rows) or train_test (training and test rows).")
     ] = "data_drift",
     split_ratio: Annotated[
         float | None,
-        typer.Option(help="Share of rows that are reference; 0.5 for data_drift, 0.85 for train_test."),
+        typer.Option(help="Share of reference rows (default: 0.5 for data_drift, 0.85 for train_test)."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Evidently's page; its JSON goes beside it. Needs the extra `monitor`.")
+        Path | None,
+        typer.Option(help="HTML file for Evidently's report, with a JSON file next to it; needs the extra `monitor`."),
     ] = None,
-    decision: Annotated[Path, typer.Option(help="Where volspike's own findings go, as JSON.")] = Path(
-        "reports/drift.json"
-    ),
-    results: Annotated[Path, typer.Option(help="Where the server looks for the last result, for its metrics.")] = Path(
-        "models/results"
-    ),
-    columns: Annotated[list[str] | None, typer.Option(help="Features to look at; all of the file by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Makes a run repeatable.", min=0, max=2**32 - 1)] = 0,
+    decision: Annotated[Path, typer.Option(help="JSON file for the result.")] = Path("reports/drift.json"),
+    results: Annotated[
+        Path, typer.Option(help="Folder in which the server finds the last results for its metrics.")
+    ] = Path("models/results"),
+    columns: Annotated[list[str] | None, typer.Option(help="Features to test (default: all of the file).")] = None,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; the same seed gives the same result.", min=0, max=2**32 - 1)
+    ] = 0,
 ) -> None:
     """Test features for drift by blocks of time, so that an unchanged market raises no alarm."""
     import time
@@ -54,7 +55,7 @@ def run(
     kind = report_type_of(report_type)
     if output is not None:
         check_evidently()
-    with working("looking for drift") as show:
+    with working("testing for drift") as show:
         dataset = load_dataset(features, labelled=False)
         embargo_s = dataset.facts.feature_set.longest_window
         ratio = SPLIT_RATIOS[kind] if split_ratio is None else split_ratio
@@ -67,31 +68,31 @@ def run(
             part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
         keep_result(drift_result(found, time.time_ns()), results)
         if output is not None:
-            show("Evidently's report")
+            show("writing Evidently's report")
             pages = write_report(found, reference, current, output)
-    tell(found, simulated=dataset.facts.simulated)
+    print_result(found, simulated=dataset.facts.simulated)
     out.print(f"findings → {decision}")
     if output is not None:
         out.print(f"Evidently's report → {pages[0]} and {pages[1]}")
 
 
 def report_type_of(text: str) -> ReportType:
-    """The kind of report that ``--report-type`` names."""
+    """The report type named by ``--report-type``."""
     from volspike.monitoring.drift import ReportType
 
     if text not in set(ReportType):
-        raise UsageError(f"--report-type is one of {', '.join(ReportType)}; was {text!r}")
+        raise UsageError(f"--report-type must be one of {', '.join(ReportType)}, got {text!r}")
     return ReportType(text)
 
 
 def _require(columns: list[str], present: tuple[str, ...]) -> None:
     missing = [name for name in columns if name not in present]
     if missing:
-        raise UsageError(f"no feature {', '.join(missing)} that could drift; there are {', '.join(present)}")
+        raise UsageError(f"no feature {', '.join(missing)} to test; the file has {', '.join(present)}")
 
 
-def tell(found: Drift, *, simulated: bool) -> None:
-    """Prints what drifted, the worst first, and the decision."""
+def print_result(found: Drift, *, simulated: bool) -> None:
+    """Prints the features by severity of drift, and the result for the data set."""
     note_if_simulated(simulated)
     for name, sample in (("reference", found.reference), ("current", found.current)):
         out.print(f"{name}: {sample.rows:,} rows of {sample.hours:.1f} hours, {sample.start} to {sample.end}")
@@ -109,12 +110,12 @@ def tell(found: Drift, *, simulated: bool) -> None:
         ]
         for feature in worst[:15]
     ]
-    heads = ["feature", "drift", "p, of all", "p, own", "distance", "blocks", "memory s", "missing"]
-    table(f"Of {len(found.features)} features, the {len(rows)} that stand out most", heads, rows)
+    heads = ["feature", "drift", "adjusted p", "p", "distance", "blocks", "memory s", "missing"]
+    table(f"The {len(rows)} of {len(found.features)} features with the strongest evidence of drift", heads, rows)
     for note in found.notes:
         warn(note)
-    level = "not known" if found.severity is None else found.severity.value
+    level = "unknown" if found.severity is None else found.severity.value
     out.print(
         f"drift of the data set: {level} ({found.share:.0%} of {len(found.features)} features drifted, "
-        f"{found.judged} could be judged)"
+        f"{found.judged} could be tested)"
     )

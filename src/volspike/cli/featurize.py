@@ -1,4 +1,4 @@
-"""``volspike featurize``: ticks in Kafka → feature rows in Kafka, and in a file on request."""
+"""``volspike featurize``: ticks in Kafka to feature rows in Kafka, and to a file on request."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from volspike.cli.options import (
     worker_name,
 )
 from volspike.cli.options import StreamModel as Model
-from volspike.cli.replay import every_of, profile_of, tell_labels
+from volspike.cli.replay import every_of, print_labels, profile_of
 from volspike.cli.screen import note_if_simulated, out, warn
 from volspike.errors import UsageError
 
@@ -33,46 +33,50 @@ EXAMPLES = "Example: volspike featurize --output-file data/processed/features.pa
 
 def run(
     topic_in: Annotated[
-        str | None, typer.Option(help="Where ticks are; $KAFKA_TOPIC_RAW, else ticks.raw when absent.")
+        str | None, typer.Option(help="Topic of the ticks (env KAFKA_TOPIC_RAW; default ticks.raw).")
     ] = None,
     topic_out: Annotated[
-        str | None, typer.Option(help="Where rows go; $KAFKA_TOPIC_FEATURES, else ticks.features when absent.")
+        str | None, typer.Option(help="Topic for the rows (env KAFKA_TOPIC_FEATURES; default ticks.features).")
     ] = None,
     bootstrap_servers: Servers = None,
     kafka_option: Options = None,
     output_file: Annotated[
-        Path | None, typer.Option(help="Keep the rows as Parquet, too: in parts, put together here at the end.")
+        Path | None, typer.Option(help="Also write the rows to this Parquet file: in parts first, merged at the end.")
     ] = None,
     model: Model = None,
     windows: Annotated[
-        list[int] | None, typer.Option(help="Window lengths in seconds; the model's when absent.")
+        list[int] | None, typer.Option(help="Window lengths in seconds (default: those of the model).")
     ] = None,
     feature_set: Annotated[
         str | None,
         typer.Option(
-            help="core (7 families), full (79 scale-free features more), deep (and the last 60 s); the model's when "
-            "absent."
+            help="core (7 families), full (and 79 scale-free features) or deep (and the last 60 s); default: that of "
+            "the model."
         ),
     ] = None,
     every: Annotated[
-        str | None, typer.Option(help="A row per `tick` or per second (`1s`); the model's when absent.")
+        str | None, typer.Option(help="A row per `tick` or per second (`1s`); default: that of the model.")
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(help="What the ticks tell: ticker, ticker+trade, trade; what the model's told when absent."),
+        typer.Option(help="Kinds of ticks: ticker, ticker+trade or trade; default: that of the model."),
     ] = None,
     add_labels: Annotated[
-        bool, typer.Option("--add-labels/--no-labels", help="Label the file's rows whose minute is over.")
+        bool, typer.Option("--add-labels/--no-labels", help="Label the rows of the file whose horizon has passed.")
     ] = False,
-    label_threshold_percentile: Annotated[float, typer.Option(help="τ's percentile of future volatility.")] = 90.0,
-    label_gap_threshold_seconds: Annotated[float, typer.Option(help="A longer silence ends a session.")] = 300.0,
-    group: Annotated[str, typer.Option(help="The workers that share the topic's partitions.")] = "volspike-featurize",
+    label_threshold_percentile: Annotated[
+        float, typer.Option(help="Percentile of future volatility that defines τ.")
+    ] = 90.0,
+    label_gap_threshold_seconds: Annotated[float, typer.Option(help="Seconds of silence that end a session.")] = 300.0,
+    group: Annotated[
+        str, typer.Option(help="Consumer group of the workers that share the partitions.")
+    ] = "volspike-featurize",
     worker: Name = None,
     commit_ms: CommitMs = 20.0,
     commit_rows: CommitRows = 10_000,
-    snapshot_rows: Annotated[int, typer.Option(help="Messages between two snapshots at the most.")] = 100_000,
+    snapshot_rows: Annotated[int, typer.Option(help="Most messages between two snapshots.")] = 100_000,
     snapshot_seconds: Annotated[
-        float, typer.Option(help="Seconds between two snapshots at the most; more where products are many.")
+        float, typer.Option(help="Most seconds between two snapshots; increase it for many products.")
     ] = 30.0,
     finish: Finish = False,
     cold_start: ColdStart = False,
@@ -83,12 +87,13 @@ def run(
     check_worker_options(commit_ms, commit_rows, metrics_port)
     if snapshot_rows < 1 or not snapshot_seconds > 0:
         raise UsageError(
-            f"--snapshot-rows is at least 1, --snapshot-seconds above 0; were {snapshot_rows} and {snapshot_seconds:g}"
+            f"--snapshot-rows must be at least 1 and --snapshot-seconds above 0, "
+            f"got {snapshot_rows} and {snapshot_seconds:g}"
         )
     if profile == "auto":
-        raise UsageError("--profile auto would have to know the future of the stream: name ticker, ticker+trade, trade")
+        raise UsageError("--profile auto is not possible for a stream: name ticker, ticker+trade or trade")
     if add_labels and output_file is None:
-        raise UsageError("--add-labels labels a file: name one with --output-file")
+        raise UsageError("--add-labels needs a file: name one with --output-file")
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic_in, topic_features=topic_out)
     from volspike.streams.featurizer import RowKind, featurizer_factory
     from volspike.streams.sink import facts_for, parquet_sink
@@ -105,10 +110,10 @@ def run(
     features = kind.feature_set
     out.print(
         f"{len(features.names)} features ({features.scope}, digest {features.digest}), a row every {kind.every}, "
-        f"profile {kind.profile}; model {artifact.name} of {artifact.directory}"
+        f"profile {kind.profile}; model {artifact.name} from {artifact.directory}"
     )
     if differing := kind.differs_from(artifact.metadata):
-        warn(f"predict-stream with this model will refuse these rows: it takes {'; '.join(differing)}")
+        warn(f"predict-stream with this model will refuse these rows: it requires {'; '.join(differing)}")
     plan = WorkerPlan(
         group=group,
         name=worker_name(worker),
@@ -134,24 +139,24 @@ def run(
     )
     if output_file is not None:
         if not progress.is_settled:
-            warn(f"the end was not in order: {output_file} lacks the newest rows; --finish adds them")
+            warn(f"the worker did not end cleanly: {output_file} lacks the newest rows; run with --finish to add them")
         percentile = label_threshold_percentile if add_labels else None
-        _put_together(output_file, percentile, label_gap_threshold_seconds)
+        _merge_parts(output_file, percentile, label_gap_threshold_seconds)
 
 
-def _put_together(file: Path, percentile: float | None, gap_s: float) -> None:
+def _merge_parts(file: Path, percentile: float | None, gap_s: float) -> None:
     from volspike.streams.sink import merge_parts
 
     merged = merge_parts(file, percentile, gap_s)
     if not merged.parts:
-        warn(f"no rows were made, so there is no {file}")
+        warn(f"no rows were made, so {file} is not written")
         return
     note_if_simulated(merged.facts is not None and merged.facts.simulated)
     out.print(f"{merged.rows:,} rows of {merged.parts:,} parts → {file}")
     for partition, start, end in merged.elsewhere:
-        warn(f"partition {partition}, offsets {start:,} to {end:,}: their rows lie with another worker's parts")
+        warn(f"partition {partition}, offsets {start:,} to {end:,}: their rows are in the parts of another worker")
     if merged.labels is not None:
         labels = merged.labels
-        tell_labels(labels.labelled, labels.spikes, labels.facts.tau, labels.facts.tau_from)
+        print_labels(labels.labelled, labels.spikes, labels.facts.tau, labels.facts.tau_from)
     elif merged.unlabelled:
         warn(f"no labels: {merged.unlabelled}")

@@ -1,4 +1,4 @@
-"""``volspike gaps``: what did not reach the tapes, from their ledger."""
+"""``volspike gaps``: lost data according to the gap ledger."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ EXAMPLES = "Example: volspike gaps --tape data/raw --product BTC-USD --since 202
 
 
 def run(
-    tape: Annotated[Path, typer.Option(help="The folder with the tapes and their ledger (or a tape without one).")],
+    tape: Annotated[Path, typer.Option(help="Folder of the tapes and their ledger, or a tape without one.")],
     product: Annotated[str | None, typer.Option(help="Only the gaps of this product.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only gaps that end after this instant (RFC 3339).")] = None,
+    since: Annotated[str | None, typer.Option(help="Only gaps that end after this time (RFC 3339).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
 ) -> None:
     """List lost data: when, which products, why, and how many messages if that is known.
@@ -36,27 +36,27 @@ def run(
     ]
     total = _total(chosen)
     if as_json:
-        print(json.dumps({"origin": origin, "gaps": [_told(gap) for gap in chosen], "total": total}))
+        print(json.dumps({"origin": origin, "gaps": [_as_json(gap) for gap in chosen], "total": total}))
         return
     note_if_simulated(simulated)
     rows = [_row(gap) for gap in chosen]
-    unknown = f"; not counted in {total['uncounted']:,} of the gaps" if total["uncounted"] else ""
+    unknown = f"; unknown in {total['uncounted']:,} of the gaps" if total["uncounted"] else ""
     if rows:
         table(f"gaps ({origin})", ["start", "end", "seconds", "lost", "cause", "products", "detail"], rows)
     out.print(f"{total['gaps']:,} gaps, {total['seconds']:,.3f} s, {total['lost']:,} messages lost{unknown}")
 
 
 def _gaps(tape: Path) -> tuple[str, list[Gap], bool]:
-    """Where the gaps are known from, the gaps, and whether the tape read for them is of a simulated market."""
+    """The source of the gaps, the gaps, and whether the tape that was read is simulated."""
     from volspike.tape import LEDGER_NAME, TapeReport, read_ledger, read_ticks, silences
 
     if (tape / LEDGER_NAME).exists():
-        told = read_ledger(tape)
-        if told.damaged:
-            warn(f"{tape / LEDGER_NAME}: {told.damaged:,} damaged lines were left out")
-        return "ledger", told.gaps, False
+        ledger = read_ledger(tape)
+        if ledger.damaged:
+            warn(f"{tape / LEDGER_NAME}: {ledger.damaged:,} damaged lines were ignored")
+        return "ledger", ledger.gaps, False
     report = TapeReport()
-    with reading("looking for silences") as show:
+    with reading("searching for silences") as show:
         parts = read_ticks(tape, report=report, keep_rejected=False)
         gaps = silences(_shown(parts, lambda: show(report)))
     print_tape_report(report)
@@ -81,7 +81,7 @@ def _instant(text: str | None) -> int | None:
 
 
 def _total(gaps: Sequence[Gap]) -> dict[str, Any]:
-    """Their number, the seconds that they cover together, and the messages lost in those where that is known."""
+    """Number of gaps, seconds that they cover together, and messages lost where that is known."""
     covered, reached = 0, -(2**63)
     for gap in sorted(gaps, key=lambda gap: gap.start):
         covered += max(0, gap.end - max(gap.start, reached))
@@ -94,7 +94,7 @@ def _total(gaps: Sequence[Gap]) -> dict[str, Any]:
     }
 
 
-def _told(gap: Gap) -> dict[str, Any]:
+def _as_json(gap: Gap) -> dict[str, Any]:
     from volspike.tape.ledger import gap_line
 
     return {**json.loads(gap_line(gap)), "seconds": (gap.end - gap.start) / 1e9}
@@ -107,7 +107,7 @@ def _row(gap: Gap) -> list[str]:
 
 
 def _short(ns: int) -> str:
-    """To the millisecond, for people; ``--json`` tells all digits."""
+    """The time to the millisecond; ``--json`` has all digits."""
     from volspike.market import format_time
 
     return format_time(ns // 1_000_000 * 1_000_000)

@@ -1,4 +1,4 @@
-"""``volspike infer``: a model over a feature file, timed row by row, or walked through as if it were live."""
+"""``volspike infer``: a model applied to a feature file, timed row by row or replayed as if live."""
 
 from __future__ import annotations
 
@@ -30,19 +30,21 @@ REAL_TIME_S = 120.0
 
 
 def run(
-    model: Annotated[Path, typer.Option(help="An artifact's folder, or a file in it.")],
-    features: Annotated[Path, typer.Option(help="A feature file.")],
+    model: Annotated[Path, typer.Option(help="Folder of an artifact, or a file in it.")],
+    features: Annotated[Path, typer.Option(help="Feature file.")],
     mode: Annotated[
-        str, typer.Option(help="benchmark: time and judge; live: row by row, telling alerts.")
+        str, typer.Option(help="benchmark: time and evaluate; live: row by row with alerts.")
     ] = "benchmark",
-    n_samples: Annotated[int, typer.Option(help="Rows to take: the newest ones.")] = 1000,
+    n_samples: Annotated[int, typer.Option(help="Number of newest rows to use.")] = 1000,
 ) -> None:
     """Score the newest rows of a feature file with a model."""
     from volspike.datasets import load_dataset
     from volspike.models import Artifact
 
     if mode not in MODES or n_samples < 1:
-        raise UsageError(f"--mode is one of {', '.join(MODES)}, --n-samples at least 1; were {mode!r} and {n_samples}")
+        raise UsageError(
+            f"--mode must be one of {', '.join(MODES)} and --n-samples at least 1, got {mode!r} and {n_samples}"
+        )
     artifact = Artifact.load(model)
     dataset = load_dataset(features, labelled=False)
     artifact.check_inputs(dataset.facts.digest, dataset.facts.every, dataset.facts.profile)
@@ -73,12 +75,12 @@ def _benchmark(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> 
             ["batch", f"{batch / len(rows) * 1e6:.2f} µs", "–", "–", "–", f"{len(rows) / batch:,.0f}"],
         ],
     )
-    out.print(f"required: under {REAL_TIME_S:.0f} s a row; slowest {took.max():.6f} s")
-    _judge(artifact, dataset, rows, probability)
+    out.print(f"required: under {REAL_TIME_S:.0f} s per row; slowest {took.max():.6f} s")
+    _evaluate(artifact, dataset, rows, probability)
 
 
 def _timed(artifact: Artifact, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Seconds that each row takes alone."""
+    """Seconds for each row alone."""
     values = x.tolist()
     for row in values[:WARM_UP_ROWS]:
         artifact.probability_of(row)
@@ -90,8 +92,8 @@ def _timed(artifact: Artifact, x: NDArray[np.float64]) -> NDArray[np.float64]:
     return took
 
 
-def _judge(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp], probability: NDArray[np.float64]) -> None:
-    """PR-AUC beside persistence on the rows whose future is known, and whether the model has seen them."""
+def _evaluate(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp], probability: NDArray[np.float64]) -> None:
+    """Prints PR-AUC next to persistence on rows with a known outcome, and warns about training rows."""
     from volspike.evaluation import judge
     from volspike.labels import spikes
     from volspike.market import format_time
@@ -99,23 +101,23 @@ def _judge(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp], probabi
     future, persistence = dataset.future_volatility[rows], dataset.persistence[rows]
     known = np.isfinite(future) & np.isfinite(probability) & np.isfinite(persistence)
     if not known.any():
-        warn("no row has both a probability and a known future, so nothing is judged; label the file first")
+        warn("no row has both a probability and a known future, so nothing is evaluated; label the file first")
         return
     y = spikes(future[known], artifact.metadata.tau)
     found = judge(y, probability[known], artifact.threshold)
-    trader = judge(y, persistence[known], np.inf, is_probability=False)
+    baseline = judge(y, persistence[known], np.inf, is_probability=False)
     out.print(
         f"{found.rows:,} rows, base rate {figure(found.base_rate)}: PR-AUC {figure(found.pr_auc)} "
-        f"(persistence {figure(trader.pr_auc)}), precision {figure(found.precision)}, recall {figure(found.recall)} "
+        f"(persistence {figure(baseline.pr_auc)}), precision {figure(found.precision)}, recall {figure(found.recall)} "
         f"at threshold {figure(artifact.threshold)}"
     )
     end = artifact.metadata.data.end
     if format_time(int(dataset.time[rows[0]])) <= end:
-        warn(f"the model was trained or judged on rows until {end}: figures on those are not out of sample")
+        warn(f"the model was trained or evaluated on rows until {end}: figures on those rows are not out of sample")
 
 
 def _live(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> None:
-    """Scores row by row and tells when a product's probability crosses the threshold, up and down."""
+    """Scores row by row and prints when a product's probability crosses the threshold."""
     from volspike.market import format_time
 
     x = dataset.columns(artifact.features)[rows].tolist()

@@ -1,4 +1,4 @@
-"""``volspike ingest``: listens to a market and records it."""
+"""``volspike ingest``: listens to an exchange and records its market."""
 
 from __future__ import annotations
 
@@ -28,25 +28,27 @@ if TYPE_CHECKING:
 
 EXAMPLES = "Example: volspike ingest --pair BTC-USD --minutes 60 --save-disk"
 
-LOOK_EVERY_S = 1.0
+FLUSH_EVERY_S = 1.0
 DELIVER_WITHIN_S = 10.0
 
 
 def run(
-    pair: Annotated[list[str] | None, typer.Option("--pair", "--pairs", help="Products; BTC-USD when absent.")] = None,
-    minutes: Annotated[float, typer.Option(help="How long; 0 is until stopped.")] = 0.0,
-    save_disk: Annotated[bool, typer.Option("--save-disk/--no-save-disk", help="Record what comes.")] = True,
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the tape and its ledger of gaps.")] = Path(
+    pair: Annotated[list[str] | None, typer.Option("--pair", "--pairs", help="Products (default: BTC-USD).")] = None,
+    minutes: Annotated[float, typer.Option(help="Minutes to listen; 0 to listen until stopped.")] = 0.0,
+    save_disk: Annotated[bool, typer.Option("--save-disk/--no-save-disk", help="Record the market.")] = True,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the tape and its gap ledger.")] = Path(
         "data/raw"
     ),
     source: Annotated[
-        str, typer.Option(help="auto, coinbase, coinbase-exchange or simulator; auto takes Coinbase where it answers.")
+        str, typer.Option(help="auto, coinbase, coinbase-exchange or simulator; auto uses Coinbase if it answers.")
     ] = "auto",
-    speed: Annotated[float, typer.Option(help="How fast the simulated market runs; 0: as fast as it goes.")] = 1.0,
+    speed: Annotated[float, typer.Option(help="Speed of the simulated market; 0 for the fastest.")] = 1.0,
     kafka: Annotated[
         bool, typer.Option("--kafka/--no-kafka", help="Send every tick to a Kafka topic as well.")
     ] = False,
-    topic: Annotated[str | None, typer.Option(help="That topic; $KAFKA_TOPIC_RAW, else ticks.raw when absent.")] = None,
+    topic: Annotated[
+        str | None, typer.Option(help="Kafka topic for the ticks (env KAFKA_TOPIC_RAW; default ticks.raw).")
+    ] = None,
     bootstrap_servers: Servers = None,
     kafka_option: Options = None,
     metrics_port: MetricsPort = 0,
@@ -54,25 +56,25 @@ def run(
 ) -> None:
     """Record an exchange's market hour by hour, with a ledger of every gap."""
     if minutes < 0 or speed < 0:
-        raise UsageError(f"--minutes and --speed must not be below 0, were {minutes:g} and {speed:g}")
+        raise UsageError(f"--minutes and --speed must not be negative, got {minutes:g} and {speed:g}")
     if source.startswith("tape:"):
-        raise UsageError("a tape is recorded already; `volspike convert` writes it anew")
+        raise UsageError("a tape is already recorded; `volspike convert` writes it in another format")
     if not 0 <= metrics_port < 65_536:
-        raise UsageError(f"--metrics-port is a port, was {metrics_port}")
+        raise UsageError(f"--metrics-port takes 0 to 65535, got {metrics_port}")
     cluster = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic) if kafka else None
     at = MetricsAt(metrics_host, metrics_port)
     asyncio.run(_ingest(source, feed_settings(pair), minutes, out_folder if save_disk else None, speed, cluster, at))
 
 
 class MetricsAt(NamedTuple):
-    """Where metrics are told; port 0: nowhere."""
+    """Address of the metrics server; port 0 for none."""
 
     host: str
     port: int
 
 
 def feed_settings(pairs: list[str] | None) -> FeedSettings:
-    """What is listened to: the pairs, and what the environment says of the rest."""
+    """The settings of the feed: the products, and the rest from the environment."""
     from volspike.config import FeedSettings, settle
 
     return settle(FeedSettings, {"products": tuple(pairs) if pairs else None}, os.environ, None, "feed")
@@ -96,10 +98,10 @@ async def _ingest(
         relay = None if cluster is None else _relay(cluster, source)
         recorder = None if folder is None else Recorder(folder, simulated=source.simulated)
         err.print(f"listening to {source.name} for {', '.join(settings.products)}", markup=False)
-        told, watch = Told(), FeedWatch(source.timed_from)
+        counts, watch = IngestCounts(), FeedWatch(source.timed_from)
         with metrics_server(_registry(source, watch, recorder), at.host, at.port):
-            looking = asyncio.create_task(_look_for(cluster)) if cluster is not None else None
-            listening = asyncio.create_task(_listen(source, recorder, relay, told, watch))
+            topic_check = asyncio.create_task(_warn_if_missing(cluster)) if cluster is not None else None
+            listening = asyncio.create_task(_listen(source, recorder, relay, counts, watch))
             stop_on_signals(listening)
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(asyncio.shield(listening), minutes * 60 or None)
@@ -109,23 +111,23 @@ async def _ingest(
             recorder.close()
             if recorder.fault:
                 warn(recorder.fault)
-        if looking is not None:
-            await looking
-    told.show(recorder)
+        if topic_check is not None:
+            await topic_check
+    counts.show(recorder)
     if relay is not None:
         relay.close(DELIVER_WITHIN_S)
-        _tell_relayed(relay, folder)
+        _print_relayed(relay, folder)
 
 
-class Told:
-    """Counts of what came."""
+class IngestCounts:
+    """Counts of received frames, ticks, faults and gaps."""
 
     def __init__(self) -> None:
         self.frames = self.ticks = self.malformed = self.gaps = 0
         self.began = time.monotonic()
 
     def show(self, recorder: Recorder | None) -> None:
-        """One line with the figures."""
+        """Prints one line with the counts."""
         kept = "not recorded" if recorder is None else f"{recorder.recorded:,} recorded in {recorder.folder}"
         out.print(
             f"{self.ticks:,} ticks in {self.frames:,} frames over {time.monotonic() - self.began:.0f} s, "
@@ -134,7 +136,7 @@ class Told:
 
 
 def _registry(source: Source, watch: FeedWatch, recorder: Recorder | None) -> CollectorRegistry:
-    """What Prometheus is told of the feed."""
+    """The metrics of the feed for Prometheus."""
     from prometheus_client import CollectorRegistry
 
     from volspike.live.collector import FeedCollector
@@ -150,27 +152,27 @@ def _relay(cluster: KafkaSettings, source: Source) -> TickRelay:
     return TickRelay(cluster, warn, simulated=source.simulated)
 
 
-async def _look_for(cluster: KafkaSettings) -> None:
-    """Says soon that the topic is not there; the market is listened to meanwhile, and afterwards."""
+async def _warn_if_missing(cluster: KafkaSettings) -> None:
+    """Warns early if the topic is missing; listening continues."""
     from volspike.streams.clients import require_topic
 
     try:
         await asyncio.to_thread(require_topic, cluster, cluster.topic_raw)
     except BrokerUnavailable:
-        pass  # the relay tells it once there are ticks
+        pass  # the relay warns once there are ticks
     except StreamError as error:
-        warn(f"{error}; ticks wait for it, listening goes on")
+        warn(f"{error}; ticks wait for it, listening continues")
 
 
-def _tell_relayed(relay: TickRelay, folder: Path | None) -> None:
+def _print_relayed(relay: TickRelay, folder: Path | None) -> None:
     out.print(f"{relay.delivered:,} ticks delivered to {relay.topic}")
     if relay.undelivered:
-        again = "" if folder is None else f"; the tapes in {folder} have them: volspike replay-to-kafka"
+        again = "" if folder is None else f"; the tapes in {folder} have them: send them with volspike replay-to-kafka"
         warn(f"{relay.undelivered:,} ticks were not delivered to {relay.topic}{again}")
 
 
 async def _listen(
-    source: Source, recorder: Recorder | None, relay: TickRelay | None, told: Told, watch: FeedWatch
+    source: Source, recorder: Recorder | None, relay: TickRelay | None, counts: IngestCounts, watch: FeedWatch
 ) -> None:
     from volspike.feeds.events import FeedError, FeedFault, FeedFrame, FeedState
     from volspike.market import Gap
@@ -181,19 +183,19 @@ async def _listen(
             watch.take(event)
             match event:
                 case FeedFrame():
-                    told.frames += 1
-                    told.ticks += len(event.frame.ticks)
+                    counts.frames += 1
+                    counts.ticks += len(event.frame.ticks)
                     if recorder is not None:
                         recorder.frame(event.received, event.frame)
                     if relay is not None:
                         relay.frame(event.received, event.frame)
                 case Gap():
-                    told.gaps += 1
+                    counts.gaps += 1
                     warn(f"gap ({event.cause}): {(event.end - event.start) / 1e9:.1f} s of {', '.join(event.products)}")
                     if recorder is not None:
                         recorder.gap(event)
                 case FeedFault():
-                    told.malformed += 1
+                    counts.malformed += 1
                     warn(str(event.error))
                 case FeedState():
                     err.print(f"{'connected' if event.is_connected else 'not connected'}: {event.reason}", markup=False)
@@ -204,9 +206,9 @@ async def _listen(
 
 
 async def _flush(recorder: Recorder | None, relay: TickRelay | None) -> None:
-    """Lets the recorder write while the market is silent, and the relay say how it fares."""
+    """Lets the recorder write while the market is silent, and the relay report stalls."""
     while recorder is not None or relay is not None:
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(FLUSH_EVERY_S)
         if recorder is not None:
             recorder.tick(time.time_ns())
         if relay is not None:
@@ -214,7 +216,7 @@ async def _flush(recorder: Recorder | None, relay: TickRelay | None) -> None:
 
 
 def stop_on_signals(task: asyncio.Task[None]) -> None:
-    """Ends the task on SIGINT and SIGTERM, so that what was recorded is written out."""
+    """Cancels the task on SIGINT and SIGTERM, so that the recorder is closed properly."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, task.cancel)

@@ -1,4 +1,4 @@
-"""``volspike label``: labels added to a feature file."""
+"""``volspike label``: labels for a feature file."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.replay import tell_labels
+from volspike.cli.replay import print_labels
 from volspike.cli.screen import note_if_simulated, out
 
 EXAMPLES = "Example: volspike label --features data/processed/features.parquet"
 
 
 def run(
-    features: Annotated[Path, typer.Option(help="The feature file to label.")],
-    output: Annotated[Path | None, typer.Option(help="Where to write; the same file when absent.")] = None,
-    threshold_percentile: Annotated[float, typer.Option(help="τ's percentile of future volatility.")] = 90.0,
-    gap_threshold_seconds: Annotated[float, typer.Option(help="A longer silence ends a session.")] = 300.0,
-    tau: Annotated[float | None, typer.Option(help="Take this τ instead of a percentile.")] = None,
+    features: Annotated[Path, typer.Option(help="Feature file to label.")],
+    output: Annotated[Path | None, typer.Option(help="File to write (default: the same file).")] = None,
+    threshold_percentile: Annotated[float, typer.Option(help="Percentile of future volatility that defines τ.")] = 90.0,
+    gap_threshold_seconds: Annotated[float, typer.Option(help="Seconds of silence that end a session.")] = 300.0,
+    tau: Annotated[float | None, typer.Option(help="Use this τ instead of a percentile.")] = None,
 ) -> None:
     """Add future_volatility and volatility_spike to a feature file."""
     from volspike.datasets.build import label_file
@@ -27,4 +27,4 @@ def run(
     result = label_file(features, target, threshold_percentile, gap_threshold_seconds, tau)
     note_if_simulated(result.facts.simulated)
     out.print(f"{result.rows:,} rows → {target}")
-    tell_labels(result.labelled, result.spikes, result.facts.tau, result.facts.tau_from)
+    print_labels(result.labelled, result.spikes, result.facts.tau, result.facts.tau_from)

@@ -1,4 +1,4 @@
-"""``volspike load-test``: how fast a running server answers, as a file that can be kept."""
+"""``volspike load-test``: latency and throughput of a running server."""
 
 from __future__ import annotations
 
@@ -19,31 +19,33 @@ EXAMPLES = "Example: volspike load-test --requests 1000 --concurrent 10 --output
 MOST_REQUESTS = 10_000_000
 MOST_CLIENTS = 1000
 BUSY_CLIENT = 0.9
-"""From this share of a core on, the client is what was measured."""
+"""CPU share of the client beyond which the result measures the client rather than the server."""
 
 
 def run(
-    url: Annotated[str, typer.Option(help="The server.")] = "http://127.0.0.1:8000",
-    requests: Annotated[int, typer.Option(help="How many in all.")] = 1000,
-    concurrent: Annotated[int, typer.Option(help="Clients, each with one request in flight at most.")] = 10,
+    url: Annotated[str, typer.Option(help="Address of the server.")] = "http://127.0.0.1:8000",
+    requests: Annotated[int, typer.Option(help="Total number of requests.")] = 1000,
+    concurrent: Annotated[int, typer.Option(help="Number of clients, each with at most one request in flight.")] = 10,
     rate: Annotated[
         float | None,
-        typer.Option(help="Requests a second by the clock, timed from when each was due; absent: as answers come."),
+        typer.Option(
+            help="Requests per second by the clock, timed from when each is due (default: as answers arrive)."
+        ),
     ] = None,
     rows: Annotated[int, typer.Option(help="Rows in each request.")] = 1,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 30.0,
-    output: Annotated[Path | None, typer.Option(help="A file for the result (JSON).")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for each answer.")] = 30.0,
+    output: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
     api_key_file: KeyFile = None,
 ) -> None:
     """Send many prediction requests to a running server and report how long the answers took.
 
     Rows are generated for the served model; only the times mean something. Test only servers that are yours.
     """
-    _refuse_nonsense(requests, concurrent, rate, rows, timeout)
+    _check_options(requests, concurrent, rate, rows, timeout)
     if output is not None and not output.parent.is_dir():
-        raise UsageError(f"--output {output}: there is no folder {output.parent}; make it first")
-    report = _measured(url, requests, concurrent, rate, rows, timeout, api_key_file)
-    _tell(report)
+        raise UsageError(f"--output {output}: folder {output.parent} does not exist; create it first")
+    report = _measure(url, requests, concurrent, rate, rows, timeout, api_key_file)
+    _print_result(report)
     if output is not None:
         import msgspec
 
@@ -51,7 +53,7 @@ def run(
         err.print(f"→ {output}", markup=False)
 
 
-def _refuse_nonsense(requests: int, concurrent: int, rate: float | None, rows: int, timeout: float) -> None:
+def _check_options(requests: int, concurrent: int, rate: float | None, rows: int, timeout: float) -> None:
     bounded = (
         ("--requests", requests, MOST_REQUESTS),
         ("--concurrent", concurrent, MOST_CLIENTS),
@@ -59,13 +61,13 @@ def _refuse_nonsense(requests: int, concurrent: int, rate: float | None, rows: i
     )
     for name, value, most in bounded:
         if not 1 <= value <= most:
-            raise UsageError(f"{name} is 1 to {most}, was {value}")
+            raise UsageError(f"{name} takes 1 to {most}, got {value}")
     for name, number in (("--rate", rate), ("--timeout", timeout)):
         if number is not None and not 0.0 < number < float("inf"):
-            raise UsageError(f"{name} is a number above 0, was {number:g}")
+            raise UsageError(f"{name} must be above 0, got {number:g}")
 
 
-def _measured(
+def _measure(
     url: str, requests: int, concurrent: int, rate: float | None, rows: int, timeout: float, key_file: Path | None
 ) -> LoadReport:
     import asyncio
@@ -77,13 +79,13 @@ def _measured(
 
     target, key = Target.of(url), key_of(key_file)
     if target.host not in {"127.0.0.1", "localhost", "::1"}:
-        warn(f"{target.host} is not this machine: load only servers that are yours, and count the network's time in")
+        warn(f"{target.host} is another machine: test only servers that are yours; the times include the network")
     plan = LoadPlan(requests=requests, concurrent=min(concurrent, requests), rate=rate, timeout_s=timeout)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         version = runner.run(served_by(target, key, timeout))
-        asked = [target.request("POST", "/predict", body, key) for body in bodies(version.features, rows)]
+        payloads = [target.request("POST", "/predict", body, key) for body in bodies(version.features, rows)]
         began = datetime.now(UTC)
-        measured = runner.run(load(target, asked, plan))
+        measured = runner.run(load(target, payloads, plan))
     return reported(
         measured,
         plan,
@@ -95,7 +97,7 @@ def _measured(
     )
 
 
-def _tell(report: LoadReport) -> None:
+def _print_result(report: LoadReport) -> None:
     known = report.latency_ms
     shown = [f"{value:.2f}" if value is not None else "–" for value in (known.min, known.mean, known.median)]
     shown += [f"{value:.2f}" if value is not None else "–" for value in (known.p95, known.p99, known.max)]
@@ -106,19 +108,19 @@ def _tell(report: LoadReport) -> None:
         [["ms", *shown]],
     )
     out.print(
-        f"{report.requests_per_second:,.0f} requests/s, {report.success_rate:.2%} answered well in "
+        f"{report.requests_per_second:,.0f} requests/s, {report.success_rate:.2%} succeeded in "
         f"{report.total_time_seconds:.2f} s"
     )
     for what, count in report.errors.items():
         warn(f"{count:,} failed: {what}{_HINTS.get(what, '')}")
     if report.rate is not None and report.requests_per_second < 0.95 * report.rate * report.success_rate:
-        warn("the server, or so few clients, did not keep up with the rate: what was due has waited")
+        warn("the server, or the number of clients, did not keep up with the rate: requests were sent late")
     if report.client_cpu_share > BUSY_CLIENT:
-        warn("the client used a whole core: the server may be faster than it could ask")
+        warn("the client used a full core: the server may be faster than measured")
 
 
 _HINTS = {
-    "status 429": " (the server's rate limit; start it with --rate-limit 0 to measure beyond)",
-    "status 422": " (the server gives no probability for made-up rows)",
-    "status 401": " (it wants a key: --api-key-file)",
+    "status 429": " (rate limit of the server; start it with --rate-limit 0 to measure more)",
+    "status 422": " (the server gives no probability for generated rows)",
+    "status 401": " (the server requires a key: --api-key-file)",
 }

@@ -1,4 +1,4 @@
-"""``volspike models``: which models there are, which is served, and how to serve another."""
+"""``volspike models``: the list of models, promotion and rollback."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 EXAMPLES = "Example: volspike models promote lightgbm"
 
 
-class Action(StrEnum):
-    """What is done with the models."""
+class ModelAction(StrEnum):
+    """The operation on the models."""
 
     LIST = "list"
     PROMOTE = "promote"
@@ -28,16 +28,16 @@ class Action(StrEnum):
 
 def run(
     action: Annotated[
-        Action,
-        typer.Argument(help="`list` tells what is there, `promote` serves NAME, `rollback` what was served before."),
+        ModelAction,
+        typer.Argument(help="`list` shows the models, `promote` serves NAME, `rollback` serves the previous model."),
     ],
     name: Annotated[
         str | None, typer.Argument(help="The model's name in the list, or the start of its digest.")
     ] = None,
-    artifacts: Annotated[Path, typer.Option(help="Where the artifacts are.")] = Path("models/artifacts"),
-    reason: Annotated[str, typer.Option(help="Why, for the history.")] = "no reason given",
+    artifacts: Annotated[Path, typer.Option(help="Folder of the artifacts.")] = Path("models/artifacts"),
+    reason: Annotated[str, typer.Option(help="Reason for the history.")] = "no reason given",
     mlflow_uri: Annotated[
-        str | None, typer.Option(help="The MLflow store whose alias `champion` moves with what is served.")
+        str | None, typer.Option(help="MLflow store whose alias `champion` follows the served model.")
     ] = None,
 ) -> None:
     """List the models, promote one, or roll back to the previous one; servers follow without a restart."""
@@ -45,18 +45,18 @@ def run(
     from volspike.lifecycle.promotion import find_model, promote, rollback
     from volspike.training.tracking import TrackingSettings
 
-    if (name is not None) != (action is Action.PROMOTE):
+    if (name is not None) != (action is ModelAction.PROMOTE):
         raise UsageError("promote takes the name of a model, list and rollback take none")
-    if action is Action.LIST:
+    if action is ModelAction.LIST:
         _list(artifacts)
         return
-    # not checked: a rollback at night must not fail because the tracker does
+    # not checked: a rollback must not fail because the tracking server does
     tracking = settle(TrackingSettings, {"tracking_uri": mlflow_uri}, os.environ, None, "tracking")
     place = rollback(artifacts, reason) if name is None else promote(find_model(artifacts, name), reason)
-    _tell(place, tracking)
+    _print_result(place, tracking)
 
 
-def _tell(place: Path, tracking: TrackingSettings) -> None:
+def _print_result(place: Path, tracking: TrackingSettings) -> None:
     from volspike.models import METADATA_FILE
     from volspike.models.metadata import decode_metadata
     from volspike.training.mlflow import set_champion_by_digest
@@ -64,17 +64,17 @@ def _tell(place: Path, tracking: TrackingSettings) -> None:
     metadata = decode_metadata((place / METADATA_FILE).read_bytes())
     if fault := set_champion_by_digest(tracking, metadata.onnx_sha256):
         warn(fault)
-    out.print(f"in service: {metadata.model} {metadata.onnx_sha256[:12]}, trained {metadata.created} → {place}")
+    out.print(f"serving: {metadata.model} {metadata.onnx_sha256[:12]}, trained {metadata.created} → {place}")
 
 
 def _list(artifacts: Path) -> None:
-    """A star is the model that is served; a copy of it under its own name has its digest."""
+    """Prints the models; a star marks the served one, and its copy under its own name has the same digest."""
     from volspike.lifecycle.promotion import list_models
     from volspike.models.choice import PRODUCTION
 
     models = list_models(artifacts)
     if not models:
-        out.print(f"no model in {artifacts}: what ships with volspike is served; train one with `volspike train`")
+        out.print(f"no model in {artifacts}: the shipped model is served; train one with `volspike train`")
         return
     rows = []
     for one in models:
@@ -95,4 +95,4 @@ def _list(artifacts: Path) -> None:
             ]
         )
     heads = ["name", "model", "digest", "trained", "data until", "PR-AUC", "95 %", "base rate", "market"]
-    table("models; * is served, figures are of the block that no choice looked at", heads, rows)
+    table("Models (* is served; figures are those of the final block)", heads, rows)

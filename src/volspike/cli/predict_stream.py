@@ -1,4 +1,4 @@
-"""``volspike predict-stream``: feature rows in Kafka → predictions in Kafka, and alerts."""
+"""``volspike predict-stream``: feature rows in Kafka to predictions in Kafka, and alerts."""
 
 from __future__ import annotations
 
@@ -31,18 +31,22 @@ EXAMPLES = "Example: volspike predict-stream --model models/artifacts/production
 def run(
     model: Model = None,
     topic_in: Annotated[
-        str | None, typer.Option(help="Where rows are; $KAFKA_TOPIC_FEATURES, else ticks.features when absent.")
+        str | None, typer.Option(help="Topic of the rows (env KAFKA_TOPIC_FEATURES; default ticks.features).")
     ] = None,
-    topic_out: Annotated[str | None, typer.Option(help="Where predictions go; ticks.predictions when absent.")] = None,
+    topic_out: Annotated[
+        str | None, typer.Option(help="Topic for the predictions (default: ticks.predictions).")
+    ] = None,
     bootstrap_servers: Servers = None,
     kafka_option: Options = None,
     alert: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where alerts go, an address of Apprise (mailto://, slack://, json://, …).", envvar="ALERT_URLS"
+            help="Receiver of alerts as an Apprise URL (mailto://, slack://, json://, …).", envvar="ALERT_URLS"
         ),
     ] = None,
-    group: Annotated[str, typer.Option(help="The workers that share the topic's partitions.")] = "volspike-predict",
+    group: Annotated[
+        str, typer.Option(help="Consumer group of the workers that share the partitions.")
+    ] = "volspike-predict",
     worker: Name = None,
     commit_ms: CommitMs = 20.0,
     commit_rows: CommitRows = 10_000,
@@ -63,7 +67,7 @@ def run(
 
     configure_logs("INFO")
     artifact = stream_model(model)
-    out.print(f"model {artifact.name} of {artifact.directory}, threshold {artifact.threshold:.4f}")
+    out.print(f"model {artifact.name} from {artifact.directory}, threshold {artifact.threshold:.4f}")
     plan = WorkerPlan(
         group=group,
         name=worker_name(worker),
@@ -75,10 +79,10 @@ def run(
         cold_start=cold_start,
     )
     router, metrics = AlertRouter(alert or ()), WorkerMetrics()
-    version, told = model_version(artifact.name), PredictionMetrics(metrics.registry)
+    version, counts = model_version(artifact.name), PredictionMetrics(metrics.registry)
     try:
-        make = predictor_factory(artifact, version, lambda: StreamAlerts(artifact.threshold, router), told)
+        make = predictor_factory(artifact, version, lambda: StreamAlerts(artifact.threshold, router), counts)
         run_worker(settings, plan, make, metrics_host, metrics_port, "predicting", metrics)
     finally:
         if not router.close():
-            warn("not every alert could be told before the end; the log has them")
+            warn("not every alert could be sent before the end; the log has them")

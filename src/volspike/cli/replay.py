@@ -1,4 +1,4 @@
-"""``volspike replay``: recorded tapes → a feature file, by the kernel that runs live."""
+"""``volspike replay``: recorded tapes to a feature file, with the kernel that runs live."""
 
 from __future__ import annotations
 
@@ -19,42 +19,43 @@ EXAMPLES = 'Example: volspike replay --raw "data/raw/*.ndjson" --out data/proces
 
 def run(
     raw: Annotated[list[str], typer.Option(help="Tapes, folders or globs; several are read in time order.")],
-    out_file: Annotated[Path, typer.Option("--out", help="The feature file to write (Parquet).")],
+    out_file: Annotated[Path, typer.Option("--out", help="Feature file to write (Parquet).")],
     windows: Annotated[list[int], typer.Option(help="Window lengths in seconds.")] = [30, 60, 300],  # noqa: B006
     feature_set: Annotated[
-        str, typer.Option(help="core (7 families), full (79 scale-free features more), deep (and the last 60 s).")
+        str, typer.Option(help="core (7 families), full (and 79 scale-free features) or deep (and the last 60 s).")
     ] = "full",
-    leader: Annotated[str | None, typer.Option(help="A product whose volatility stands in every row.")] = None,
+    leader: Annotated[str | None, typer.Option(help="Product whose volatility is added to every row.")] = None,
     every: Annotated[str, typer.Option(help="A row per `tick` or per second (`1s`).")] = "tick",
     profile: Annotated[
-        str, typer.Option(help="What the tape tells: ticker, ticker+trade, trade; `auto` looks.")
+        str, typer.Option(help="Kinds of ticks: ticker, ticker+trade, trade, or `auto` to detect them.")
     ] = "auto",
     engine: Annotated[
         str,
         typer.Option(
-            help="Who does the work: `local`, the cores of this machine (one pass; reading, features and writing at "
-            "the same time, below 500 MB), or `ray`, a cluster."
+            help="`local` uses the cores of this machine (one pass, below 500 MB of memory), `ray` a cluster."
         ),
     ] = "local",
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Processes that share out tapes and sessions, for machines of many cores, half a GB each. "
-            "Default: one pass.",
+            help="Processes that share the tapes and sessions, for machines with many cores, 0.5 GB each (default: one "
+            "pass).",
         ),
     ] = None,
     ray_address: Annotated[
         str | None,
-        typer.Option(help="A running Ray cluster whose nodes see the tapes under the same path. Default: a local one."),
+        typer.Option(help="Ray cluster whose nodes see the tapes under the same path (default: a local one)."),
     ] = None,
     add_labels: Annotated[
         bool, typer.Option("--add-labels", help="Add future_volatility and volatility_spike.")
     ] = False,
-    label_threshold_percentile: Annotated[float, typer.Option(help="τ's percentile of future volatility.")] = 90.0,
-    label_gap_threshold_seconds: Annotated[float, typer.Option(help="A longer silence ends a session.")] = 300.0,
+    label_threshold_percentile: Annotated[
+        float, typer.Option(help="Percentile of future volatility that defines τ.")
+    ] = 90.0,
+    label_gap_threshold_seconds: Annotated[float, typer.Option(help="Seconds of silence that end a session.")] = 300.0,
     compare: Annotated[
-        Path | None, typer.Option(help="Hold the result against this feature file, bit for bit.")
+        Path | None, typer.Option(help="Compare the result with this feature file, bit for bit.")
     ] = None,
     compare_labels: Annotated[bool, typer.Option("--compare-labels", help="Compare the labels too.")] = False,
 ) -> None:
@@ -64,17 +65,15 @@ def run(
     from volspike.datasets.feature_file import replacing
     from volspike.features import FeatureSet
 
-    features, rate, told = FeatureSet.of(windows, feature_set, leader), every_of(every), profile_of(profile)
+    features, rate, kinds = FeatureSet.of(windows, feature_set, leader), every_of(every), profile_of(profile)
     _refuse_overwriting(raw, out_file, compare)
     with replacing(out_file) as part:
-        with engine_of(engine, workers, ray_address) as hands, reading("replaying") as show:
-            result = build_features(raw, part, features, rate, told, _gaps(raw), show, hands)
+        with engine_of(engine, workers, ray_address) as workers_engine, reading("replaying") as show:
+            result = build_features(raw, part, features, rate, kinds, _gaps(raw), show, workers_engine)
         print_tape_report(result.report)
         dropped = {name: getattr(result.dropped, name) for name in ("late", "duplicates", "unplaced", "invalid")}
         if any(dropped.values()):
-            warn(
-                "ticks that made no row: " + ", ".join(f"{count:,} {name}" for name, count in dropped.items() if count)
-            )
+            warn("dropped ticks: " + ", ".join(f"{count:,} {name}" for name, count in dropped.items() if count))
         labels = label_file(part, part, label_threshold_percentile, label_gap_threshold_seconds) if add_labels else None
     note_if_simulated(result.facts.simulated)
     out.print(
@@ -82,27 +81,27 @@ def run(
         f"(profile {result.facts.profile}, every {result.facts.every}) → {out_file}"
     )
     if labels is not None:
-        tell_labels(labels.labelled, labels.spikes, labels.facts.tau, labels.facts.tau_from)
+        print_labels(labels.labelled, labels.spikes, labels.facts.tau, labels.facts.tau_from)
     if compare is not None:
         _compare(out_file, compare, compare_labels)
 
 
 def _gaps(raw: list[str]) -> list[Gap]:
-    """What the ledgers beside the tapes name as lost."""
+    """The gaps in the ledgers next to the tapes."""
     from volspike.tape import Ledger, tapes_of
 
     folders = sorted({path.parent for path in tapes_of(raw)})
     return [gap for folder in folders for gap in Ledger.read(folder)]
 
 
-def tell_labels(labelled: int, spikes: int, tau: float | None, tau_from: str | None) -> None:
-    """Prints how many rows have a label, and what a spike is."""
+def print_labels(labelled: int, spikes: int, tau: float | None, tau_from: str | None) -> None:
+    """Prints the number of labelled rows, the share of spikes, and τ."""
     share = f"{spikes / labelled:.2%}" if labelled else "no"
     out.print(f"{labelled:,} rows labelled, {share} spikes at τ = {tau:.3e} ({tau_from})")
 
 
 def _refuse_overwriting(raw: list[str], out_file: Path, compare: Path | None) -> None:
-    """Raises where the result would replace what it is made from or held against; learned now, not after the replay."""
+    """Raises before the replay if the result would overwrite an input."""
     from volspike.datasets.feature_file import open_feature_file
     from volspike.tape import tapes_of
 
@@ -119,7 +118,7 @@ def every_of(text: str) -> Every:
     from volspike.features import Every
 
     if text not in set(Every):
-        raise UsageError(f"--every is one of {', '.join(Every)}; was {text!r}")
+        raise UsageError(f"--every must be one of {', '.join(Every)}, got {text!r}")
     return Every(text)
 
 
@@ -130,7 +129,7 @@ def profile_of(text: str) -> Profile | None:
     if text == "auto":
         return None
     if text not in set(Profile):
-        raise UsageError(f"--profile is auto or one of {', '.join(Profile)}; was {text!r}")
+        raise UsageError(f"--profile must be auto or one of {', '.join(Profile)}, got {text!r}")
     return Profile(text)
 
 

@@ -1,4 +1,4 @@
-"""``volspike replay-to-kafka``: recorded tapes into a topic, at their own pace or any other."""
+"""``volspike replay-to-kafka``: recorded tapes into a topic, at any speed."""
 
 from __future__ import annotations
 
@@ -29,16 +29,18 @@ STOP_WITHIN_S = 5.0
 def run(
     tapes: Annotated[list[str], typer.Option("--input", help="Tapes, folders or globs; merged by receive time.")],
     topic: Annotated[
-        str | None, typer.Option(help="Where they go; $KAFKA_TOPIC_RAW, else ticks.raw when absent.")
+        str | None, typer.Option(help="Topic for the ticks (env KAFKA_TOPIC_RAW; default ticks.raw).")
     ] = None,
-    speed: Annotated[float, typer.Option(help="1: as they were received; 10: ten times; 0: as fast as it goes.")] = 1.0,
-    max_messages: Annotated[int, typer.Option(help="Stop after so many; 0: all.")] = 0,
+    speed: Annotated[
+        float, typer.Option(help="1 for the original speed, 10 for ten times that, 0 for the fastest.")
+    ] = 1.0,
+    max_messages: Annotated[int, typer.Option(help="Most messages to send; 0 for all.")] = 0,
     bootstrap_servers: Servers = None,
     kafka_option: Options = None,
 ) -> None:
     """Replay recorded tapes into a Kafka topic, line for line, keyed by product."""
     if not 0 <= speed < float("inf") or max_messages < 0:
-        raise UsageError(f"--speed and --max-messages must not be below 0, were {speed:g} and {max_messages}")
+        raise UsageError(f"--speed and --max-messages must not be negative, got {speed:g} and {max_messages}")
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic)
     from volspike.streams.clients import require_topic
     from volspike.streams.producer import TopicProducer
@@ -54,12 +56,12 @@ def run(
         try:
             _replay(chosen, producer, speed, progress)
         finally:
-            _tell(producer, progress, report)
+            _print_result(producer, progress, report)
     producer.raise_if_failed()
 
 
 def _replay(messages: Iterator[Message], producer: TopicProducer, speed: float, progress: ReplayProgress) -> None:
-    """Sends what there is; what was taken when Ctrl-C comes is still delivered, for a little while."""
+    """Sends the messages; after Ctrl-C, queued messages are still delivered for a few seconds."""
     from volspike.streams.replay import replay
 
     with working("replaying") as say:
@@ -79,7 +81,7 @@ def _replay(messages: Iterator[Message], producer: TopicProducer, speed: float, 
             producer.give_up()
 
 
-def _tell(producer: TopicProducer, progress: ReplayProgress, report: TapeReport) -> None:
+def _print_result(producer: TopicProducer, progress: ReplayProgress, report: TapeReport) -> None:
     print_tape_report(report)
     note_if_simulated(report.simulated)
     out.print(
@@ -87,7 +89,7 @@ def _tell(producer: TopicProducer, progress: ReplayProgress, report: TapeReport)
         f"in {progress.seconds:.1f} s ({progress.rate:,.0f}/s), {progress.market_seconds:,.1f} s of the market"
     )
     if progress.behind_s > 1.0:
-        warn(f"up to {progress.behind_s:.1f} s behind the tape's own pace: the broker or this machine is too slow")
+        warn(f"up to {progress.behind_s:.1f} s behind the requested speed: the broker or this machine is too slow")
 
 
 @contextlib.contextmanager

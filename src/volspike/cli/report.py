@@ -1,4 +1,4 @@
-"""``volspike report``: trained models judged anew on rows that they have not seen, as a PDF, and their cards."""
+"""``volspike report``: trained models evaluated on held-out rows, as a PDF, and their model cards."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ EXAMPLES = "Example: volspike report --features data/processed/features.parquet 
 
 def run(
     features: Annotated[
-        Path | None, typer.Option(help="A labelled feature file: the one trained on, or newer rows.")
+        Path | None, typer.Option(help="Labelled feature file: the one used for training, or newer rows.")
     ] = None,
-    artifacts: Annotated[Path, typer.Option(help="The folder with the artifacts, or one of them.")] = Path(
+    artifacts: Annotated[Path, typer.Option(help="Folder of the artifacts, or one artifact.")] = Path(
         "models/artifacts"
     ),
-    output: Annotated[Path, typer.Option(help="The PDF to write.")] = Path("reports/model_eval.pdf"),
+    output: Annotated[Path, typer.Option(help="PDF file to write.")] = Path("reports/model_eval.pdf"),
     cards: Annotated[
-        bool, typer.Option("--cards", help="Write a model card, card.md, into each artifact's folder.")
+        bool, typer.Option("--cards", help="Write a model card, card.md, into the folder of each artifact.")
     ] = False,
 ) -> None:
     """Score trained models on held-out rows, compared with the best baseline, and write a PDF report."""
     if features is None and not cards:
-        raise UsageError("nothing to do: name the rows to judge on with --features, or ask for --cards")
+        raise UsageError("nothing to do: name rows with --features, or use --cards")
     if features is not None:
         _report(features, artifacts, output)
     if cards:
@@ -47,12 +47,12 @@ def _report(features: Path, artifacts: Path, output: Path) -> None:
     with working("loading") as show:
         evaluation = evaluate(features, artifacts, show)
         write_pdf(evaluation, output, show)
-    tell(evaluation)
+    print_result(evaluation)
     out.print(f"→ {output}")
 
 
-def tell(evaluation: EvaluationReport) -> None:
-    """Prints the report's summary: each model's figures and what they are worth."""
+def print_result(evaluation: EvaluationReport) -> None:
+    """Prints the figures of each model and a verdict."""
     from volspike.reporting.pages import verdict_of
 
     note_if_simulated(evaluation.simulated)
@@ -76,6 +76,6 @@ def tell(evaluation: EvaluationReport) -> None:
         for model in evaluation.models
     ]
     heads = ["", "PR-AUC", "baseline", "PR-AUC", "ROC-AUC", "Brier", "base rate", "events", "rows"]
-    table("On rows that no model was made from", heads, rows)
+    table("Held-out rows", heads, rows)
     for model in evaluation.models:
         out.print(verdict_of(model))

@@ -1,4 +1,4 @@
-"""``volspike retrain``: learn anew from what was recorded, compare with what is served, and serve what is not worse."""
+"""``volspike retrain``: trains a challenger, compares it with the champion, and promotes it if it is no worse."""
 
 from __future__ import annotations
 
@@ -19,37 +19,39 @@ EXAMPLES = "Example: volspike retrain --if-needed"
 
 def run(
     if_needed: Annotated[
-        bool, typer.Option("--if-needed", help="Train only where drift, delayed labels or new data call for it.")
+        bool, typer.Option("--if-needed", help="Train only if drift, delayed labels or new data require it.")
     ] = False,
     only_shadow: Annotated[
-        bool, typer.Option("--only-shadow", help="Look at a challenger that waits in shadow, and do nothing else.")
+        bool, typer.Option("--only-shadow", help="Only evaluate a challenger that waits in shadow.")
     ] = False,
     features: Annotated[
-        Path | None, typer.Option(help="A labelled feature file to learn from, instead of the recordings.")
+        Path | None, typer.Option(help="Labelled feature file to train on, instead of the recordings.")
     ] = None,
-    tape: Annotated[Path, typer.Option(help="The folder that `volspike up` records to.")] = Path("data/raw"),
-    days: Annotated[float, typer.Option(help="How many days of the recordings are replay_tapes, the newest.")] = 14.0,
-    models: Annotated[list[str], typer.Option(help="Detectors that may become the challenger.")] = [  # noqa: B006
+    tape: Annotated[Path, typer.Option(help="Folder of the tapes that `volspike up` records.")] = Path("data/raw"),
+    days: Annotated[float, typer.Option(help="Newest days of the recordings to replay.")] = 14.0,
+    models: Annotated[list[str], typer.Option(help="Models that may become the challenger.")] = [  # noqa: B006
         "har",
         "logistic",
         "lightgbm",
     ],
     shadow_hours: Annotated[
-        float, typer.Option(help="Hours of recorded market that a challenger must stand beside the champion; 0: none.")
+        float, typer.Option(help="Hours of recorded market that a challenger scores in shadow; 0 for none.")
     ] = 24.0,
-    folds: Annotated[int, typer.Option(help="Test blocks of walk_forward; the newest is the one that decides.")] = 5,
-    search: Annotated[int, typer.Option(help="Settings tried of each model on training rows; 0: its defaults.")] = 0,
-    outcomes: Annotated[Path, typer.Option(help="Live predictions and what became of them (SQLite).")] = Path(
+    folds: Annotated[int, typer.Option(help="Walk-forward test blocks; the newest one decides.")] = 5,
+    search: Annotated[int, typer.Option(help="Settings tried per model on training rows; 0 for the defaults.")] = 0,
+    outcomes: Annotated[Path, typer.Option(help="Live predictions and their outcomes (SQLite).")] = Path(
         "data/outcomes.sqlite"
     ),
-    artifacts: Annotated[Path, typer.Option(help="Where the models are.")] = Path("models/artifacts"),
-    results: Annotated[Path, typer.Option(help="Where the server looks for the last result, for its metrics.")] = Path(
-        "models/results"
-    ),
-    trigger: Annotated[str, typer.Option(help="Who asked, for the history.")] = "by hand",
-    seed: Annotated[int, typer.Option(help="Makes a run repeatable.", min=0, max=2**32 - 1)] = 0,
+    artifacts: Annotated[Path, typer.Option(help="Folder of the artifacts.")] = Path("models/artifacts"),
+    results: Annotated[
+        Path, typer.Option(help="Folder in which the server finds the last results for its metrics.")
+    ] = Path("models/results"),
+    trigger: Annotated[str, typer.Option(help="Trigger, for the history.")] = "by hand",
+    seed: Annotated[
+        int, typer.Option(help="Random seed; the same seed gives the same result.", min=0, max=2**32 - 1)
+    ] = 0,
     mlflow_uri: Annotated[
-        str | None, typer.Option(help="Track the run in MLflow, and move its aliases with what is served.")
+        str | None, typer.Option(help="Track the run in MLflow and move its aliases with the served model.")
     ] = None,
 ) -> None:
     """Train a challenger on recorded data and promote it once it is no worse than the champion.
@@ -80,11 +82,11 @@ def run(
     )
     with working("retraining") as show:
         done = retrain(request, show)
-    tell(done)
+    print_result(done)
 
 
-def tell(done: RetrainingResult) -> None:
-    """Prints how the run ended, and by which figures."""
+def print_result(done: RetrainingResult) -> None:
+    """Prints the outcome of the run and the figures behind it."""
     note_if_simulated(done.simulated)
     for caveat in done.warnings:
         warn(caveat)
@@ -96,23 +98,23 @@ def tell(done: RetrainingResult) -> None:
         out.print(f"  {reason}")
     ends = {
         "no_challenger": "no challenger waits in shadow",
-        "not_needed": f"nothing to do: {done.model} goes on",
+        "not_needed": f"nothing to do: {done.model} stays in production",
         "waits": f"{done.model} waits in shadow → {done.place}",
-        "rejected": f"{done.model} is not served: what is in production goes on",
-        "promoted": f"in service: {done.model} → {done.place}",
+        "rejected": f"{done.model} is not promoted: the champion stays in production",
+        "promoted": f"promoted: {done.model} → {done.place}",
     }
     out.print(ends[done.outcome])
 
 
 def _need(need: RetrainingNeed) -> None:
-    drift = need.severity or "not known"
-    live = "not known" if need.performance is None else figure(need.performance.pr_auc, 3)
+    drift = need.severity or "unknown"
+    live = "unknown" if need.performance is None else figure(need.performance.pr_auc, 3)
     out.print(f"new hours {need.new_hours:.1f}; drift {drift}; live PR-AUC {live}; {need.decision.action.value}")
 
 
 def _figures(verdict: Verdict) -> None:
     rows = [[name, _shown(value)] for name, value in verdict.figures.items()]
-    table("Challenger and champion on rows that neither has seen", ["figure", "value"], rows)
+    table("Challenger and champion on rows held out from both", ["figure", "value"], rows)
 
 
 def _shown(value: object) -> str:

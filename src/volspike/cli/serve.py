@@ -40,5 +40,5 @@ def run(
         rate_limit=rate_limit,
         log_level=log_level,
     )
-    # clients of the earlier system tell its ten features, whatever model is served now
+    # clients of the earlier system send its ten features, whatever model is served
     serve(with_companion(settings))

@@ -1,4 +1,4 @@
-"""``volspike simulate``: the built-in simulated market, as a tape or behind a socket that speaks as Coinbase does."""
+"""``volspike simulate``: the built-in simulated market as a tape or as an exchange with Coinbase's protocols."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ EXAMPLES = "Example: volspike simulate --port 8765 --pair BTC-USD --pair ETH-USD
 START = "2026-01-05T00:00:00Z"
 MINUTES = 180
 LAST_NS = 2**63 - 1
-"""The last instant that integer nanoseconds hold, in the year 2262."""
+"""The largest time in integer nanoseconds, in the year 2262."""
 
 
 def run(
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="The tape to write: .ndjson(.zst, .gz) or .parquet.")
+        Path | None, typer.Option("--out", help="Tape to write: .ndjson(.zst, .gz) or .parquet.")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Serve it as Coinbase's websockets do, on this port; 0 takes a free one.")
+        int | None, typer.Option(help="Serve Coinbase's websocket protocols on this port; 0 for a free one.")
     ] = None,
     pair: Annotated[list[str], typer.Option(help="Products.")] = ["BTC-USD"],  # noqa: B006
     minutes: Annotated[
-        int | None, typer.Option(help="How long the market runs (default: a tape 180, a server until it is stopped).")
+        int | None, typer.Option(help="Minutes of market (default: 180 for a tape; a server runs until stopped).")
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same market.")] = 7,
     start: Annotated[
-        str | None, typer.Option(help=f"When it begins (RFC 3339; default: a tape {START}, a server now).")
+        str | None, typer.Option(help=f"Start (RFC 3339; default: {START} for a tape, now for a server).")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address that --port is of.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address for --port.")] = "127.0.0.1",
     speed: Annotated[
-        float, typer.Option(help="With --port: market seconds per second; 0 is as fast as clients read.")
+        float, typer.Option(help="With --port: market seconds per second; 0 for as fast as clients read.")
     ] = 1.0,
     drop: Annotated[float, typer.Option(help="With --port: share of frames lost, 0 to 1.")] = 0.0,
-    delay: Annotated[float, typer.Option(help="With --port: share of frames held back for 0.2 s.")] = 0.0,
+    delay: Annotated[float, typer.Option(help="With --port: share of frames delayed by 0.2 s.")] = 0.0,
     duplicate: Annotated[float, typer.Option(help="With --port: share of frames sent twice.")] = 0.0,
     reorder: Annotated[float, typer.Option(help="With --port: share of frames sent after the next.")] = 0.0,
     skip: Annotated[float, typer.Option(help="With --port: share of frames after which numbers are skipped.")] = 0.0,
-    malformed: Annotated[float, typer.Option(help="With --port: share of frames followed by a broken one.")] = 0.0,
+    malformed: Annotated[float, typer.Option(help="With --port: share of frames followed by a malformed one.")] = 0.0,
     unknown: Annotated[float, typer.Option(help="With --port: share of frames followed by an unknown one.")] = 0.0,
     silence_every: Annotated[
-        float, typer.Option(help="With --port: market seconds after which 15 s are lost; 0 is never.")
+        float, typer.Option(help="With --port: market seconds between losses of 15 s; 0 for none.")
     ] = 0.0,
     close_every: Annotated[
-        float, typer.Option(help="With --port: market seconds after which a connection is closed; 0 is never.")
+        float, typer.Option(help="With --port: market seconds between closed connections; 0 for none.")
     ] = 0.0,
     close_code: Annotated[
-        list[int], typer.Option(help="With --port: codes to close with, drawn by lot; 0 is without a close frame.")
+        list[int], typer.Option(help="With --port: close codes, chosen at random; 0 for no close frame.")
     ] = [1001],  # noqa: B006
     snapshot_every: Annotated[
-        float, typer.Option(help="With --port: market seconds after which a 5 MB order book comes; 0 is never.")
+        float, typer.Option(help="With --port: market seconds between order books of 5 MB; 0 for none.")
     ] = 0.0,
 ) -> None:
     """Simulate a market as a tape or as an exchange to connect to: for trials, never as evidence."""
@@ -84,7 +84,7 @@ def run(
         "snapshot_every_s": snapshot_every,
     }
     if minutes is not None and minutes < 1:
-        raise UsageError(f"--minutes must be at least 1: was {minutes}")
+        raise UsageError(f"--minutes must be at least 1, got {minutes}")
     _serve(
         {
             "products": pair,
@@ -101,15 +101,15 @@ def run(
 
 
 def write_simulated_tape(path: Path, pairs: list[str], minutes: int, seed: int, start: str = START) -> int:
-    """Simulates ``minutes`` of a market into a tape that says so in every line; returns the number of ticks."""
+    """Writes a tape of a simulated market, labelled in every line; returns the number of ticks."""
     from volspike.feeds.simulation.market import simulate_market
     from volspike.tape import write_ndjson, write_parquet
     from volspike.tape.names import is_tape
 
     if minutes < 1 or seed < 0 or not all(pairs):
         raise UsageError(
-            "--minutes must be at least 1, --seed at least 0, and --pair name products: "
-            f"were {minutes}, {seed} and {pairs}"
+            "--minutes must be at least 1, --seed at least 0, and --pair must name products: "
+            f"got {minutes}, {seed} and {pairs}"
         )
     begin = _begin(start, minutes)
     if not is_tape(path):
@@ -124,7 +124,7 @@ def write_simulated_tape(path: Path, pairs: list[str], minutes: int, seed: int, 
 
 
 def _begin(start: str, minutes: int) -> int:
-    """The first instant of a market that ends before nanoseconds do."""
+    """The start of a market that ends within the range of nanoseconds."""
     from volspike.market import SECOND_NS, format_time, parse_time
 
     try:
@@ -133,7 +133,7 @@ def _begin(start: str, minutes: int) -> int:
         raise UsageError(f"--start: {error}") from error
     if begin + minutes * 60 * SECOND_NS > LAST_NS:
         raise UsageError(
-            f"{minutes:,} minutes from {start} go beyond {format_time(LAST_NS)}: take fewer, or begin earlier"
+            f"{minutes:,} minutes from {start} end after {format_time(LAST_NS)}: use fewer, or start earlier"
         )
     return begin
 
@@ -166,7 +166,7 @@ async def _open(exchange: SimulatedExchange) -> None:
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     async with exchange:
         for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):  # Windows: there Ctrl-C interrupts, as it does everywhere else
+            with suppress(NotImplementedError):  # on Windows, Ctrl-C interrupts the process
                 loop.add_signal_handler(number, stopped.set)
         note_if_simulated(True)
         for protocol in PROTOCOLS:
@@ -176,5 +176,5 @@ async def _open(exchange: SimulatedExchange) -> None:
         for end in waiting:
             end.cancel()
     record = exchange.record
-    struck = ", ".join(f"{count:,} {fault}" for fault, count in sorted(record.faults.items())) or "none"
-    out.print(f"{record.frames:,} frames to {exchange.connected:,} connections, {record.lost:,} lost; faults: {struck}")
+    faults = ", ".join(f"{count:,} {fault}" for fault, count in sorted(record.faults.items())) or "none"
+    out.print(f"{record.frames:,} frames to {exchange.connected:,} connections, {record.lost:,} lost; faults: {faults}")

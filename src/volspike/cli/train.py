@@ -1,4 +1,4 @@
-"""``volspike train``: a labelled feature file → artifacts, judged against what a trader already has."""
+"""``volspike train``: a labelled feature file to artifacts, compared with the baselines."""
 
 from __future__ import annotations
 
@@ -20,36 +20,38 @@ EXAMPLES = "Example: volspike train --features data/processed/features.parquet -
 
 
 def run(
-    features: Annotated[Path, typer.Option(help="A labelled feature file.")],
-    models: Annotated[list[str], typer.Option(help="Names of detectors, or all.")] = ["all"],  # noqa: B006
+    features: Annotated[Path, typer.Option(help="Labelled feature file.")],
+    models: Annotated[list[str], typer.Option(help="Models to train, or all.")] = ["all"],  # noqa: B006
     split_method: Annotated[str, typer.Option(help="walk_forward, time_based, or stratified (no evidence).")] = (
         "walk_forward"
     ),
-    folds: Annotated[int, typer.Option(help="Test blocks of walk_forward; the newest is the final one.")] = 5,
-    fold_by: Annotated[
-        str, typer.Option(help="What a test block is: rows (equal shares), session, day, or auto.")
-    ] = "auto",
-    training: Annotated[str, typer.Option(help="expanding, or rolling, which forgets what is old.")] = "expanding",
+    folds: Annotated[int, typer.Option(help="Walk-forward test blocks; the newest is the final block.")] = 5,
+    fold_by: Annotated[str, typer.Option(help="Test blocks by rows (equal shares), session, day, or auto.")] = "auto",
+    training: Annotated[str, typer.Option(help="expanding, or rolling to drop old rows.")] = "expanding",
     training_span: Annotated[
-        float | None, typer.Option(help="Hours that rolling training looks back; by default the first fold's past.")
+        float | None, typer.Option(help="Hours of rolling training (default: those of the first fold).")
     ] = None,
     columns: Annotated[
-        list[str] | None, typer.Option(help="Features to learn from, or all; by default what suits the file.")
+        list[str] | None, typer.Option(help="Features to train on, or all (default: those that suit the file).")
     ] = None,
     label_percentile: Annotated[
-        float, typer.Option(help="τ's percentile of the training rows.", min=0, max=100)
+        float, typer.Option(help="Percentile of the training rows' future volatility that defines τ.", min=0, max=100)
     ] = 90.0,
     calibration: Annotated[str, typer.Option(help="platt, isotonic or none, fitted on validation rows.")] = "platt",
     threshold: Annotated[
         str,
-        typer.Option(help="What is served: best_f1, rate_10, cost_10 or false_alarms_2_per_hour, or other numbers."),
+        typer.Option(
+            help="Alert threshold: best_f1, rate_10, cost_10 or false_alarms_2_per_hour; other numbers work too."
+        ),
     ] = "best_f1",
-    search: Annotated[int, typer.Option(help="Settings tried of each model on training rows; 0: its defaults.")] = 8,
-    artifacts: Annotated[Path, typer.Option(help="Where the artifacts go.")] = Path("models/artifacts"),
+    search: Annotated[int, typer.Option(help="Settings tried per model on training rows; 0 for the defaults.")] = 8,
+    artifacts: Annotated[Path, typer.Option(help="Folder for the artifacts.")] = Path("models/artifacts"),
     promote: Annotated[
-        bool, typer.Option("--promote", help="Put the chosen model into service: ARTIFACTS/production.")
+        bool, typer.Option("--promote", help="Promote the chosen model to ARTIFACTS/production.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Makes a run repeatable.", min=0, max=2**32 - 1)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; the same seed gives the same result.", min=0, max=2**32 - 1)
+    ] = 0,
     mlflow_uri: Annotated[
         str | None,
         typer.Option(help="Track the run in MLflow: a server, or a database such as sqlite:///mlruns/mlflow.db."),
@@ -79,16 +81,16 @@ def run(
     )
     with working("training") as show:
         report = promote_chosen(train(request, show))
-    tell(report)
+    print_result(report)
     if tracking.is_on:
         follow(report, tracking)
 
 
 def tracking_settings(uri: str | None) -> TrackingSettings:
-    """Where the run is to be tracked, from the flag or MLflow's own environment variables.
+    """The tracking settings from the option or MLflow's environment variables.
 
     Raises:
-        UsageError: MLflow is not installed, or the URI is no store's.
+        UsageError: MLflow is not installed, or the URI is invalid.
     """
     from volspike.config import settle
     from volspike.training.tracking import TrackingSettings
@@ -99,7 +101,7 @@ def tracking_settings(uri: str | None) -> TrackingSettings:
 
 
 def follow(report: TrainingReport, settings: TrackingSettings) -> None:
-    """Tracks a run whose artifacts are written; what goes wrong is a warning."""
+    """Tracks a finished run; failures are warnings."""
     from volspike.training.mlflow import track_run
 
     with working("tracking") as show:
@@ -109,8 +111,8 @@ def follow(report: TrainingReport, settings: TrackingSettings) -> None:
     out.print(tracking.summary())
 
 
-def tell(report: TrainingReport) -> None:
-    """Prints a training report: each fold, the figures of all, what they are worth, and where the artifacts are."""
+def print_result(report: TrainingReport) -> None:
+    """Prints a training report: folds, figures, verdicts, and the artifacts."""
     note_if_simulated(report.simulated)
     for caveat in report.warnings:
         warn(caveat)
@@ -118,16 +120,16 @@ def tell(report: TrainingReport) -> None:
     by = f" by {report.fold_by}" if report.split_method == "walk_forward" else ""
     out.print(
         f"{report.rows:,} rows of {', '.join(report.products)}, {report.start} to {report.end}, split "
-        f"{report.split_method}{by}{embargo}; every figure is out of sample unless the split is stratified"
+        f"{report.split_method}{by}{embargo}; all figures are out of sample unless the split is stratified"
     )
     _folds(report)
     everyone = (*report.models, *report.baselines)
     if report.has_selection:
         blocks = len(report.models[0].folds) - 1
-        _figures(f"Pooled over the test rows of {blocks} fold(s), by which the choice was made", report, everyone)
-        _figures("The final block, which no choice looked at", report, everyone, final=True)
+        _figures(f"Pooled test rows of {blocks} fold(s), used for the choice", report, everyone)
+        _figures("Final block, not used for any choice", report, everyone, final=True)
     else:
-        _figures("The test rows; the choice was made on the validation rows before them", report, everyone)
+        _figures("Test rows; the choice was made on the validation rows before them", report, everyone)
     _alarms(report, everyone)
     for model in report.models:
         out.print(sentence(model, report))
@@ -135,7 +137,7 @@ def tell(report: TrainingReport) -> None:
 
 
 def _folds(report: TrainingReport) -> None:
-    """What each fold is made of, the same for all models; then every model's PR-AUC on each."""
+    """Prints the folds, which all models share, and the PR-AUC of every model on each."""
     shared = report.models[0].folds
     rows = [
         [
@@ -154,11 +156,11 @@ def _folds(report: TrainingReport) -> None:
             [_name(model, report), *(figure(fold.comparison.model.pr_auc, 3) for fold in model.folds)]
             for model in everyone
         ]
-        table("PR-AUC fold by fold", ["", *(str(fold.fold) for fold in shared)], scores)
+        table("PR-AUC by fold", ["", *(str(fold.fold) for fold in shared)], scores)
 
 
 def _figures(title: str, report: TrainingReport, everyone: tuple[ModelResult, ...], *, final: bool = False) -> None:
-    """PR-AUC with its interval, beside the best baseline's, and what else tells a good score from a bad one."""
+    """Prints PR-AUC with its interval, its difference to the best baseline, and further figures."""
     rows = []
     for model in everyone:
         judged = model.final if final else model.pooled
@@ -177,12 +179,12 @@ def _figures(title: str, report: TrainingReport, everyone: tuple[ModelResult, ..
             ]
         )
     mean = [] if final else ["per fold"]
-    against = f"less {report.best_baseline}"
+    against = f"minus {report.best_baseline}"
     table(title, ["", "PR-AUC", "95 %", *mean, against, "95 %", "ROC-AUC", "Brier", "log loss"], rows)
 
 
 def _alarms(report: TrainingReport, everyone: tuple[ModelResult, ...]) -> None:
-    """What a user of the served threshold meets, over the same rows as the choice was made on."""
+    """Prints the alarms at the served threshold on the rows that were used for the choice."""
     rows = []
     for model in everyone:
         judged, events = model.pooled.model, model.pooled.model_events
@@ -197,37 +199,41 @@ def _alarms(report: TrainingReport, everyone: tuple[ModelResult, ...]) -> None:
                 f"{judged.rows:,}",
             ]
         )
-    heads = ["", "precision", "recall", "F1", "episodes", "lead s", "false/h", "in alarm", "rows"]
+    heads = ["", "precision", "recall", "F1", "spikes caught", "lead s", "false/h", "in alarm", "rows"]
     table(f"Alarms at the threshold {report.request.threshold}, same rows", heads, rows)
 
 
 def sentence(model: ModelResult, report: TrainingReport) -> str:
-    """What the figures of a model are worth, in one honest line."""
+    """A verdict on the figures of a model in one line."""
     if model.model == report.best_baseline:
-        return f"{model.model} is the best baseline itself: what a model has to beat"
-    told = f"{model.model} less {report.best_baseline}: PR-AUC {_verdict(model.pooled)}"
-    return f"{told}; final block {_verdict(model.final)}" if report.has_selection else told
+        return f"{model.model} is the best baseline itself: a model has to beat it"
+    verdict = f"{model.model} minus {report.best_baseline}: PR-AUC {_verdict(model.pooled)}"
+    return f"{verdict}; final block {_verdict(model.final)}" if report.has_selection else verdict
 
 
 def _verdict(judged: Comparison) -> str:
     interval = span(judged.gain_intervals["pr_auc"])
-    return f"{_signed(judged.gain)} ({interval}), {judged.verdict() or 'too few events to tell'}"
+    return f"{_signed(judged.gain)} ({interval}), {judged.verdict() or 'too few events for a verdict'}"
 
 
 def _where(report: TrainingReport) -> None:
     on = "the pooled test rows" if report.has_selection else "the validation rows"
     for model in report.models:
         best = max(model.importance, key=model.importance.__getitem__)
-        left = f"; {len(model.left_out)} columns left out, since the feed does not tell them" if model.left_out else ""
+        left = (
+            f"; {len(model.left_out)} columns left out, since the feed does not provide them" if model.left_out else ""
+        )
         tried = f"; {model.search.trials} settings tried" if model.search.trials else ""
-        out.print(f"{model.model} → {model.artifact} ({model.seconds:.1f} s; leans most on {best}{left}{tried})")
-    out.print(f"chosen: {report.chosen}, of greatest PR-AUC on {on} among the models asked for")
+        out.print(
+            f"{model.model} → {model.artifact} ({model.seconds:.1f} s; most important feature {best}{left}{tried})"
+        )
+    out.print(f"chosen: {report.chosen}, with the highest PR-AUC on {on} among the requested models")
     if report.promoted:
-        out.print(f"in service: {report.chosen} → {report.promoted}")
+        out.print(f"promoted: {report.chosen} → {report.promoted}")
 
 
 def _name(model: ModelResult, report: TrainingReport) -> str:
-    """A star is the chosen model, a dot the baseline that all are compared with."""
+    """The name of a model; a star marks the chosen one, a dot the baseline for comparison."""
     chosen = " *" if model.model == report.chosen else ""
     return f"{model.model}{chosen}{' ·' if model.model == report.best_baseline else ''}"
 

@@ -1,4 +1,4 @@
-"""``volspike up``: a live market, scored, recorded and shown, in one process."""
+"""``volspike up``: listens, scores, records and serves the dashboard in one process."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ EXAMPLES = "Example: volspike up --pair BTC-USD --pair ETH-USD"
 
 
 def run(
-    pair: Annotated[list[str] | None, typer.Option("--pair", "--pairs", help="Products; BTC-USD when absent.")] = None,
+    pair: Annotated[list[str] | None, typer.Option("--pair", "--pairs", help="Products (default: BTC-USD).")] = None,
     source: Annotated[
-        str, typer.Option(help="auto, coinbase, coinbase-exchange, simulator, or tape:PATH; auto looks once, at start.")
+        str,
+        typer.Option(help="auto, coinbase, coinbase-exchange, simulator, or tape:PATH; auto decides once, at start."),
     ] = "auto",
     model: Model = None,
     variant: Variant = None,
@@ -32,30 +33,28 @@ def run(
     port: Port = None,
     api_key_file: KeyFile = None,
     rate_limit: RateLimit = None,
-    tape: Annotated[Path, typer.Option(help="Folder to record to.")] = Path("data/raw"),
-    outcomes: Annotated[
-        Path, typer.Option(help="File of predictions and what became of them a minute later (SQLite).")
-    ] = Path("data/outcomes.sqlite"),
+    tape: Annotated[Path, typer.Option(help="Folder for the tape.")] = Path("data/raw"),
+    outcomes: Annotated[Path, typer.Option(help="File for predictions and their outcomes (SQLite).")] = Path(
+        "data/outcomes.sqlite"
+    ),
     alert: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where alerts go, an address of Apprise (mailto://, slack://, json://, …).", envvar="ALERT_URLS"
+            help="Receiver of alerts as an Apprise URL (mailto://, slack://, json://, …).", envvar="ALERT_URLS"
         ),
     ] = None,
-    record: Annotated[bool, typer.Option("--record/--no-record", help="Record what comes.")] = True,
+    record: Annotated[bool, typer.Option("--record/--no-record", help="Record the market.")] = True,
     retrain: Annotated[
         bool | None,
         typer.Option(
             "--retrain/--no-retrain",
-            help="Learn from what is recorded, in a process of its own; by default where a real market is recorded.",
+            help="Retrain on the recorded market in a separate process (default: if a real market is recorded).",
         ),
     ] = None,
     retrain_at: Annotated[
-        str, typer.Option(help="When to look for drift: minute, hour, day, month, weekday by name; UTC.")
+        str, typer.Option(help="When to check for drift, as a cron expression in UTC with weekdays by name.")
     ] = "0 2 * * mon",
-    speed: Annotated[
-        float, typer.Option(help="How fast a tape or simulated market runs; 0: as fast as it goes.")
-    ] = 1.0,
+    speed: Annotated[float, typer.Option(help="Speed of a tape or simulated market; 0 for the fastest.")] = 1.0,
     config: Config = None,
 ) -> None:
     """Listen to a market, score every tick, record it, and show it on a page.
@@ -70,13 +69,13 @@ def run(
     from volspike.models.choice import named_model
 
     if speed < 0:
-        raise UsageError(f"--speed must not be below 0, was {speed:g}")
+        raise UsageError(f"--speed must not be negative, got {speed:g}")
     serving = serving_settings(
         config, api_key_file, model=model, variant=variant, host=host, port=port, rate_limit=rate_limit
     )
     is_recorded = record and not source.startswith("tape:")
     if retrain and not is_recorded:
-        raise UsageError("--retrain learns from what is recorded, and nothing is: leave --no-record or the tape out")
+        raise UsageError("--retrain needs a recorded market: remove --no-record or the tape source")
     wanted = retrain if retrain is not None else None if is_recorded and named_model(serving) is None else False
     wishes = LiveWishes(
         source=source,
@@ -97,10 +96,10 @@ def run(
 
 
 def _retraining(wanted: bool | None, at: str, tape: Path, outcomes: Path, serving: ServingSettings) -> Beside:
-    """The schedule that learns from what is recorded; where nothing was said (None), of a real market alone.
+    """The retraining schedule; if ``wanted`` is None, it runs for a real market only.
 
     Raises:
-        UsageError: a time that is none.
+        UsageError: an invalid schedule.
     """
     from volspike.lifecycle.schedule import RetrainingSchedule, cron
 
