@@ -12,19 +12,28 @@ from tests_system.processes import Server, run_volspike, succeeded
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = Path(os.environ.get("VOLSPIKE_DATA", ROOT.parent / "shared" / "data"))
+LONGEST = ("test_exactly_once", "test_limits")
+"""Modules in the order in which they start; the others follow in the order of their names."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "shared_data: needs the recordings of ../shared/data or $VOLSPIKE_DATA")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects the tests that need the recordings if these are missing; the other tests do not need them."""
-    if RECORDINGS.is_dir():
-        return
-    missing = [item for item in items if item.get_closest_marker("shared_data")]
-    items[:] = [item for item in items if not item.get_closest_marker("shared_data")]
-    config.hook.pytest_deselected(items=missing)
+    """Deselects tests without their recordings, and assigns the others to workers of pytest-xdist.
+
+    The tests of a module, and all tests of the shared broker, run in one worker, so that each fixture is made once.
+    The longest modules start first.
+    """
+    if not RECORDINGS.is_dir():
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("shared_data")])
+        items[:] = [item for item in items if not item.get_closest_marker("shared_data")]
+    for item in items:
+        shares_broker = "cluster" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("broker" if shares_broker else item.path.stem))
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture
