@@ -92,13 +92,17 @@ def _install_uv() -> str:
 
 def _install_with_uv(arguments: Sequence[str]) -> str:
     """Installs ``arguments`` with uv; returns what went wrong, or nothing."""
-    listing = subprocess.run([*PIP, "config", "list"], stdout=subprocess.PIPE, text=True, check=False).stdout
-    settings = pip_settings(listing)
+    settings = pip_settings(_pip_configuration())
     command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
     if settings.get("no-index", "0").lower() in {"1", "true", "yes", "on"}:
         command.append("--no-index")
     status = subprocess.call([*command, *arguments], env=uv_environment(settings, os.environ))
     return f"uv failed (exit status {status})" if status else ""
+
+
+def _pip_configuration() -> str:
+    """The output of ``pip config list``."""
+    return subprocess.run([*PIP, "config", "list"], stdout=subprocess.PIPE, text=True, check=False).stdout
 
 
 if __name__ == "__main__":

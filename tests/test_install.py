@@ -31,12 +31,18 @@ class Commands:
 
 
 @pytest.fixture
-def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pip_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A pip.conf that is the only configuration of pip."""
     for name in (name for name in os.environ if name.startswith(("PIP_", "UV_", "SSL_"))):
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
     return tmp_path / "pip.conf"
+
+
+@pytest.fixture
+def without_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pip without any configuration."""
+    monkeypatch.setattr(install, "_pip_configuration", lambda: "")
 
 
 def run(commands: Commands, monkeypatch: pytest.MonkeyPatch, *, uv: str | None = None) -> int:
@@ -52,9 +58,9 @@ def run(commands: Commands, monkeypatch: pytest.MonkeyPatch, *, uv: str | None =
     return install.main(["--requirement", "base.txt"])
 
 
-def test_pip_configuration_reaches_uv(configure: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_configuration_reaches_uv(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Indexes, certificate, proxy and timeout of pip.conf are passed on; a PIP_ variable overrides the file."""
-    configure.write_text(
+    pip_conf.write_text(
         "[global]\n"
         "index-url = https://user:secret@mirror.example/simple\n"
         "extra-index-url =\n    https://one.example/simple\n    https://two.example/simple\n"
@@ -90,9 +96,9 @@ def test_pip_configuration_reaches_uv(configure: Path, monkeypatch: pytest.Monke
     assert environment["PATH"] == os.environ["PATH"]
 
 
-def test_variables_of_uv_take_precedence(configure: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_uv_take_precedence(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the user has set for uv itself is not replaced by pip's configuration."""
-    configure.write_text("[global]\nindex-url = https://pip.example/simple\ncert = /pip.pem\n")
+    pip_conf.write_text("[global]\nindex-url = https://pip.example/simple\ncert = /pip.pem\n")
     monkeypatch.setenv("UV_DEFAULT_INDEX", "https://uv.example/simple")
     monkeypatch.setenv("SSL_CERT_FILE", "/uv.pem")
     commands = Commands()
@@ -103,7 +109,7 @@ def test_variables_of_uv_take_precedence(configure: Path, monkeypatch: pytest.Mo
     assert environment["SSL_CERT_FILE"] == "/uv.pem"
 
 
-@pytest.mark.usefixtures("configure")
+@pytest.mark.usefixtures("without_configuration")
 @pytest.mark.parametrize("installed", [None, "0.0.1"])
 def test_uv_is_installed_by_pip_first(installed: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the pinned version of uv, pip installs it before it is used."""
@@ -114,7 +120,7 @@ def test_uv_is_installed_by_pip_first(installed: str | None, monkeypatch: pytest
     assert second[:3] == ["-m", "uv", "pip"]
 
 
-@pytest.mark.usefixtures("configure")
+@pytest.mark.usefixtures("without_configuration")
 @pytest.mark.parametrize(
     ("failing", "reason"),
     [("uv.txt", f"pip could not install {PIN} (exit status 2)"), ("-m uv", "uv failed (exit status 2)")],
@@ -129,7 +135,7 @@ def test_pip_is_the_fallback(
     assert capsys.readouterr().err == f"install: {reason}; using pip instead, which takes about a minute longer\n"
 
 
-@pytest.mark.usefixtures("configure")
+@pytest.mark.usefixtures("without_configuration")
 def test_failure_of_both_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exit status is pip's if neither uv nor pip can install the packages."""
     assert run(Commands("base.txt"), monkeypatch) == 2
