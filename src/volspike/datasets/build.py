@@ -1,7 +1,4 @@
-"""Tapes → feature file: replay, in constant memory whatever the length of the tape.
-
-Labels added to a feature file, in constant memory: seconds are gathered first, then the rows are written anew.
-"""
+"""Feature files from tapes, and labels added to feature files; both in constant memory."""
 
 from __future__ import annotations
 

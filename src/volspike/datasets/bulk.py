@@ -1,21 +1,10 @@
-"""The ticks of a tape on their way from the process that read it: an Arrow file, uncompressed, gone once it is read.
+"""Replay shared among workers, with the rows, their order and the facts of a single pass.
 
-The processes need nothing but this room: the feature kernel's compiler would take longer to import than a tape to read.
-
-Tapes read ahead by other processes, in the order in which they will be needed.
-
-A unit of bulk work: the ticks of some products in one stretch of the stream, and the rows that they make.
-
-A unit knows nothing of where it runs. It takes up the state of the unit before it, or begins with a session.
-
-How the stream is cut into units: by product, and where a product has a lane of its own, by session.
-
-A *lane* is one product, or several where there are many. Its units follow each other, each from the state that the one
-before it left; so a cut may be anywhere. Where a session begins, what outlives the session before it is all that is
-needed: a *scout*, an engine of the core features, is there long before the units are, and the new session's unit
-does not wait for the older ones. With a leader every row may need another product's state: then there is one lane.
-
-Units given out to an engine and their rows written in the order of one pass, in bounded memory.
+The tapes are read ahead by other processes, each into a temporary Arrow file. The stream of ticks is cut into units: a
+lane is one product, or several if there are many, and its units continue each other's state. At the start of a session
+a unit needs only what outlives a session, which a second engine of the core features computes early, so that the new
+session does not wait for the older ones. With a leader, rows may need another product's state, so there is one lane.
+Finished units are written in the order of the ticks that made their rows, in bounded memory.
 """
 
 from __future__ import annotations

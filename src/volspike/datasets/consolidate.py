@@ -1,4 +1,4 @@
-"""Several feature files → one, each row once; and its parts for training, choosing and judging."""
+"""Consolidation of feature files into one without duplicate rows, and its parts for training, validation and test."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The rows that can be learned from: warm, labelled, in time order, as arrays.
-
-Two feature files held against each other: does replay give what was live?
-"""
+"""The rows of a feature file that a model can learn from, as arrays; and the comparison of two feature files."""
 
 from __future__ import annotations
 

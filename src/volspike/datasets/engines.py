@@ -1,14 +1,8 @@
-"""The cores of one machine: tapes are read by processes, features computed by threads.
+"""Engines of a shared replay: the cores of this machine, or Ray.
 
-Reading tapes is Python's work and needs processes; the feature kernel releases the GIL, and threads spare it the way of
-its rows from one process to another.
-
-Ray: the same units on a cluster, or on a local one that is started for the replay and stopped after it.
-
-On a cluster every node sees the tapes under the same path and has the same volspike. Where a node or worker is lost,
-Ray does its units again, three times at most; they depend on nothing but what they are given.
-
-Which engine a replay takes.
+Locally, processes read tapes, because parsing is Python's work, and threads compute features, because the kernel
+releases the GIL. On a Ray cluster every node needs the tapes under the same path and the same version of volspike; Ray
+repeats the units of a lost node up to three times.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a feature file says of itself: which features, made how, from what; kept in its Parquet metadata.
+"""Feature files: schema, facts in the Parquet metadata, and writing in constant memory.
 
-Feature files are written beside their name and renamed when whole, so that a failure leaves the old one standing.
+A file is written under a temporary name and renamed when complete, so that a failure leaves the old file.
 """
 
 from __future__ import annotations

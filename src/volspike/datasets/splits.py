@@ -1,17 +1,10 @@
-"""Stretches of time that a data set falls into by itself: recordings, and days.
+"""Walk-forward and other splits of a data set into training, validation and test rows.
 
-Rows on the two sides of a cut in time that know nothing of each other.
-
-A label looks forward over the horizon, features look back over their windows, so rows near a cut share prices. Of the
-earlier side those rows are purged whose label is not told before the later side begins to look, an embargo before its
-first row (M. López de Prado, Advances in Financial Machine Learning, 2018, chapter 7). The later side keeps all of its
-rows: what is judged is never thinned out.
-
-Walk forward: each fold is judged on a block of time, and all that it learned and chose from lies before it.
-
-The newest block is the final one. Whoever compares models, settings or thresholds does so on the blocks before it.
-
-Which rows train, which choose, and which judge, by each of the methods.
+A label looks forward over the horizon and features look back over their windows, so rows on both sides of a cut share
+prices. Purging drops the earlier rows whose label ends after the later rows begin to look back, which is an embargo
+before the first of them (M. López de Prado, Advances in Financial Machine Learning, 2018, chapter 7). Test rows are
+never dropped for it. In a walk-forward split each fold is evaluated on a block of time and learns only from rows before
+it; the newest block is final, and comparisons of models, settings and thresholds use the blocks before it.
 """
 
 from __future__ import annotations
@@ -54,7 +47,7 @@ def days(dataset: Dataset) -> NDArray[np.int64]:
 Rows: TypeAlias = NDArray[np.int64]
 
 HORIZON_NS: Final = (HORIZON_S + 1) * SECOND_NS
-"""How far a label looks: 60 seconds after the end of the row's own."""
+"""The time from a row to the end of its label: 60 seconds after the end of the row's second."""
 
 FIRST_PRICE_NS: Final = 2 * SECOND_NS
 """A window's first return starts at the last price of the second before it, and the row's own second counts as well."""
@@ -68,26 +61,26 @@ def look_back_s(names: Iterable[str]) -> int:
     >>> look_back_s(["spread_mean_60s", "realized_volatility_3600s", "time_of_day_sin"])
     3600
     """
-    told = (re.search(r"_(\d+)s$", name) for name in names)
-    return max((int(match[1]) for match in told if match), default=0)
+    matches = (re.search(r"_(\d+)s$", name) for name in names)
+    return max((int(match[1]) for match in matches if match), default=0)
 
 
 def first_look(dataset: Dataset, rows: Rows, embargo_s: int) -> int:
     """The earliest moment (ns) that ``rows`` look back to: an embargo before them, or where their session began.
 
-    A session's windows start anew, so that none reaches into the session before.
+    Windows start again with a session, so none reaches into the session before.
     """
     reach = dataset.time[rows] - (embargo_s * SECOND_NS + FIRST_PRICE_NS)
     return int(np.maximum(reach, dataset.session[rows] * SECOND_NS).min())
 
 
 def told_before(dataset: Dataset, rows: Rows, moment: int) -> Rows:
-    """Those of ``rows`` whose label is told before ``moment`` (ns)."""
+    """Those of ``rows`` whose label ends before ``moment`` (ns)."""
     return rows[dataset.time[rows] + HORIZON_NS < moment]
 
 
 def purged(dataset: Dataset, earlier: Rows, later: Rows, embargo_s: int) -> Rows:
-    """Those of ``earlier`` whose label is told before ``later`` begins to look; none where there is no later row."""
+    """Those of ``earlier`` whose label ends before ``later`` looks back; none if there is no later row."""
     if len(later) == 0:
         return earlier[:0]
     return told_before(dataset, earlier, first_look(dataset, later, embargo_s))
@@ -97,7 +90,7 @@ FIRST_PAST_SHARE: Final = 0.4
 """Of the rows, the first fold's past has this share and one block besides; the rest is cut into the test blocks."""
 
 VALIDATION_SHARE: Final = 0.15
-"""Of a fold's past, the newest rows: they calibrate and choose thresholds."""
+"""The newest rows of a fold's past, which calibrate the model and set thresholds."""
 
 LEAST_DAYS: Final = 4
 LEAST_RECORDINGS: Final = 3

@@ -1,1 +1,1 @@
-"""Public trade history: trades of the past, fetched from the exchange into tapes."""
+"""Public trade history of an exchange, downloaded into tapes."""

@@ -1,18 +1,12 @@
-"""Where a moment lies among a product's trades: its ids run with time, so it is found in a few single-trade pages.
+"""Public trade history → Parquet tapes: complete, without duplicates, and resumable at any moment.
 
-How far a backfill is: a small state file and the trades fetched so far, both beside the tape that is to be.
+Trade ids of a product are consecutive and ascend with time. The ends of a range are found by a search over single
+trades; the ids between them are then fetched in blocks, oldest first. Each block is complete or its missing ids are
+reported, and it is appended to what is kept, so that a later run continues with the next block.
 
-``<tape>.backfill`` tells what was asked for, how far it is and, once the tape stands, what it holds; it is always
-replaced as a whole. ``<tape>.trades`` holds the trades, oldest first, 33 bytes each, and only grows; what lies
-beyond the state's count was being written when the process died, and is cut off.
-
-Trades of the past, fetched from the exchange into a tape: whole, each once, and resumable at any moment.
-
-Trade ids of a product are consecutive. So the ends of the range are found first, and then the ids between them are
-fetched in blocks, oldest first: each block is asked for by its ids, is complete or names what is missing, and can be
-appended to what is kept. A later run goes on at the first block that is not kept.
-
-Which spans of trades close the holes of a gap ledger.
+``<tape>.backfill`` holds the range, the progress and, at the end, the missing trades; it is always replaced as a whole.
+``<tape>.trades`` holds the trades, 33 bytes each, oldest first; what is beyond the state's count was being written when
+the process ended, and is cut off. ``spans_of`` gives the ranges that close the gaps of a ledger.
 """
 
 from __future__ import annotations
