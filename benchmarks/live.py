@@ -34,6 +34,7 @@ from volspike.config import ServingSettings
 from volspike.feeds.events import FeedEvent, FeedFrame, Frame
 from volspike.feeds.simulation.market import simulate_market
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
+from volspike.live.dashboard import dashboard_routes
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
 from volspike.logs import configure_logs
@@ -228,10 +229,10 @@ async def watched(folder: Path) -> dict[str, float]:
     frames = list(walk(PAIRS, RATE, WATCHED_S * RATE, time.time_ns()))
     history = walk(PAIRS, 8, 8 * HISTORY_S, frames[0].received - HISTORY_S * SECOND_NS)
     settings = ServingSettings(model=DEFAULT_MODEL)
-    app = create_app(settings, live=pipeline)
+    app = create_app(settings, pages=dashboard_routes(pipeline.publisher, pipeline.snapshot))
     lags, idle = list[float](), await idle_lag()
     with listen("127.0.0.1", 0) as listener:
-        server, warm = Server(server_config(app, settings), app.state.readers), asyncio.Event()
+        server, warm = Server(server_config(app, settings), pipeline.publisher.close), asyncio.Event()
         listening = asyncio.create_task(pipeline.run(arriving(history, frames, warm)))
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         await warm.wait()

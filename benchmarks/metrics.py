@@ -14,7 +14,6 @@ from benchmarks.live import PAIRS, PRODUCTS, event_of, pipeline_of, take_all, wa
 from benchmarks.market import START
 from volspike.feeds.events import FeedFrame
 from volspike.live import metrics as declared
-from volspike.live.collector import LiveCollector
 from volspike.live.metrics import LiveCounts
 from volspike.live.scoring import ScoredRow
 from volspike.market import SECOND_NS
@@ -36,17 +35,15 @@ def best(once: Callable[[], object]) -> float:
     return min(took)
 
 
-def counted(scored: ScoredRow) -> float:
+def counted(frame: FeedFrame, scored: ScoredRow) -> float:
     """Seconds per tick for everything that the pipeline counts for a frame with one tick and one row."""
-    counts, product = LiveCounts(), scored.row.product_id
+    counts = LiveCounts(0, 0.5)
 
     def once() -> None:
         for _ in range(TICKS):
-            counts.heard_at = at = time.perf_counter_ns()
-            counts.latency.observe(LATENCY_NS)
-            counts.scoring.observe(SCORING_NS)
-            counts.of(product).ticks += 1
-            counts.row(scored, at)
+            counts.add(frame)
+            counts.add_scoring(SCORING_NS)
+            counts.add_row(scored, time.perf_counter_ns())
 
     return best(once) / TICKS
 
@@ -91,12 +88,12 @@ def main() -> list[Figure]:
     for frame in frames:
         pipeline.take(frame)
     whole = (time.perf_counter() - began) / TICKS
-    own, library = counted(newest), collected(newest)
+    own, library = counted(frames[0], newest), collected(newest)
 
     many = pipeline_of(PRODUCTS)
     take_all(many, walk(PRODUCTS, len(PRODUCTS), 10 * len(PRODUCTS), START))
     registry = CollectorRegistry()
-    registry.register(LiveCollector(many))
+    registry.register(many.collector())
     scrape = best(partial(generate_latest, registry))
     lines = sum(not line.startswith(b"#") for line in generate_latest(registry).splitlines())
     return [

@@ -27,7 +27,7 @@ import uvloop
 
 from benchmarks.figures import Figure
 from volspike import __version__
-from volspike.api.load_test import LoadPlan, LoadReport, Target, bodies, load, reported
+from volspike.api.load_test import LoadPlan, LoadReport, Target, build_report, example_bodies, run_load
 from volspike.features.schema import FeatureSet
 from volspike.models import DETECTORS, TEN_FEATURES, Artifact, DataFacts, Metadata, Sample, SplitFacts
 
@@ -54,10 +54,10 @@ def measure(port: int, path: str, bodies: Sequence[bytes], plan: LoadPlan, warm_
     target = Target("127.0.0.1", port, None)
     requests = [target.request("POST", path, body, KEY) for body in bodies]
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(load(target, requests, LoadPlan(requests=warm_up, concurrent=plan.concurrent)))
-        measured = runner.run(load(target, requests, plan))
+        runner.run(run_load(target, requests, LoadPlan(requests=warm_up, concurrent=plan.concurrent)))
+        measured = runner.run(run_load(target, requests, plan))
     facts = {"url": path, "timestamp": "", "model_version": "", "model_digest": "", "rows_per_request": 1}
-    return reported(measured, plan, **facts)
+    return build_report(measured, plan, **facts)
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def save_forest(folder: Path, rows: dict[str, Any]) -> None:
 
 def main(requests: int = 20_000, peer_requests: int = 600) -> list[Figure]:
     """Measure the servers one after the other with the same clients."""
-    one, many = bodies(TEN_FEATURES, 1), bodies(TEN_FEATURES, BATCH)
+    one, many = example_bodies(TEN_FEATURES, 1), example_bodies(TEN_FEATURES, BATCH)
     for_mlflow = [msgspec.json.encode({"dataframe_records": [msgspec.json.decode(body)["features"]]}) for body in one]
     peers = LoadPlan(requests=peer_requests, concurrent=CLIENTS)
     with tempfile.TemporaryDirectory() as name:

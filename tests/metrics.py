@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from volspike.api import metrics as api
-from volspike.live import metrics as metrics_live
+from volspike.live import metrics as live
 from volspike.streams import metrics as streams
-from volspike.telemetry import Declared
+from volspike.telemetry import MetricSpec
 
 SERVED: Final = (
-    *api.DECLARED,
+    *api.API_METRICS,
     *api.MODEL_METRICS,
     *api.RESULT_METRICS,
-    *metrics_live.DECLARED,
+    *live.LIVE_METRICS,
 )
 """What ``volspike up`` tells."""
 
 EVERY: Final = (*SERVED, *streams.DECLARED)
 
 
-def sample_names(metric: Declared) -> set[str]:
+def sample_names(metric: MetricSpec) -> set[str]:
     """A histogram has three kinds of samples, everything else one."""
     if metric.kind != "histogram":
         return {metric.name}

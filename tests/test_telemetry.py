@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 
 from tests.metrics import EVERY
-from volspike.telemetry import LABELS, Declared, Distribution
+from volspike.telemetry import LABELS, Distribution, MetricSpec
 
-SPEED = Declared("speed_seconds", "histogram", "seconds", "How fast.", buckets=(0.1, 1.0, 2.5))
+SPEED = MetricSpec("speed_seconds", "histogram", "seconds", "How fast.", buckets=(0.1, 1.0, 2.5))
 
 
 def samples(metric: Metric) -> dict[tuple[str, ...], float]:
@@ -38,17 +38,17 @@ def test_a_distribution_is_the_histogram_of_the_library(values: list[float]) -> 
 
 def test_a_family_has_the_samples_that_it_is_given() -> None:
     """A counter's samples end in _total, and without samples a metric is declared and has no value."""
-    drinks = Declared("drinks_total", "counter", "cups", "Drinks.", ("kind",))
+    drinks = MetricSpec("drinks_total", "counter", "cups", "Drinks.", ("kind",))
     assert samples(drinks.family([(("tea",), 2), (("coffee",), inf)])) == {
         ("drinks_total", "tea"): 2,
         ("drinks_total", "coffee"): inf,
     }
     assert drinks.family([]).samples == []
-    assert samples(Declared("warmth", "gauge", "K", "Warmth.").one(3)) == {("warmth",): 3}
+    assert samples(MetricSpec("warmth", "gauge", "K", "Warmth.").single(3)) == {("warmth",): 3}
 
 
 @pytest.mark.parametrize("metric", EVERY, ids=lambda metric: metric.name)
-def test_declarations_keep_the_conventions(metric: Declared) -> None:
+def test_declarations_keep_the_conventions(metric: MetricSpec) -> None:
     """Names end as Prometheus wants them, each has a unit and a sentence, and each label is bounded by something."""
     assert metric.name.endswith("_total") == (metric.kind == "counter")
     assert bool(metric.buckets) == (metric.kind == "histogram")

@@ -20,9 +20,10 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from volspike.api.app import create_app
 from volspike.api.server import listen
-from volspike.api.stream import Publisher, Subscription
 from volspike.config import ServingSettings
 from volspike.errors import UsageError
+from volspike.live.dashboard import dashboard_routes
+from volspike.live.stream import Publisher
 from volspike.models import TEN_FEATURES
 
 FLAGS: Final = (
@@ -115,9 +116,6 @@ class FakeMarket:
         past = {"points": self.points[product], "alerts": self.alerts, "spikes": spikes}
         return {**market, "model": self.model(), **past, "health": self.health(), "performance": self.performance()}
 
-    def subscribe(self) -> Subscription:
-        return self.publisher.subscribe()
-
 
 class Served:
     """A market served by a thread on a free loopback port."""
@@ -126,7 +124,8 @@ class Served:
         self.market = market
         self.socket = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
-        app = create_app(ServingSettings(model=Path("there/is/none")), live=market)
+        pages = dashboard_routes(market.publisher, market.snapshot)
+        app = create_app(ServingSettings(model=Path("missing")), pages=pages)
         config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._loop = asyncio.new_event_loop()

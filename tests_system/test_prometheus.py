@@ -16,7 +16,7 @@ from tests.metrics import EVERY, sample_names
 
 from tests_system.processes import Server
 from tests_system.prometheus import ROOT, SHIPPED, Prometheus, becomes_true, program, write_configuration
-from volspike.monitoring.results import DriftResult, TrainingResult, keep_result
+from volspike.monitoring.results import DriftResult, TrainingResult, write_result
 from volspike.streams.metrics import PredictionMetrics, WorkerMetrics
 
 DASHBOARD: Final = ROOT / "docker/grafana/dashboards/crypto-volatility.json"
@@ -89,7 +89,7 @@ class Monitored:
             pr_auc=0.3, brier=0.05, precision=0.4, recall=0.5, base_rate=0.1,
         )  # fmt: skip
         for result in (drift, training):
-            keep_result(result, folder / "models" / "results")
+            write_result(result, folder / "models" / "results")
         self.server = Server(
             folder, "--source", "simulator", "--pairs", "BTC-USD", "--pairs", "ETH-USD", "--speed", 180, "--port", 0,
             "--outcomes", folder / "outcomes.sqlite", command="up",

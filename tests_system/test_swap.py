@@ -20,7 +20,7 @@ import msgspec
 from tests_system.processes import Server
 from tests_system.test_commands import BODY
 from tests_system.test_live import UP, events
-from volspike.api.load_test import Answer, LoadPlan, Measured, Target, load
+from volspike.api.load_test import Answer, LoadMeasurement, LoadPlan, Target, run_load
 from volspike.lifecycle.promotion import promote
 from volspike.models import (
     BASELINE_MODEL,
@@ -51,12 +51,12 @@ class Clients(threading.Thread):
         super().__init__()
         self.received: Counter[Prediction] = Counter()
         self.newest: Prediction | None = None
-        self.measured = Measured()
+        self.measured = LoadMeasurement()
         self._target, self._plan = Target.of(server.url), LoadPlan(requests=requests, concurrent=10)
 
     def run(self) -> None:
         request = self._target.request("POST", "/predict", BODY.encode())
-        self.measured = asyncio.run(load(self._target, [request], self._plan, self._count))
+        self.measured = asyncio.run(run_load(self._target, [request], self._plan, self._count))
 
     def _count(self, answer: Answer) -> None:
         if answer.status == 200:

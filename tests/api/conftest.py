@@ -1,4 +1,4 @@
-"""Fakes and clients of the serving tests: a scorer to see through, and two ways to ask a server."""
+"""A fake model and clients of the API: an application in this process, and a server process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import httpx
 import numpy as np
@@ -37,8 +37,8 @@ DATA: Final = DataFacts(
 
 
 @dataclass(frozen=True)
-class FakeFacts:
-    """What a fake says of itself."""
+class FakeMetadata:
+    """Metadata of a fake model."""
 
     feature_digest: str = "0123456789ab"
     simulated: bool = False
@@ -51,14 +51,14 @@ class FakeFacts:
 
 
 @dataclass(frozen=True)
-class FakeScorer:
-    """The probability of a row is its first value cut to [0, 1], so that a test can see through it."""
+class FakeArtifact:
+    """A model whose probability is the first value of a row, clipped to [0, 1]."""
 
     name: str = "random_forest"
     directory: Path = Path("models/artifacts/fake")
     features: tuple[str, ...] = NAMES
     threshold: float = 0.5
-    metadata: FakeFacts = field(default_factory=FakeFacts)
+    metadata: FakeMetadata = field(default_factory=FakeMetadata)
 
     def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.clip(x[:, 0], 0.0, 1.0)
@@ -67,8 +67,13 @@ class FakeScorer:
         return min(max(row[0], 0.0), 1.0)
 
 
+def fake_artifact(**changes: Any) -> Artifact:
+    """A fake model with these fields."""
+    return cast("Artifact", FakeArtifact(**changes))
+
+
 class Client:
-    """Asks an application in this process, with its lifespan run around the questions."""
+    """A client of an application in this process; its lifespan runs around the requests."""
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
@@ -85,47 +90,47 @@ class Client:
         self._runner.run(self._lifespan.__aexit__(None, None, None))
         self._runner.close()
 
-    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        async def asked() -> httpx.Response:
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def send() -> httpx.Response:
             transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://volspike") as http:
                 return await http.request(method, path, **options)
 
-        return self._runner.run(asked())
+        return self._runner.run(send())
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return self.ask("GET", path, **options)
+        return self.request("GET", path, **options)
 
     def predict(self, body: object) -> httpx.Response:
-        """Post ``body`` as it is where it is bytes, else as JSON with Python's NaN and infinities."""
+        """Post ``body``: bytes as they are, anything else as JSON with Python's NaN and infinities."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        return self.ask("POST", "/predict", content=content, headers={"content-type": "application/json"})
+        return self.request("POST", "/predict", content=content, headers={"content-type": "application/json"})
 
     def metric(self, line: str) -> float:
-        """The value of the metric line that starts with ``line``; 0 where there is none."""
+        """The value of the sample ``line``; 0 if there is none."""
         lines = self.get("/metrics").text.splitlines()
         return next((float(each.rsplit(" ", 1)[1]) for each in lines if each.startswith(line + " ")), 0.0)
 
 
 @pytest.fixture
-def fake() -> FakeScorer:
-    """The fake scorer itself, to be changed."""
-    return FakeScorer()
+def fake() -> FakeArtifact:
+    """The fake model, to be changed."""
+    return FakeArtifact()
 
 
 @pytest.fixture
 def new_client() -> type[Client]:
-    """Makes a client of an application, to be used in a ``with``."""
+    """The client class, for use in a ``with`` statement."""
     return Client
 
 
 @pytest.fixture
 def served() -> Iterator[Callable[..., Client]]:
-    """Makes clients of applications that serve a scorer; all are closed in the end."""
+    """Starts applications that serve a model; all clients are closed at the end."""
     opened: list[Client] = []
 
-    def start(scorer: FakeScorer | None = None, **settings: Any) -> Client:
-        client = Client(create_app(ServingSettings(**settings), lambda _: scorer or FakeScorer()))
+    def start(artifact: Any = None, **settings: Any) -> Client:
+        client = Client(create_app(ServingSettings(**settings), lambda _: artifact or fake_artifact()))
         opened.append(client.__enter__())
         return client
 
@@ -136,13 +141,13 @@ def served() -> Iterator[Callable[..., Client]]:
 
 @pytest.fixture
 def client(served: Callable[..., Client]) -> Client:
-    """A client of an application that serves the fake scorer."""
+    """A client of an application that serves the fake model."""
     return served()
 
 
 @pytest.fixture(scope="session")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real artifact of the ten features: a logistic regression over noise. Copy it before spoiling it."""
+    """A real artifact with ten features: a logistic regression on noise. Copy it before changing it."""
     random = np.random.default_rng(7)
     x = random.normal(size=(400, len(TEN_FEATURES)))
     excess = np.exp(x[:, 0] - 1)
@@ -191,7 +196,7 @@ serve(ServingSettings(model=Path(sys.argv[1]), port=0, **json.loads(sys.argv[2])
 
 
 class Process:
-    """A real server on a free loopback port, stopped by its id."""
+    """A server process on a free loopback port."""
 
     def __init__(self, model: Path, **settings: Any) -> None:
         command = [sys.executable, "-c", SERVE, str(model), json.dumps(settings)]
@@ -200,7 +205,7 @@ class Process:
         self.port: int = self.until("server_started")["port"]
 
     def until(self, event: str) -> dict[str, Any]:
-        """The next log event of this name; those before it are kept in ``events``."""
+        """The next log event with this name; earlier ones are in ``events``."""
         assert self._process.stderr is not None
         for line in self._process.stderr:
             self.events.append(json.loads(line))
@@ -228,7 +233,7 @@ class Process:
 
 @pytest.fixture
 def process(artifact: Path) -> Iterator[Callable[..., Process]]:
-    """Starts servers of the real artifact; all are ended in the end."""
+    """Starts servers of the real artifact; all are stopped at the end."""
     started: list[Process] = []
 
     def start(model: Path = artifact, **settings: Any) -> Process:

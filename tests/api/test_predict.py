@@ -1,4 +1,4 @@
-"""``POST /predict``: answers, and refusals that name each fault."""
+"""``POST /predict``: predictions, and errors that name each fault."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ QUIET = {"spread_mean_60s": 0.2, "log_return_60s": -1.0, "trade_intensity_60s": 
 SPIKE = QUIET | {"spread_mean_60s": 0.5}
 
 
-def test_one_row_is_answered_in_full(client: Any) -> None:
-    """A row of features gets every field of the answer, and no mark of simulation where there is none."""
+def test_the_response_to_one_row_has_every_field(client: Any) -> None:
+    """A row of features has every field of the response, and no ``simulated`` for a real market."""
     answer = client.predict({"features": QUIET}).json()
     assert answer.pop("inference_time_ms") >= 0
     assert answer == {
@@ -35,8 +35,8 @@ def test_threshold_itself_is_a_spike(client: Any) -> None:
     assert (answer["prediction"], answer["alert"]) == (1, True)
 
 
-def test_rows_are_answered_in_lists(client: Any) -> None:
-    """Several rows get lists in their order, with the probabilities under both names."""
+def test_the_response_to_rows_has_lists(client: Any) -> None:
+    """Several rows return lists in their order, with the probabilities under both names."""
     answer = client.predict({"rows": [QUIET, SPIKE, QUIET]}).json()
     assert answer.pop("inference_time_ms") >= 0
     assert answer == {
@@ -49,15 +49,15 @@ def test_rows_are_answered_in_lists(client: Any) -> None:
     }
 
 
-def test_order_of_names_is_the_models(client: Any) -> None:
-    """Values reach the model in its own order, whatever the order in the body."""
+def test_the_order_of_names_does_not_matter(client: Any) -> None:
+    """The model receives values in its own order, whatever the order in the body."""
     backwards = dict(reversed(SPIKE.items()))
     assert client.predict({"features": backwards}).json()["probability"] == 0.5
     assert client.predict({"rows": [backwards]}).json()["probability"] == [0.5]
 
 
 def test_large_bodies_are_scored_like_small_ones(client: Any) -> None:
-    """A body that is scored in a thread gets the same answers as its rows one by one."""
+    """A body that is scored in a thread has the same probabilities as its rows one by one."""
     rows = [QUIET | {"spread_mean_60s": k / 1000} for k in range(1000)]
     answer = client.predict({"rows": rows}).json()
     assert answer["probability"] == [row["spread_mean_60s"] for row in rows]
@@ -65,7 +65,7 @@ def test_large_bodies_are_scored_like_small_ones(client: Any) -> None:
 
 
 def test_baseline_and_simulation_are_named(served: Any, fake: Any) -> None:
-    """The z-score baseline has its own variant in the version, and a simulated model is marked in every answer."""
+    """The version names the z-score baseline, and every response of a simulated model is marked."""
     scorer = replace(fake, name="baseline", metadata=replace(fake.metadata, simulated=True))
     client = served(scorer)
     for body in ({"features": QUIET}, {"rows": [QUIET]}):
@@ -91,8 +91,8 @@ FAULTS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("value", FAULTS.values(), ids=FAULTS.keys())
-def test_values_that_are_no_finite_numbers_are_named(client: Any, value: object) -> None:
-    """Whatever is no finite number is refused by the name of its feature, in one row and in rows."""
+def test_values_that_are_not_finite_numbers_are_named(client: Any, value: object) -> None:
+    """A value that is not a finite number is refused by the name of its feature, in one row and in several."""
     text = value if isinstance(value, bytes) else json.dumps(value).encode()
     row = json.dumps(QUIET | {"spread_mean_60s": "HERE"}).encode().replace(b'"HERE"', text)
     one = client.predict(b'{"features": ' + row + b"}")
@@ -104,13 +104,13 @@ def test_values_that_are_no_finite_numbers_are_named(client: Any, value: object)
 
 
 def test_every_fault_of_a_row_is_named_at_once(client: Any) -> None:
-    """Missing, unknown and not finite features come in one answer, with what the model takes."""
+    """One response names missing, unknown and non-finite features, and what the model needs."""
     refused = client.predict({"features": {"log_return_60s": None, "spread_mean_300s": 1.0, "é": 2.0}})
     assert refused.status_code == 422
     assert refused.json() == {
         "detail": "missing: spread_mean_60s, trade_intensity_60s; unknown: spread_mean_300s, é; "
         "not a finite number: log_return_60s; "
-        "the model takes spread_mean_60s, log_return_60s, trade_intensity_60s, each a finite number",
+        "the model needs spread_mean_60s, log_return_60s, trade_intensity_60s, each a finite number",
         "missing": ["spread_mean_60s", "trade_intensity_60s"],
         "unknown": ["spread_mean_300s", "é"],
         "not_finite": ["log_return_60s"],
@@ -118,7 +118,7 @@ def test_every_fault_of_a_row_is_named_at_once(client: Any) -> None:
 
 
 def test_faults_of_rows_carry_their_index(client: Any) -> None:
-    """Rows at fault are told with their index, and the lists on top hold the names of all of them."""
+    """Invalid rows have their index, and the top-level lists have the names of all of them."""
     refused = client.predict({"rows": [QUIET, {}, QUIET | {"x": 1}]}).json()
     assert refused["detail"].startswith("2 of the rows cannot be scored, the first is row 1; ")
     assert [row["row"] for row in refused["rows"]] == [1, 2]
@@ -126,8 +126,8 @@ def test_faults_of_rows_carry_their_index(client: Any) -> None:
     assert refused["unknown"] == ["x"]
 
 
-def test_a_flood_of_faults_is_answered_briefly(client: Any) -> None:
-    """At most a hundred faulty rows are listed, and a sentence spells out a dozen names."""
+def test_many_faults_have_a_short_response(client: Any) -> None:
+    """At most a hundred invalid rows are listed, and the detail has at most twelve names."""
     rows = client.predict({"rows": [{}] * 5000}).json()
     assert len(rows["rows"]) == 100
     assert rows["detail"].startswith("at least 100 of the rows cannot be scored")
@@ -146,25 +146,25 @@ SHAPES = {
     "list": (b"[1, 2]", "the body is a list"),
     "null": (b"null", "the body is null"),
     "number": (b"NaN", "the body is a number"),
-    "text": (b'"features"', "the body is a text"),
+    "text": (b'"features"', "the body is a string"),
     "boolean": (b"true", "the body is a boolean"),
-    "neither": (b"{}", "neither of features and rows"),
+    "neither": (b"{}", "neither features nor rows"),
     "both": (b'{"features": {}, "rows": []}', "both features and rows"),
     "both, one null": (b'{"features": {}, "rows": null}', "both features and rows"),
-    "a stranger": (b'{"features": {}, "model": 1}', "model beside features and rows"),
-    "half a surrogate": (b'{"\\ud800": 1}', "\\ud800 beside features and rows"),
+    "unknown field": (b'{"features": {}, "model": 1}', "unknown fields: model"),
+    "half a surrogate": (b'{"\\ud800": 1}', "unknown fields: \\ud800"),
     "features null": (b'{"features": null}', "features is null"),
     "features a list": (b'{"features": [1]}', "features is a list"),
     "rows null": (b'{"rows": null}', "rows is null"),
     "rows an object": (b'{"rows": {}}', "rows is an object"),
-    "rows empty": (b'{"rows": []}', "rows holds 0 rows, must hold 1 to 10000"),
-    "a row that is none": (b'{"rows": [{}, 3]}', "rows[1] is a number"),
+    "rows empty": (b'{"rows": []}', "rows has 0 rows, must have 1 to 10000"),
+    "a row that is a number": (b'{"rows": [{}, 3]}', "rows[1] is a number"),
 }
 
 
 @pytest.mark.parametrize(("body", "told"), SHAPES.values(), ids=SHAPES.keys())
 def test_bodies_of_another_shape_are_refused(client: Any, body: bytes, told: str) -> None:
-    """A body that is no rows at all gets 422 with what it was, and empty lists."""
+    """A body of another shape is a 422 with a description of what it is, and empty lists."""
     refused = client.predict(body)
     assert refused.status_code == 422
     answer = refused.json()
@@ -173,16 +173,16 @@ def test_bodies_of_another_shape_are_refused(client: Any, body: bytes, told: str
 
 
 def test_more_rows_than_allowed_are_refused(served: Any) -> None:
-    """One row over the limit is refused, the limit itself is not."""
+    """One row more than the limit is refused, the limit itself is accepted."""
     client = served(max_rows=3)
     assert client.predict({"rows": [QUIET] * 3}).status_code == 200
     refused = client.predict({"rows": [QUIET] * 4})
     assert refused.status_code == 422
-    assert refused.json()["detail"] == "rows holds 4 rows, must hold 1 to 3"
+    assert refused.json()["detail"] == "rows has 4 rows, must have 1 to 3"
 
 
-def test_values_that_overflow_inside_the_model_are_the_clients(served: Any, fake: Any) -> None:
-    """Where a model gives NaN for finite values, the answer is 422 and nothing is counted as predicted."""
+def test_values_that_overflow_inside_the_model_are_refused(served: Any, fake: Any) -> None:
+    """If a model returns NaN for finite values, the response is a 422 and no prediction is counted."""
 
     class Overflowing(type(fake)):  # type: ignore[misc]
         def probability(self, x: Any) -> Any:
@@ -212,7 +212,7 @@ bodies = st.fixed_dictionaries(
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=64) | bodies | bodies.map(lambda body: json.dumps(body).encode()[:-2]))
 def test_no_body_breaks_a_server_with_a_model(client: Any, body: object) -> None:
-    """Any body is answered 200 or 422, in JSON, with a sentence where it is refused."""
+    """Any body is a 200 or a 422 in JSON, and every 422 has a detail."""
     answer = client.predict(body)
     assert answer.status_code in {200, 422}
     assert answer.status_code == 200 or answer.json()["detail"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command_line import DATA, USAGE, Run, assert_refused, run_in
-from volspike.monitoring.results import DriftResult, last_result
+from volspike.monitoring.results import DriftResult, read_result
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_drift_decides_without_evidently(
     assert "drift of the data set" in outcome.out
     found = json.loads((tmp_path / "reports/drift.json").read_text())
     assert {feature["name"] for feature in found["features"]} >= {"log_return_60s", "trade_intensity_300s"}
-    kept = last_result(DriftResult, tmp_path / "models/results")
+    kept = read_result(DriftResult, tmp_path / "models/results")
     assert kept is not None
     assert sum(kept.features.values()) == len(found["features"])
     assert_refused(volspike(*asked, "--output", "page.html"), USAGE, "volspike[monitor]")

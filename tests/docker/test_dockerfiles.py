@@ -137,9 +137,9 @@ from pathlib import Path
 from volspike.config import ServingSettings
 from volspike.api.app import Service, create_app
 from volspike.api.server import server_config
-from volspike.api.served_model import load_artifact
 from volspike.logs import configure_logs
-service = Service(ServingSettings(model=Path(model)), load_artifact)
+from volspike.models import Artifact
+service = Service(ServingSettings(model=Path(model)), Artifact.load)
 configure_logs("ERROR")
 server_config(create_app(service.settings), service.settings).load()
 service.start()

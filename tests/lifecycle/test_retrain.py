@@ -20,7 +20,7 @@ from volspike.lifecycle.retrain import is_simulated, load_thinned, recent_tapes,
 from volspike.market import SECOND_NS, parse_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, Artifact
 from volspike.models.metadata import decode_metadata
-from volspike.monitoring.results import TrainingResult, last_result
+from volspike.monitoring.results import TrainingResult, read_result
 
 Hold = Callable[[Dataset], None]
 Put = Callable[[str], Path]
@@ -49,7 +49,7 @@ def test_better_challenger_is_promoted(whole: Dataset, champion: Put, ask: Ask, 
     assert [entry.event for entry in entries] == ["promoted", "trained", "promoted"]
     assert entries[1].figures["challenger_pr_auc"] > entries[1].figures["champion_pr_auc"]
     assert "better" in entries[2].reason
-    result = last_result(TrainingResult, ask().results)
+    result = read_result(TrainingResult, ask().results)
     assert result is not None
     assert result.outcome == "promoted"
     assert [path.name for path in artifacts.iterdir() if path.name.startswith(".retraining.")] == [".retraining.lock"]
@@ -118,7 +118,7 @@ def test_failure_at_any_step_changes_nothing(
     entry = read_history(artifacts)[-1]
     assert (entry.event, "the disk is full" in entry.reason) == ("failed", True)
     assert sorted(path.name for path in artifacts.iterdir() if path.is_dir()) == ["production"]
-    result = last_result(TrainingResult, ask().results)
+    result = read_result(TrainingResult, ask().results)
     assert result is not None
     assert result.outcome == "failed"
 

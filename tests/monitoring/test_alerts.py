@@ -118,7 +118,7 @@ def test_a_receiver_gets_the_message() -> None:
     (message,) = server.told
     assert message["title"] == "BTC-USD: volatility spike likely"
     assert message["message"] == ("BTC-USD: probability 0.731, threshold 0.600, price 97,123.45, 2023-11-14T22:13:20Z")
-    assert (router.tallies[0].sent, router.tallies[0].failures) == (1, 0)
+    assert (router.deliveries[0].sent, router.deliveries[0].failures) == (1, 0)
     assert server.authorization[0] is not None
 
 
@@ -136,7 +136,7 @@ def test_a_failure_is_tried_again() -> None:
         router = AlertRouter([server.url], backoff_s=0.01)
         router.send(alert())
         assert router.close(DEADLINE_S)
-    tally = router.tallies[0]
+    tally = router.deliveries[0]
     assert (len(server.told), tally.sent, tally.failures, tally.given_up) == (2, 1, 1, 0)
 
 
@@ -155,9 +155,9 @@ def test_dead_receivers_are_counted_and_hold_up_nobody(
         router.send(alert())
         assert time.perf_counter() - before < 0.1
         assert router.close(DEADLINE_S)
-    assert [(t.sent, t.failures, t.given_up) for t in router.tallies] == [(0, 2, 1)] * 3 + [(1, 0, 0)]
-    assert sum(entry["event"] == "alert_not_told" for entry in logs) == 3
-    told = repr(router) + repr(router.tallies) + repr(logs) + caplog.text + "".join(capsys.readouterr())
+    assert [(t.sent, t.failures, t.given_up) for t in router.deliveries] == [(0, 2, 1)] * 3 + [(1, 0, 0)]
+    assert sum(entry["event"] == "alert_undelivered" for entry in logs) == 3
+    told = repr(router) + repr(router.deliveries) + repr(logs) + caplog.text + "".join(capsys.readouterr())
     assert "json://127.0.0.1" in told
     for secret in ("hunter2", "sesame", "watch"):
         assert secret not in told
@@ -172,10 +172,10 @@ def test_putting_never_waits_and_the_oldest_go() -> None:
     assert slow.started.wait(DEADLINE_S)
     for number in range(1, 11):
         router.send(alert(number))
-    assert router.let_go == 7
+    assert router.dropped == 7
     gate.set()
     assert router.close(DEADLINE_S)
-    assert (len(slow.told), router.tallies[0].sent) == (4, 4)
+    assert (len(slow.told), router.deliveries[0].sent) == (4, 4)
 
 
 def test_new_alerts_go_before_waiting_ones() -> None:
@@ -185,7 +185,7 @@ def test_new_alerts_go_before_waiting_ones() -> None:
     for number in range(5):
         router.send(alert(number))
     assert router.close(DEADLINE_S)
-    assert (len(good.told), router.tallies[0].failures, router.tallies[0].given_up) == (5, 15, 5)
+    assert (len(good.told), router.deliveries[0].failures, router.deliveries[0].given_up) == (5, 15, 5)
 
 
 def test_waiting_retries_are_bounded() -> None:
@@ -195,7 +195,7 @@ def test_waiting_retries_are_bounded() -> None:
     for number in range(50):
         router.send(alert(number))
     assert not router.close(0.5)
-    assert router.tallies[0].given_up + router.let_go == 50
+    assert router.deliveries[0].given_up + router.dropped == 50
 
 
 def test_closing_keeps_its_deadline() -> None:
@@ -209,7 +209,7 @@ def test_closing_keeps_its_deadline() -> None:
     before = time.perf_counter()
     assert not router.close(0.05)
     assert time.perf_counter() - before < 1.0
-    assert router.let_go == 2
+    assert router.dropped == 2
     gate.set()
 
 
@@ -232,4 +232,4 @@ def test_alerts_after_the_end_are_counted() -> None:
     router = AlertRouter(receivers=[Fake()])
     assert router.close(DEADLINE_S)
     router.send(alert())
-    assert router.let_go == 1
+    assert router.dropped == 1

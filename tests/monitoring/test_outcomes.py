@@ -17,7 +17,7 @@ import pytest
 
 from volspike.errors import UnreadableFile
 from volspike.evaluation import judge
-from volspike.monitoring.outcome_database import Outcome, OutcomeDatabase, Prediction
+from volspike.monitoring.outcome_database import OutcomeDatabase, OutcomeRecord, PredictionRecord
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel, calibration
 
@@ -32,13 +32,13 @@ def model(digest: str = "a", tau: float = 0.5, simulated: bool = False) -> Serve
 
 def foreseen(
     second: int, probability: float, *, of: ServedModel | None = None, product: str = "X", ns: int = 0
-) -> Prediction:
+) -> PredictionRecord:
     time = (START + second) * SECOND + ns
-    return Prediction(product, time, probability, 0.6, probability >= 0.6, of or model())
+    return PredictionRecord(product, time, probability, 0.6, probability >= 0.6, of or model())
 
 
-def happened(second: int, volatility: float, product: str = "X", simulated: bool = False) -> Outcome:
-    return Outcome(product, START + second, volatility, simulated)
+def happened(second: int, volatility: float, product: str = "X", simulated: bool = False) -> OutcomeRecord:
+    return OutcomeRecord(product, START + second, volatility, simulated)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_figures_are_those_of_the_evaluation(store: OutcomeStore) -> None:
     assert told.brier == pytest.approx(wanted.brier)
     assert sum(part.n for part in told.calibration) == 200
     assert store.performance((START + 150) * SECOND).rows == 50
-    newest = store.performance(START * SECOND, most=20)
+    newest = store.performance(START * SECOND, limit=20)
     assert (newest.rows, newest.since) == (20, (START + 180) * SECOND)
 
 
@@ -168,15 +168,15 @@ def test_it_reopens_where_it_was(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
-from volspike.monitoring.outcome_database import Outcome, Prediction
+from volspike.monitoring.outcome_database import OutcomeRecord, PredictionRecord
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel
 model = ServedModel(digest="a", name="forest", version="1", tau=0.5, simulated=False)
 store = OutcomeStore(Path(sys.argv[1]), flush_s=0.0)
 k = 0
 while True:
-    store.predict(Prediction("X", (1_700_000_000 + k) * 10**9, 0.25, 0.6, False, model))
-    store.outcome(Outcome("X", 1_700_000_000 + k - 60, 0.9, False))
+    store.predict(PredictionRecord("X", (1_700_000_000 + k) * 10**9, 0.25, 0.6, False, model))
+    store.outcome(OutcomeRecord("X", 1_700_000_000 + k - 60, 0.9, False))
     k += 1
     if k % 100 == 0:
         store.flush()

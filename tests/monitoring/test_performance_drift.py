@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from volspike.evaluation.metrics import average_precision
 from volspike.models import DEFAULT_MODEL, METADATA_FILE
 from volspike.models.metadata import decode_metadata
-from volspike.monitoring.outcome_database import Outcome, OutcomeDatabase, Prediction
+from volspike.monitoring.outcome_database import OutcomeDatabase, OutcomeRecord, PredictionRecord
 from volspike.monitoring.performance import ServedModel
 from volspike.monitoring.performance_drift import PerformanceDrift, performance_drift, recent_performance
 
@@ -81,10 +81,12 @@ def test_recent_outcomes_are_the_models_own(tmp_path: Path) -> None:
     database = OutcomeDatabase(file)
     assert recent_performance(file, metadata) is None
     seconds = [0, 86_400 * 30, 86_400 * 30 + 1]
-    told: list[Prediction | Outcome] = [
-        Prediction("BTC-USD", second * SECOND, 0.5, 0.5, True, one) for one in (model, other) for second in seconds
+    told: list[PredictionRecord | OutcomeRecord] = [
+        PredictionRecord("BTC-USD", second * SECOND, 0.5, 0.5, True, one)
+        for one in (model, other)
+        for second in seconds
     ]
-    database.write([*told, *(Outcome("BTC-USD", second, 1e-3, False) for second in seconds)], 0)
+    database.write([*told, *(OutcomeRecord("BTC-USD", second, 1e-3, False) for second in seconds)], 0)
     database.close()
     found = recent_performance(file, msgspec.structs.replace(metadata, tau=1e-4), days=14.0)
     assert found is not None

@@ -1,4 +1,4 @@
-"""The HTTP service: its routes, what stands before them, and the model that they serve from start to stop."""
+"""The HTTP application: routes, middleware, and the model that they serve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import structlog
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
@@ -16,55 +16,49 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 import volspike
-from volspike.api.answers import Health, Live, Prediction, Predictions, Problem, Readiness, Refusal, Version, encode
-from volspike.api.dashboard import dashboard_assets
 from volspike.api.docs import (
     CONTENT_SECURITY_POLICY,
-    EVERYWHERE,
+    NO_KEY,
     PREDICT,
-    STREAM,
     Application,
     docs_page,
     front_page,
-    told,
+    operation,
+    response,
 )
-from volspike.api.edge import CORRELATION_HEADER, CORRELATION_KEY, ON_PAGES, ApiKey, BodyLimit, Edge, RateLimit
-from volspike.api.served_model import Load, Scorer, load_artifact
-from volspike.api.service import Adopt, Service
-from volspike.api.stream import EventStream, LiveSource, Readers, Wish
+from volspike.api.edge import CORRELATION_HEADER, CORRELATION_KEY, PAGE_HEADERS, ApiKey, BodyLimit, Edge, RateLimit
+from volspike.api.schema import Health, Live, Prediction, Predictions, Problem, Readiness, Refusal, Version, encode
+from volspike.api.service import Adopt, Load, Service
 from volspike.config import ServingSettings
+from volspike.models import Artifact
 
 INLINE_BYTES: Final = 16 * 1024
-"""Bodies up to this (about 50 rows) are scored on the event loop, in less time than a thread's hand-over costs;
-larger ones in a thread, so that other requests do not wait for them."""
+"""Bodies up to this size (about 50 rows) are scored on the event loop, faster than a thread could be started; larger
+ones in a thread, so that other requests do not wait for them."""
 
 DESCRIPTION: Final = (
-    "How likely a market is to be in a volatility spike within the next 60 seconds. "
-    "Refusals are JSON with a sentence in `detail`."
+    "The probability of a volatility spike within the next 60 seconds. "
+    "Errors are JSON; `detail` explains them in one sentence."
 )
 LIMITED_PATHS: Final = frozenset({"/predict"})
-"""What a client may ask only so often: whoever watches over the service is never turned away."""
+"""The rate limit applies to these only: monitoring is never rejected."""
 
 log = structlog.get_logger(__name__)
-
-_NO_KEY: Final = told("The server asks for a key, and was told none or another.", Problem)
-_NO_MODEL: Final = told("No model is served; the body says why.", Problem)
 
 
 def create_app(
     settings: ServingSettings,
-    load: Load = load_artifact,
-    live: LiveSource | None = None,
+    load: Load = Artifact.load,
     *,
-    served: Scorer | None = None,
+    pages: APIRouter | None = None,
+    served: Artifact | None = None,
     adopt: Adopt | None = None,
     collectors: Sequence[Collector] = (),
 ) -> FastAPI:
-    """The service for ``settings``; ``load`` makes a scorer of a path and is called when the application starts.
+    """The application for ``settings``; it loads its model with ``load`` when it starts.
 
-    With ``live`` there is a dashboard at ``/`` and its events at ``/stream``, and ``app.state.readers`` are those who
-    watch; without, a plain page. ``served`` and ``adopt`` are as for ``Service``; what ``collectors`` tell stands in
-    ``/metrics`` beside the API's own.
+    ``pages`` are additional routes, including the page at ``/``; without them ``/`` is a plain page. ``served`` and
+    ``adopt`` are as for ``Service``. ``/metrics`` includes the metrics of ``collectors``.
     """
     service = Service(settings, load, served=served, adopt=adopt)
     for collector in collectors:
@@ -74,7 +68,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
         following = asyncio.create_task(service.follow(), name="model folder")
-        following.add_done_callback(_tell_end)
+        following.add_done_callback(_log_failure)
         yield
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
@@ -84,20 +78,21 @@ def create_app(
         version=volspike.__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
-        docs_url=None,  # FastAPI's own pages fetch their scripts from elsewhere
+        docs_url=None,  # FastAPI's own pages load scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,
-        exception_handlers={HTTPException: _refused, Exception: _failed},
+        exception_handlers={HTTPException: _handle_http_error, Exception: _handle_failure},
     )
     _add_prediction(app, service)
     _add_state(app, service)
     _add_docs(app)
-    if live is None:
+    if pages is None:
         _add_front_page(app, service)
     else:
-        _add_dashboard(app, live)
-    endpoints = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
-    # the last one added is the outermost
+        app.include_router(pages)
+    routes = [*app.routes, *(pages.routes if pages is not None else ())]
+    endpoints = frozenset(path for route in routes if (path := getattr(route, "path", None)))
+    # the middleware that is added last runs first
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, seconds=settings.body_s)
     if settings.api_key is not None:
         app.add_middleware(ApiKey, key=settings.api_key)
@@ -107,10 +102,10 @@ def create_app(
     return app
 
 
-def _tell_end(following: asyncio.Task[None]) -> None:
-    """The served model goes on; that nobody looks for another any more is told."""
+def _log_failure(following: asyncio.Task[None]) -> None:
+    """The served model stays in use if the folder is no longer checked."""
     if not following.cancelled() and (fault := following.exception()) is not None:
-        log.error("model_folder_unwatched", exc_info=fault)
+        log.error("model_folder_check_failed", exc_info=fault)
 
 
 def _add_prediction(app: FastAPI, service: Service) -> None:
@@ -119,17 +114,17 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
         response_class=Response,
         openapi_extra=PREDICT,
         responses={
-            200: told("Scored; lists where the body had rows.", Prediction, Predictions),
-            401: _NO_KEY,
-            408: told("The body did not arrive in time.", Problem),
-            413: told("The body is too large.", Problem),
-            422: told("The body cannot be scored; each fault is named.", Refusal),
-            429: told("This client asks too often; `Retry-After` says when to ask again.", Problem),
-            503: _NO_MODEL,
+            200: response("The prediction; with lists if the body has rows.", Prediction, Predictions),
+            401: NO_KEY,
+            408: response("The body did not arrive in time.", Problem),
+            413: response("The body is too large.", Problem),
+            422: response("The body cannot be scored; the response names each error.", Refusal),
+            429: response("The client exceeds the rate limit; `Retry-After` is the time to wait.", Problem),
+            503: response("No model is served; the response has the reason.", Problem),
         },
     )
     async def predict(request: Request) -> Response:
-        """Tell how likely a spike is within the next 60 seconds, for one row of features or for several."""
+        """Return the probability of a spike within the next 60 seconds for one or several rows of features."""
         predictor = service.predictor
         if predictor is None:
             return _json(Problem(f"no model is served: {service.reason}"), 503)
@@ -145,26 +140,34 @@ def _add_state(app: FastAPI, service: Service) -> None:
     @app.get(
         "/health",
         response_class=Response,
-        openapi_extra=EVERYWHERE,
-        responses={200: told("Healthy or degraded.", Health)},
+        openapi_extra=operation(),
+        responses={200: response("Healthy or degraded.", Health)},
     )
     async def health() -> Response:
-        """Tell how the service is; a degraded one answers too."""
+        """Return the state of the service; the status is 200 even if it is degraded."""
         return _json(service.health())
 
-    @app.get("/health/live", response_class=Response, openapi_extra=EVERYWHERE, responses={200: told("It runs.", Live)})
+    @app.get(
+        "/health/live",
+        response_class=Response,
+        openapi_extra=operation(),
+        responses={200: response("The process runs.", Live)},
+    )
     async def live() -> Response:
-        """Tell that the process runs: restart it when this does not answer."""
+        """Return 200 while the process runs; restart it if this does not respond."""
         return _json(Live("alive"))
 
     @app.get(
         "/health/ready",
         response_class=Response,
-        openapi_extra=EVERYWHERE,
-        responses={200: told("Predictions can be had.", Readiness), 503: told("They cannot, and why.", Readiness)},
+        openapi_extra=operation(),
+        responses={
+            200: response("The service can predict.", Readiness),
+            503: response("The service cannot predict; the response has the reason.", Readiness),
+        },
     )
     async def ready() -> Response:
-        """Tell whether predictions can be had: send no traffic while they cannot."""
+        """Return whether the service can predict; send it no traffic until then."""
         if service.predictor is None:
             return _json(Readiness("not_ready", service.reason), 503)
         return _json(Readiness("ready", None))
@@ -172,21 +175,21 @@ def _add_state(app: FastAPI, service: Service) -> None:
     @app.get(
         "/version",
         response_class=Response,
-        openapi_extra=EVERYWHERE,
-        responses={200: told("What is running.", Version), 401: _NO_KEY},
+        openapi_extra=operation(),
+        responses={200: response("The running code and model.", Version), 401: NO_KEY},
     )
     async def version() -> Response:
-        """Tell what is running: the code, the model and the features that it takes."""
+        """Return the versions of the code and the model, and the features that the model needs."""
         return _json(service.version())
 
     @app.get(
         "/metrics",
         response_class=Response,
-        openapi_extra=EVERYWHERE,
-        responses={200: {"description": "Prometheus' text format.", "content": {"text/plain": {}}}, 401: _NO_KEY},
+        openapi_extra=operation(),
+        responses={200: {"description": "The Prometheus text format.", "content": {"text/plain": {}}}, 401: NO_KEY},
     )
     async def metrics() -> Response:
-        """Tell the counts and times since the start, for Prometheus."""
+        """Return the metrics for Prometheus."""
         return Response(service.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -202,58 +205,31 @@ def _add_front_page(app: FastAPI, service: Service) -> None:
         return _html(front_page(service.version(), service.health()))
 
 
-def _add_dashboard(app: FastAPI, live: LiveSource) -> None:
-    assets = dashboard_assets()
-    app.state.readers = readers = Readers(live)
-
-    async def asset(request: Request) -> Response:
-        return assets[request.url.path].reply(request.headers)
-
-    for path in assets:  # each its own route: metrics name routes
-        app.add_route(path, asset, methods=["GET"], include_in_schema=False)
-
-    @app.get(
-        "/stream",
-        response_class=Response,
-        openapi_extra=STREAM,
-        responses={
-            200: {"description": "Server-sent events, the first a snapshot.", "content": {"text/event-stream": {}}},
-            401: _NO_KEY,
-            404: told("There is no such product.", Problem),
-            503: told("Too many readers.", Problem),
-        },
-    )
-    async def stream(request: Request) -> Response:
-        """Tell what happens in the market, as it happens: ticks with probabilities, alerts, spikes, health."""
-        query = request.query_params
-        return EventStream(readers, Wish(query.get("product"), all_alerts=query.get("alerts") == "all"))
-
-
 def _json(answer: Struct, status: int = 200) -> Response:
     return Response(encode(answer), status, media_type="application/json")
 
 
 def _html(page: str) -> Response:
-    headers = ON_PAGES | {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
+    headers = PAGE_HEADERS | {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
     return Response(page, media_type="text/html", headers=headers)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    """A path or method that is not there, in the form of every other refusal."""
+async def _handle_http_error(request: Request, error: Exception) -> Response:
+    """An unknown path or method, in the form of every other error."""
     assert isinstance(error, HTTPException)  # noqa: S101  registered for it alone
     detail, headers = str(error.detail), dict(error.headers or {})
     if error.status_code == 404:
-        detail = f"there is nothing at {request.scope['path']!r}; see /docs"
+        detail = f"no endpoint {request.scope['path']!r}; see /docs"
     elif error.status_code == 405:
-        detail = f"{request.method} is not answered here, {headers.get('Allow', 'another method')} is; see /docs"
-    response = _json(Problem(detail), error.status_code)
-    response.headers.update(headers)
-    return response
+        detail = f"{request.method} is not allowed here, use {headers.get('Allow', 'another method')}; see /docs"
+    answer = _json(Problem(detail), error.status_code)
+    answer.headers.update(headers)
+    return answer
 
 
-async def _failed(request: Request, _: Exception) -> Response:
-    """A fault of the server's own: the log has it under the id that the client gets."""
+async def _handle_failure(request: Request, _: Exception) -> Response:
+    """An exception in the server: the log has it under the correlation id that the client receives."""
     identity = request.scope.get(CORRELATION_KEY, b"").decode()
-    response = _json(Problem(f"the server failed; its log says why under correlation id {identity}"), 500)
-    response.headers[CORRELATION_HEADER] = identity
-    return response
+    answer = _json(Problem(f"the server failed; its log has the error under correlation id {identity}"), 500)
+    answer.headers[CORRELATION_HEADER] = identity
+    return answer

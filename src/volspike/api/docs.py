@@ -1,20 +1,32 @@
-"""What ``/openapi.json`` tells of bodies and errors: taken from the structs that are really decoded and encoded.
+"""The OpenAPI document and two plain HTML pages: the front page and the endpoints.
 
-Two plain pages: what runs here, and the endpoints. No script, nothing from elsewhere, so no network is needed.
+The document's schemas are those of the structs that are decoded and encoded. The pages have no script and load nothing
+from other hosts, so they work without a network.
 """
 
 from __future__ import annotations
 
 import json
 from html import escape
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
 from fastapi import FastAPI
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from volspike.api.answers import Health, Live, Prediction, Predictions, Problem, Readiness, Refusal, Version
 from volspike.api.edge import CORRELATION_HEADER
+from volspike.api.schema import (
+    Health,
+    Live,
+    ManyRows,
+    OneRow,
+    Prediction,
+    Predictions,
+    Problem,
+    Readiness,
+    Refusal,
+    Version,
+)
 
 EXAMPLE_FEATURES: Final = {
     "log_return_300s": 0.001,
@@ -29,23 +41,6 @@ EXAMPLE_FEATURES: Final = {
     "realized_volatility_60s": 0.0015,
 }
 
-_Features = Annotated[
-    dict[str, float], Meta(description="every feature that the model takes (see /version), each a finite number")
-]
-
-
-class OneRow(Struct, forbid_unknown_fields=True):
-    """One row to score."""
-
-    features: _Features
-
-
-class ManyRows(Struct, forbid_unknown_fields=True):
-    """Several rows to score."""
-
-    rows: Annotated[list[_Features], Meta(min_length=1)]
-
-
 _STRUCTS: Final = (OneRow, ManyRows, Prediction, Predictions, Refusal, Problem, Health, Live, Readiness, Version)
 _REFERENCES, _COMPONENTS = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
 _REFERENCE_OF: Final = dict(zip(_STRUCTS, _REFERENCES, strict=True))
@@ -55,16 +50,21 @@ _CORRELATION_PARAMETER: Final = {
     "in": "header",
     "required": False,
     "description": (
-        "An id of the client's own; it is in the answer's headers again where it is 1 to 128 visible ASCII characters, "
-        "and a new one where it is not."
+        "An id chosen by the client, 1 to 128 visible ASCII characters; it is returned in the response header. Any "
+        "other value is replaced by a new id."
     ),
     "schema": {"type": "string"},
 }
-EVERYWHERE: Final[dict[str, Any]] = {"parameters": [_CORRELATION_PARAMETER]}
-"""What belongs to every operation."""
 
-PREDICT: Final[dict[str, Any]] = EVERYWHERE | {
-    "requestBody": {
+
+def operation(*query: dict[str, Any], **parts: Any) -> dict[str, Any]:
+    """The ``openapi_extra`` of a route: its query parameters and other ``parts``, with the correlation id added."""
+    parameters = [{"in": "query", "required": False, **parameter} for parameter in query]
+    return {"parameters": [_CORRELATION_PARAMETER, *parameters], **parts}
+
+
+PREDICT: Final = operation(
+    requestBody={
         "required": True,
         "content": {
             "application/json": {
@@ -76,41 +76,24 @@ PREDICT: Final[dict[str, Any]] = EVERYWHERE | {
             }
         },
     }
-}
-
-STREAM: Final[dict[str, Any]] = {
-    "parameters": [
-        _CORRELATION_PARAMETER,
-        {
-            "name": "product",
-            "in": "query",
-            "required": False,
-            "description": "Events of this product alone (BTC-USD), and those that belong to none.",
-            "schema": {"type": "string"},
-        },
-        {
-            "name": "alerts",
-            "in": "query",
-            "required": False,
-            "description": "With a product: `all` for the other products' alerts as well.",
-            "schema": {"type": "string", "enum": ["all"]},
-        },
-    ]
-}
+)
 
 
-def told(description: str, *bodies: type[Struct]) -> dict[str, Any]:
-    """An answer for a route's ``responses``: what it means and which of the structs it may be."""
+def response(description: str, *bodies: type[Struct]) -> dict[str, Any]:
+    """An entry of a route's ``responses``: its meaning and the structs that it may be."""
     schemas = [_REFERENCE_OF[body] for body in bodies]
     schema = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
+NO_KEY: Final = response("The server requires an API key, and the request has none or a wrong one.", Problem)
+
+
 class Application(FastAPI):
-    """A FastAPI whose document holds the schemas of the structs."""
+    """A FastAPI application whose OpenAPI document has the schemas of the structs."""
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document; made once."""
+        """The OpenAPI document; built once."""
         document = super().openapi()
         document.setdefault("components", {})["schemas"] = _COMPONENTS
         return document
@@ -146,34 +129,34 @@ def _table(rows: list[tuple[str, str]]) -> str:
 
 
 def front_page(version: Version, health: Health) -> str:
-    """What runs here and where to look."""
+    """Version, status, model and links, as HTML."""
     rows = [("Version", escape(version.version)), ("Status", escape(health.status))]
     if version.model is None:
-        rows.append(("Model", f"none: {escape(health.reason or 'not told')}"))
+        rows.append(("Model", f"none: {escape(health.reason or 'unknown reason')}"))
     else:
-        simulated = " <strong>SIMULATED</strong>: it learned from a simulated market" if version.simulated else ""
+        simulated = " <strong>SIMULATED</strong>: trained on a simulated market" if version.simulated else ""
         rows.append(("Model", f"{escape(version.model)}{simulated}"))
-        rows.append(("Alerts from", f"probability {version.threshold:.4g}"))
-    links = [("/docs", "how to ask"), ("/health", "how it is"), ("/version", "what runs"), ("/metrics", "counts")]
-    items = "".join(f'<li><a href="{path}"><code>{path}</code></a>: {words}</li>' for path, words in links)
-    summary = "How likely a market is to be in a volatility spike within the next 60 seconds."
+        rows.append(("Alert threshold", f"probability {version.threshold:.4g}"))
+    links = [("/docs", "endpoints"), ("/health", "status"), ("/version", "code and model"), ("/metrics", "metrics")]
+    items = "".join(f'<li><a href="{path}"><code>{path}</code></a>: {text}</li>' for path, text in links)
+    summary = "The probability of a volatility spike within the next 60 seconds."
     return _page("volspike", f"<h1>volspike</h1>\n<p>{summary}</p>\n{_table(rows)}\n<ul>{items}</ul>")
 
 
 def docs_page(document: dict[str, Any]) -> str:
-    """The operations of an OpenAPI document, in its order, with their examples."""
+    """The operations of an OpenAPI document in its order, with their examples, as HTML."""
     info = document["info"]
     parts = [
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
         f"<p>{escape(info.get('description', ''))}</p>",
-        '<p>For programs: <a href="/openapi.json"><code>/openapi.json</code></a></p>',
+        '<p>OpenAPI document: <a href="/openapi.json"><code>/openapi.json</code></a></p>',
     ]
     for path, operations in document["paths"].items():
-        parts += [_operation(method, path, operation) for method, operation in operations.items()]
+        parts += [_operation_section(method, path, each) for method, each in operations.items()]
     return _page(f"{info['title']}: endpoints", "\n".join(parts))
 
 
-def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+def _operation_section(method: str, path: str, operation: dict[str, Any]) -> str:
     parts = [f"<h2><code>{method.upper()} {escape(path)}</code></h2>"]
     parts.append(f"<p>{escape(operation.get('description') or operation.get('summary', ''))}</p>")
     content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})

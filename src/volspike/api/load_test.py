@@ -1,15 +1,12 @@
-"""One kept connection of a load test: a request out, its whole answer in, and the time between.
+"""Load test of ``/predict``: a number of requests from concurrent clients, and the report of their latencies.
 
-Made of asyncio's protocols and httptools, which the server parses with as well: httpx takes longer for a request than
-the server for its answer, and would measure itself.
+Closed loop: each client sends its next request once it has the response, so a slow server receives fewer. Open loop
+(``rate``): requests are due by the clock whether or not the server keeps up, and latency counts from the time a request
+was due, not from when a client was free; otherwise the slowest moments would hide the wait behind them (coordinated
+omission).
 
-A load test of ``/predict``: so many requests, by so many clients, one after the other or by the clock.
-
-Closed loop: each client asks anew once it is answered, so that a slow server is asked less. Open loop (``rate``):
-requests are due by the clock whether or not the server keeps up, and each is timed from when it was due, not from when
-a client was free for it; else the slowest moments would hide what waited behind them (coordinated omission).
-
-What a load test found, as the file that is kept of it.
+The client is made of asyncio protocols and httptools, which the server uses as well: httpx needs more time for a
+request than the server for its response, and would measure itself.
 """
 
 from __future__ import annotations
@@ -21,22 +18,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter, process_time
-from typing import Final, Literal, cast
+from typing import Final, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import httptools
 import msgspec
 import numpy as np
 
-from volspike.api.answers import Version
+from volspike.api.schema import Version
 from volspike.errors import UsageError
 
-MOST_ANSWER_BYTES: Final = 64 << 20
+MAX_ANSWER_BYTES: Final = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server: where it is, and how it is spoken to."""
+    """The address of a server, and TLS settings for https."""
 
     host: str
     port: int
@@ -44,23 +41,23 @@ class Target:
 
     @classmethod
     def of(cls, url: str) -> Target:
-        """The server of an address.
+        """The server at a URL.
 
         Raises:
-            UsageError: it is none of the web, or has a path of its own.
+            UsageError: not an http or https URL, or one with another path.
         """
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
         except ValueError as error:
-            raise UsageError(f"no address {url!r}: {error}") from error
+            raise UsageError(f"{url!r} is not a URL: {error}") from error
         if parts.scheme not in {"http", "https"} or not host or parts.path not in {"", "/", "/predict"}:
-            raise UsageError(f"no address of a server: {url!r}; give one such as http://127.0.0.1:8000")
+            raise UsageError(f"{url!r} is not the URL of a server; use one such as http://127.0.0.1:8000")
         tls = ssl.create_default_context() if parts.scheme == "https" else None
         return cls(host, port or (443 if tls else 80), tls)
 
     def request(self, method: str, path: str, body: bytes = b"", key: str | None = None) -> bytes:
-        """A whole request, ready to be sent."""
+        """The bytes of a request."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         lines = [f"{method} {path} HTTP/1.1", f"Host: {host}:{self.port}", f"Content-Length: {len(body)}"]
         lines += ["Content-Type: application/json"] if body else []
@@ -70,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, and when the last of it did (``perf_counter`` seconds)."""
+    """A response, and when it was complete (``perf_counter`` seconds)."""
 
     status: int
     body: bytes
@@ -78,7 +75,7 @@ class Answer:
 
 
 class LoadConnection(asyncio.Protocol):
-    """A client with one request in flight at most."""
+    """A kept connection with at most one request in flight."""
 
     def __init__(self) -> None:
         self._answered: asyncio.Future[Answer] | None = None
@@ -91,7 +88,7 @@ class LoadConnection(asyncio.Protocol):
         """Connect.
 
         Raises:
-            OSError: nobody answers there.
+            OSError: no server accepts the connection.
         """
         loop = asyncio.get_running_loop()
         make: Callable[[], LoadConnection] = cls
@@ -100,15 +97,15 @@ class LoadConnection(asyncio.Protocol):
 
     @property
     def is_open(self) -> bool:
-        """Whether another request can be sent."""
+        """Whether a request can be sent."""
         return self._transport is not None and not self._transport.is_closing()
 
-    async def ask(self, request: bytes, within_s: float) -> Answer:
-        """Send a request and wait for its whole answer.
+    async def send(self, request: bytes, timeout_s: float) -> Answer:
+        """Send a request and return the complete response.
 
         Raises:
-            TimeoutError: it did not come in time; the connection is closed.
-            ConnectionError: the server ended the connection, or told no HTTP.
+            TimeoutError: the response did not arrive in time; the connection is closed.
+            ConnectionError: the server closed the connection or did not respond in HTTP.
         """
         if self._transport is None or self._transport.is_closing():
             raise ConnectionResetError("the connection is closed")
@@ -116,51 +113,53 @@ class LoadConnection(asyncio.Protocol):
         answered: asyncio.Future[Answer] = loop.create_future()
         self._answered = answered
         self._parser = httptools.HttpResponseParser(self)
-        late = loop.call_later(within_s, self._fail, TimeoutError(f"no answer within {within_s:g} s"))
+        timer = loop.call_later(timeout_s, self._fail, TimeoutError(f"no response within {timeout_s:g} s"))
         self._transport.write(request)
         try:
             return await answered
         finally:
-            late.cancel()
+            timer.cancel()
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports have no parent in common with it
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports share no base class with it
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Whoever waits for an answer waits in vain."""
-        self._fail(exc if isinstance(exc, ConnectionError) else ConnectionResetError("the server ended the connection"))
+        """Fail the pending request."""
+        self._fail(
+            exc if isinstance(exc, ConnectionError) else ConnectionResetError("the server closed the connection")
+        )
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of an answer."""
+        """Parse a part of a response."""
         if self._answered is None or self._answered.done():
-            self.close()  # nobody asked
+            self.close()  # no request is pending
             return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._fail(ConnectionAbortedError("the answer is no HTTP"))
+            self._fail(ConnectionAbortedError("the response is not HTTP"))
 
     def on_message_begin(self) -> None:
-        """An answer begins."""
+        """A response begins."""
         self._body, self._size = [], 0
 
     def on_body(self, body: bytes) -> None:
-        """Keep a part of the body."""
+        """Collect a part of the body."""
         self._body.append(body)
         self._size += len(body)
-        if self._size > MOST_ANSWER_BYTES:
-            self._fail(ConnectionAbortedError("the answer has no end"))
+        if self._size > MAX_ANSWER_BYTES:
+            self._fail(ConnectionAbortedError("the response is too large"))
 
     def on_message_complete(self) -> None:
-        """Hand the answer over; the connection ends where the server says so."""
+        """Complete the request; close the connection if the server says so."""
         at, status = perf_counter(), self._parser.get_status_code()
-        if status < 200:  # 100 Continue comes before the answer
+        if status < 200:  # 100 Continue precedes the response
             return
         if not self._parser.should_keep_alive():
             self.close()
@@ -173,13 +172,13 @@ class LoadConnection(asyncio.Protocol):
             self.close()
 
 
-OnAnswer = Callable[[Answer], None]
+OnAnswer: TypeAlias = Callable[[Answer], None]
 OK = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """How much is asked, by how many clients at once; ``rate`` is requests a second, None for a closed loop."""
+    """Number of requests and concurrent clients; ``rate`` is requests per second, None for a closed loop."""
 
     requests: int = 1000
     concurrent: int = 10
@@ -188,64 +187,66 @@ class LoadPlan:
 
 
 @dataclass(slots=True)
-class Measured:
-    """What was found: seconds of each request that was answered well, why the others were not, and the clocks."""
+class LoadMeasurement:
+    """Seconds of each successful request, the number of failures by cause, and the elapsed times."""
 
     seconds: array[float] = field(default_factory=lambda: array("d"))
     errors: Counter[str] = field(default_factory=Counter)
     wall_s: float = 0.0
     client_cpu_s: float = 0.0
     late_s: float = 0.0
-    """How long after it was due the latest request was sent; 0 in a closed loop."""
+    """The longest delay between the time a request was due and its start; 0 in a closed loop."""
 
 
-async def served_by(target: Target, key: str | None, within_s: float) -> Version:
-    """What the server says it serves.
+async def fetch_version(target: Target, key: str | None, timeout_s: float) -> Version:
+    """The server's ``/version``.
 
     Raises:
-        UsageError: nobody answers, it wants a key, or it is no volspike.
+        UsageError: no server responds, it requires another key, it is not volspike, or it serves no model.
     """
     try:
         connection = await LoadConnection.open(target)
-        answer = await connection.ask(target.request("GET", "/version", key=key), within_s)
+        answer = await connection.send(target.request("GET", "/version", key=key), timeout_s)
         connection.close()
     except OSError as error:
         raise UsageError(
             f"no server at {target.host}:{target.port}: {error}; start one with `volspike serve`"
         ) from error
     if answer.status != OK:
-        raise UsageError(f"{target.host}:{target.port} answers /version with status {answer.status}; is the key right?")
+        raise UsageError(
+            f"{target.host}:{target.port} responds to /version with status {answer.status}; check --api-key-file"
+        )
     try:
         version = msgspec.json.decode(answer.body, type=Version)
     except msgspec.DecodeError as error:
         raise UsageError(
-            f"{target.host}:{target.port} is another server: its /version is not ours ({error})"
+            f"{target.host}:{target.port} is not a volspike server: its /version is not valid ({error})"
         ) from error
     if version.model is None:
-        raise UsageError(f"{target.host}:{target.port} serves no model; its /health says why")
+        raise UsageError(f"{target.host}:{target.port} serves no model; its /health has the reason")
     return version
 
 
-def bodies(features: Sequence[str], rows: int, variety: int = 16) -> list[bytes]:
-    """``variety`` bodies of ``rows`` rows each (1: one row alone) of made-up values, the same in every run."""
-    made = []
+def example_bodies(features: Sequence[str], rows: int, variety: int = 16) -> list[bytes]:
+    """``variety`` bodies of ``rows`` rows each (1: a single row) with artificial values, the same in every run."""
+    bodies = []
     for number in range(variety):
-        told = [_row(features, number * rows + index) for index in range(rows)]
-        made.append(msgspec.json.encode({"features": told[0]} if rows == 1 else {"rows": told}))
-    return made
+        values = [_row(features, number * rows + index) for index in range(rows)]
+        bodies.append(msgspec.json.encode({"features": values[0]} if rows == 1 else {"rows": values}))
+    return bodies
 
 
 def _row(features: Sequence[str], number: int) -> dict[str, float]:
-    """Small positive numbers, which every feature can be: a volatility of nothing has no logarithm."""
+    """Small positive numbers, valid for every feature: a volatility of 0 has no logarithm."""
     return {name: round(1e-4 * (1 + (7 * number + 3 * place) % 97), 7) for place, name in enumerate(features)}
 
 
-async def load(
+async def run_load(
     target: Target, requests: Sequence[bytes], plan: LoadPlan, on_answer: OnAnswer | None = None
-) -> Measured:
-    """Send the plan's number of requests, the given ones in turn; ``on_answer`` is told of each answer."""
-    found = Measured()
-    due = _due(plan)
+) -> LoadMeasurement:
+    """Send the planned number of requests, cycling through ``requests``; call ``on_answer`` for each response."""
+    found = LoadMeasurement()
+    due = _due_times(plan)
     began, cpu = perf_counter(), process_time()
     clients = (_client(target, requests, plan, due, began, found, on_answer) for _ in range(plan.concurrent))
     await asyncio.gather(*clients)
@@ -253,8 +254,8 @@ async def load(
     return found
 
 
-def _due(plan: LoadPlan) -> Iterator[tuple[int, float | None]]:
-    """Each request's number, and the seconds after the beginning at which it is due."""
+def _due_times(plan: LoadPlan) -> Iterator[tuple[int, float | None]]:
+    """Each request's number, and the seconds after the start at which it is due."""
     for number in range(plan.requests):
         yield number, None if plan.rate is None else number / plan.rate
 
@@ -265,22 +266,22 @@ async def _client(
     plan: LoadPlan,
     due: Iterator[tuple[int, float | None]],
     began: float,
-    found: Measured,
+    found: LoadMeasurement,
     on_answer: OnAnswer | None,
 ) -> None:
-    """One client: takes the next request that nobody has, waits until it is due, asks, and notes what came of it."""
+    """One client: takes the next request, waits until it is due, sends it, and records the result."""
     connection: LoadConnection | None = None
     for number, after_s in due:
         start = perf_counter()
         if after_s is not None:
             await asyncio.sleep(max(0.0, began + after_s - start))
-            start = min(began + after_s, perf_counter())  # a loop's clock is coarse, and may be early
+            start = min(began + after_s, perf_counter())  # the loop's clock is coarse and may be early
             found.late_s = max(found.late_s, perf_counter() - start)
         try:
             if connection is None or not connection.is_open:
                 async with asyncio.timeout(plan.timeout_s):
                     connection = await LoadConnection.open(target)
-            answer = await connection.ask(requests[number % len(requests)], plan.timeout_s)
+            answer = await connection.send(requests[number % len(requests)], plan.timeout_s)
         except TimeoutError:
             found.errors["timeout"] += 1
         except OSError as error:
@@ -297,7 +298,7 @@ async def _client(
 
 
 class LatencyMs(msgspec.Struct, frozen=True, kw_only=True):
-    """Milliseconds of the requests that were answered well; null where none was."""
+    """Milliseconds of the successful requests; null if there was none."""
 
     min: float | None
     mean: float | None
@@ -309,7 +310,7 @@ class LatencyMs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A load test. ``latency_ms`` is from when a request was sent, or, in an open loop, from when it was due."""
+    """The result of a load test. ``latency_ms`` starts when a request is sent, or in an open loop when it is due."""
 
     url: str
     timestamp: str
@@ -331,11 +332,11 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     client_cpu_share: float
 
 
-def reported(measured: Measured, plan: LoadPlan, **facts: object) -> LoadReport:
-    """The report; ``facts`` are its fields that neither the plan nor the measurement knows."""
+def build_report(measured: LoadMeasurement, plan: LoadPlan, **facts: object) -> LoadReport:
+    """The report; ``facts`` are the fields that are in neither the plan nor the measurement."""
     successful = len(measured.seconds)
     failed = measured.errors.total()
-    told = {
+    fields = {
         "mode": "closed" if plan.rate is None else "open",
         "concurrent": plan.concurrent,
         "rate": plan.rate,
@@ -351,10 +352,10 @@ def reported(measured: Measured, plan: LoadPlan, **facts: object) -> LoadReport:
         "client_cpu_share": round(measured.client_cpu_s / measured.wall_s, 4),
         **facts,
     }
-    return msgspec.convert(told, LoadReport, from_attributes=True)
+    return msgspec.convert(fields, LoadReport, from_attributes=True)
 
 
-def _latency(measured: Measured) -> LatencyMs:
+def _latency(measured: LoadMeasurement) -> LatencyMs:
     if not measured.seconds:
         return LatencyMs(min=None, mean=None, median=None, p50=None, p95=None, p99=None, max=None)
     ms = 1e3 * np.frombuffer(measured.seconds)

@@ -1,53 +1,65 @@
-"""What the routes share: settings, metrics, and the predictor of the moment or the reason why there is none.
+"""The served model: loading, validation, hot replacement, health and version.
 
-A model is replaced by one assignment: whoever asked before is answered by the old one to the end, its threshold and its
-name included.
+A model is replaced by one assignment: requests in flight are answered by the previous model to the end, with its
+threshold and its name.
+
+The model folder is polled. A file watcher would watch the very folder that a promotion renames away, and receives
+nothing from a mounted volume; two ``stat`` calls a second cost microseconds and detect both.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final, TypeAlias
 
+import numpy as np
 import structlog
 
 import volspike
-from volspike.api.answers import Health, Version
-from volspike.api.metrics import Metrics, ModelCollector, ResultsCollector
+from volspike.api.metrics import ApiMetrics, ModelCollector, ResultsCollector
 from volspike.api.predict import OK, UNPROCESSABLE, Predictor
-from volspike.api.served_model import Load, Loaded, ModelFolder, Scorer, load_or_reason
+from volspike.api.schema import Health, Version
 from volspike.config import ServingSettings
-from volspike.errors import VolspikeError
+from volspike.errors import ArtifactCorrupt, VolspikeError
+from volspike.models import METADATA_FILE, ONNX_FILE, Artifact
 from volspike.models.choice import named_model, production_model
 
-Adopt = Callable[[Scorer], None]
-"""Takes a new model over into whatever else scores with it, or raises a VolspikeError and changes nothing."""
+Load: TypeAlias = Callable[[Path], Artifact]
+"""Loads the model in a folder, or raises a ModelError."""
+
+Adopt: TypeAlias = Callable[[Artifact], None]
+"""Passes a new model on to another user of it, or raises a VolspikeError and changes nothing."""
+
+FileIdentity: TypeAlias = tuple[tuple[int, int, int, int], ...]
+
+TRIAL_VALUES: Final = (0.0, 1e-4, 1.0, 100.0)
+"""Each trial row repeats one of these: zero, the magnitude of a return, of a ratio, and of a count."""
+
+TOLERANCE: Final = 1e-6
 
 log = structlog.get_logger(__name__)
 
 
 class Service:
-    """Serves the model of a folder, and follows that folder.
+    """Serves the model of a folder and reloads it when the folder changes.
 
     Args:
-        settings: which folder, and what a client may do.
-        load: makes a scorer of a path.
-        served: a model that is served already, as by a live pipeline; its folder may not hold any yet.
-        adopt: what else has to take each new model; where it refuses, the old one goes on here as well.
+        settings: which folder, and the limits per request.
+        load: loads the model in a folder.
+        served: a model that is already in use, as in a live pipeline; its folder may still be empty.
+        adopt: receives each new model first; if it raises, the previous model stays in use here as well.
     """
 
     def __init__(
-        self, settings: ServingSettings, load: Load, *, served: Scorer | None = None, adopt: Adopt | None = None
+        self, settings: ServingSettings, load: Load, *, served: Artifact | None = None, adopt: Adopt | None = None
     ) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.metrics = ApiMetrics()
         self.predictor: Predictor | None = None
-        self.metrics.registry.register(ResultsCollector(settings.results))
-        self.metrics.registry.register(
-            ModelCollector(lambda: None if self.predictor is None else self.predictor.scorer)
-        )
         self.companion: Predictor | None = None
         self.reason: str | None = "the server is starting"
         self.refused: str | None = None
@@ -56,51 +68,54 @@ class Service:
         self._served = served
         self._adopt = adopt
         self._folder = ModelFolder(named_model(settings) or production_model(settings), load)
+        self.metrics.registry.register(ResultsCollector(settings.results))
+        self.metrics.registry.register(ModelCollector(lambda: self.artifact))
 
-    def scorer(self) -> Scorer | None:
-        """The model of the moment, if there is one."""
-        return None if self.predictor is None else self.predictor.scorer
+    @property
+    def artifact(self) -> Artifact | None:
+        """The served model; None if there is none."""
+        return None if self.predictor is None else self.predictor.artifact
 
     def start(self) -> None:
-        """Load the model, or keep the reason why it cannot be loaded; the server starts either way."""
-        self.companion = self._companion()
+        """Load the model, or keep the reason why it cannot be loaded; the server starts in both cases."""
+        self.companion = self._load_companion()
         if self._served is not None:
             self._serve(self._served)
             return
-        loaded = self._folder.look() or load_or_reason(self._folder.path, self._load)
-        if loaded.scorer is None:
+        loaded = self._folder.load_changed() or load_validated(self._folder.path, self._load)
+        if loaded.artifact is None:
             self.reason = loaded.reason
             log.error("model_not_loaded", path=str(self._folder.path), reason=loaded.reason)
         else:
-            self._serve(loaded.scorer)
+            self._serve(loaded.artifact)
 
     async def follow(self) -> None:
-        """Look for another model as often as the settings say, until cancelled."""
+        """Check the folder for a new model every ``reload_s`` seconds until cancelled."""
         while self.settings.reload_s > 0.0:
             await asyncio.sleep(self.settings.reload_s)
-            # in a thread: a folder may be on a network, and a graph takes a while to load
-            loaded = await asyncio.to_thread(self._folder.look)
+            # in a thread: the folder may be on a network drive, and a model takes a while to load
+            loaded = await asyncio.to_thread(self._folder.load_changed)
             if loaded is not None:
-                self.take(loaded)
+                self.replace(loaded)
 
-    def take(self, loaded: Loaded) -> None:
-        """Serve what was found in the folder from the next request on, or keep the old and say why."""
-        scorer, before = loaded.scorer, self.predictor
-        if scorer is None:
+    def replace(self, loaded: LoadResult) -> None:
+        """Serve the loaded model from the next request on, or keep the previous one and record the reason."""
+        artifact, before = loaded.artifact, self.artifact
+        if artifact is None:
             self._refuse(loaded.reason or "")
-        elif before is None or scorer.metadata != before.scorer.metadata:
+        elif before is None or artifact.metadata != before.metadata:
             try:
                 if self._adopt is not None:
-                    self._adopt(scorer)
+                    self._adopt(artifact)
             except VolspikeError as error:
                 self._refuse(str(error))
             else:
-                self._serve(scorer)
+                self._serve(artifact)
         else:
-            self.refused = None  # the old one was put back
+            self.refused = None  # the served model was restored
 
-    def _serve(self, scorer: Scorer) -> None:
-        before, self.predictor = self.predictor, Predictor(scorer, self.metrics, self.settings.max_rows)
+    def _serve(self, artifact: Artifact) -> None:
+        before, self.predictor = self.artifact, Predictor(artifact, self.metrics, self.settings.max_rows)
         self.reason = self.refused = None
         self.loaded_at = datetime.now(UTC)
         self.metrics.model_loaded.set(1)
@@ -108,12 +123,12 @@ class Service:
             self.metrics.count_swap("swapped")
         log.info(
             "model_loaded" if before is None else "model_swapped",
-            path=str(scorer.directory),
+            path=str(artifact.directory),
             model_version=self.predictor.version,
-            model_digest=scorer.metadata.onnx_sha256[:12],
-            threshold=scorer.threshold,
-            simulated=scorer.metadata.simulated,
-            **({} if before is None else {"features_changed": before.scorer.features != scorer.features}),
+            model_digest=artifact.metadata.onnx_sha256[:12],
+            threshold=artifact.threshold,
+            simulated=artifact.metadata.simulated,
+            **({} if before is None else {"features_changed": before.features != artifact.features}),
         )
 
     def _refuse(self, reason: str) -> None:
@@ -121,29 +136,29 @@ class Service:
         self.metrics.count_swap("refused")
         log.error("model_refused", path=str(self._folder.path), reason=reason)
 
-    def _companion(self) -> Predictor | None:
-        """The second model; that it cannot be had is logged and keeps nothing from being served."""
+    def _load_companion(self) -> Predictor | None:
+        """The second model; if it cannot be loaded the error is logged and the first is served alone."""
         if self.settings.companion is None:
             return None
-        loaded = load_or_reason(self.settings.companion, self._load)
-        if loaded.scorer is None:
+        loaded = load_validated(self.settings.companion, self._load)
+        if loaded.artifact is None:
             log.error("companion_not_loaded", path=str(self.settings.companion), reason=loaded.reason)
             return None
-        return Predictor(loaded.scorer, self.metrics, self.settings.max_rows)
+        return Predictor(loaded.artifact, self.metrics, self.settings.max_rows)
 
     def reply(self, predictor: Predictor, body: bytes) -> tuple[int, bytes]:
-        """The answer to a ``/predict`` body: the companion's where it alone understands the features."""
+        """Status and response to a ``/predict`` body; the companion's if only it accepts the features."""
         status, answer = predictor.reply(body)
         if status == UNPROCESSABLE and self.companion is not None:
-            understood, its_answer = self.companion.reply(body)
-            if understood == OK:
-                return understood, its_answer
+            companion_status, companion_answer = self.companion.reply(body)
+            if companion_status == OK:
+                return companion_status, companion_answer
         return status, answer
 
     def health(self) -> Health:
-        """How the service is now."""
+        """The body of ``/health``."""
         reason = self.reason or (
-            self.refused and f"the newest model is refused, the one before it serves: {self.refused}"
+            self.refused and f"the newest model was rejected and the previous one is served: {self.refused}"
         )
         return Health(
             status="healthy" if reason is None else "degraded",
@@ -156,27 +171,104 @@ class Service:
         )
 
     def version(self) -> Version:
-        """What is running."""
-        predictor = self.predictor
-        scorer = None if predictor is None else predictor.scorer
+        """The body of ``/version``."""
+        predictor, artifact = self.predictor, self.artifact
+        metadata = None if artifact is None else artifact.metadata
         return Version(
             version=volspike.__version__,
-            model=None if scorer is None else scorer.name,
+            model=None if artifact is None else artifact.name,
             model_version=None if predictor is None else predictor.version,
-            model_digest=None if scorer is None else scorer.metadata.onnx_sha256[:12],
-            model_created=None if scorer is None else scorer.metadata.created,
+            model_digest=None if metadata is None else metadata.onnx_sha256[:12],
+            model_created=None if metadata is None else metadata.created,
             model_loaded_at=None if self.loaded_at is None else self.loaded_at.isoformat(),
             model_refused=self.refused,
-            model_path=str(self._folder.path if scorer is None else scorer.directory),
-            api_build_date=_installed_at(),
-            feature_digest=None if scorer is None else scorer.metadata.feature_digest,
-            features=[] if scorer is None else list(scorer.features),
-            threshold=None if scorer is None else scorer.threshold,
-            simulated=None if scorer is None else scorer.metadata.simulated,
+            model_path=str(self._folder.path if artifact is None else artifact.directory),
+            api_build_date=_install_time(),
+            feature_digest=None if metadata is None else metadata.feature_digest,
+            features=[] if artifact is None else list(artifact.features),
+            threshold=None if artifact is None else artifact.threshold,
+            simulated=None if metadata is None else metadata.simulated,
         )
 
 
-def _installed_at() -> str:
+def _install_time() -> str:
     """When the running code was written to this machine."""
     written = Path(volspike.__file__).stat().st_mtime
     return datetime.fromtimestamp(written, UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """A loaded model, or the reason why there is none; exactly one of them is None."""
+
+    artifact: Artifact | None
+    reason: str | None
+
+
+def load_validated(path: Path, load: Load) -> LoadResult:
+    """The validated model in ``path``, or the reason why it cannot be served."""
+    try:
+        artifact = load(path)
+        validate(artifact)
+    except (VolspikeError, OSError, ValueError) as error:  # ValueError: text that is not UTF-8, among others
+        return LoadResult(None, " ".join(str(error).split()) or type(error).__name__)
+    return LoadResult(artifact, None)
+
+
+def validate(artifact: Artifact) -> None:
+    """Score trial rows, as a batch and one by one. NaN is accepted: the values of a trial row are not a market's.
+
+    Raises:
+        ArtifactCorrupt: no row has a score, a score is not a probability, or batch and single scores differ.
+    """
+    rows = np.repeat(np.array(TRIAL_VALUES)[:, None], len(artifact.features), axis=1)
+    try:
+        batch = artifact.probability(rows)
+        single = np.array([artifact.probability_of(row) for row in rows.tolist()])
+    except Exception as error:  # ONNX Runtime's errors have no other common parent
+        raise ArtifactCorrupt(
+            f"{artifact.directory}: the model fails on trial rows ({error}); train it again with `volspike train`"
+        ) from error
+    scores = batch[~np.isnan(batch)]
+    are_probabilities = len(scores) > 0 and bool(np.all((scores >= 0.0) & (scores <= 1.0)))
+    if not (are_probabilities and np.allclose(batch, single, rtol=0.0, atol=TOLERANCE, equal_nan=True)):
+        raise ArtifactCorrupt(
+            f"{artifact.directory}: trial rows score {batch.tolist()} as a batch and {single.tolist()} one by one, "
+            "expected equal probabilities; train it again with `volspike train`"
+        )
+
+
+class ModelFolder:
+    """A folder that may hold a model, and the state of its files at the last check. Not thread-safe."""
+
+    def __init__(self, path: Path, load: Load) -> None:
+        self.path = path
+        self._load = load
+        self._seen: FileIdentity | None = None
+
+    def load_changed(self) -> LoadResult | None:
+        """The model in the folder if its files changed since the last call; blocks while it reads.
+
+        None if the files are missing, unchanged, or just being replaced.
+        """
+        seen = _file_identity(self.path)
+        if seen is None or seen == self._seen:
+            return None
+        loaded = load_validated(self.path, self._load)
+        if loaded.artifact is None and _file_identity(self.path) != seen:
+            return None  # the files were replaced while they were read: the next check finds both
+        self._seen = seen
+        return loaded
+
+
+def _file_identity(path: Path) -> FileIdentity | None:
+    """Distinguishes versions of the model's two files without reading them; None if one is missing.
+
+    The inode's change time moves with every write, rename and change of rights; a modification time can be copied.
+    """
+    try:
+        folder = path if path.is_dir() else path.parent
+        stats = [(folder / name).stat() for name in (METADATA_FILE, ONNX_FILE)]
+    except OSError:
+        return None
+    return tuple((each.st_dev, each.st_ino, each.st_ctime_ns, each.st_size) for each in stats)

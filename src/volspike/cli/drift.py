@@ -48,9 +48,9 @@ def run(
 
     from volspike.datasets import load_dataset
     from volspike.datasets.feature_file import replacing
-    from volspike.monitoring.drift import SPLIT_RATIOS, drift_samples, look_for_drift
+    from volspike.monitoring.drift import SPLIT_RATIOS, drift_result, drift_samples, look_for_drift
     from volspike.monitoring.evidently import check_evidently, write_report
-    from volspike.monitoring.results import drift_result, keep_result
+    from volspike.monitoring.results import write_result
 
     kind = report_type_of(report_type)
     if output is not None:
@@ -66,7 +66,7 @@ def run(
         found = look_for_drift(reference, current, seed=seed)
         with replacing(decision) as part:
             part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-        keep_result(drift_result(found, time.time_ns()), results)
+        write_result(drift_result(found, time.time_ns()), results)
         if output is not None:
             show("writing Evidently's report")
             pages = write_report(found, reference, current, output)

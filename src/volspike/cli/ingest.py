@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from volspike.config import FeedSettings
-    from volspike.live.collector import FeedWatch
+    from volspike.live.metrics import FeedCounts
     from volspike.live.sources import Source
     from volspike.streams.clients import KafkaSettings
     from volspike.streams.producer import TickRelay
@@ -89,7 +89,7 @@ async def _ingest(
     cluster: KafkaSettings | None,
     at: MetricsAt,
 ) -> None:
-    from volspike.live.collector import FeedWatch
+    from volspike.live.metrics import FeedCounts
     from volspike.live.sources import open_source
     from volspike.tape.recorder import Recorder
 
@@ -98,10 +98,10 @@ async def _ingest(
         relay = None if cluster is None else _relay(cluster, source)
         recorder = None if folder is None else Recorder(folder, simulated=source.simulated)
         err.print(f"listening to {source.name} for {', '.join(settings.products)}", markup=False)
-        counts, watch = IngestCounts(), FeedWatch(source.timed_from)
-        with metrics_server(_registry(source, watch, recorder), at.host, at.port):
+        counts, feed = IngestCounts(), FeedCounts(source.timed_from)
+        with metrics_server(_registry(source, feed, recorder), at.host, at.port):
             topic_check = asyncio.create_task(_warn_if_missing(cluster)) if cluster is not None else None
-            listening = asyncio.create_task(_listen(source, recorder, relay, counts, watch))
+            listening = asyncio.create_task(_listen(source, recorder, relay, counts, feed))
             stop_on_signals(listening)
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(asyncio.shield(listening), minutes * 60 or None)
@@ -135,14 +135,14 @@ class IngestCounts:
         )
 
 
-def _registry(source: Source, watch: FeedWatch, recorder: Recorder | None) -> CollectorRegistry:
+def _registry(source: Source, feed: FeedCounts, recorder: Recorder | None) -> CollectorRegistry:
     """The metrics of the feed for Prometheus."""
     from prometheus_client import CollectorRegistry
 
-    from volspike.live.collector import FeedCollector
+    from volspike.live.metrics import FeedCollector
 
     registry = CollectorRegistry()
-    registry.register(FeedCollector(source.name, simulated=source.simulated, watch=watch, recorder=recorder))
+    registry.register(FeedCollector(source.name, simulated=source.simulated, counts=feed, recorder=recorder))
     return registry
 
 
@@ -172,7 +172,7 @@ def _print_relayed(relay: TickRelay, folder: Path | None) -> None:
 
 
 async def _listen(
-    source: Source, recorder: Recorder | None, relay: TickRelay | None, counts: IngestCounts, watch: FeedWatch
+    source: Source, recorder: Recorder | None, relay: TickRelay | None, counts: IngestCounts, feed: FeedCounts
 ) -> None:
     from volspike.feeds.events import FeedError, FeedFault, FeedFrame, FeedState
     from volspike.market import Gap
@@ -180,7 +180,7 @@ async def _listen(
     flushing = asyncio.create_task(_flush(recorder, relay))
     try:
         async for event in source.events:
-            watch.take(event)
+            feed.add(event)
             match event:
                 case FeedFrame():
                     counts.frames += 1

@@ -75,18 +75,18 @@ def _measure(
 
     import uvloop
 
-    from volspike.api.load_test import LoadPlan, Target, bodies, load, reported, served_by
+    from volspike.api.load_test import LoadPlan, Target, build_report, example_bodies, fetch_version, run_load
 
     target, key = Target.of(url), key_of(key_file)
     if target.host not in {"127.0.0.1", "localhost", "::1"}:
         warn(f"{target.host} is another machine: test only servers that are yours; the times include the network")
     plan = LoadPlan(requests=requests, concurrent=min(concurrent, requests), rate=rate, timeout_s=timeout)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        version = runner.run(served_by(target, key, timeout))
-        payloads = [target.request("POST", "/predict", body, key) for body in bodies(version.features, rows)]
+        version = runner.run(fetch_version(target, key, timeout))
+        payloads = [target.request("POST", "/predict", body, key) for body in example_bodies(version.features, rows)]
         began = datetime.now(UTC)
-        measured = runner.run(load(target, payloads, plan))
-    return reported(
+        measured = runner.run(run_load(target, payloads, plan))
+    return build_report(
         measured,
         plan,
         url=url,

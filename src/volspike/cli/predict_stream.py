@@ -58,7 +58,7 @@ def run(
     """Score feature rows in Kafka, exactly once; alerts follow once predictions are committed."""
     check_worker_options(commit_ms, commit_rows, metrics_port)
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_features=topic_in, topic_predictions=topic_out)
-    from volspike.api.served_model import model_version
+    from volspike.api.predict import model_version
     from volspike.logs import configure_logs
     from volspike.monitoring.alerts import AlertRouter, StreamAlerts
     from volspike.streams.metrics import PredictionMetrics, WorkerMetrics

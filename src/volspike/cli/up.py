@@ -16,7 +16,7 @@ from volspike.errors import UsageError
 
 if TYPE_CHECKING:
     from volspike.config import ServingSettings
-    from volspike.live.up import Beside
+    from volspike.live.up import Background
 
 EXAMPLES = "Example: volspike up --pair BTC-USD --pair ETH-USD"
 
@@ -64,7 +64,7 @@ def run(
     import uvloop
 
     from volspike.api.server import listen, warn_if_open
-    from volspike.live.up import LiveWishes, serve_live
+    from volspike.live.up import LiveOptions, serve_live
     from volspike.logs import configure_logs
     from volspike.models.choice import named_model
 
@@ -77,13 +77,13 @@ def run(
     if retrain and not is_recorded:
         raise UsageError("--retrain needs a recorded market: remove --no-record or the tape source")
     wanted = retrain if retrain is not None else None if is_recorded and named_model(serving) is None else False
-    wishes = LiveWishes(
+    options = LiveOptions(
         source=source,
         speed=speed,
         tape=tape if record else None,
         outcomes=outcomes,
         alerts=tuple(alert or ()),
-        beside=_retraining(wanted, retrain_at, tape, outcomes, serving),
+        background=_retraining(wanted, retrain_at, tape, outcomes, serving),
     )
     feed = feed_settings(pair)
     configure_logs(serving.log_level)
@@ -92,10 +92,10 @@ def run(
         address, bound = listener.getsockname()[:2]
         out.print(f"http://{address}:{bound}/ shows the market, /docs the API; stop with Ctrl-C", markup=False)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve_live(wishes, feed, serving, listener))
+            runner.run(serve_live(options, feed, serving, listener))
 
 
-def _retraining(wanted: bool | None, at: str, tape: Path, outcomes: Path, serving: ServingSettings) -> Beside:
+def _retraining(wanted: bool | None, at: str, tape: Path, outcomes: Path, serving: ServingSettings) -> Background:
     """The retraining schedule; if ``wanted`` is None, it runs for a real market only.
 
     Raises:
@@ -107,8 +107,8 @@ def _retraining(wanted: bool | None, at: str, tape: Path, outcomes: Path, servin
     places = {"--tape": tape, "--outcomes": outcomes, "--artifacts": serving.artifacts, "--results": serving.results}
     arguments = [str(word) for place in places.items() for word in place]
 
-    def beside(simulated: bool) -> AbstractContextManager[object]:
+    def background(simulated: bool) -> AbstractContextManager[object]:
         is_wanted = not simulated if wanted is None else wanted
         return RetrainingSchedule(arguments, at) if is_wanted else nullcontext()
 
-    return beside
+    return background

@@ -273,7 +273,7 @@ def check_model(requested: Path | None, production: Path, feed: FeedSettings) ->
     facts: dict[str, Fact] = {"path": str(path)}
     try:
         artifact = Artifact.load(path)
-        LiveScorer(artifact).admits(set(kinds_of(feed)))
+        LiveScorer(artifact).check_source(set(kinds_of(feed)))
     except ModelError as error:
         return [Finding(check=MODEL, severity=Severity.BAD, found=str(error), remedy=_RETRAIN, facts=facts)]
     known = artifact.metadata

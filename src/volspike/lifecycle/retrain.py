@@ -43,7 +43,8 @@ from volspike.lifecycle.promotion import exclusive_access, promote
 from volspike.lifecycle.request import RetrainingRequest
 from volspike.market import SECOND_NS, Profile, format_time
 from volspike.models import Artifact, Metadata
-from volspike.monitoring.results import Outcome, TrainingResult, drift_result, keep_result
+from volspike.monitoring.drift import drift_result
+from volspike.monitoring.results import TrainingOutcome, TrainingResult, write_result
 from volspike.tape import Ledger, TapeReport, read_ticks, tapes_of
 from volspike.tape.names import read_tape_name
 from volspike.training import TrainingReport, TrainingRequest
@@ -108,7 +109,7 @@ class _Run:
         self._on_step("measuring drift")
         need = assess_need(self._request, dataset, champion, self._now())
         if need.drift is not None:
-            keep_result(drift_result(need.drift, self._now()), self._request.results)
+            write_result(drift_result(need.drift, self._now()), self._request.results)
         if self._request.if_needed and not need.is_needed:
             self._append("checked", champion.artifact.metadata, need.reasons, need.figures(), need.severity)
             return self._result("not_needed", champion.artifact.metadata, need.reasons, need=need)
@@ -241,11 +242,11 @@ class _Run:
         )
         append_entry(self._request.artifacts, entry)
 
-    def _keep_training_result(self, metadata: Metadata, outcome: Outcome, reason: str) -> None:
+    def _keep_training_result(self, metadata: Metadata, outcome: TrainingOutcome, reason: str) -> None:
         final = metadata.metrics.get("model_final") or metadata.metrics.get("model", {})
         figures = {name: final.get(name) for name in ("pr_auc", "brier", "precision", "recall", "base_rate")}
         result = TrainingResult(time=self._now(), model=metadata.model, outcome=outcome, reason=reason, **figures)
-        keep_result(result, self._request.results)
+        write_result(result, self._request.results)
 
 
 def _record_failure(request: RetrainingRequest, error: Exception, now_ns: int) -> None:
@@ -256,7 +257,7 @@ def _record_failure(request: RetrainingRequest, error: Exception, now_ns: int) -
         request.artifacts, HistoryEntry(time=format_time(now_ns), event=kind, reason=reason, trigger=request.trigger)
     )
     if kind == "failed":
-        keep_result(TrainingResult(time=now_ns, model="", outcome="failed", reason=reason), request.results)
+        write_result(TrainingResult(time=now_ns, model="", outcome="failed", reason=reason), request.results)
 
 
 def recent_tapes(folder: Path, days: float) -> list[Path]:

@@ -1,153 +1,157 @@
-"""The metrics of the live pipeline, declared; ``live_collector`` makes them of what it counted.
+"""Metrics of the live pipeline and of a feed: declarations, counters and collection.
 
-What a live pipeline counts of its own doings: plain numbers, a fraction of a microsecond each.
+Events are counted in plain numbers, a fraction of a microsecond each; collectors turn them into metrics at each scrape.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Iterator
+from math import nan
+from typing import Any, Final
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from volspike.episodes import Episode
+from volspike.feeds.events import FeedEvent, FeedFault, FeedFrame, FeedState
 from volspike.live.scoring import ScoredRow
 from volspike.market import SECOND_NS, Cause, Gap
-from volspike.telemetry import OTHER, PROBABILITIES, Declared, Distribution
+from volspike.monitoring.alerts import AlertRouter
+from volspike.monitoring.outcomes import OutcomeStore
+from volspike.tape.recorder import Recorder
+from volspike.telemetry import OTHER, PROBABILITIES, Distribution, MetricSpec, Samples
 
-FEED_CONNECTED: Final = Declared("feed_connected", "gauge", "boolean", "1 while the exchange is connected, else 0.")
-FEED_SILENCE: Final = Declared(
+FEED_CONNECTED: Final = MetricSpec("feed_connected", "gauge", "boolean", "1 while the exchange is connected, else 0.")
+FEED_SILENCE: Final = MetricSpec(
     "feed_silence_seconds", "gauge", "seconds", "Time since the last frame of the exchange, heartbeats included."
 )
-FEED_FRAMES: Final = Declared("feed_frames_total", "counter", "frames", "Frames taken from the exchange.")
-FEED_MALFORMED: Final = Declared("feed_malformed_total", "counter", "frames", "Frames that could not be read.")
-FEED_TICKS: Final = Declared("feed_ticks_total", "counter", "ticks", "Ticks taken, by product.", ("product",))
-FEED_LATENCY: Final = Declared(
+FEED_FRAMES: Final = MetricSpec("feed_frames_total", "counter", "frames", "Frames received from the exchange.")
+FEED_MALFORMED: Final = MetricSpec("feed_malformed_total", "counter", "frames", "Frames that could not be parsed.")
+FEED_TICKS: Final = MetricSpec("feed_ticks_total", "counter", "ticks", "Ticks received, by product.", ("product",))
+FEED_LATENCY: Final = MetricSpec(
     "feed_latency_seconds",
     "histogram",
     "seconds",
-    "From the exchange's clock at a frame's last tick to ours; where the source tells the wall's time.",
+    "From the exchange's time of a frame's last tick to its receipt; for sources in real time.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
-FEED_GAPS: Final = Declared(
-    "feed_gaps_total", "counter", "gaps", "Stretches of time in which something was lost, by cause.", ("cause",)
+FEED_GAPS: Final = MetricSpec("feed_gaps_total", "counter", "gaps", "Gaps in the data, by cause.", ("cause",))
+FEED_GAP_SECONDS: Final = MetricSpec(
+    "feed_gap_seconds_total", "counter", "seconds", "Total length of the gaps, by cause.", ("cause",)
 )
-FEED_GAP_SECONDS: Final = Declared(
-    "feed_gap_seconds_total", "counter", "seconds", "How long those lasted together, by cause.", ("cause",)
+FEED_LOST: Final = MetricSpec(
+    "feed_lost_messages_total", "counter", "messages", "Lost messages, by the exchange's sequence numbers."
 )
-FEED_LOST: Final = Declared(
-    "feed_lost_messages_total", "counter", "messages", "Messages lost, as far as the exchange's own numbers tell."
-)
-FEED_RECONNECTS: Final = Declared(
-    "feed_reconnects_total", "counter", "connections", "Connections made after the first one."
-)
-SOURCE_INFO: Final = Declared(
+FEED_RECONNECTS: Final = MetricSpec("feed_reconnects_total", "counter", "connections", "Connections after the first.")
+SOURCE_INFO: Final = MetricSpec(
     "live_source_info",
     "gauge",
     "boolean",
-    "1, with the source's name and whether it is simulated.",
+    "Always 1; the labels are the source's name and whether it is simulated.",
     ("source", "simulated"),
 )
-FEATURE_ROWS: Final = Declared("feature_rows_total", "counter", "rows", "Feature rows made, by product.", ("product",))
-FEATURE_AGE: Final = Declared(
-    "feature_age_seconds", "gauge", "seconds", "Time since a product's newest feature row was made.", ("product",)
+FEATURE_ROWS: Final = MetricSpec("feature_rows_total", "counter", "rows", "Feature rows, by product.", ("product",))
+FEATURE_AGE: Final = MetricSpec(
+    "feature_age_seconds", "gauge", "seconds", "Age of a product's newest feature row.", ("product",)
 )
-FEATURE_WARM: Final = Declared(
+FEATURE_WARM: Final = MetricSpec(
     "feature_warm",
     "gauge",
     "boolean",
-    "1 while the windows of a product's newest row reach back far enough.",
+    "1 if all windows of a product's newest row are full, else 0.",
     ("product",),
 )
-FEATURE_WHOLE: Final = Declared(
+FEATURE_WHOLE: Final = MetricSpec(
     "feature_whole",
     "gauge",
     "boolean",
-    "1 while nothing is lost in the windows of a product's newest row.",
+    "1 if no known data loss lies in the windows of a product's newest row, else 0.",
     ("product",),
 )
-SCORE_LATENCY: Final = Declared(
+SCORE_LATENCY: Final = MetricSpec(
     "score_latency_seconds",
     "histogram",
     "seconds",
-    "From a tick at hand to its rows and their probabilities.",
+    "From a decoded tick to the probabilities of its rows.",
     buckets=(0.000005, 0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25),
 )
-SCORE_PROBABILITY: Final = Declared(
+SCORE_PROBABILITY: Final = MetricSpec(
     "score_probability",
     "histogram",
     "probability",
-    "The probabilities of all rows scored.",
+    "Spike probabilities of all scored rows.",
     buckets=PROBABILITIES,
 )
-PROBABILITY: Final = Declared(
+PROBABILITY: Final = MetricSpec(
     "spike_probability",
     "gauge",
     "probability",
-    "The newest row's probability; NaN while it is not known.",
+    "Spike probability of the newest row; NaN if unknown.",
     ("product",),
 )
-THRESHOLD: Final = Declared("spike_threshold", "gauge", "probability", "The probability from which an alert is called.")
-ALERT_EPISODES: Final = Declared(
-    "alert_episodes_total", "counter", "episodes", "Alert episodes that opened, by product.", ("product",)
+THRESHOLD: Final = MetricSpec("spike_threshold", "gauge", "probability", "The alert threshold of the served model.")
+ALERT_EPISODES: Final = MetricSpec(
+    "alert_episodes_total", "counter", "episodes", "Opened alerts, by product.", ("product",)
 )
-ALERT_OPEN: Final = Declared(
-    "alert_open", "gauge", "boolean", "1 while an alert episode of the product is open, else 0.", ("product",)
+ALERT_OPEN: Final = MetricSpec(
+    "alert_open", "gauge", "boolean", "1 while an alert of the product is open, else 0.", ("product",)
 )
-ALERT_MESSAGES: Final = Declared(
+ALERT_MESSAGES: Final = MetricSpec(
     "alert_messages_total",
     "counter",
     "messages",
-    "What became of alerts on their way to receivers: sent, an attempt failed, given up, or let go unsent.",
+    "Alert messages to receivers: sent, failed (attempts), given_up (after all attempts), let_go (queue full).",
     ("result",),
 )
-SPIKE_SECONDS: Final = Declared(
-    "spike_seconds_total", "counter", "seconds", "Seconds whose next minute turned out to be a spike.", ("product",)
+SPIKE_SECONDS: Final = MetricSpec(
+    "spike_seconds_total", "counter", "seconds", "Seconds whose following minute was a spike.", ("product",)
 )
-LIVE_JUDGED: Final = Declared(
-    "live_judged_rows", "gauge", "rows", "Predictions of the last 24 hours whose minute is over."
+LIVE_ROWS: Final = MetricSpec(
+    "live_judged_rows", "gauge", "rows", "Predictions of the last 24 hours with a known outcome."
 )
-LIVE_CALLED: Final = Declared("live_called_rows", "gauge", "rows", "Those of them that were called a spike.")
-LIVE_BASE_RATE: Final = Declared(
-    "live_base_rate", "gauge", "share", "Which part of them turned out to be a spike; NaN without any."
+LIVE_ALERTS: Final = MetricSpec("live_called_rows", "gauge", "rows", "Predicted spikes among them.")
+LIVE_BASE_RATE: Final = MetricSpec("live_base_rate", "gauge", "share", "Share of spikes among them; NaN without rows.")
+LIVE_PRECISION: Final = MetricSpec(
+    "live_precision", "gauge", "share", "Share of the predicted spikes that were spikes; NaN if none was predicted."
 )
-LIVE_PRECISION: Final = Declared(
-    "live_precision", "gauge", "share", "Which part of those called was a spike; NaN while none was called."
+LIVE_RECALL: Final = MetricSpec(
+    "live_recall", "gauge", "share", "Share of the spikes that were predicted; NaN without spikes."
 )
-LIVE_RECALL: Final = Declared(
-    "live_recall", "gauge", "share", "Which part of the spikes was called; NaN while there was none."
+LIVE_BRIER: Final = MetricSpec(
+    "live_brier", "gauge", "squared probability", "Mean squared error of their probabilities; NaN without rows."
 )
-LIVE_BRIER: Final = Declared(
-    "live_brier", "gauge", "squared probability", "Mean squared error of their probabilities; NaN without any."
+LIVE_PR_AUC: Final = MetricSpec(
+    "live_pr_auc", "gauge", "share", "Area under their precision-recall curve; NaN without spikes."
 )
-LIVE_PR_AUC: Final = Declared(
-    "live_pr_auc", "gauge", "share", "Area under their precision-recall curve; NaN while there was no spike."
+OUTCOMES_LOST: Final = MetricSpec(
+    "outcomes_lost_total", "counter", "rows", "Predictions and outcomes that could not be stored."
 )
-OUTCOMES_LOST: Final = Declared(
-    "outcomes_lost_total", "counter", "rows", "Predictions and outcomes that could not be kept."
+TAPE_UNRECORDED: Final = MetricSpec(
+    "tape_unrecorded_ticks_total", "counter", "ticks", "Ticks that could not be written to the tape."
 )
-TAPE_UNRECORDED: Final = Declared(
-    "tape_unrecorded_ticks_total", "counter", "ticks", "Ticks that are on no tape because it could not be written."
-)
-TAPE_RECORDING: Final = Declared(
-    "tape_recording", "gauge", "boolean", "1 while the tape is written, 0 where it should be and cannot."
-)
+TAPE_RECORDING: Final = MetricSpec("tape_recording", "gauge", "boolean", "1 while the tape can be written, else 0.")
 
-DECLARED: Final = (
+LIVE_METRICS: Final = (
     *(FEED_CONNECTED, FEED_SILENCE, FEED_FRAMES, FEED_MALFORMED, FEED_TICKS, FEED_LATENCY),
     *(FEED_GAPS, FEED_GAP_SECONDS, FEED_LOST, FEED_RECONNECTS, SOURCE_INFO),
     *(FEATURE_ROWS, FEATURE_AGE, FEATURE_WARM, FEATURE_WHOLE),
     *(SCORE_LATENCY, SCORE_PROBABILITY, PROBABILITY, THRESHOLD),
     *(ALERT_EPISODES, ALERT_OPEN, ALERT_MESSAGES, SPIKE_SECONDS),
-    *(LIVE_JUDGED, LIVE_CALLED, LIVE_BASE_RATE, LIVE_PRECISION, LIVE_RECALL, LIVE_BRIER, LIVE_PR_AUC),
+    *(LIVE_ROWS, LIVE_ALERTS, LIVE_BASE_RATE, LIVE_PRECISION, LIVE_RECALL, LIVE_BRIER, LIVE_PR_AUC),
     *(OUTCOMES_LOST, TAPE_RECORDING, TAPE_UNRECORDED),
 )
 
+MAX_PRODUCTS: Final = 64
+"""How many products have metrics of their own; a tape may hold any number."""
 
-MOST_PRODUCTS: Final = 64
-"""How many products are counted apart; a tape may hold any number."""
+RECENT_FRAMES: Final = 2048
+"""How many recent latencies are kept for percentiles."""
 
 
 class ProductCounts:
-    """One product's counts; ``row_at`` is when its newest row was made, by the clock of ``time.perf_counter_ns``."""
+    """One product's counts; ``row_at`` is the time of its newest row on the clock of ``time.perf_counter_ns``."""
 
     __slots__ = ("episodes", "is_alert_open", "newest", "row_at", "rows", "spikes", "ticks")
 
@@ -161,44 +165,204 @@ class ProductCounts:
         self.spikes = 0
 
 
-class LiveCounts:
-    """The counts of one pipeline since its start; products beyond the first ``MOST_PRODUCTS`` are one, ``other``."""
+class FeedCounts:
+    """Counts of a feed since its start; products beyond the first ``MAX_PRODUCTS`` are counted together as ``other``.
 
-    def __init__(self) -> None:
-        self.products: dict[str, ProductCounts] = {}
-        self.latency = Distribution(FEED_LATENCY, per_unit=SECOND_NS)
-        self.scoring = Distribution(SCORE_LATENCY, per_unit=SECOND_NS)
-        self.probability = Distribution(SCORE_PROBABILITY)
+    Args:
+        timed_from: time (ns UTC) from which ticks are in real time, so that latency is defined; None for never.
+    """
+
+    def __init__(self, timed_from: int | None = 0) -> None:
+        self.started = time.time_ns()
+        self.is_connected = False
+        self.reason = "connecting"
+        self.connections = 0
+        self.frames = self.ticks = self.malformed = self.lost = 0
+        self.last_received = 0
+        self.heard_at = time.perf_counter_ns()
+        """Time of the last frame, or else of the start, on the clock of ``time.perf_counter_ns``."""
         self.gaps = dict.fromkeys(Cause, 0)
         self.gap_ns = dict.fromkeys(Cause, 0)
-        self.lost = 0
+        self.latency = Distribution(FEED_LATENCY, per_unit=SECOND_NS)
+        self.recent_latency_ns: deque[int] = deque(maxlen=RECENT_FRAMES)
+        self.products: dict[str, ProductCounts] = {}
+        self._timed_from = timed_from
+
+    @property
+    def reconnects(self) -> int:
+        """Connections after the first."""
+        return max(0, self.connections - 1)
+
+    def add(self, event: FeedEvent) -> None:
+        """Count one event."""
+        match event:
+            case FeedFrame():
+                self._add_frame(event)
+            case Gap():
+                self.gaps[event.cause] += 1
+                self.gap_ns[event.cause] += event.end - event.start
+                self.lost += max(0, event.lost)
+            case FeedFault():
+                self.malformed += 1
+            case FeedState():
+                self.is_connected, self.reason = event.is_connected, event.reason
+                self.connections += event.is_connected
+
+    def _add_frame(self, event: FeedFrame) -> None:
+        self.frames += 1
+        self.last_received = event.received
         self.heard_at = time.perf_counter_ns()
-        """When the last frame was taken, by the clock of ``time.perf_counter_ns``; at first, the start."""
+        ticks = event.frame.ticks
+        if not ticks:
+            return
+        self.ticks += len(ticks)
+        for tick in ticks:
+            self.of(tick.product_id).ticks += 1
+        sent = ticks[-1].time
+        if self._timed_from is not None and sent >= self._timed_from:
+            self.recent_latency_ns.append(event.received - sent)
+            self.latency.observe(event.received - sent)
 
     def of(self, product: str) -> ProductCounts:
         """The counts of a product."""
         counts = self.products.get(product)
         if counts is None:
-            label = product if len(self.products) < MOST_PRODUCTS else OTHER
+            label = product if len(self.products) < MAX_PRODUCTS else OTHER
             counts = self.products.setdefault(label, ProductCounts())
         return counts
 
-    def row(self, scored: ScoredRow, at: int) -> None:
-        """One more row, made at ``at``."""
+
+class LiveCounts(FeedCounts):
+    """Counts of a live pipeline: its feed, rows, scores, alerts and spikes.
+
+    ``threshold`` is the served model's; ``performance`` holds its metrics from delayed labels, empty until the first.
+    """
+
+    def __init__(self, timed_from: int | None, threshold: float) -> None:
+        super().__init__(timed_from)
+        self.threshold = threshold
+        self.performance: dict[str, Any] = {}
+        self.scoring = Distribution(SCORE_LATENCY, per_unit=SECOND_NS)
+        self.recent_scoring_ns: deque[int] = deque(maxlen=RECENT_FRAMES)
+        self.probability = Distribution(SCORE_PROBABILITY)
+
+    def add_scoring(self, elapsed_ns: int) -> None:
+        """Count the time that scoring a tick took."""
+        self.recent_scoring_ns.append(elapsed_ns)
+        self.scoring.observe(elapsed_ns)
+
+    def add_row(self, scored: ScoredRow, at: int) -> None:
+        """Count a row; ``at`` is the time on the clock of ``time.perf_counter_ns``."""
         counts = self.of(scored.row.product_id)
         counts.rows += 1
         counts.newest, counts.row_at = scored, at
         if scored.probability == scored.probability:
             self.probability.observe(scored.probability)
 
-    def episode(self, episode: Episode) -> None:
-        """An alert episode opened or closed."""
+    def add_episode(self, episode: Episode) -> None:
+        """Count an alert that opened or closed."""
         counts = self.of(episode.product)
         counts.episodes += episode.is_open
         counts.is_alert_open = episode.is_open
 
-    def gap(self, gap: Gap) -> None:
-        """Something was lost."""
-        self.gaps[gap.cause] += 1
-        self.gap_ns[gap.cause] += gap.end - gap.start
-        self.lost += max(0, gap.lost)
+
+class FeedCollector(Collector):
+    """Metrics of a feed and its tape; may be collected in another thread."""
+
+    def __init__(self, source: str, *, simulated: bool, counts: FeedCounts, recorder: Recorder | None = None) -> None:
+        self._source, self._simulated, self._feed, self._recorder = source, simulated, counts, recorder
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics."""
+        counts = self._feed
+        yield SOURCE_INFO.family([((self._source, str(self._simulated).lower()), 1.0)])
+        yield FEED_CONNECTED.single(counts.is_connected)
+        yield FEED_SILENCE.single((time.perf_counter_ns() - counts.heard_at) / SECOND_NS)
+        yield FEED_FRAMES.single(counts.frames)
+        yield FEED_MALFORMED.single(counts.malformed)
+        yield FEED_RECONNECTS.single(counts.reconnects)
+        yield counts.latency.family()
+        yield _by_product(FEED_TICKS, counts, lambda of: of.ticks)
+        yield FEED_GAPS.family(((cause.value,), gaps) for cause, gaps in counts.gaps.items())
+        seconds: Samples = (((cause.value,), ns / SECOND_NS) for cause, ns in counts.gap_ns.items())
+        yield FEED_GAP_SECONDS.family(seconds)
+        yield FEED_LOST.single(counts.lost)
+        recorder = self._recorder
+        yield TAPE_RECORDING.family([] if recorder is None else [((), recorder.is_recording)])
+        yield TAPE_UNRECORDED.family([] if recorder is None else [((), recorder.unrecorded)])
+
+
+class LiveCollector(FeedCollector):
+    """Metrics of a live pipeline; collect it in the pipeline's thread. Absent parts have no values."""
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        simulated: bool,
+        counts: LiveCounts,
+        recorder: Recorder | None = None,
+        router: AlertRouter | None = None,
+        outcomes: OutcomeStore | None = None,
+    ) -> None:
+        super().__init__(source, simulated=simulated, counts=counts, recorder=recorder)
+        self._counts, self._router, self._outcomes = counts, router, outcomes
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics."""
+        yield from super().collect()
+        yield from _row_metrics(self._counts)
+        yield from _alert_metrics(self._counts, self._router)
+        yield from _performance_metrics(self._counts.performance)
+        yield OUTCOMES_LOST.family([] if self._outcomes is None else [((), self._outcomes.lost)])
+
+    def describe(self) -> Iterator[Metric]:
+        """The metrics without their values."""
+        return (spec.family([]) for spec in LIVE_METRICS)
+
+
+def _by_product(spec: MetricSpec, counts: FeedCounts, value: Callable[[ProductCounts], float | None]) -> Metric:
+    """A value of each product that has one."""
+    values = ((product, value(of)) for product, of in list(counts.products.items()))
+    return spec.family(((product,), number) for product, number in values if number is not None)
+
+
+def _row_metrics(counts: LiveCounts) -> Iterator[Metric]:
+    now = time.perf_counter_ns()
+    yield _by_product(FEATURE_ROWS, counts, lambda of: of.rows)
+    yield _by_product(FEATURE_AGE, counts, lambda of: (now - of.row_at) / SECOND_NS if of.newest is not None else None)
+    yield _by_product(FEATURE_WARM, counts, lambda of: of.newest and float(of.newest.row.is_warm))
+    yield _by_product(FEATURE_WHOLE, counts, lambda of: of.newest and float(of.newest.row.is_whole))
+    yield counts.scoring.family()
+    yield counts.probability.family()
+    yield _by_product(PROBABILITY, counts, lambda of: of.newest and of.newest.probability)
+    yield THRESHOLD.single(counts.threshold)
+
+
+def _alert_metrics(counts: LiveCounts, router: AlertRouter | None) -> Iterator[Metric]:
+    yield _by_product(ALERT_EPISODES, counts, lambda of: of.episodes)
+    yield _by_product(ALERT_OPEN, counts, lambda of: of.is_alert_open)
+    yield _by_product(SPIKE_SECONDS, counts, lambda of: of.spikes)
+    deliveries = () if router is None else router.deliveries
+    yield ALERT_MESSAGES.family(
+        [
+            (("sent",), sum(each.sent for each in deliveries)),
+            (("failed",), sum(each.failures for each in deliveries)),
+            (("given_up",), sum(each.given_up for each in deliveries)),
+            (("let_go",), 0 if router is None else router.dropped),
+        ]
+    )
+
+
+def _performance_metrics(figures: dict[str, Any]) -> Iterator[Metric]:
+    """The metrics from delayed labels; without values until they are first computed."""
+    for spec, name in (
+        (LIVE_ROWS, "rows"),
+        (LIVE_ALERTS, "alerts"),
+        (LIVE_BASE_RATE, "base_rate"),
+        (LIVE_PRECISION, "precision"),
+        (LIVE_RECALL, "recall"),
+        (LIVE_BRIER, "brier"),
+        (LIVE_PR_AUC, "pr_auc"),
+    ):
+        yield spec.family([((), nan if figures[name] is None else figures[name])] if figures else [])

@@ -1,7 +1,17 @@
-"""The live pipeline: what the session tells → tape → engine → model → alerts, outcomes and watchers, in one loop.
+"""The live pipeline: feed events → tape, features, probability, alerts, delayed labels, dashboard, in one event loop.
 
-A frame's way is plain calls, one after the other; nothing on it waits for a disk, a receiver or a reader. What is shown
-goes out by the clock: rows four times a second, health every second, performance every ten.
+A frame is processed by plain function calls, in this order (``LivePipeline.take``):
+
+1. ``FeedCounts.add`` counts it.
+2. ``Recorder.frame`` writes its bytes to the tape.
+3. ``LiveScorer.update`` turns each tick into feature rows and their probabilities.
+4. ``ProductView.add_row`` keeps the row for the dashboard.
+5. ``EpisodeTracker.update`` opens or closes an alert, which goes to the dashboard and the ``AlertRouter``.
+6. ``OutcomeStore.predict`` stores the prediction.
+7. ``DelayedLabels.add`` returns the labels of rows a minute ago, which are stored as outcomes and shown as spikes.
+
+None of these waits for a disk, an alert receiver or a reader of the dashboard: those have bounded queues. The dashboard
+is updated by the clock: rows four times per second, health every second, performance every ten.
 """
 
 from __future__ import annotations
@@ -18,19 +28,19 @@ import msgspec
 import numpy as np
 import structlog
 
-from volspike.api.stream import Publisher, Subscription
 from volspike.episodes import Episode, EpisodeTracker
 from volspike.errors import UsageError
 from volspike.features import Every
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
-from volspike.labels import DelayedLabels, is_spike
-from volspike.live.metrics import LiveCounts
+from volspike.labels import DelayedLabel, DelayedLabels, is_spike
+from volspike.live.metrics import LiveCollector, LiveCounts
 from volspike.live.scoring import LiveScorer, ScoredRow
+from volspike.live.stream import Publisher
 from volspike.live.view import MS_NS, ProductView
 from volspike.market import SECOND_NS, Gap, Tick
 from volspike.models import Artifact
 from volspike.monitoring.alerts import Alert, AlertRouter
-from volspike.monitoring.outcome_database import Outcome, Prediction
+from volspike.monitoring.outcome_database import OutcomeRecord, PredictionRecord
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel
 from volspike.tape.recorder import Recorder
@@ -38,44 +48,31 @@ from volspike.tape.recorder import Recorder
 ROWS_EVERY_S: Final = 0.25
 HEALTH_EVERY_S: Final = 1.0
 PERFORMANCE_EVERY_S: Final = 10.0
-PERFORMANCE_OVER_NS: Final = 24 * 3600 * SECOND_NS
-TIMED_FRAMES: Final = 2048
+PERFORMANCE_WINDOW_NS: Final = 24 * 3600 * SECOND_NS
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Health:
-    """Counts and timings of the stream so far."""
+class _Product:
+    """What the dashboard shows of a product, and its alert."""
 
-    started: int
-    is_connected: bool = False
-    reason: str = "connecting"
-    frames: int = 0
-    ticks: int = 0
-    malformed: int = 0
-    gaps: int = 0
-    connections: int = 0
-    last_received: int = 0
-
-    @property
-    def reconnects(self) -> int:
-        """Connections after the first."""
-        return max(0, self.connections - 1)
+    view: ProductView
+    episodes: EpisodeTracker
 
 
 class LivePipeline:
-    """Scores what a source tells, for as long as it tells it.
+    """Scores the events of a source until it ends.
 
     Args:
-        scorer: engine and model.
-        products: what is listened to, the first shown first.
-        source: the source's name for people.
-        simulated: whether its market is a simulated one; said wherever a number is shown.
-        timed_from: the instant (ns UTC) from which ticks tell the wall's time; None where they never do.
+        scorer: feature engine and model.
+        products: the subscribed products; the dashboard shows the first by default.
+        source: name of the source, shown on the dashboard.
+        simulated: whether the market is simulated; shown wherever a number is shown.
+        timed_from: time (ns UTC) from which ticks are in real time; None for never.
         recorder: writes the tape; None records nothing.
-        outcomes: keeps predictions and what became of them; None keeps nothing.
-        router: takes alerts to whoever wants them; None leaves them to the page and the log.
+        outcomes: stores predictions and outcomes; None stores nothing.
+        router: sends alerts to receivers; None leaves them to the dashboard.
     """
 
     def __init__(
@@ -93,244 +90,210 @@ class LivePipeline:
         self.scorer = scorer
         self.source = source
         self.simulated = simulated
-        self._timed_from = timed_from
         self.recorder = recorder
         self.outcomes = outcomes
         self.router = router
-        self._model = served_model(scorer, simulated)
-        self.performance: dict[str, Any] = {}
-        self._views = {product: ProductView(product, scorer) for product in products}
-        self._trackers: dict[str, EpisodeTracker] = {}
-        self._delayed = DelayedLabels(is_per_second=scorer.engine.every is Every.SECOND)
-        self._publisher = Publisher()
-        self.stream = Health(time.time_ns())
-        self.counts = LiveCounts()
-        self._latency: deque[int] = deque(maxlen=TIMED_FRAMES)
-        self._scoring: deque[int] = deque(maxlen=TIMED_FRAMES)
+        self.publisher = Publisher()
+        self.counts = LiveCounts(timed_from, scorer.artifact.threshold)
+        self._model = ServedModel.of(scorer.artifact.metadata, simulated=simulated)
+        self._products: dict[str, _Product] = {}
+        self._labels = DelayedLabels(is_per_second=scorer.engine.every is Every.SECOND)
+        for product in products:
+            self._product(product)
+
+    def collector(self) -> LiveCollector:
+        """The collector of the pipeline's metrics."""
+        return LiveCollector(
+            self.source,
+            simulated=self.simulated,
+            counts=self.counts,
+            recorder=self.recorder,
+            router=self.router,
+            outcomes=self.outcomes,
+        )
 
     async def run(self, events: AsyncIterable[FeedEvent]) -> None:
-        """Takes events until there are no more; then every watcher's stream ends."""
-        showing = (self._show_rows(), self._show_health(), self._show_performance())
-        shown = [asyncio.create_task(show) for show in showing]
+        """Process events until there are no more; then end every dashboard stream and close the parts."""
+        publishing = (self._publish_rows(), self._publish_health(), self._publish_performance())
+        tasks = [asyncio.create_task(each) for each in publishing]
         try:
             async for event in events:
                 self.take(event)
         finally:
-            for task in shown:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*shown, return_exceptions=True)
-            self._publisher.close()
-            await asyncio.to_thread(self._close)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.publisher.close()
+            await asyncio.to_thread(self.close)
 
-    def _close(self) -> None:
-        """Writes out what is held; may take seconds where a disk or a receiver is slow."""
-        if self.recorder is not None:
-            self.recorder.close()
-        if self.outcomes is not None:
-            self.outcomes.close()
-        if self.router is not None:
-            self.router.close()
+    def close(self) -> None:
+        """Write out what is queued; may take seconds if a disk or a receiver is slow."""
+        for part in (self.recorder, self.outcomes, self.router):
+            if part is not None:
+                part.close()
 
     def take(self, event: FeedEvent) -> None:
-        """One event, to its end."""
+        """Process one event completely."""
+        self.counts.add(event)
         match event:
             case FeedFrame():
                 self._take_frame(event)
             case Gap():
                 self._take_gap(event)
             case FeedFault():
-                self.stream.malformed += 1
-                log.warning("frame_malformed", reason=str(event.error))
+                log.warning("malformed_frame", reason=str(event.error))
             case FeedState():
-                self._take_state(event)
+                state = {"connected": event.is_connected, "reason": event.reason}
+                log.info("feed_state", **state, url=event.url, attempt=event.attempt)
             case FeedError():
-                log.warning("feed_refused", reason=event.reason, products=event.products)
+                log.warning("feed_error", reason=event.reason, products=event.products)
 
     def _take_frame(self, event: FeedFrame) -> None:
         if self.recorder is not None:
             self.recorder.frame(event.received, event.frame)
-        health = self.stream
-        health.frames += 1
-        health.last_received = event.received
-        self.counts.heard_at = time.perf_counter_ns()
         for tick in event.frame.ticks:
-            self.take_tick(tick)
-        if event.frame.ticks:
-            health.ticks += len(event.frame.ticks)
-            told = event.frame.ticks[-1].time
-            if self._timed_from is not None and told >= self._timed_from:
-                self._latency.append(event.received - told)
-                self.counts.latency.observe(event.received - told)
+            self._take_tick(tick)
 
-    def take_tick(self, tick: Tick) -> None:
-        """One tick: engine, model, and whoever wants to know of its rows."""
+    def _take_tick(self, tick: Tick) -> None:
         began = time.perf_counter_ns()
-        scored = self.scorer.update(tick)
+        rows = self.scorer.update(tick)
         ended = time.perf_counter_ns()
-        self._scoring.append(ended - began)
-        self.counts.scoring.observe(ended - began)
-        self.counts.of(tick.product_id).ticks += 1
-        for row in scored:
-            self.counts.row(row, ended)
-            self._take_row(row, tick.received)
+        self.counts.add_scoring(ended - began)
+        for scored in rows:
+            self.counts.add_row(scored, ended)
+            self._take_row(scored, tick.received)
 
     def _take_row(self, scored: ScoredRow, received: int) -> None:
-        row = scored.row
-        view = self._views.get(row.product_id)
-        if view is None:
-            view = self._views[row.product_id] = ProductView(row.product_id, self.scorer)
-        view.add(scored, received)
-        episode = self._tracker(row.product_id).update(row.timestamp, scored.probability)
+        row, price = scored.row, float(scored.row.values[0])
+        product = self._product(row.product_id)
+        product.view.add_row(scored, received)
+        episode = product.episodes.update(row.timestamp, scored.probability)
         if episode is not None:
-            self.counts.episode(episode)
-            self._publish("alert", view.add_episode(episode))
-            self._route(episode, float(row.values[0]))
-        self._keep(scored)
-        tau = self._model.tau
-        for label in self._delayed.add(row.product_id, row.timestamp, float(row.values[0]), row.session_id):
-            if self.outcomes is not None:
-                told = Outcome(label.product, label.second, label.future_volatility, self.simulated)
-                self.outcomes.outcome(told)
-            if is_spike(label.future_volatility, tau):
-                self.counts.of(label.product).spikes += 1
-                self._publish("spike", view.add_spike(label, tau))
+            self._take_episode(product.view, episode, price)
+        self._store_prediction(scored)
+        for label in self._labels.add(row.product_id, row.timestamp, price, row.session_id):
+            self._take_label(product.view, label)
 
-    def _keep(self, scored: ScoredRow) -> None:
-        """Keeps a prediction until its minute is over."""
+    def _take_episode(self, view: ProductView, episode: Episode, price: float) -> None:
+        self.counts.add_episode(episode)
+        self._publish("alert", view.add_episode(episode))
+        if self.router is not None:
+            self.router.send(Alert.of(episode, price, simulated=self.simulated))
+
+    def _store_prediction(self, scored: ScoredRow) -> None:
         row, probability, threshold = scored.row, scored.probability, self.scorer.artifact.threshold
-        if self.outcomes is None or isnan(probability):
-            return
-        is_alert = probability >= threshold
-        self.outcomes.predict(Prediction(row.product_id, row.timestamp, probability, threshold, is_alert, self._model))
+        if self.outcomes is not None and not isnan(probability):
+            is_alert = probability >= threshold
+            record = PredictionRecord(row.product_id, row.timestamp, probability, threshold, is_alert, self._model)
+            self.outcomes.predict(record)
 
-    def _route(self, episode: Episode, price: float) -> None:
-        """Takes an alert to whoever asked for it; never waits."""
-        if self.router is None:
-            return
-        self.router.send(
-            Alert(
-                id=episode.id,
-                product=episode.product,
-                is_open=episode.is_open,
-                time_ns=episode.opened if episode.closed is None else episode.closed,
-                probability=episode.peak_probability,
-                threshold=episode.threshold,
-                price=price,
-                simulated=self.simulated,
-            )
-        )
-
-    def _tracker(self, product: str) -> EpisodeTracker:
-        tracker = self._trackers.get(product)
-        if tracker is None:
-            tracker = self._trackers[product] = EpisodeTracker(self.scorer.artifact.threshold, product=product)
-        return tracker
-
-    def adopt(self, artifact: Artifact) -> None:
-        """Score with another model from the next tick on; call it from the loop, where no row is half scored.
-
-        Open episodes go on under the new threshold, and watchers come back to a snapshot of the new model.
-
-        Raises:
-            SchemaMismatch: the model takes other rows than the engine makes; nothing was changed.
-            UsageError: no episode can have the model's threshold; nothing was changed.
-        """
-        EpisodeTracker(artifact.threshold, product="")
-        for view in self._views.values():
-            view.settle()
-        self.scorer.adopt(artifact)
-        self._model = served_model(self.scorer, self.simulated)
-        self.performance = {}
-        before, self._trackers = self._trackers, {}
-        for product, tracker in before.items():
-            self._tracker(product).resume(tracker.state())
-        self._publisher.close()
+    def _take_label(self, view: ProductView, label: DelayedLabel) -> None:
+        if self.outcomes is not None:
+            record = OutcomeRecord(label.product, label.second, label.future_volatility, self.simulated)
+            self.outcomes.outcome(record)
+        if is_spike(label.future_volatility, self._model.tau):
+            self.counts.of(label.product).spikes += 1
+            self._publish("spike", view.add_spike(label, self._model.tau))
 
     def _take_gap(self, gap: Gap) -> None:
-        self.stream.gaps += 1
-        self.counts.gap(gap)
         self.scorer.mark_gap(gap)
-        self._delayed.add_gap(gap.start, gap.end, gap.products)
+        self._labels.add_gap(gap.start, gap.end, gap.products)
         if self.recorder is not None:
             self.recorder.gap(gap)
         seconds = (gap.end - gap.start) / SECOND_NS
         log.warning("gap", cause=gap.cause, products=gap.products, seconds=seconds, lost=gap.lost)
 
-    def _take_state(self, state: FeedState) -> None:
-        self.stream.is_connected = state.is_connected
-        self.stream.reason = state.reason
-        self.stream.connections += state.is_connected
-        log.info("feed_state", connected=state.is_connected, reason=state.reason, url=state.url, attempt=state.attempt)
+    def _product(self, name: str) -> _Product:
+        """A product; created with its first row if it is not subscribed by name, as on a tape."""
+        product = self._products.get(name)
+        if product is None:
+            episodes = EpisodeTracker(self.scorer.artifact.threshold, product=name)
+            product = self._products[name] = _Product(ProductView(name, self.scorer), episodes)
+        return product
 
-    async def _show_rows(self) -> None:
+    def adopt(self, artifact: Artifact) -> None:
+        """Score with another model from the next tick on; call it in the event loop.
+
+        Open alerts continue under the new threshold. Dashboard streams end; pages reconnect and receive a snapshot.
+
+        Raises:
+            SchemaMismatch: the model needs other rows than the engine produces; nothing was changed.
+            UsageError: the model's threshold is not valid for alerts; nothing was changed.
+        """
+        trackers = {name: EpisodeTracker(artifact.threshold, product=name) for name in self._products}
+        artifact.check_inputs(self.scorer.feature_set.digest, self.scorer.engine.every, self.scorer.profile)
+        for name, product in self._products.items():
+            product.view.store_newest()
+            trackers[name].resume(product.episodes.state())
+            product.episodes = trackers[name]
+        self.scorer.adopt(artifact)
+        self.counts.threshold, self.counts.performance = artifact.threshold, {}
+        self._model = ServedModel.of(artifact.metadata, simulated=self.simulated)
+        self.publisher.close()
+
+    async def _publish_rows(self) -> None:
         while True:
             await asyncio.sleep(ROWS_EVERY_S)
             if self.recorder is not None:
                 self.recorder.tick(time.time_ns())
-            for view in self._views.values():
-                point = view.take_unpublished()
+            for product in self._products.values():
+                point = product.view.take_unpublished()
                 if point is not None:
                     self._publish("tick", point)
 
-    async def _show_health(self) -> None:
+    async def _publish_health(self) -> None:
         while True:
             await asyncio.sleep(HEALTH_EVERY_S)
             self._publish("health", self.health())
 
-    async def _show_performance(self) -> None:
+    async def _publish_performance(self) -> None:
         while self.outcomes is not None:
             await asyncio.sleep(PERFORMANCE_EVERY_S)
-            since, model = time.time_ns() - PERFORMANCE_OVER_NS, self._model
-            found = await asyncio.to_thread(self.outcomes.performance, since, None, model=model)
-            if model is not self._model:
-                continue
-            self.performance = {**found.figures(), "since": since // MS_NS}
-            self._publish("performance", self.performance)
+            since, model = time.time_ns() - PERFORMANCE_WINDOW_NS, self._model
+            performance = await asyncio.to_thread(self.outcomes.performance, since, None, model=model)
+            if model is self._model:
+                self.counts.performance = {**performance.figures(), "since": since // MS_NS}
+                self._publish("performance", self.counts.performance)
 
     def _publish(self, event: str, data: dict[str, Any]) -> None:
-        if self._publisher.readers:
-            self._publisher.publish(event, msgspec.json.encode(data))
-
-    def subscribe(self) -> Subscription:
-        """A new watcher's events, from now on."""
-        return self._publisher.subscribe()
+        if self.publisher.readers:
+            self.publisher.publish(event, msgspec.json.encode(data))
 
     def health(self) -> dict[str, Any]:
-        """How the stream is, for pages and for `/health`."""
-        health, recorder = self.stream, self.recorder
+        """Connection, latency, losses and recording, for the dashboard."""
+        counts, recorder = self.counts, self.recorder
         return {
-            "is_connected": health.is_connected,
-            "reason": health.reason,
+            "is_connected": counts.is_connected,
+            "reason": counts.reason,
             "source": self.source,
-            "latency_ms": _percentiles(self._latency, MS_NS),
-            "score_us": _percentiles(self._scoring, 1000),
-            "frames": health.frames,
-            "ticks": health.ticks,
-            "malformed": health.malformed,
-            "gaps": health.gaps,
-            "reconnects": health.reconnects,
-            "last_received": health.last_received // MS_NS or None,
+            "latency_ms": _percentiles(counts.recent_latency_ns, MS_NS),
+            "score_us": _percentiles(counts.recent_scoring_ns, 1000),
+            "frames": counts.frames,
+            "ticks": counts.ticks,
+            "malformed": counts.malformed,
+            "gaps": sum(counts.gaps.values()),
+            "reconnects": counts.reconnects,
+            "last_received": counts.last_received // MS_NS or None,
             "is_recording": recorder is not None and recorder.is_recording,
             "recorder_fault": None if recorder is None else recorder.fault or None,
-            "started": health.started // MS_NS,
+            "started": counts.started // MS_NS,
         }
 
     def snapshot(self, product: str | None) -> dict[str, Any]:
-        """Everything that a page needs to draw ``product`` (the first for None) at once.
+        """Everything that a page needs to show ``product`` (None: the first) at once.
 
         Raises:
-            UsageError: there is no such product.
+            UsageError: unknown product.
         """
-        chosen = next(iter(self._views)) if product is None else product
-        view = self._views.get(chosen)
-        if view is None:
-            raise UsageError(f"no product {chosen!r}; there are {', '.join(self._views)}")
-        metadata = self.scorer.artifact.metadata
+        name = next(iter(self._products)) if product is None else product
+        if name not in self._products:
+            raise UsageError(f"unknown product {name!r}; available: {', '.join(self._products)}")
+        view, metadata = self._products[name].view, self.scorer.artifact.metadata
         return {
             "source": self.source,
             "simulated": self.simulated,
-            "products": list(self._views),
-            "product": chosen,
+            "products": list(self._products),
+            "product": name,
             "model": {
                 "name": metadata.model,
                 "version": self._model.digest,
@@ -348,25 +311,13 @@ class LivePipeline:
             "alerts": list(view.alerts),
             "spikes": list(view.spikes),
             "health": self.health(),
-            "performance": self.performance,
+            "performance": self.counts.performance,
         }
 
 
-def served_model(scorer: LiveScorer, simulated: bool) -> ServedModel:
-    """The model as outcomes are kept under: figures of two models, or of two kinds of market, are never mixed."""
-    metadata = scorer.artifact.metadata
-    return ServedModel(
-        digest=metadata.onnx_sha256[:12],
-        name=metadata.model,
-        version=metadata.created,
-        tau=metadata.tau,
-        simulated=simulated,
-    )
-
-
 def _percentiles(values: deque[int], unit: int) -> dict[str, float | None]:
-    """Median and 99th percentile in ``unit`` ns; null before the first value."""
+    """Median and 99th percentile in ``unit`` ns; null without values."""
     if not values:
         return {"p50": None, "p99": None}
     p50, p99 = np.percentile(np.fromiter(values, np.int64), [50, 99]) / unit
-    return {"p50": None if isnan(p50) else float(p50), "p99": float(p99)}
+    return {"p50": float(p50), "p99": float(p99)}

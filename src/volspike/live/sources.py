@@ -1,4 +1,4 @@
-"""Where a live market comes from: Coinbase's sockets, the simulated exchange, or a recorded tape at its own pace."""
+"""Sources of live events: Coinbase's websockets, the simulated exchange, or a recorded tape at its original pace."""
 
 from __future__ import annotations
 
@@ -24,17 +24,21 @@ from volspike.market import SECOND_NS, Kind
 from volspike.tape import TapeReport, read_ticks
 
 SOURCES: Final = ("auto", "coinbase", "coinbase-exchange", "simulator", "tape:PATH")
-REACH_WITHIN_S: Final = 5.0
+CONNECT_TIMEOUT_S: Final = 5.0
 SUBSCRIBES: Final = 3
 """Subscribe messages of an Advanced Trade session: ticker, market_trades, heartbeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An open source: its name for people, whether it is simulated, the kinds of ticks it tells, and its events.
+    """An open source.
 
-    ``timed_from`` is the instant (ns UTC) from which the times it tells are the wall's, so that a latency means
-    something; None where they never are.
+    Attributes:
+        name: shown to users.
+        simulated: whether its market is simulated.
+        kinds: the kinds of ticks that it sends.
+        events: its events, to be iterated once.
+        timed_from: time (ns UTC) from which its ticks are in real time, so that latency is defined; None for never.
     """
 
     name: str
@@ -48,16 +52,16 @@ class Source:
 async def open_source(
     name: str, settings: FeedSettings, *, seed: int = 7, speed: float = 1.0, head_start_s: int = 0
 ) -> AsyncIterator[Source]:
-    """The named source, open until the block ends. ``auto`` is Coinbase where it can be reached, else the simulator.
+    """Open the named source until the block ends. ``auto`` is Coinbase if it can be reached, else the simulator.
 
-    The choice is made here, once; a source that fails later is not exchanged for another. An exchange at an address of
-    one's own (``settings.url``) is asked whether it is a simulated one. ``speed`` is that of a tape or of the simulated
-    market; ``head_start_s`` of the latter are told at once.
+    The choice is made once; a source that fails later is not replaced by another. An exchange at ``settings.url`` is
+    asked whether it is simulated. ``speed`` applies to a tape and to the simulated market, which sends its first
+    ``head_start_s`` seconds at once.
 
     Raises:
-        UsageError: no such source.
+        UsageError: unknown source.
     """
-    chosen = await _chosen(name, settings)
+    chosen = await _choose(name, settings)
     if chosen.startswith("tape:"):
         yield _tape(chosen.removeprefix("tape:"), speed)
     elif chosen == "simulator":
@@ -66,37 +70,37 @@ async def open_source(
         )
         timed_from = time.time_ns() if speed == 1.0 else None
         async with SimulatedExchange(market) as exchange:
-            told = msgspec.structs.replace(settings, protocol="coinbase", url=exchange.url("coinbase"))
-            async with FeedSession(told) as session:
+            simulated_feed = msgspec.structs.replace(settings, protocol="coinbase", url=exchange.url("coinbase"))
+            async with FeedSession(simulated_feed) as session:
                 yield Source("simulated exchange", True, frozenset(Kind), session.events(), timed_from)
     elif chosen in PROTOCOLS:
-        told = msgspec.structs.replace(settings, protocol=chosen)
-        # Coinbase's own address needs no asking; where nobody answers yet, no simulated exchange will be listened to
-        simulated = bool(settings.url and await probe_simulated(settings.url, told))
-        async with FeedSession(told, simulated=simulated) as session:
-            yield Source(session.url, simulated, kinds_of(told), session.events(), 0)
+        feed = msgspec.structs.replace(settings, protocol=chosen)
+        # Coinbase's own address needs no check; if nothing responds yet, the session refuses a simulated exchange later
+        simulated = bool(settings.url and await probe_simulated(settings.url, feed))
+        async with FeedSession(feed, simulated=simulated) as session:
+            yield Source(session.url, simulated, kinds_of(feed), session.events(), 0)
     else:
-        raise UsageError(f"no source {name!r}; there are {', '.join(SOURCES)}")
+        raise UsageError(f"unknown --source {name!r}; use one of {', '.join(SOURCES)}")
 
 
 def kinds_of(settings: FeedSettings) -> frozenset[Kind]:
-    """The kinds of ticks that an exchange tells who asks it as the settings say."""
+    """The kinds of ticks that an exchange sends for these settings."""
     return frozenset(Kind) if settings.protocol == "coinbase" or settings.matches else frozenset({Kind.TICKER})
 
 
-async def _chosen(name: str, settings: FeedSettings) -> str:
+async def _choose(name: str, settings: FeedSettings) -> str:
     if name != "auto":
         return name
     return "coinbase" if settings.url or await can_reach(PROTOCOLS["coinbase"].url) else "simulator"
 
 
-async def can_reach(url: str, within_s: float = REACH_WITHIN_S) -> bool:
-    """Whether a TLS connection to the url's host comes about in time."""
+async def can_reach(url: str, timeout_s: float = CONNECT_TIMEOUT_S) -> bool:
+    """Whether a TLS connection to the host of ``url`` succeeds in time."""
     host = urlsplit(url).hostname
     try:
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(timeout_s):
             _, writer = await asyncio.open_connection(host, 443, ssl=ssl.create_default_context())
-    except OSError:  # a timeout is one, and so is a name that does not resolve or a certificate that does not fit
+    except OSError:  # includes timeouts, names that do not resolve and invalid certificates
         return False
     writer.close()
     return True

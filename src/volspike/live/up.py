@@ -1,4 +1,4 @@
-"""Source, pipeline and API in one process and one event loop, until a signal or the source ends it."""
+"""Source, pipeline and API in one process and one event loop, until a signal or an error ends them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
 import structlog
 
 from volspike.api.app import create_app
-from volspike.api.served_model import Scorer, prove
 from volspike.api.server import Server, server_config
-from volspike.api.service import Adopt
+from volspike.api.service import validate
 from volspike.config import FeedSettings, ServingSettings
-from volspike.live.collector import LiveCollector
+from volspike.live.dashboard import dashboard_routes
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
 from volspike.live.sources import Source, open_source
@@ -27,21 +26,26 @@ from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.tape.recorder import Recorder
 
-Beside: TypeAlias = Callable[[bool], AbstractContextManager[object]]
-"""Makes what runs beside a source while it is served; it is told whether the market is a simulated one."""
+Background: TypeAlias = Callable[[bool], AbstractContextManager[object]]
+"""Makes a context to run in while a source is served, such as a retraining schedule; receives ``simulated``."""
 
 HEAD_START_S: Final = 420
-"""What a simulated market tells at once, so that its windows are warm when the page opens."""
+"""Seconds that a simulated market sends at once, so that the windows are full when the page opens."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveWishes:
-    """What is asked of a live run besides feed and serving.
+class LiveOptions:
+    """Options of a live run in addition to feed and serving settings.
 
-    ``tape`` is the folder to record to and ``outcomes`` the file of predictions and what became of them, None for
-    neither; ``alerts`` are Apprise's addresses, which are secrets. ``beside`` runs while the source is served.
+    Attributes:
+        source: one of ``sources.SOURCES``.
+        speed: of a tape or the simulated market.
+        tape: folder to record to, None to record nothing.
+        outcomes: file of predictions and outcomes, None to store none.
+        alerts: Apprise URLs of alert receivers, which are secrets.
+        background: runs while the source is served.
     """
 
     source: str = "auto"
@@ -49,72 +53,66 @@ class LiveWishes:
     tape: Path | None = None
     outcomes: Path | None = None
     alerts: tuple[str, ...] = field(default=(), repr=False)
-    beside: Beside = lambda _: nullcontext()
+    background: Background = lambda _: nullcontext()
 
 
-async def serve_live(wishes: LiveWishes, feed: FeedSettings, serving: ServingSettings, listener: socket.socket) -> None:
-    """Serves the dashboard and the API of a live source on ``listener`` until told to stop.
+async def serve_live(
+    options: LiveOptions, feed: FeedSettings, serving: ServingSettings, listener: socket.socket
+) -> None:
+    """Serve the dashboard and the API of a live source on ``listener`` until told to stop.
 
-    A tape that is replayed is not recorded again, and its predictions are not kept. The model is what the settings
-    mean, or else, until something is put there, the one that ships for such a source.
+    A replayed tape is not recorded again, and its predictions are not stored. The model is the one in the settings, or
+    the one in production, or the one that the package includes for such a source.
 
     Raises:
-        UsageError: no such source.
-        ModelError: the model cannot be used, or not on this source.
+        UsageError: unknown source.
+        ModelError: the model cannot be loaded, or not used with this source.
     """
-    async with open_source(wishes.source, feed, speed=wishes.speed, head_start_s=HEAD_START_S) as source:
-        wished, production = named_model(serving), production_model(serving)
-        artifact = Artifact.load(model_to_serve(wished, production, simulated=source.simulated))
-        prove(artifact)
+    async with open_source(options.source, feed, speed=options.speed, head_start_s=HEAD_START_S) as source:
+        folder = model_to_serve(named_model(serving), production_model(serving), simulated=source.simulated)
+        artifact = Artifact.load(folder)
+        validate(artifact)
         scorer = LiveScorer(artifact)
-        scorer.admits(set(source.kinds))
+        scorer.check_source(set(source.kinds))
         log.info("source_opened", source=source.name, simulated=source.simulated)
-        pipeline = _pipeline(scorer, feed, source, wishes)
+        pipeline = _pipeline(scorer, feed, source, options)
         app = create_app(
             with_companion(serving),
-            Artifact.load,
-            pipeline,
+            pages=dashboard_routes(pipeline.publisher, pipeline.snapshot),
             served=artifact,
-            adopt=_adopting(pipeline),
-            collectors=[LiveCollector(pipeline)],
+            adopt=pipeline.adopt,
+            collectors=[pipeline.collector()],
         )
-        server = Server(server_config(app, serving), app.state.readers)
-        listening = asyncio.create_task(pipeline.run(source.events), name="pipeline")
-        listening.add_done_callback(lambda task: _tell_end(task, server))
+        server = Server(server_config(app, serving), on_stop=pipeline.publisher.close)
+        running = asyncio.create_task(pipeline.run(source.events), name="pipeline")
+        running.add_done_callback(lambda task: _source_ended(task, server))
         try:
-            with wishes.beside(source.simulated):
+            with options.background(source.simulated):
                 await server.serve(sockets=[listener])
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
     log.info("server_stopped")
-    if not listening.cancelled() and (fault := listening.exception()) is not None:
+    if not running.cancelled() and (fault := running.exception()) is not None:
         raise fault
 
 
-def _adopting(pipeline: LivePipeline) -> Adopt:
-    def adopt(scorer: Scorer) -> None:
-        pipeline.adopt(cast("Artifact", scorer))  # what ``Artifact.load`` has loaded
-
-    return adopt
-
-
-def _pipeline(scorer: LiveScorer, feed: FeedSettings, source: Source, wishes: LiveWishes) -> LivePipeline:
-    is_live = not wishes.source.startswith("tape:")
+def _pipeline(scorer: LiveScorer, feed: FeedSettings, source: Source, options: LiveOptions) -> LivePipeline:
+    is_live = not options.source.startswith("tape:")
     return LivePipeline(
         scorer,
         feed.products,
         source.name,
         simulated=source.simulated,
         timed_from=source.timed_from,
-        recorder=Recorder(wishes.tape, simulated=source.simulated) if wishes.tape is not None and is_live else None,
-        outcomes=OutcomeStore(wishes.outcomes) if wishes.outcomes is not None and is_live else None,
-        router=AlertRouter(wishes.alerts),
+        recorder=Recorder(options.tape, simulated=source.simulated) if options.tape is not None and is_live else None,
+        outcomes=OutcomeStore(options.outcomes) if options.outcomes is not None and is_live else None,
+        router=AlertRouter(options.alerts),
     )
 
 
-def _tell_end(task: asyncio.Task[None], server: Server) -> None:
-    """A tape that ends leaves its last state to be looked at; a pipeline that fails takes the server with it."""
+def _source_ended(task: asyncio.Task[None], server: Server) -> None:
+    """After the end of a tape the server keeps showing its last state; after a pipeline error it stops."""
     if not task.cancelled() and task.exception() is not None:
         server.should_exit = True
     log.info("source_ended")

@@ -1,10 +1,9 @@
-"""Where alerts go: Apprise addresses, which are secrets, and what of them may be shown.
+"""Alerts: the message of an opened or closed alert, its delivery to Apprise receivers, and the alerts of a stream.
 
-Alerts on their way out: to the log at once, and to every receiver from a thread that may be slow.
+Alerts are logged at once and sent to receivers from a thread of their own. A receiver that is down does not delay the
+pipeline: the queue is bounded, and alerts that cannot be delivered are counted.
 
-A dead receiver costs the pipeline nothing: handing over never waits, and what cannot be told is counted.
-
-Alerts of a stream's partition: the episodes of its products, kept across restarts, and who is told.
+Apprise URLs are secrets; logs and messages show their scheme and host only.
 """
 
 from __future__ import annotations
@@ -16,175 +15,41 @@ import time
 from collections.abc import Sequence
 from itertools import count
 from threading import Thread
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import msgspec
 import structlog
 
 from volspike.background import Backlog
-from volspike.episodes import EpisodeTracker, TrackerState
+from volspike.episodes import Episode, EpisodeTracker, TrackerState
 from volspike.errors import DataError, UsageError
 from volspike.market import format_time
-
-_log = structlog.get_logger(__name__)
-
-_SHAPE: Final = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_AUTHORITY_END: Final = re.compile(r"[/?#\\]")
-_HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
-
-_HOSTED: Final = frozenset(
-    (
-        "http",
-        "json",
-        "xml",
-        "form",
-        "mailto",
-        "gotify",
-        "mmost",
-        "rocket",
-        "mqtt",
-        "xmpp",
-        "irc",
-        "amqp",
-        "apprise",
-        "rsyslog",
-        "growl",
-        "synology",
-        "signal",
-        "hassio",
-        "mastodon",
-        "kodi",
-        "nctalk",
-        "ncloud",
-    )
-)
-"""Schemes whose address names a host, without the s of their secure forms.
-
-In others (``slack://TokenA/TokenB/TokenC``) a token stands in its place.
-"""
-
-_TALKATIVE: Final = ("apprise", "urllib3", "requests", "requests_oauthlib", "oauthlib", "slixmpp")
-"""Loggers that tell whole addresses, with their tokens, when they debug or warn."""
-
-
-def safe_address(url: str) -> str:
-    """What may be shown of an Apprise URL: its scheme, and its host where that is one.
-
-    >>> safe_address("json://user:secret@hooks.example.org:8080/token?key=secret")
-    'json://hooks.example.org'
-    >>> safe_address("slack://TokenA/TokenB/TokenC")
-    'slack://…'
-    """
-    match = _SHAPE.fullmatch(url)
-    if match is None:
-        return "(no address)"
-    scheme, rest = match[1].lower(), match[2]
-    end = _AUTHORITY_END.search(rest)
-    authority, tail = (rest, "") if end is None else (rest[: end.start()], rest[end.start() :])
-    host = re.sub(r":\d*$", "", authority.rpartition("@")[2])
-    names_host = scheme in _HOSTED or scheme.removesuffix("s") in _HOSTED
-    # an @ further on may mean that a password holds a slash, and the host is elsewhere
-    is_plain = names_host and "@" not in tail and "%40" not in tail and _HOST.fullmatch(host) is not None
-    return f"{scheme}://{host}" if is_plain else f"{scheme}://…"
-
-
-class Receiver(Protocol):
-    """Somebody who can be told, slowly or not at all."""
-
-    @property
-    def address(self) -> str:
-        """What may be shown of where it is."""
-
-    def send(self, title: str, body: str) -> bool:
-        """Tells it once; False when it did not take it. Called from one thread; may take seconds."""
-
-
-class AppriseReceiver:
-    """One Apprise URL. Apprise is loaded with the first message, since that takes a second.
-
-    Raises:
-        UsageError: the text is no URL; it is not repeated.
-    """
-
-    def __init__(self, url: str, timeout_s: float = 4.0) -> None:
-        if _SHAPE.fullmatch(url) is None:
-            raise UsageError("an alert receiver is no Apprise URL (scheme://…); it is not shown, as it may be a secret")
-        self._url = url
-        self._timeout_s = timeout_s
-        self._service: _Notifier | None = None
-        self._is_loaded = False
-
-    @property
-    def address(self) -> str:
-        """Scheme and host."""
-        return safe_address(self._url)
-
-    def __repr__(self) -> str:
-        return f"AppriseReceiver({self.address!r})"
-
-    def send(self, title: str, body: str) -> bool:
-        """Tells it once; False when it did not take it, or the URL is none that Apprise knows."""
-        if not self._is_loaded:
-            self._service = self._load()
-            self._is_loaded = True
-        return self._service is not None and self._service.send(title, body)
-
-    def _load(self) -> _Notifier | None:
-        try:
-            return _Notifier(self._url, self._timeout_s)
-        except ImportError:
-            reason = "the package apprise is not installed"
-        except (
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-        ):  # its text, as Apprise's plugins write it, may hold all
-            reason = "Apprise does not know such an address, or a part of it is missing"
-        _log.error("alert_receiver_unusable", receiver=self.address, reason=reason)
-        return None
-
-
-class _Notifier:
-    """Apprise with a single service, told from our own thread rather than from its pool.
-
-    Raises:
-        ImportError: Apprise is not installed.
-        ValueError: it does not know the URL.
-    """
-
-    def __init__(self, url: str, timeout_s: float) -> None:
-        mute()
-        import apprise  # noqa: PLC0415  a second to load, which only who has receivers should wait for
-
-        # without a service timeout Apprise sends here and now: a hanging thread of its pool would hold up our exit
-        asset = apprise.AppriseAsset(app_id="volspike", async_mode=False, service_timeout=0)
-        service = apprise.Apprise.instantiate(url, asset=asset)
-        if service is None:
-            raise ValueError("unknown to Apprise")
-        service.socket_connect_timeout = min(service.socket_connect_timeout, timeout_s)
-        service.socket_read_timeout = min(service.socket_read_timeout, timeout_s)
-        self._apprise = apprise.Apprise(asset=asset)
-        self._apprise.add(service)
-        self._format, self._type = apprise.NotifyFormat.TEXT, apprise.NotifyType.WARNING
-
-    def send(self, title: str, body: str) -> bool:
-        """One attempt."""
-        return bool(self._apprise.notify(body, title, self._type, self._format))
-
-
-def mute() -> None:
-    """Silences the libraries that would write addresses and tokens into the log; failures are told by ours."""
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-
 
 QUEUE_ALERTS: Final = 256
 ATTEMPTS: Final = 3
 
+_URL: Final = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_AUTHORITY_END: Final = re.compile(r"[/?#\\]")
+_HOST: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+_HOSTED_SCHEMES: Final = frozenset(
+    (
+        *("http", "json", "xml", "form", "mailto", "gotify", "mmost", "rocket", "mqtt", "xmpp", "irc", "amqp"),
+        *("apprise", "rsyslog", "growl", "synology", "signal", "hassio", "mastodon", "kodi", "nctalk", "ncloud"),
+    )
+)
+"""Schemes whose URL has a host, without the s of their TLS variants.
+
+In others (``slack://TokenA/TokenB/TokenC``) a token is in its place.
+"""
+
+_VERBOSE_LOGGERS: Final = ("apprise", "urllib3", "requests", "requests_oauthlib", "oauthlib", "slixmpp")
+"""Loggers that write complete URLs, with tokens, at debug or warning level."""
+
+_log = structlog.get_logger(__name__)
+
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """What is told when an episode opens or closes; ``time_ns`` UTC, ``probability`` now or the peak at the close."""
+    """An alert that opened or closed at ``time_ns`` (UTC); ``probability`` is the one then, or the peak if closed."""
 
     id: str
     product: str
@@ -195,23 +60,37 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     price: float
     simulated: bool
 
+    @classmethod
+    def of(cls, episode: Episode, price: float, *, simulated: bool) -> Self:
+        """The alert of an episode that opened or closed at ``price``."""
+        return cls(
+            id=episode.id,
+            product=episode.product,
+            is_open=episode.is_open,
+            time_ns=episode.opened if episode.closed is None else episode.closed,
+            probability=episode.peak_probability,
+            threshold=episode.threshold,
+            price=price,
+            simulated=simulated,
+        )
+
     @property
     def title(self) -> str:
-        """One line for a phone."""
+        """One line, for a phone."""
         mark = "SIMULATED " if self.simulated else ""
-        return f"{mark}{self.product}: volatility spike {'likely' if self.is_open else 'over'}"
+        return f"{mark}{self.product}: volatility spike {'likely' if self.is_open else 'alert closed'}"
 
     @property
     def body(self) -> str:
-        """The same with its numbers."""
+        """One line with probability, threshold, price and time."""
         peak = "" if self.is_open else "peak "
         text = f"{self.product}: {peak}probability {self.probability:.3f}, threshold {self.threshold:.3f}"
         text += f", price {self.price:,.10g}, {format_time(self.time_ns)}"
         return f"{text}, SIMULATED market" if self.simulated else text
 
 
-class Tally(msgspec.Struct):
-    """How one receiver fared: alerts it took, attempts that failed, alerts that were given up."""
+class DeliveryCounts(msgspec.Struct):
+    """One receiver's alerts: delivered, failed attempts, and given up after all attempts."""
 
     receiver: str
     sent: int = 0
@@ -219,8 +98,8 @@ class Tally(msgspec.Struct):
     given_up: int = 0
 
 
-class _Retry(msgspec.Struct, order=True):
-    """An alert that waits to be told again; earliest first."""
+class _Attempt(msgspec.Struct, order=True):
+    """An alert for one receiver, due at a monotonic time; the earliest is first."""
 
     due: float
     number: int
@@ -230,19 +109,18 @@ class _Retry(msgspec.Struct, order=True):
 
 
 class AlertRouter:
-    """Tells every receiver of every alert, in one thread of its own; without receivers alerts go to the log alone.
+    """Sends every alert to every receiver from one thread; without receivers alerts are only logged.
 
-    Each is tried ``attempts`` times, with waits of ``backoff_s``, twice that, and so on; new alerts go before
-    waiting ones. When ``queue_alerts`` wait the oldest is let go and counted. URLs are secrets: only scheme and
-    host are ever shown.
+    Each delivery is tried ``attempts`` times, after ``backoff_s``, twice that, and so on; new alerts precede retries.
+    If ``queue_alerts`` are waiting, the oldest is dropped and counted.
 
     Args:
         urls: Apprise URLs.
-        timeout_s: the most that a receiver may take to connect, and between two parts of its answer.
-        receivers: others than Apprise's.
+        receivers: additional receivers.
+        timeout_s: limit for a receiver to connect, and between two parts of its response.
 
     Raises:
-        UsageError: a text that is no URL.
+        UsageError: a text that is not a URL.
     """
 
     def __init__(
@@ -258,11 +136,13 @@ class AlertRouter:
         self._receivers: list[Receiver] = [*(AppriseReceiver(url, timeout_s) for url in urls), *receivers]
         self._attempts, self._backoff_s, self._queue_alerts = attempts, backoff_s, queue_alerts
         self._backlog: Backlog[Alert] = Backlog(queue_alerts)
-        self._retries: list[_Retry] = []
+        self._retries: list[_Attempt] = []
         self._numbers = count()
         self._is_abandoned = False
-        self._tallies = [Tally(receiver.address) for receiver in self._receivers]
-        self._thread = Thread(target=self._tell_all, name="volspike-alerts", daemon=True) if self._receivers else None
+        self._deliveries = [DeliveryCounts(receiver.address) for receiver in self._receivers]
+        self._thread = (
+            Thread(target=self._deliver_all, name="volspike-alerts", daemon=True) if self._receivers else None
+        )
         if self._thread is not None:
             self._thread.start()
 
@@ -270,17 +150,17 @@ class AlertRouter:
         return f"AlertRouter({[receiver.address for receiver in self._receivers]!r})"
 
     @property
-    def tallies(self) -> tuple[Tally, ...]:
-        """How each receiver fared, in the order in which they were given."""
-        return tuple(msgspec.structs.replace(tally) for tally in self._tallies)
+    def deliveries(self) -> tuple[DeliveryCounts, ...]:
+        """The counts of each receiver, in the given order."""
+        return tuple(msgspec.structs.replace(counts) for counts in self._deliveries)
 
     @property
-    def let_go(self) -> int:
-        """Alerts that no receiver was told of: too many waited, or the end came first."""
+    def dropped(self) -> int:
+        """Alerts that were sent to no receiver: the queue was full, or the router was closed first."""
         return self._backlog.dropped
 
     def send(self, alert: Alert) -> None:
-        """Logs the alert and hands it over; never waits for a receiver."""
+        """Log the alert and queue it; never waits for a receiver."""
         _log.warning(
             "alert_opened" if alert.is_open else "alert_closed",
             id=alert.id,
@@ -292,10 +172,10 @@ class AlertRouter:
             simulated=alert.simulated,
         )
         if self._thread is not None and not self._backlog.put(alert):
-            _log.warning("alert_let_go", let_go=self._backlog.dropped)
+            _log.warning("alert_dropped", dropped=self.dropped)
 
     def close(self, deadline_s: float = 5.0) -> bool:
-        """Tells what waits; after ``deadline_s`` the rest is let go and counted, and False returned."""
+        """Deliver what is queued; after ``deadline_s`` drop and count the rest, and return False."""
         self._backlog.close()
         if self._thread is None:
             return True
@@ -305,62 +185,171 @@ class AlertRouter:
         self._is_abandoned = True
         left = self._backlog.drop_all()
         retries = list(self._retries)
-        for one in retries:
-            self._tallies[one.receiver].given_up += 1
-        _log.warning("alerts_not_told", alerts=left, retries=len(retries))
+        for retry in retries:
+            self._deliveries[retry.receiver].given_up += 1
+        _log.warning("alerts_undelivered", alerts=left, retries=len(retries))
         return False
 
-    def _tell_all(self) -> None:
+    def _deliver_all(self) -> None:
         while not self._is_abandoned:
             wait = max(0.0, self._retries[0].due - time.monotonic()) if self._retries else None
-            fresh = self._backlog.take(1, wait)
-            for alert in fresh:
+            new = self._backlog.take(1, wait)
+            for alert in new:
                 for receiver in range(len(self._receivers)):
-                    self._tell(_Retry(0.0, next(self._numbers), receiver, 1, alert))
-            if fresh:
+                    self._try(_Attempt(0.0, next(self._numbers), receiver, 1, alert))
+            if new:
                 continue
             if not self._retries:
                 return
-            self._pause_until_due()
-            self._tell(heapq.heappop(self._retries))
+            self._wait_for_retry()
+            self._try(heapq.heappop(self._retries))
 
-    def _pause_until_due(self) -> None:
-        """A closed backlog no longer waits for us."""
+    def _wait_for_retry(self) -> None:
+        """A closed backlog returns at once, so that this waits for the next retry."""
         while not self._is_abandoned and (wait := self._retries[0].due - time.monotonic()) > 0.0:
             time.sleep(min(wait, 0.05))
 
-    def _tell(self, one: _Retry) -> None:
-        """One attempt at one receiver; a failed one waits for another, or is given up."""
+    def _try(self, attempt: _Attempt) -> None:
+        """One attempt at one receiver; after a failure it is queued again or given up."""
         if self._is_abandoned:
             return
-        tally = self._tallies[one.receiver]
-        if self._receivers[one.receiver].send(one.alert.title, one.alert.body):
-            tally.sent += 1
+        counts = self._deliveries[attempt.receiver]
+        if self._receivers[attempt.receiver].send(attempt.alert.title, attempt.alert.body):
+            counts.sent += 1
             return
-        tally.failures += 1
-        if one.attempt < self._attempts:
-            one.due = time.monotonic() + self._backoff_s * 2.0 ** (one.attempt - 1)
-            one.attempt += 1
-            heapq.heappush(self._retries, one)
+        counts.failures += 1
+        if attempt.attempt < self._attempts:
+            attempt.due = time.monotonic() + self._backoff_s * 2.0 ** (attempt.attempt - 1)
+            attempt.attempt += 1
+            heapq.heappush(self._retries, attempt)
             if len(self._retries) <= self._queue_alerts:
                 return
-            one = heapq.heappop(self._retries)
-            tally = self._tallies[one.receiver]
-        tally.given_up += 1
-        _log.warning("alert_not_told", receiver=tally.receiver, id=one.alert.id, given_up=tally.given_up)
+            attempt = heapq.heappop(self._retries)
+            counts = self._deliveries[attempt.receiver]
+        counts.given_up += 1
+        _log.warning("alert_undelivered", receiver=counts.receiver, id=attempt.alert.id, given_up=counts.given_up)
 
 
-class _Watched(msgspec.Struct, frozen=True):
-    """A watch's snapshot."""
+class Receiver(Protocol):
+    """A destination of alerts, which may be slow or unreachable."""
+
+    @property
+    def address(self) -> str:
+        """Its address without secrets."""
+
+    def send(self, title: str, body: str) -> bool:
+        """Try to send a message once; False if it failed. Called from one thread; may take seconds."""
+
+
+class AppriseReceiver:
+    """A receiver with an Apprise URL. Apprise is imported with the first message, since that takes a second.
+
+    Raises:
+        UsageError: the text is not a URL; the error does not repeat it.
+    """
+
+    def __init__(self, url: str, timeout_s: float = 4.0) -> None:
+        if _URL.fullmatch(url) is None:
+            raise UsageError(
+                "an alert receiver is not an Apprise URL (scheme://…); it is not shown because it may contain a secret"
+            )
+        self._url = url
+        self._timeout_s = timeout_s
+        self._notifier: _Notifier | None = None
+        self._is_loaded = False
+
+    @property
+    def address(self) -> str:
+        """Scheme and host."""
+        return safe_address(self._url)
+
+    def __repr__(self) -> str:
+        return f"AppriseReceiver({self.address!r})"
+
+    def send(self, title: str, body: str) -> bool:
+        """Try to send a message once; False if it failed or Apprise does not support the URL."""
+        if not self._is_loaded:
+            self._notifier = self._load()
+            self._is_loaded = True
+        return self._notifier is not None and self._notifier.send(title, body)
+
+    def _load(self) -> _Notifier | None:
+        try:
+            return _Notifier(self._url, self._timeout_s)
+        except ImportError:
+            reason = "the package apprise is not installed"
+        except (ValueError, TypeError, KeyError, AttributeError):  # the message of an Apprise plugin may hold secrets
+            reason = "Apprise does not support this URL, or a part of it is missing"
+        _log.error("alert_receiver_unusable", receiver=self.address, reason=reason)
+        return None
+
+
+class _Notifier:
+    """Apprise with a single service, called in our thread instead of Apprise's pool.
+
+    Raises:
+        ImportError: Apprise is not installed.
+        ValueError: Apprise does not support the URL.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        mute_url_loggers()
+        import apprise  # noqa: PLC0415  takes a second, needed only with receivers
+
+        # with a service timeout Apprise would use its thread pool, where a hanging thread delays our exit
+        asset = apprise.AppriseAsset(app_id="volspike", async_mode=False, service_timeout=0)
+        service = apprise.Apprise.instantiate(url, asset=asset)
+        if service is None:
+            raise ValueError("unknown to Apprise")
+        service.socket_connect_timeout = min(service.socket_connect_timeout, timeout_s)
+        service.socket_read_timeout = min(service.socket_read_timeout, timeout_s)
+        self._apprise = apprise.Apprise(asset=asset)
+        self._apprise.add(service)
+        self._format, self._type = apprise.NotifyFormat.TEXT, apprise.NotifyType.WARNING
+
+    def send(self, title: str, body: str) -> bool:
+        """One attempt."""
+        return bool(self._apprise.notify(body, title, self._type, self._format))
+
+
+def mute_url_loggers() -> None:
+    """Silence the libraries that would log URLs with tokens; this module logs failures itself."""
+    for name in _VERBOSE_LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def safe_address(url: str) -> str:
+    """The parts of an Apprise URL that contain no secret: its scheme, and its host if it has one.
+
+    >>> safe_address("json://user:secret@hooks.example.org:8080/token?key=secret")
+    'json://hooks.example.org'
+    >>> safe_address("slack://TokenA/TokenB/TokenC")
+    'slack://…'
+    """
+    match = _URL.fullmatch(url)
+    if match is None:
+        return "(no address)"
+    scheme, rest = match[1].lower(), match[2]
+    end = _AUTHORITY_END.search(rest)
+    authority, tail = (rest, "") if end is None else (rest[: end.start()], rest[end.start() :])
+    host = re.sub(r":\d*$", "", authority.rpartition("@")[2])
+    has_host = scheme in _HOSTED_SCHEMES or scheme.removesuffix("s") in _HOSTED_SCHEMES
+    # an @ in the tail may mean that a password contains a slash, and the host follows it
+    is_plain = has_host and "@" not in tail and "%40" not in tail and _HOST.fullmatch(host) is not None
+    return f"{scheme}://{host}" if is_plain else f"{scheme}://…"
+
+
+class _StreamState(msgspec.Struct, frozen=True):
+    """The snapshot of ``StreamAlerts``."""
 
     threshold: float
     trackers: dict[str, TrackerState]
 
 
 class StreamAlerts:
-    """One tracker per product, as the live pipeline has them; ``streams.predictor.AlertWatch``.
+    """The alerts of a stream partition's products, with state that survives restarts; ``streams.predictor.AlertWatch``.
 
-    Without a ``router`` alerts are marked in the predictions and told to nobody.
+    Without a ``router`` alerts are marked in the predictions and sent nowhere.
     """
 
     def __init__(self, threshold: float, router: AlertRouter | None = None) -> None:
@@ -371,46 +360,35 @@ class StreamAlerts:
     def update(
         self, product: str, time_ns: int, probability: float | None, price: float, *, simulated: bool
     ) -> Alert | None:
-        """The alert that a row gives rise to; nobody is told yet."""
+        """The alert that a row opens or closes, not sent yet."""
         tracker = self._trackers.get(product)
         if tracker is None:
             tracker = self._trackers[product] = EpisodeTracker(self._threshold, product=product)
         episode = tracker.update(time_ns, probability)
-        if episode is None:
-            return None
-        return Alert(
-            id=episode.id,
-            product=product,
-            is_open=episode.is_open,
-            time_ns=episode.opened if episode.closed is None else episode.closed,
-            probability=episode.peak_probability,
-            threshold=episode.threshold,
-            price=price,
-            simulated=simulated,
-        )
+        return None if episode is None else Alert.of(episode, price, simulated=simulated)
 
-    def tell(self, told: Alert) -> None:
-        """Hands an alert to the router."""
+    def tell(self, alert: Alert) -> None:
+        """Send an alert to the router."""
         if self._router is not None:
-            self._router.send(told)
+            self._router.send(alert)
 
     def snapshot(self) -> bytes:
-        """Every tracker's state."""
+        """The state of all trackers."""
         trackers = {product: tracker.state() for product, tracker in self._trackers.items()}
-        return msgspec.msgpack.encode(_Watched(self._threshold, trackers))
+        return msgspec.msgpack.encode(_StreamState(self._threshold, trackers))
 
     def restore(self, snapshot: bytes) -> None:
-        """Takes up where the snapshot was made; a model of another threshold begins without episodes.
+        """Continue from a snapshot; a model with another threshold starts without open alerts.
 
         Raises:
-            DataError: the bytes are no snapshot.
+            DataError: the bytes are not a snapshot.
         """
         try:
-            watched = msgspec.msgpack.decode(snapshot, type=_Watched)
+            state = msgspec.msgpack.decode(snapshot, type=_StreamState)
         except msgspec.DecodeError as error:
-            raise DataError(f"not a predictor's snapshot: {error}") from error
-        if watched.threshold != self._threshold:
+            raise DataError(f"not a snapshot of stream alerts: {error}") from error
+        if state.threshold != self._threshold:
             return
-        for product, state in watched.trackers.items():
+        for product, tracker in state.trackers.items():
             self._trackers[product] = EpisodeTracker(self._threshold, product=product)
-            self._trackers[product].resume(state)
+            self._trackers[product].resume(tracker)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from math import isfinite, nan
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 import numpy as np
@@ -31,6 +31,7 @@ from volspike.monitoring.block_permutation import (
     distances,
     memory,
 )
+from volspike.monitoring.results import DriftResult, ResultSeverity
 
 LOW_ABOVE: Final = 0.05
 HIGH_UP_TO: Final = 0.01
@@ -399,3 +400,17 @@ def drift_samples(dataset: Dataset, ratio: float, embargo_s: int) -> tuple[Drift
     if len(late) == 0:
         raise NotEnoughData(f"no row lies {embargo_s} s beyond the cut: take a smaller --split-ratio, or record longer")
     return DriftSample.of(dataset, np.arange(cut), names), DriftSample.of(dataset, late, names)
+
+
+def drift_result(drift: Drift, time_ns: int) -> DriftResult:
+    """The result of a drift check at ``time_ns`` (UTC); severity ``none`` means that there was no test."""
+    counts = drift.counts()
+    levels: tuple[ResultSeverity, ...] = get_args(ResultSeverity)
+    severity: ResultSeverity = "none" if drift.severity is None else levels[levels.index(drift.severity.value)]
+    return DriftResult(
+        time=time_ns,
+        share=drift.share,
+        severity=severity,
+        features={level: counts[level] for level in levels},
+        rows=drift.current.rows,
+    )

@@ -1,4 +1,4 @@
-"""The SQLite file of predictions and outcomes: its tables, what is written and what is asked of it."""
+"""The SQLite database of predictions and outcomes: tables, writes and queries."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ _PREDICTION = """INSERT INTO predictions (model, second, product, time, probabil
     ON CONFLICT DO UPDATE SET time = excluded.time, probability = excluded.probability,
         threshold = excluded.threshold, alert = excluded.alert
     WHERE excluded.time >= predictions.time"""
-# a model without τ has no spikes: NULL compares to NULL
+# without τ there are no spikes: a comparison with NULL is NULL
 _OUTCOME = """UPDATE predictions SET future_volatility = ?1,
         spike = (SELECT ?1 >= tau FROM models WHERE id = predictions.model)
     WHERE model IN (SELECT id FROM models WHERE simulated = ?4) AND second = ?2 AND product = ?3"""
-_JUDGED = """SELECT time, probability, alert, spike FROM predictions
+_EVALUATED = """SELECT time, probability, alert, spike FROM predictions
     WHERE model = ? AND second >= ? AND spike IS NOT NULL"""
 
 _COLUMNS: Final = [("time", "i8"), ("probability", "f8"), ("alert", "?"), ("spike", "i1")]
-_FETCHED: Final = 1024
-"""Rows made into arrays at once: other threads wait for that long, about a millisecond."""
+_FETCH_ROWS: Final = 1024
+"""Rows per conversion to an array, which blocks other threads for about a millisecond."""
 
 
-class Prediction(msgspec.Struct, frozen=True, gc=False):
-    """What was foreseen at ``time_ns``; ``alert`` tells whether it was called a spike."""
+class PredictionRecord(msgspec.Struct, frozen=True, gc=False):
+    """A prediction at ``time_ns``; ``alert`` is whether its probability reached the threshold."""
 
     product: str
     time_ns: int
@@ -59,8 +59,8 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     model: ServedModel
 
 
-class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """What followed a second (Unix) of a product."""
+class OutcomeRecord(msgspec.Struct, frozen=True, gc=False):
+    """The volatility that followed a second (Unix) of a product."""
 
     product: str
     second: int
@@ -68,20 +68,20 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     simulated: bool
 
 
-class Judged(msgspec.Struct, frozen=True):
-    """The columns of n predictions whose outcome is known, newest first."""
+class EvaluatedPredictions(msgspec.Struct, frozen=True):
+    """The columns of n predictions with known outcomes, newest first."""
 
     time: NDArray[np.int64]
     probability: NDArray[np.float64]
-    called: NDArray[np.bool_]
+    alert: NDArray[np.bool_]
     spike: NDArray[np.int8]
 
 
 class OutcomeDatabase:
-    """One connection, for one thread at a time. Every write is a transaction: it is there as a whole or not at all.
+    """A connection for one thread at a time; every write is one transaction.
 
     Raises:
-        UnreadableFile: the file is no such database, is of another version, or cannot be opened.
+        UnreadableFile: the file is not an outcome database, has another version, or cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,54 +89,54 @@ class OutcomeDatabase:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
-            raise UnreadableFile(path, f"predictions cannot be kept there: {error}") from error
+            raise UnreadableFile(path, f"not usable as an outcome database: {error}") from error
         try:
             self._prepare(path)
         except sqlite3.Error as error:
             self._connection.close()
-            raise UnreadableFile(path, f"predictions cannot be kept there: {error}") from error
+            raise UnreadableFile(path, f"not usable as an outcome database: {error}") from error
 
     def _prepare(self, path: Path) -> None:
         run = self._connection.execute
         (version,) = run("PRAGMA user_version").fetchone()
         if version not in (0, FORMAT):
             self._connection.close()
-            raise UnreadableFile(path, f"format {version} of predictions, wanted {FORMAT}: move it away")
+            raise UnreadableFile(path, f"outcome database of format {version}, expected {FORMAT}: move the file away")
         run("PRAGMA journal_mode = WAL")
-        # a kill loses nothing that was committed; only a power cut could lose the last transactions
+        # a killed process loses no committed transaction; only a power cut could lose the last ones
         run("PRAGMA synchronous = NORMAL")
         if version == 0:
             for table in _TABLES:
                 run(table)
             run(f"PRAGMA user_version = {FORMAT}")
 
-    def write(self, items: Sequence[Prediction | Outcome], now_s: int) -> None:
-        """Writes all in one transaction, in their order."""
+    def write(self, items: Sequence[PredictionRecord | OutcomeRecord], now_s: int) -> None:
+        """Write all items in one transaction, in order."""
         run, used = self._connection.execute, dict[ServedModel, int]()
         with self._connection:
             run("BEGIN IMMEDIATE")
             for item in items:
-                if isinstance(item, Outcome):
+                if isinstance(item, OutcomeRecord):
                     run(_OUTCOME, (item.future_volatility, item.second, item.product, item.simulated))
                     continue
                 if item.model not in used:
-                    used[item.model] = self._id(item.model, now_s)
+                    used[item.model] = self._find_or_insert(item.model, now_s)
                 second = item.time_ns // SECOND_NS
-                told = (second, item.product, item.time_ns, item.probability, item.threshold, item.alert)
-                run(_PREDICTION, (used[item.model], *told))
+                values = (second, item.product, item.time_ns, item.probability, item.threshold, item.alert)
+                run(_PREDICTION, (used[item.model], *values))
             for model in used.values():
                 run("UPDATE models SET used = ? WHERE id = ?", (now_s, model))
 
-    def _id(self, model: ServedModel, now_s: int) -> int:
+    def _find_or_insert(self, model: ServedModel, now_s: int) -> int:
         found = self.find(model)
         if found is not None:
             return found
         tau = None if isnan(model.tau) else model.tau
-        told = (model.digest, model.name, model.version, tau, model.simulated, now_s)
-        return self._connection.execute(_MODEL, told).lastrowid or 0
+        values = (model.digest, model.name, model.version, tau, model.simulated, now_s)
+        return self._connection.execute(_MODEL, values).lastrowid or 0
 
     def find(self, model: ServedModel) -> int | None:
-        """The number under which a model's predictions stand; None if it has none."""
+        """The id of a model; None if it has no predictions."""
         row = self._connection.execute(
             "SELECT id FROM models WHERE digest = ? AND name = ? AND version = ? AND simulated = ?",
             (model.digest, model.name, model.version, model.simulated),
@@ -144,7 +144,7 @@ class OutcomeDatabase:
         return None if row is None else int(row[0])
 
     def newest(self) -> ServedModel | None:
-        """The model that was used last."""
+        """The most recently used model; None in an empty database."""
         row = self._connection.execute(
             "SELECT digest, name, version, tau, simulated FROM models ORDER BY used DESC, id DESC LIMIT 1"
         ).fetchone()
@@ -154,40 +154,40 @@ class OutcomeDatabase:
         tau = float("nan") if tau is None else tau
         return ServedModel(digest=digest, name=name, version=version, tau=tau, simulated=bool(simulated))
 
-    def judged(self, model: int, since_ns: int, product: str | None, most: int) -> Judged:
-        """Up to ``most`` of a model's predictions since then whose outcome is known, newest first."""
-        asked: list[int | str] = [model, -(-since_ns // SECOND_NS)]
+    def evaluated(self, model: int, since_ns: int, product: str | None, limit: int) -> EvaluatedPredictions:
+        """Up to ``limit`` of a model's predictions since ``since_ns`` with known outcomes, newest first."""
+        values: list[int | str] = [model, -(-since_ns // SECOND_NS)]
         where = ""
         if product is not None:
             where = " AND product = ?"
-            asked.append(product)
-        rows = self._connection.execute(f"{_JUDGED}{where} ORDER BY second DESC LIMIT ?", (*asked, most))
+            values.append(product)
+        rows = self._connection.execute(f"{_EVALUATED}{where} ORDER BY second DESC LIMIT ?", (*values, limit))
         parts = [np.empty(0, _COLUMNS)]
-        while batch := rows.fetchmany(_FETCHED):
+        while batch := rows.fetchmany(_FETCH_ROWS):
             parts.append(np.array(batch, _COLUMNS))
         table = np.concatenate(parts)
-        return Judged(table["time"], table["probability"], table["alert"], table["spike"])
+        return EvaluatedPredictions(table["time"], table["probability"], table["alert"], table["spike"])
 
     def prune(self, keep_days: float, now_s: int) -> int:
-        """Removes what is older than ``keep_days``, and returns how many predictions that was.
+        """Delete predictions older than ``keep_days`` and return their number.
 
-        A model in use keeps the last days before its own newest second, whatever time its market had (a tape's or
-        a simulated one's); a model unused for that long goes altogether.
+        For a model in use, the days count back from its own newest second, since a tape or a simulated market has its
+        own time; a model that was not used for that long is deleted with all its predictions.
         """
         run, keep_s = self._connection.execute, round(keep_days * 86_400)
-        gone = 0
+        deleted = 0
         with self._connection:
             run("BEGIN IMMEDIATE")
             for model, used in run("SELECT id, used FROM models").fetchall():
                 if used < now_s - keep_s:
-                    gone += run("DELETE FROM predictions WHERE model = ?", (model,)).rowcount
+                    deleted += run("DELETE FROM predictions WHERE model = ?", (model,)).rowcount
                     run("DELETE FROM models WHERE id = ?", (model,))
                     continue
                 (newest,) = run("SELECT max(second) FROM predictions WHERE model = ?", (model,)).fetchone()
                 old = "DELETE FROM predictions WHERE model = ? AND second < ?"
-                gone += run(old, (model, (newest or 0) - keep_s)).rowcount
-        return gone
+                deleted += run(old, (model, (newest or 0) - keep_s)).rowcount
+        return deleted
 
     def close(self) -> None:
-        """Gives the file back."""
+        """Close the file."""
         self._connection.close()

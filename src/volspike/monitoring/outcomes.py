@@ -1,6 +1,6 @@
-"""Predictions kept, and a minute later what really happened, so that live figures come from delayed labels.
+"""Predictions and their outcomes a minute later, stored so that live performance comes from delayed labels.
 
-Whoever predicts never waits: rows go through a bounded queue to one thread that writes them in batches.
+Callers never wait: rows pass through a bounded queue to one thread, which writes them in batches.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ import structlog
 from volspike.background import Backlog
 from volspike.errors import UnreadableFile
 from volspike.market import SECOND_NS
-from volspike.monitoring.outcome_database import Outcome, OutcomeDatabase, Prediction
-from volspike.monitoring.performance import Performance, ServedModel, performance_of
+from volspike.monitoring.outcome_database import OutcomeDatabase, OutcomeRecord, PredictionRecord
+from volspike.monitoring.performance import Performance, ServedModel, evaluate_predictions
 
 QUEUE_ROWS: Final = 65_536
 BATCH_ROWS: Final = 8_192
-MOST_JUDGED: Final = 200_000
+MAX_EVALUATED_ROWS: Final = 200_000
 PRUNE_EVERY_S: Final = 3600.0
 
 _log = structlog.get_logger(__name__)
 
 
 class OutcomeStore:
-    """A SQLite file (WAL) of one row per product, second and model: the second's last prediction and its outcome.
+    """A SQLite file (WAL) with one row per product, second and model: the second's last prediction and its outcome.
 
-    ``predict`` and ``outcome`` are called from one thread; they never wait, and what the writer is too slow for is
-    let go, the oldest first, and counted. After ``kill -9`` all but about the last ``flush_s`` is there.
+    ``predict`` and ``outcome`` are called from one thread and never wait. If the writer is too slow, the oldest rows
+    are dropped and counted. A killed process loses about the last ``flush_s``.
 
     Args:
-        keep_days: older rows are removed, at the start and every hour.
-        flush_s: how long rows gather before they are written together.
-        now: the wall clock in seconds, for telling which models are still in use.
+        keep_days: older rows are deleted, at the start and every hour.
+        flush_s: how long rows are collected before they are written together.
+        now: the clock in seconds that determines which models are still in use.
 
     Raises:
-        UnreadableFile: the file cannot be opened or is something else.
+        UnreadableFile: the file cannot be opened or is not an outcome database.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class OutcomeStore:
     ) -> None:
         self._path, self._keep_days, self._flush_s, self._now = path, keep_days, flush_s, now
         self._database = OutcomeDatabase(path)
-        self._held: dict[str, Prediction] = {}
-        self._backlog: Backlog[Prediction | Outcome | Event] = Backlog(queue_rows)
+        self._held: dict[str, PredictionRecord] = {}
+        self._backlog: Backlog[PredictionRecord | OutcomeRecord | Event] = Backlog(queue_rows)
         self._failed = 0
         self._fault: str | None = None
         self._thread = Thread(target=self._write_all, name="volspike-outcomes", daemon=True)
@@ -65,16 +65,16 @@ class OutcomeStore:
 
     @property
     def lost(self) -> int:
-        """How many predictions and outcomes were not kept: the queue was full, or writing failed."""
+        """Predictions and outcomes that were not stored: the queue was full, or writing failed."""
         return self._backlog.dropped + self._failed
 
     @property
     def fault(self) -> str | None:
-        """Why the last batch could not be written; None when it could."""
+        """Why the last batch could not be written; None if it was."""
         return self._fault
 
-    def predict(self, prediction: Prediction) -> None:
-        """Keeps the prediction if it stays its second's last; one that is no number is none and is left out."""
+    def predict(self, prediction: PredictionRecord) -> None:
+        """Store the prediction unless a later one of the same second follows; NaN is ignored."""
         if not isfinite(prediction.probability):
             return
         held = self._held.get(prediction.product)
@@ -84,8 +84,8 @@ class OutcomeStore:
             self._backlog.put(held)
         self._held[prediction.product] = prediction
 
-    def outcome(self, outcome: Outcome) -> None:
-        """Tells what followed a second; every model's prediction for it on that kind of market is judged by it."""
+    def outcome(self, outcome: OutcomeRecord) -> None:
+        """Store the outcome of a second, for every model's prediction of it on that kind of market."""
         if not isfinite(outcome.future_volatility):
             return
         held = self._held.get(outcome.product)
@@ -94,9 +94,9 @@ class OutcomeStore:
         self._backlog.put(outcome)
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Waits until all that was told is written; False when that takes longer. Not for the event loop's thread."""
+        """Wait until everything so far is written; False on timeout. Do not call it in an event loop."""
         written = Event()
-        self._put_held()
+        self._queue_held()
         self._backlog.put(written)
         return written.wait(timeout)
 
@@ -106,12 +106,11 @@ class OutcomeStore:
         product: str | None = None,
         *,
         model: ServedModel | None = None,
-        most: int = MOST_JUDGED,
+        limit: int = MAX_EVALUATED_ROWS,
     ) -> Performance:
-        """The figures of ``model`` (None: the one used last) from ``since_ns`` on.
+        """The performance of ``model`` (None: the most recently used) since ``since_ns``, on at most ``limit`` rows.
 
-        At most the newest ``most`` rows are judged. Reads on a connection of its own and takes about 0.5 s for
-        200 000 rows: not for the event loop's thread.
+        Opens its own connection and takes about 0.5 s for 200 000 rows; do not call it in an event loop.
 
         Raises:
             UnreadableFile: the file cannot be read.
@@ -120,18 +119,18 @@ class OutcomeStore:
         try:
             model = database.newest() if model is None else model
             number = None if model is None else database.find(model)
-            judged = database.judged(-1 if number is None else number, since_ns, product, most)
+            rows = database.evaluated(-1 if number is None else number, since_ns, product, limit)
         except sqlite3.Error as error:
             raise UnreadableFile(self._path, f"predictions cannot be read: {error}") from error
         finally:
             database.close()
-        if len(judged.time) == most:
-            since_ns = int(np.min(judged.time))
-        return performance_of(model, product, since_ns, judged.probability, judged.called, judged.spike)
+        if len(rows.time) == limit:
+            since_ns = int(np.min(rows.time))
+        return evaluate_predictions(model, product, since_ns, rows.probability, rows.alert, rows.spike)
 
     def close(self, timeout: float = 5.0) -> bool:
-        """Writes what waits and gives the file back; False, and the rest counted as lost, when that takes longer."""
-        self._put_held()
+        """Write what is queued and close the file; on timeout count the rest as lost and return False."""
+        self._queue_held()
         self._backlog.close()
         self._thread.join(timeout)
         if self._thread.is_alive():
@@ -139,7 +138,7 @@ class OutcomeStore:
             return False
         return True
 
-    def _put_held(self) -> None:
+    def _queue_held(self) -> None:
         for product in list(self._held):
             self._backlog.put(self._held.pop(product))
 
@@ -154,23 +153,23 @@ class OutcomeStore:
         finally:
             self._database.close()
 
-    def _batch(self) -> list[Prediction | Outcome | Event]:
-        """What gathered in ``flush_s`` after the first row; nothing at the end."""
+    def _batch(self) -> list[PredictionRecord | OutcomeRecord | Event]:
+        """The rows of ``flush_s`` after the first one; empty at the end."""
         batch = self._backlog.take(1, None)
         if batch and not isinstance(batch[0], Event):
             self._backlog.wait_closed(self._flush_s)
         return batch + self._backlog.take(BATCH_ROWS, 0.0)
 
-    def _write(self, batch: list[Prediction | Outcome | Event]) -> None:
+    def _write(self, batch: list[PredictionRecord | OutcomeRecord | Event]) -> None:
         rows = [item for item in batch if not isinstance(item, Event)]
         try:
             if rows:
                 self._database.write(rows, int(self._now()))
             self._fault = None
-        except sqlite3.Error as error:  # disk full, locked by another program: the pipeline goes on without
+        except sqlite3.Error as error:  # disk full, or locked by another program: the pipeline continues
             self._failed += len(rows)
             self._fault = str(error)
-            _log.error("predictions_not_kept", file=str(self._path), reason=str(error), rows=len(rows))
+            _log.error("predictions_not_stored", file=str(self._path), reason=str(error), rows=len(rows))
         for item in batch:
             if isinstance(item, Event):
                 item.set()

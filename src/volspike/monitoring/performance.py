@@ -1,23 +1,24 @@
-"""How good the served calls were, judged by what really happened a minute later. What is undefined is NaN."""
+"""Performance of served predictions, from the outcomes a minute later."""
 
 from __future__ import annotations
 
 from math import isnan
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from volspike.evaluation import judge
+from volspike.models import Metadata
 
 BINS: Final = 10
 
 
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """Which model made a prediction, and on which kind of market; figures of two of these are never mixed.
+    """The model of a prediction, and whether its market was simulated; metrics of two of these are never mixed.
 
-    ``digest`` names the model's bits, ``tau`` is the future volatility from which it calls a spike.
+    ``digest`` identifies the model file; a future volatility of at least ``tau`` is a spike.
     """
 
     digest: str
@@ -26,9 +27,20 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     tau: float
     simulated: bool
 
+    @classmethod
+    def of(cls, metadata: Metadata, *, simulated: bool) -> Self:
+        """The model with this metadata on a real or simulated market."""
+        return cls(
+            digest=metadata.onnx_sha256[:12],
+            name=metadata.model,
+            version=metadata.created,
+            tau=metadata.tau,
+            simulated=simulated,
+        )
+
 
 class CalibrationBin(msgspec.Struct, frozen=True):
-    """Of the ``n`` rows whose probability was in [low, high), the mean probability and the share of spikes."""
+    """The ``n`` rows with a probability in [low, high): their mean probability and their share of spikes."""
 
     low: float
     high: float
@@ -38,10 +50,10 @@ class CalibrationBin(msgspec.Struct, frozen=True):
 
 
 class Performance(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one model over the seconds since ``since`` (ns UTC) whose outcome is known.
+    """Metrics of one model over the seconds since ``since`` (ns UTC) with known outcomes; NaN where undefined.
 
-    ``rows`` counts seconds of products, ``alerts`` those that were called. ``since`` is later than what was asked
-    where there were more rows than are judged at once. ``product`` is None for all of them.
+    ``rows`` counts seconds per product, ``alerts`` those predicted positive. ``since`` is later than requested if there
+    were more rows than the limit. ``product`` is None for all products.
     """
 
     model: ServedModel | None
@@ -57,41 +69,41 @@ class Performance(msgspec.Struct, frozen=True, kw_only=True):
     calibration: tuple[CalibrationBin, ...]
 
     def figures(self) -> dict[str, Any]:
-        """The same as plain values for JSON, None where undefined."""
-        return {name: _defined(value) for name, value in msgspec.to_builtins(self).items()}
+        """All fields as plain values for JSON, None where undefined."""
+        return {name: _without_nan(value) for name, value in msgspec.to_builtins(self).items()}
 
 
-def _defined(value: Any) -> Any:
+def _without_nan(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _defined(inner) for name, inner in value.items()}
+        return {name: _without_nan(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_defined(inner) for inner in value]
+        return [_without_nan(inner) for inner in value]
     return None if isinstance(value, float) and isnan(value) else value
 
 
-def performance_of(
+def evaluate_predictions(
     model: ServedModel | None,
     product: str | None,
     since: int,
     probability: NDArray[np.float64],
-    called: NDArray[np.bool_],
+    alert: NDArray[np.bool_],
     spike: NDArray[np.int8],
 ) -> Performance:
-    """The figures of n rows: what was foreseen, whether it was called then, and whether it was a spike."""
-    # whether it was called stands with the row: its threshold may have moved since
-    call = judge(spike, called.astype(np.float64), 0.5)
-    score = judge(spike, probability, 0.5)
+    """The metrics of n rows: predicted probability, whether it raised an alert, and whether a spike followed."""
+    # alerts are stored with the rows: the threshold may have changed since
+    decisions = judge(spike, alert.astype(np.float64), 0.5)
+    scores = judge(spike, probability, 0.5)
     return Performance(
         model=model,
         product=product,
         since=since,
-        rows=call.rows,
-        alerts=int(np.count_nonzero(called)),
-        base_rate=call.base_rate,
-        precision=call.precision,
-        recall=call.recall,
-        brier=score.brier,
-        pr_auc=score.pr_auc,
+        rows=decisions.rows,
+        alerts=int(np.count_nonzero(alert)),
+        base_rate=decisions.base_rate,
+        precision=decisions.precision,
+        recall=decisions.recall,
+        brier=scores.brier,
+        pr_auc=scores.pr_auc,
         calibration=calibration(probability, spike),
     )
 
@@ -99,14 +111,14 @@ def performance_of(
 def calibration(
     probability: NDArray[np.float64], spike: NDArray[np.int8], bins: int = BINS
 ) -> tuple[CalibrationBin, ...]:
-    """Foreseen against observed in ``bins`` equal parts of [0, 1]; 1 is in the last; an empty one has NaN rates."""
+    """Predicted and observed rates in ``bins`` equal intervals of [0, 1], the last including 1; NaN in empty bins."""
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.clip(np.searchsorted(edges, probability, side="right") - 1, 0, bins - 1)
     n = np.bincount(place, minlength=bins)
-    foreseen = np.bincount(place, weights=probability, minlength=bins)
+    predicted = np.bincount(place, weights=probability, minlength=bins)
     observed = np.bincount(place, weights=spike, minlength=bins)
     with np.errstate(invalid="ignore"):
-        columns = zip(edges[:-1], edges[1:], n, foreseen / n, observed / n, strict=True)
+        columns = zip(edges[:-1], edges[1:], n, predicted / n, observed / n, strict=True)
     return tuple(
         CalibrationBin(float(low), float(high), int(count), float(mean), float(rate))
         for low, high, count, mean, rate in columns

@@ -109,7 +109,7 @@ def recent_performance(outcomes: Path, model: Metadata, days: float = RECENT_DAY
     database = OutcomeDatabase(outcomes)
     try:
         number = database.find(_served(model))
-        judged = None if number is None else database.judged(number, 0, None, MOST_JUDGED)
+        judged = None if number is None else database.evaluated(number, 0, None, MOST_JUDGED)
     finally:
         database.close()
     if judged is None or len(judged.time) == 0:

@@ -1,54 +1,45 @@
-"""What the last training and the last look for drift came to: two small files that whoever did it writes, for whoever
-
-watches to read, in another process or in the same.
-
-A look for drift as whoever watches wants to see it: its severity and its counts.
-"""
+"""Results of the last drift check and the last training run: two small files, read by the metrics of the API."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, TypeVar, get_args
+from typing import Final, Literal, TypeAlias, TypeVar
 from uuid import uuid4
 
 import msgspec
 
 from volspike.errors import UnreadableFile, UsageError
 
-if TYPE_CHECKING:  # servers read results without the packages that measuring drift needs
-    from volspike.monitoring.drift import Drift
-
 RESULTS: Final = Path("models/results")
-"""The folder where they are unless somebody names another."""
+"""The default folder."""
 
-Severity: TypeAlias = Literal["none", "low", "medium", "high"]
-Outcome: TypeAlias = Literal["promoted", "kept", "failed"]
+ResultSeverity: TypeAlias = Literal["none", "low", "medium", "high"]
+TrainingOutcome: TypeAlias = Literal["promoted", "kept", "failed"]
 
 
 class DriftResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A look for drift, made at ``time`` (ns UTC): which part of the features drifted, in [0, 1], and how badly.
+    """A drift check at ``time`` (ns UTC): the share of the features that drifted, and the severity of the data set.
 
-    ``features`` counts those that were looked at by how badly each drifted; ``severity`` is that of the data as a
-    whole; ``rows`` counts the newer rows.
+    ``features`` counts the features by severity, ``none`` being those without a test; ``rows`` counts the newer rows.
     """
 
     time: int
     share: float
-    severity: Severity
-    features: dict[Severity, int]
+    severity: ResultSeverity
+    features: dict[ResultSeverity, int]
     rows: int
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A training run, ended at ``time`` (ns UTC): its model, the reason, and what became of it.
+    """A training run that ended at ``time`` (ns UTC): its model, the reason for it, and its outcome.
 
-    ``promoted`` is served from now on, ``kept`` is kept beside the one that is served, ``failed`` changed nothing.
-    The figures are those of its model on rows that no choice looked at; None where undefined.
+    The model was ``promoted``, or ``kept`` without being promoted, or the run ``failed``. The metrics are those on the
+    final block, which no choice used; None where undefined.
     """
 
     time: int
     model: str
-    outcome: Outcome
+    outcome: TrainingOutcome
     reason: str
     pr_auc: float | None = None
     brier: float | None = None
@@ -62,28 +53,28 @@ Result = TypeVar("Result", DriftResult, TrainingResult)
 _FILES: Final[dict[type, str]] = {DriftResult: "drift.json", TrainingResult: "training.json"}
 
 
-def keep_result(result: DriftResult | TrainingResult, folder: Path = RESULTS) -> Path:
-    """Writes it in place of the one before; whoever reads meanwhile gets the one or the other.
+def write_result(result: DriftResult | TrainingResult, folder: Path = RESULTS) -> Path:
+    """Replace the previous result of this kind atomically.
 
     Raises:
         UsageError: the folder cannot be written.
     """
     file = folder / _FILES[type(result)]
-    beside = file.with_name(f".{file.name}.{uuid4().hex[:8]}")
+    temporary = file.with_name(f".{file.name}.{uuid4().hex[:8]}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
-        beside.replace(file)
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(result), indent=2) + b"\n")
+        temporary.replace(file)
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror or error}") from error
+        raise UsageError(f"{file} cannot be written: {error.strerror or error}; choose another --results") from error
     return file
 
 
-def last_result(kind: type[Result], folder: Path = RESULTS) -> Result | None:
-    """The newest of a kind; None where there was none yet.
+def read_result(kind: type[Result], folder: Path = RESULTS) -> Result | None:
+    """The last result of a kind; None if there is none.
 
     Raises:
-        UnreadableFile: the file holds something else.
+        UnreadableFile: the file is damaged.
     """
     file = folder / _FILES[kind]
     try:
@@ -92,19 +83,3 @@ def last_result(kind: type[Result], folder: Path = RESULTS) -> Result | None:
         return None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UnreadableFile(file, f"no {kind.__name__}: {error}; move it away") from error
-
-
-LEVELS: Final[tuple[Severity, ...]] = get_args(Severity)
-
-
-def drift_result(drift: Drift, time_ns: int) -> DriftResult:
-    """The result made at ``time_ns`` (UTC); ``none`` is a data set, or a feature, that could not be judged."""
-    counts = drift.counts()
-    severity: Severity = "none" if drift.severity is None else LEVELS[LEVELS.index(drift.severity.value)]
-    return DriftResult(
-        time=time_ns,
-        share=drift.share,
-        severity=severity,
-        features={level: counts[level] for level in LEVELS},
-        rows=drift.current.rows,
-    )

@@ -13,47 +13,47 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from volspike.streams.state import AssignedPartition
-from volspike.telemetry import PROBABILITIES, Declared, Distribution
+from volspike.telemetry import PROBABILITIES, Distribution, MetricSpec
 
-MESSAGES: Final = Declared("stream_messages_total", "counter", "messages", "Messages processed and committed.")
-RESULTS: Final = Declared("stream_results_total", "counter", "messages", "Rows or predictions written and committed.")
-DEAD: Final = Declared(
+MESSAGES: Final = MetricSpec("stream_messages_total", "counter", "messages", "Messages processed and committed.")
+RESULTS: Final = MetricSpec("stream_results_total", "counter", "messages", "Rows or predictions written and committed.")
+DEAD: Final = MetricSpec(
     "stream_dead_letters_total", "counter", "messages", "Unreadable messages sent to the dead-letter topic."
 )
-RECOVERED: Final = Declared(
+RECOVERED: Final = MetricSpec(
     "stream_recovered_messages_total", "counter", "messages", "Messages read again to rebuild state."
 )
-ABORTS: Final = Declared("stream_aborts_total", "counter", "transactions", "Transactions aborted and repeated.")
-COMMIT_SECONDS: Final = Declared(
+ABORTS: Final = MetricSpec("stream_aborts_total", "counter", "transactions", "Transactions aborted and repeated.")
+COMMIT_SECONDS: Final = MetricSpec(
     "stream_commit_seconds",
     "histogram",
     "seconds",
     "Time from the last row of a transaction to its commit.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
 )
-LAG: Final = Declared(
+LAG: Final = MetricSpec(
     "stream_lag_messages",
     "gauge",
     "messages",
     "Offsets between the last processed message and the end of the partition.",
     ("partition",),
 )
-PARTITIONS: Final = Declared("stream_partitions", "gauge", "partitions", "Partitions assigned to this worker.")
+PARTITIONS: Final = MetricSpec("stream_partitions", "gauge", "partitions", "Partitions assigned to this worker.")
 
-PROBABILITY: Final = Declared(
+PROBABILITY: Final = MetricSpec(
     "stream_probability",
     "histogram",
     "probability",
     "Probabilities that a predictor wrote and committed.",
     buckets=PROBABILITIES,
 )
-UNSCORED: Final = Declared(
+UNSCORED: Final = MetricSpec(
     "stream_unscored_rows_total",
     "counter",
     "rows",
     "Rows committed without a probability: not warm, or a value is missing.",
 )
-EPISODES: Final = Declared(
+EPISODES: Final = MetricSpec(
     "stream_alert_episodes_total", "counter", "episodes", "Alert episodes that opened in a predictor's rows."
 )
 
@@ -107,8 +107,8 @@ class PredictionMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """The current metrics."""
         yield self._probability.family()
-        yield UNSCORED.one(self._unscored)
-        yield EPISODES.one(self._episodes)
+        yield UNSCORED.single(self._unscored)
+        yield EPISODES.single(self._episodes)
 
 
 SHOW_EVERY_S: Final = 0.5

@@ -1,4 +1,4 @@
-"""``/stream`` and the dashboard's files over a source that a test plays: order, filters, limits, leaving, stalling."""
+"""``/stream`` and the dashboard's files: order, filters, limits, disconnects, stalled readers."""
 
 from __future__ import annotations
 
@@ -15,75 +15,76 @@ import pytest
 from fastapi import FastAPI
 
 from volspike.api.app import create_app
-from volspike.api.dashboard import dashboard_assets
-from volspike.api.stream import QUEUE_EVENTS, EventStream, Publisher, Readers, Subscription, Wish
 from volspike.config import ServingSettings
 from volspike.errors import UsageError
+from volspike.live.dashboard import dashboard_assets, dashboard_routes
+from volspike.live.stream import QUEUE_EVENTS, EventFilter, EventStream, Publisher, StreamLimits
 
 PRODUCTS = ["BTC-USD", "ETH-USD"]
 
 
-class Played:
-    """A live source that tells what a test says."""
+class FakePipeline:
+    """A pipeline that publishes the events of a test."""
 
     def __init__(self) -> None:
         self.publisher = Publisher()
 
     def snapshot(self, product: str | None) -> dict[str, Any]:
         if product not in {None, *PRODUCTS}:
-            raise UsageError(f"{product!r} is not watched; these are: {', '.join(PRODUCTS)}")
+            raise UsageError(f"{product!r} is unknown; available: {', '.join(PRODUCTS)}")
         return {"product": product or PRODUCTS[0], "products": PRODUCTS, "points": [], "probability": float("nan")}
 
-    def subscribe(self) -> Subscription:
-        return self.publisher.subscribe()
-
-    def tell(self, event: str, **data: Any) -> None:
+    def publish(self, event: str, **data: Any) -> None:
         self.publisher.publish(event, json.dumps(data).encode())
+
+    def app(self, **limits: Any) -> FastAPI:
+        pages = dashboard_routes(self.publisher, self.snapshot, StreamLimits(**limits))
+        return create_app(ServingSettings(), pages=pages)
 
 
 class Reader:
-    """One reader at the application's own interface, which takes an answer only as fast as a test lets it."""
+    """A reader at the ASGI interface that accepts data only while the test allows it."""
 
     def __init__(self, app: Callable[..., Coroutine[Any, Any, None]], path: str = "/stream", query: str = "") -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.text = ""
         self.ended = False
-        self.may_take = asyncio.Event()
-        self.may_take.set()
-        self._left = asyncio.Event()
-        self._came = asyncio.Condition()
+        self.accepts = asyncio.Event()
+        self.accepts.set()
+        self._disconnected = asyncio.Event()
+        self._changed = asyncio.Condition()
         scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "root_path": ""}
         more = {"query_string": query.encode(), "headers": [], "http_version": "1.1", "scheme": "http"}
         self.task = asyncio.create_task(app(scope | more | {"server": ("volspike", 80)}, self._receive, self._send))
 
     async def _receive(self) -> dict[str, Any]:
-        await self._left.wait()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: dict[str, Any]) -> None:
-        await self.may_take.wait()
-        async with self._came:
+        await self.accepts.wait()
+        async with self._changed:
             if message["type"] == "http.response.start":
                 self.status = message["status"]
                 self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
             else:
                 self.text += message["body"].decode()
                 self.ended = not message.get("more_body", False)
-            self._came.notify_all()
+            self._changed.notify_all()
 
     async def until(self, text: str) -> None:
-        """Waits until ``text`` has come."""
-        async with asyncio.timeout(10), self._came:
-            await self._came.wait_for(lambda: text in self.text)
+        """Wait until ``text`` has arrived."""
+        async with asyncio.timeout(10), self._changed:
+            await self._changed.wait_for(lambda: text in self.text)
 
     async def end(self) -> None:
-        """Waits until the answer is over."""
+        """Wait until the response is complete."""
         async with asyncio.timeout(10):
             await self.task
 
-    async def leave(self) -> None:
-        self._left.set()
+    async def disconnect(self) -> None:
+        self._disconnected.set()
         await self.end()
 
     @property
@@ -93,42 +94,38 @@ class Reader:
 
 
 @asynccontextmanager
-async def watched(**limits: Any) -> AsyncIterator[tuple[FastAPI, Played]]:
-    """An application over a played source; nobody may be left watching in the end."""
-    source = Played()
-    app = create_app(ServingSettings(), live=source)
-    for name, value in limits.items():
-        setattr(app.state.readers, name, value)
-    yield app, source
+async def serving(**limits: Any) -> AsyncIterator[tuple[FastAPI, FakePipeline]]:
+    """An application with a fake pipeline; no reader may remain at the end."""
+    source = FakePipeline()
+    yield source.app(**limits), source
     assert source.publisher.readers == 0
-    assert app.state.readers.open == 0
 
 
-def test_events_come_in_order_after_a_snapshot() -> None:
-    """A reader gets the snapshot first and then every event in its order; unknown numbers are null."""
+def test_events_follow_a_snapshot_in_order() -> None:
+    """A reader receives a snapshot and then every event in order; unknown numbers are null."""
 
     async def run() -> None:
-        async with watched() as (app, source):
+        async with serving() as (app, source):
             reader = Reader(app)
             await reader.until("event: snapshot")
             for price in range(20):
-                source.tell("tick", product=PRODUCTS[price % 2], price=price)
-            source.tell("health", frames=1)
+                source.publish("tick", product=PRODUCTS[price % 2], price=price)
+            source.publish("health", frames=1)
             await reader.until("event: health")
             (name, snapshot), *rest = reader.events
             assert (name, snapshot["product"], snapshot["probability"]) == ("snapshot", "BTC-USD", None)
             assert [data["price"] for _, data in rest[:-1]] == list(range(20))
             assert reader.text.startswith("retry: ")
-            await reader.leave()
+            await reader.disconnect()
 
     asyncio.run(run())
 
 
-def test_headers_keep_proxies_from_holding_events_back() -> None:
-    """The answer is an event stream that is neither cached nor buffered."""
+def test_headers_prevent_buffering_by_proxies() -> None:
+    """The response is an event stream that is neither cached nor buffered."""
 
     async def run() -> None:
-        async with watched() as (app, _):
+        async with serving() as (app, _):
             reader = Reader(app)
             await reader.until("event: snapshot")
             assert reader.status == 200
@@ -136,7 +133,7 @@ def test_headers_keep_proxies_from_holding_events_back() -> None:
             assert reader.headers["x-accel-buffering"] == "no"
             assert "no-cache" in reader.headers["cache-control"]
             assert "x-correlation-id" in reader.headers
-            await reader.leave()
+            await reader.disconnect()
 
     asyncio.run(run())
 
@@ -151,53 +148,53 @@ def test_headers_keep_proxies_from_holding_events_back() -> None:
     ],
 )
 def test_products_are_filtered(query: str, expected: list[str | None]) -> None:
-    """A reader of one product gets its events and those of none; with ``alerts=all`` every product's alerts."""
+    """A reader of one product receives its events and those without one; with ``alerts=all`` also all alerts."""
 
     async def run() -> None:
-        async with watched() as (app, source):
+        async with serving() as (app, source):
             reader = Reader(app, query=query)
             await reader.until("event: snapshot")
             for product in PRODUCTS:
-                source.tell("tick", product=product)
-            source.tell("alert", product="ETH-USD", id=1)
-            source.tell("performance", product=None)
-            source.tell("health", frames=1)
+                source.publish("tick", product=product)
+            source.publish("alert", product="ETH-USD", id=1)
+            source.publish("performance", product=None)
+            source.publish("health", frames=1)
             await reader.until("event: health")
-            told = [
+            received = [
                 f"alert {data['product']}" if event == "alert" else data.get("product")
                 for event, data in reader.events[1:]
             ]
-            assert told == expected
-            await reader.leave()
+            assert received == expected
+            await reader.disconnect()
 
     asyncio.run(run())
 
 
 def test_an_unknown_product_is_refused() -> None:
-    """A product that is not watched is 404 with a sentence, and takes no place."""
+    """An unknown product is a 404 with a detail and does not count as a reader."""
 
     async def run() -> None:
-        async with watched() as (app, _):
+        async with serving() as (app, _):
             reader = Reader(app, query="product=DOGE-USD")
             await reader.end()
             assert reader.status == 404
-            assert json.loads(reader.text)["detail"].startswith("'DOGE-USD' is not watched")
+            assert json.loads(reader.text)["detail"].startswith("'DOGE-USD' is unknown")
 
     asyncio.run(run())
 
 
-def test_a_slow_reader_loses_the_oldest_and_is_told() -> None:
-    """While one reader takes nothing its oldest events are dropped and counted; another misses none."""
+def test_a_slow_reader_loses_the_oldest_events() -> None:
+    """The oldest events of a slow reader are dropped and counted, and reported to it; other readers lose none."""
 
     async def run() -> None:
-        async with watched() as (app, source):
+        async with serving() as (app, source):
             slow, quick = Reader(app), Reader(app)
             await asyncio.gather(slow.until("event: snapshot"), quick.until("event: snapshot"))
-            slow.may_take.clear()
+            slow.accepts.clear()
             for number in range(QUEUE_EVENTS + 50):
-                source.tell("tick", number=number)
+                source.publish("tick", number=number)
                 await quick.until(f'"number": {number}}}')
-            slow.may_take.set()
+            slow.accepts.set()
             await slow.until(f'"number": {QUEUE_EVENTS + 49}}}')
             numbers = [data["number"] for event, data in slow.events if event == "tick"]
             assert numbers == sorted(numbers)
@@ -205,66 +202,66 @@ def test_a_slow_reader_loses_the_oldest_and_is_told() -> None:
             assert lost + len(numbers) == QUEUE_EVENTS + 50
             assert lost >= 49
             assert [data["number"] for event, data in quick.events if event == "tick"] == list(range(QUEUE_EVENTS + 50))
-            await asyncio.gather(slow.leave(), quick.leave())
-            assert app.state.readers.lost == lost
+            await asyncio.gather(slow.disconnect(), quick.disconnect())
+            assert source.publisher.lost == lost
 
     asyncio.run(run())
 
 
-def test_a_reader_too_many_is_refused_until_one_leaves() -> None:
-    """At the limit a further reader gets 503 and when to come back; a place that is left is free again."""
+def test_readers_over_the_limit_are_rejected() -> None:
+    """At the limit another reader is a 503 with Retry-After; after one disconnects, a new one is accepted."""
 
     async def run() -> None:
-        async with watched(limit=2) as (app, _):
+        async with serving(readers=2) as (app, _):
             first, second = Reader(app), Reader(app)
             await asyncio.gather(first.until("snapshot"), second.until("snapshot"))
             third = Reader(app)
             await third.end()
             assert third.status == 503
             assert int(third.headers["retry-after"]) > 0
-            assert json.loads(third.text)["detail"].startswith("2 readers are watching")
-            await first.leave()
+            assert json.loads(third.text)["detail"].startswith("2 readers are connected")
+            await first.disconnect()
             fourth = Reader(app)
             await fourth.until("snapshot")
             assert fourth.status == 200
-            await asyncio.gather(second.leave(), fourth.leave())
+            await asyncio.gather(second.disconnect(), fourth.disconnect())
 
     asyncio.run(run())
 
 
-def test_silence_is_filled_with_heartbeats() -> None:
-    """Comments keep the connection alive while nothing happens."""
+def test_heartbeats_fill_silence() -> None:
+    """Comments keep the connection alive without events."""
 
     async def run() -> None:
-        async with watched(heartbeat_s=0.01) as (app, _):
+        async with serving(heartbeat_s=0.01) as (app, _):
             reader = Reader(app)
             await reader.until(": heartbeat\n\n: heartbeat\n\n")
-            await reader.leave()
+            await reader.disconnect()
 
     asyncio.run(run())
 
 
-def test_a_reader_that_stalls_is_let_go() -> None:
-    """A reader that takes nothing at all gives its place back, though its connection stands."""
+def test_a_stalled_reader_is_dropped() -> None:
+    """A reader that accepts no data is dropped although its connection is open."""
 
     async def run() -> None:
-        async with watched(stalled_s=0.05) as (app, source):
+        async with serving(stalled_s=0.05) as (app, source):
             reader = Reader(app)
             await reader.until("snapshot")
-            reader.may_take.clear()
-            source.tell("tick", number=1)
+            reader.accepts.clear()
+            source.publish("tick", number=1)
             await reader.end()
             assert not reader.ended
 
     asyncio.run(run())
 
 
-def test_a_connection_that_breaks_is_no_fault() -> None:
-    """A server that raises on a lost connection ends the stream quietly, with its place free."""
+def test_a_broken_connection_is_not_an_error() -> None:
+    """If the server raises on a lost connection, the stream ends without an error and the reader is removed."""
 
     async def run() -> None:
-        source = Played()
-        readers = Readers(source)
+        source = FakePipeline()
+        stream = EventStream(source.publisher, source.snapshot, StreamLimits(), EventFilter())
         broken = False
 
         async def send(message: Any) -> None:
@@ -276,26 +273,26 @@ def test_a_connection_that_breaks_is_no_fault() -> None:
         async def receive() -> Any:
             await asyncio.Event().wait()
 
-        task = asyncio.create_task(EventStream(readers, Wish())({"type": "http"}, receive, send))
+        task = asyncio.create_task(stream({"type": "http"}, receive, send))
         while source.publisher.readers == 0:
             await asyncio.sleep(0)
-        source.tell("tick", number=1)
+        source.publish("tick", number=1)
         async with asyncio.timeout(10):
             await task
         assert broken
-        assert (readers.open, source.publisher.readers) == (0, 0)
+        assert source.publisher.readers == 0
 
     asyncio.run(run())
 
 
 def test_the_stream_ends_with_its_source() -> None:
-    """When the source closes, readers get what was told before and a proper end."""
+    """When the publisher closes, readers receive the queued events and a complete response."""
 
     async def run() -> None:
-        async with watched() as (app, source):
+        async with serving() as (app, source):
             reader = Reader(app)
             await reader.until("snapshot")
-            source.tell("tick", number=1)
+            source.publish("tick", number=1)
             source.publisher.close()
             await reader.end()
             assert reader.ended
@@ -305,35 +302,28 @@ def test_the_stream_ends_with_its_source() -> None:
 
 
 def test_streams_end_when_the_server_stops() -> None:
-    """Closing the readers ends every stream properly, so that a server need not wait for them."""
+    """Closing the publisher completes every response, so that the server need not wait for them."""
 
     async def run() -> None:
-        async with watched() as (app, _):
+        async with serving() as (app, source):
             readers = [Reader(app) for _ in range(3)]
             await asyncio.gather(*(reader.until("snapshot") for reader in readers))
-            assert app.state.readers.open == 3
-            app.state.readers.close()
+            assert source.publisher.readers == 3
+            source.publisher.close()
             await asyncio.gather(*(reader.end() for reader in readers))
             assert all(reader.ended for reader in readers)
 
     asyncio.run(run())
 
 
-def test_without_a_live_source_there_is_a_plain_page(client: Any) -> None:
-    """Nothing is streamed where nothing is live, and ``/`` needs no script."""
-    assert client.get("/stream").status_code == 404
-    assert client.get("/static/dashboard.js").status_code == 404
-    assert "<script" not in client.get("/").text
-
-
 @pytest.fixture
 def live(new_client: Any) -> Any:
-    with new_client(create_app(ServingSettings(), live=Played())) as client:
+    with new_client(FakePipeline().app()) as client:
         yield client
 
 
-def test_the_page_asks_for_nothing_from_elsewhere(live: Any) -> None:
-    """Its policy allows this origin's own files alone, nothing inline, and every file it names is here."""
+def test_the_page_loads_nothing_from_other_hosts(live: Any) -> None:
+    """Its policy allows only files of this origin and nothing inline, and every file that it names exists."""
     page = live.get("/")
     policy = page.headers["content-security-policy"]
     assert "script-src 'self';" in policy
@@ -353,27 +343,27 @@ def test_the_page_asks_for_nothing_from_elsewhere(live: Any) -> None:
         assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_files_are_sent_once_and_small(live: Any) -> None:
-    """A file is compressed where the client can read that, and not sent again while it is the same."""
+def test_files_are_compressed_and_cached(live: Any) -> None:
+    """A file is compressed if the client accepts it, and not sent again while it is unchanged."""
     plain = live.get("/static/chart.js", headers={"accept-encoding": "identity"})
-    packed = live.get("/static/chart.js", headers={"accept-encoding": "gzip"})
-    assert packed.headers["content-encoding"] == "gzip"
-    assert packed.text == plain.text
+    compressed = live.get("/static/chart.js", headers={"accept-encoding": "gzip"})
+    assert compressed.headers["content-encoding"] == "gzip"
+    assert compressed.text == plain.text
     assert "content-encoding" not in plain.headers
     again = live.get("/static/chart.js", headers={"if-none-match": plain.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert live.metric('http_requests_total{endpoint="/static/chart.js",method="GET",status="304"}') == 1
 
 
-def test_the_page_is_light() -> None:
-    """All files together are under 25 kB on the wire."""
+def test_the_page_is_small() -> None:
+    """All files together are under 25 kB compressed."""
     assets = dashboard_assets().values()
-    assert sum(len(asset.packed) for asset in assets) < 25_000
-    assert all(gzip.decompress(asset.packed) == asset.body for asset in assets)
+    assert sum(len(asset.compressed) for asset in assets) < 25_000
+    assert all(gzip.decompress(asset.compressed) == asset.body for asset in assets)
 
 
 def test_the_stream_is_documented(live: Any) -> None:
-    """The OpenAPI document tells the stream's parameters and refusals."""
+    """The OpenAPI document has the stream's parameters and errors."""
     operation = live.get("/openapi.json").json()["paths"]["/stream"]["get"]
     assert [parameter["name"] for parameter in operation["parameters"]] == ["X-Correlation-ID", "product", "alerts"]
     assert set(operation["responses"]) == {"200", "401", "404", "503"}
@@ -381,19 +371,19 @@ def test_the_stream_is_documented(live: Any) -> None:
 
 
 def test_many_readers_over_http() -> None:
-    """Twenty readers get the same events, and their places are free once they have left."""
+    """Twenty readers receive the same events."""
 
     async def read(http: httpx.AsyncClient) -> str:
         return (await http.get("/stream")).text
 
     async def run() -> list[str]:
-        source = Played()
-        app = create_app(ServingSettings(), live=source)
+        source = FakePipeline()
+        app = source.app()
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://volspike") as http:
             reading = [asyncio.create_task(read(http)) for _ in range(20)]
             while source.publisher.readers < 20:
                 await asyncio.sleep(0)
-            source.tell("tick", number=1)
+            source.publish("tick", number=1)
             source.publisher.close()
             return await asyncio.gather(*reading)
 

@@ -9,7 +9,7 @@ START = 1_760_000_000 * SECOND_NS
 
 
 def walk(seconds: int, price: float = 100.0) -> list[Tick]:
-    """A market that moves a little each second."""
+    """One tick per second, with a price that changes a little."""
     return [
         Tick(
             time=START + k * SECOND_NS,
@@ -27,5 +27,5 @@ def walk(seconds: int, price: float = 100.0) -> list[Tick]:
 
 
 def frame(tick: Tick) -> FeedFrame:
-    """A frame that tells one tick."""
+    """A frame with one tick."""
     return FeedFrame(tick.received, b"", Frame(time=tick.time, ticks=(tick,)))

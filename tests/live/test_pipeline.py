@@ -1,4 +1,4 @@
-"""The live pipeline: what it scores is what replay scores, what it shows is what happened."""
+"""The live pipeline: equal to replay, alerts, outcomes, snapshots, and replacement of the model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.api.markets import START, frame, walk
+from tests.live.markets import START, frame, walk
 
 from volspike.config import FeedSettings
 from volspike.errors import SchemaMismatch, UsageError
@@ -31,30 +31,30 @@ PAIRS = ("BTC-USD", "ETH-USD")
 
 
 class Remembering(LiveScorer):
-    """A scorer that keeps what it gave."""
+    """A scorer that keeps its scored rows."""
 
     def __init__(self) -> None:
         super().__init__(Artifact.load(DEFAULT_MODEL))
-        self.given: list[ScoredRow] = []
+        self.scored: list[ScoredRow] = []
 
     def update(self, tick: Tick) -> list[ScoredRow]:
         rows = super().update(tick)
-        self.given += rows
+        self.scored += rows
         return rows
 
 
 def bits(rows: Iterable[ScoredRow]) -> dict[str, list[tuple[object, ...]]]:
     """Rows and scores by product, floats as bytes."""
-    told: dict[str, list[tuple[object, ...]]] = {}
+    rows_of: dict[str, list[tuple[object, ...]]] = {}
     for row, probability in rows:
-        told.setdefault(row.product_id, []).append(
+        rows_of.setdefault(row.product_id, []).append(
             (row.timestamp, row.session_id, row.is_warm, row.is_whole, row.values.tobytes(), repr(probability))
         )
-    return told
+    return rows_of
 
 
 async def live(folder: Path, scorer: LiveScorer) -> LivePipeline:
-    """A simulated market of seven minutes, as fast as it goes, through the whole pipeline."""
+    """The complete pipeline on a simulated market of seven minutes at full speed."""
     market = SimulatedExchangeSettings(products=PAIRS, seconds=420, speed=0, start=START, subscribes=3)
     async with SimulatedExchange(market) as exchange:
         settings = FeedSettings(products=PAIRS, url=exchange.url("coinbase"))
@@ -63,7 +63,7 @@ async def live(folder: Path, scorer: LiveScorer) -> LivePipeline:
             pipeline = LivePipeline(scorer, PAIRS, "simulated", simulated=True, recorder=recorder)
             running = asyncio.create_task(pipeline.run(session.events()))
             await exchange.is_over.wait()
-            async with asyncio.timeout(30):  # what is under way when the market ends has still to be read
+            async with asyncio.timeout(30):  # frames in flight when the market ends are still to be read
                 while pipeline.health()["is_connected"]:
                     await asyncio.sleep(0.01)
             await session.aclose()
@@ -72,7 +72,7 @@ async def live(folder: Path, scorer: LiveScorer) -> LivePipeline:
 
 
 def test_the_recorded_tape_replays_to_the_same_rows_and_scores(tmp_path: Path) -> None:
-    """The tape that live wrote, replayed, gives bit-equal rows and scores, gaps included."""
+    """Replaying the live tape gives bit-equal rows and scores, including gaps."""
     scorer = Remembering()
     pipeline = asyncio.run(live(tmp_path, scorer))
     assert pipeline.health()["ticks"] > 2000
@@ -83,16 +83,16 @@ def test_the_recorded_tape_replays_to_the_same_rows_and_scores(tmp_path: Path) -
             while gaps and gaps[0].end <= tick.received:
                 again.mark_gap(gaps.pop(0))
             replayed += again.update(tick)
-    assert bits(replayed) == bits(scorer.given)
-    assert sum(not math.isnan(row.probability) for row in scorer.given) > 300
+    assert bits(replayed) == bits(scorer.scored)
+    assert sum(not math.isnan(row.probability) for row in scorer.scored) > 300
 
 
 def pipeline() -> LivePipeline:
     return LivePipeline(LiveScorer(Artifact.load(DEFAULT_MODEL)), ["BTC-USD"], "test", simulated=True)
 
 
-def test_nothing_is_known_before_the_windows_are_warm() -> None:
-    """Until 301 seconds are over the probability is null, then it is a number; no feature is made up."""
+def test_probabilities_are_null_during_warm_up() -> None:
+    """For 301 seconds the probability is null, then it is a number; features without a full window are null."""
     live = pipeline()
     for tick in walk(310):
         live.take(frame(tick))
@@ -102,8 +102,8 @@ def test_nothing_is_known_before_the_windows_are_warm() -> None:
     assert all(0.0 <= point["probability"] <= 1.0 for point in points[301:])
 
 
-def test_a_gap_is_counted_and_makes_rows_not_whole() -> None:
-    """After a loss the page is told that the data is not whole."""
+def test_a_gap_is_counted_and_marks_rows() -> None:
+    """Rows after a data loss have ``is_whole`` false."""
     live = pipeline()
     ticks = walk(20)
     for tick in ticks[:10]:
@@ -115,8 +115,8 @@ def test_a_gap_is_counted_and_makes_rows_not_whole() -> None:
     assert live.health()["gaps"] == 1
 
 
-def test_a_snapshot_is_json_and_knows_its_products() -> None:
-    """Everything that a page is told is plain JSON; a product that is not listened to is a usage error."""
+def test_a_snapshot_is_json() -> None:
+    """A snapshot is plain JSON; an unknown product is a usage error."""
     live = pipeline()
     live.take(FeedState(received=START, is_connected=True, reason="subscribed", url="ws://x", attempt=1))
     for tick in walk(5):
@@ -129,8 +129,8 @@ def test_a_snapshot_is_json_and_knows_its_products() -> None:
         live.snapshot("DOGE-USD")
 
 
-def test_watchers_are_told_of_rows_and_health_and_then_the_end() -> None:
-    """A watcher sees rows within the second, health, and the end of the stream when the source ends."""
+def test_readers_receive_rows_and_health_until_the_end() -> None:
+    """A reader receives rows within a second, health, and the end of the stream when the source ends."""
 
     async def events() -> AsyncIterator[FeedEvent]:
         for tick in walk(4):
@@ -139,7 +139,7 @@ def test_watchers_are_told_of_rows_and_health_and_then_the_end() -> None:
 
     async def watched() -> list[tuple[str, Any]]:
         live = pipeline()
-        watcher = live.subscribe()
+        watcher = live.publisher.subscribe()
         running = asyncio.create_task(live.run(events()))
         told = [(name, msgspec.json.decode(data)) async for name, data in watcher]
         await running
@@ -167,7 +167,7 @@ class Rising(LiveScorer):
 
 
 def test_an_open_alert_shows_its_peak_so_far() -> None:
-    """Who opens the page in the midst of an alert sees how high it has been, not how it began."""
+    """A page that opens during an alert shows its highest probability so far."""
     live = LivePipeline(Rising(Artifact.load(DEFAULT_MODEL)), ["BTC-USD"], "test", simulated=True)
     for tick in walk(20):
         live.take(frame(tick))
@@ -178,7 +178,7 @@ def test_an_open_alert_shows_its_peak_so_far() -> None:
 
 
 class Pager:
-    """A receiver that remembers."""
+    """A receiver that keeps the titles."""
 
     address = "pager"
 
@@ -190,8 +190,8 @@ class Pager:
         return True
 
 
-def test_one_spike_is_one_alert_for_page_and_receivers(tmp_path: Path) -> None:
-    """A probability that rises and falls is one alert that opens and closes; what was predicted is judged later."""
+def test_one_spike_is_one_alert_on_page_and_receivers(tmp_path: Path) -> None:
+    """A probability that rises and falls is one alert that opens and closes; predictions get outcomes later."""
     pager, outcomes = Pager(), OutcomeStore(tmp_path / "outcomes.sqlite")
     router = AlertRouter(receivers=(pager,))
     scorer = Alarming(Artifact.load(DEFAULT_MODEL))
@@ -207,32 +207,32 @@ def test_one_spike_is_one_alert_for_page_and_receivers(tmp_path: Path) -> None:
     assert outcomes.close()
     assert len(pager.titles) == 2
     assert all("SIMULATED" in title for title in pager.titles)
-    assert judged.rows == 139  # the last sixty seconds, and the one that is not over, are not known yet
+    assert judged.rows == 139  # the last 60 seconds and the unfinished one have no outcome yet
 
 
-def test_a_source_without_what_the_model_needs_is_refused() -> None:
-    """A model of tickers is not served on trades alone; one that tells trades as well is taken."""
+def test_a_source_without_the_required_ticks_is_refused() -> None:
+    """A model of tickers is not served on trades alone; a source with both is accepted."""
     scorer = LiveScorer(Artifact.load(DEFAULT_MODEL))
-    scorer.admits({Kind.TICKER, Kind.TRADE})
+    scorer.check_source({Kind.TICKER, Kind.TRADE})
     with pytest.raises(SchemaMismatch, match="profile ticker"):
-        scorer.admits({Kind.TRADE})
+        scorer.check_source({Kind.TRADE})
 
 
 def twin(**changes: Any) -> Artifact:
-    """The shipped model with other facts: another model over the same rows."""
+    """The included model with changed metadata: another model for the same rows."""
     known = Artifact.load(DEFAULT_MODEL)
     facts = msgspec.structs.replace(known.metadata, **changes)
     return Artifact(known.directory, facts, known._scorer)
 
 
-def test_a_model_is_taken_over_between_two_ticks() -> None:
-    """Windows stay warm, points keep the threshold they were scored under, watchers come back to the new model."""
+def test_a_model_is_replaced_between_two_ticks() -> None:
+    """Windows stay warm, points keep their threshold, and streams end so that readers reconnect."""
     live, other = pipeline(), twin(thresholds={"low": 0.01}, served_threshold="low", onnx_sha256="cd" * 32)
     ticks = walk(320)
     for tick in ticks[:310]:
         live.take(frame(tick))
     before = live.snapshot(None)
-    watching = live.subscribe()
+    watching = live.publisher.subscribe()
     live.adopt(other)
     for tick in ticks[310:]:
         live.take(frame(tick))
@@ -256,8 +256,8 @@ def test_a_model_is_taken_over_between_two_ticks() -> None:
         ({"profile": "ticker+trade"}, "expects profile ticker.trade"),
     ],
 )
-def test_a_model_of_other_rows_is_not_taken_over(changes: dict[str, Any], told: str) -> None:
-    """A running engine makes one kind of rows: a model of another kind is refused by name, and the old one goes on."""
+def test_a_model_of_other_rows_is_not_adopted(changes: dict[str, Any], told: str) -> None:
+    """A model that needs other rows than the engine produces is refused, and the previous one stays."""
     live = pipeline()
     before = live.snapshot(None)["model"]
     with pytest.raises(SchemaMismatch, match=told):
@@ -265,8 +265,8 @@ def test_a_model_of_other_rows_is_not_taken_over(changes: dict[str, Any], told: 
     assert live.snapshot(None)["model"] == before
 
 
-def test_a_threshold_that_no_episode_can_have_is_not_taken_over() -> None:
-    """An alert at every row is no alert."""
+def test_a_model_with_an_invalid_threshold_is_not_adopted() -> None:
+    """A threshold of 0 would alert on every row."""
     live = pipeline()
     with pytest.raises(UsageError, match="release"):
         live.adopt(twin(thresholds={"always": 0.0}, served_threshold="always"))

@@ -1,4 +1,4 @@
-"""Training and drift as Prometheus sees them."""
+"""Metrics of the last training run and drift check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from volspike.api.metrics import RESULT_METRICS as DECLARED
 from volspike.market import SECOND_NS
-from volspike.monitoring.results import DriftResult, TrainingResult, keep_result
+from volspike.monitoring.results import DriftResult, TrainingResult, write_result
 
 DRIFT = DriftResult(time=7 * SECOND_NS, share=0.75, severity="high", features={"none": 1, "high": 3}, rows=500)
 TRAINING = TrainingResult(
@@ -18,19 +18,19 @@ TRAINING = TrainingResult(
 )
 
 
-def told(client: Any) -> dict[str, float]:
-    """The lines of training and drift."""
+def samples(client: Any) -> dict[str, float]:
+    """The samples of training and drift."""
     lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith(("drift_", "training_"))]
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
 
 
-def test_results_are_told_as_soon_as_they_are_kept(served: Any, tmp_path: Path) -> None:
-    """Nothing is told of what was not done yet; then each scrape tells the newest result, and no undefined figure."""
+def test_results_are_exposed_as_soon_as_they_are_written(served: Any, tmp_path: Path) -> None:
+    """A missing result has no samples; then each scrape has the last result, without undefined metrics."""
     client = served(results=tmp_path)
-    assert told(client) == {}
-    keep_result(DRIFT, tmp_path)
-    keep_result(TRAINING, tmp_path)
-    assert told(client) == {
+    assert samples(client) == {}
+    write_result(DRIFT, tmp_path)
+    write_result(TRAINING, tmp_path)
+    assert samples(client) == {
         "drift_checked_timestamp_seconds": 7,
         "drift_share": 0.75,
         'drift_severity{severity="none"}': 0,
@@ -49,18 +49,18 @@ def test_results_are_told_as_soon_as_they_are_kept(served: Any, tmp_path: Path) 
         'training_figure{figure="pr_auc"}': 0.3,
         'training_figure{figure="base_rate"}': 0.1,
     }
-    assert {line.partition("{")[0] for line in told(client)} == {metric.name for metric in DECLARED}
+    assert {line.partition("{")[0] for line in samples(client)} == {metric.name for metric in DECLARED}
 
 
 @pytest.mark.parametrize("name", ["drift.json", "training.json"])
-def test_a_damaged_file_hides_itself_alone(served: Any, tmp_path: Path, name: str) -> None:
-    """A file that cannot be read is logged, and everything else is told."""
-    keep_result(DRIFT, tmp_path)
-    keep_result(TRAINING, tmp_path)
+def test_a_damaged_file_affects_only_its_own_metrics(served: Any, tmp_path: Path, name: str) -> None:
+    """An unreadable file is logged, and all other metrics are exposed."""
+    write_result(DRIFT, tmp_path)
+    write_result(TRAINING, tmp_path)
     (tmp_path / name).write_bytes(b"{")
     client = served(results=tmp_path)
     with capture_logs() as logged:
-        names = {line.partition("_")[0] for line in told(client)}
+        names = {line.partition("_")[0] for line in samples(client)}
     assert names == {"drift", "training"} - {name.partition(".")[0]}
-    assert [event["event"] for event in logged] == ["result_not_read"]
+    assert [event["event"] for event in logged] == ["result_unreadable"]
     assert client.metric("model_loaded") == 1

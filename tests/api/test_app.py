@@ -1,4 +1,4 @@
-"""Health, version, metrics, pages, and a server that has no model."""
+"""Health, version, metrics, pages, errors, and a server without a model."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_health_with_a_model(client: Any) -> None:
     assert (ready.status_code, ready.json()) == (200, {"status": "ready", "reason": None})
 
 
-def test_version_tells_the_model(client: Any) -> None:
-    """The version names the code, the model, its digest, its features and its threshold."""
+def test_version_describes_the_model(client: Any) -> None:
+    """The version has the code, the model, its digest, its features and its threshold."""
     version = client.get("/version").json()
     for name in ("api_build_date", "model_loaded_at"):
         assert datetime.fromisoformat(version.pop(name)).utcoffset() is not None
@@ -59,12 +59,12 @@ def test_version_tells_the_model(client: Any) -> None:
     }
 
 
-def _spoil_model(folder: Path) -> None:
+def _truncate_model(folder: Path) -> None:
     file = folder / "model.onnx"
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def _spoil_metadata(folder: Path) -> None:
+def _empty_metadata(folder: Path) -> None:
     (folder / "metadata.json").write_text("{}")
 
 
@@ -75,20 +75,20 @@ def _change_digest(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("damage", "reason"),
     [
         (shutil.rmtree, "no metadata.json and no model.onnx"),
-        (_spoil_model, "sha256"),
-        (_spoil_metadata, "metadata.json"),
+        (_truncate_model, "sha256"),
+        (_empty_metadata, "metadata.json"),
         (_change_digest, "ffffffffffff"),
     ],
 )
-def test_a_bad_model_does_not_stop_the_server(
-    artifact: Path, tmp_path: Path, new_client: Any, spoil: Callable[[Path], None], reason: str
+def test_an_invalid_model_does_not_stop_the_server(
+    artifact: Path, tmp_path: Path, new_client: Any, damage: Callable[[Path], None], reason: str
 ) -> None:
-    """With a missing, damaged or foreign model the server starts, is alive, not ready, and says why everywhere."""
+    """With a missing, damaged or incompatible model the server is alive but not ready, and reports the reason."""
     folder = shutil.copytree(artifact, tmp_path / "model")
-    spoil(folder)
+    damage(folder)
     with capture_logs() as logged, new_client(create_app(ServingSettings(model=folder))) as client:
         ready = client.get("/health/ready")
         assert ready.status_code == 503
@@ -109,8 +109,8 @@ def test_a_bad_model_does_not_stop_the_server(
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "not\nallowed"), ValueError("not\nallowed")])
-def test_a_model_that_cannot_be_read_is_told_too(new_client: Any, error: Exception) -> None:
-    """An operating system's or a decoder's refusal is a reason like any other, on one line."""
+def test_a_model_that_cannot_be_read_has_a_reason(new_client: Any, error: Exception) -> None:
+    """An error of the operating system or a decoder is reported on one line."""
 
     def load(path: Path) -> Any:
         raise error
@@ -120,7 +120,7 @@ def test_a_model_that_cannot_be_read_is_told_too(new_client: Any, error: Excepti
 
 
 def test_a_real_artifact_is_served(artifact: Path, new_client: Any) -> None:
-    """The example of the OpenAPI document is scored by a real artifact, which is simulated and says so."""
+    """A real artifact scores the example of the OpenAPI document and is marked as simulated."""
     with capture_logs() as logged, new_client(create_app(ServingSettings(model=artifact))) as client:
         examples = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["requestBody"]["content"]
         one, many = (example["value"] for example in examples["application/json"]["examples"].values())
@@ -133,12 +133,12 @@ def test_a_real_artifact_is_served(artifact: Path, new_client: Any) -> None:
 
 
 def test_metrics_are_counted_exactly(client: Any) -> None:
-    """Each answer is counted once by method, route and status, each row by what was predicted."""
+    """Each response is counted once by method, route and status, each row by its prediction."""
     client.predict({"features": ROW})
     client.predict({"rows": [ROW, ROW | {"spread_mean_60s": 0.9}]})
     client.predict({"features": {}})
-    client.ask("DELETE", "/predict")
-    client.ask("BREW", "/coffee")
+    client.request("DELETE", "/predict")
+    client.request("BREW", "/coffee")
     client.get("/coffee/2")
     assert client.metric('http_requests_total{endpoint="/predict",method="POST",status="200"}') == 2
     assert client.metric('http_requests_total{endpoint="/predict",method="POST",status="422"}') == 1
@@ -149,50 +149,50 @@ def test_metrics_are_counted_exactly(client: Any) -> None:
     assert client.metric('predictions_total{model_version="random_forest (ml)",prediction="1"}') == 1
     assert client.metric("prediction_latency_seconds_count") == 2
     assert client.metric("model_loaded") == 1
-    # the nine questions for the metrics above were answered before this one
+    # the nine requests for the metrics above precede this one
     assert client.metric('http_requests_total{endpoint="/metrics",method="GET",status="200"}') == 9
 
 
 def test_every_metric_is_declared(client: Any) -> None:
-    """What ``/metrics`` exposes is what is declared, with the same kind and sentence."""
+    """``/metrics`` exposes exactly the declared metrics, with their kind and meaning."""
     text = client.get("/metrics").text
     exposed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     kinds = {name: kind for name, kind in exposed.items() if not name.endswith("_created")}
-    declared = (*metrics.DECLARED, *metrics.MODEL_METRICS, *metrics.RESULT_METRICS)
+    declared = (*metrics.API_METRICS, *metrics.MODEL_METRICS, *metrics.RESULT_METRICS)
     assert kinds == {metric.name: metric.kind for metric in declared}
     for metric in declared:
         assert f"# HELP {metric.name} {metric.meaning}" in text
 
 
 def test_series_are_bounded(client: Any) -> None:
-    """Whatever paths and methods clients make up, series stop growing."""
+    """The number of series is bounded for any paths and methods that clients send."""
 
     def series() -> int:
         return sum(line[0] != "#" for line in client.get("/metrics").text.splitlines())
 
-    def pester(first: int) -> None:
+    def send_odd_requests(first: int) -> None:
         for k in range(first, first + 20):
             for path in (f"/{k}", f"/predict/{k}", f"/predict?k={k}", f"/health/{k}"):
                 client.get(path)
-            client.ask(f"BREW{k}", "/predict")
+            client.request(f"BREW{k}", "/predict")
             client.predict({"features": {f"name_{k}": k}})
 
     series()
-    pester(0)
+    send_odd_requests(0)
     before = series()
-    pester(20)
+    send_odd_requests(20)
     assert series() == before
 
 
-def test_failures_are_told_before_the_first(client: Any) -> None:
-    """The answers that alerts are about are there as 0 from the start, so that a rate sees the first failure."""
+def test_failures_are_exposed_as_zero_from_the_start(client: Any) -> None:
+    """The statuses that alert rules use start at 0, so that a rate includes the first failure."""
     text = client.get("/metrics").text
     for status in ("200", "500", "503"):
         assert f'http_requests_total{{endpoint="/predict",method="POST",status="{status}"}} 0.0' in text
 
 
-def test_the_served_model_is_told(client: Any, served: Any) -> None:
-    """Its name, hash, age and figures, as far as they are defined; nothing where no model is served."""
+def test_the_served_model_has_metrics(client: Any, served: Any) -> None:
+    """Its name, hash, age and defined metrics."""
     lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("model_")]
     told = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
     labels = 'feature_digest="0123456789ab",model="random_forest",simulated="false",version="abababababab"'
@@ -209,7 +209,7 @@ def test_the_served_model_is_told(client: Any, served: Any) -> None:
 
 
 def test_applications_do_not_share_metrics(served: Any) -> None:
-    """Two applications in one process count apart."""
+    """Two applications in one process have separate metrics."""
     first, second = served(), served()
     first.predict({"features": ROW})
     assert first.metric("prediction_latency_seconds_count") == 1
@@ -217,24 +217,24 @@ def test_applications_do_not_share_metrics(served: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_another_method_is_refused_in_json(client: Any, method: str) -> None:
-    """A method that a path does not answer gets 405, what it does answer, and a sentence."""
-    refused = client.ask(method, "/predict")
+def test_a_method_that_is_not_allowed_is_a_json_error(client: Any, method: str) -> None:
+    """The response is a 405 with the allowed method and a detail."""
+    refused = client.request(method, "/predict")
     assert refused.status_code == 405
     assert refused.headers["allow"] == "POST"
-    assert refused.json() == {"detail": f"{method} is not answered here, POST is; see /docs"}
+    assert refused.json() == {"detail": f"{method} is not allowed here, use POST; see /docs"}
 
 
-def test_an_unknown_path_is_refused_in_json(client: Any) -> None:
-    """A path that is not there gets 404 with a sentence."""
+def test_an_unknown_path_is_a_json_error(client: Any) -> None:
+    """The response is a 404 with a detail."""
     refused = client.get("/predict/")
     assert refused.status_code == 404
-    assert refused.json() == {"detail": "there is nothing at '/predict/'; see /docs"}
+    assert refused.json() == {"detail": "no endpoint '/predict/'; see /docs"}
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
-def test_pages_need_nothing_from_elsewhere(client: Any, path: str) -> None:
-    """The pages hold no script and name no other host, and a policy forbids both."""
+def test_pages_load_nothing_from_other_hosts(client: Any, path: str) -> None:
+    """The pages have no script and no URL of another host, and their policy forbids both."""
     page = client.get(path)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
@@ -242,16 +242,23 @@ def test_pages_need_nothing_from_elsewhere(client: Any, path: str) -> None:
     assert "//" not in page.text
 
 
+def test_without_a_live_pipeline_there_is_a_plain_page(client: Any) -> None:
+    """The API alone has no event stream and no dashboard, and its page at ``/`` has no script."""
+    assert client.get("/stream").status_code == 404
+    assert client.get("/static/dashboard.js").status_code == 404
+    assert "<script" not in client.get("/").text
+
+
 def test_docs_list_every_operation(client: Any) -> None:
-    """Every path of the OpenAPI document stands on the page, with the example to copy."""
+    """The page has every path of the OpenAPI document, with an example to copy."""
     page = client.get("/docs").text
     for path in client.get("/openapi.json").json()["paths"]:
         assert f" {path}</code>" in page
     assert "&quot;log_return_300s&quot;: 0.001" in page
 
 
-def test_front_page_says_simulated_and_why_there_is_no_model(artifact: Path, new_client: Any) -> None:
-    """The front page marks a simulated model, and escapes the reason why there is none."""
+def test_front_page_shows_simulated_models_and_the_reason_for_none(artifact: Path, new_client: Any) -> None:
+    """The front page marks a simulated model, and escapes the reason for a missing one."""
 
     def load(path: Path) -> Any:
         raise ArtifactMissing("<b>nothing</b>")
@@ -269,8 +276,8 @@ def _references(node: Any) -> list[str]:
     return [found for child in node for found in _references(child)] if isinstance(node, list) else []
 
 
-def test_openapi_document_is_whole(client: Any) -> None:
-    """Every reference resolves, and every operation says what each of its answers holds."""
+def test_openapi_document_is_complete(client: Any) -> None:
+    """Every reference resolves, and every operation describes the content of each response."""
     document = client.get("/openapi.json").json()
     references = _references(document)
     assert references
@@ -284,7 +291,7 @@ def test_openapi_document_is_whole(client: Any) -> None:
 
 
 def test_answers_have_the_fields_of_their_schemas(client: Any) -> None:
-    """What is really answered has exactly the required fields that the document promises, or optional ones."""
+    """Each response has the required fields of its schema, and no fields that the schema lacks."""
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     answers = {
         "Prediction": client.predict({"features": ROW}).json(),

@@ -1,4 +1,4 @@
-"""Where live markets come from: each source opens, says what it is, and tells its events."""
+"""Live sources: opening, identification as real or simulated, and events."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ PATIENCE_S = 20.0
 MARKET = SimulatedExchangeSettings(products=("BTC-USD",), seed=3)
 
 
-def test_a_tape_is_told_tick_by_tick(tmp_path: Path) -> None:
-    """A recorded tape is a source too: it connects, tells every tick in order, says that it is simulated, and ends."""
+def test_a_tape_is_replayed_tick_by_tick(tmp_path: Path) -> None:
+    """A tape is a source: it connects, sends every tick in order, is marked as simulated, and ends."""
     path = tmp_path / "ticks.ndjson"
     write_ndjson(simulate_market(["BTC-USD"], 60, 1, START), path, simulated=True)
     told: list[Tick] = []
@@ -48,8 +48,8 @@ def test_a_tape_is_told_tick_by_tick(tmp_path: Path) -> None:
     ]
 
 
-def test_a_tape_is_told_at_its_own_pace(tmp_path: Path) -> None:
-    """At speed 20 four seconds of a tape take a fifth of a second at least."""
+def test_a_tape_is_replayed_at_its_pace(tmp_path: Path) -> None:
+    """At speed 20 four seconds of a tape take at least a fifth of a second."""
     path = tmp_path / "ticks.ndjson"
     write_ndjson(simulate_market(["BTC-USD"], 4, 1, START), path)
 
@@ -64,7 +64,7 @@ def test_a_tape_is_told_at_its_own_pace(tmp_path: Path) -> None:
 
 
 async def _first(events: AsyncIterator[FeedEvent]) -> FeedEvent:
-    """The first frame with ticks, or the first word that somebody is there and not listened to."""
+    """The first frame with ticks, or the first state of a refused exchange."""
     async with asyncio.timeout(PATIENCE_S):
         async for event in events:
             if isinstance(event, FeedFrame) and event.frame.ticks:
@@ -74,8 +74,8 @@ async def _first(events: AsyncIterator[FeedEvent]) -> FeedEvent:
     raise AssertionError("the source ended")
 
 
-def test_a_simulated_exchange_is_known_behind_any_address() -> None:
-    """What listens at an address of the user's own says that it is simulated, and is shown and recorded as such."""
+def test_a_simulated_exchange_is_recognised_at_any_url() -> None:
+    """A simulated exchange at a URL of the user identifies itself as simulated."""
 
     async def run(protocol: str) -> bool:
         async with SimulatedExchange(MARKET) as exchange:
@@ -88,8 +88,8 @@ def test_a_simulated_exchange_is_known_behind_any_address() -> None:
     assert asyncio.run(run("coinbase-exchange"))
 
 
-def test_no_simulated_exchange_takes_a_real_ones_place() -> None:
-    """One that appears only after the choice was made is not listened to, and the state says why."""
+def test_a_simulated_exchange_does_not_replace_a_real_one() -> None:
+    """A simulated exchange that appears after the source was chosen is refused with a reason."""
 
     async def run() -> FeedEvent:
         async with SimulatedExchange(MARKET) as gone:
@@ -105,8 +105,8 @@ def test_no_simulated_exchange_takes_a_real_ones_place() -> None:
     assert "the exchange is simulated, but this session expects a real one" in told.reason
 
 
-def test_no_other_exchange_takes_a_simulated_ones_place() -> None:
-    """A real exchange at the address of a simulated one would be recorded as simulated: it is not listened to."""
+def test_a_real_exchange_does_not_replace_a_simulated_one() -> None:
+    """A real exchange at the URL of a simulated one would be recorded as simulated, so it is refused."""
 
     async def run() -> FeedEvent:
         async with (
@@ -125,7 +125,7 @@ def port_of(server: Server) -> int:
 
 
 def test_an_unknown_source_is_refused() -> None:
-    """A name that is no source is answered with those that are."""
+    """The error lists the known sources."""
 
     async def run() -> None:
         async with open_source("kraken", FeedSettings()):
@@ -135,7 +135,7 @@ def test_an_unknown_source_is_refused() -> None:
         asyncio.run(run())
 
 
-def test_an_exchange_that_does_not_answer_is_not_reached() -> None:
-    """What cannot be resolved or refuses the connection is told within seconds, and nothing is raised."""
+def test_an_unreachable_exchange_returns_false() -> None:
+    """A host that does not resolve or refuses the connection is not an error."""
     assert not asyncio.run(can_reach("wss://volspike.invalid"))
-    assert not asyncio.run(can_reach("wss://127.0.0.1", within_s=2.0))
+    assert not asyncio.run(can_reach("wss://127.0.0.1", timeout_s=2.0))

@@ -1,0 +1,125 @@
+"""Request and response bodies of the API; their JSON schemas are the ones in ``/openapi.json``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Probability = Annotated[float, Meta(ge=0, le=1)]
+BinaryLabel = Literal[0, 1]
+Features = Annotated[
+    dict[str, float], Meta(description="every feature of the model (see /version), each a finite number")
+]
+
+
+class OneRow(Struct, forbid_unknown_fields=True):
+    """One row to score."""
+
+    features: Features
+
+
+class ManyRows(Struct, forbid_unknown_fields=True):
+    """Several rows to score."""
+
+    rows: Annotated[list[Features], Meta(min_length=1)]
+
+
+class Prediction(Struct, kw_only=True):
+    """The response to one row. ``simulated`` is present, and true, only for a model of a simulated market."""
+
+    prediction: Annotated[BinaryLabel, Meta(description="1 if the probability reaches the threshold")]
+    probability: Annotated[Probability, Meta(description="of a volatility spike within the next 60 s")]
+    alert: Annotated[bool, Meta(description="true if prediction is 1")]
+    inference_time_ms: Annotated[float, Meta(description="time spent in the model, in milliseconds")]
+    model_version: str
+    threshold: Probability
+    simulated: Literal[True] | UnsetType = UNSET
+
+
+class Predictions(Struct, kw_only=True):
+    """The response to several rows: lists in the order of the rows. ``scores`` repeats ``probability``."""
+
+    prediction: list[BinaryLabel]
+    probability: list[Probability]
+    scores: list[Probability]
+    alert: list[bool]
+    threshold: list[Probability]
+    inference_time_ms: Annotated[float, Meta(description="time spent in the model for all rows, in milliseconds")]
+    model_version: str
+    simulated: Literal[True] | UnsetType = UNSET
+
+
+class RowFaults(Struct, kw_only=True):
+    """The errors of one row; ``row`` is its index, starting at 0."""
+
+    row: int
+    missing: list[str]
+    unknown: list[str]
+    not_finite: list[str]
+
+
+class Refusal(Struct, kw_only=True):
+    """Why a body cannot be scored. ``rows`` lists the invalid rows of a body with several."""
+
+    detail: Annotated[str, Meta(description="what is wrong and what to send instead")]
+    missing: list[str] = []
+    unknown: Annotated[list[str], Meta(description="names that are not features of the model")] = []
+    not_finite: Annotated[list[str], Meta(description="features whose value is not a finite number")] = []
+    rows: list[RowFaults] | UnsetType = UNSET
+
+
+class Problem(Struct):
+    """Any other error."""
+
+    detail: str
+
+
+class Health(Struct, kw_only=True):
+    """The state of the service. ``kafka_connected`` is null if no Kafka pipeline runs."""
+
+    status: Literal["healthy", "degraded"]
+    timestamp: Annotated[str, Meta(description="current time, ISO 8601, UTC")]
+    model_loaded: bool
+    model_version: str | None
+    model_refused: Annotated[
+        str | None, Meta(description="why the newest model was rejected while the previous one is served")
+    ]
+    kafka_connected: bool | None
+    reason: Annotated[str | None, Meta(description="why the service is degraded")]
+
+
+class Live(Struct):
+    """The process runs and its event loop responds."""
+
+    status: Literal["alive"]
+
+
+class Readiness(Struct):
+    """Whether the service can predict, and the reason if it cannot."""
+
+    status: Literal["ready", "not_ready"]
+    reason: str | None
+
+
+class Version(Struct, kw_only=True):
+    """The running code and model; the model's fields are null while no model is served."""
+
+    version: str
+    model: str | None
+    model_version: str | None
+    model_digest: Annotated[str | None, Meta(description="first 12 digits of the SHA-256 of the model file")]
+    model_created: Annotated[str | None, Meta(description="when the model was trained, ISO 8601, UTC")]
+    model_loaded_at: Annotated[str | None, Meta(description="when the server started to serve it, ISO 8601, UTC")]
+    model_refused: str | None
+    model_path: str
+    api_build_date: Annotated[str, Meta(description="when the running code was installed, ISO 8601, UTC")]
+    feature_digest: str | None
+    features: list[str]
+    threshold: float | None
+    simulated: bool | None
+
+
+encode = msgspec.json.Encoder().encode
+"""Response body → JSON bytes."""

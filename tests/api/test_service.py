@@ -1,0 +1,210 @@
+"""The served model: replacement, validation, and the companion model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from structlog.testing import capture_logs
+from tests.api.conftest import FakeArtifact, FakeMetadata, fake_artifact
+
+from volspike.api.app import create_app
+from volspike.api.service import LoadResult, ModelFolder, Service, validate
+from volspike.config import ServingSettings
+from volspike.errors import ArtifactCorrupt, SchemaMismatch
+from volspike.lifecycle.promotion import promote
+from volspike.models import DEFAULT_MODEL, METADATA_FILE, ONNX_FILE, TEN_FEATURES, TEN_MODEL, Artifact
+
+OTHER = fake_artifact(threshold=0.25, metadata=FakeMetadata(onnx_sha256="cd" * 32))
+FEATURES = {"spread_mean_60s": 0.3, "log_return_60s": -1.0, "trade_intensity_60s": 7}
+ROW = json.dumps({"features": FEATURES}).encode()
+
+
+def service(adopt: Callable[[Artifact], None] | None = None) -> Service:
+    """A service that serves the fake model."""
+    made = Service(ServingSettings(model=Path("nowhere")), lambda _: fake_artifact(), adopt=adopt)
+    made.start()
+    return made
+
+
+def swaps(made: Service) -> tuple[float, ...]:
+    """The numbers of swapped and refused models."""
+    value = made.metrics.registry.get_sample_value
+    return tuple(value("model_swaps_total", {"outcome": outcome}) or 0.0 for outcome in ("swapped", "refused"))
+
+
+def test_a_new_model_serves_from_the_next_request_on() -> None:
+    """A request in flight is answered by the previous model and its threshold."""
+    made = service()
+    before = made.predictor
+    assert before is not None
+    with capture_logs() as logged:
+        made.replace(LoadResult(OTHER, None))
+    after = made.predictor
+    assert after is not None
+    old, new = (json.loads(made.reply(each, ROW)[1]) for each in (before, after))
+    assert (old["threshold"], old["prediction"]) == (0.5, 0)
+    assert (new["threshold"], new["prediction"]) == (0.25, 1)
+    assert made.version().model_digest == "cdcdcdcdcdcd"
+    assert swaps(made) == (1.0, 0.0)
+    assert [(event["event"], event["features_changed"]) for event in logged] == [("model_swapped", False)]
+
+
+def test_an_invalid_model_does_not_replace_the_served_one() -> None:
+    """Log, health and version have the reason until a valid model arrives; requests are answered meanwhile."""
+    made = service()
+    with capture_logs() as logged:
+        made.replace(LoadResult(None, "sha256 is wrong"))
+    health = made.health()
+    assert (health.status, health.model_loaded, health.model_refused) == ("degraded", True, "sha256 is wrong")
+    assert "sha256 is wrong" in (health.reason or "")
+    assert made.version().model_refused == "sha256 is wrong"
+    assert [(event["event"], event["reason"]) for event in logged] == [("model_refused", "sha256 is wrong")]
+    assert swaps(made) == (0.0, 1.0)
+    made.replace(LoadResult(OTHER, None))
+    assert (made.health().status, made.health().model_refused) == ("healthy", None)
+
+
+def test_the_same_model_written_again_is_not_a_swap() -> None:
+    """Restoring the served model after an invalid one clears the error and changes nothing else."""
+    made = service()
+    made.replace(LoadResult(None, "half a file"))
+    before = made.predictor
+    made.replace(LoadResult(fake_artifact(), None))
+    assert made.predictor is before
+    assert made.health().status == "healthy"
+    assert swaps(made) == (0.0, 1.0)
+
+
+def test_a_model_that_the_live_pipeline_refuses_is_not_served() -> None:
+    """The API and the pipeline always use the same model."""
+
+    def refuse(artifact: Artifact) -> None:
+        raise SchemaMismatch("model x expects feature digest 7c1e, was 9a40")
+
+    made = service(refuse)
+    before = made.predictor
+    made.replace(LoadResult(OTHER, None))
+    assert made.predictor is before
+    assert "7c1e" in (made.health().model_refused or "")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [lambda row: 1.5, lambda row: float("nan"), lambda row: 0.1 * len(row) + row[0] / 1e3, lambda row: 1 / 0],
+    ids=["not a probability", "NaN", "differs from the batch", "exception"],
+)
+def test_validation_finds_models_that_do_not_score(row: Callable[[Any], float]) -> None:
+    """A model that returns no probabilities, scores a row differently in a batch, or fails is not served."""
+
+    class Invalid(FakeArtifact):
+        def probability_of(self, values: Any) -> float:
+            return row(values)
+
+    with pytest.raises(ArtifactCorrupt, match="trial"):
+        validate(cast("Artifact", Invalid()))
+    validate(fake_artifact())
+
+
+@pytest.mark.parametrize("model", [DEFAULT_MODEL, TEN_MODEL])
+def test_included_models_are_valid(model: Path) -> None:
+    """The models in the package pass the validation."""
+    validate(Artifact.load(model))
+
+
+def test_a_folder_is_read_when_it_changes(tmp_path: Path) -> None:
+    """Missing, written, replaced, damaged, repaired: each change is returned once, and None means no change."""
+    folder = ModelFolder(tmp_path / "production", Artifact.load)
+    assert folder.load_changed() is None
+    shutil.copytree(TEN_MODEL, tmp_path / "ten")
+    promote(tmp_path / "ten")
+    first = folder.load_changed()
+    assert first is not None
+    assert first.artifact is not None
+    assert first.artifact.name == "logistic"
+    assert folder.load_changed() is None
+    shutil.copytree(DEFAULT_MODEL, tmp_path / "har")
+    promote(tmp_path / "har")
+    second = folder.load_changed()
+    assert second is not None
+    assert second.artifact is not None
+    assert second.artifact.name == "har"
+    assert folder.load_changed() is None
+    (tmp_path / "production" / ONNX_FILE).write_bytes(b"half")
+    damaged = folder.load_changed()
+    assert damaged is not None
+    assert damaged.artifact is None
+    assert "sha256" in (damaged.reason or "")
+    assert folder.load_changed() is None
+    shutil.copy(DEFAULT_MODEL / ONNX_FILE, tmp_path / "production" / ONNX_FILE)
+    repaired = folder.load_changed()
+    assert repaired is not None
+    assert repaired.artifact is not None
+
+
+def test_a_folder_that_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:
+    """A model that cannot be loaded because it is being replaced is not reported as invalid."""
+    shutil.copytree(TEN_MODEL, tmp_path / "production")
+
+    def replace_while_loading(path: Path) -> Artifact:
+        loads.pop()
+        (path / METADATA_FILE).write_bytes((path / METADATA_FILE).read_bytes() + b"\n")
+        raise ArtifactCorrupt("one old and one new file")
+
+    loads = [Artifact.load, replace_while_loading]
+
+    def load(path: Path) -> Artifact:
+        return loads[-1](path)
+
+    folder = ModelFolder(tmp_path / "production", load)
+    assert folder.load_changed() is None
+    found = folder.load_changed()
+    assert found is not None
+    assert found.artifact is not None
+
+
+def test_a_server_without_a_model_serves_the_first_one_that_arrives() -> None:
+    """A model that is missing at the start is served as soon as it exists."""
+
+    def load(path: Path) -> Artifact:
+        raise ArtifactCorrupt("nothing yet")
+
+    made = Service(ServingSettings(model=Path("nowhere")), load)
+    made.start()
+    assert made.health().model_loaded is False
+    made.replace(LoadResult(OTHER, None))
+    assert (made.health().status, made.version().threshold) == ("healthy", 0.25)
+
+
+def _load(path: Path) -> Artifact:
+    return Artifact.load(path) if path == TEN_MODEL else fake_artifact()
+
+
+@pytest.fixture
+def with_companion(new_client: Any) -> Iterator[Any]:
+    """A client of an application that serves a fake model and the companion with ten features."""
+    with new_client(create_app(ServingSettings(companion=TEN_MODEL), _load)) as client:
+        yield client
+
+
+def test_each_model_answers_its_own_features(with_companion: Any) -> None:
+    """The served model answers its features, and the companion, which is named, those of the earlier system."""
+    assert with_companion.predict({"features": FEATURES}).json()["model_version"] == "random_forest (ml)"
+    answer = with_companion.predict({"features": dict.fromkeys(TEN_FEATURES, 0.1)})
+    assert (answer.status_code, answer.json()["model_version"]) == (200, "logistic (ml)")
+
+
+def test_features_of_neither_model_are_refused_by_the_served_one(with_companion: Any) -> None:
+    """The refusal names what the served model needs, not what its companion needs."""
+    answer = with_companion.predict({"features": {"spread_mean_60s": 0.2}})
+    assert answer.status_code == 422
+    assert "log_return_60s" in answer.json()["detail"]
+
+
+def test_without_a_companion_ten_features_are_refused(client: Any) -> None:
+    """A model without a companion answers its own features only."""
+    assert client.predict({"features": dict.fromkeys(TEN_FEATURES, 0.1)}).status_code == 422
