@@ -16,7 +16,7 @@ from scipy.stats import ks_2samp
 from tests.monitoring.markets import halves, stochastic_volatility
 
 from benchmarks.figures import Figure
-from volspike.monitoring.drift import look_for_drift
+from volspike.monitoring.drift import check_drift
 
 MARKETS: tuple[tuple[float, float], ...] = (
     (6.0, 300.0), (12.0, 600.0), (24.0, 900.0), (48.0, 900.0), (48.0, 3600.0), (168.0, 3600.0), (24.0, 7200.0)
@@ -35,11 +35,11 @@ def rates(hours: float, memory_s: float, scale: float, seeds: int) -> dict[str, 
         early, late = halves(
             stochastic_volatility(hours, memory_s, seed, step_s=20 if hours < 100 else 60), scale=scale
         )
-        found = look_for_drift(early, late, permutations=PERMUTATIONS)
+        found = check_drift(early, late, permutations=PERMUTATIONS)
         counts["alarm"] += found.is_drifted
         counts["any"] += any(feature.severity.is_drift for feature in found.features)
         counts["untold"] += found.severity is None
-        counts["judged"] += found.judged / len(found.features)
+        counts["judged"] += found.tested / len(found.features)
         p_values = [ks_2samp(early.x[:, at], late.x[:, at]).pvalue for at in range(len(early.names))]
         counts["naive"] += float(np.mean(np.array(p_values) <= 0.05)) > 0.5
     return {name: count / seeds for name, count in counts.items()}

@@ -70,5 +70,5 @@ def test_wrong_calls_are_refused_in_one_line(hours: Path, market: Path, volspike
     assert_refused(kind, USAGE, "--report-type", "data_drift, train_test")
     assert_refused(volspike("drift", "--features", features, "--split-ratio", "1.5"), USAGE, "between 0 and 1")
     assert_refused(volspike("drift", "--features", features, "--columns", "spread"), USAGE, "no feature spread")
-    assert_refused(volspike("drift", "--features", market / "features.parquet"), DATA, "record for longer")
+    assert_refused(volspike("drift", "--features", market / "features.parquet"), DATA, "60 min of data needed")
     assert_refused(volspike("drift", "--features", "absent.parquet"), DATA, "no such file")

@@ -17,7 +17,7 @@ from volspike.lifecycle.need import _new_data_reasons, assess_need
 from volspike.market import format_time, parse_time
 from volspike.models import Artifact
 from volspike.monitoring.decision import Action
-from volspike.monitoring.drift import Severity
+from volspike.monitoring.drift import DriftSeverity
 
 DAY = 86_400 * SECOND
 
@@ -36,7 +36,7 @@ def test_drift_requires_retraining(served: Champion, ask: Ask) -> None:
     need = assess_need(ask(), replace(dataset, x=x), served, parse_time(served.artifact.metadata.created))
     assert need.is_needed
     assert need.decision.action is Action.RETRAIN_NOW
-    assert need.severity == Severity.HIGH
+    assert need.severity == DriftSeverity.HIGH
     assert need.figures()["drift_share"] > 0.75
 
 

@@ -18,7 +18,7 @@ from volspike.api.app import create_app
 from volspike.config import ServingSettings
 from volspike.errors import UsageError
 from volspike.live.dashboard import dashboard_assets, dashboard_routes
-from volspike.live.stream import QUEUE_EVENTS, EventFilter, EventStream, Publisher, StreamLimits
+from volspike.live.stream import QUEUE_EVENTS, EventFilter, EventStreamResponse, Publisher, StreamLimits
 
 PRODUCTS = ["BTC-USD", "ETH-USD"]
 
@@ -261,7 +261,7 @@ def test_a_broken_connection_is_not_an_error() -> None:
 
     async def run() -> None:
         source = FakePipeline()
-        stream = EventStream(source.publisher, source.snapshot, StreamLimits(), EventFilter())
+        stream = EventStreamResponse(source.publisher, source.snapshot, StreamLimits(), EventFilter())
         broken = False
 
         async def send(message: Any) -> None:

@@ -36,14 +36,14 @@ def alert(number: int = 0, *, is_open: bool = True, simulated: bool = False) -> 
 
 
 class Listener(ThreadingHTTPServer):
-    """A receiver on this machine that answers with the given statuses, the last of them for ever."""
+    """A local HTTP receiver that responds with the given statuses, repeating the last."""
 
     daemon_threads = True
 
     def __init__(self, *statuses: int) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.statuses = list(statuses)
-        self.told: list[dict[str, object]] = []
+        self.received: list[dict[str, object]] = []
         self.authorization: list[str | None] = []
 
     @property
@@ -55,14 +55,14 @@ class _Answer(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = self.server
         assert isinstance(server, Listener)
-        server.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        server.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
         server.authorization.append(self.headers["Authorization"])
         self.send_response(server.statuses.pop(0) if len(server.statuses) > 1 else server.statuses[0])
         self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """No log output."""
 
 
 @contextmanager
@@ -79,43 +79,43 @@ def listening(*statuses: int) -> Iterator[Listener]:
 
 @contextmanager
 def hanging() -> Iterator[str]:
-    """The URL of a receiver that takes connections and never answers."""
+    """The URL of a receiver that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"json://watch:hunter2@127.0.0.1:{server.getsockname()[1]}/sesame"
 
 
 def refusing() -> str:
-    """The URL of a port at which nobody listens."""
+    """The URL of a closed port."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return f"json://watch:hunter2@127.0.0.1:{server.getsockname()[1]}/sesame"
 
 
 class Fake:
-    """A receiver that takes what it is let to."""
+    """A receiver that can be blocked."""
 
     address = "fake://here"
 
     def __init__(self, gate: threading.Event | None = None, failures: int = 0) -> None:
         self.gate, self.failures = gate, failures
         self.started = threading.Event()
-        self.told: list[str] = []
+        self.received: list[str] = []
 
     def send(self, title: str, body: str) -> bool:
         self.started.set()
         if self.gate is not None:
             self.gate.wait(DEADLINE_S)
-        self.told.append(body)
+        self.received.append(body)
         self.failures -= 1
         return self.failures < 0
 
 
 def test_a_receiver_gets_the_message() -> None:
-    """A real receiver is told product, probability, threshold, price and time."""
+    """A receiver gets product, probability, threshold, price and time."""
     with listening(200) as server:
         router = AlertRouter([server.url])
         router.send(alert())
         assert router.close(DEADLINE_S)
-    (message,) = server.told
+    (message,) = server.received
     assert message["title"] == "BTC-USD: volatility spike likely"
     assert message["message"] == ("BTC-USD: probability 0.731, threshold 0.600, price 97,123.45, 2023-11-14T22:13:20Z")
     assert (router.deliveries[0].sent, router.deliveries[0].failures) == (1, 0)
@@ -123,7 +123,7 @@ def test_a_receiver_gets_the_message() -> None:
 
 
 def test_a_simulated_market_is_named_so() -> None:
-    """Title and body both say SIMULATED, and only when it is."""
+    """Title and body contain SIMULATED only for a simulated market."""
     for text in (alert(simulated=True).title, alert(is_open=False, simulated=True).body):
         assert "SIMULATED" in text
     assert "SIMULATED" not in alert().title + alert().body
@@ -131,19 +131,19 @@ def test_a_simulated_market_is_named_so() -> None:
 
 
 def test_a_failure_is_tried_again() -> None:
-    """A receiver that answers 500 once gets the same message again, and then it is sent."""
+    """After one status 500 the same message is sent again."""
     with listening(500, 200) as server:
         router = AlertRouter([server.url], backoff_s=0.01)
         router.send(alert())
         assert router.close(DEADLINE_S)
     tally = router.deliveries[0]
-    assert (len(server.told), tally.sent, tally.failures, tally.given_up) == (2, 1, 1, 0)
+    assert (len(server.received), tally.sent, tally.failures, tally.given_up) == (2, 1, 1, 0)
 
 
 def test_dead_receivers_are_counted_and_hold_up_nobody(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One that hangs, one that refuses and one that answers 500 are given up; the good one has its message.
+    """Deliveries to receivers that hang, refuse or respond with 500 are given up; the working one has its message.
 
     Neither our log nor that of any library, at any level, shows a part of an address but scheme and host.
     """
@@ -164,7 +164,7 @@ def test_dead_receivers_are_counted_and_hold_up_nobody(
 
 
 def test_putting_never_waits_and_the_oldest_go() -> None:
-    """While a receiver hangs alerts gather up to the limit; of more the oldest are let go and counted."""
+    """While a receiver hangs, alerts are queued up to the limit; then the oldest are dropped and counted."""
     gate = threading.Event()
     slow = Fake(gate)
     router = AlertRouter(receivers=[slow], queue_alerts=3)
@@ -175,21 +175,21 @@ def test_putting_never_waits_and_the_oldest_go() -> None:
     assert router.dropped == 7
     gate.set()
     assert router.close(DEADLINE_S)
-    assert (len(slow.told), router.deliveries[0].sent) == (4, 4)
+    assert (len(slow.received), router.deliveries[0].sent) == (4, 4)
 
 
 def test_new_alerts_go_before_waiting_ones() -> None:
-    """An alert that waits to be told again does not keep the next one waiting."""
+    """A retry does not delay the next alert."""
     dead, good = Fake(failures=1_000), Fake()
     router = AlertRouter(receivers=[dead, good], backoff_s=0.02)
     for number in range(5):
         router.send(alert(number))
     assert router.close(DEADLINE_S)
-    assert (len(good.told), router.deliveries[0].failures, router.deliveries[0].given_up) == (5, 15, 5)
+    assert (len(good.received), router.deliveries[0].failures, router.deliveries[0].given_up) == (5, 15, 5)
 
 
 def test_waiting_retries_are_bounded() -> None:
-    """A receiver that is dead for long has at most as many waiting for it as the queue holds."""
+    """The retries of an unreachable receiver are limited by the queue size."""
     dead = Fake(failures=1_000)
     router = AlertRouter(receivers=[dead], backoff_s=1_000.0, queue_alerts=4)
     for number in range(50):
@@ -199,7 +199,7 @@ def test_waiting_retries_are_bounded() -> None:
 
 
 def test_closing_keeps_its_deadline() -> None:
-    """A receiver that hangs does not hold up the end; what was not told is counted."""
+    """A receiver that hangs does not delay the close; undelivered alerts are counted."""
     gate = threading.Event()
     slow = Fake(gate)
     router = AlertRouter(receivers=[slow])
@@ -214,7 +214,7 @@ def test_closing_keeps_its_deadline() -> None:
 
 
 def test_without_receivers_alerts_go_to_the_log() -> None:
-    """The log has each alert with its fields, and there is no thread to wait for."""
+    """Without receivers each alert is logged with its fields, and there is no thread."""
     before = threading.active_count()
     with structlog.testing.capture_logs() as logs:
         router = AlertRouter()
@@ -228,7 +228,7 @@ def test_without_receivers_alerts_go_to_the_log() -> None:
 
 
 def test_alerts_after_the_end_are_counted() -> None:
-    """Who sends after the close gets no error; the alert is let go."""
+    """An alert that is sent after the close is dropped without an error."""
     router = AlertRouter(receivers=[Fake()])
     assert router.close(DEADLINE_S)
     router.send(alert())

@@ -56,7 +56,7 @@ def rows(path: Path, columns: str = "*") -> list[tuple[object, ...]]:
 
 
 def test_a_second_keeps_its_last_prediction(store: OutcomeStore, tmp_path: Path) -> None:
-    """Of many rows in a second the last stays, one per product, bit for bit."""
+    """Only the last row of a second is stored, one per product, bit-equal."""
     for k in range(30):
         store.predict(foreseen(k // 10, k / 30, ns=k * 1000))
         store.predict(foreseen(k // 10, 1 - k / 30, product="Y", ns=k * 1000))
@@ -74,7 +74,7 @@ def test_a_second_keeps_its_last_prediction(store: OutcomeStore, tmp_path: Path)
 
 
 def test_figures_are_those_of_the_evaluation(store: OutcomeStore) -> None:
-    """Live precision, recall, Brier and PR-AUC are what the evaluation room computes from the same rows."""
+    """Live precision, recall, Brier and PR-AUC equal those of ``volspike.evaluation`` on the same rows."""
     rng = np.random.default_rng(4)
     probability, volatility = rng.random(300), rng.random(300)
     for k in range(300):
@@ -95,7 +95,7 @@ def test_figures_are_those_of_the_evaluation(store: OutcomeStore) -> None:
 
 
 def test_products_are_told_apart_or_together(store: OutcomeStore) -> None:
-    """Figures of one product hold its rows alone."""
+    """The performance of one product includes only its rows."""
     for product, n in (("X", 3), ("Y", 5)):
         for k in range(n):
             store.predict(foreseen(k, 0.7, product=product))
@@ -105,7 +105,7 @@ def test_products_are_told_apart_or_together(store: OutcomeStore) -> None:
 
 
 def test_models_and_markets_are_never_mixed(store: OutcomeStore) -> None:
-    """Rows of another model, or of a simulated market, are no part of a model's figures."""
+    """Rows of another model, or of a simulated market, are excluded."""
     mine, other, simulated = model("a"), model("b", tau=0.95), model("a", simulated=True)
     for which, n in ((mine, 2), (simulated, 3), (other, 4)):
         for k in range(n):
@@ -121,7 +121,7 @@ def test_models_and_markets_are_never_mixed(store: OutcomeStore) -> None:
 
 
 def test_undefined_figures_are_none(store: OutcomeStore) -> None:
-    """Without rows, and with spikes only, what is undefined is NaN here and null in JSON."""
+    """Without rows, and with spikes only, undefined metrics are NaN, and null in JSON."""
     empty = store.performance(0).figures()
     assert (empty["rows"], empty["alerts"]) == (0, 0)
     assert all(empty[name] is None for name in ("base_rate", "precision", "recall", "brier", "pr_auc"))
@@ -133,8 +133,8 @@ def test_undefined_figures_are_none(store: OutcomeStore) -> None:
     assert json.loads(json.dumps(told, allow_nan=False))["model"]["tau"] == 0.5
 
 
-def test_without_tau_nothing_is_judged(store: OutcomeStore, tmp_path: Path) -> None:
-    """A model that knows no τ keeps its rows and outcomes, but has no figures."""
+def test_without_tau_there_is_no_performance(store: OutcomeStore, tmp_path: Path) -> None:
+    """A model without τ has stored predictions and outcomes, but no metrics."""
     store.predict(foreseen(0, 0.1, of=model(tau=math.nan)))
     store.outcome(happened(0, 0.9))
     assert store.flush()
@@ -143,7 +143,7 @@ def test_without_tau_nothing_is_judged(store: OutcomeStore, tmp_path: Path) -> N
 
 
 def test_calibration_holds_every_row_once() -> None:
-    """0 is in the first bin and 1 in the last; an empty bin has no rate."""
+    """0 is in the first bin and 1 in the last; an empty bin has NaN rates."""
     parts = calibration(np.array([0.0, 0.05, 0.95, 1.0]), np.array([0, 1, 1, 1], np.int8))
     assert [part.n for part in parts] == [2, *[0] * 8, 2]
     assert (parts[0].observed_rate, parts[9].observed_rate) == (0.5, 1.0)
@@ -152,7 +152,7 @@ def test_calibration_holds_every_row_once() -> None:
 
 
 def test_it_reopens_where_it_was(tmp_path: Path) -> None:
-    """A later run finds the earlier rows and judges them by outcomes that come only then."""
+    """A later run adds outcomes to the predictions of an earlier one."""
     path = tmp_path / "outcomes.sqlite"
     first = OutcomeStore(path)
     first.predict(foreseen(0, 0.7))
@@ -186,7 +186,7 @@ while True:
 
 @pytest.mark.parametrize("at", [100, 300, 700])
 def test_a_kill_loses_nothing_that_was_written(tmp_path: Path, at: int) -> None:
-    """After kill -9 in the middle of writing, all that was flushed reads, and the store opens and goes on."""
+    """After kill -9 while writing, all flushed rows can be read, and the store opens again."""
     path = tmp_path / "outcomes.sqlite"
     command = [sys.executable, "-c", _WRITER, str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
@@ -202,7 +202,7 @@ def test_a_kill_loses_nothing_that_was_written(tmp_path: Path, at: int) -> None:
 
 
 def test_old_rows_go(tmp_path: Path) -> None:
-    """A model keeps its last days; one that was not used for that long goes altogether."""
+    """A model keeps its last days; an unused one is deleted completely."""
     path = tmp_path / "outcomes.sqlite"
     database = OutcomeDatabase(path)
     database.write([foreseen(0, 0.1, of=model("old"))], START)
@@ -214,7 +214,7 @@ def test_old_rows_go(tmp_path: Path) -> None:
 
 
 def test_a_full_queue_loses_the_oldest_and_counts(tmp_path: Path) -> None:
-    """When the file is locked for long, telling never waits, and what did not fit is counted."""
+    """While the file is locked, callers never wait, and dropped rows are counted."""
     path = tmp_path / "outcomes.sqlite"
     store = OutcomeStore(path, flush_s=0.0, queue_rows=50)
     lock = sqlite3.connect(path, isolation_level=None)
@@ -231,7 +231,7 @@ def test_a_full_queue_loses_the_oldest_and_counts(tmp_path: Path) -> None:
 
 
 def test_a_fault_in_writing_is_told_and_passes(tmp_path: Path) -> None:
-    """A batch that cannot be written is counted and named; the next ones are kept again."""
+    """A batch that cannot be written is counted and logged; later ones are stored."""
     path = tmp_path / "outcomes.sqlite"
     store = OutcomeStore(path, flush_s=0.0)
     other = sqlite3.connect(path, isolation_level=None)
@@ -249,7 +249,7 @@ def test_a_fault_in_writing_is_told_and_passes(tmp_path: Path) -> None:
 
 
 def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
-    """A file of something else, of another format, or below a file, is named with what is wrong."""
+    """A file of another kind, another format, or an impossible path is named in the error."""
     (tmp_path / "text").write_text("no database, but long enough to be read as the head of one " * 10)
     sqlite3.connect(tmp_path / "later").execute("PRAGMA user_version = 99").connection.close()
     for name in ("text", "later", "text/file"):

@@ -23,7 +23,7 @@ SECOND = 10**9
 def weeks(
     skill: float, base_rate: float, seed: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int8]]:
-    """30 000 seconds in stretches of five minutes: when, what was foreseen, and whether it came."""
+    """Time, probability and spike of 30 000 seconds, with spikes in runs of five minutes."""
     random = np.random.default_rng(seed)
     spike = np.repeat(random.random(100) < base_rate, 300).astype(np.int8)
     score = skill * spike + random.normal(size=30_000)
@@ -35,7 +35,7 @@ def judged(skill: float, base_rate: float, seed: int = 0, reference: float = 0.6
 
 
 def test_area_at_the_rows_own_rate_is_the_average_precision() -> None:
-    """Without a reference it is the PR-AUC that everybody knows, within its interval."""
+    """Without a reference it is the usual PR-AUC, inside its interval."""
     time, probability, spike = weeks(1.5, 0.2)
     found = performance_drift(time, probability, spike)
     assert found.pr_auc == pytest.approx(average_precision(spike, probability))
@@ -45,7 +45,7 @@ def test_area_at_the_rows_own_rate_is_the_average_precision() -> None:
 
 
 def test_calmer_market_is_no_fall() -> None:
-    """A third of the spikes halves the PR-AUC of the same model; at the reference's base rate it is as it was."""
+    """With a third of the spikes PR-AUC halves, but is unchanged at the reference's base rate."""
     usual, calm = judged(1.5, 0.2), judged(1.5, 0.06, seed=1)
     assert calm.pr_auc < 0.75 * usual.pr_auc
     assert calm.pr_auc_at_reference == pytest.approx(usual.pr_auc_at_reference, rel=0.12)
@@ -53,24 +53,24 @@ def test_calmer_market_is_no_fall() -> None:
 
 
 def test_model_that_lost_its_skill_has_fallen() -> None:
-    """A model that ranks by chance is found out."""
+    """A model that ranks at random has fallen."""
     assert judged(0.0, 0.2).has_fallen
     assert not judged(3.0, 0.2).has_fallen
 
 
 def test_few_events_are_no_fall() -> None:
-    """Under five spike events nothing is claimed."""
+    """With fewer than five spike events there is no conclusion."""
     time, probability, spike = weeks(0.0, 0.02)
     found = performance_drift(time, probability, spike, reference_pr_auc=0.9, reference_base_rate=0.2)
     assert found.spike_events < 5
     assert not found.has_fallen
     nothing = performance_drift(time[:0], probability[:0], spike[:0])
     assert isnan(nothing.pr_auc)
-    assert not nothing.is_judgeable
+    assert not nothing.is_conclusive
 
 
 def test_recent_outcomes_are_the_models_own(tmp_path: Path) -> None:
-    """Only the newest days of the very model count; without outcomes there is nothing to say."""
+    """Only the newest days of the model count; without outcomes the result is None."""
     metadata = decode_metadata((DEFAULT_MODEL / METADATA_FILE).read_bytes())
     file = tmp_path / "outcomes.sqlite"
     assert recent_performance(file, metadata) is None

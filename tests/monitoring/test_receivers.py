@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:Deprecati
 
 
 def every_form() -> list[str]:
-    """Every URL form of every service that Apprise knows, as its templates write it."""
+    """Every URL form of every service in Apprise, from its templates."""
     forms = []
     services: Any = NotificationManager
     for plugin in services().plugins():
@@ -33,7 +33,7 @@ def every_form() -> list[str]:
 
 
 def test_no_form_of_any_service_shows_a_credential() -> None:
-    """Every part of every form but the scheme and the host, where it has one, stays hidden."""
+    """Only the scheme and the host of every URL form are shown."""
     forms = every_form()
     plain = {"host": "a.host", "port": "8443", "path": "/secret-path/"}
     assert len(forms) > 500
@@ -64,7 +64,7 @@ def test_no_form_of_any_service_shows_a_credential() -> None:
     ],
 )
 def test_scheme_and_host_are_shown(url: str, shown: str) -> None:
-    """The host is shown where it surely is one; else the scheme alone."""
+    """The host is shown if it is certainly one, else only the scheme."""
     assert safe_address(url) == shown
     if "://" in url:
         assert repr(AppriseReceiver(url)) == f"AppriseReceiver({shown!r})"
@@ -72,13 +72,13 @@ def test_scheme_and_host_are_shown(url: str, shown: str) -> None:
 
 @given(st.sampled_from(["json", "mailtos", "slack", "https"]), st.text(min_size=1), st.text())
 def test_any_password_stays_hidden(scheme: str, user: str, password: str) -> None:
-    """Whatever characters a user writes into name and password, what is shown is the host or nothing."""
+    """With any characters in user name and password, only the host or nothing is shown."""
     shown = safe_address(f"{scheme}://{user}:{password}§@a.host/x")
     assert shown in {f"{scheme}://…", f"{scheme}://a.host"}
 
 
 def test_what_is_no_url_is_refused_and_not_repeated() -> None:
-    """A token given in place of a URL is an error that does not show it."""
+    """A token in place of a URL is an error that does not repeat it."""
     with pytest.raises(UsageError) as told:
         AppriseReceiver("hunter2")
     assert "hunter2" not in str(told.value)
@@ -86,7 +86,7 @@ def test_what_is_no_url_is_refused_and_not_repeated() -> None:
 
 @pytest.mark.parametrize("url", ["nosuchservice://hunter2/sesame", "slack://hunter2", "json://[hunter2"])
 def test_an_unusable_address_is_logged_once(url: str) -> None:
-    """What Apprise does not know fails each time, and the log names it once without its secrets."""
+    """A URL that Apprise does not support fails each time and is logged once, without secrets."""
     receiver = AppriseReceiver(url)
     with structlog.testing.capture_logs() as logs:
         assert not receiver.send("title", "body")
@@ -96,7 +96,7 @@ def test_an_unusable_address_is_logged_once(url: str) -> None:
 
 
 def test_apprise_is_loaded_only_when_needed() -> None:
-    """Importing the router and naming a receiver does not load the library, which takes a second."""
+    """Importing the router and creating a receiver does not import Apprise, which takes a second."""
     code = (
         "import sys; from volspike.monitoring.alerts import AlertRouter; "
         "AlertRouter(['json://host']); print('apprise' in sys.modules)"

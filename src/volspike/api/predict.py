@@ -47,7 +47,7 @@ def model_version(name: str) -> str:
     return f"{name} ({'baseline' if name == 'baseline' else 'ml'})"
 
 
-class Predictor:
+class PredictHandler:
     """A model with its metrics; thread-safe, as the model is."""
 
     def __init__(self, artifact: Artifact, metrics: ApiMetrics, max_rows: int) -> None:

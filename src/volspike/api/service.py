@@ -21,7 +21,7 @@ import structlog
 
 import volspike
 from volspike.api.metrics import ApiMetrics, ModelCollector, ResultsCollector
-from volspike.api.predict import OK, UNPROCESSABLE, Predictor
+from volspike.api.predict import OK, UNPROCESSABLE, PredictHandler
 from volspike.api.schema import Health, Version
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactCorrupt, VolspikeError
@@ -59,8 +59,8 @@ class Service:
     ) -> None:
         self.settings = settings
         self.metrics = ApiMetrics()
-        self.predictor: Predictor | None = None
-        self.companion: Predictor | None = None
+        self.predictor: PredictHandler | None = None
+        self.companion: PredictHandler | None = None
         self.reason: str | None = "the server is starting"
         self.refused: str | None = None
         self.loaded_at: datetime | None = None
@@ -115,7 +115,7 @@ class Service:
             self.refused = None  # the served model was restored
 
     def _serve(self, artifact: Artifact) -> None:
-        before, self.predictor = self.artifact, Predictor(artifact, self.metrics, self.settings.max_rows)
+        before, self.predictor = self.artifact, PredictHandler(artifact, self.metrics, self.settings.max_rows)
         self.reason = self.refused = None
         self.loaded_at = datetime.now(UTC)
         self.metrics.model_loaded.set(1)
@@ -136,7 +136,7 @@ class Service:
         self.metrics.count_swap("refused")
         log.error("model_refused", path=str(self._folder.path), reason=reason)
 
-    def _load_companion(self) -> Predictor | None:
+    def _load_companion(self) -> PredictHandler | None:
         """The second model; if it cannot be loaded the error is logged and the first is served alone."""
         if self.settings.companion is None:
             return None
@@ -144,9 +144,9 @@ class Service:
         if loaded.artifact is None:
             log.error("companion_not_loaded", path=str(self.settings.companion), reason=loaded.reason)
             return None
-        return Predictor(loaded.artifact, self.metrics, self.settings.max_rows)
+        return PredictHandler(loaded.artifact, self.metrics, self.settings.max_rows)
 
-    def reply(self, predictor: Predictor, body: bytes) -> tuple[int, bytes]:
+    def reply(self, predictor: PredictHandler, body: bytes) -> tuple[int, bytes]:
         """Status and response to a ``/predict`` body; the companion's if only it accepts the features."""
         status, answer = predictor.reply(body)
         if status == UNPROCESSABLE and self.companion is not None:

@@ -48,7 +48,7 @@ def run(
 
     from volspike.datasets import load_dataset
     from volspike.datasets.feature_file import replacing
-    from volspike.monitoring.drift import SPLIT_RATIOS, drift_result, drift_samples, look_for_drift
+    from volspike.monitoring.drift import SPLIT_RATIOS, check_drift, drift_result, drift_samples
     from volspike.monitoring.evidently import check_evidently, write_report
     from volspike.monitoring.results import write_result
 
@@ -63,7 +63,7 @@ def run(
         if columns:
             _require(columns, current.names)
             reference, current = reference.columns(tuple(columns)), current.columns(tuple(columns))
-        found = look_for_drift(reference, current, seed=seed)
+        found = check_drift(reference, current, seed=seed)
         with replacing(decision) as part:
             part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
         write_result(drift_result(found, time.time_ns()), results)
@@ -100,11 +100,11 @@ def print_result(found: Drift, *, simulated: bool) -> None:
     rows = [
         [
             feature.name,
-            feature.severity.value if feature.is_judged else "–",
+            feature.severity.value if feature.is_tested else "–",
             figure(feature.adjusted_p),
             figure(feature.p_value),
             figure(feature.distance, 3),
-            f"{feature.blocks[0]}+{feature.blocks[1]}" if feature.is_judged else "–",
+            f"{feature.blocks[0]}+{feature.blocks[1]}" if feature.is_tested else "–",
             figure(feature.memory_s, 0),
             f"{feature.missing_current:.1%}",
         ]
@@ -117,5 +117,5 @@ def print_result(found: Drift, *, simulated: bool) -> None:
     level = "unknown" if found.severity is None else found.severity.value
     out.print(
         f"drift of the data set: {level} ({found.share:.0%} of {len(found.features)} features drifted, "
-        f"{found.judged} could be tested)"
+        f"{found.tested} could be tested)"
     )

@@ -18,7 +18,7 @@ from volspike.lifecycle.request import RetrainingRequest
 from volspike.market import format_time, parse_time
 from volspike.monitoring.block_permutation import DriftSample
 from volspike.monitoring.decision import Decision, Evidence, decide, drift_days
-from volspike.monitoring.drift import Drift, Severity, look_for_drift
+from volspike.monitoring.drift import Drift, DriftSeverity, check_drift
 from volspike.monitoring.performance_drift import PerformanceDrift, recent_performance
 
 OWN_MARKET_HOURS: Final = 6.0
@@ -39,7 +39,7 @@ class RetrainingNeed(msgspec.Struct, frozen=True, kw_only=True):
         """The evidence, for the history."""
         figures: dict[str, Any] = {"new_hours": round(self.new_hours, 2), "action": self.decision.action.value}
         if self.drift is not None:
-            figures |= {"drift_share": self.drift.share, "features_judged": self.drift.judged}
+            figures |= {"drift_share": self.drift.share, "features_judged": self.drift.tested}
         if self.performance is not None:
             live = msgspec.structs.asdict(self.performance)
             figures |= {f"live_{name}": known(value) for name, value in live.items()}
@@ -64,7 +64,7 @@ def assess_need(request: RetrainingRequest, dataset: Dataset, champion: Champion
     older = DriftSample.of(dataset, np.flatnonzero(dataset.time <= end_ns), names)
     drift, drift_reasons = _measure_drift(older, newer, request.seed)
     performance = recent_performance(request.outcomes, metadata)
-    is_known = performance is not None and performance.is_judgeable
+    is_known = performance is not None and performance.is_conclusive
     decision = decide(
         Evidence(
             severity=None if drift is None else drift.severity,
@@ -90,16 +90,16 @@ def _measure_drift(older: DriftSample, newer: DriftSample, seed: int) -> tuple[D
         side = "newer" if len(older) else "older"
         return None, (f"drift not measured: no row is {side} than the training data of the served model",)
     try:
-        return look_for_drift(older, newer, seed=seed), ()
+        return check_drift(older, newer, seed=seed), ()
     except NotEnoughData as error:
         return None, (f"drift not measured: {error}",)
 
 
-def _past_checks(artifacts: Path, since: str) -> list[tuple[int, Severity]]:
+def _past_checks(artifacts: Path, since: str) -> list[tuple[int, DriftSeverity]]:
     """Time and severity of each drift check since the champion was trained."""
     since_ns = parse_time(since)
     checks = [(parse_time(entry.time), entry.severity) for entry in read_history(artifacts) if entry.severity]
-    return [(time_ns, Severity(severity)) for time_ns, severity in checks if time_ns >= since_ns]
+    return [(time_ns, DriftSeverity(severity)) for time_ns, severity in checks if time_ns >= since_ns]
 
 
 def _new_data_reasons(champion: Champion, new_hours: float) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from volspike.api.docs import NO_KEY, operation, response
 from volspike.api.edge import PAGE_HEADERS
 from volspike.api.schema import Problem
-from volspike.live.stream import EventFilter, EventStream, Publisher, Snapshot, StreamLimits
+from volspike.live.stream import EventFilter, EventStreamResponse, Publisher, Snapshot, StreamLimits
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -74,7 +74,7 @@ def dashboard_routes(publisher: Publisher, snapshot: Snapshot, limits: StreamLim
         """Stream the market as it happens: ticks with probabilities, alerts, spikes, health."""
         query = request.query_params
         only = EventFilter(query.get("product"), all_alerts=query.get("alerts") == "all")
-        return EventStream(publisher, snapshot, limits, only)
+        return EventStreamResponse(publisher, snapshot, limits, only)
 
     return router
 

@@ -153,7 +153,7 @@ class StreamLimits:
     stalled_s: float = 60.0
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """The response to one reader: a snapshot, then every event that its filter matches, until one side ends it.
 
     503 if there are too many readers, 404 for an unknown product.

@@ -1,11 +1,6 @@
-"""How far data has moved, in the three words that the decision matrix knows.
+"""Drift check: whether newer rows are distributed as older ones, feature by feature, and how severely they differ.
 
-Whether newer rows are distributed as older ones were, feature by feature, and how badly they are not.
-
-A look for drift must not cry at every turn of a market that is as it always was: see ``block_permutation``. A feature
-whose memory is too long for the samples, or that has no values, is not judged, and an unjudged one has not drifted.
-
-One feature file as two samples: its older rows as reference, its newer ones as what is looked at.
+The test takes the dependence of consecutive rows into account; see ``block_permutation``.
 """
 
 from __future__ import annotations
@@ -27,9 +22,9 @@ from volspike.monitoring.block_permutation import (
     PERMUTATIONS,
     BlockShares,
     DriftSample,
-    discoveries,
-    distances,
-    memory,
+    adjust_p_values,
+    autocorrelation_time,
+    permutation_test,
 )
 from volspike.monitoring.results import DriftResult, ResultSeverity
 
@@ -39,8 +34,8 @@ DRIFTED_ABOVE: Final = 0.50
 ACT_ABOVE: Final = 0.75
 
 
-class Severity(StrEnum):
-    """Of one feature by its p-value, of a data set by the share of its features that drifted."""
+class DriftSeverity(StrEnum):
+    """DriftSeverity of drift: of a feature by its p-value, of a data set by the share of its features that drifted."""
 
     LOW = "low"
     MEDIUM = "medium"
@@ -49,63 +44,66 @@ class Severity(StrEnum):
     @property
     def is_drift(self) -> bool:
         """Whether it counts as drift."""
-        return self is not Severity.LOW
+        return self is not DriftSeverity.LOW
 
 
-def feature_severity(p_value: float) -> Severity:
-    """Low above 0.05, high up to 0.01; NaN, which is a feature that could not be judged, is no drift.
+def feature_severity(p_value: float) -> DriftSeverity:
+    """Low above 0.05, high up to 0.01; NaN, a feature without a test, is low.
 
     >>> feature_severity(0.05), feature_severity(0.01)
-    (<Severity.MEDIUM: 'medium'>, <Severity.HIGH: 'high'>)
+    (<DriftSeverity.MEDIUM: 'medium'>, <DriftSeverity.HIGH: 'high'>)
     """
     if p_value <= HIGH_UP_TO:
-        return Severity.HIGH
-    return Severity.MEDIUM if p_value <= LOW_ABOVE else Severity.LOW
+        return DriftSeverity.HIGH
+    return DriftSeverity.MEDIUM if p_value <= LOW_ABOVE else DriftSeverity.LOW
 
 
-def dataset_severity(share: float) -> Severity:
-    """Of the share of features that drifted: a data set has drifted above one half, and is acted upon above 75 %.
+def dataset_severity(share: float) -> DriftSeverity:
+    """By the share of features that drifted: medium above one half, high above 75 %.
 
     >>> dataset_severity(0.5), dataset_severity(0.75), dataset_severity(0.76)
-    (<Severity.LOW: 'low'>, <Severity.MEDIUM: 'medium'>, <Severity.HIGH: 'high'>)
+    (<DriftSeverity.LOW: 'low'>, <DriftSeverity.MEDIUM: 'medium'>, <DriftSeverity.HIGH: 'high'>)
     """
     if share > ACT_ABOVE:
-        return Severity.HIGH
-    return Severity.MEDIUM if share > DRIFTED_ABOVE else Severity.LOW
+        return DriftSeverity.HIGH
+    return DriftSeverity.MEDIUM if share > DRIFTED_ABOVE else DriftSeverity.LOW
 
 
-def drifted_share(severities: Iterable[Severity]) -> float:
-    """The share of features that drifted; 0 of none."""
-    told = [severity.is_drift for severity in severities]
-    return sum(told) / len(told) if told else 0.0
+def drifted_share(severities: Iterable[DriftSeverity]) -> float:
+    """The share of features that drifted; 0 without features."""
+    drifted = [severity.is_drift for severity in severities]
+    return sum(drifted) / len(drifted) if drifted else 0.0
 
 
 BLOCKS: Final = (10, 8, 6)
-"""How many blocks the shorter sample is cut into: the first of these that makes them long enough."""
+"""Blocks of the shorter sample: the first of these numbers for which blocks are long enough."""
 
 MEMORIES_PER_BLOCK: Final = 3.0
-"""A block must be this many times as long as a feature remembers."""
+"""The minimum length of a block, in autocorrelation times of a feature."""
 
 LEAST_BLOCK_S: Final = 600.0
-"""The longest window of 300 s and the horizon of 60 s, with room."""
+"""More than the longest window of 300 s and the horizon of 60 s."""
 
 LEAST_SPAN_S: Final = BLOCKS[-1] * LEAST_BLOCK_S
 MOST_REFERENCE_BLOCKS: Final = 60
-LEAST_JUDGED: Final = 0.5
-MISSING_MORE: Final = 0.1
+LEAST_TESTED_SHARE: Final = 0.5
+MISSING_INCREASE: Final = 0.1
 
 
 class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature: ``distance`` is the greatest between the two distribution functions, in [0, 1].
+    """The drift of one feature.
 
-    ``p_value`` is the feature's own, ``adjusted_p`` the one that holds for all features together and gives the
-    severity; both are None for one that was not judged, and ``note`` says why. ``blocks`` are the stretches of time of
-    reference and current that were compared, ``memory_s`` is how long the feature remembers. ``missing_`` are the
-    shares of rows without a value.
+    Attributes:
+        distance: maximum distance between the two distribution functions, in [0, 1].
+        p_value: p-value of the distance; None without a test, for the reason in ``note``.
+        adjusted_p: p-value adjusted for the number of features, which determines the severity.
+        blocks: number of compared blocks of the reference and the current sample.
+        memory_s: autocorrelation time.
+        missing_reference, missing_current: shares of rows without a value.
     """
 
     name: str
-    severity: Severity
+    severity: DriftSeverity
     distance: float | None
     p_value: float | None
     adjusted_p: float | None
@@ -118,13 +116,13 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
     @property
-    def is_judged(self) -> bool:
-        """Whether there was enough to tell."""
+    def is_tested(self) -> bool:
+        """Whether there was enough data for a test."""
         return self.adjusted_p is not None
 
 
 class SampleFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows were looked at, from when to when (RFC 3339)."""
+    """Number and time range (RFC 3339) of a sample's rows."""
 
     rows: int
     start: str
@@ -133,16 +131,15 @@ class SampleFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look for drift found.
+    """The result of a drift check: ``share`` of all ``features`` drifted.
 
-    ``share`` of all ``features`` drifted. ``severity`` is the data set's, None where too few features could be judged
-    to tell. ``notes`` are sentences that whoever reads the figures has to know.
+    ``severity`` is the data set's, None if too few features have a test. ``notes`` are sentences that qualify it.
     """
 
     reference: SampleFacts
     current: SampleFacts
     share: float
-    severity: Severity | None
+    severity: DriftSeverity | None
     features: tuple[FeatureDrift, ...]
     notes: tuple[str, ...]
 
@@ -152,89 +149,92 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
         return self.severity is not None and self.severity.is_drift
 
     @property
-    def judged(self) -> int:
-        """How many features could be judged."""
-        return sum(feature.is_judged for feature in self.features)
+    def tested(self) -> int:
+        """The number of features with a test."""
+        return sum(feature.is_tested for feature in self.features)
 
     def counts(self) -> dict[str, int]:
-        """Severity → features; ``none`` counts those that were not judged."""
-        told = [feature.severity.value if feature.is_judged else "none" for feature in self.features]
-        return {level: told.count(level) for level in ("none", *Severity)}
+        """Features by severity; ``none`` counts those without a test."""
+        levels = [feature.severity.value if feature.is_tested else "none" for feature in self.features]
+        return {level: levels.count(level) for level in ("none", *DriftSeverity)}
 
 
-def look_for_drift(
+def check_drift(
     reference: DriftSample, current: DriftSample, *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> Drift:
-    """Holds ``current`` against ``reference`` on the features and the products that both have.
+    """Compare ``current`` with ``reference`` on the features and products that both have.
 
-    Values are compared by their rank among all rows of their own product, so that products of different scale count
-    alike and one that has no rows in one of the samples counts not at all.
+    Values are compared by their rank among all rows of their product, so that products of different scale have equal
+    weight. A feature without values, or whose autocorrelation time is too long for the samples, has no test.
 
     Raises:
         NotEnoughData: a sample covers less than an hour, or they have no product or no feature in common.
     """
     reference, current, notes = _comparable(reference, current)
-    for name, sample in (("reference", reference), ("current rows", current)):
+    for name, sample in (("reference rows", reference), ("current rows", current)):
         if sample.span_s < LEAST_SPAN_S:
             raise NotEnoughData(
-                f"the {name} cover {sample.span_s / 60:.0f} minutes of market, a look for drift takes "
-                f"{LEAST_SPAN_S / 60:.0f} of each: record for longer"
+                f"drift: {LEAST_SPAN_S / 60:.0f} min of data needed on each side, the {name} cover "
+                f"{sample.span_s / 60:.0f} min; record more or use another --split-ratio"
             )
-    judged = _judged(reference, current, permutations, seed)
-    severities = [feature.severity for feature in judged]
-    share = drifted_share(severities)
-    is_told = sum(feature.is_judged for feature in judged) >= LEAST_JUDGED * len(judged)
+    features = _test_features(reference, current, permutations, seed)
+    share = drifted_share(feature.severity for feature in features)
+    is_known = sum(feature.is_tested for feature in features) >= LEAST_TESTED_SHARE * len(features)
     return Drift(
         reference=_facts(reference),
         current=_facts(current),
         share=share,
-        severity=dataset_severity(share) if is_told else None,
-        features=judged,
-        notes=(*notes, *_told(judged, is_told=is_told), *_daytimes(reference, current)),
+        severity=dataset_severity(share) if is_known else None,
+        features=features,
+        notes=(*notes, *_coverage_notes(features, is_known=is_known), *_daytime_notes(reference, current)),
     )
 
 
-def judgeable(names: Iterable[str]) -> tuple[str, ...]:
-    """The features that can drift: all but those that tell the clock."""
+def testable_features(names: Iterable[str]) -> tuple[str, ...]:
+    """The features that can drift: all except those that depend only on the clock."""
     return tuple(name for name in names if not name.startswith("seconds_to_full_"))
 
 
 def _comparable(reference: DriftSample, current: DriftSample) -> tuple[DriftSample, DriftSample, list[str]]:
-    """Both samples on what they have in common, and a sentence for what they have not."""
-    names = tuple(name for name in judgeable(current.names) if name in reference.names)
+    """Both samples with their common features and products, and a note on excluded products."""
+    names = tuple(name for name in testable_features(current.names) if name in reference.names)
     present = [{s.products[code] for code in np.unique(s.product).tolist()} for s in (reference, current)]
     products = tuple(sorted(present[0] & present[1]))
     if not names or not products:
         what = "feature" if products else "product"
-        raise NotEnoughData(f"reference and current rows have no {what} in common: name files of one market")
-    left = sorted(present[0] ^ present[1])
-    notes = [f"{', '.join(left)} left out: only one of the two samples has rows of it"] if left else []
-    return _on(reference, names, products), _on(current, names, products), notes
+        raise NotEnoughData(
+            f"drift: reference and current rows have no {what} in common; choose files of the same market"
+        )
+    excluded = sorted(present[0] ^ present[1])
+    notes = [f"{', '.join(excluded)} excluded: only one of the two samples has rows"] if excluded else []
+    return _select(reference, names, products), _select(current, names, products), notes
 
 
-def _on(sample: DriftSample, names: tuple[str, ...], products: tuple[str, ...]) -> DriftSample:
+def _select(sample: DriftSample, names: tuple[str, ...], products: tuple[str, ...]) -> DriftSample:
     code = np.array([products.index(name) if name in products else -1 for name in sample.products], np.int32)
     new = code[sample.product]
     kept = DriftSample(sample.names, products, sample.time, new, sample.x)
     return kept.rows(new >= 0).columns(names)
 
 
-def _judged(reference: DriftSample, current: DriftSample, permutations: int, seed: int) -> tuple[FeatureDrift, ...]:
+def _test_features(
+    reference: DriftSample, current: DriftSample, permutations: int, seed: int
+) -> tuple[FeatureDrift, ...]:
     ranks = _ranks(reference, current)
     memories = np.maximum(_memories(reference, ranks[: len(reference)]), _memories(current, ranks[len(reference) :]))
     found = np.full((2, len(current.names)), nan)
     compared: dict[int, tuple[int, int]] = {}
-    open_ = np.flatnonzero(np.isfinite(memories))
+    untested = np.flatnonzero(np.isfinite(memories))
     for count in BLOCKS:
         block_s = min(reference.span_s, current.span_s) / count
-        chosen = open_[(MEMORIES_PER_BLOCK * memories[open_] <= block_s) & (block_s >= LEAST_BLOCK_S)]
+        chosen = untested[(MEMORIES_PER_BLOCK * memories[untested] <= block_s) & (block_s >= LEAST_BLOCK_S)]
         if len(chosen):
             blocks = _blocks(reference, current, ranks[:, chosen], block_s)
-            found[:, chosen] = distances(blocks, permutations, seed)
+            found[:, chosen] = permutation_test(blocks, permutations, seed)
             sides = (int(np.count_nonzero(~blocks.is_current)), int(np.count_nonzero(blocks.is_current)))
             compared.update(dict.fromkeys(chosen.tolist(), sides))
-        open_ = np.setdiff1d(open_, chosen)
-    adjusted = discoveries(found[1])
+        untested = np.setdiff1d(untested, chosen)
+    adjusted = adjust_p_values(found[1])
     return tuple(
         _feature(reference, current, at, found[:, at], float(adjusted[at]), float(memories[at]), compared.get(at))
         for at in range(len(current.names))
@@ -264,26 +264,26 @@ def _feature(
         current_median=_median(now),
         missing_reference=missing[0],
         missing_current=missing[1],
-        note="" if isfinite(adjusted) else _why_not(memory_s),
+        note="" if isfinite(adjusted) else _untested_reason(memory_s),
     )
 
 
-def _why_not(memory_s: float) -> str:
+def _untested_reason(memory_s: float) -> str:
     if not isfinite(memory_s):
-        return "without values, or of one value throughout"
-    return f"remembers for {memory_s / 60:.0f} minutes, too long for samples as short as these"
+        return "no values, or a constant"
+    return f"autocorrelation time of {memory_s / 60:.0f} min is too long for these samples"
 
 
 def _ranks(reference: DriftSample, current: DriftSample) -> NDArray[np.float64]:
-    """(rows of both, features) each value's rank among its product's finite ones, in (0, 1); ties share one; or NaN."""
+    """(rows of both, features) each value's midrank among its product's finite values, in (0, 1); NaN if unknown."""
     x = np.concatenate([reference.x, current.x])
     product = np.concatenate([reference.product, current.product])
     ranks = np.full(x.shape, nan)
     for code in np.unique(product):
         rows = np.flatnonzero(product == code)
         for column in range(x.shape[1]):
-            told = rows[np.isfinite(x[rows, column])]
-            ranks[told, column] = _midranks(x[told, column])
+            known = rows[np.isfinite(x[rows, column])]
+            ranks[known, column] = _midranks(x[known, column])
     return ranks
 
 
@@ -294,7 +294,7 @@ def _midranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _memories(sample: DriftSample, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(features,) seconds that each remembers, the longest of its products; NaN for one that does not vary."""
+    """(features,) autocorrelation times in seconds, the longest of the products; NaN for a constant."""
     seconds = np.full((len(sample.products), ranks.shape[1]), nan)
     for code in range(len(sample.products)):
         rows = sample.product == code
@@ -302,15 +302,15 @@ def _memories(sample: DriftSample, ranks: NDArray[np.float64]) -> NDArray[np.flo
         step_s = (elapsed[-1] - elapsed[0]) / max(1, len(elapsed) - 1)
         for column in range(ranks.shape[1]):
             values = ranks[rows, column]
-            told = values[np.isfinite(values)]
-            if len(told) and np.ptp(told) > 0.0:
-                seconds[code, column] = memory(told) * step_s
+            finite = values[np.isfinite(values)]
+            if len(finite) and np.ptp(finite) > 0.0:
+                seconds[code, column] = autocorrelation_time(finite) * step_s
     known = np.isfinite(seconds)
     return np.where(known.any(axis=0), np.where(known, seconds, -1.0).max(axis=0), nan)
 
 
 def _blocks(reference: DriftSample, current: DriftSample, ranks: NDArray[np.float64], block_s: float) -> BlockShares:
-    """The newest whole blocks of the reference, and those of the current sample."""
+    """The newest complete blocks of the reference and of the current sample."""
     levels = np.arange(1, GRID + 1) / (GRID + 1)
     shares, sides = list[NDArray[np.float64]](), list[bool]()
     parts = ((reference, ranks[: len(reference)], False), (current, ranks[len(reference) :], True))
@@ -325,11 +325,11 @@ def _blocks(reference: DriftSample, current: DriftSample, ranks: NDArray[np.floa
 
 
 def _shares_below(ranks: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(features, levels) the share of a block's known ranks that lie below each level; NaN without any."""
-    told = np.count_nonzero(np.isfinite(ranks), axis=0)[:, None]
+    """(features, levels) the share of a block's known ranks below each level; NaN without ranks."""
+    known = np.count_nonzero(np.isfinite(ranks), axis=0)[:, None]
     below = np.count_nonzero(ranks[:, :, None] < levels, axis=0)  # NaN is below nothing
     share = np.full(below.shape, nan)
-    np.divide(below, told, out=share, where=told > 0)
+    np.divide(below, known, out=share, where=known > 0)
     return share
 
 
@@ -342,32 +342,31 @@ def _facts(sample: DriftSample) -> SampleFacts:
     )
 
 
-def _told(features: Sequence[FeatureDrift], *, is_told: bool) -> list[str]:
-    unjudged = sum(not feature.is_judged for feature in features)
+def _coverage_notes(features: Sequence[FeatureDrift], *, is_known: bool) -> list[str]:
+    untested = sum(not feature.is_tested for feature in features)
     sentences = []
-    if unjudged:
+    if untested:
         sentences.append(
-            f"{unjudged} of {len(features)} features were not judged: too few stretches of time that know nothing of "
-            "each other"
+            f"{untested} of {len(features)} features have no test: the samples are too short for independent blocks"
         )
-    if not is_told:
-        sentences.append("whether the data set drifted cannot be told: under half of its features could be judged")
-    holes = [f.name for f in features if f.missing_current > f.missing_reference + MISSING_MORE]
+    if not is_known:
+        sentences.append("the drift of the data set is unknown: fewer than half of its features have a test")
+    holes = [f.name for f in features if f.missing_current > f.missing_reference + MISSING_INCREASE]
     if holes:
-        sentences.append(f"more values are missing than before, look at the feed: {', '.join(holes[:5])}")
+        sentences.append(f"more values are missing than before, check the feed: {', '.join(holes[:5])}")
     return sentences
 
 
-def _daytimes(reference: DriftSample, current: DriftSample) -> list[str]:
-    """Markets have their hours: samples that see different ones differ for that alone."""
+def _daytime_notes(reference: DriftSample, current: DriftSample) -> list[str]:
+    """Markets depend on the hour of the day, so that short samples differ without drift."""
     if min(reference.span_s, current.span_s) >= 86_400.0:
         return []
-    return ["a sample is shorter than a day: what differs may be the hour of the day, and no drift"]
+    return ["a sample is shorter than a day: differences may be due to the hour of the day"]
 
 
 def _median(values: NDArray[np.float64]) -> float | None:
-    told = values[np.isfinite(values)]
-    return float(np.median(told)) if len(told) else None
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else None
 
 
 def _known(value: float) -> float | None:
@@ -375,30 +374,32 @@ def _known(value: float) -> float | None:
 
 
 class ReportType(StrEnum):
-    """What is held against what: the early rows against the late ones, or those trained on against those tested on."""
+    """Which rows are compared: early with late rows, or training with test rows."""
 
     DATA_DRIFT = "data_drift"
     TRAIN_TEST = "train_test"
 
 
 SPLIT_RATIOS: Final = {ReportType.DATA_DRIFT: 0.5, ReportType.TRAIN_TEST: 0.85}
-"""The share of rows that are reference unless somebody says otherwise; train_test as training divides them."""
+"""The default share of reference rows; for train_test as in training."""
 
 
 def drift_samples(dataset: Dataset, ratio: float, embargo_s: int) -> tuple[DriftSample, DriftSample]:
-    """The first ``ratio`` of the rows, and the others less those whose windows reach back over the cut.
+    """The first ``ratio`` of the rows as reference, and the others after the embargo as current sample.
 
     Raises:
-        UsageError: a ratio that leaves one of them nothing.
+        UsageError: a ratio that is not between 0 and 1.
         NotEnoughData: no row lies beyond the embargo.
     """
     if not 0.0 < ratio < 1.0:
-        raise UsageError(f"--split-ratio lies between 0 and 1, was {ratio:g}")
+        raise UsageError(f"--split-ratio must be between 0 and 1, got {ratio:g}")
     cut = min(max(1, round(ratio * len(dataset))), len(dataset) - 1)
-    names = judgeable(dataset.names)
+    names = testable_features(dataset.names)
     late = cut + np.flatnonzero(dataset.time[cut:] > dataset.time[cut - 1] + embargo_s * SECOND_NS)
     if len(late) == 0:
-        raise NotEnoughData(f"no row lies {embargo_s} s beyond the cut: take a smaller --split-ratio, or record longer")
+        raise NotEnoughData(
+            f"drift: no row lies more than {embargo_s} s after the split; use a smaller --split-ratio or record more"
+        )
     return DriftSample.of(dataset, np.arange(cut), names), DriftSample.of(dataset, late, names)
 
 

@@ -1,7 +1,7 @@
-"""Evidently's report on two samples, as a page and as JSON: for people, who know it; no decision is taken from it.
+"""Evidently's report on a drift check, as HTML and JSON, for readers who know it; no decision depends on it.
 
-Evidently is an extra and heavy (``volspike[monitor]``): it is imported when a report is made, and never by a server.
-Its own tests take rows for independent and would find drift in every market, so that it is given volspike's p-values.
+Evidently is a large extra (``volspike[monitor]``): it is imported when a report is written, and never by a server. Its
+own tests assume independent rows and would find drift in every market, so the report shows volspike's p-values.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ TEST_NAME: Final = "volspike block permutation, adjusted p"
 
 
 def check_evidently() -> None:
-    """Refuse a report that cannot be made, before anything is read.
+    """Check that Evidently is installed, before any data is read.
 
     Raises:
         UsageError: Evidently is not installed.
     """
     if find_spec("evidently") is None:
         raise UsageError(
-            "Evidently is not installed, and its report cannot be made without it; `pip install 'volspike[monitor]'`, "
-            "or leave --output out: the decision does not need it"
+            "the report needs Evidently, which is not installed; run `pip install 'volspike[monitor]'`, or omit "
+            "--output: the decision does not need the report"
         )
 
 
 def write_report(drift: Drift, reference: DriftSample, current: DriftSample, page: Path) -> tuple[Path, Path]:
-    """Writes ``page`` (HTML) and, beside it, the same as ``.json``; returns both paths.
+    """Write ``page`` (HTML) and the same report as ``.json``; returns both paths.
 
-    Columns are the features that could be judged; a feature has drifted where volspike says so.
+    Columns are the features with a test; a feature has drifted if volspike's test says so.
 
     Raises:
-        UsageError: a path that cannot be written.
+        UsageError: no feature has a test, or a path cannot be written.
     """
-    names = tuple(feature.name for feature in drift.features if feature.is_judged)
+    names = tuple(feature.name for feature in drift.features if feature.is_tested)
     if not names:
-        raise UsageError("no feature could be judged, so that there is nothing to report on: record for longer")
+        raise UsageError("drift report: no feature has a test; record more")
     data = page.with_suffix(".json")
     with _quiet():
         snapshot = _snapshot(drift, reference.columns(names), current.columns(names))
@@ -64,13 +64,13 @@ def _snapshot(drift: Drift, reference: DriftSample, current: DriftSample) -> Any
 
     p_values = {feature.name: feature.adjusted_p for feature in drift.features}
 
-    def known(_reference: Any, column: Any, _kind: Any, threshold: float) -> tuple[float, bool]:
+    def adjusted_p_value(_reference: Any, column: Any, _kind: Any, threshold: float) -> tuple[float, bool]:
         p_value = p_values[column.name]
         assert p_value is not None  # noqa: S101  only judged features are columns
         return p_value, p_value <= threshold
 
     test = StatTest("volspike", TEST_NAME, [ColumnType.Numerical], LOW_ABOVE)
-    register_stattest(test, default_impl=known)
+    register_stattest(test, default_impl=adjusted_p_value)
     definition = DataDefinition(numerical_columns=list(current.names))
     samples = [
         Dataset.from_pandas(pd.DataFrame(sample.x, columns=list(sample.names)), data_definition=definition)
@@ -82,7 +82,7 @@ def _snapshot(drift: Drift, reference: DriftSample, current: DriftSample) -> Any
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without telemetry, and without its libraries' warnings."""
+    """Without Evidently's telemetry and its libraries' warnings."""
     before = os.environ.get("DO_NOT_TRACK")
     os.environ["DO_NOT_TRACK"] = "1"
     try:

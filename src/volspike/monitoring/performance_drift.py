@@ -1,9 +1,9 @@
-"""Whether the served model has become worse: its figures over recent weeks against those that it was chosen by.
+"""Performance drift: whether the served model has become worse than its reference metrics, over recent weeks.
 
-PR-AUC moves with the share of spikes alone: in a calmer week it falls though the model ranks as well as ever. So it is
-read at the reference's base rate, precision at a cut being π·TPR / (π·TPR + (1 − π)·FPR) with the reference's π
-(Siblini et al., "Master your Metrics with Calibration", IDA 2020). The model has fallen where the whole block-bootstrap
-interval of that lies more than 5 % below the reference: less may be chance.
+PR-AUC depends on the share of spikes: in a calmer week it falls although the model ranks as well as before. It is
+therefore computed at the reference's base rate π, with precision π·TPR / (π·TPR + (1 − π)·FPR) at each threshold
+(Siblini et al., "Master your Metrics with Calibration", IDA 2020). Performance has fallen if the complete
+block-bootstrap interval is more than 5 % below the reference.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from volspike.monitoring.performance import ServedModel
 
 FALL: Final = 0.05
 RECENT_DAYS: Final = 14.0
-MOST_JUDGED: Final = 200_000
+MAX_EVALUATED_ROWS: Final = 200_000
 RESAMPLES: Final = 200
 
 
 class PerformanceDrift(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures over ``rows`` predictions whose outcome is known, with 95 % intervals; NaN where undefined.
+    """Metrics over ``rows`` predictions with known outcomes, with 95 % intervals; NaN where undefined.
 
-    ``pr_auc`` is at the rows' own base rate, ``pr_auc_at_reference`` at the reference's; ``spike_events`` are the
-    stretches of spikes that it all rests on.
+    ``pr_auc`` is at the rows' base rate, ``pr_auc_at_reference`` at the reference's. ``spike_events`` is the number of
+    spike events among the rows.
     """
 
     rows: int
@@ -50,14 +50,14 @@ class PerformanceDrift(msgspec.Struct, frozen=True, kw_only=True):
     reference_base_rate: float
 
     @property
-    def is_judgeable(self) -> bool:
-        """Whether there are events enough for the figures to mean anything."""
+    def is_conclusive(self) -> bool:
+        """Whether there are enough spike events for a comparison."""
         return self.spike_events >= LEAST_BLOCKS
 
     @property
     def has_fallen(self) -> bool:
-        """Whether PR-AUC is more than 5 % below the reference, by more than chance."""
-        return self.is_judgeable and self.pr_auc_high < (1.0 - FALL) * self.reference_pr_auc
+        """Whether PR-AUC is significantly more than 5 % below the reference."""
+        return self.is_conclusive and self.pr_auc_high < (1.0 - FALL) * self.reference_pr_auc
 
 
 def performance_drift(
@@ -70,7 +70,7 @@ def performance_drift(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PerformanceDrift:
-    """The figures of n predictions: when they were made (ns), what was foreseen, and whether it came."""
+    """The metrics of n predictions: their time (ns), probability, and whether a spike followed."""
     base_rate = float(np.mean(spike)) if len(spike) else nan
     at_rate = base_rate if reference_base_rate != reference_base_rate else reference_base_rate  # noqa: PLR0124
     ranked = _Ranked(probability, spike)
@@ -99,54 +99,44 @@ def performance_drift(
 
 
 def recent_performance(outcomes: Path, model: Metadata, days: float = RECENT_DAYS) -> PerformanceDrift | None:
-    """The figures of a served model over its newest ``days`` of outcomes; None where none are kept.
+    """The metrics of a served model over its newest ``days`` of outcomes; None without outcomes.
 
     Raises:
-        UnreadableFile: the file holds something else.
+        UnreadableFile: the file is not an outcome database.
     """
     if not outcomes.is_file():
         return None
     database = OutcomeDatabase(outcomes)
     try:
-        number = database.find(_served(model))
-        judged = None if number is None else database.evaluated(number, 0, None, MOST_JUDGED)
+        number = database.find(ServedModel.of(model, simulated=model.simulated))
+        evaluated = None if number is None else database.evaluated(number, 0, None, MAX_EVALUATED_ROWS)
     finally:
         database.close()
-    if judged is None or len(judged.time) == 0:
+    if evaluated is None or len(evaluated.time) == 0:
         return None
-    recent = judged.time >= judged.time.max() - round(days * 86_400) * SECOND_NS
-    pr_auc, base_rate = reference_figures(model)
+    recent = evaluated.time >= evaluated.time.max() - round(days * 86_400) * SECOND_NS
+    pr_auc, base_rate = reference_metrics(model)
     return performance_drift(
-        judged.time[recent],
-        judged.probability[recent],
-        judged.spike[recent],
+        evaluated.time[recent],
+        evaluated.probability[recent],
+        evaluated.spike[recent],
         reference_pr_auc=pr_auc,
         reference_base_rate=base_rate,
     )
 
 
-def reference_figures(model: Metadata) -> tuple[float, float]:
-    """PR-AUC and base rate of the block that no choice looked at, else over all test rows; NaN where untold."""
+def reference_metrics(model: Metadata) -> tuple[float, float]:
+    """PR-AUC and base rate on the final block, which no choice used, or else on all test rows; NaN if missing."""
     for name in ("model_final", "model"):
-        told = model.metrics.get(name, {})
-        pr_auc, base_rate = told.get("pr_auc"), told.get("base_rate")
+        metrics = model.metrics.get(name, {})
+        pr_auc, base_rate = metrics.get("pr_auc"), metrics.get("base_rate")
         if pr_auc is not None and base_rate is not None:
             return float(pr_auc), float(base_rate)
     return nan, nan
 
 
-def _served(model: Metadata) -> ServedModel:
-    return ServedModel(
-        digest=model.onnx_sha256[:12],
-        name=model.model,
-        version=model.created,
-        tau=model.tau,
-        simulated=model.simulated,
-    )
-
-
 class _Ranked:
-    """Rows from the most to the least probable, rows of one probability being called together."""
+    """Rows by descending probability; rows of equal probability are predicted together."""
 
     def __init__(self, probability: NDArray[np.float64], spike: NDArray[np.int8]) -> None:
         self._order = np.argsort(-probability, kind="stable")
@@ -155,13 +145,13 @@ class _Ranked:
         self._last = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], np.ones(len(ranked[:1]), np.bool_)))
 
     def area(self, weight: NDArray[np.float64], base_rate: float) -> float:
-        """PR-AUC, were the share of spikes ``base_rate``, row i counting ``weight[i]`` times; NaN for one class."""
-        drawn = weight[self._order]
-        hits = np.cumsum(drawn * self._spike)[self._last]
-        misses = np.cumsum(drawn * ~self._spike)[self._last]
+        """PR-AUC at ``base_rate``, with row i counted ``weight[i]`` times; NaN if there is one class only."""
+        counts = weight[self._order]
+        hits = np.cumsum(counts * self._spike)[self._last]
+        misses = np.cumsum(counts * ~self._spike)[self._last]
         if len(hits) == 0 or hits[-1] == 0 or misses[-1] == 0:
             return nan
         recall, alarm_rate = hits / hits[-1], misses / misses[-1]
-        called = base_rate * recall + (1.0 - base_rate) * alarm_rate
-        precision = np.divide(base_rate * recall, called, out=np.zeros_like(called), where=called > 0)
+        predicted = base_rate * recall + (1.0 - base_rate) * alarm_rate
+        precision = np.divide(base_rate * recall, predicted, out=np.zeros_like(predicted), where=predicted > 0)
         return float(np.sum(np.diff(recall, prepend=0.0) * precision))
