@@ -15,8 +15,8 @@ import pytest
 
 from tests.streams.test_predictor import messages, stage
 from tests.tape.strategies import tick_at
-from volspike.api.metrics import Metrics
-from volspike.api.predict import Predictor
+from volspike.api.metrics import ApiMetrics
+from volspike.api.predict import PredictHandler
 from volspike.cli.infer import _live
 from volspike.episodes import HORIZON_NS, EpisodeTracker, SeriesOrder, alarm_runs, spike_runs
 from volspike.evaluation.bootstrap import Calls, Draws, resampled_figures
@@ -29,8 +29,8 @@ from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer, ScoredRow
 from volspike.market import SECOND_NS
 from volspike.models import DEFAULT_MODEL, Artifact
-from volspike.monitoring.drift import Severity, dataset_severity, feature_severity
-from volspike.monitoring.outcome_database import Outcome, OutcomeDatabase, Prediction
+from volspike.monitoring.drift import DriftSeverity, dataset_severity, feature_severity
+from volspike.monitoring.outcome_database import OutcomeDatabase, OutcomeRecord, PredictionRecord
 from volspike.monitoring.performance import ServedModel
 from volspike.streams.wire import decode_prediction
 
@@ -53,7 +53,8 @@ def live_pipeline() -> tuple[LivePipeline, ScoredRow]:
 
 def live_spike(volatility: float) -> bool:
     pipeline, row = live_pipeline()
-    pipeline._delayed = SimpleNamespace(add=lambda *_: [DelayedLabel("BTC-USD", 0, volatility)])  # type: ignore[assignment]
+    labels = [DelayedLabel("BTC-USD", 0, volatility)]
+    pipeline._labels = SimpleNamespace(add=lambda *_: labels)  # type: ignore[assignment]
     pipeline._take_row(row, 0)
     return pipeline.counts.of("BTC-USD").spikes == 1
 
@@ -62,10 +63,12 @@ def stored_spike(volatility: float) -> bool:
     model = ServedModel(digest="a", name="a", version="a", tau=LEVEL, simulated=False)
     with TemporaryDirectory() as folder:
         database = OutcomeDatabase(Path(folder) / "outcomes.sqlite")
-        database.write([Prediction("X", 0, 0.1, LEVEL, False, model), Outcome("X", 0, volatility, False)], 0)
+        database.write(
+            [PredictionRecord("X", 0, 0.1, LEVEL, False, model), OutcomeRecord("X", 0, volatility, False)], 0
+        )
         number = database.find(model)
         assert number is not None
-        spike = database.judged(number, 0, None, 10).spike.tolist()
+        spike = database.evaluated(number, 0, None, 10).spike.tolist()
         database.close()
     return bool(spike == [1])
 
@@ -85,7 +88,7 @@ def test_a_future_volatility_at_tau_is_a_spike(place: str) -> None:
     assert not SPIKES[place](BELOW)
 
 
-def predictor(probability: float) -> Predictor:
+def predictor(probability: float) -> PredictHandler:
     scorer: Any = SimpleNamespace(
         name="logistic",
         features=("a",),
@@ -94,7 +97,7 @@ def predictor(probability: float) -> Predictor:
         probability_of=lambda _: probability,
         probability=lambda x: np.full(len(x), probability),
     )
-    return Predictor(scorer, Metrics(), 10)
+    return PredictHandler(scorer, ApiMetrics(), 10)
 
 
 def api_one(probability: float) -> bool:
@@ -111,10 +114,10 @@ def api_many(probability: float) -> bool:
 
 def live_alert(probability: float) -> bool:
     pipeline, row = live_pipeline()
-    stored: list[Prediction] = []
+    stored: list[PredictionRecord] = []
     pipeline.outcomes = SimpleNamespace(predict=stored.append)  # type: ignore[assignment]
     pipeline._take_row(row._replace(probability=probability), 0)
-    is_open = pipeline._tracker("BTC-USD").current is not None
+    is_open = pipeline._product("BTC-USD").episodes.current is not None
     assert [prediction.alert for prediction in stored] == [is_open]
     return is_open
 
@@ -308,14 +311,14 @@ def test_the_lowest_score_as_threshold_flags_its_rows() -> None:
 
 def test_drift_severities_at_their_limits() -> None:
     """A p-value at a limit is the more severe, a share of features at a limit the less severe."""
-    assert feature_severity(0.05) is Severity.MEDIUM
-    assert feature_severity(math.nextafter(0.05, 1.0)) is Severity.LOW
-    assert feature_severity(0.01) is Severity.HIGH
-    assert feature_severity(math.nextafter(0.01, 1.0)) is Severity.MEDIUM
-    assert dataset_severity(0.5) is Severity.LOW
-    assert dataset_severity(math.nextafter(0.5, 1.0)) is Severity.MEDIUM
-    assert dataset_severity(0.75) is Severity.MEDIUM
-    assert dataset_severity(math.nextafter(0.75, 1.0)) is Severity.HIGH
+    assert feature_severity(0.05) is DriftSeverity.MEDIUM
+    assert feature_severity(math.nextafter(0.05, 1.0)) is DriftSeverity.LOW
+    assert feature_severity(0.01) is DriftSeverity.HIGH
+    assert feature_severity(math.nextafter(0.01, 1.0)) is DriftSeverity.MEDIUM
+    assert dataset_severity(0.5) is DriftSeverity.LOW
+    assert dataset_severity(math.nextafter(0.5, 1.0)) is DriftSeverity.MEDIUM
+    assert dataset_severity(0.75) is DriftSeverity.MEDIUM
+    assert dataset_severity(math.nextafter(0.75, 1.0)) is DriftSeverity.HIGH
 
 
 @pytest.mark.parametrize(("span_s", "blocks"), [(100, 11), (101, 12), (50, 6), (49, 0)])
