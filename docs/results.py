@@ -18,8 +18,9 @@ from volspike import __version__
 from volspike.datasets import load_dataset
 from volspike.datasets.feature_file import replacing
 from volspike.market import format_time
-from volspike.training import ModelResult, TrainingReport, TrainingRequest
 from volspike.training.audit import hindsight_bound
+from volspike.training.report import ModelResult, TrainingReport
+from volspike.training.request import TrainingRequest
 from volspike.training.run import train_on
 
 RESULTS = Path(__file__).parent / "results"

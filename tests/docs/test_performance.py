@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from tests.reporting.conftest import folder, report  # noqa: F401
 
-from volspike.training import TrainingReport
+from volspike.training.report import TrainingReport
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = runpy.run_path(str(DOCS / "performance.py"))

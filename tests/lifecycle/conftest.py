@@ -16,7 +16,7 @@ from volspike.features import Every, FeatureSet
 from volspike.lifecycle.promotion import promote
 from volspike.lifecycle.request import RetrainingRequest
 from volspike.market import Profile
-from volspike.training import TrainingRequest
+from volspike.training.request import TrainingRequest
 from volspike.training.run import train_on
 
 SECOND = 1_000_000_000

@@ -24,7 +24,7 @@ from volspike.lifecycle.promotion import (
     rollback,
 )
 from volspike.models import DEFAULT_MODEL, TEN_MODEL, Artifact
-from volspike.training import TrainingRequest
+from volspike.training.request import TrainingRequest
 from volspike.training.run import train_on
 
 

@@ -15,7 +15,9 @@ from volspike.features import Every, FeatureSet
 from volspike.lifecycle.promotion import promote_chosen
 from volspike.market import SECOND_NS, Profile
 from volspike.reporting.evaluate import EvaluationReport
-from volspike.training import TrainingReport, TrainingRequest, train
+from volspike.training.report import TrainingReport
+from volspike.training.request import TrainingRequest
+from volspike.training.run import train
 
 FEATURES = FeatureSet()
 START = 1_764_979_200

@@ -11,7 +11,7 @@ from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, TEN_M
 from volspike.models.metadata import decode_metadata
 from volspike.reporting.card import model_card, write_cards
 from volspike.reporting.format import SIMULATED
-from volspike.training import TrainingReport
+from volspike.training.report import TrainingReport
 
 SECTIONS = [
     "Model details",

@@ -13,7 +13,7 @@ from tests.reporting.pages import TITLE, Page, evaluated, pages
 from volspike.reporting.evaluate import EvaluationReport
 from volspike.reporting.format import SIMULATED, number, signed, span
 from volspike.reporting.pages import render_pdf
-from volspike.training import TrainingReport
+from volspike.training.report import TrainingReport
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from volspike.errors import ArtifactCorrupt, ArtifactMissing, DataError, NotEnou
 from volspike.market import SECOND_NS
 from volspike.models import Artifact
 from volspike.reporting.evaluate import EvaluationReport, select_held_out
-from volspike.training import TrainingReport
+from volspike.training.report import TrainingReport
 
 
 def test_figures_are_those_of_the_final_block(report: TrainingReport, evaluation: EvaluationReport) -> None:

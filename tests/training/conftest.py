@@ -12,7 +12,7 @@ import pytest
 from volspike.datasets import Dataset, FeatureFacts
 from volspike.features import Every, FeatureSet
 from volspike.market import Profile
-from volspike.training import TrainingRequest
+from volspike.training.request import TrainingRequest
 
 SECOND = 1_000_000_000
 FEATURES = FeatureSet()

@@ -16,8 +16,8 @@ from volspike.datasets import Dataset
 from volspike.datasets.splits import HORIZON_NS, first_look, purged, told_before
 from volspike.errors import NotEnoughData
 from volspike.features import Every
-from volspike.training import TrainingRequest
 from volspike.training.folds import FitRows, Fold, FoldSet, average_uniqueness, build_folds, feature_values
+from volspike.training.request import TrainingRequest
 
 
 def test_the_last_tick_of_each_second_and_product_is_kept(market: Dataset) -> None:

@@ -22,7 +22,6 @@ import pytest
 from volspike.datasets import Dataset
 from volspike.evaluation import Interval
 from volspike.models import Artifact
-from volspike.training import ModelResult, TrainingReport, TrainingRequest
 from volspike.training.mlflow import (
     TrackingResult,
     open_client,
@@ -32,6 +31,8 @@ from volspike.training.mlflow import (
     short_timeout,
     track_run,
 )
+from volspike.training.report import ModelResult, TrainingReport
+from volspike.training.request import TrainingRequest
 from volspike.training.run import train_on
 from volspike.training.tracking import (
     LOCAL_STORE,

@@ -17,8 +17,9 @@ from volspike.features import Every, FeatureSet
 from volspike.labels import future_volatility
 from volspike.market import SECOND_NS, Profile
 from volspike.models import DETECTORS, Artifact
-from volspike.training import ModelResult, TrainingReport, TrainingRequest, train
-from volspike.training.run import train_on
+from volspike.training.report import ModelResult, TrainingReport
+from volspike.training.request import TrainingRequest
+from volspike.training.run import train, train_on
 
 RequestFor = Callable[..., TrainingRequest]
 MakeDataset = Callable[..., Dataset]

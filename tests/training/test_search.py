@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from volspike.datasets import Dataset
-from volspike.training import TrainingRequest
 from volspike.training.folds import prepare_training_data
+from volspike.training.request import TrainingRequest
 from volspike.training.search import SearchResult, search_settings
 
 RequestFor = Callable[..., TrainingRequest]

@@ -13,7 +13,7 @@ from volspike.cli.screen import figure, note_if_simulated, out, table, warn, wor
 
 if TYPE_CHECKING:
     from volspike.evaluation import Comparison, Interval
-    from volspike.training import ModelResult, TrainingReport
+    from volspike.training.report import ModelResult, TrainingReport
     from volspike.training.tracking import TrackingSettings
 
 EXAMPLES = "Example: volspike train --features data/processed/features.parquet --models baseline logistic random_forest"
@@ -58,8 +58,7 @@ def run(
     ] = None,
 ) -> None:
     """Train models, compare them with the best baseline on held-out rows, and write their artifacts."""
-    from volspike.lifecycle.promotion import promote_chosen
-    from volspike.training import TrainingRequest, train
+    from volspike.training.request import TrainingRequest
 
     tracking = tracking_settings(mlflow_uri)
     request = TrainingRequest(
@@ -79,6 +78,10 @@ def run(
         promote=promote,
         seed=seed,
     )
+    request.check()  # before the learning libraries are imported
+    from volspike.lifecycle.promotion import promote_chosen
+    from volspike.training.run import train
+
     with working("training") as show:
         report = promote_chosen(train(request, show))
     print_result(report)

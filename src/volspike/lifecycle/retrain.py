@@ -47,8 +47,9 @@ from volspike.monitoring.drift import drift_result
 from volspike.monitoring.results import TrainingOutcome, TrainingResult, write_result
 from volspike.tape import Ledger, TapeReport, read_ticks, tapes_of
 from volspike.tape.names import read_tape_name
-from volspike.training import TrainingReport, TrainingRequest
 from volspike.training.mlflow import set_champion, track_run
+from volspike.training.report import TrainingReport
+from volspike.training.request import TrainingRequest
 from volspike.training.run import train_on
 
 OnStep = Callable[[str], None]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from volspike.evaluation import Comparison
-from volspike.training.request import TrainingRequest
-from volspike.training.search import SearchResult
+if TYPE_CHECKING:
+    from volspike.evaluation import Comparison
+    from volspike.training.request import TrainingRequest
+    from volspike.training.search import SearchResult
 
 STRATIFIED_WARNING: Final = (
     "STRATIFIED SPLIT: NO EVIDENCE OF SKILL. Its training and test rows overlap in time, so that the test leaks into "

@@ -10,7 +10,6 @@ from volspike.datasets.splits import DEFAULT_FOLDS, DEFAULT_FRACTIONS
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.evaluation.thresholds import BEST_F1, check_threshold
 from volspike.models import DETECTORS
-from volspike.models.calibration import CALIBRATIONS
 from volspike.models.detector import default_columns
 
 ALL: Final = "all"
@@ -48,7 +47,7 @@ class TrainingRequest:
     seed: int = 0
 
     def check(self) -> None:
-        """Reject invalid options before any file is read or any learning library is imported.
+        """Reject invalid options before any file is read.
 
         Raises:
             UsageError: an unknown model, calibration or threshold, a negative number of trials, or a promotion based
@@ -56,6 +55,9 @@ class TrainingRequest:
         """
         self.model_names()
         check_threshold(self.threshold)
+        # after the names of models, whose errors then need no scikit-learn
+        from volspike.models.calibration import CALIBRATIONS  # noqa: PLC0415
+
         if self.calibration not in CALIBRATIONS:
             raise UsageError(f"no calibration {self.calibration!r}; choose one of {', '.join(CALIBRATIONS)}")
         if self.search < 0:

@@ -11,14 +11,16 @@ from importlib.metadata import distributions
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from volspike import __version__
 from volspike.errors import UsageError
-from volspike.evaluation import Comparison
 from volspike.training.report import STRATIFIED_WARNING, FoldResult, ModelResult, TrainingReport
+
+if TYPE_CHECKING:
+    from volspike.evaluation import Comparison
 
 LOCAL_STORE: Final = "sqlite:///mlruns/mlflow.db"
 """A database file below the working directory; needs no server."""
