@@ -42,7 +42,7 @@ def test_an_hour_is_fetched_once(exchange: Exchange, url: str, tmp_path: Path, v
     assert first == (0, told + "\n", "")
     assert_same(read_all(tmp_path / "raw"), exchange.trades[:60])
     asked = len(exchange.asked)
-    assert backfill(volspike, url, *HOUR, "--out", "raw") == (0, told + " (there already)\n", "")
+    assert backfill(volspike, url, *HOUR, "--out", "raw") == (0, told + " (already there)\n", "")
     assert len(exchange.asked) == asked
 
 
@@ -68,8 +68,8 @@ def test_what_the_exchange_lacks_or_repeats_is_told(
         "warning: BTC-USD: the exchange has no trades 7 to 7, between 2023-11-14T22:18:20Z and 2023-11-14T22:20:20Z"
         in outcome.err
     )
-    assert "3 more holes" in outcome.err
-    assert "1 trades were told twice and are kept once" in outcome.err
+    assert "3 more gaps" in outcome.err
+    assert "1 duplicate trades were dropped" in outcome.err
 
 
 def test_an_hour_without_trades_is_no_error(url: str, tmp_path: Path, volspike: Run) -> None:
@@ -95,7 +95,7 @@ def test_the_gaps_of_a_ledger_are_closed(exchange: Exchange, url: str, tmp_path:
 
 def test_a_folder_without_gaps_needs_nothing(url: str, volspike: Run) -> None:
     """A recording that lost nothing is told to be whole."""
-    assert backfill(volspike, url, "--gaps", ".") == (0, "no gap in .: nothing to fetch\n", "")
+    assert backfill(volspike, url, "--gaps", ".") == (0, "no gap in .: nothing to download\n", "")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_folder_without_gaps_needs_nothing(url: str, volspike: Run) -> None:
         ("--from 2023-11-14T22:13:20Z --to 2023-11-14T22:13:20Z", ["begin before it ends"]),
         ("--from 2023-11-14T22:13:20Z --to 2200-01-01T00:00:00Z", ["ten seconds ago"]),
         ("--from 2023-11-14 --to 2023-11-15", ["--from: ", "2023-11-14"]),
-        ("--gaps . --from 2023-11-14T22:13:20Z", ["leave --from and --to out"]),
+        ("--gaps . --from 2023-11-14T22:13:20Z", ["remove --from and --to"]),
         ("--from 2023-11-14T00:00:00Z --to 2023-11-15T00:00:00Z --pair DOGE-USD", ["no product DOGE-USD", "NotFound"]),
         ("--from 2023-11-14T00:00:00Z --to 2023-11-15T00:00:00Z --rate 0", ["rate", "above 0"]),
         ("--from 2023-11-14T00:00:00Z --to 2023-11-15T00:00:00Z --url nowhere", ["nowhere", "no address"]),

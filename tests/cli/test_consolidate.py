@@ -37,7 +37,7 @@ def test_rows_that_stand_twice_are_kept_once(halves: list[str], features: Path, 
     first, second, third = outcome.out.splitlines()
     assert first == SIMULATED
     total = rows(features)
-    assert second == f"2 files, {total + 100:,} rows, 100 of them twice → {total:,} rows in all.parquet"
+    assert second == f"2 files, {total + 100:,} rows, 100 of them duplicates → {total:,} rows in all.parquet"
     assert "rows labelled" in third
 
 
@@ -78,7 +78,7 @@ def test_stratified_says_what_it_is_worth(features: Path, volspike: Run) -> None
         ("--features features.parquet nowhere.parquet", USAGE, ["no feature file matches nowhere.parquet"]),
         ("--features=", USAGE, ["no feature file matches"]),
         ("", USAGE, ["no feature file matches data/processed/features*.parquet", "volspike replay"]),
-        ("--features all.parquet", USAGE, ["all.parquet matches only what an earlier consolidation wrote"]),
+        ("--features all.parquet", USAGE, ["all.parquet matches only files of an earlier consolidation"]),
         ("--features features.parquet prose.parquet", DATA, ["prose.parquet: not a Parquet file"]),
         ("--features features.parquet lacking.parquet", DATA, ["lacking.parquet: lacks the columns spread_mean_60s"]),
         ("--features features.parquet narrow.parquet", MODEL, ["narrow.parquet", "(30, 60)", "(30, 60, 300)"]),

@@ -24,7 +24,7 @@ def test_benchmark_times_and_judges(features: Path, model: Path, volspike: Run) 
     assert (first, title) == (SIMULATED, "logistic: 500 rows, one at a time and as one batch")
     assert any(re.fullmatch(r" *p50 +p95 +p99 +longest +rows/s *", line) for line in lines)
     assert any(re.fullmatch(r" *one row( +[\d.]+ µs){4} +[\d,]+ *", line) for line in lines)
-    assert any(re.fullmatch(r"required: under 120 s a row; slowest 0\.\d+ s", line) for line in lines)
+    assert any(re.fullmatch(r"required: under 120 s per row; slowest 0\.\d+ s", line) for line in lines)
     assert re.match(r"440 rows, base rate 0\.\d+: PR-AUC .* \(persistence .*\), precision .* at threshold", lines[-1])
     assert re.fullmatch(
         r"warning: the model was trained or judged on rows until \S+: .* not out of sample\n", outcome.err
@@ -46,7 +46,7 @@ def test_unlabelled_rows_are_timed_and_not_judged(features: Path, model: Path, v
     outcome = volspike("infer", *GOOD.split(), "--n-samples", "60")
     assert outcome.status == 0
     assert "PR-AUC" not in outcome.out
-    assert "so nothing is judged; label the file first" in outcome.err
+    assert "so nothing is evaluated; label the file first" in outcome.err
 
 
 def test_live_tells_when_the_alarm_goes_and_ends(features: Path, model: Path, volspike: Run) -> None:

@@ -116,7 +116,7 @@ def test_damaged_lines_are_told_and_set_aside(tape: Path, tmp_path: Path, volspi
     first, second, total = outcome.err.splitlines()
     assert first.startswith("warning: tape.ndjson:11: ")
     assert second.startswith("warning: tape.ndjson:12: ")
-    assert total == (f"warning: 2 damaged of {len(lines):,} lines were left out; set aside in tape.rejected.ndjson")
+    assert total == (f"warning: 2 damaged of {len(lines):,} lines were dropped and kept in tape.rejected.ndjson")
     aside = [json.loads(line) for line in (tmp_path / "tape.rejected.ndjson").read_bytes().splitlines()]
     assert [(line["line"], line["text"]) for line in aside] == [(11, "not json"), (12, lines[0][:40].decode())]
 
@@ -127,7 +127,7 @@ def test_ticks_that_make_no_row_are_told(tape: Path, volspike: Run) -> None:
     tape.write_bytes(b"".join([*lines[:20], lines[19], *lines[20:], lines[0], lines[1]]))
     outcome = volspike("replay", "--raw", tape, "--out", "f.parquet", "--every", "1s")
     assert outcome.status == 0
-    assert "ticks that made no row: 2 late, 1 duplicates" in outcome.err
+    assert "dropped ticks: 2 late, 1 duplicates" in outcome.err
 
 
 def test_equal_files_compare_equal(features: Path, market: Path, volspike: Run) -> None:
@@ -219,14 +219,14 @@ def test_what_is_no_tape_is_refused(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("--every 2s", ["--every is one of tick, 1s", "'2s'"]),
+        ("--every 2s", ["--every must be one of tick, 1s", "'2s'"]),
         ("--windows 0", ["windows must be", "at least 1", "[0]"]),
         ("--windows 60 -5", ["windows must be", "-5"]),
         ("--windows 60 100000", ["the longest window can be 7200 s", "100000 s"]),
         ("--feature-set all", ["unknown feature set 'all'", "core, full, deep"]),
         ("--feature-set core --leader BTC-USD", ["leader", "not the core set"]),
         ("--windows 10 60", ["[10, 60]", "choose other windows, or the core feature set"]),
-        ("--profile level2", ["--profile is auto or one of ticker, ticker+trade, trade", "'level2'"]),
+        ("--profile level2", ["--profile must be auto or one of ticker, ticker+trade, trade", "'level2'"]),
         ("--add-labels --label-threshold-percentile 100", ["percentile must lie in (0, 100)", "100.0"]),
         ("--add-labels --label-gap-threshold-seconds 0", ["gap", "above 0", "0.0"]),
         ("--out tape.ndjson", ["--out tape.ndjson is one of the tapes to read", "another name"]),
