@@ -27,7 +27,7 @@ def test_benchmark_times_and_judges(features: Path, model: Path, volspike: Run) 
     assert any(re.fullmatch(r"required: under 120 s per row; slowest 0\.\d+ s", line) for line in lines)
     assert re.match(r"440 rows, base rate 0\.\d+: PR-AUC .* \(persistence .*\), precision .* at threshold", lines[-1])
     assert re.fullmatch(
-        r"warning: the model was trained or judged on rows until \S+: .* not out of sample\n", outcome.err
+        r"warning: the model was trained or evaluated on rows until \S+: .* not out of sample\n", outcome.err
     )
 
 

@@ -10,14 +10,14 @@ from tests.cli.command_line import USAGE, Run, assert_refused
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--requests", "0"], ["--requests is 1 to 10000000", "was 0"]),
-        (["--concurrent", "1001"], ["--concurrent is 1 to 1000"]),
-        (["--rows", "-1"], ["--rows is 1 to 10000"]),
-        (["--rate", "0"], ["--rate is a number above 0"]),
-        (["--timeout", "inf"], ["--timeout is a number above 0"]),
+        (["--requests", "0"], ["--requests takes 1 to 10000000", "got 0"]),
+        (["--concurrent", "1001"], ["--concurrent takes 1 to 1000"]),
+        (["--rows", "-1"], ["--rows takes 1 to 10000"]),
+        (["--rate", "0"], ["--rate must be above 0"]),
+        (["--timeout", "inf"], ["--timeout must be above 0"]),
         (["--url", "localhost"], ["no address of a server", "http://127.0.0.1:8000"]),
         (["--url", "http://127.0.0.1:1"], ["no server at 127.0.0.1:1", "volspike serve"]),
-        (["--output", "nowhere/r.json"], ["there is no folder nowhere"]),
+        (["--output", "nowhere/r.json"], ["folder nowhere does not exist"]),
         (["--api-key-file", "nowhere"], ["API key file nowhere"]),
     ],
 )

@@ -18,12 +18,12 @@ def test_models_are_listed_promoted_and_rolled_back(market: Path, volspike: Run,
     assert "logistic" in listed.out
     assert "production *" not in listed.out
     promoted = volspike("models", "promote", "logistic", "--reason", "looks well")
-    assert "in service: logistic" in promoted.out, promoted.err
+    assert "serving: logistic" in promoted.out, promoted.err
     assert "production *" in volspike("models", "list").out
     assert "looks well" in (tmp_path / "models/artifacts/history.jsonl").read_text()
     shipped = decode_metadata((SIMULATED_MODEL / METADATA_FILE).read_bytes())
     back = volspike("models", "rollback", "--mlflow-uri", f"sqlite:///{tmp_path}/mlflow.db")
-    assert f"in service: {shipped.model} {shipped.onnx_sha256[:12]}" in back.out, back.err
+    assert f"serving: {shipped.model} {shipped.onnx_sha256[:12]}" in back.out, back.err
     assert "has no version of this model" in back.err
 
 

@@ -30,4 +30,4 @@ def test_wrong_calls_are_refused(market: Path, volspike: Run) -> None:
     per_second = market / "features.parquet"
     assert_refused(volspike("retrain", "--features", per_second), MODEL, "expects")
     assert_refused(volspike("up", "--retrain-at", "0 2 * * 1"), USAGE, "name weekdays")
-    assert_refused(volspike("up", "--retrain", "--no-record"), USAGE, "learns from what is recorded")
+    assert_refused(volspike("up", "--retrain", "--no-record"), USAGE, "needs a recorded market")

@@ -37,7 +37,7 @@ def test_models_are_trained_judged_and_written(features: Path, tmp_path: Path, v
         assert f"{name} → models/{name} (" in outcome.out
         assert f"{artifact.metadata.metrics['model']['pr_auc']:.4f}" in outcome.out
     words = ("split time_based", "PR-AUC", "ROC-AUC", "precision", "recall", "F1", "Brier", "base rate", "episodes")
-    for word in (*words, "persistence", "har", "too few events to tell", "chosen: "):
+    for word in (*words, "persistence", "har", "too few events for a verdict", "chosen: "):
         assert word in outcome.out
     assert f"{artifact.metadata.metrics[artifact.metadata.baseline]['pr_auc']:.4f}" in outcome.out
     tables = outcome.out.partition("Folds")[2].partition("chosen: ")[0]
@@ -63,13 +63,13 @@ def test_walk_forward_over_folds_is_the_default(features: Path, tmp_path: Path, 
     assert "split walk_forward" in outcome.out
     split = Artifact.load(tmp_path / "models" / "logistic").metadata.split
     assert (split.method, split.folds, split.fold_by) == ("walk_forward", 2, "rows")
-    assert "The final block, which no choice looked at" in outcome.out
+    assert "Final block, not used for any choice" in outcome.out
 
 
 def test_the_chosen_model_goes_into_service_on_request(features: Path, tmp_path: Path, volspike: Run) -> None:
     """``--promote`` copies the chosen model to the folder that is served unless another is named, and says so."""
     outcome = volspike("train", "--features", features.name, "--models", "logistic", "--promote", *QUICK)
-    assert "in service: logistic → models/production" in outcome.out
+    assert "promoted: logistic → models/production" in outcome.out
     assert Artifact.load(tmp_path / "models" / "production").name == "logistic"
 
 
@@ -83,7 +83,7 @@ def test_all_models_and_all_columns(features: Path, tmp_path: Path, volspike: Ru
         metadata = Artifact.load(tmp_path / "models" / name).metadata
         assert set(metadata.features) | set(metadata.left_out) == set(metadata.feature_set.names)
         assert metadata.left_out[:3] == ("volume_velocity_30s", "volume_velocity_60s", "volume_velocity_300s")
-    assert "warning: logistic, random_forest, xgboost, lightgbm do without volume_velocity_30s" in outcome.err
+    assert "warning: logistic, random_forest, xgboost, lightgbm are trained without volume_velocity_30s" in outcome.err
 
 
 @pytest.mark.parametrize("flag", ["--split-method", "--split_method"])
@@ -137,7 +137,7 @@ def spoiled(features: Path, tmp_path: Path) -> Path:
         (
             "--features few.parquet",
             DATA,
-            ["few.parquet has 499 labelled rows, training takes 500", "record for longer"],
+            ["few.parquet has 499 labelled rows, training needs 500", "record for longer"],
         ),
         ("--features cold.parquet", DATA, ["cold.parquet: none of its 250 rows is warm", "record for longer"]),
         ("--features one_class.parquet", DATA, ["one_class.parquet", "both spikes and calm", "record for longer"]),
@@ -145,7 +145,7 @@ def spoiled(features: Path, tmp_path: Path) -> Path:
         ("--features features.parquet --models lgbm", USAGE, ["no model named lgbm", "baseline, persistence, ewma"]),
         ("--features features.parquet --split_method odd", USAGE, ["no split method 'odd'", "walk_forward, time_"]),
         ("--features features.parquet --split_method walk_forward --folds 0", USAGE, ["folds at least 1", "0"]),
-        ("--features features.parquet --models lstm", MODEL, ["no columns that lstm can do with", "feature set"]),
+        ("--features features.parquet --models lstm", MODEL, ["no columns that lstm can use", "feature set"]),
         (
             "--features features.parquet --fold-by week",
             USAGE,
@@ -165,7 +165,7 @@ def spoiled(features: Path, tmp_path: Path) -> Path:
         ),
         ("--features features.parquet --columns volume", MODEL, ["features.parquet", "missing: volume", "all"]),
         ("--features features.parquet --artifacts features.parquet", USAGE, ["features.parquet/logistic", "written"]),
-        ("--features features.parquet --artifacts mine", USAGE, ["mine/logistic holds something else", "another"]),
+        ("--features features.parquet --artifacts mine", USAGE, ["mine/logistic contains something other than an artifact", "another"]),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(
