@@ -20,9 +20,9 @@ from volspike.api.predict import PredictHandler
 from volspike.cli.infer import _live
 from volspike.episodes import HORIZON_NS, EpisodeTracker, SeriesOrder, alarm_runs, spike_runs
 from volspike.evaluation.bootstrap import Calls, Draws, resampled_figures
-from volspike.evaluation.events import find_events
 from volspike.evaluation.metrics import judge
 from volspike.evaluation.scored import Scored, spike_events
+from volspike.evaluation.spike_events import find_events
 from volspike.evaluation.thresholds import best_f1_threshold, cost_threshold, false_alarm_threshold, rate_threshold
 from volspike.labels import DelayedLabel, DelayedLabels, SecondGrid, is_gap_in_horizon, is_spike, spikes
 from volspike.live.pipeline import LivePipeline

@@ -131,7 +131,7 @@ def _sessions(time: NDArray[np.int64], product: NDArray[np.int32]) -> NDArray[np
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class FileComparison:
     """Rows that both files have (the n-th of a product at an instant), and the columns in which they differ."""
 
     common: int
@@ -146,7 +146,7 @@ class Comparison:
         return not (self.only_first or self.only_second or self.differing)
 
 
-def compare(first: Path, second: Path, labels: bool = False) -> Comparison:
+def compare(first: Path, second: Path, labels: bool = False) -> FileComparison:
     """Compares features (and with ``labels`` those too) row by row.
 
     Raises:
@@ -175,7 +175,7 @@ def compare(first: Path, second: Path, labels: bool = False) -> Comparison:
         count, largest = _difference(a.astype(np.float64), b.astype(np.float64))
         if count:
             differing[name] = (count, largest)
-    return Comparison(len(common), len(rows[0]) - len(common), len(rows[1]) - len(common), differing)
+    return FileComparison(len(common), len(rows[0]) - len(common), len(rows[1]) - len(common), differing)
 
 
 def _keyed(table: pa.Table) -> dict[tuple[str, int, int], int]:

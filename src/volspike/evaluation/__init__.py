@@ -2,10 +2,10 @@
 
 from volspike.evaluation.bootstrap import Interval
 from volspike.evaluation.comparison import Comparison, FoldMeans, Part, compare, per_hour, per_product
-from volspike.evaluation.events import EventFigures, event_figures, find_events
 from volspike.evaluation.metrics import Metrics, judge
 from volspike.evaluation.reliability import Reliability, ReliabilityBin, reliability
 from volspike.evaluation.scored import Scored, pooled
+from volspike.evaluation.spike_events import EventFigures, event_figures, find_events
 from volspike.evaluation.thresholds import (
     best_f1_threshold,
     chosen_thresholds,

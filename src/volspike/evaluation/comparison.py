@@ -26,9 +26,9 @@ from volspike.evaluation.bootstrap import (
     resampled_areas,
     resampled_figures,
 )
-from volspike.evaluation.events import EventFigures, event_figures, find_events
 from volspike.evaluation.metrics import Metrics, average_precision, judge, known
 from volspike.evaluation.scored import Scored, block_length, spike_events
+from volspike.evaluation.spike_events import EventFigures, event_figures, find_events
 from volspike.market import SECOND_NS
 
 

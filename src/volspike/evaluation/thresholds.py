@@ -101,7 +101,7 @@ def false_alarm_threshold(
     """The lowest threshold with at most so many alarm episodes about nothing per watched hour of a product.
 
     Tried are ``CANDIDATES`` cuts that call at most half of the rows; an alarm in force for over half of the time
-    is none. None where no such threshold catches a spike episode. Episodes are those of ``volspike.evaluation.events``.
+    is none. None where no such threshold catches a spike episode; see ``volspike.evaluation.spike_events``.
     """
     series = SeriesOrder.of(time, product)
     spikes, seconds = spike_runs(series, y), series.seconds()

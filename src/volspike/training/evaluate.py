@@ -49,7 +49,7 @@ _MODEL_LIBRARIES: Final = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class FittedModel:
+class ModelFits:
     """A model fitted on every fold, oldest first, with its search result and the seconds that both took."""
 
     fits: tuple[FoldFit, ...]
@@ -77,7 +77,7 @@ class BaselineComparison:
     hours: tuple[Part, ...]
 
 
-def select_best(models: Mapping[str, FittedModel]) -> str:
+def select_best(models: Mapping[str, ModelFits]) -> str:
     """The name with the greatest pooled PR-AUC over the selection folds, on the rows that all models could score.
 
     The final fold has no influence; if it is the only one, its validation rows decide. Of equals the first is best.
@@ -109,7 +109,7 @@ def _pooled_pr_auc(parts: Mapping[str, Sequence[tuple[FoldFit, ScoredRows]]]) ->
     return {name: average_precision(y, score) for name, score in pooled_scores.items()}
 
 
-def evaluate_model(data: TrainingData, model: FittedModel, baseline: FittedModel, *, write: bool) -> ModelResult:
+def evaluate_model(data: TrainingData, model: ModelFits, baseline: ModelFits, *, write: bool) -> ModelResult:
     """Compare ``model`` with ``baseline`` on the test rows; with ``write``, write its artifact.
 
     Raises:
@@ -166,7 +166,7 @@ def _score_pair(dataset: Dataset, model: FoldFit, baseline: FoldFit) -> Scored:
 
 def _compare_folds(
     data: TrainingData,
-    model: FittedModel,
+    model: ModelFits,
     pairs: Sequence[Scored],
     selection: Scored,
     baseline: str,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from volspike.datasets import Dataset, load_dataset
 from volspike.errors import NotEnoughData, SchemaMismatch, UsageError, VolspikeError
 from volspike.market import format_time
-from volspike.training.evaluate import WEIGHTS, FittedModel, evaluate_model, select_best
+from volspike.training.evaluate import WEIGHTS, ModelFits, evaluate_model, select_best
 from volspike.training.fitting import fit_fold
 from volspike.training.folds import TrainingData, baseline_names, prepare_training_data
 from volspike.training.report import STRATIFIED_WARNING, TrainingReport, collect_warnings
@@ -78,13 +78,13 @@ def train_on(dataset: Dataset, request: TrainingRequest, on_step: OnStep) -> Tra
     )
 
 
-def _fit_models(data: TrainingData, on_step: OnStep) -> tuple[dict[str, FittedModel], list[str]]:
+def _fit_models(data: TrainingData, on_step: OnStep) -> tuple[dict[str, ModelFits], list[str]]:
     """The requested models and all baselines, fitted, and a sentence for each that had to be skipped.
 
     A model requested by name is fitted or the run fails; one of ``all``, or a baseline for comparison, may be skipped.
     """
     requested = data.request.model_names()
-    fitted: dict[str, FittedModel] = {}
+    fitted: dict[str, ModelFits] = {}
     failures: dict[str, VolspikeError] = {}
     for name in dict.fromkeys((*requested, *baseline_names())):
         try:
@@ -99,7 +99,7 @@ def _fit_models(data: TrainingData, on_step: OnStep) -> tuple[dict[str, FittedMo
     return fitted, [f"{name} is left out: {error}" for name, error in failures.items()]
 
 
-def _fit_model(name: str, data: TrainingData, on_step: OnStep) -> FittedModel:
+def _fit_model(name: str, data: TrainingData, on_step: OnStep) -> ModelFits:
     """Search settings, then fit on every fold with them."""
     began = time.perf_counter()
     trials, folds = data.request.search, data.fold_set.folds
@@ -108,4 +108,4 @@ def _fit_model(name: str, data: TrainingData, on_step: OnStep) -> FittedModel:
     for number, fold in enumerate(folds, 1):
         on_step(f"{name}: fold {number} of {len(folds)}")
         fits.append(fit_fold(name, data, fold, search.settings))
-    return FittedModel(tuple(fits), search, time.perf_counter() - began)
+    return ModelFits(tuple(fits), search, time.perf_counter() - began)

@@ -28,7 +28,7 @@ from websockets.http11 import Request, Response
 
 from volspike.errors import UsageError
 from volspike.feeds.connection import MARKET_HEADER, SIMULATED
-from volspike.feeds.simulation.connection import CLOSE_TIMEOUT_S, SimulatedConnection
+from volspike.feeds.simulation.client import CLOSE_TIMEOUT_S, SimulatedConnection
 from volspike.feeds.simulation.faults import Fault, Faults, Injected, Injector, Item, Record, Sent
 from volspike.feeds.simulation.market import Moment, Schedule, simulate_trades
 from volspike.feeds.simulation.protocols import AdvancedTradeServer, ExchangeServer, ProductDay, ServerProtocol
