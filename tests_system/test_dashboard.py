@@ -216,16 +216,16 @@ def test_numbers_change(browser: Browser, served: Served) -> None:
         served.tick(64_321.5, 0.137)
         dashboard.text("price", "64,321.50")
         dashboard.text("probability", "13.7 %")
-        dashboard.text("verdict", "Quiet")
+        dashboard.text("verdict", "Calm")
         served.tick(64_321.5, 0.137, spread_bps=0.0044)
         dashboard.text("spread-bps", "0.0044")
         served.tick(64_322.75, None, is_warm=False, spread_bps=None)
         dashboard.text("price", "64,322.75")
         dashboard.text("probability", "–")
         dashboard.text("spread-bps", "–")
-        dashboard.text("verdict", "Not warm yet")
+        dashboard.text("verdict", "Warming up")
         served.tick(64_323.0, 0.1, is_whole=False)
-        dashboard.text("verdict", "No longer whole")
+        dashboard.text("verdict", "Data loss")
         assert "64,323.00 BTC-USD" in dashboard.page.title()
 
 
@@ -245,8 +245,8 @@ def test_alert_is_shown_and_announced(browser: Browser, served: Served) -> None:
         dashboard.text("verdict-more", "peak 71.0 %")
         served.tick(64_401.0, 0.3)
         served.publish("alert", served.market.alert("BTC-USD", "a2", "closed", opened, opened + 9000, 0.66))
-        dashboard.text("say", "The alert for BTC-USD is over")
-        dashboard.text("verdict", "Quiet")
+        dashboard.text("say", "The alert for BTC-USD has closed")
+        dashboard.text("verdict", "Calm")
         expect(dashboard.page.locator("#alerts li")).to_have_count(2)
 
 
@@ -294,7 +294,7 @@ def test_metrics_have_intervals_and_a_baseline(browser: Browser, served: Served)
         dashboard.text("performance", "not enough yet")
         dashboard.text("health", "31.4 / 88.0 ms")
         served.publish("health", served.market.health() | {"latency_ms": {"p50": -3e5, "p99": -2e5}})
-        dashboard.text("health", "it keeps its own time")
+        dashboard.text("health", "not in real time")
 
 
 def test_silence_is_shown(browser: Browser, served: Served) -> None:

@@ -1,11 +1,11 @@
-// The chart: price above, probability against its threshold below, one time axis. Drawn on a canvas by hand.
+// The chart on a canvas: price above, probability with its threshold below, one time axis.
 
 import * as words from "./words.js";
 import { SILENCE_MS } from "./market.js";
 
 const STEPS_S = [10, 15, 30, 60, 120, 180, 300];
 const AXIS_PX = 20;
-const LANE_PX = 9; // where spikes that really came are told, under the price
+const LANE_PX = 9; // the lane of spikes under the price
 const TOPS = [0.1, 0.2, 0.5, 1];
 
 export class Chart {
@@ -33,7 +33,7 @@ export class Chart {
     this.draw();
   }
 
-  // Draws with the next frame, once however often it is asked for.
+  // Draws at most once per animation frame.
   draw() {
     if (this.#asked) return;
     this.#asked = true;
@@ -90,7 +90,7 @@ export class Chart {
     this.#describe(seen);
   }
 
-  // What the picture shows, for those who cannot see it.
+  // A text description of the chart for screen readers.
   #describe(seen) {
     const known = (name) => seen.map((point) => point[name]).filter((value) => value !== null);
     const [prices, chances] = [known("price"), known("probability")];
@@ -187,13 +187,13 @@ export class Chart {
       this.brush.setLineDash([]);
       this.brush.fillStyle = this.colour.quiet;
       this.brush.textAlign = "left";
-      this.brush.fillText(`alerts from ${words.probability(threshold)}`, at.left + 4, y(threshold) - 8);
+      this.brush.fillText(`alert threshold ${words.probability(threshold)}`, at.left + 4, y(threshold) - 8);
     }
     this.#trace(seen, "probability", y, this.colour.chance, 1.6);
     if (newest !== null) this.#tag(at, newest, words.probability(this.#market.last.probability), this.colour.chance);
   }
 
-  // A line through what is known, broken where nothing came.
+  // A line through the known values, with breaks at gaps.
   #trace(seen, name, y, colour, width) {
     const { brush } = this;
     brush.beginPath();
@@ -224,7 +224,7 @@ export class Chart {
     brush.restore();
   }
 
-  // A line across with its number, which gives way to the tag of the newest value.
+  // A grid line with its number, which is hidden behind the tag of the newest value.
   #rule(at, y, text, newest) {
     this.#line(this.colour.grid, [[at.left, Math.round(y) + 0.5], [at.left + at.width, Math.round(y) + 0.5]]);
     if (newest !== null && Math.abs(y - newest) < 15) return;
@@ -291,7 +291,7 @@ function nearest(points, ms) {
   return best;
 }
 
-// Round numbers between low and high, about so many.
+// About ``count`` round numbers between low and high.
 function ticks(low, high, about) {
   const rough = (high - low) / Math.max(2, about);
   const power = 10 ** Math.floor(Math.log10(rough));

@@ -1,4 +1,4 @@
-// The page: events come in, the market keeps them, the panels and the chart show it.
+// The page: the stream feeds the market, and the panels and the chart display it.
 
 import { Chart } from "./chart.js";
 import { isNews, Market } from "./market.js";
@@ -6,20 +6,20 @@ import * as panels from "./panels.js";
 import { Stream } from "./stream.js";
 import * as words from "./words.js";
 
-const STALE_MS = 10_000; // the silence that the gap ledger calls a gap
-const MEND_MS = 30_000; // at most so often is a new snapshot asked for after updates were missed
+const STALE_MS = 10_000; // the silence that the gap ledger records as a gap
+const RESYNC_MS = 30_000; // minimum interval of new snapshots after lost updates
 
 const chart = new Chart(panels.byId("chart"), panels.byId("readout"));
 let market = null;
 let link = "wait";
 let ticked = 0; // performance.now() of the newest tick
 let lost = 0;
-let mended = -MEND_MS;
+let resynced = -RESYNC_MS;
 
 const handlers = {
   snapshot(data) {
     if (!stream.product && data.products.length > 1) {
-      stream.open(data.product); // one market at a time: fifty would be too much for a phone
+      stream.open(data.product); // one product at a time: fifty would be too much for a phone
       return;
     }
     const known = market?.product === data.product ? new Map(market.alerts) : new Map();
@@ -63,8 +63,8 @@ const handlers = {
   },
   lost(data) {
     lost = data.lost;
-    if (performance.now() - mended < MEND_MS) return;
-    mended = performance.now();
+    if (performance.now() - resynced < RESYNC_MS) return;
+    resynced = performance.now();
     stream.open(stream.product);
   },
 };
@@ -78,7 +78,7 @@ const stream = new Stream(
   },
 );
 
-// How old a snapshot's newest point is, where its clock is this one (a tape's is not).
+// The age of a snapshot's newest point, if the source is in real time.
 function ageOf({ health, last }) {
   if (!last || !(health.last_received >= health.started)) return 0;
   const age = Date.now() - last.received;
@@ -99,7 +99,7 @@ function refresh() {
   });
 }
 
-// What changes with time alone: how old everything is.
+// Everything that depends on the age of the data.
 function settle() {
   const age = performance.now() - ticked;
   const staleMs = market?.last && (link !== "live" || age > STALE_MS) ? age : null;
@@ -125,11 +125,11 @@ function announce(alert) {
   const text =
     alert.state === "open"
       ? `${simulated}Alert: ${alert.product}, a spike is likely within 60 seconds, probability ${words.probability(alert.peak_probability)}.`
-      : `${simulated}The alert for ${alert.product} is over.`;
+      : `${simulated}The alert for ${alert.product} has closed.`;
   panels.write("say", text);
 }
 
-// The product stands in the address, so that a page can be shared and reloaded.
+// The product is in the URL, so that the page can be shared and reloaded.
 function remember(product) {
   const address = new URL(location.href);
   address.searchParams.set("product", product);

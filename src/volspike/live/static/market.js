@@ -1,13 +1,13 @@
-// What is known of the product that is shown: the last fifteen minutes, one point a second, alerts and spikes.
+// The state of the displayed product: fifteen minutes of one-second points, alerts and spikes.
 
 export const KEPT_MS = 15 * 60_000;
-export const SILENCE_MS = 15_000; // longer without a tick is drawn as a hole
-const SESSION_MS = 300_000; // after such a silence windows start anew
-const SPIKE_MS = 60_000; // a spike at t is about the minute after t
+export const SILENCE_MS = 15_000; // a longer time without ticks is drawn as a gap
+const SESSION_MS = 300_000; // windows start again after such a silence
+const SPIKE_MS = 60_000; // a spike at t covers the minute after t
 const ALERTS = 50;
 const FEATURE_POINTS = 300;
 
-// Whether an alert opened, or one that was open closed.
+// Whether an alert opened, or an open one closed.
 export function isNews(before, after) {
   return (before?.state === "open") !== (after.state === "open");
 }
@@ -34,7 +34,7 @@ export class Market {
     return this.points.at(-1);
   }
 
-  // The newest point of a second replaces the second's earlier ones; one from the past is left out.
+  // The newest point of a second replaces earlier ones of that second; older points are ignored.
   tick(tick) {
     if (tick.product !== undefined && tick.product !== this.product) return false;
     const last = this.last;
@@ -52,7 +52,7 @@ export class Market {
     return true;
   }
 
-  // An open alert's peak is the highest probability so far; what it was in the end is told when it closes.
+  // An open alert's peak is the highest probability so far; the final one is sent when it closes.
   #raise(probability) {
     const alert = this.openAlert;
     if (alert && probability > alert.peak_probability) alert.peak_probability = probability;
@@ -88,7 +88,7 @@ export class Market {
     else this.spikes.push([start, end]);
   }
 
-  // Seconds until the longest window is full, by the feature names; null where nothing tells.
+  // Seconds until the longest window in the feature names is full; null without windows.
   secondsToWarm() {
     const windows = Object.keys(this.last?.features ?? {}).map((name) => Number(name.match(/_(\d+)s$/)?.[1] ?? 0));
     const longest = Math.max(0, ...windows);
@@ -99,7 +99,7 @@ export class Market {
     return Math.max(1, Math.ceil(longest + 1 - seen));
   }
 
-  // How many deviations the newest value stands from its own last minutes; 0 while too little is known.
+  // Standard deviations of the newest value from its mean of the last minutes; 0 with under a minute of values.
   departure(name) {
     const values = (this.history.get(name) ?? []).filter((value) => value !== null);
     if (values.length < 60) return 0;

@@ -1,4 +1,4 @@
-// The parts of the page that are text: each function writes what it is given, and only where it changed.
+// The text panels of the page; each function updates only what changed.
 
 import * as words from "./words.js";
 
@@ -6,12 +6,12 @@ const SVG = "http://www.w3.org/2000/svg";
 const OWN_TIME_MS = 60_000;
 const NOT_ENOUGH = "not enough yet";
 const FAR = 2; // deviations
-const RIVALS = {
-  persistence: "Persistence is the last minute's volatility, which every trader has.",
-  ewma: "EWMA is an exponentially weighted volatility, which every trader has.",
-  har: "HAR weighs volatilities from half a minute to an hour, as many a trader does.",
-  seasonal: "Seasonal goes by the time of day alone.",
-  baseline: "The baseline is a mean of standardised features.",
+const BASELINES = {
+  persistence: "Persistence predicts the volatility of the last minute.",
+  ewma: "EWMA is an exponentially weighted moving average of volatility.",
+  har: "HAR is a regression on volatilities from half a minute to an hour.",
+  seasonal: "Seasonal predicts from the time of day only.",
+  baseline: "The baseline is the mean of standardised features.",
 };
 
 export const byId = (id) => document.getElementById(id);
@@ -63,28 +63,28 @@ export function showNow(tick, model) {
   write("spread", words.quantity(tick?.spread));
   write("probability", words.probability(tick?.probability));
   const threshold = tick?.threshold ?? model.threshold;
-  write("threshold", threshold > 1 ? "calls no alerts" : `alerts from ${words.probability(threshold)}`);
+  write("threshold", threshold > 1 ? "no alerts" : `alert threshold ${words.probability(threshold)}`);
   const percent = (value) => `${100 * Math.min(1, Math.max(0, value ?? 0))}%`;
   byId("meter-fill").style.width = percent(tick?.probability);
   byId("meter-mark").style.left = percent(threshold);
 }
 
-// What can be said of this moment, the gravest first.
+// The current state; the most severe condition wins.
 export function verdict(market, link, staleMs) {
   const tick = market.last;
-  if (!tick) return ["wait", "Waiting for data", "nothing has come yet"];
+  if (!tick) return ["wait", "Waiting for data", "no data received yet"];
   if (staleMs !== null) return ["stale", link === "live" ? "Stale" : "Not connected", `last update ${words.lasting(staleMs)} ago`];
   const alert = market.openAlert;
   if (alert) return ["alert", "ALERT", `since ${words.clock(alert.opened)}, peak ${words.probability(alert.peak_probability)}`];
   if (!tick.is_warm) {
     const seconds = market.secondsToWarm();
-    return ["unsure", seconds === null ? "Not warm yet" : `Not warm yet (${seconds} s)`, "its windows are still filling; no probability"];
+    return ["unsure", seconds === null ? "Warming up" : `Warming up (${seconds} s)`, "feature windows are filling; no probability yet"];
   }
-  if (tick.probability === null) return ["unsure", "Cannot be scored", "a value that the model needs is not known"];
-  if (!tick.is_whole) return ["unsure", "No longer whole", "messages were lost within the windows"];
+  if (tick.probability === null) return ["unsure", "No probability", "a feature of the model is unknown"];
+  if (!tick.is_whole) return ["unsure", "Data loss", "messages are missing in the feature windows"];
   const threshold = tick.threshold ?? market.model.threshold;
   if (tick.probability >= threshold) return ["unsure", "Above the threshold", "no alert is open"];
-  return ["quiet", "Quiet", "below the threshold"];
+  return ["quiet", "Calm", "below the alert threshold"];
 }
 
 export function showVerdict([state, text, more]) {
@@ -104,7 +104,7 @@ export function showAlerts(market) {
       const when = open ? `${words.clock(alert.opened)} – now` : `${words.clock(alert.opened)} – ${words.clock(alert.closed)}`;
       item.append(made("strong", `${alert.product} · ${when}`));
       const length = open ? "open" : `${words.lasting(alert.closed - alert.opened)}`;
-      item.append(`${length} · peak ${words.probability(alert.peak_probability)}, alerts from ${words.probability(alert.threshold)}`);
+      item.append(`${length} · peak ${words.probability(alert.peak_probability)}, threshold ${words.probability(alert.threshold)}`);
       return item;
     }),
   );
@@ -153,26 +153,26 @@ function sparkline(values) {
 export function showModel(model) {
   const ours = model.metrics?.model ?? {};
   const name = model.baseline ?? "persistence";
-  const rival = model.metrics?.[name] ?? {};
+  const baseline = model.metrics?.[name] ?? {};
   write("model-name", [model.name, model.version].filter(Boolean).join(" · ") || "No model");
-  byId("figures").replaceChildren(intervals(ours, rival, name));
-  write("model-verdict", name === model.name ? `The model is itself the best rule that a trader has. ${RIVALS[name] ?? ""}` : judgement(ours, name));
+  byId("figures").replaceChildren(intervals(ours, baseline, name));
+  write("model-verdict", name === model.name ? `This model is the best baseline itself. ${BASELINES[name] ?? ""}` : comparison(ours, name));
   facts("model", [
-    ...(model.simulated ? [["Learned from", "a SIMULATED market", "unsure"]] : []),
-    ["Alerts from", `${words.probability(model.threshold)}${model.threshold_name ? ` (${model.threshold_name})` : ""}`],
+    ...(model.simulated ? [["Training data", "a SIMULATED market", "unsure"]] : []),
+    ["Alert threshold", `${words.probability(model.threshold)}${model.threshold_name ? ` (${model.threshold_name})` : ""}`],
     ["A spike is", `volatility ≥ ${words.quantity(model.tau)} (1 s returns)`],
     ["Rows", [model.profile, model.every].filter(Boolean).join(", every ") || words.UNKNOWN],
     ["Trained until", typeof model.trained_until === "number" ? words.moment(model.trained_until) : (model.trained_until ?? words.UNKNOWN).slice(0, 16).replace("T", " ")],
   ]);
 }
 
-// Two intervals on one axis: whether they overlap is the whole question.
-function intervals(ours, rival, rivalName) {
-  const most = Math.max(0.2, ...[ours, rival].flatMap((each) => [each.pr_auc ?? 0, each.pr_auc_high ?? 0]));
-  const x = (value) => 4 + (312 * value) / Math.min(1, most * 1.1);
-  const label = `PR-AUC out of sample: model ${spoken(ours)}, ${rivalName} ${spoken(rival)}`;
+// Two confidence intervals on one axis, to see whether they overlap.
+function intervals(ours, baseline, baselineName) {
+  const maximum = Math.max(0.2, ...[ours, baseline].flatMap((each) => [each.pr_auc ?? 0, each.pr_auc_high ?? 0]));
+  const x = (value) => 4 + (312 * value) / Math.min(1, maximum * 1.1);
+  const label = `PR-AUC out of sample: model ${spoken(ours)}, ${baselineName} ${spoken(baseline)}`;
   const picture = drawn("svg", { viewBox: "0 0 320 104", role: "img", "aria-label": label });
-  [["Model", ours, "model", 14], [rivalName, rival, "rival", 58]].forEach(([name, each, kind, y]) => {
+  [["Model", ours, "model", 14], [baselineName, baseline, "baseline", 58]].forEach(([name, each, kind, y]) => {
     picture.append(drawn("text", { x: 4, y }, name));
     picture.append(drawn("text", { x: 316, y, "text-anchor": "end" }, spoken(each)));
     picture.append(drawn("line", { x1: 4, x2: 316, y1: y + 16, y2: y + 16, class: "axis" }));
@@ -184,7 +184,7 @@ function intervals(ours, rival, rivalName) {
   if (typeof ours.base_rate === "number") {
     const at = x(ours.base_rate);
     picture.append(drawn("line", { x1: at, x2: at, y1: 20, y2: 86, class: "base" }));
-    picture.append(drawn("text", { x: Math.min(at, 240), y: 99, class: "quiet" }, `by chance ${ours.base_rate.toFixed(2)}`));
+    picture.append(drawn("text", { x: Math.min(at, 240), y: 99, class: "quiet" }, `base rate ${ours.base_rate.toFixed(2)}`));
   }
   return picture;
 }
@@ -195,14 +195,14 @@ function spoken(figures) {
   return `${figures.pr_auc.toFixed(3)}${between}`;
 }
 
-function judgement({ pr_auc_gain: gain, pr_auc_gain_low: low, pr_auc_gain_high: high, spike_events: events }, rival) {
-  const who = RIVALS[rival] ?? "";
-  if (typeof events === "number" && events < 5) return `PR-AUC out of sample: ${events} spike event${events === 1 ? "" : "s"}, too few to tell it from ${rival}.`;
-  if (![gain, low, high].every((value) => typeof value === "number")) return `Out of sample, 95 % intervals. ${who}`;
+function comparison({ pr_auc_gain: gain, pr_auc_gain_low: low, pr_auc_gain_high: high, spike_events: events }, baseline) {
+  const about = BASELINES[baseline] ?? "";
+  if (typeof events === "number" && events < 5) return `PR-AUC out of sample: ${events} spike event${events === 1 ? "" : "s"}, too few to compare it with ${baseline}.`;
+  if (![gain, low, high].every((value) => typeof value === "number")) return `Out of sample, 95 % intervals. ${about}`;
   const figures = `${signed(gain)}, ${signed(low)} to ${signed(high)}`;
-  if (low > 0) return `PR-AUC out of sample: better than ${rival} (${figures}). ${who}`;
-  if (high < 0) return `PR-AUC out of sample: worse than ${rival} (${figures}). ${who}`;
-  return `PR-AUC out of sample: not shown to be better than ${rival} (${figures}). ${who}`;
+  if (low > 0) return `PR-AUC out of sample: better than ${baseline} (${figures}). ${about}`;
+  if (high < 0) return `PR-AUC out of sample: worse than ${baseline} (${figures}). ${about}`;
+  return `PR-AUC out of sample: not shown to be better than ${baseline} (${figures}). ${about}`;
 }
 
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
@@ -215,8 +215,8 @@ export function showPerformance(figures) {
     row("Recall", figures.recall, words.probability),
     row("Brier score", figures.brier, three),
     row("PR-AUC", figures.pr_auc, three),
-    row("Spikes among rows", figures.base_rate, words.probability),
-    row("Rows judged", figures.rows, words.count),
+    row("Share of spikes", figures.base_rate, words.probability),
+    row("Rows with outcome", figures.rows, words.count),
     row("Alerts", figures.alerts, words.count),
     ["Since", words.moment(figures.since)],
   ]);
@@ -224,9 +224,9 @@ export function showPerformance(figures) {
 
 export function showHealth(health, source, lost) {
   const pair = (both, digits) => (both ? `${words.fixed(both.p50, digits)} / ${words.fixed(both.p99, digits)}` : words.UNKNOWN);
-  // a tape, or a simulated market that runs faster, keeps its own time
+  // a tape, or a simulated market at another speed, is not in real time
   const hasOwnTime = Math.abs(health.latency_ms?.p50 ?? 0) > OWN_TIME_MS;
-  const latency = hasOwnTime ? "none: it keeps its own time" : `${pair(health.latency_ms, 1)} ms`;
+  const latency = hasOwnTime ? "none: not in real time" : `${pair(health.latency_ms, 1)} ms`;
   const bad = (value) => (value > 0 ? "bad" : "");
   const recording = health.recorder_fault ? [`no: ${health.recorder_fault}`, "bad"] : health.is_recording ? ["yes", "good"] : ["no", "none"];
   facts("health", [
@@ -234,14 +234,14 @@ export function showHealth(health, source, lost) {
     ["Source", health.source ?? source ?? words.UNKNOWN],
     ["Recording", ...recording],
     ["Latency p50 / p99", latency],
-    ["Frame to score p50 / p99", `${pair(health.score_us, 0)} µs`],
+    ["Tick to score p50 / p99", `${pair(health.score_us, 0)} µs`],
     ["Gaps", words.count(health.gaps), bad(health.gaps)],
-    ["Reconnects", words.count(health.reconnects)],
-    ["Malformed", words.count(health.malformed), bad(health.malformed)],
+    ["Reconnections", words.count(health.reconnects)],
+    ["Malformed frames", words.count(health.malformed), bad(health.malformed)],
     ["Frames", words.count(health.frames)],
     ["Ticks", words.count(health.ticks)],
     ["Last frame", words.clock(health.last_received)],
     ["Running since", words.moment(health.started)],
-    ...(lost ? [["Updates this page missed", words.count(lost), "bad"]] : []),
+    ...(lost ? [["Updates lost by this page", words.count(lost), "bad"]] : []),
   ]);
 }

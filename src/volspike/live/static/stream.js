@@ -1,4 +1,4 @@
-// One connection to /stream that comes back: after refusals, silence, and a laptop's sleep.
+// A connection to /stream that reconnects after errors, silence, and sleep.
 
 const NAMES = ["snapshot", "tick", "alert", "spike", "health", "performance", "lost"];
 const SILENT_MS = 20_000; // health comes every second, a heartbeat every 15 s
@@ -22,8 +22,8 @@ export class Stream {
     this.product = product;
     this.#source?.close();
     clearTimeout(this.#timer);
-    const wish = product ? `?${new URLSearchParams({ product, alerts: "all" })}` : "";
-    const source = new EventSource(`/stream${wish}`);
+    const query = product ? `?${new URLSearchParams({ product, alerts: "all" })}` : "";
+    const source = new EventSource(`/stream${query}`);
     this.#source = source;
     this.#heard = performance.now();
     for (const name of NAMES) source.addEventListener(name, (event) => this.#take(source, name, event.data));
@@ -31,20 +31,20 @@ export class Stream {
   }
 
   #take(source, name, data) {
-    if (source !== this.#source) return; // of a product that is no longer shown
+    if (source !== this.#source) return; // an event of a product that is no longer displayed
     this.#heard = performance.now();
     this.#failures = 0;
     this.state("live");
     this.heard(name, JSON.parse(data));
   }
 
-  // A broken connection the browser mends itself; a refused one it gives up, so that it is asked anew here.
+  // The browser reconnects after a broken connection but not after a refused one, which is retried here.
   #fail(source) {
     if (source !== this.#source) return;
     this.state("lost");
     if (source.readyState !== EventSource.CLOSED) return;
     this.#failures += 1;
-    // a product that is gone is refused for good: after a few times ask for any
+    // a removed product is refused each time: after a few attempts request any product
     const product = this.#failures > 3 ? null : this.product;
     const wait = Math.min(LONGEST_WAIT_MS, 1_000 * 2 ** this.#failures) * (0.5 + Math.random() / 2);
     this.#timer = setTimeout(() => this.open(product), wait);

@@ -1,4 +1,4 @@
-// Numbers and times as people read them. What is not known is an en dash, never 0.
+// Numbers and times as text. An unknown value is an en dash, never 0.
 
 export const UNKNOWN = "–";
 
@@ -8,7 +8,7 @@ export function fixed(value, digits) {
   return known(value) ? value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }) : UNKNOWN;
 }
 
-// A price with about seven significant digits: 64,123.45 and 0.00001234 alike.
+// A price with about seven significant digits: 64,123.45 or 0.00001234.
 export function price(value) {
   if (!known(value)) return UNKNOWN;
   const size = Math.abs(value);
@@ -23,7 +23,7 @@ export function quantity(value) {
   return value.toLocaleString("en-US", { maximumSignificantDigits: 4 });
 }
 
-// Hundredths, and for the tightest markets two significant digits: 1.25, 0.0044
+// Two decimals, or two significant digits for very tight spreads: 1.25, 0.0044
 export function basisPoints(value) {
   const isTiny = known(value) && value !== 0 && Math.abs(value) < 0.095;
   return isTiny ? value.toLocaleString("en-US", { maximumSignificantDigits: 2 }) : fixed(value, 2);
