@@ -270,7 +270,7 @@ def test_an_invalid_address_is_a_usage_error(host: str, port: int) -> None:
 
 def test_an_unknown_log_level_is_a_usage_error() -> None:
     """The level is checked before anything starts."""
-    with pytest.raises(UsageError, match="'LOUD' is not known"):
+    with pytest.raises(UsageError, match="unknown log level 'LOUD'"):
         serve(ServingSettings(log_level="LOUD", port=0))
 
 

@@ -191,7 +191,7 @@ def test_what_may_not_have_been_told_is_told_again() -> None:
 
 def test_bytes_that_are_no_snapshot_are_refused() -> None:
     """A foreign state is a data error; a model of another threshold begins without episodes."""
-    with pytest.raises(DataError, match="not a predictor's snapshot"):
+    with pytest.raises(DataError, match="not a snapshot of stream alerts"):
         stage().restore(b"x", 0, ())
     watch = StreamAlerts(0.5)
     watch.update("A", 0, 0.9, 1.0, simulated=False)
