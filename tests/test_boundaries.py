@@ -20,7 +20,7 @@ from volspike.api.predict import PredictHandler
 from volspike.cli.infer import _live
 from volspike.episodes import HORIZON_NS, EpisodeTracker, SeriesOrder, alarm_runs, spike_runs
 from volspike.evaluation.bootstrap import Calls, Draws, resampled_figures
-from volspike.evaluation.metrics import judge
+from volspike.evaluation.metrics import evaluate_scores
 from volspike.evaluation.scored import Scored, spike_events
 from volspike.evaluation.spike_events import find_events
 from volspike.evaluation.thresholds import best_f1_threshold, cost_threshold, false_alarm_threshold, rate_threshold
@@ -160,7 +160,7 @@ ALERTS: Final[dict[str, Callable[[float], bool]]] = {
     "stream": stream_alert,
     "live episode": lambda probability: EpisodeTracker(LEVEL, product="X").update(0, probability) is not None,
     "recorded episode": recorded_episode,
-    "metrics": lambda probability: judge(np.ones(1, np.int8), np.array([probability]), LEVEL).tp == 1,
+    "metrics": lambda probability: evaluate_scores(np.ones(1, np.int8), np.array([probability]), LEVEL).tp == 1,
     "resampled metrics": recall_in_resamples,
 }
 
@@ -306,7 +306,7 @@ def test_the_lowest_score_as_threshold_flags_its_rows() -> None:
     score = np.full(4, 0.25)
     threshold = rate_threshold(score, 1.0)
     assert threshold == 0.25
-    assert judge(np.zeros(4, np.int8), score, threshold).fp == 4
+    assert evaluate_scores(np.zeros(4, np.int8), score, threshold).fp == 4
 
 
 def test_drift_severities_at_their_limits() -> None:

@@ -165,7 +165,11 @@ def spoiled(features: Path, tmp_path: Path) -> Path:
         ),
         ("--features features.parquet --columns volume", MODEL, ["features.parquet", "missing: volume", "all"]),
         ("--features features.parquet --artifacts features.parquet", USAGE, ["features.parquet/logistic", "written"]),
-        ("--features features.parquet --artifacts mine", USAGE, ["mine/logistic contains something other than an artifact", "another"]),
+        (
+            "--features features.parquet --artifacts mine",
+            USAGE,
+            ["mine/logistic contains something other than an artifact", "another"],
+        ),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.markets import START, market
-from volspike.evaluation import judge, per_hour, per_product
+from volspike.evaluation import evaluate_scores, per_hour, per_product
 
 
 def test_products_are_judged_alone() -> None:
@@ -18,7 +18,7 @@ def test_products_are_judged_alone() -> None:
     for code, part in enumerate(parts[:2]):
         rows = scored.product == code
         assert part.comparison is not None
-        assert part.comparison.model == pytest.approx(judge(scored.y[rows], scored.probability[rows], 0.3))
+        assert part.comparison.model == pytest.approx(evaluate_scores(scored.y[rows], scored.probability[rows], 0.3))
     assert parts[2].rows == 600
     assert parts[2].comparison is None
 

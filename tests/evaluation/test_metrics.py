@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from volspike.evaluation import judge
+from volspike.evaluation import evaluate_scores
 from volspike.evaluation.metrics import average_precision, log_losses, roc_auc
 
 outcomes_and_scores = st.lists(
@@ -23,7 +23,7 @@ def test_figures_are_those_of_scikit_learn(rows: list[tuple[int, float]], thresh
     """Ties, perfect and useless scores included."""
     y, score = np.array([y for y, _ in rows], np.int8), np.array([s for _, s in rows])
     called = score >= threshold
-    found = judge(y, score, threshold)
+    found = evaluate_scores(y, score, threshold)
     assert found.pr_auc == pytest.approx(reference.average_precision_score(y, score))
     assert found.roc_auc == pytest.approx(reference.roc_auc_score(y, score))
     assert found.brier == pytest.approx(reference.brier_score_loss(y, score))
@@ -47,14 +47,14 @@ def test_one_class_has_no_areas(outcome: int) -> None:
 
 def test_undefined_shares_are_nan() -> None:
     """No call has no precision, no spike no recall, neither no F1."""
-    figures = judge(np.zeros(4, np.int8), np.zeros(4), 0.5)
+    figures = evaluate_scores(np.zeros(4, np.int8), np.zeros(4), 0.5)
     assert all(map(isnan, (figures.precision, figures.recall, figures.f1)))
     assert figures.figures()["precision"] is None
 
 
 def test_nothing_at_all_is_nan() -> None:
     """No rows give no figure but their count."""
-    figures = judge(np.zeros(0, np.int8), np.zeros(0), 0.5)
+    figures = evaluate_scores(np.zeros(0, np.int8), np.zeros(0), 0.5)
     assert figures.rows == 0
     assert all(map(isnan, (figures.base_rate, figures.pr_auc, figures.brier)))
 
@@ -85,7 +85,7 @@ def test_perfect_and_constant_scores(rows: list[tuple[int, float]]) -> None:
 
 def test_a_score_that_is_no_probability_has_no_brier() -> None:
     """A volatility is not judged as though it were a probability, by Brier or by log loss."""
-    figures = judge(np.array([0, 1], np.int8), np.array([3.0, 9.0]), 5.0, is_probability=False)
+    figures = evaluate_scores(np.array([0, 1], np.int8), np.array([3.0, 9.0]), 5.0, is_probability=False)
     assert isnan(figures.brier)
     assert isnan(figures.log_loss)
     assert figures.precision == 1.0
@@ -93,6 +93,6 @@ def test_a_score_that_is_no_probability_has_no_brier() -> None:
 
 def test_each_row_can_have_its_own_threshold() -> None:
     """Rows of different folds are judged at their own thresholds; the one threshold is then undefined."""
-    figures = judge(np.array([1, 1, 0], np.int8), np.array([0.5, 0.5, 0.5]), np.array([0.4, 0.6, 0.6]))
+    figures = evaluate_scores(np.array([1, 1, 0], np.int8), np.array([0.5, 0.5, 0.5]), np.array([0.4, 0.6, 0.6]))
     assert (figures.tp, figures.fn, figures.tn) == (1, 1, 1)
     assert isnan(figures.threshold)

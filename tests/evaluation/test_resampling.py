@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.evaluation.markets import market
-from volspike.evaluation import judge
+from volspike.evaluation import evaluate_scores
 from volspike.evaluation.bootstrap import FIGURES, Calls, Draws, Ranking, resampled_figures
 from volspike.evaluation.metrics import average_precision, roc_auc
 
@@ -26,7 +26,7 @@ def test_weighted_areas_are_those_of_repeated_rows(rows: list[tuple[int, int, in
 
 
 def test_every_figure_is_that_of_the_drawn_rows() -> None:
-    """Each figure of each resample is what the slow way finds: repeat the rows, judge them."""
+    """Each figure of each resample is what the slow way finds: repeat the rows and evaluate them."""
     scored = market(4000, step_s=3.0)
     draws = Draws.of(scored.time, 600, 8, seed=1)
     calls = Calls(scored.y, np.round(scored.probability, 2), scored.threshold, is_probability=True)
@@ -34,7 +34,7 @@ def test_every_figure_is_that_of_the_drawn_rows() -> None:
     for resample in range(len(draws)):
         weight = draws.weight(resample)
         rows = np.repeat(np.arange(len(scored)), weight)
-        expected = judge(calls.y[rows], calls.score[rows], 0.3)
+        expected = evaluate_scores(calls.y[rows], calls.score[rows], 0.3)
         for name in FIGURES:
             assert found[name][resample] == pytest.approx(getattr(expected, name)), name
 

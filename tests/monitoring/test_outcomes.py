@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from volspike.errors import UnreadableFile
-from volspike.evaluation import judge
+from volspike.evaluation import evaluate_scores
 from volspike.monitoring.outcome_database import OutcomeDatabase, OutcomeRecord, PredictionRecord
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel, calibration
@@ -84,7 +84,7 @@ def test_figures_are_those_of_the_evaluation(store: OutcomeStore) -> None:
     assert store.flush()
     told = store.performance(START * SECOND)
     spike = (volatility[:200] >= 0.5).astype(np.int8)
-    wanted = judge(spike, probability[:200], 0.6)
+    wanted = evaluate_scores(spike, probability[:200], 0.6)
     assert (told.rows, told.base_rate, told.alerts) == (200, wanted.base_rate, wanted.tp + wanted.fp)
     assert (told.precision, told.recall, told.pr_auc) == (wanted.precision, wanted.recall, wanted.pr_auc)
     assert told.brier == pytest.approx(wanted.brier)

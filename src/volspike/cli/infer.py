@@ -94,7 +94,7 @@ def _timed(artifact: Artifact, x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _evaluate(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp], probability: NDArray[np.float64]) -> None:
     """Prints PR-AUC next to persistence on rows with a known outcome, and warns about training rows."""
-    from volspike.evaluation import judge
+    from volspike.evaluation import evaluate_scores
     from volspike.labels import spikes
     from volspike.market import format_time
 
@@ -104,8 +104,8 @@ def _evaluate(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp], prob
         warn("no row has both a probability and a known future, so nothing is evaluated; label the file first")
         return
     y = spikes(future[known], artifact.metadata.tau)
-    found = judge(y, probability[known], artifact.threshold)
-    baseline = judge(y, persistence[known], np.inf, is_probability=False)
+    found = evaluate_scores(y, probability[known], artifact.threshold)
+    baseline = evaluate_scores(y, persistence[known], np.inf, is_probability=False)
     out.print(
         f"{found.rows:,} rows, base rate {figure(found.base_rate)}: PR-AUC {figure(found.pr_auc)} "
         f"(persistence {figure(baseline.pr_auc)}), precision {figure(found.precision)}, recall {figure(found.recall)} "

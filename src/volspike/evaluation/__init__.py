@@ -1,8 +1,8 @@
-"""How good a model's calls are, against what a trader already has. Knows of scores and outcomes, not of models."""
+"""Quality of scores against outcomes and against baselines. Works on scores, not on models."""
 
 from volspike.evaluation.bootstrap import Interval
-from volspike.evaluation.comparison import Comparison, FoldMeans, Part, compare, per_hour, per_product
-from volspike.evaluation.metrics import Metrics, judge
+from volspike.evaluation.comparison import Comparison, FoldMeans, RowGroup, compare, per_hour, per_product
+from volspike.evaluation.metrics import ScoreMetrics, evaluate_scores
 from volspike.evaluation.reliability import Reliability, ReliabilityBin, reliability
 from volspike.evaluation.scored import Scored, pooled
 from volspike.evaluation.spike_events import EventFigures, event_figures, find_events
@@ -19,19 +19,19 @@ __all__ = [
     "EventFigures",
     "FoldMeans",
     "Interval",
-    "Metrics",
-    "Part",
     "Reliability",
     "ReliabilityBin",
+    "RowGroup",
+    "ScoreMetrics",
     "Scored",
     "best_f1_threshold",
     "chosen_thresholds",
     "compare",
     "cost_threshold",
+    "evaluate_scores",
     "event_figures",
     "false_alarm_threshold",
     "find_events",
-    "judge",
     "per_hour",
     "per_product",
     "pooled",

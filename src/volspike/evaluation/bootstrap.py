@@ -1,16 +1,11 @@
-"""PR-AUC and ROC-AUC of the same rows under many weights: sorted once, then one pass over the rows each.
-
-Intervals that respect time: rows close together share their windows and their future.
+"""Block-bootstrap confidence intervals of figures.
 
 A moving block bootstrap (Künsch, "The Jackknife and the Bootstrap for General Stationary Observations", Annals
-of Statistics 17, 1989): whole stretches of time are drawn with replacement until the data's length is reached.
-Blocks are of time rather than of rows, because ticks come unevenly. The rows of all products within a block
-go together, since markets move together.
+of Statistics 17, 1989): blocks of time are drawn with replacement until the length of the data is reached. Rows close
+together share their windows and their future, so neighbours stay together. Blocks are of time rather than of rows,
+because ticks are unevenly spaced, and include the rows of all products, because markets move together.
 
-What such an interval says: how far a figure could have come out otherwise on days like those recorded. It knows
-nothing of days unlike them.
-
-A score's figures on every resample of its rows: the areas by ranking, the rest from sums over blocks.
+An interval shows how much a figure could differ on days like the recorded ones, not on other days.
 """
 
 from __future__ import annotations
@@ -31,7 +26,7 @@ from volspike.evaluation.metrics import log_losses
 
 
 class Ranking:
-    """The order in which a score (n, no NaN) calls its rows; rows of equal score are called together."""
+    """Ranks rows by a score (n, no NaN), rows of equal score together, and computes areas under many weightings."""
 
     def __init__(self, y: NDArray[np.int8], score: NDArray[np.float64]) -> None:
         self._order = np.argsort(-score, kind="stable").astype(np.int32)
@@ -40,9 +35,9 @@ class Ranking:
         self._is_last = np.append(ranked[1:] != ranked[:-1], np.ones(len(ranked[:1]), np.bool_))
 
     def areas(self, weight: NDArray[np.int16]) -> tuple[float, float]:
-        """PR-AUC and ROC-AUC where row i counts ``weight[i]`` times; NaN where one class weighs nothing.
+        """PR-AUC and ROC-AUC if row i counts ``weight[i]`` times; NaN if a class has no weight.
 
-        As ``average_precision`` and ``roc_auc`` of the rows repeated so often.
+        Equal to ``average_precision`` and ``roc_auc`` of the repeated rows.
         """
         pr_auc, roc_auc = weighted_areas(self._order, self._spike, self._is_last, weight)
         return pr_auc, roc_auc
@@ -74,23 +69,23 @@ def weighted_areas(
 RESAMPLES: Final = 1000
 LEVEL: Final = 0.95
 LEAST_BLOCKS: Final = 5
-"""With fewer blocks in the data than this, their resampling says nothing and the interval is NaN."""
+"""With fewer blocks than this in the data, resampling is meaningless and the interval is NaN."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Lower and upper end; NaN where there is too little data to tell."""
+    """Lower and upper end; NaN if there is too little data."""
 
     low: float
     high: float
 
 
-UNTOLD: Final = Interval(nan, nan)
+UNDEFINED: Final = Interval(nan, nan)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """Which stretches of rows each of r resamples is made of.
+    """The blocks of rows of each of r resamples.
 
     ``order`` (n) are the rows by time; block b of resample r is rows ``order[first[r, b]:beyond[r, b]]``.
     """
@@ -101,11 +96,11 @@ class Draws:
 
     @classmethod
     def of(cls, time: NDArray[np.int64], block_s: float, resamples: int = RESAMPLES, seed: int = 0) -> Self:
-        """Blocks of ``block_s`` seconds of the rows at ``time`` (n, ns, any order); none for too little time.
+        """Blocks of ``block_s`` seconds of the rows at ``time`` (n, ns, any order); none if the time is too short.
 
-        Blocks may begin up to one length before the first row, so that every row is as likely to be drawn as any
-        other, however densely rows stand; a silence counts as one block at most. The seed alone decides what is
-        drawn, so that figures of two models on the same rows can be subtracted resample by resample.
+        Blocks may begin up to one length before the first row, so that all rows are equally likely to be drawn,
+        however dense they are; a silence counts as one block at most. The draws depend on the seed only, so that
+        figures of two models on the same rows can be subtracted resample by resample.
         """
         order = np.argsort(time, kind="stable")
         steps = np.minimum(np.diff(time[order], prepend=time[order][:1]) / 1e9, block_s)
@@ -122,8 +117,8 @@ class Draws:
         return len(self.first)
 
     def weight(self, resample: int) -> NDArray[np.int16]:
-        """How often this resample draws each row, in the rows' own order."""
-        return drawn_times(self.order, self.first[resample], self.beyond[resample])
+        """(n,) how often this resample draws each row."""
+        return _draw_counts(self.order, self.first[resample], self.beyond[resample])
 
     def sums(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
         """(r, m) the sums of columns (n, m) over the rows that each resample draws."""
@@ -136,31 +131,31 @@ class Draws:
 
 
 @compiled
-def drawn_times(order: NDArray[np.int64], first: NDArray[np.int32], beyond: NDArray[np.int32]) -> NDArray[np.int16]:
-    """How many of the stretches ``order[first:beyond]`` hold each row; a handful at most, so that 16 bits do."""
+def _draw_counts(order: NDArray[np.int64], first: NDArray[np.int32], beyond: NDArray[np.int32]) -> NDArray[np.int16]:
+    """(n,) how many of the blocks ``order[first:beyond]`` contain each row, which is a small number."""
     opened = np.zeros(len(order) + 1, np.int16)
     for block in range(len(first)):
         opened[first[block]] += 1
         opened[beyond[block]] -= 1
     weight = np.empty(len(order), np.int16)
-    standing = 0
+    depth = 0
     for place in range(len(order)):
-        standing += opened[place]
-        weight[order[place]] = standing
+        depth += opened[place]
+        weight[order[place]] = depth
     return weight
 
 
 def percentile_interval(values: NDArray[np.float64], level: float = LEVEL) -> Interval:
-    """The middle ``level`` of resampled values; NaN where under half of them are defined."""
+    """The middle ``level`` of resampled values; NaN if fewer than half of them are defined."""
     defined = values[~np.isnan(values)]
     if len(defined) == 0 or 2 * len(defined) < len(values):
-        return UNTOLD
+        return UNDEFINED
     low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 
 
 FIGURES: Final = ("base_rate", "pr_auc", "roc_auc", "brier", "log_loss", "precision", "recall", "f1")
-"""The figures that have intervals."""
+"""Figures with intervals."""
 
 Resampled: TypeAlias = dict[str, NDArray[np.float64]]
 """Figure → its value on each of r resamples, NaN where undefined."""
@@ -168,7 +163,7 @@ Resampled: TypeAlias = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calls:
-    """A score (n, no NaN) of outcomes ``y`` (n), called from its thresholds on (n)."""
+    """A score (n, no NaN) of outcomes ``y`` (n), and the thresholds (n) from which it predicts a spike."""
 
     y: NDArray[np.int8]
     score: NDArray[np.float64]
@@ -187,13 +182,13 @@ def resampled_areas(scored: Sequence[tuple[NDArray[np.int8], NDArray[np.float64]
     rankings = [Ranking(y, score) for y, score in scored]
     values = np.full((len(draws), len(rankings), 2), nan)
 
-    def judge(resample: int) -> None:
+    def compute(resample: int) -> None:
         weight = draws.weight(resample)
         values[resample] = [ranking.areas(weight) for ranking in rankings]
 
     # the compiled passes release the GIL
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        deque(threads.map(judge, range(len(draws))), maxlen=0)
+        deque(threads.map(compute, range(len(draws))), maxlen=0)
     return [{"pr_auc": values[:, index, 0], "roc_auc": values[:, index, 1]} for index in range(len(rankings))]
 
 
@@ -204,8 +199,8 @@ def _additive(calls: Calls, draws: Draws) -> Resampled:
         columns += [(calls.score - calls.y) ** 2, log_losses(calls.y, calls.score)]
     sums = draws.sums(np.column_stack(columns).astype(np.float64))
     rows, spikes, calls_made, hits = sums[:, :4].T
-    untold = np.full(len(sums), nan)
-    squares, losses = sums[:, 4:].T if calls.is_probability else (untold, untold)
+    undefined = np.full(len(sums), nan)
+    squares, losses = sums[:, 4:].T if calls.is_probability else (undefined, undefined)
     return {
         "base_rate": _ratio(spikes, rows),
         "brier": _ratio(squares, rows),
@@ -217,6 +212,6 @@ def _additive(calls: Calls, draws: Draws) -> Resampled:
 
 
 def _ratio(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    told = np.full(len(whole), nan)
-    np.divide(part, whole, out=told, where=whole > 0)
-    return told
+    ratio = np.full(len(whole), nan)
+    np.divide(part, whole, out=ratio, where=whole > 0)
+    return ratio

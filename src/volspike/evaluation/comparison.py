@@ -1,9 +1,4 @@
-"""The mean over folds of each fold's own PR-AUC: only telling calm folds from wild ones gains nothing here.
-
-A model beside a baseline on the same rows: does it know more than what a trader already has?
-
-The same figures of parts of the rows: which market, which hour.
-"""
+"""Comparison of a model with a baseline on the same rows and resamples: overall, per fold, per product, per hour."""
 
 from __future__ import annotations
 
@@ -26,7 +21,7 @@ from volspike.evaluation.bootstrap import (
     resampled_areas,
     resampled_figures,
 )
-from volspike.evaluation.metrics import Metrics, average_precision, judge, known
+from volspike.evaluation.metrics import ScoreMetrics, average_precision, evaluate_scores, known
 from volspike.evaluation.scored import Scored, block_length, spike_events
 from volspike.evaluation.spike_events import EventFigures, event_figures, find_events
 from volspike.market import SECOND_NS
@@ -34,10 +29,10 @@ from volspike.market import SECOND_NS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldMeans:
-    """Means over the ``folds`` that hold both classes; NaN where there is none.
+    """Means of PR-AUC over the ``folds`` that contain both classes; NaN if there is none.
 
-    The intervals draw blocks within each fold and are NaN where a fold is too short for that. In ``ahead`` of the
-    folds the model's PR-AUC is the greater.
+    A mean over folds gains nothing from separating calm folds from volatile ones. Intervals draw blocks within each
+    fold and are NaN if a fold is too short. In ``ahead`` of the folds the model's PR-AUC is greater.
     """
 
     folds: int
@@ -51,14 +46,14 @@ class FoldMeans:
 
     def figures(self) -> dict[str, int | float | None]:
         """The figures by name, None where undefined."""
-        told: dict[str, int | float | None] = {"folds": self.folds, "ahead": self.ahead}
+        figures: dict[str, int | float | None] = {"folds": self.folds, "ahead": self.ahead}
         for name, value, interval in (
             ("model", self.model, self.model_interval),
             ("baseline", self.baseline, self.baseline_interval),
             ("gain", self.gain, self.gain_interval),
         ):
-            told |= {name: known(value), f"{name}_low": known(interval.low), f"{name}_high": known(interval.high)}
-        return told
+            figures |= {name: known(value), f"{name}_low": known(interval.low), f"{name}_high": known(interval.high)}
+        return figures
 
 
 def fold_means(scored: Scored, block_s: float, *, resamples: int = RESAMPLES, seed: int = 0) -> FoldMeans:
@@ -84,7 +79,7 @@ def fold_means(scored: Scored, block_s: float, *, resamples: int = RESAMPLES, se
 
 
 def _resampled(fold: Scored, block_s: float, resamples: int, seed: int) -> NDArray[np.float64]:
-    """(resamples, 2) PR-AUC of model and baseline; NaN in all where the fold is too short."""
+    """(resamples, 2) PR-AUC of model and baseline; all NaN if the fold is too short."""
     draws = Draws.of(fold.time, block_s, resamples, seed)
     if len(draws) == 0:
         return np.full((resamples, 2), np.nan)
@@ -100,15 +95,15 @@ Figures = dict[str, int | float | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Figures of both with 95 % intervals by figure name (``FIGURES``), and those of the model's less the baseline's.
+    """Figures of model and baseline with 95 % intervals by name (``FIGURES``), and of their difference.
 
-    A figure that is undefined is NaN, and so is the interval of one that too little time stands behind. Of Brier and
-    log loss a gain below 0 is the better.
+    Undefined figures are NaN, and so are intervals over too little time. For Brier score and log loss a gain below 0 is
+    better.
     """
 
     baseline_name: str
-    model: Metrics
-    baseline: Metrics
+    model: ScoreMetrics
+    baseline: ScoreMetrics
     model_intervals: dict[str, Interval]
     baseline_intervals: dict[str, Interval]
     gain_intervals: dict[str, Interval]
@@ -116,27 +111,29 @@ class Comparison:
     baseline_events: EventFigures
     folds: FoldMeans
     block_s: float
-    """Seconds that the bootstrap keeps together."""
+    """Length of a bootstrap block in seconds."""
     spike_events: int
-    """Stretches of spikes more than five minutes apart: what the intervals rest on, whatever the number of rows."""
+    """Groups of spikes more than five minutes apart, on whose number the intervals depend, not on that of rows."""
 
     @property
     def is_judgeable(self) -> bool:
-        """Whether there are events enough for an interval to mean anything."""
+        """Whether there are enough events for an interval."""
         return self.spike_events >= LEAST_BLOCKS
 
     @property
     def gain(self) -> float:
-        """PR-AUC of the model less that of the baseline; NaN where either is undefined."""
+        """PR-AUC of the model minus that of the baseline; NaN if either is undefined."""
         return self.gain_of("pr_auc")
 
     def gain_of(self, figure: str) -> float:
-        """The model's figure less the baseline's; NaN where either is undefined."""
+        """The model's figure minus the baseline's; NaN if either is undefined."""
         return float(getattr(self.model, figure) - getattr(self.baseline, figure))
 
     def verdict(self, figure: str = "pr_auc") -> str | None:
-        """ "better" or "worse" where the interval of the difference leaves out 0, "not shown to differ" where it does
-        not; None where there are too few events to tell."""
+        """The conclusion from the interval of the difference; None if there are too few events.
+
+        "better" or "worse" if the interval excludes 0, otherwise "not shown to differ".
+        """
         interval = self.gain_intervals[figure]
         if not self.is_judgeable or np.isnan(interval.low):
             return None
@@ -169,9 +166,9 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
-    """Judge the model of ``scored`` and the baseline on the same rows and the same resamples.
+    """Compares the model and the baseline of ``scored`` on the same rows and resamples.
 
-    ``block_s`` is ``block_length``'s where none is told. Without ``resamples`` there are no intervals.
+    ``block_s`` is ``block_length`` by default. Without ``resamples`` there are no intervals.
     """
     block = block_length(scored) if block_s is None else block_s
     draws = Draws.of(scored.time, block, resamples, seed)
@@ -181,8 +178,8 @@ def compare(
     gains = {name: ours[name] - theirs[name] for name in FIGURES if name != "base_rate"}
     return Comparison(
         baseline_name=baseline_name,
-        model=_judged(model),
-        baseline=_judged(baseline),
+        model=_metrics_of(model),
+        baseline=_metrics_of(baseline),
         model_intervals=intervals(ours),
         baseline_intervals=intervals(theirs),
         gain_intervals=intervals(gains),
@@ -199,27 +196,27 @@ def intervals(resampled: Resampled) -> dict[str, Interval]:
     return {name: percentile_interval(values) for name, values in resampled.items()}
 
 
-def ends(told: dict[str, Interval]) -> Figures:
+def ends(figures: dict[str, Interval]) -> Figures:
     """Lower and upper ends by name, None where undefined."""
-    low = {f"{name}_low": known(interval.low) for name, interval in told.items()}
-    return low | {f"{name}_high": known(interval.high) for name, interval in told.items()}
+    low = {f"{name}_low": known(interval.low) for name, interval in figures.items()}
+    return low | {f"{name}_high": known(interval.high) for name, interval in figures.items()}
 
 
-def _judged(calls: Calls) -> Metrics:
-    return judge(calls.y, calls.score, calls.threshold, is_probability=calls.is_probability)
+def _metrics_of(calls: Calls) -> ScoreMetrics:
+    return evaluate_scores(calls.y, calls.score, calls.threshold, is_probability=calls.is_probability)
 
 
 LEAST_EVENTS: Final = 5
-"""With fewer separate spike events than this a part is counted but not judged."""
+"""With fewer spike events than this a part has no comparison."""
 
 HOUR_NS: Final = 3600 * SECOND_NS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A part of the rows; ``comparison`` is None where it holds fewer than ``LEAST_EVENTS`` spike events.
+class RowGroup:
+    """The rows of one product or hour; ``comparison`` is None for fewer than ``LEAST_EVENTS`` spike events.
 
-    An episode that reaches from one hour into the next is one in each: its rows are judged where they stand.
+    An event that extends from one hour into the next counts in both.
     """
 
     label: str
@@ -236,7 +233,7 @@ def per_product(
     baseline_is_probability: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> tuple[Part, ...]:
+) -> tuple[RowGroup, ...]:
     """A part for each product; ``names`` by its code."""
     return tuple(
         _part(name, scored.only(scored.product == code), baseline_name, baseline_is_probability, resamples, seed)
@@ -251,7 +248,7 @@ def per_hour(
     baseline_is_probability: bool = False,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> tuple[Part, ...]:
+) -> tuple[RowGroup, ...]:
     """A part for each hour of the day, ``"00"`` to ``"23"`` UTC, all days together."""
     hours = scored.time // HOUR_NS % 24
     return tuple(
@@ -262,7 +259,7 @@ def per_hour(
 
 def _part(
     label: str, scored: Scored, baseline_name: str, baseline_is_probability: bool, resamples: int, seed: int
-) -> Part:
+) -> RowGroup:
     events = spike_events(scored.time[scored.y == 1])
     comparison = None
     if events >= LEAST_EVENTS:
@@ -273,4 +270,4 @@ def _part(
             resamples=resamples,
             seed=seed,
         )
-    return Part(label=label, rows=len(scored), spike_events=events, comparison=comparison)
+    return RowGroup(label=label, rows=len(scored), spike_events=events, comparison=comparison)

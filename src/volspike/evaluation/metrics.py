@@ -1,7 +1,4 @@
-"""The cuts that a score allows: what is called at each distinct score, from the highest down.
-
-The figures of a score at a threshold. What is undefined is NaN, never 0 or 0.5.
-"""
+"""Figures of a score at a threshold. Undefined figures are NaN, never 0 or 0.5."""
 
 from __future__ import annotations
 
@@ -15,9 +12,9 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cuts:
-    """For each distinct score, descending: the score, and the hits and false alarms of calling all from it up.
+    """Every possible threshold: each distinct score, descending, with its hits and false alarms.
 
-    Rows of equal score are called together, so that their order in the data cannot flatter a model.
+    Rows of equal score are flagged together, so that their order in the data cannot favour a model.
     """
 
     score: NDArray[np.float64]
@@ -35,24 +32,24 @@ class Cuts:
 
     @property
     def spikes(self) -> int:
-        """How many rows are spikes."""
+        """The number of spike rows."""
         return int(self.hits[-1]) if len(self.hits) else 0
 
     @property
     def calm(self) -> int:
-        """How many rows are none."""
+        """The number of calm rows."""
         return int(self.false_alarms[-1]) if len(self.false_alarms) else 0
 
     def precision(self) -> NDArray[np.float64]:
-        """Share of spikes among what is called, at each cut."""
+        """Share of spikes among the flagged rows, at each cut."""
         return self.hits / (self.hits + self.false_alarms)
 
     def recall(self) -> NDArray[np.float64]:
-        """Share of the spikes that are called, at each cut; there must be one."""
+        """Share of the spikes that are flagged, at each cut; there must be a spike."""
         return self.hits / self.spikes
 
     def false_alarm_rate(self) -> NDArray[np.float64]:
-        """Share of the calm rows that are called, at each cut; there must be one."""
+        """Share of the calm rows that are flagged, at each cut; there must be a calm row."""
         return self.false_alarms / self.calm
 
 
@@ -60,10 +57,10 @@ PROBABILITY_CLIP: Final = 1e-15
 
 
 @dataclass(frozen=True, slots=True)
-class Metrics:
+class ScoreMetrics:
     """Figures over ``rows`` rows, ``tp + fn`` of them spikes.
 
-    ``pr_auc`` and ``roc_auc`` need rows of both kinds. ``threshold`` is NaN where rows were judged at several.
+    ``pr_auc`` and ``roc_auc`` need rows of both kinds. ``threshold`` is NaN if rows had several.
     ``brier`` and ``log_loss`` are NaN for a score that is no probability.
     """
 
@@ -87,14 +84,14 @@ class Metrics:
         return {name: known(value) for name, value in asdict(self).items()}
 
 
-def judge(
+def evaluate_scores(
     y: NDArray[np.int8],
     score: NDArray[np.float64],
     threshold: float | NDArray[np.float64],
     *,
     is_probability: bool = True,
-) -> Metrics:
-    """The figures of calling a spike where ``score`` (n) is at least ``threshold`` (one, or one per row).
+) -> ScoreMetrics:
+    """The figures of predicting a spike where ``score`` (n) is at least ``threshold`` (one, or one per row).
 
     ``y`` (n) is 1 where there was a spike. Scores must not be NaN.
     """
@@ -102,7 +99,7 @@ def judge(
     tp, fp = int(np.sum(called & spike)), int(np.sum(called & ~spike))
     fn, tn = int(np.sum(spike)) - tp, int(np.sum(~spike)) - fp
     thresholds = np.unique(threshold)
-    return Metrics(
+    return ScoreMetrics(
         rows=len(y),
         base_rate=ratio(tp + fn, len(y)),
         pr_auc=average_precision(y, score),
@@ -121,33 +118,33 @@ def judge(
 
 
 def log_losses(y: NDArray[np.int8], probability: NDArray[np.float64]) -> NDArray[np.float64]:
-    """−ln of the probability given to what came, row by row.
+    """−ln of the probability given to the actual outcome, row by row.
 
-    Probabilities are clipped to [1e-15, 1 − 1e-15], so that one row that was wrongly held certain costs 34.5, not
-    everything.
+    Probabilities are clipped to [1e-15, 1 − 1e-15], so that one row wrongly predicted with certainty costs 34.5, not
+    infinity.
     """
     given = np.clip(probability, PROBABILITY_CLIP, 1.0 - PROBABILITY_CLIP)
     return np.where(y == 1, -np.log(given), -np.log1p(-given))
 
 
 def known(value: int | float) -> int | float | None:
-    """The value itself, None for NaN: JSON has none."""
+    """The value, None for NaN, which JSON does not have."""
     return None if isnan(value) else value
 
 
-def ratio(part: int, whole: int) -> float:
-    """``part / whole``; NaN of nothing.
+def ratio(part: int, total: int) -> float:
+    """``part / total``; NaN for a total of 0.
 
     >>> ratio(1, 4)
     0.25
     """
-    return part / whole if whole else nan
+    return part / total if total else nan
 
 
 def average_precision(y: NDArray[np.int8], score: NDArray[np.float64]) -> float:
     """Area under the precision-recall curve as Σ (Rₙ − Rₙ₋₁) Pₙ over distinct scores; NaN for one class only.
 
-    The step form, since joining points by lines is too kind (Davis and Goadrich, 2006).
+    The step form, as linear interpolation is too optimistic (Davis and Goadrich, 2006).
     """
     cuts = Cuts.of(y, score)
     if not cuts.spikes or not cuts.calm:

@@ -1,11 +1,4 @@
-"""What all pictures share: size, colours, marks, and how they become bytes.
-
-Bars: importance by feature, PR-AUC by fold, PR-AUC and spikes by hour of the day.
-
-Curves of several scores on the same rows: precision-recall, ROC, and reliability.
-
-One spike as it came: what was foreseen minute by minute around an episode.
-"""
+"""Plots of an evaluation as PNG: bars, curves, and one spike event over time."""
 
 from __future__ import annotations
 
@@ -24,8 +17,8 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from volspike.episodes import SeriesOrder, spike_runs
-from volspike.evaluation.bootstrap import UNTOLD, Interval
-from volspike.evaluation.comparison import Part
+from volspike.evaluation.bootstrap import UNDEFINED, Interval
+from volspike.evaluation.comparison import RowGroup
 from volspike.evaluation.metrics import Cuts, average_precision, roc_auc
 from volspike.evaluation.reliability import Reliability
 from volspike.evaluation.scored import Scored
@@ -36,7 +29,7 @@ WIDTH_IN: Final = 7.0
 """178 mm: an A4 page less its margins."""
 
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Told apart by colour-blind eyes too (Okabe and Ito, "Color Universal Design", 2008); yellow is too pale for paper."""
+"""Distinguishable with colour blindness too (Okabe and Ito, "Color Universal Design", 2008); yellow is too pale for paper."""
 
 LINES: Final = ("-", "--", "-.", ":")
 MARKS: Final = ("o", "s", "^", "D", "v", "P", "X")
@@ -49,18 +42,18 @@ def styles() -> zip[tuple[str, str, str]]:
     return zip(cycle(COLOURS), cycle(LINES), cycle(MARKS), strict=False)
 
 
-def drawn(title: str, height_in: float, *, x: str, y: str) -> tuple[Figure, Axes]:
+def create_figure(title: str, height_in: float, *, x: str, y: str) -> tuple[Figure, Axes]:
     """An empty picture with a title and named axes."""
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xlabel=x, ylabel=y)
     axes.set_title(title, loc="left", fontsize=11)
     axes.grid(color="#e6e6e6", lw=0.8)
-    bare(axes)
+    remove_frame(axes)
     return figure, axes
 
 
-def bare(axes: Axes) -> None:
+def remove_frame(axes: Axes) -> None:
     """No frame above and to the right, and the grid behind what is drawn."""
     axes.set_axisbelow(True)
     for side in ("top", "right"):
@@ -86,7 +79,7 @@ _BARS_SHARE: Final = 0.8
 def feature_importance(importance: Mapping[str, float], *, title: str) -> bytes:
     """A bar per feature (name → share), the greatest on top."""
     ranked = sorted(importance.items(), key=lambda item: item[1])
-    figure, axes = drawn(title, 1.4 + 0.3 * len(ranked), x="Share of the importance (%)", y="")
+    figure, axes = create_figure(title, 1.4 + 0.3 * len(ranked), x="Share of the importance (%)", y="")
     axes.grid(visible=False, axis="y")
     bars = axes.barh([name for name, _ in ranked], [100 * share for _, share in ranked], color=COLOURS[0], height=0.65)
     axes.bar_label(bars, labels=[f"{share:.1%}" for _, share in ranked], padding=4, fontsize=9)
@@ -107,27 +100,27 @@ def fold_bars(
 
     A label without intervals has bars alone; NaN leaves a bar or a line out.
     """
-    figure, axes = drawn(title, _HEIGHT_IN, x="Fold, oldest first", y="PR-AUC on the fold's test rows")
+    figure, axes = create_figure(title, _HEIGHT_IN, x="Fold, oldest first", y="PR-AUC on the fold's test rows")
     _groups(figure, axes, folds, pr_auc, intervals, base_rates)
     return png(figure)
 
 
-def hour_bars(parts: Sequence[Part], *, title: str, labels: tuple[str, str] = ("model", "persistence")) -> bytes:
+def hour_bars(parts: Sequence[RowGroup], *, title: str, labels: tuple[str, str] = ("model", "persistence")) -> bytes:
     """PR-AUC of model and baseline by hour of the day with 95 % intervals, and the share of rows that are spikes.
 
-    An hour that holds too few events to be judged has no bars.
+    An hour that holds too few events to be comparisons has no bars.
     """
-    judged = [part.comparison for part in parts]
+    comparisons = [part.comparison for part in parts]
     values = {
-        labels[0]: [nan if told is None else told.model.pr_auc for told in judged],
-        labels[1]: [nan if told is None else told.baseline.pr_auc for told in judged],
+        labels[0]: [nan if one is None else one.model.pr_auc for one in comparisons],
+        labels[1]: [nan if one is None else one.baseline.pr_auc for one in comparisons],
     }
     intervals = {
-        labels[0]: [UNTOLD if told is None else told.model_intervals["pr_auc"] for told in judged],
-        labels[1]: [UNTOLD if told is None else told.baseline_intervals["pr_auc"] for told in judged],
+        labels[0]: [UNDEFINED if one is None else one.model_intervals["pr_auc"] for one in comparisons],
+        labels[1]: [UNDEFINED if one is None else one.baseline_intervals["pr_auc"] for one in comparisons],
     }
-    figure, axes = drawn(title, _HEIGHT_IN, x="Hour of the day (UTC)", y="PR-AUC on the hour's test rows")
-    base = [nan if told is None else told.model.base_rate for told in judged]
+    figure, axes = create_figure(title, _HEIGHT_IN, x="Hour of the day (UTC)", y="PR-AUC on the hour's test rows")
+    base = [nan if one is None else one.model.base_rate for one in comparisons]
     _groups(figure, axes, [part.label for part in parts], values, intervals, base)
     return png(figure)
 
@@ -145,7 +138,7 @@ def _groups(
     for index, ((colour, _, _), (label, heights)) in enumerate(zip(styles(), values.items(), strict=False)):
         x = places + (index - (len(values) - 1) / 2) * width
         axes.bar(x, heights, 0.9 * width, color=colour, label=label)
-        ends = [(told.low, told.high) for told in intervals.get(label, [UNTOLD] * len(names))]
+        ends = [(one.low, one.high) for one in intervals.get(label, [UNDEFINED] * len(names))]
         axes.vlines(x, *np.array(ends).reshape(-1, 2).T, color="black", lw=1.2)
     half = _BARS_SHARE / 2
     axes.hlines(base_rates, places - half, places + half, color="black", ls=":", lw=1.4, label="base rate")
@@ -164,7 +157,9 @@ def pr_curve(y: NDArray[np.int8], scores: Mapping[str, NDArray[np.float64]], *, 
 
     ``y`` (n) must hold both classes.
     """
-    figure, axes = _square(title, "Recall: share of spikes that are called", "Precision: share of calls that are right")
+    figure, axes = _square(
+        title, "Recall: share of spikes that are flagged", "Precision: share of flagged rows that are spikes"
+    )
     for (colour, line, _), (label, score) in zip(styles(), scores.items(), strict=False):
         cuts = Cuts.of(y, score)
         # The first step begins at recall 0, with the precision of the first cut.
@@ -179,11 +174,13 @@ def pr_curve(y: NDArray[np.int8], scores: Mapping[str, NDArray[np.float64]], *, 
 
 
 def roc_curve(y: NDArray[np.int8], scores: Mapping[str, NDArray[np.float64]], *, title: str) -> bytes:
-    """Spikes called over calm rows called, of each score (label → n values), and the line of guessing.
+    """Share of spikes flagged over share of calm rows flagged, of each score (label → n values), and the line of guessing.
 
     ``y`` (n) must hold both classes.
     """
-    figure, axes = _square(title, "False alarms: share of calm rows that are called", "Share of spikes that are called")
+    figure, axes = _square(
+        title, "False alarms: share of calm rows that are flagged", "Share of spikes that are flagged"
+    )
     for (colour, line, _), (label, score) in zip(styles(), scores.items(), strict=False):
         cuts = Cuts.of(y, score)
         rate, recall = _thinned(np.append(0.0, cuts.false_alarm_rate()), np.append(0.0, cuts.recall()))
@@ -194,24 +191,24 @@ def roc_curve(y: NDArray[np.int8], scores: Mapping[str, NDArray[np.float64]], *,
 
 
 def reliability_curve(curves: Mapping[str, Reliability], *, title: str) -> bytes:
-    """Observed over foreseen share of spikes, bin by bin, with 95 % intervals; on the diagonal both agree."""
+    """Observed over predicted share of spikes, bin by bin, with 95 % intervals; on the diagonal both agree."""
     figure, axes = _square(
-        title, "Foreseen: mean probability of a bin's rows", "Observed: share of them that are spikes"
+        title, "Predicted: mean probability of a bin's rows", "Observed: share of them that are spikes"
     )
     for (colour, line, mark), (label, curve) in zip(styles(), curves.items(), strict=False):
         x = np.array([part.mean_probability for part in curve.bins])
         rate = np.array([part.observed_rate for part in curve.bins])
         ends = np.array([(part.interval.low, part.interval.high) for part in curve.bins]).reshape(-1, 2).T
         axes.vlines(x, *ends, color=colour, lw=1.4)
-        told = f"{label}: expected calibration error {curve.expected_error:.3f}"
-        axes.plot(x, rate, color=colour, ls=line, marker=mark, lw=1.4, ms=5, label=told)
-    axes.plot([0, 1], [0, 1], color=GREY, ls=(0, (1, 3)), lw=1.2, label="as often as foreseen")
+        one = f"{label}: expected calibration error {curve.expected_error:.3f}"
+        axes.plot(x, rate, color=colour, ls=line, marker=mark, lw=1.4, ms=5, label=one)
+    axes.plot([0, 1], [0, 1], color=GREY, ls=(0, (1, 3)), lw=1.2, label="as often as predicted")
     axes.legend(loc="upper left", frameon=False)
     return png(figure)
 
 
 def _square(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure, axes = drawn(title, _HEIGHT_IN_CURVES, x=x_label, y=y_label)
+    figure, axes = create_figure(title, _HEIGHT_IN_CURVES, x=x_label, y=y_label)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
     return figure, axes
 
@@ -246,7 +243,7 @@ def around_episode(scored: Scored, index: int, *, title: str, around_s: float = 
     shown = (track == track[first]) & (minute >= -around_s / 60.0) & (minute <= end + around_s / 60.0)
     x, rows = minute[shown], series.order[shown]
     moment = datetime.fromtimestamp(realised // SECOND_NS, UTC)
-    figure, axes = drawn(
+    figure, axes = create_figure(
         title, _HEIGHT_IN, x=f"Minutes from {moment:%Y-%m-%d %H:%M:%S} UTC", y="Probability of a spike"
     )
     axes.axvspan(minute[first], minute[last], color="#f3e2b8", lw=0, label="next minute is a spike")

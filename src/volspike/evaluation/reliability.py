@@ -1,4 +1,4 @@
-"""Does a spike come as often as foreseen? Foreseen against observed, in bins of equally many rows."""
+"""Reliability of probabilities: predicted against observed share of spikes, in bins of equally many rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReliabilityBin:
     mean_probability: float
     observed_rate: float
     interval: Interval
-    """95 % of the observed rate, from a block bootstrap: Wilson's would take neighbours for independent."""
+    """95 % interval of the observed rate by block bootstrap; Wilson's would treat neighbours as independent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +49,14 @@ def reliability(
 ) -> Reliability:
     """The reliability of n probabilities (no NaN) of outcomes ``y`` at ``time`` (ns, any order).
 
-    Edges are quantiles of the probabilities; equal probabilities share a bin, so that there may be fewer than
-    ``bins``. The expected calibration error is biased upwards on few rows: chance alone makes it more than 0.
+    Edges are quantiles of the probabilities; equal probabilities share a bin, so there may be fewer than
+    ``bins``. The expected calibration error is biased upwards on few rows, as chance alone makes it greater than 0.
     """
     place = _bins(probability, bins)
     count = int(place.max()) + 1 if len(place) else 0
     columns = np.zeros((len(y), count, 3))
     columns[np.arange(len(y)), place] = np.column_stack([np.ones(len(y)), probability, y])
-    rows, foreseen, observed = columns.sum(axis=0).T
+    rows, predicted, observed = columns.sum(axis=0).T
     draws = Draws.of(time, block_s, resamples, seed)
     drawn = draws.sums(columns.reshape(len(y), count * 3)).reshape(len(draws), count, 3)
     rates = np.divide(drawn[..., 2], drawn[..., 0], out=np.full(drawn.shape[:2], nan), where=drawn[..., 0] > 0)
@@ -66,13 +66,13 @@ def reliability(
                 low=float(probability[place == index].min()),
                 high=float(probability[place == index].max()),
                 rows=int(rows[index]),
-                mean_probability=float(foreseen[index] / rows[index]),
+                mean_probability=float(predicted[index] / rows[index]),
                 observed_rate=float(observed[index] / rows[index]),
                 interval=percentile_interval(rates[:, index]),
             )
             for index in range(count)
         ),
-        expected_error=float(_error(rows, foreseen, observed)),
+        expected_error=float(_error(rows, predicted, observed)),
         expected_error_interval=percentile_interval(_error(*np.moveaxis(drawn, -1, 0))),
     )
 
@@ -87,11 +87,11 @@ def _bins(probability: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
 
 
 def _error(
-    rows: NDArray[np.float64], foreseen: NDArray[np.float64], observed: NDArray[np.float64]
+    rows: NDArray[np.float64], predicted: NDArray[np.float64], observed: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Σ |foreseen − observed| / Σ rows over the last axis: sums of probabilities and of spikes, by bin."""
+    """Σ |predicted − observed| / Σ rows over the last axis: sums of probabilities and of spikes, by bin."""
     total = rows.sum(axis=-1)
-    distance = np.abs(foreseen - observed).sum(axis=-1)
+    distance = np.abs(predicted - observed).sum(axis=-1)
     error = np.full(np.shape(total), nan)
     np.divide(distance, total, out=error, where=total > 0)
     return error

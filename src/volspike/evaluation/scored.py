@@ -1,14 +1,13 @@
-"""Rows with what was foreseen and what came: all that a judgement needs, of one fold or of several put together.
+"""``Scored``: rows with outcomes and the scores of a model and a baseline; and the block length of their bootstrap.
 
-How long a block of the bootstrap is, and how many events the rows really hold.
-
-The length is at least ten minutes: the default look-back of 300 s and the horizon of 60 s, with room. It grows with
-the spikes: four times the episode length that nine in ten do not exceed, so that an episode is seldom cut and its
-neighbours come with it. An automatic length (Politis and White, "Automatic Block-Length Selection for the Dependent
+A block is at least ten minutes: the default window of 300 s and the horizon of 60 s, with a margin. It grows with
+the spike events: four times the event length that nine in ten do not exceed, so that an event is seldom cut and stays
+with its neighbours. An automatic length (Politis and White, "Automatic Block-Length Selection for the Dependent
 Bootstrap", Econometric Reviews 23, 2004) is best for the mean of one series; the areas under two curves are no such
-mean, and on the few blocks of a short recording it swings widely. On simulated days whose volatility remembers 1, 5 and
-15 minutes (60 of each) intervals of 95 % so made held the true PR-AUC in 85, 87 and 88 % of cases and the difference
-of two models in 90 %; with 600 s throughout it was 67 and 78 % at 15 minutes. They are somewhat too narrow.
+mean, and on the few blocks of a short recording it varies widely. On simulated days with volatility memories of 1, 5
+and 15 minutes (60 of each), 95 % intervals with this length contained the true PR-AUC in 85, 87 and 88 % of cases and
+the difference of two models in 90 %; with 600 s throughout it was 67 and 78 % at 15 minutes. They are somewhat too
+narrow.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from volspike.labels import HORIZON_S
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Scored:
-    """n rows, in any order, that a model and a baseline both scored. No value is NaN.
+    """n rows, in any order, with the scores of a model and a baseline. No value is NaN.
 
     Attributes:
         time: (n,) ns UTC.
@@ -36,7 +35,7 @@ class Scored:
         past_volatility: (n,) last-60-s volatility over the fold's τ: 1 means that the last minute was itself a spike.
         probability: (n,) the model's.
         threshold: (n,) from which the model's probability is an alarm: its fold's.
-        baseline: (n,) the score that the model has to beat.
+        baseline: (n,) the score of the baseline.
         baseline_threshold: (n,) from which the baseline's score is an alarm.
     """
 
@@ -58,27 +57,27 @@ class Scored:
         return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
     def with_baseline(self, score: NDArray[np.float64], threshold: NDArray[np.float64]) -> Self:
-        """The same rows beside another baseline; both arrays are (n,)."""
+        """The same rows with another baseline; both arrays are (n,)."""
         return replace(self, baseline=score, baseline_threshold=threshold)
 
 
 def pooled(parts: Sequence[Scored]) -> Scored:
-    """The rows of several folds put together, each with its own fold's thresholds; there must be a part."""
+    """The rows of several folds together, each with its fold's threshold; there must be at least one part."""
     names = [field.name for field in fields(Scored)]
     return Scored(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 BLOCK_S: Final = 600.0
 EVENT_GAP_S: Final = 300.0
-"""Spikes further apart than the longest default window share neither past nor future."""
+"""Spikes further apart than the longest default window share neither windows nor future."""
 
 EPISODES_PER_BLOCK: Final = 4.0
 LONG_EPISODE: Final = 0.9
-"""The share of episodes that are no longer than what is called a long one."""
+"""The quantile of event lengths that counts as long."""
 
 
 def block_length(scored: Scored) -> float:
-    """Seconds of a block for these rows: 600, or four times a long spike episode, its last label's horizon included."""
+    """Seconds of a block for these rows: 600, or four times a long spike event, including its last label's horizon."""
     series = SeriesOrder.of(scored.time, scored.product, scored.fold)
     episodes = spike_runs(series, scored.y)
     if len(episodes) == 0:
@@ -88,7 +87,7 @@ def block_length(scored: Scored) -> float:
 
 
 def spike_events(time: NDArray[np.int64]) -> int:
-    """How many stretches the times of spike rows (ns, any order) form, those five minutes apart or less being one."""
+    """The number of groups of spike rows at ``time`` (ns, any order); five minutes apart or less are one group."""
     if len(time) == 0:
         return 0
     return 1 + int(np.count_nonzero(np.diff(np.sort(time)) > round(EVENT_GAP_S * 1e9)))

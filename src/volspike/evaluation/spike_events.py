@@ -1,10 +1,9 @@
-"""What a trader would have lived through: spikes that were caught, how early, and alarms about nothing.
+"""Figures of spike events and alarm episodes: how many events were caught, how early, and how many alarms were false.
 
-A spike episode is ``spike_runs``', an alarm episode ``alarm_runs``'. An alarm catches an episode if it is in force on
-a row of it. The spike volatility is *realised* 60 seconds after the episode's first row: that row is the first whose
-next minute is a spike, so that only then a whole minute of it has been seen. The lead is from the opening of the first
-alarm that catches to that moment: the last minute's own volatility, called at τ, has a lead of 0. Alarms with a lead
-above 0 came in time.
+An event is one of ``spike_runs``, an alarm one of ``alarm_runs``. An alarm catches an event if it is open at one of its
+rows. The spike is realized 60 seconds after the event's first row: that is the first row whose next minute is a spike.
+The lead is the time from the opening of the first alarm that catches the event to that moment; the last minute's own
+volatility with the threshold τ has a lead of 0. Alarms with a lead above 0 are in time.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ COLUMNS: Final = (
     "seconds",
     "alarm_seconds",
 )
-"""What happened at a row: an episode or alarm that begins there, and the time it stands for."""
+"""Counts per row: events and alarms that begin at it, and the time it covers. "Episodes" are spike events."""
 
 SHARES: Final = {
     "recall": ("caught", "episodes", 1.0),
@@ -43,16 +42,16 @@ SHARES: Final = {
     "alarm_share": ("alarm_seconds", "seconds", 1.0),
     "false_alarms_per_hour": ("false_alarms", "seconds", 3600.0),
 }
-"""Figure → what is counted, over what, times what."""
+"""Figure → numerator, denominator, factor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventFigures:
-    """Episodes and alarms over ``hours`` of watched time, that of several products added up; NaN of nothing.
+    """Figures of events and alarms over ``hours`` of covered time, summed over products; undefined ones are NaN.
 
-    ``in_time`` counts the episodes that were caught before their volatility was realised. ``onsets`` are the episodes
-    that begin while the last minute's volatility is below τ, ``onsets_caught`` those of them that were caught in time.
-    The lead's median and quartiles are over the caught. ``intervals`` are of the shares, by name.
+    ``episodes`` are spike events; ``in_time`` counts those caught before they were realized. ``onsets`` are the events
+    that begin while the last minute's volatility is below τ, ``onsets_caught`` those of them caught in time.
+    Median and quartiles of the lead are over the caught events. ``intervals`` are of the shares, by name.
     """
 
     hours: float
@@ -76,22 +75,22 @@ class EventFigures:
 
     def figures(self) -> dict[str, int | float | None]:
         """The figures by name, None where undefined; an interval's ends as ``<figure>_low`` and ``_high``."""
-        told = {name: known(value) for name, value in asdict(self).items() if name != "intervals"}
+        figures = {name: known(value) for name, value in asdict(self).items() if name != "intervals"}
         for name, interval in self.intervals.items():
-            told |= {f"{name}_low": known(interval.low), f"{name}_high": known(interval.high)}
-        return told
+            figures |= {f"{name}_low": known(interval.low), f"{name}_high": known(interval.high)}
+        return figures
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Events:
-    """What happened: ``counts`` (n, ``COLUMNS``) row by row; and ``lead_s`` of the caught episodes."""
+    """``counts`` (n, ``COLUMNS``) of each row, and ``lead_s`` of the caught events."""
 
     counts: NDArray[np.float64]
     lead_s: NDArray[np.float64]
 
 
 def find_events(scored: Scored, *, of_baseline: bool = False) -> Events:
-    """The episodes of the rows, and the alarms of the model or of the baseline at their thresholds."""
+    """The spike events of the rows, and the alarms of the model or of the baseline at their thresholds."""
     score = scored.baseline if of_baseline else scored.probability
     threshold = scored.baseline_threshold if of_baseline else scored.threshold
     series = SeriesOrder.of(scored.time, scored.product, scored.fold)
@@ -119,19 +118,19 @@ def find_events(scored: Scored, *, of_baseline: bool = False) -> Events:
 
 
 def _leads(series: SeriesOrder, spikes: Runs, alarms: Runs) -> NDArray[np.float64]:
-    """Of each spike episode the seconds from the first catching alarm to the realised spike; NaN if none catches."""
+    """Seconds from the first alarm that catches each event to the realized spike; NaN if none does."""
     catching = spikes.first_overlap(alarms)
     caught = catching >= 0
-    realised = series.time[spikes.first[caught]] + HORIZON_NS
+    realized = series.time[spikes.first[caught]] + HORIZON_NS
     lead = np.full(len(spikes), nan)
-    lead[caught] = (realised - series.time[alarms.first[catching[caught]]]) / SECOND_NS
+    lead[caught] = (realized - series.time[alarms.first[catching[caught]]]) / SECOND_NS
     return lead
 
 
 def event_figures(events: Events, draws: Draws | None = None) -> EventFigures:
-    """The figures of all events, with intervals where there are draws of their rows.
+    """The figures of all events, with intervals if there are draws of their rows.
 
-    In a resample an episode or alarm belongs to the row it begins with, its time to the rows it covers.
+    In a resample an event or alarm belongs to its first row, its time to the rows it covers.
     """
     sums = events.counts.sum(axis=0, keepdims=True)
     count = dict(zip(COLUMNS, np.rint(sums[0]).astype(int).tolist(), strict=True))
@@ -165,7 +164,7 @@ def _intervals(draws: Draws, counts: NDArray[np.float64]) -> dict[str, Interval]
 
 
 def _shares(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-    """``SHARES`` of sums (r, ``COLUMNS``), each (r,); NaN over nothing."""
+    """``SHARES`` of sums (r, ``COLUMNS``), each (r,); NaN for a denominator of 0."""
     of = dict(zip(COLUMNS, sums.T, strict=True))
     of["false_alarms"] = of["alarms"] - of["true_alarms"]
     with np.errstate(invalid="ignore", divide="ignore"):

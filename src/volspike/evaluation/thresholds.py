@@ -1,9 +1,7 @@
-"""Where to draw the line between a call and none, chosen on validation rows.
+"""Thresholds chosen on validation rows, and their names: ``rate_10``, ``cost_25``, ``false_alarms_2_per_hour``.
 
-A threshold stands halfway between the lowest score that is called and the next below it, so that the last bit
-of a float, which may differ from one processor to the next, turns no call over.
-
-The names of thresholds, with the numbers in them: ``rate_10``, ``cost_25``, ``false_alarms_2_per_hour``.
+A threshold is halfway between the lowest score that it flags and the next below, so that the last bit of a float, which
+may differ between processors, changes no alert.
 """
 
 from __future__ import annotations
@@ -20,11 +18,11 @@ from volspike.errors import UsageError
 from volspike.evaluation.metrics import Cuts
 
 MOST_CALLED: Final = 0.5
-"""A threshold that calls more rows than this is no alarm but a constant, whatever its F1."""
+"""A threshold that flags a greater share of rows is useless as an alarm, whatever its F1."""
 
 BEST_F1: Final = "best_f1"
 CANDIDATES: Final = 300
-"""Cuts that are tried where each needs a pass over the rows: equally far apart in the logarithm of what they call."""
+"""The number of thresholds tried if each needs a pass over the rows, evenly spaced in the logarithm of flagged rows."""
 
 
 def chosen_thresholds(
@@ -39,7 +37,7 @@ def chosen_thresholds(
 ) -> dict[str, float]:
     """The thresholds by name on n validation rows (at least one): ``best_f1``, ``rate_10``, ``cost_10``, and so on.
 
-    ``rate_{percent}`` is always there; of the others those that catch a spike.
+    ``rate_{percent}`` always exists, the others only if they catch a spike.
     """
     chosen = {
         BEST_F1: best_f1_threshold(y, score),
@@ -54,9 +52,9 @@ def chosen_thresholds(
 
 
 def best_f1_threshold(y: NDArray[np.int8], score: NDArray[np.float64]) -> float | None:
-    """The threshold of greatest F1 that calls at most half of the rows; of equally good ones the highest.
+    """The threshold with the greatest F1 that flags at most half of the rows; the highest of equally good ones.
 
-    None where no such threshold catches a spike: the rows hold none, or the score puts them all last.
+    None if no such threshold catches a spike.
     """
     cuts = Cuts.of(y, score)
     called = cuts.hits + cuts.false_alarms
@@ -67,9 +65,9 @@ def best_f1_threshold(y: NDArray[np.int8], score: NDArray[np.float64]) -> float 
 
 
 def rate_threshold(score: NDArray[np.float64], rate: float = 0.10) -> float:
-    """The lowest threshold that calls at most a share ``rate`` of the rows; ``score`` must not be empty.
+    """The lowest threshold that flags at most a share ``rate`` of the rows; ``score`` must not be empty.
 
-    Where more rows than that share the highest score it stands above it and calls none.
+    If more rows than that have the highest score, it is above that score and flags none.
     """
     cuts = Cuts.of(np.zeros(len(score), np.int8), score)
     within = np.flatnonzero(cuts.false_alarms <= rate * len(score))
@@ -77,10 +75,9 @@ def rate_threshold(score: NDArray[np.float64], rate: float = 0.10) -> float:
 
 
 def cost_threshold(y: NDArray[np.int8], score: NDArray[np.float64], ratio: float) -> float | None:
-    """The threshold of least cost that calls at most half of the rows; of equally cheap ones the highest.
+    """The threshold with the least cost that flags at most half of the rows; the highest of equally cheap ones.
 
-    A spike row that is missed costs ``ratio`` times a calm row that is called. None where calling nothing is the
-    cheapest.
+    A missed spike row costs ``ratio`` times a flagged calm row. None if flagging nothing is cheapest.
     """
     cuts = Cuts.of(y, score)
     allowed = cuts.hits + cuts.false_alarms <= MOST_CALLED * len(y)
@@ -98,10 +95,10 @@ def false_alarm_threshold(
     product: NDArray[np.int32],
     most_per_hour: float,
 ) -> float | None:
-    """The lowest threshold with at most so many alarm episodes about nothing per watched hour of a product.
+    """The lowest threshold with at most ``most_per_hour`` false alarm episodes per covered hour of a product.
 
-    Tried are ``CANDIDATES`` cuts that call at most half of the rows; an alarm in force for over half of the time
-    is none. None where no such threshold catches a spike episode; see ``volspike.evaluation.spike_events``.
+    ``CANDIDATES`` cuts that flag at most half of the rows are tried; alarms must be open for at most half of the time.
+    None if no such threshold catches a spike event. Events and alarms are those of ``volspike.evaluation.spike_events``.
     """
     series = SeriesOrder.of(time, product)
     spikes, seconds = spike_runs(series, y), series.seconds()
@@ -128,12 +125,12 @@ def _candidates(score: NDArray[np.float64]) -> list[float]:
 
 
 def _below(cuts: Cuts, at: int) -> float:
-    """Halfway from the score of a cut to the next; the lowest score has nothing below it and stands itself."""
+    """Halfway between the score of a cut and the next; for the lowest score, the score itself."""
     return float(cuts.score[at : at + 2].mean())
 
 
 RATE_10: Final = "rate_10"
-"""What is served where the threshold asked for does not exist: the one that calls 10 % of the validation rows."""
+"""The threshold that flags 10 % of the validation rows, served if the requested one does not exist."""
 
 _RATES: Final = (0.10,)
 _COSTS: Final = (10.0,)
@@ -145,17 +142,17 @@ _FALSE_ALARM: Final = re.compile(r"false_alarms_(\d+(?:\.\d+)?)_per_hour")
 
 
 def check_threshold(name: str) -> None:
-    """Refuse a name that stands for no threshold.
+    """Refuses a name that is no threshold.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the name is invalid.
     """
     rate = _number(_RATE, name)
-    told = [number for number in (rate, _number(_COST, name), _number(_FALSE_ALARM, name)) if number is not None]
-    is_one = bool(told) and told[0] > 0.0 and f"_{told[0]:g}" in name and (rate is None or rate < 100.0)
+    numbers = [number for number in (rate, _number(_COST, name), _number(_FALSE_ALARM, name)) if number is not None]
+    is_one = bool(numbers) and numbers[0] > 0.0 and f"_{numbers[0]:g}" in name and (rate is None or rate < 100.0)
     if name != BEST_F1 and not is_one:
         raise UsageError(
-            f"no threshold {name!r}; there are best_f1, rate_10 (calls 10 % of rows), cost_10 (a missed spike costs as "
+            f"no threshold {name!r}; there are best_f1, rate_10 (flags 10 % of rows), cost_10 (a missed spike costs as "
             "much as 10 false alarms) and false_alarms_2_per_hour, with other numbers above 0 as well"
         )
 
@@ -165,21 +162,21 @@ def named_thresholds(
     probability: NDArray[np.float64],
     time: NDArray[np.int64],
     product: NDArray[np.int32],
-    asked: str,
+    requested: str,
 ) -> dict[str, float]:
-    """All thresholds by name, chosen on these validation rows, that of the name ``asked`` among them.
+    """All thresholds by name, chosen on these validation rows, including the ``requested`` one.
 
-    One that does not do what its name says, as where no spike could be caught, is left out; ``rate_10`` always exists.
+    One that cannot be chosen, because no spike could be caught, is missing; ``rate_10`` always exists.
     """
-    rate = _number(_RATE, asked)
+    rate = _number(_RATE, requested)
     return chosen_thresholds(
         y,
         probability,
         time,
         product,
         rates=_with(_RATES, None if rate is None else rate / 100.0),
-        costs=_with(_COSTS, _number(_COST, asked)),
-        false_alarms=_with(_FALSE_ALARMS, _number(_FALSE_ALARM, asked)),
+        costs=_with(_COSTS, _number(_COST, requested)),
+        false_alarms=_with(_FALSE_ALARMS, _number(_FALSE_ALARM, requested)),
     )
 
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.evaluation import judge
+from volspike.evaluation import evaluate_scores
 from volspike.models import Metadata
 
 BINS: Final = 10
@@ -91,8 +91,8 @@ def evaluate_predictions(
 ) -> Performance:
     """The metrics of n rows: predicted probability, whether it raised an alert, and whether a spike followed."""
     # alerts are stored with the rows: the threshold may have changed since
-    decisions = judge(spike, alert.astype(np.float64), 0.5)
-    scores = judge(spike, probability, 0.5)
+    decisions = evaluate_scores(spike, alert.astype(np.float64), 0.5)
+    scores = evaluate_scores(spike, probability, 0.5)
     return Performance(
         model=model,
         product=product,

@@ -19,12 +19,12 @@ from volspike.episodes import SeriesOrder, spike_runs
 from volspike.errors import ArtifactMissing, DataError, NotEnoughData, SchemaMismatch
 from volspike.evaluation import (
     Comparison,
-    Metrics,
-    Part,
     Reliability,
+    RowGroup,
     Scored,
+    ScoreMetrics,
     compare,
-    judge,
+    evaluate_scores,
     per_hour,
     per_product,
     reliability,
@@ -172,7 +172,7 @@ class ThresholdMetrics:
 
     name: str
     is_served: bool
-    metrics: Metrics
+    metrics: ScoreMetrics
     flagged_share: float
 
 
@@ -189,8 +189,8 @@ class ModelEvaluation:
     held_out: str
     scored: Scored
     comparison: Comparison
-    products: tuple[Part, ...]
-    hours: tuple[Part, ...]
+    products: tuple[RowGroup, ...]
+    hours: tuple[RowGroup, ...]
     reliability: Reliability | None
     thresholds: tuple[ThresholdMetrics, ...]
     episodes: tuple[SpikeEpisode, ...]
@@ -250,17 +250,17 @@ def _compare(scored: Scored, baseline: BaselineScores) -> Comparison:
     return compare(scored, baseline_name=baseline.name, baseline_is_probability=is_probability, resamples=RESAMPLES)
 
 
-def _product_parts(scored: Scored, dataset: Dataset, baseline: BaselineScores) -> tuple[Part, ...]:
+def _product_parts(scored: Scored, dataset: Dataset, baseline: BaselineScores) -> tuple[RowGroup, ...]:
     parts = per_product(scored, dataset.products, baseline_name=baseline.name, resamples=PART_RESAMPLES)
     return tuple(part for part in parts if part.rows)
 
 
-def _hour_parts(scored: Scored, baseline: BaselineScores) -> tuple[Part, ...]:
+def _hour_parts(scored: Scored, baseline: BaselineScores) -> tuple[RowGroup, ...]:
     return per_hour(scored, baseline_name=baseline.name, resamples=PART_RESAMPLES)
 
 
 def _metrics_at(name: str, metadata: Metadata, scored: Scored) -> ThresholdMetrics:
-    metrics = judge(scored.y, scored.probability, metadata.thresholds[name])
+    metrics = evaluate_scores(scored.y, scored.probability, metadata.thresholds[name])
     return ThresholdMetrics(
         name=name,
         is_served=name == metadata.served_threshold,

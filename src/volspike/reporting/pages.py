@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.datasets.feature_file import replacing
-from volspike.evaluation import EventFigures, Interval, Part
+from volspike.evaluation import EventFigures, Interval, RowGroup
 from volspike.evaluation.plots import (
     around_episode,
     feature_importance,
@@ -355,7 +355,7 @@ _PART_HEADS: Final = ("", "rows", "spike events", "base rate", "PR-AUC", "95 %",
 _PART_WIDTHS: Final = (1.3, 1, 1.2, 1, 1, 1.6, 1, 1, 1.8)
 
 
-def _part_row(part: Part) -> tuple[str, ...]:
+def _part_row(part: RowGroup) -> tuple[str, ...]:
     comparison = part.comparison
     if comparison is None:
         return (part.label, f"{part.rows:,}", f"{part.spike_events}", *[DASH] * 6)

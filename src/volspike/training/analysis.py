@@ -21,7 +21,7 @@ from volspike.datasets import Dataset, load_dataset
 from volspike.datasets.feature_file import replacing
 from volspike.errors import NotEnoughData, UsageError
 from volspike.evaluation.metrics import average_precision
-from volspike.evaluation.plots import COLOURS, bare, png
+from volspike.evaluation.plots import COLOURS, png, remove_frame
 from volspike.features import Scope
 from volspike.models import DETECTORS
 from volspike.training.folds import FitRows, TrainingData, feature_values, prepare_training_data
@@ -264,7 +264,7 @@ def plot_importance(analysis: FeatureAnalysis) -> bytes:
     own.set_xlabel(f"{analysis.request.model}'s own importance")
     own.xaxis.set_major_formatter("{x:.0%}")
     for axes in (losses, own):
-        bare(axes)
+        remove_frame(axes)
         axes.tick_params(labelsize=8)
         axes.margins(y=0.01)
     figure.suptitle(_title(analysis, len(used), len(shown)), x=0.01, ha="left", fontsize=11)

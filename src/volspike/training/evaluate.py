@@ -18,7 +18,7 @@ import numpy as np
 
 from volspike import __version__
 from volspike.datasets import Dataset
-from volspike.evaluation import Comparison, Part, Scored, compare, per_hour, per_product, pooled
+from volspike.evaluation import Comparison, RowGroup, Scored, compare, per_hour, per_product, pooled
 from volspike.evaluation.metrics import average_precision, known
 from volspike.evaluation.plots import feature_importance, pr_curve, roc_curve
 from volspike.labels import HORIZON_S
@@ -73,8 +73,8 @@ class BaselineComparison:
     pooled: Comparison
     final: Comparison
     folds: tuple[FoldResult, ...]
-    products: tuple[Part, ...]
-    hours: tuple[Part, ...]
+    products: tuple[RowGroup, ...]
+    hours: tuple[RowGroup, ...]
 
 
 def select_best(models: Mapping[str, ModelFits]) -> str:
@@ -331,7 +331,7 @@ def _fold_figures(fold: FoldResult) -> FoldFigures:
     )
 
 
-def _part_figures(part: Part) -> PartFigures:
+def _part_figures(part: RowGroup) -> PartFigures:
     if part.comparison is None:
         return PartFigures(label=part.label, rows=part.rows, spike_events=part.spike_events)
     model, baseline = part.comparison.model, part.comparison.baseline
