@@ -29,7 +29,7 @@ WIDTH_IN: Final = 7.0
 """178 mm: an A4 page less its margins."""
 
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
-"""Distinguishable with colour blindness too (Okabe and Ito, "Color Universal Design", 2008); yellow is too pale for paper."""
+"""Safe for colour blindness (Okabe and Ito, "Color Universal Design", 2008), without yellow, too pale on paper."""
 
 LINES: Final = ("-", "--", "-.", ":")
 MARKS: Final = ("o", "s", "^", "D", "v", "P", "X")
@@ -174,7 +174,7 @@ def pr_curve(y: NDArray[np.int8], scores: Mapping[str, NDArray[np.float64]], *, 
 
 
 def roc_curve(y: NDArray[np.int8], scores: Mapping[str, NDArray[np.float64]], *, title: str) -> bytes:
-    """Share of spikes flagged over share of calm rows flagged, of each score (label → n values), and the line of guessing.
+    """Share of spikes flagged over share of calm rows flagged for each score (label → n values), and a random one.
 
     ``y`` (n) must hold both classes.
     """

@@ -98,7 +98,7 @@ def false_alarm_threshold(
     """The lowest threshold with at most ``most_per_hour`` false alarm episodes per covered hour of a product.
 
     ``CANDIDATES`` cuts that flag at most half of the rows are tried; alarms must be open for at most half of the time.
-    None if no such threshold catches a spike event. Events and alarms are those of ``volspike.evaluation.spike_events``.
+    None if no such threshold catches a spike event. See ``volspike.evaluation.spike_events``.
     """
     series = SeriesOrder.of(time, product)
     spikes, seconds = spike_runs(series, y), series.seconds()
