@@ -34,9 +34,9 @@ from volspike.config import ServingSettings
 from volspike.feeds.events import FeedEvent, FeedFrame, Frame
 from volspike.feeds.simulation.market import simulate_market
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
-from volspike.live.dashboard import dashboard_routes
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
+from volspike.live.up import dashboard_routes
 from volspike.logs import configure_logs
 from volspike.market import SECOND_NS, Kind, Tick, format_time
 from volspike.models import DEFAULT_MODEL, Artifact

@@ -16,8 +16,7 @@ from tests.tape.recording import NOON, Clock, ticker
 from tests.tape.strategies import tick_at
 from volspike.datasets.feature_file import replacing
 from volspike.history.backfill import Span, backfill
-from volspike.lifecycle.history import HISTORY_FILE, HistoryEntry, append_entry
-from volspike.lifecycle.promotion import promote
+from volspike.lifecycle.promotion import HISTORY_FILE, HistoryEntry, append_entry, promote
 from volspike.market import SECOND_NS, Ticks
 from volspike.models.artifact import replace_folder
 from volspike.tape import Recorder, compact, write_ndjson, write_parquet

@@ -10,15 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from volspike.errors import NotEnoughData
-from volspike.labels import (
-    HORIZON_S,
-    MAX_GAPS,
-    DelayedLabels,
-    SecondGrid,
-    future_volatility,
-    spike_threshold,
-    spikes,
-)
+from volspike.labels import HORIZON_S, MAX_GAPS, DelayedLabels, SecondGrid, future_volatility, spike_threshold, spikes
 
 SECOND = 1_000_000_000
 START = 1_700_000_000

@@ -22,8 +22,8 @@ from volspike.api.app import create_app
 from volspike.api.server import listen
 from volspike.config import ServingSettings
 from volspike.errors import UsageError
-from volspike.live.dashboard import dashboard_routes
 from volspike.live.stream import Publisher
+from volspike.live.up import dashboard_routes
 from volspike.models import TEN_FEATURES
 
 FLAGS: Final = (

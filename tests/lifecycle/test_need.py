@@ -12,8 +12,8 @@ import pytest
 from tests.lifecycle.artifacts import artifact
 from tests.lifecycle.conftest import SECOND, Ask, market, until
 from volspike.lifecycle.challenger import Champion, load_champion
-from volspike.lifecycle.history import HistoryEntry, append_entry
 from volspike.lifecycle.need import _new_data_reasons, assess_need
+from volspike.lifecycle.promotion import HistoryEntry, append_entry
 from volspike.market import format_time, parse_time
 from volspike.models import Artifact
 from volspike.monitoring.decision import Action

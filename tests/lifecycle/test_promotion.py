@@ -11,15 +11,18 @@ from tests.lifecycle.artifacts import artifact
 from tests.lifecycle.conftest import until
 from volspike.datasets import Dataset
 from volspike.errors import ArtifactMissing, ModelError, UsageError
-from volspike.lifecycle.history import HISTORY_FILE, HistoryEntry, append_entry, read_history
 from volspike.lifecycle.promotion import (
+    HISTORY_FILE,
     KEPT,
+    HistoryEntry,
+    append_entry,
     exclusive_access,
     find_model,
     list_models,
     load_production,
     promote,
     promote_chosen,
+    read_history,
     read_promotion,
     rollback,
 )

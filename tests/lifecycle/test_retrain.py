@@ -14,8 +14,7 @@ from tests.lifecycle.conftest import SECOND, Ask, as_real, until
 from volspike.datasets import Dataset, load_dataset
 from volspike.errors import UsageError
 from volspike.lifecycle.challenger import load_challenger
-from volspike.lifecycle.history import read_history
-from volspike.lifecycle.promotion import exclusive_access
+from volspike.lifecycle.promotion import exclusive_access, read_history
 from volspike.lifecycle.retrain import is_simulated, load_thinned, recent_tapes, replay_tapes, retrain, thin_features
 from volspike.market import SECOND_NS, parse_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, Artifact

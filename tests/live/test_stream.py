@@ -17,8 +17,8 @@ from fastapi import FastAPI
 from volspike.api.app import create_app
 from volspike.config import ServingSettings
 from volspike.errors import UsageError
-from volspike.live.dashboard import dashboard_assets, dashboard_routes
 from volspike.live.stream import QUEUE_EVENTS, EventFilter, EventStreamResponse, Publisher, StreamLimits
+from volspike.live.up import dashboard_assets, dashboard_routes
 
 PRODUCTS = ["BTC-USD", "ETH-USD"]
 

@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING
 from volspike.config import FeedSettings
 from volspike.doctor.finding import Finding
 from volspike.doctor.machine import check_disk, check_gaps, check_model, check_packages
-from volspike.doctor.services import (
-    check_api,
-    check_clock,
-    check_feed,
-    check_kafka,
-    check_mlflow,
-    check_prometheus,
-)
+from volspike.doctor.services import check_api, check_clock, check_feed, check_kafka, check_mlflow, check_prometheus
 
 if TYPE_CHECKING:
     from volspike.streams.clients import KafkaSettings

@@ -1,7 +1,15 @@
 """Features: names and digest, the kernel that computes them, and the engine that runs it live and in replay."""
 
-from volspike.features.engine import DroppedEvents, FeatureEngine, compile_kernel, profile_of
-from volspike.features.rows import ROW_FLOATS, Every, FeatureRow, FeatureRows
+from volspike.features.engine import (
+    ROW_FLOATS,
+    DroppedEvents,
+    Every,
+    FeatureEngine,
+    FeatureRow,
+    FeatureRows,
+    compile_kernel,
+    profile_of,
+)
 from volspike.features.schema import (
     CATALOGUE,
     DEFAULT_WINDOWS,

@@ -12,15 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from volspike.errors import MalformedTick
-from volspike.feeds.fields import (
-    SIDES,
-    TAKER_OF_MAKER,
-    Identifier,
-    quote_side,
-    read_time,
-    valid_price,
-    valid_size,
-)
+from volspike.feeds.fields import SIDES, TAKER_OF_MAKER, Identifier, quote_side, read_time, valid_price, valid_size
 from volspike.market import MISSING_ID, Kind, Side, Tick
 
 LAST_MATCH = "last_match"

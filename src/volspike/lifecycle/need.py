@@ -13,7 +13,7 @@ from volspike.datasets import Dataset
 from volspike.errors import NotEnoughData
 from volspike.evaluation.metrics import known
 from volspike.lifecycle.challenger import Champion, rows_after
-from volspike.lifecycle.history import read_history
+from volspike.lifecycle.promotion import read_history
 from volspike.lifecycle.request import RetrainingRequest
 from volspike.market import format_time, parse_time
 from volspike.monitoring.block_permutation import DriftSample

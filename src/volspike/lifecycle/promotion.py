@@ -1,24 +1,25 @@
-"""Promotion and rollback of the served model.
+"""Promotion and rollback of the served model, and the history of both.
 
 Promotion replaces ``artifacts/production`` in one step. The folder itself records which model it replaced
 (``promotion.json``), so that the record and the model change together. The previous model is copied to
-``artifacts/retired`` first: a run that is killed in between leaves an extra copy and changes nothing else.
+``artifacts/retired`` first: a run that is killed in between leaves an extra copy and changes nothing else. Each event
+is a line in ``history.jsonl``, which is only ever appended.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from volspike.errors import ArtifactMissing, UsageError
-from volspike.lifecycle.history import HistoryEntry, append_entry
+from volspike.errors import ArtifactMissing, UnreadableFile, UsageError
 from volspike.locks import try_lock
 from volspike.market import format_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
@@ -28,6 +29,81 @@ from volspike.models.metadata import decode_metadata
 
 if TYPE_CHECKING:
     from volspike.training.report import TrainingReport
+
+HISTORY_FILE: Final = "history.jsonl"
+
+Event: TypeAlias = Literal["checked", "trained", "waits", "rejected", "promoted", "rolled_back", "failed"]
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One event at ``time`` (RFC 3339), its reason, and the model (``digest``: of its ONNX graph) it is about.
+
+    ``checked``: no training was needed. ``trained``: a challenger was trained. ``waits``: it stays in shadow.
+    ``rejected``: it was dropped. ``promoted`` and ``rolled_back``: another model is served. ``failed``: the run
+    changed nothing. ``severity`` is the drift found, ``data_start`` and ``data_end`` bound the rows used, ``figures``
+    are the numbers behind the decision.
+    """
+
+    time: str
+    event: Event
+    reason: str
+    trigger: str = ""
+    model: str = ""
+    digest: str = ""
+    previous: str = ""
+    severity: str = ""
+    data_start: str = ""
+    data_end: str = ""
+    figures: dict[str, Any] = {}
+
+
+def append_entry(artifacts: Path, entry: HistoryEntry) -> None:
+    """Append a line and sync it to disk.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    file = artifacts / HISTORY_FILE
+    line = msgspec.json.encode(entry) + b"\n"
+    try:
+        artifacts.mkdir(parents=True, exist_ok=True)
+        with file.open("ab") as stream:
+            # a killed run may have left half a line: start a new one
+            start = b"\n" if stream.tell() and not _ends_with_newline(file) else b""
+            stream.write(start + line)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror or error}") from error
+
+
+def read_history(artifacts: Path) -> list[HistoryEntry]:
+    """All entries, oldest first; a damaged line is skipped.
+
+    Raises:
+        UnreadableFile: the file exists and cannot be opened.
+    """
+    try:
+        lines = (artifacts / HISTORY_FILE).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UnreadableFile(artifacts / HISTORY_FILE, f"cannot be opened: {error.strerror or error}") from error
+    return [entry for line in lines if (entry := _decode_entry(line)) is not None]
+
+
+def _decode_entry(line: bytes) -> HistoryEntry | None:
+    try:
+        return msgspec.json.decode(line, type=HistoryEntry)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def _ends_with_newline(file: Path) -> bool:
+    with file.open("rb") as stream:
+        stream.seek(-1, os.SEEK_END)
+        return stream.read(1) == b"\n"
+
 
 PROMOTION_FILE: Final = "promotion.json"
 RETIRED: Final = "retired"

@@ -21,14 +21,7 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from volspike.models.detector import (
-    TEN_FEATURES,
-    VOLATILITY_OFFSET,
-    Detector,
-    TrainingRows,
-    as_shares,
-    without_lags,
-)
+from volspike.models.detector import TEN_FEATURES, VOLATILITY_OFFSET, Detector, TrainingRows, as_shares, without_lags
 from volspike.models.linear import LinearModel, Standardization, fit_logistic
 from volspike.models.onnx import GraphBuilder, LogisticCurve, convert_linear_classifier
 

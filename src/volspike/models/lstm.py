@@ -15,14 +15,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from volspike.errors import UsageError
-from volspike.models.detector import (
-    VOLATILITY_OFFSET,
-    Detector,
-    TrainingRows,
-    Trial,
-    as_shares,
-    plain_volatilities,
-)
+from volspike.models.detector import VOLATILITY_OFFSET, Detector, TrainingRows, Trial, as_shares, plain_volatilities
 from volspike.models.forecast import LinearForecast, curve_from_errors, log_target
 from volspike.models.onnx import GraphBuilder, LogisticCurve
 

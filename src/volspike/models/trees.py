@@ -21,14 +21,7 @@ from xgboost import XGBClassifier
 
 from volspike.models.detector import Detector, Sample, TrainingRows, Trial, as_float32, as_shares
 from volspike.models.forecast import LinearForecast, available_volatilities, curve_from_errors, log_target
-from volspike.models.onnx import (
-    INPUT,
-    OPSET,
-    GraphBuilder,
-    LogisticCurve,
-    convert_classifier,
-    to_served_model,
-)
+from volspike.models.onnx import INPUT, OPSET, GraphBuilder, LogisticCurve, convert_classifier, to_served_model
 
 THREADS: Final = 2
 THREADED_ROWS: Final = 50_000

@@ -22,7 +22,7 @@ from volspike.evaluation import Interval, Scored, pooled
 from volspike.evaluation.bootstrap import LEAST_BLOCKS, Draws, percentile_interval, resampled_areas
 from volspike.evaluation.metrics import average_precision, known
 from volspike.evaluation.scored import block_length, spike_events
-from volspike.features.rows import Every
+from volspike.features.engine import Every
 from volspike.labels import HORIZON_S
 from volspike.market import SECOND_NS
 from volspike.models import DETECTORS
