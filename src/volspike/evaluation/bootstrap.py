@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from math import ceil, nan
-from typing import Final, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.compiled import compiled
 from volspike.evaluation.metrics import log_losses
 
 
@@ -29,6 +29,7 @@ class Ranking:
     """Ranks rows by a score (n, no NaN), rows of equal score together, and computes areas under many weightings."""
 
     def __init__(self, y: NDArray[np.int8], score: NDArray[np.float64]) -> None:
+        self._areas, _ = _compiled_passes()
         self._order = np.argsort(-score, kind="stable").astype(np.int32)
         ranked = score[self._order]
         self._spike = y[self._order] == 1
@@ -39,12 +40,19 @@ class Ranking:
 
         Equal to ``average_precision`` and ``roc_auc`` of the repeated rows.
         """
-        pr_auc, roc_auc = weighted_areas(self._order, self._spike, self._is_last, weight)
+        pr_auc, roc_auc = self._areas(self._order, self._spike, self._is_last, weight)
         return pr_auc, roc_auc
 
 
-@compiled
-def weighted_areas(
+@cache
+def _compiled_passes() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """``_weighted_areas`` and ``_draw_counts``, compiled; commands that draw no resamples do not import numba."""
+    from volspike.compiled import compiled  # noqa: PLC0415
+
+    return compiled(_weighted_areas), compiled(_draw_counts)
+
+
+def _weighted_areas(
     order: NDArray[np.int32], spike: NDArray[np.bool_], is_last: NDArray[np.bool_], weight: NDArray[np.int16]
 ) -> tuple[float, float]:
     """``spike`` and ``is_last`` (of its score) are in rank order, ``weight`` in the rows' own."""
@@ -118,7 +126,9 @@ class Draws:
 
     def weight(self, resample: int) -> NDArray[np.int16]:
         """(n,) how often this resample draws each row."""
-        return _draw_counts(self.order, self.first[resample], self.beyond[resample])
+        _, draw_counts = _compiled_passes()
+        counts: NDArray[np.int16] = draw_counts(self.order, self.first[resample], self.beyond[resample])
+        return counts
 
     def sums(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
         """(r, m) the sums of columns (n, m) over the rows that each resample draws."""
@@ -130,7 +140,6 @@ class Draws:
         return result
 
 
-@compiled
 def _draw_counts(order: NDArray[np.int64], first: NDArray[np.int32], beyond: NDArray[np.int32]) -> NDArray[np.int16]:
     """(n,) how many of the blocks ``order[first:beyond]`` contain each row, which is a small number."""
     opened = np.zeros(len(order) + 1, np.int16)

@@ -7,14 +7,15 @@ with the frame as a string under ``raw`` or ``data`` and the receive time in sec
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from math import nan
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from volspike.compiled import compiled
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Frame
 from volspike.feeds.fields import DECODE_ERRORS, Identifier, drop_empty_fields, malformed_from, read_time
@@ -47,7 +48,14 @@ _LINE = msgspec.json.Decoder(TapeLine, strict=False)
 _NEWLINE, _OPENS, _CLOSES = b"\n{}"
 
 
-@compiled
+@cache
+def _compiled_line_count() -> Callable[[Any], int]:
+    """``_one_object_per_line``, compiled; commands that read no NDJSON do not import numba."""
+    from volspike.compiled import compiled  # noqa: PLC0415
+
+    return compiled(_one_object_per_line)
+
+
 def _one_object_per_line(text: Any) -> int:
     """The number of lines if every line end is between ``}`` and ``{``, otherwise -1.
 
@@ -83,7 +91,7 @@ def is_utf8(text: bytes) -> bool:
 
 def decode_block(block: bytes) -> list[TapeLine] | None:
     """The lines of a block; None if any line is not regular."""
-    lines = _one_object_per_line(np.frombuffer(block, np.uint8))
+    lines = _compiled_line_count()(np.frombuffer(block, np.uint8))
     if lines < 0 or not is_utf8(block):
         return None
     try:
