@@ -34,7 +34,7 @@ def test_features_are_analyzed_and_can_be_trained_on(features: Path, tmp_path: P
     [
         ("--features nowhere.parquet", DATA, ["nowhere.parquet: no such file"]),
         ("--features few.parquet", DATA, ["499 labelled rows", "record for longer"]),
-        ("--features features.parquet --model lgbm", USAGE, ["the model one of", "'lgbm'"]),
+        ("--features features.parquet --model lgbm", USAGE, ["--model one of", "'lgbm'"]),
         ("--features features.parquet --repeats 0", USAGE, ["'--repeats'", "volspike analyze --help"]),
         ("--features features.parquet --columns volume", MODEL, ["missing: volume"]),
         ("--features features.parquet --output features.parquet --model logistic", USAGE, ["cannot write"]),

@@ -48,7 +48,7 @@ def test_the_same_seed_gives_the_same_audit(features: Path, tmp_path: Path, vols
         ("--features few.parquet", DATA, ["499 labelled rows", "record for longer"]),
         ("--features features.parquet --model lgbm", USAGE, ["no model named lgbm", "random_forest"]),
         ("--features features.parquet --model all", USAGE, ["one model"]),
-        ("--features features.parquet --rows 10", USAGE, ["at least 2000 rows, got 10"]),
+        ("--features features.parquet --rows 10", USAGE, ["--rows must be at least 2000, was 10"]),
         ("--features features.parquet --columns volume", MODEL, ["missing: volume"]),
         ("--features features.parquet --seed -1", USAGE, ["'--seed'", "volspike audit --help"]),
     ],

@@ -25,7 +25,7 @@ def test_a_report_and_cards_are_written(features: Path, models: Path, tmp_path: 
     assert (tmp_path / "reports/model_eval.pdf").read_bytes().startswith(b"%PDF-")
     for told in ("→ reports/model_eval.pdf", "→ models/logistic/card.md", "→ models/baseline/card.md", "PR-AUC"):
         assert told in outcome.out
-    assert "logistic: too few events to tell" in outcome.out
+    assert "logistic: too few events for a conclusion" in outcome.out
     assert (models / "logistic" / "card.md").read_text().startswith("# Model card: logistic\n")
 
 

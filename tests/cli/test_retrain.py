@@ -29,5 +29,5 @@ def test_wrong_calls_are_refused(market: Path, volspike: Run) -> None:
     assert_refused(volspike("retrain", "--models", "oracle"), USAGE, "no model named oracle")
     per_second = market / "features.parquet"
     assert_refused(volspike("retrain", "--features", per_second), MODEL, "expects")
-    assert_refused(volspike("up", "--retrain-at", "0 2 * * 1"), USAGE, "name weekdays")
+    assert_refused(volspike("up", "--retrain-at", "0 2 * * 1"), USAGE, "give weekdays by name")
     assert_refused(volspike("up", "--retrain", "--no-record"), USAGE, "needs a recorded market")

@@ -24,7 +24,7 @@ def test_models_are_trained_judged_and_written(features: Path, tmp_path: Path, v
     """Each model named gets its artifact, and its figures stand beside the baselines' under the market's nature."""
     outcome = volspike("train", "--features", features.name, "--models", "baseline", "random_forest", *QUICK)
     assert outcome.status == 0
-    assert "1 event(s)" in outcome.err  # all spikes of so short a market are one
+    assert "1 spike event(s)" in outcome.err  # all spikes of so short a market are one
     assert outcome.out.startswith(f"{SIMULATED}\n")
     for name in ("baseline", "random_forest"):
         artifact = Artifact.load(tmp_path / "models" / name)
@@ -83,7 +83,7 @@ def test_all_models_and_all_columns(features: Path, tmp_path: Path, volspike: Ru
         metadata = Artifact.load(tmp_path / "models" / name).metadata
         assert set(metadata.features) | set(metadata.left_out) == set(metadata.feature_set.names)
         assert metadata.left_out[:3] == ("volume_velocity_30s", "volume_velocity_60s", "volume_velocity_300s")
-    assert "warning: logistic, random_forest, xgboost, lightgbm are trained without volume_velocity_30s" in outcome.err
+    assert "warning: logistic, random_forest, xgboost, lightgbm exclude volume_velocity_30s" in outcome.err
 
 
 @pytest.mark.parametrize("flag", ["--split-method", "--split_method"])
