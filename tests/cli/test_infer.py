@@ -72,7 +72,7 @@ def test_live_tells_when_the_alarm_goes_and_ends(features: Path, model: Path, vo
     ("arguments", "status", "told"),
     [
         ("--model nowhere --features features.parquet", MODEL, ["nowhere", "model.onnx", "volspike train"]),
-        ("--model flipped --features features.parquet", MODEL, ["flipped/model.onnx", "sha256", "copy the folder"]),
+        ("--model flipped --features features.parquet", MODEL, ["flipped/model.onnx", "sha256", "complete folder"]),
         ("--model told --features features.parquet", MODEL, ["told/metadata.json", "volspike train"]),
         ("--model half --features features.parquet", MODEL, ["half", "no model.onnx", "volspike train"]),
         ("--model logistic --features narrow.parquet", MODEL, ["logistic expects feature digest", "volspike train"]),
@@ -81,7 +81,7 @@ def test_live_tells_when_the_alarm_goes_and_ends(features: Path, model: Path, vo
         ("--model logistic --features nowhere.parquet", DATA, ["nowhere.parquet: no such file", "volspike replay"]),
         ("--model logistic --features prose.parquet", DATA, ["prose.parquet: not a Parquet file"]),
         ("--model logistic --features cold.parquet", DATA, ["cold.parquet: none of its 100 rows is warm"]),
-        (f"{GOOD} --mode dream", USAGE, ["--mode is one of benchmark, live", "'dream'"]),
+        (f"{GOOD} --mode dream", USAGE, ["--mode must be one of benchmark, live", "'dream'"]),
         (f"{GOOD} --n-samples 0", USAGE, ["--n-samples at least 1", "0"]),
     ],
 )
