@@ -15,7 +15,7 @@ from tests.cli.command_line import USAGE, Run, assert_refused
         (["--rows", "-1"], ["--rows takes 1 to 10000"]),
         (["--rate", "0"], ["--rate must be above 0"]),
         (["--timeout", "inf"], ["--timeout must be above 0"]),
-        (["--url", "localhost"], ["no address of a server", "http://127.0.0.1:8000"]),
+        (["--url", "localhost"], ["is not the URL of a server", "http://127.0.0.1:8000"]),
         (["--url", "http://127.0.0.1:1"], ["no server at 127.0.0.1:1", "volspike serve"]),
         (["--output", "nowhere/r.json"], ["folder nowhere does not exist"]),
         (["--api-key-file", "nowhere"], ["API key file nowhere"]),

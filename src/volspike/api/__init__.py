@@ -1,1 +1,1 @@
-"""The HTTP API: predictions, health, metrics, the event stream. Knows nothing of training."""
+"""The HTTP API: prediction, health, version, metrics and documentation; independent of training and live data."""

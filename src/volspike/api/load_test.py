@@ -244,7 +244,7 @@ def _row(features: Sequence[str], number: int) -> dict[str, float]:
 async def run_load(
     target: Target, requests: Sequence[bytes], plan: LoadPlan, on_answer: OnAnswer | None = None
 ) -> LoadMeasurement:
-    """Send the planned number of requests, cycling through ``requests``; call ``on_answer`` for each response."""
+    """Send the planned number of requests, cycling through ``requests``; ``on_answer`` receives each response."""
     found = LoadMeasurement()
     due = _due_times(plan)
     began, cpu = perf_counter(), process_time()

@@ -61,7 +61,7 @@ class RowFaults(Struct, kw_only=True):
 
 
 class Refusal(Struct, kw_only=True):
-    """Why a body cannot be scored. ``rows`` lists the invalid rows of a body with several."""
+    """The errors in a body that cannot be scored. ``rows`` lists the invalid rows of a body with several."""
 
     detail: Annotated[str, Meta(description="what is wrong and what to send instead")]
     missing: list[str] = []

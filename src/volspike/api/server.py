@@ -34,7 +34,7 @@ from volspike.models import Artifact
 BACKLOG: Final = 2048
 KEEP_ALIVE_SECONDS: Final = 65  # longer than the 60 s for which proxies commonly keep a connection
 GRACE_SECONDS: Final = 10
-"""How long requests in flight may take after the server was told to stop."""
+"""How long requests in flight may take after the server receives a signal to stop."""
 
 LAST_REQUESTS_SECONDS: Final = 0.25
 """How long idle connections stay open for requests that were sent before the client could notice the stop."""
@@ -43,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 
 def serve(settings: ServingSettings, load: Load = Artifact.load) -> None:
-    """Serve ``settings.model`` on ``settings.host`` and ``settings.port`` (0: any free port) until told to stop.
+    """Serve ``settings.model`` on ``settings.host`` and ``settings.port`` (0: any free port) until SIGTERM or SIGINT.
 
     Raises:
         UsageError: the address cannot be bound, or the log level is unknown.
@@ -60,7 +60,7 @@ def warn_if_open(settings: ServingSettings, listener: socket.socket) -> None:
     host = str(listener.getsockname()[0])
     if settings.api_key is None and not ip_address(host.partition("%")[0]).is_loopback:
         advice = "set API_KEY, or listen on 127.0.0.1 behind a proxy that authenticates"
-        log.warning("no_api_key", host=host, risk="anyone who can reach this address can use the API", advice=advice)
+        log.warning("no_api_key", host=host, risk="every client that reaches it can use the API", advice=advice)
 
 
 def listen(host: str, port: int) -> socket.socket:

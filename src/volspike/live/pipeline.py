@@ -55,7 +55,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Product:
-    """What the dashboard shows of a product, and its alert."""
+    """The state of a product: its view on the dashboard, and its alert."""
 
     view: ProductView
     episodes: EpisodeTracker

@@ -77,7 +77,7 @@ class LiveScorer:
         return self.artifact.probability_of(row.values[self._columns].tolist())
 
     def mark_gap(self, gap: Gap) -> None:
-        """Mark the rows whose windows contain the gap as not whole."""
+        """Mark the rows whose windows contain the gap (``is_whole`` is false)."""
         self.engine.mark_gap(gap)
 
     def inputs(self, row: FeatureRow) -> dict[str, float | None]:

@@ -55,7 +55,7 @@ async def open_source(
     """Open the named source until the block ends. ``auto`` is Coinbase if it can be reached, else the simulator.
 
     The choice is made once; a source that fails later is not replaced by another. An exchange at ``settings.url`` is
-    asked whether it is simulated. ``speed`` applies to a tape and to the simulated market, which sends its first
+    queried whether it is simulated. ``speed`` applies to a tape and to the simulated market, which sends its first
     ``head_start_s`` seconds at once.
 
     Raises:

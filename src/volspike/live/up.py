@@ -161,7 +161,7 @@ class LiveOptions:
 async def serve_live(
     options: LiveOptions, feed: FeedSettings, serving: ServingSettings, listener: socket.socket
 ) -> None:
-    """Serve the dashboard and the API of a live source on ``listener`` until told to stop.
+    """Serve the dashboard and the API of a live source on ``listener`` until SIGTERM or SIGINT.
 
     A replayed tape is not recorded again, and its predictions are not stored. The model is the one in the settings, or
     the one in production, or the one that the package includes for such a source.

@@ -1,4 +1,4 @@
-"""What the dashboard shows of a product: 15 minutes of one-second points, alerts, spikes, and the newest row."""
+"""The dashboard's data of a product: 15 minutes of one-second points, alerts, spikes, and the newest row."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Watching what is served: alert episodes and where they go, and what really happened after each prediction."""
+"""Monitoring of the served model: alerts, outcomes of predictions, performance, and drift."""

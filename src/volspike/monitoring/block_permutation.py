@@ -109,7 +109,7 @@ class DriftSample:
 def thin(time: NDArray[np.int64], product: NDArray[np.int32], most: int) -> NDArray[np.int64]:
     """The last row of each product in every time step, ascending.
 
-    A step is the smallest number of whole seconds that leaves about ``most`` steps; ``time`` (n, ns) is ascending.
+    A step is the smallest number of full seconds that leaves about ``most`` steps; ``time`` (n, ns) is ascending.
     """
     if len(time) == 0:
         return np.empty(0, np.int64)

@@ -145,7 +145,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_drifted(self) -> bool:
-        """Whether the data set as a whole has drifted."""
+        """Whether the data set has drifted."""
         return self.severity is not None and self.severity.is_drift
 
     @property
@@ -374,7 +374,7 @@ def _known(value: float) -> float | None:
 
 
 class ReportType(StrEnum):
-    """Which rows are compared: early with late rows, or training with test rows."""
+    """The compared rows: early with late ones, or training with test rows."""
 
     DATA_DRIFT = "data_drift"
     TRAIN_TEST = "train_test"

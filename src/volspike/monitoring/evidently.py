@@ -66,7 +66,7 @@ def _snapshot(drift: Drift, reference: DriftSample, current: DriftSample) -> Any
 
     def adjusted_p_value(_reference: Any, column: Any, _kind: Any, threshold: float) -> tuple[float, bool]:
         p_value = p_values[column.name]
-        assert p_value is not None  # noqa: S101  only judged features are columns
+        assert p_value is not None  # noqa: S101  only features with a test are columns
         return p_value, p_value <= threshold
 
     test = StatTest("volspike", TEST_NAME, [ColumnType.Numerical], LOW_ABOVE)

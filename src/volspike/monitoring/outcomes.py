@@ -70,7 +70,7 @@ class OutcomeStore:
 
     @property
     def fault(self) -> str | None:
-        """Why the last batch could not be written; None if it was."""
+        """The error of the last batch; None if it was written."""
         return self._fault
 
     def predict(self, prediction: PredictionRecord) -> None:

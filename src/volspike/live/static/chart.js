@@ -5,13 +5,13 @@ import { SILENCE_MS } from "./market.js";
 
 const STEPS_S = [10, 15, 30, 60, 120, 180, 300];
 const AXIS_PX = 20;
-const LANE_PX = 9; // the lane of spikes under the price
+const STRIP_PX = 9; // the strip of spikes under the price
 const TOPS = [0.1, 0.2, 0.5, 1];
 
 export class Chart {
   #market = null;
   #cursor = null; // ms, or null
-  #asked = false;
+  #requested = false;
 
   constructor(canvas, readout) {
     this.canvas = canvas;
@@ -35,10 +35,10 @@ export class Chart {
 
   // Draws at most once per animation frame.
   draw() {
-    if (this.#asked) return;
-    this.#asked = true;
+    if (this.#requested) return;
+    this.#requested = true;
     requestAnimationFrame(() => {
-      this.#asked = false;
+      this.#requested = false;
       this.#paint();
     });
   }
@@ -65,7 +65,7 @@ export class Chart {
     const plot = height - AXIS_PX - 30;
     const end = this.#market.last.time;
     const upper = { top: 8, height: Math.round(plot * 0.64) };
-    const lower = { top: upper.top + upper.height + LANE_PX + 14, height: 0 };
+    const lower = { top: upper.top + upper.height + STRIP_PX + 14, height: 0 };
     lower.height = height - AXIS_PX - lower.top;
     return { left: 6, width: width - right - 6, start: end - this.spanMs, end, upper, lower };
   }
@@ -155,19 +155,19 @@ export class Chart {
     const values = seen.map((point) => point.price).filter((value) => value !== null);
     if (!values.length) return;
     let [low, high] = [Math.min(...values), Math.max(...values)];
-    const room = (high - low || Math.abs(high) * 1e-4 || 1) * 0.08;
-    [low, high] = [low - room, high + room];
+    const margin = (high - low || Math.abs(high) * 1e-4 || 1) * 0.08;
+    [low, high] = [low - margin, high + margin];
     const y = (value) => upper.top + upper.height * (1 - (value - low) / (high - low));
     const newest = y(values.at(-1));
     for (const value of ticks(low, high, upper.height / 55)) this.#rule(at, y(value), axisPrice(value, high - low), newest);
     this.#trace(seen, "price", y, this.colour.price, 1.6);
-    const lane = upper.top + upper.height + 3;
+    const strip = upper.top + upper.height + 3;
     for (const [start, end] of this.#market.spikes) {
       if (end < at.start) continue;
       this.#clipped(start, Math.min(end, at.end), at, () => this.#trace(seen, "price", y, this.colour.spike, 2.6));
       const from = this.x(Math.max(start, at.start));
       this.brush.fillStyle = this.colour.spike;
-      this.brush.fillRect(from, lane, Math.max(2, this.x(Math.min(end, at.end)) - from), LANE_PX - 3);
+      this.brush.fillRect(from, strip, Math.max(2, this.x(Math.min(end, at.end)) - from), STRIP_PX - 3);
     }
     this.#tag(at, newest, axisPrice(values.at(-1), high - low), this.colour.price);
   }

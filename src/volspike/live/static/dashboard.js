@@ -85,13 +85,13 @@ function ageOf({ health, last }) {
   return age > STALE_MS ? age : 0;
 }
 
-let asked = false;
+let requested = false;
 
 function refresh() {
-  if (asked) return;
-  asked = true;
+  if (requested) return;
+  requested = true;
   requestAnimationFrame(() => {
-    asked = false;
+    requested = false;
     panels.showNow(market.last, market.model);
     panels.showFeatures(market);
     settle();

@@ -6,14 +6,14 @@ const LONGEST_WAIT_MS = 30_000;
 
 export class Stream {
   #source = null;
-  #heard = 0;
+  #receivedAt = 0;
   #failures = 0;
   #timer = 0;
 
-  // heard(name, data) for each event; state("live" | "lost") as the connection comes and goes
-  constructor(heard, state) {
-    this.heard = heard;
-    this.state = state;
+  // onEvent(name, data) for each event; onState("live" | "lost") as the connection comes and goes
+  constructor(onEvent, onState) {
+    this.onEvent = onEvent;
+    this.onState = onState;
     setInterval(() => this.#watch(), 5_000);
     addEventListener("online", () => this.#source && this.open(this.product));
   }
@@ -25,23 +25,23 @@ export class Stream {
     const query = product ? `?${new URLSearchParams({ product, alerts: "all" })}` : "";
     const source = new EventSource(`/stream${query}`);
     this.#source = source;
-    this.#heard = performance.now();
+    this.#receivedAt = performance.now();
     for (const name of NAMES) source.addEventListener(name, (event) => this.#take(source, name, event.data));
     source.addEventListener("error", () => this.#fail(source));
   }
 
   #take(source, name, data) {
     if (source !== this.#source) return; // an event of a product that is no longer displayed
-    this.#heard = performance.now();
+    this.#receivedAt = performance.now();
     this.#failures = 0;
-    this.state("live");
-    this.heard(name, JSON.parse(data));
+    this.onState("live");
+    this.onEvent(name, JSON.parse(data));
   }
 
   // The browser reconnects after a broken connection but not after a refused one, which is retried here.
   #fail(source) {
     if (source !== this.#source) return;
-    this.state("lost");
+    this.onState("lost");
     if (source.readyState !== EventSource.CLOSED) return;
     this.#failures += 1;
     // a removed product is refused each time: after a few attempts request any product
@@ -51,8 +51,8 @@ export class Stream {
   }
 
   #watch() {
-    if (this.#source?.readyState === EventSource.OPEN && performance.now() - this.#heard > SILENT_MS) {
-      this.state("lost");
+    if (this.#source?.readyState === EventSource.OPEN && performance.now() - this.#receivedAt > SILENT_MS) {
+      this.onState("lost");
       this.open(this.product);
     }
   }
