@@ -36,7 +36,17 @@ def test_models_are_trained_judged_and_written(features: Path, tmp_path: Path, v
         assert artifact.metadata.simulated
         assert f"{name} → models/{name} (" in outcome.out
         assert f"{artifact.metadata.metrics['model']['pr_auc']:.4f}" in outcome.out
-    words = ("split time_based", "PR-AUC", "ROC-AUC", "precision", "recall", "F1", "Brier", "base rate", "episodes")
+    words = (
+        "split time_based",
+        "PR-AUC",
+        "ROC-AUC",
+        "precision",
+        "recall",
+        "F1",
+        "Brier",
+        "base rate",
+        "spikes caught",
+    )
     for word in (*words, "persistence", "har", "too few events for a verdict", "chosen: "):
         assert word in outcome.out
     assert f"{artifact.metadata.metrics[artifact.metadata.baseline]['pr_auc']:.4f}" in outcome.out
