@@ -17,10 +17,13 @@ from volspike.errors import UsageError
 
 if TYPE_CHECKING:
     from volspike.config import ServingSettings
-    from volspike.doctor import Finding
+    from volspike.doctor.finding import Finding
     from volspike.streams.clients import KafkaSettings
 
 EXAMPLES = "Example: volspike doctor --pair BTC-USD --timeout 5"
+
+WIDTH = len("tape folder")
+"""The longest name of a check."""
 
 STYLES = {"fine": "green", "note": "cyan", "warning": "yellow", "bad": "bold red"}
 
@@ -73,25 +76,34 @@ def run(
     import msgspec
 
     from volspike.config import ServingSettings, settle
-    from volspike.doctor import Examination, Severity, examine, worst_of
-    from volspike.feeds.rest import REST_URL
-    from volspike.models.choice import named_model, production_model
+    from volspike.doctor.finding import Severity, worst_of
+    from volspike.doctor.machine import check_packages
 
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout must be above 0 s, got {timeout:g}")
     if source not in {"coinbase", "coinbase-exchange"}:
         raise UsageError(f"no exchange {source!r}; there are coinbase and coinbase-exchange")
     serving = settle(ServingSettings, {"model": model}, os.environ, None, "serving")
+    feed = msgspec.structs.replace(feed_settings(pair), protocol=source)
+    cluster = _kafka(bootstrap_servers, kafka_option)
     named = {
         "api": api or os.environ.get("API_PORT"),
         "kafka": bootstrap_servers or os.environ.get("KAFKA_BOOTSTRAP_SERVERS"),
         "mlflow": mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"),
         "prometheus": prometheus_url,
     }
+    findings = check_packages()
+    if not as_json:
+        _print_findings(findings)  # before the modules of the other checks are imported
+
+    from volspike.doctor.examination import Examination, examine
+    from volspike.feeds.rest import REST_URL
+    from volspike.models.choice import named_model, production_model
+
     request = Examination(
-        feed=msgspec.structs.replace(feed_settings(pair), protocol=source),
+        feed=feed,
         rest=rest_url or REST_URL,
-        kafka=_kafka(bootstrap_servers, kafka_option),
+        kafka=cluster,
         mlflow=named["mlflow"] or "http://localhost:5001",
         prometheus=prometheus_url or "http://localhost:9090",
         api=api or _own_address(serving),
@@ -102,12 +114,14 @@ def run(
         model=named_model(serving),
         within_s=timeout,
     )
-    findings = asyncio.run(examine(request))
+    others = asyncio.run(examine(request))
+    findings += others
     worst = worst_of(findings)
     if as_json:
         print(json.dumps({"worst": worst, "findings": [msgspec.to_builtins(finding) for finding in findings]}))
     else:
-        _print_findings(findings)
+        _print_findings(others)
+        _print_counts(findings)
     if worst is Severity.BAD:
         raise typer.Exit(1)
 
@@ -127,14 +141,16 @@ def _own_address(serving: ServingSettings) -> str:
 def _print_findings(findings: list[Finding]) -> None:
     from rich.text import Text
 
-    width = max(len(finding.check) for finding in findings)
     for finding in findings:
         line = Text.assemble(
-            (f"{finding.severity:<8}", STYLES[finding.severity]), f"{finding.check:<{width}}  {finding.found}"
+            (f"{finding.severity:<8}", STYLES[finding.severity]), f"{finding.check:<{WIDTH}}  {finding.found}"
         )
         out.print(line)
         if finding.remedy:
-            out.print(Text(f"{'':8}{'':{width}}  → {finding.remedy}"))
+            out.print(Text(f"{'':8}{'':{WIDTH}}  → {finding.remedy}"))
+
+
+def _print_counts(findings: list[Finding]) -> None:
     counts: dict[str, Any] = {}
     for finding in findings:
         counts[finding.severity] = counts.get(finding.severity, 0) + 1

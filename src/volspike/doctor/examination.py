@@ -1,4 +1,4 @@
-"""All checks at once, each with the same time limit, so that a slow one delays no other."""
+"""All checks but that of the packages at once, each with the same time limit, so that a slow one delays no other."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 from volspike.config import FeedSettings
 from volspike.doctor.finding import Finding
-from volspike.doctor.machine import check_disk, check_gaps, check_model, check_packages
+from volspike.doctor.machine import check_disk, check_gaps, check_model
 from volspike.doctor.services import check_api, check_clock, check_feed, check_kafka, check_mlflow, check_prometheus
+
+# the checks run in threads, and modules that import each other must not be imported in several threads at once
+_IMPORTED_BEFORE_THE_THREADS = (scoring, sources)
 
 if TYPE_CHECKING:
     from volspike.streams.clients import KafkaSettings
@@ -58,7 +61,6 @@ async def examine(request: Examination) -> list[Finding]:
     """
     within_s, named, now = request.within_s, request.named, time.time_ns()
     checks: tuple[Awaitable[list[Finding]], ...] = (
-        asyncio.to_thread(check_packages),
         check_feed(request.feed, within_s),
         check_clock(request.rest, within_s),
         check_api(request.api, "api" in named, within_s),

@@ -1,4 +1,7 @@
-"""Checks of this machine: disk space, installed packages, today's gaps, and the model that would be served."""
+"""Checks of this machine: installed packages, disk space, today's gaps, and the model that would be served.
+
+Each check imports what it needs, so that the versions are printed at once.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,7 @@ import volspike
 from volspike.config import FeedSettings
 from volspike.doctor.finding import Fact, Finding, Severity
 from volspike.errors import ModelError, UnreadableFile
-from volspike.live.scoring import LiveScorer
-from volspike.live.sources import kinds_of
 from volspike.market import SECOND_NS, Gap, format_time
-from volspike.models import DEFAULT_MODEL, Artifact
-from volspike.models.choice import model_to_serve
-from volspike.tape import LEDGER_NAME, read_ledger, read_tape_name
-from volspike.tape.names import is_tape
 
 DAY_NS: Final = 86_400 * SECOND_NS
 LEAST_BYTES: Final = 500 << 20
@@ -64,6 +61,8 @@ def room_at(folder: Path) -> Room:
 
 def bytes_per_day(tape: Path, now: int) -> float | None:
     """Growth of the tapes over the last day; None if there are none, or for too short a time."""
+    from volspike.tape.names import read_tape_name  # noqa: PLC0415
+
     if not tape.is_dir():
         return None
     named = [(path, name) for path in tape.iterdir() if (name := read_tape_name(path)) is not None]
@@ -214,6 +213,9 @@ NOTICED_SHARE: Final = 0.01
 
 def check_gaps(tape: Path, now: int) -> list[Finding]:
     """The gaps that reach into the day of ``now`` (ns UTC)."""
+    from volspike.tape.ledger import read_ledger  # noqa: PLC0415
+    from volspike.tape.names import LEDGER_NAME, is_tape  # noqa: PLC0415
+
     if not tape.is_dir() or not any(is_tape(path) for path in tape.iterdir()):
         found = f"no tape in {tape}"
         remedy = "record one: `volspike up` or `volspike ingest`"
@@ -269,6 +271,11 @@ _RETRAIN: Final = "train another with `volspike train --promote`, or name one wi
 
 def check_model(requested: Path | None, production: Path, feed: FeedSettings) -> list[Finding]:
     """Loads the model that ``volspike up`` would serve for a real market; checks hash, features and profile."""
+    from volspike.live.scoring import LiveScorer  # noqa: PLC0415
+    from volspike.live.sources import kinds_of  # noqa: PLC0415
+    from volspike.models import DEFAULT_MODEL, Artifact  # noqa: PLC0415
+    from volspike.models.choice import model_to_serve  # noqa: PLC0415
+
     path = model_to_serve(requested, production, simulated=False)
     facts: dict[str, Fact] = {"path": str(path)}
     try:
