@@ -1,4 +1,4 @@
-"""Backfilled tapes: whole, each trade once, in any range, however often the run was cut."""
+"""BackfillResult tapes: whole, each trade once, in any range, however often the run was cut."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from tests.history.trades_exchange import LATER, NOON, Answer, Exchange, client_of, market, served, trade_at
 from tests.tape.strategies import assert_same, read_all
 from volspike.errors import DataError, UnreadableFile, UsageError
-from volspike.history.backfill import Backfilled, Span, TradeIndex, backfill, spans_of
+from volspike.history.backfill import BackfillResult, Span, TradeIndex, backfill, plan_spans
 from volspike.market import SECOND_NS, Cause, Gap, Tick
 from volspike.tape import TAPE_SCHEMA
 
 HOUR = Span("BTC-USD", NOON, NOON + 3600 * SECOND_NS)
 
 
-def run(exchange: Exchange, span: Span, folder: Path, block: int = 1000) -> Backfilled:
+def run(exchange: Exchange, span: Span, folder: Path, block: int = 1000) -> BackfillResult:
     with client_of(exchange) as client:
         return backfill(client, span, folder, block=block, now=lambda: LATER)
 
@@ -268,10 +268,10 @@ def test_what_is_whole_is_not_fetched_again(tmp_path: Path) -> None:
     idle = Exchange(trades)
     again = run(idle, HOUR, tmp_path)
     assert idle.asked == []
-    assert again.was_there
+    assert again.already_complete
     assert (again.trades, again.holes, again.tape) == (first.trades, first.holes, first.tape)
     (tmp_path / HOUR.tape_name).unlink()
-    assert not run(Exchange(trades), HOUR, tmp_path).was_there
+    assert not run(Exchange(trades), HOUR, tmp_path).already_complete
     assert_same(read_all(tmp_path), meant(trades, HOUR))
 
 
@@ -281,7 +281,7 @@ def test_an_empty_range_has_no_tape(trades: list[Tick], tmp_path: Path) -> None:
     quiet = Span("BTC-USD", NOON + 1000, NOON + SECOND_NS)
     assert run(Exchange(trades), quiet, tmp_path).tape is None
     idle = Exchange(trades)
-    assert run(idle, quiet, tmp_path).was_there
+    assert run(idle, quiet, tmp_path).already_complete
     assert idle.asked == []
     assert [path.suffix for path in tmp_path.iterdir()] == [".backfill"]
 
@@ -370,15 +370,15 @@ def seconds(spans: list[Span]) -> list[tuple[str, int, int]]:
 def test_gaps_become_spans() -> None:
     """Each product's gaps are covered in whole seconds with a margin, and those that meet are fetched once."""
     gaps = [gap(10.5, 12.2, "BTC-USD", "ETH-USD"), gap(13, 14, "BTC-USD"), gap(60, 60, "BTC-USD"), gap(1, 2)]
-    assert seconds(spans_of(gaps)) == [("BTC-USD", 9, 15), ("BTC-USD", 59, 61), ("ETH-USD", 9, 14)]
-    assert seconds(spans_of(gaps, ["ETH-USD"])) == [("ETH-USD", 9, 14)]
+    assert seconds(plan_spans(gaps)) == [("BTC-USD", 9, 15), ("BTC-USD", 59, 61), ("ETH-USD", 9, 14)]
+    assert seconds(plan_spans(gaps, ["ETH-USD"])) == [("ETH-USD", 9, 14)]
 
 
 @given(st.lists(st.tuples(st.floats(0, 500), st.floats(0, 50)), max_size=20))
 def test_spans_of_gaps_cover_all_and_share_no_name(told: list[tuple[float, float]]) -> None:
     """Every gap lies within one span, spans do not touch, and no two would write the same tape."""
     gaps = [gap(start, start + length, "BTC-USD") for start, length in told]
-    spans = spans_of(gaps)
+    spans = plan_spans(gaps)
     assert all(any(span.start <= one.start and one.end < span.end for span in spans) for one in gaps)
     assert all(left.end < right.start for left, right in pairwise(spans))
     assert len({span.tape_name for span in spans}) == len(spans)

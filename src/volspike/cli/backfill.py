@@ -14,7 +14,7 @@ from volspike.cli.screen import err, out, warn
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
-    from volspike.history.backfill import Backfilled, Span
+    from volspike.history.backfill import BackfillResult, Span
 
 EXAMPLES = (
     "Example: volspike backfill --pair BTC-USD --from 2026-11-01T00:00:00Z --to 2026-11-02T00:00:00Z --out data/raw"
@@ -75,10 +75,10 @@ def _spans_of_gaps(folder: Path, pairs: list[str]) -> list[Span]:
     """The spans of the gaps in a ledger; gaps that ended seconds ago are left for a later run."""
     import time
 
-    from volspike.history.backfill import SETTLED_NS, spans_of
+    from volspike.history.backfill import SETTLED_NS, plan_spans
     from volspike.tape.ledger import Ledger
 
-    spans = spans_of(Ledger.read(folder), pairs)
+    spans = plan_spans(Ledger.read(folder), pairs)
     settled = [span for span in spans if span.end <= time.time_ns() - SETTLED_NS]
     if len(settled) < len(spans):
         warn("the newest gap ended seconds ago, and its trades may not be published yet: run this again later")
@@ -111,7 +111,7 @@ def _fetching(product_id: str) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-def _print_result(result: Backfilled) -> None:
+def _print_result(result: BackfillResult) -> None:
     from volspike.market import format_time
 
     span = result.span
@@ -125,5 +125,5 @@ def _print_result(result: Backfilled) -> None:
     if result.tape is None:
         out.print(f"no trade of {span.product_id} from {when}")
         return
-    existing = " (already there)" if result.was_there else ""
+    existing = " (already there)" if result.already_complete else ""
     out.print(f"{result.trades:,} trades of {span.product_id} from {when} → {result.tape}{existing}")

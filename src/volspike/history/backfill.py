@@ -6,7 +6,7 @@ reported, and it is appended to what is kept, so that a later run continues with
 
 ``<tape>.backfill`` holds the range, the progress and, at the end, the missing trades; it is always replaced as a whole.
 ``<tape>.trades`` holds the trades, 33 bytes each, oldest first; what is beyond the state's count was being written when
-the process ended, and is cut off. ``spans_of`` gives the ranges that close the gaps of a ledger.
+the process ended, and is cut off. ``plan_spans`` gives the ranges that close the gaps of a ledger.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from volspike.tape.parquet import ROW_GROUP, ParquetTape
 _FIRST_STRIDE = 1_000
 
 
-class Place(NamedTuple):
+class TradePosition(NamedTuple):
     """One trade that is known: its id and time (ns UTC)."""
 
     trade_id: int
@@ -60,9 +60,9 @@ class TradeIndex:
     def __init__(self, pages: TradePages, product_id: str) -> None:
         self._pages = pages
         self._product_id = product_id
-        self._seen: set[Place] = set()
+        self._seen: set[TradePosition] = set()
 
-    def around(self, time: int) -> tuple[Place | None, Place | None]:
+    def around(self, time: int) -> tuple[TradePosition | None, TradePosition | None]:
         """The last trade before ``time`` and the first at or after it; None where there is none."""
         if not any(place.time >= time for place in self._seen):
             newest = self._at_or_below(None)
@@ -73,7 +73,7 @@ class TradeIndex:
         floor = below.trade_id if below else -1  # whatever trade has this id or a lower one was before `time`
         turn = 0
         while above.trade_id - floor > 1:
-            guess = min(max(_guess(below, above, floor, time, turn), floor + 1), above.trade_id - 1)
+            guess = min(max(_next_guess(below, above, floor, time, turn), floor + 1), above.trade_id - 1)
             turn += 1
             found = self._at_or_below(guess)
             if found is not None and found.time >= time:
@@ -82,18 +82,18 @@ class TradeIndex:
                 below, floor = found, guess
         return below, above
 
-    def _at_or_below(self, trade_id: int | None) -> Place | None:
+    def _at_or_below(self, trade_id: int | None) -> TradePosition | None:
         """The newest trade whose id is ``trade_id`` or lower; of all where that is None."""
         after = None if trade_id is None else trade_id + 1
         page = self._pages.trades(self._product_id, after=after, limit=1)
         if not page:
             return None
-        place = Place(page[-1].trade_id, page[-1].time)
+        place = TradePosition(page[-1].trade_id, page[-1].time)
         self._seen.add(place)
         return place
 
 
-def _guess(below: Place | None, above: Place, floor: int, time: int, turn: int) -> int:
+def _next_guess(below: TradePosition | None, above: TradePosition, floor: int, time: int, turn: int) -> int:
     """Which id to look at next, where ``time`` lies above ``floor`` and at or below ``above``."""
     if floor < 0:
         # The past reaches far back and is mostly not meant: strides that grow until one steps over `time`.
@@ -123,8 +123,8 @@ class BackfillState(msgspec.Struct, frozen=True, kw_only=True):
     product_id: str
     start: int
     end: int
-    before: Place | None
-    beyond: Place | None
+    before: TradePosition | None
+    beyond: TradePosition | None
     first_id: int
     end_id: int
     next_id: int
@@ -224,7 +224,7 @@ def _ticks(trades: NDArray[np.void], product_id: str) -> Ticks:
 SETTLED_NS = 10 * SECOND_NS
 """How long ago a range must have ended: the exchange tells its newest trades over REST a little late."""
 
-Show = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Told now and then: trade ids done, and trade ids in all."""
 
 
@@ -244,11 +244,11 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Backfilled:
+class BackfillResult:
     """What came of it. ``tape`` is None where nothing was traded; ``holes`` are ids that the exchange does not have.
 
     A hole begins with the last trade before it and ends with the first one after it, by the exchange's clock.
-    ``was_there`` says that an earlier run had done it all.
+    ``already_complete`` says that an earlier run had done it all.
     """
 
     span: Span
@@ -256,7 +256,7 @@ class Backfilled:
     trades: int
     duplicates: int
     holes: tuple[Gap, ...]
-    was_there: bool
+    already_complete: bool
 
 
 def backfill(
@@ -265,10 +265,10 @@ def backfill(
     folder: Path,
     *,
     index: TradeIndex | None = None,
-    show: Show = lambda done, total: None,  # noqa: ARG005
+    show: ProgressCallback = lambda done, total: None,  # noqa: ARG005
     block: int = LONGEST_PAGE,
     now: Callable[[], int] = time.time_ns,
-) -> Backfilled:
+) -> BackfillResult:
     """Fetches the trades of ``span`` into a Parquet tape in ``folder``, going on where an earlier run stopped.
 
     The tape stands under its name only when it is whole. ``index`` may be shared by several spans of one product,
@@ -288,14 +288,14 @@ def backfill(
         raise UsageError(f"{tape} is there already, and was not written by a backfill: move it, or take another folder")
     if state is not None and state.is_complete and (tape.exists() or state.trades == 0):
         progress.drop_trades()  # a run that was killed at its very end may have left them
-        return _result(state, span, tape, was_there=True)
+        return _make_result(state, span, tape, already_complete=True)
     if state is None or state.is_complete:
-        state = _begun(index or TradeIndex(pages, span.product_id), span, pages.url)
+        state = _start_state(index or TradeIndex(pages, span.product_id), span, pages.url)
         folder.mkdir(parents=True, exist_ok=True)
         progress.save(state)
-    state = _fetched(pages, progress, state, block, show)
-    state = _written(progress, state, tape)
-    return _result(state, span, tape, was_there=False)
+    state = _fetch_trades(pages, progress, state, block, show)
+    state = _write_tape(progress, state, tape)
+    return _make_result(state, span, tape, already_complete=False)
 
 
 def _refuse_untimely(span: Span, now: int) -> None:
@@ -321,7 +321,7 @@ def _refuse_other(state: BackfillState, span: Span, url: str, file: Path) -> Non
     )
 
 
-def _begun(index: TradeIndex, span: Span, url: str) -> BackfillState:
+def _start_state(index: TradeIndex, span: Span, url: str) -> BackfillState:
     before, first = index.around(span.start)
     last, beyond = index.around(span.end)
     is_empty = first is None or last is None or last.trade_id < first.trade_id
@@ -340,20 +340,20 @@ def _begun(index: TradeIndex, span: Span, url: str) -> BackfillState:
     )
 
 
-def _fetched(
-    pages: TradePages, progress: BackfillProgress, state: BackfillState, block: int, show: Show
+def _fetch_trades(
+    pages: TradePages, progress: BackfillProgress, state: BackfillState, block: int, show: ProgressCallback
 ) -> BackfillState:
     total = state.end_id - state.first_id
     show(state.next_id - state.first_id, total)
     while state.next_id < state.end_id:
         end = min(state.next_id + block, state.end_id)
-        trades, duplicates = _block(pages, state.product_id, state.next_id, end)
+        trades, duplicates = _fetch_block(pages, state.product_id, state.next_id, end)
         state = progress.add(state, trades, end, duplicates)
         show(end - state.first_id, total)
     return state
 
 
-def _block(pages: TradePages, product_id: str, first: int, end: int) -> tuple[list[Tick], int]:
+def _fetch_block(pages: TradePages, product_id: str, first: int, end: int) -> tuple[list[Tick], int]:
     """The trades with ids from ``first`` to ``end`` - 1, oldest first, and how many were told again.
 
     One page holds them all, unless the exchange gives shorter pages than asked for, or repeats itself.
@@ -373,7 +373,7 @@ def _block(pages: TradePages, product_id: str, first: int, end: int) -> tuple[li
     return [found[trade_id] for trade_id in sorted(found)], told - len(found)
 
 
-def _written(progress: BackfillProgress, state: BackfillState, tape: Path) -> BackfillState:
+def _write_tape(progress: BackfillProgress, state: BackfillState, tape: Path) -> BackfillState:
     """Writes the tape from what is kept, verifies it on the way, and says so in the state."""
     holes: list[Gap] = []
     previous = state.before
@@ -381,33 +381,33 @@ def _written(progress: BackfillProgress, state: BackfillState, tape: Path) -> Ba
         with ParquetTape(tape) as written:
             for ticks in progress.ticks(state, ROW_GROUP):
                 _refuse_disorder(ticks, previous, tape)
-                holes.extend(_holes(previous, ticks, state.product_id))
-                previous = Place(int(ticks.trade_id[-1]), int(ticks.time[-1]))
+                holes.extend(_missing_trades(previous, ticks, state.product_id))
+                previous = TradePosition(int(ticks.trade_id[-1]), int(ticks.time[-1]))
                 written.write(ticks)
     if previous is not None and state.beyond is not None:
-        holes.extend(_hole(previous, state.beyond, state.product_id))
+        holes.extend(_missing_between(previous, state.beyond, state.product_id))
     complete = msgspec.structs.replace(state, is_complete=True, holes=tuple(holes))
     progress.save(complete)
     progress.drop_trades()
     return complete
 
 
-def _refuse_disorder(ticks: Ticks, previous: Place | None, tape: Path) -> None:
+def _refuse_disorder(ticks: Ticks, previous: TradePosition | None, tape: Path) -> None:
     ids = ticks.trade_id if previous is None else np.concatenate(([previous.trade_id], ticks.trade_id))
     if np.any(np.diff(ids) <= 0):
         raise DataError(f"trades kept for {tape} do not ascend: remove {tape}.backfill and {tape}.trades, begin anew")
 
 
-def _holes(previous: Place | None, ticks: Ticks, product_id: str) -> Iterator[Gap]:
-    places = Place(int(ticks.trade_id[0]), int(ticks.time[0]))
+def _missing_trades(previous: TradePosition | None, ticks: Ticks, product_id: str) -> Iterator[Gap]:
+    places = TradePosition(int(ticks.trade_id[0]), int(ticks.time[0]))
     if previous is not None:
-        yield from _hole(previous, places, product_id)
+        yield from _missing_between(previous, places, product_id)
     for row in np.flatnonzero(np.diff(ticks.trade_id) > 1).tolist():
-        left, right = (Place(int(ticks.trade_id[at]), int(ticks.time[at])) for at in (row, row + 1))
-        yield from _hole(left, right, product_id)
+        left, right = (TradePosition(int(ticks.trade_id[at]), int(ticks.time[at])) for at in (row, row + 1))
+        yield from _missing_between(left, right, product_id)
 
 
-def _hole(left: Place, right: Place, product_id: str) -> Iterator[Gap]:
+def _missing_between(left: TradePosition, right: TradePosition, product_id: str) -> Iterator[Gap]:
     """The gap between two trades, if ids are missing there."""
     lost = right.trade_id - left.trade_id - 1
     if lost > 0:
@@ -421,14 +421,14 @@ def _hole(left: Place, right: Place, product_id: str) -> Iterator[Gap]:
         )
 
 
-def _result(state: BackfillState, span: Span, tape: Path, *, was_there: bool) -> Backfilled:
-    return Backfilled(
+def _make_result(state: BackfillState, span: Span, tape: Path, *, already_complete: bool) -> BackfillResult:
+    return BackfillResult(
         span=span,
         tape=tape if state.trades else None,
         trades=state.trades,
         duplicates=state.duplicates,
         holes=state.holes,
-        was_there=was_there,
+        already_complete=already_complete,
     )
 
 
@@ -436,7 +436,7 @@ MARGIN_NS = SECOND_NS
 """A gap's ends are our clock's, a trade's time the exchange's; the way from there to here took less than this."""
 
 
-def spans_of(gaps: Iterable[Gap], products: Iterable[str] = ()) -> list[Span]:
+def plan_spans(gaps: Iterable[Gap], products: Iterable[str] = ()) -> list[Span]:
     """The spans that cover every gap, in whole seconds, by product and time; those that meet become one.
 
     ``products`` narrows them down to some; empty, all products of the gaps are meant. Trades at a span's edges may be
