@@ -16,7 +16,7 @@ import msgspec
 
 from volspike import __version__
 from volspike.datasets import load_dataset
-from volspike.datasets.feature_file import replacing
+from volspike.datasets.feature_file import write_atomically
 from volspike.market import format_time
 from volspike.training.audit import hindsight_bound
 from volspike.training.report import ModelResult, TrainingReport
@@ -96,7 +96,7 @@ def main() -> None:
     report = train_on(dataset, request, lambda step: print(step, file=sys.stderr))  # noqa: T201
     found = {**results_of(report), "hindsight": hindsight_bound(dataset, request)}
     file = given.results / f"{given.name}.json"
-    with replacing(file) as part:
+    with write_atomically(file) as part:
         part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
     print(f"{file}: chosen {report.chosen}, best baseline {report.best_baseline}")  # noqa: T201
 

@@ -14,7 +14,7 @@ from tests.history.trades_exchange import LATER, Exchange, client_of, market
 from tests.lifecycle.artifacts import artifact
 from tests.tape.recording import NOON, Clock, ticker
 from tests.tape.strategies import tick_at
-from volspike.datasets.feature_file import replacing
+from volspike.datasets.feature_file import write_atomically
 from volspike.history.backfill import Span, backfill
 from volspike.lifecycle.promotion import HISTORY_FILE, HistoryEntry, append_entry, promote
 from volspike.market import SECOND_NS, Ticks
@@ -111,10 +111,10 @@ def test_feature_file_is_replaced_after_it_is_written(tmp_path: Path) -> None:
     part = f".features.parquet.{os.getpid()}.part"
     file.write_bytes(b"old")
     with recorded_operations(tmp_path) as operations:
-        with pytest.raises(ValueError, match="null byte"), replacing(file) as path:
+        with pytest.raises(ValueError, match="null byte"), write_atomically(file) as path:
             path.with_name("\0").touch()
         assert file.read_bytes() == b"old"
-        with replacing(file) as path:
+        with write_atomically(file) as path:
             path.write_bytes(b"newest")
     assert operations.names() == [f"unlink {part}", f"rename {part} -> features.parquet"]
     assert operations.all[1].size == len(b"newest")

@@ -35,7 +35,7 @@ def run(
     """Score a model under two split methods on your data and on noise: a score on noise is not skill."""
     import msgspec
 
-    from volspike.datasets.feature_file import replacing
+    from volspike.datasets.feature_file import write_atomically
     from volspike.training.audit import AuditRequest, audit
 
     request = AuditRequest(
@@ -50,7 +50,7 @@ def run(
     with working("auditing") as show:
         result = audit(request, show)
     if output is not None:
-        with replacing(output) as part:
+        with write_atomically(output) as part:
             part.write_bytes(msgspec.json.format(msgspec.json.encode(result.figures())) + b"\n")
     print_result(result)
     if output is not None:

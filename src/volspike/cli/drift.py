@@ -47,7 +47,7 @@ def run(
     import msgspec
 
     from volspike.datasets import load_dataset
-    from volspike.datasets.feature_file import replacing
+    from volspike.datasets.feature_file import write_atomically
     from volspike.monitoring.drift import SPLIT_RATIOS, check_drift, drift_result, drift_samples
     from volspike.monitoring.evidently import check_evidently, write_report
     from volspike.monitoring.results import write_result
@@ -64,7 +64,7 @@ def run(
             _require(columns, current.names)
             reference, current = reference.columns(tuple(columns)), current.columns(tuple(columns))
         found = check_drift(reference, current, seed=seed)
-        with replacing(decision) as part:
+        with write_atomically(decision) as part:
             part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
         write_result(drift_result(found, time.time_ns()), results)
         if output is not None:

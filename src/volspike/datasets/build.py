@@ -27,9 +27,9 @@ from volspike.datasets.feature_file import (
     Loss,
     facts_of,
     open_feature_file,
-    replacing,
     row_group,
     with_facts,
+    write_atomically,
 )
 from volspike.datasets.splits import DEFAULT_FRACTIONS
 from volspike.errors import DataError, NotEnoughData, UnreadableFile, UsageError
@@ -78,7 +78,7 @@ def build_features(
     stream = read_ticks(sources, report=report, prefetcher=prefetcher)
     settled, stream = (profile, stream) if profile is not None else _settle(stream)
     recipe = Recipe(feature_set, settled, every)
-    with replacing(out) as part, FeatureFileWriter(part, feature_set) as writer:
+    with write_atomically(out) as part, FeatureFileWriter(part, feature_set) as writer:
         written = (
             _in_one_pass(recipe, stream, gaps, writer)
             if engine is None
@@ -201,7 +201,7 @@ def label_file(
         facts = msgspec.structs.replace(
             facts, tau=threshold, label_percentile=None if tau is not None else percentile, tau_from=told
         )
-        with replacing(out) as part:
+        with write_atomically(out) as part:
             labelled, spike_count = _write(file, part, facts, futures)
     return LabelResult(file.metadata.num_rows, labelled, spike_count, facts)
 

@@ -21,9 +21,9 @@ from volspike.datasets.feature_file import (
     facts_of,
     feature_schema,
     open_feature_file,
-    replacing,
     require,
     with_facts,
+    write_atomically,
 )
 from volspike.datasets.splits import Split, newest, split
 from volspike.errors import SchemaMismatch, UsageError
@@ -62,7 +62,7 @@ def consolidate(
     merged = pa.concat_tables(tables, promote_options="none")
     source = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
     kept = _each_once(merged, source)
-    with replacing(out) as part:
+    with write_atomically(out) as part:
         told = with_facts(merged.schema, facts).metadata
         pq.write_table(merged.take(kept).replace_schema_metadata(told), part, **PARQUET)
         labels = label_file(part, part, percentile, gap_s)
@@ -146,7 +146,7 @@ def write_parts(file: Path, method: str) -> tuple[Split, dict[str, Path]]:
     written = {}
     for name, ending in PART_ENDINGS.items():
         path = file.with_name(f"{file.stem}{ending}{file.suffix}")
-        with replacing(path) as part:
+        with write_atomically(path) as part:
             pq.write_table(usable.take(getattr(fold, name)), part, **PARQUET)
         written[name] = path
     return fold, written

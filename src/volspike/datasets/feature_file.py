@@ -179,7 +179,7 @@ PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_d
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path) -> Iterator[Path]:
     """A name to write to; it becomes ``path`` when the block ends well and goes when it does not.
 
     Raises:

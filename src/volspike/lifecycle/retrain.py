@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from volspike.datasets import Dataset, load_dataset
 from volspike.datasets.build import build_features, label_file, row_second
 from volspike.datasets.dataset import numbers
-from volspike.datasets.feature_file import PARQUET, facts_of, open_feature_file, replacing, row_group
+from volspike.datasets.feature_file import PARQUET, facts_of, open_feature_file, row_group, write_atomically
 from volspike.errors import NotEnoughData, UsageError
 from volspike.features import Every
 from volspike.lifecycle.challenger import (
@@ -308,7 +308,7 @@ def thin_features(source: Path, out: Path, most_rows: int) -> int:
         every = facts_of(source, file).every
         kept = sum(int(np.count_nonzero(mask)) for _, mask in _last_of_seconds(file, every, ["timestamp"], 1))
         step = max(1, ceil(kept / most_rows))
-        with replacing(out) as part, pq.ParquetWriter(part, file.schema_arrow, **PARQUET) as writer:
+        with write_atomically(out) as part, pq.ParquetWriter(part, file.schema_arrow, **PARQUET) as writer:
             for table, mask in _last_of_seconds(file, every, file.schema_arrow.names, step):
                 writer.write_table(table.filter(pa.array(mask)))
     return step

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from volspike.datasets.feature_file import replacing
+from volspike.datasets.feature_file import write_atomically
 from volspike.errors import UsageError
 from volspike.monitoring.block_permutation import DriftSample
 from volspike.monitoring.drift import DRIFTED_ABOVE, LOW_ABOVE, Drift
@@ -49,7 +49,7 @@ def write_report(drift: Drift, reference: DriftSample, current: DriftSample, pag
     data = page.with_suffix(".json")
     with _quiet():
         snapshot = _snapshot(drift, reference.columns(names), current.columns(names))
-        with replacing(page) as part, replacing(data) as data_part:
+        with write_atomically(page) as part, write_atomically(data) as data_part:
             part.write_text(snapshot.get_html_str(as_iframe=False), encoding="utf-8")
             data_part.write_text(snapshot.json(), encoding="utf-8")
     return page, data

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from volspike.datasets.feature_file import replacing
+from volspike.datasets.feature_file import write_atomically
 from volspike.models import Artifact, Metadata
 from volspike.models.metadata import Figure, PartFigures
 from volspike.reporting.evaluate import artifact_folders
@@ -43,7 +43,7 @@ def write_cards(folder: Path) -> tuple[Path, ...]:
     artifacts = [Artifact.load(path) for path in artifact_folders(folder)]
     files = tuple(artifact.directory / CARD_FILE for artifact in artifacts)
     for artifact, file in zip(artifacts, files, strict=True):
-        with replacing(file) as part:
+        with write_atomically(file) as part:
             part.write_text(model_card(artifact.metadata))
     return files
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.datasets.feature_file import replacing
+from volspike.datasets.feature_file import write_atomically
 from volspike.evaluation import EventFigures, Interval, RowGroup
 from volspike.evaluation.plots import (
     around_episode,
@@ -60,7 +60,7 @@ def write_pdf(evaluation: EvaluationReport, file: Path, on_step: Callable[[str],
     Raises:
         UsageError: it cannot be written.
     """
-    with replacing(file) as part:
+    with write_atomically(file) as part:
         part.write_bytes(render_pdf(evaluation, on_step))
 
 

@@ -38,8 +38,8 @@ from volspike.datasets.feature_file import (
     facts_of,
     feature_schema,
     open_feature_file,
-    replacing,
     with_facts,
+    write_atomically,
 )
 from volspike.errors import NotEnoughData, SchemaMismatch, UnreadableFile, UsageError
 from volspike.features import Every, FeatureRows, FeatureSet
@@ -231,7 +231,7 @@ def merge_parts(file: Path, percentile: float | None = None, gap_s: float = 300.
         merged.parts, merged.elsewhere = len(parts), _gaps(parts)
         if parts:
             merged.facts = _common([_facts(part) for part in parts])
-            with replacing(file) as target:
+            with write_atomically(file) as target:
                 merged.rows = _write(target, parts, merged.facts)
                 if percentile is not None:
                     _label(target, merged, percentile, gap_s)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from volspike.datasets import Dataset, load_dataset
-from volspike.datasets.feature_file import replacing
+from volspike.datasets.feature_file import write_atomically
 from volspike.errors import NotEnoughData, UsageError
 from volspike.evaluation.metrics import average_precision
 from volspike.evaluation.plots import COLOURS, png, remove_frame
@@ -335,7 +335,7 @@ def write_analysis(analysis: FeatureAnalysis, folder: Path) -> tuple[Path, ...]:
         "recommended_features.txt": "".join(f"{name}\n" for name in analysis.recommended).encode(),
     }
     for name, content in contents.items():
-        with replacing(folder / name) as part:
+        with write_atomically(folder / name) as part:
             part.write_bytes(content)
     return tuple(folder / name for name in contents)
 
