@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import TimeSeriesSplit
 
 from volspike.datasets import Dataset, FeatureFacts, Split, load_dataset, split
-from volspike.datasets.splits import HORIZON_NS, chosen_blocks, days, first_look, newest, purged, recordings
+from volspike.datasets.splits import HORIZON_NS, days, earliest_input, newest_fold, purge, recordings, resolve_fold_by
 from volspike.errors import NotEnoughData, UsageError
 from volspike.features import Every, FeatureSet
 from volspike.market import SECOND_NS, Profile
@@ -118,10 +118,10 @@ def test_the_sets_are_those_of_scikit_learn(training: str) -> None:
 
 def test_automatic_folds_are_days_then_recordings_then_rows() -> None:
     """Four days fold by day, three recordings by recording, less or a giant among dwarfs by shares of rows."""
-    assert chosen_blocks(dataset([86_400 * 4]), "auto") == "day"
-    assert chosen_blocks(dataset([4000, 4000, 5000]), "auto") == "session"
-    assert chosen_blocks(dataset([4000, 4000]), "auto") == "rows"
-    assert chosen_blocks(dataset([500, 500, 20_000]), "auto") == "rows"
+    assert resolve_fold_by(dataset([86_400 * 4]), "auto") == "day"
+    assert resolve_fold_by(dataset([4000, 4000, 5000]), "auto") == "session"
+    assert resolve_fold_by(dataset([4000, 4000]), "auto") == "rows"
+    assert resolve_fold_by(dataset([500, 500, 20_000]), "auto") == "rows"
 
 
 def test_recordings_of_several_products_are_one_where_they_overlap() -> None:
@@ -160,7 +160,7 @@ def test_a_fold_without_rows_is_told_among_the_others() -> None:
     """A first recording that is too short to learn from empties its fold, and the newest whole one is found."""
     parts = split(dataset([200, 3000, 3000]), folds=5, fold_by="session")
     assert [part.empty_parts for part in parts] == [("train",), ()]
-    assert newest(parts) is parts[1]
+    assert newest_fold(parts) is parts[1]
 
 
 @given(st.lists(st.integers(500, 4000), min_size=1, max_size=6))
@@ -240,16 +240,16 @@ def test_label_that_ends_as_the_later_windows_begin_is_purged(early_by_ns: int, 
     """A label must end before the earliest price that a later row looks back to; at the same instant it is purged."""
     data = of_rows([0, 500])
     embargo_s = 120
-    begin = first_look(data, np.array([1]), embargo_s)
+    begin = earliest_input(data, np.array([1]), embargo_s)
     assert begin == data.time[1] - (embargo_s + 2) * SECOND_NS
     exact = replace(data, time=np.array([begin - HORIZON_NS - early_by_ns, data.time[1]]))
-    assert purged(exact, np.array([0]), np.array([1]), embargo_s).tolist() == ([0] if is_kept else [])
+    assert purge(exact, np.array([0]), np.array([1]), embargo_s).tolist() == ([0] if is_kept else [])
 
 
 def test_embargo_ends_where_the_session_begins() -> None:
     """Windows start again with a session, so rows look back no further than its start."""
     data = of_rows([0, 500], session=10**9 + 490)
-    assert first_look(data, np.array([1]), 120) == (10**9 + 490) * SECOND_NS
+    assert earliest_input(data, np.array([1]), 120) == (10**9 + 490) * SECOND_NS
 
 
 def test_days_begin_at_midnight() -> None:

@@ -25,7 +25,7 @@ from volspike.datasets.feature_file import (
     with_facts,
     write_atomically,
 )
-from volspike.datasets.splits import Split, newest, split
+from volspike.datasets.splits import Split, newest_fold, split
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import ROW_COLUMNS
 from volspike.labels import DEFAULT_PERCENTILE
@@ -139,7 +139,7 @@ def write_parts(file: Path, method: str) -> tuple[Split, dict[str, Path]]:
     ``walk_forward`` writes its newest fold.
     """
     dataset = load_dataset(file)
-    fold = newest(split(dataset, method))
+    fold = newest_fold(split(dataset, method))
     table = pq.read_table(file)
     usable = table.filter(pc.and_(table["is_warm"], pc.is_finite(table["future_volatility"])))
     usable = usable.take(np.argsort(numbers(usable, "timestamp"), kind="stable"))

@@ -53,19 +53,19 @@ FIRST_PRICE_NS: Final = 2 * SECOND_NS
 """A window's first return starts at the last price of the second before it, and the row's own second counts as well."""
 
 
-def look_back_s(names: Iterable[str]) -> int:
+def lookback_s(names: Iterable[str]) -> int:
     """The seconds that the columns look back: the greatest number of seconds in a name.
 
     An exponential mean has no end and is taken with its half-life: what it remembers of older prices grows faint.
 
-    >>> look_back_s(["spread_mean_60s", "realized_volatility_3600s", "time_of_day_sin"])
+    >>> lookback_s(["spread_mean_60s", "realized_volatility_3600s", "time_of_day_sin"])
     3600
     """
     matches = (re.search(r"_(\d+)s$", name) for name in names)
     return max((int(match[1]) for match in matches if match), default=0)
 
 
-def first_look(dataset: Dataset, rows: Rows, embargo_s: int) -> int:
+def earliest_input(dataset: Dataset, rows: Rows, embargo_s: int) -> int:
     """The earliest moment (ns) that ``rows`` look back to: an embargo before them, or where their session began.
 
     Windows start again with a session, so none reaches into the session before.
@@ -74,16 +74,16 @@ def first_look(dataset: Dataset, rows: Rows, embargo_s: int) -> int:
     return int(np.maximum(reach, dataset.session[rows] * SECOND_NS).min())
 
 
-def told_before(dataset: Dataset, rows: Rows, moment: int) -> Rows:
+def select_labelled_before(dataset: Dataset, rows: Rows, moment: int) -> Rows:
     """Those of ``rows`` whose label ends before ``moment`` (ns)."""
     return rows[dataset.time[rows] + HORIZON_NS < moment]
 
 
-def purged(dataset: Dataset, earlier: Rows, later: Rows, embargo_s: int) -> Rows:
+def purge(dataset: Dataset, earlier: Rows, later: Rows, embargo_s: int) -> Rows:
     """Those of ``earlier`` whose label ends before ``later`` looks back; none if there is no later row."""
     if len(later) == 0:
         return earlier[:0]
-    return told_before(dataset, earlier, first_look(dataset, later, embargo_s))
+    return select_labelled_before(dataset, earlier, earliest_input(dataset, later, embargo_s))
 
 
 FIRST_PAST_SHARE: Final = 0.4
@@ -133,7 +133,7 @@ class WalkForward:
     embargo_s: int
 
 
-def chosen_blocks(dataset: Dataset, fold_by: str) -> str:
+def resolve_fold_by(dataset: Dataset, fold_by: str) -> str:
     """What ``auto`` means here: days from four on, else recordings from three on, else equal shares of rows.
 
     Days or recordings of which one holds more than half of the rows are no blocks to walk over.
@@ -150,7 +150,7 @@ def chosen_blocks(dataset: Dataset, fold_by: str) -> str:
 
 def walk_forward(dataset: Dataset, walk: WalkForward) -> list[Split]:
     """The folds, oldest first."""
-    fold_by = chosen_blocks(dataset, walk.fold_by)
+    fold_by = resolve_fold_by(dataset, walk.fold_by)
     starts = _shares(dataset, walk.folds) if fold_by == "rows" else _newest(UNITS[fold_by](dataset), walk.folds)
     if len(starts) == 0:
         return []
@@ -169,14 +169,14 @@ def _fold(
     is_final = end == len(dataset)
     test = np.arange(start, end)
     oldest = 0 if span_ns is None else int(np.searchsorted(dataset.time, dataset.time[start] - span_ns))
-    past = purged(dataset, np.arange(oldest, start), test, walk.embargo_s)
-    train, validation = parted(dataset, past, VALIDATION_SHARE, walk.embargo_s)
+    past = purge(dataset, np.arange(oldest, start), test, walk.embargo_s)
+    train, validation = split_rows(dataset, past, VALIDATION_SHARE, walk.embargo_s)
     if not is_final:
-        test = told_before(dataset, test, int(dataset.time[end]))
+        test = select_labelled_before(dataset, test, int(dataset.time[end]))
     return Split(number, train, validation, test, is_final, name)
 
 
-def parted(dataset: Dataset, past: Rows, share: float, embargo_s: int) -> tuple[Rows, Rows]:
+def split_rows(dataset: Dataset, past: Rows, share: float, embargo_s: int) -> tuple[Rows, Rows]:
     """``past`` (ascending) cut into its older rows, purged, and its newest ``share``, which begin with a recording
     where one begins nearby.
     """
@@ -184,7 +184,7 @@ def parted(dataset: Dataset, past: Rows, share: float, embargo_s: int) -> tuple[
         return past, past
     cut = cut_near(dataset, past, 1.0 - share, share)
     later = past[dataset.time[past] >= cut]
-    return purged(dataset, past[dataset.time[past] < cut], later, embargo_s), later
+    return purge(dataset, past[dataset.time[past] < cut], later, embargo_s), later
 
 
 def cut_near(dataset: Dataset, rows: Rows, share: float, tolerance: float) -> int:
@@ -273,11 +273,11 @@ def split(
         )
         parts = walk_forward(dataset, walk)
     if all(part.empty_parts for part in parts):
-        raise NotEnoughData(_nothing_left(method, parts, embargo_s))
+        raise NotEnoughData(_empty_split_message(method, parts, embargo_s))
     return parts
 
 
-def newest(parts: Sequence[Split]) -> Split:
+def newest_fold(parts: Sequence[Split]) -> Split:
     """The newest fold that has rows in every part; ``split`` has seen to it that there is one."""
     return [part for part in parts if not part.empty_parts][-1]
 
@@ -287,8 +287,8 @@ def time_based(dataset: Dataset, fractions: Fractions, embargo_s: int) -> Split:
     rows = np.arange(len(dataset))
     cut = cut_near(dataset, rows, fractions[0] + fractions[1], min(fractions))
     test = rows[dataset.time >= cut]
-    past = purged(dataset, rows[dataset.time < cut], test, embargo_s)
-    train, validation = parted(dataset, past, fractions[1] / (fractions[0] + fractions[1]), embargo_s)
+    past = purge(dataset, rows[dataset.time < cut], test, embargo_s)
+    train, validation = split_rows(dataset, past, fractions[1] / (fractions[0] + fractions[1]), embargo_s)
     return Split(0, train, validation, test, is_final=True)
 
 
@@ -325,7 +325,7 @@ def _check(
         )
 
 
-def _nothing_left(method: str, parts: Sequence[Split], embargo_s: int) -> str:
+def _empty_split_message(method: str, parts: Sequence[Split], embargo_s: int) -> str:
     if not parts:
         return f"{method}: there is one recording or day only, so nothing comes before it; fold by rows"
     return (

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from volspike.datasets import Dataset, Split, split
 from volspike.datasets.build import row_second
 from volspike.datasets.dataset import PERSISTENCE
-from volspike.datasets.splits import chosen_blocks, look_back_s
+from volspike.datasets.splits import lookback_s, resolve_fold_by
 from volspike.errors import NotEnoughData, SchemaMismatch
 from volspike.labels import HORIZON_S, spike_threshold, spikes
 from volspike.market import format_time
@@ -65,7 +65,7 @@ def prepare_training_data(request: TrainingRequest, dataset: Dataset) -> Trainin
             remedy=f"featurize with {HORIZON_S} among the windows",
         )
     fold_set = build_folds(dataset, request, _embargo_s(request, dataset, columns))
-    fold_by = chosen_blocks(dataset, request.fold_by) if request.split_method == "walk_forward" else "rows"
+    fold_by = resolve_fold_by(dataset, request.fold_by) if request.split_method == "walk_forward" else "rows"
     return TrainingData(request, dataset, columns, fold_set, fold_by)
 
 
@@ -83,7 +83,7 @@ def _embargo_s(request: TrainingRequest, dataset: Dataset, columns: tuple[str, .
     """The longest look-back of any column used by a model or baseline of the run; at least the longest window."""
     used = {name for model in request.model_names() for name in DETECTORS[model].columns(columns)}
     used |= {name for model in baseline_names() for name in DETECTORS[model].columns(dataset.names)}
-    return max(look_back_s(used), dataset.facts.feature_set.longest_window)
+    return max(lookback_s(used), dataset.facts.feature_set.longest_window)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

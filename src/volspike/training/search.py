@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.datasets.splits import parted
+from volspike.datasets.splits import split_rows
 from volspike.evaluation.metrics import average_precision
 from volspike.models import DETECTORS, Sample
 from volspike.training.fitting import select_columns
@@ -120,7 +120,7 @@ class _LowestTrial:
 def _build_objective(name: str, data: TrainingData) -> _Objective | None:
     """The training rows of the oldest fold cut in two; None if one part holds a single class."""
     dataset, fold = data.dataset, data.fold_set.folds[0]
-    older, newer = parted(dataset, fold.train, HELD_OUT, data.fold_set.embargo_s)
+    older, newer = split_rows(dataset, fold.train, HELD_OUT, data.fold_set.embargo_s)
     fit_rows, held_out = (FitRows.select(dataset, rows, MOST_ROWS) for rows in (older, newer))
     if any(int(fold.y[part.rows].sum()) in (0, len(part.rows)) for part in (fit_rows, held_out)):
         return None
