@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from volspike.config import Secret, ServingSettings, settle
+from volspike.config import Secret, ServingSettings, load_settings
 from volspike.errors import UsageError
 
 KEY = "correct-horse-battery"
 
 
 def settled(flags: dict[str, Any] | None = None, file: Path | None = None, **environ: str) -> ServingSettings:
-    return settle(ServingSettings, flags or {}, environ, file, "serving")
+    return load_settings(ServingSettings, flags or {}, environ, file, "serving")
 
 
 def test_a_key_is_shown_nowhere() -> None:
@@ -60,4 +60,4 @@ def test_a_key_that_cannot_be_one_is_refused_and_not_repeated(key: str) -> None:
 def test_what_makes_no_sense_is_refused_by_name(variable: str, value: str, told: str) -> None:
     """A variable with a value that is none names the setting."""
     with pytest.raises(UsageError, match=told):
-        settle(ServingSettings, {}, {variable: value}, None, "serving")
+        load_settings(ServingSettings, {}, {variable: value}, None, "serving")

@@ -146,7 +146,9 @@ ENVIRONMENT: dict[str, str] = {
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def settle(kind: type[S], flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None, section: str) -> S:
+def load_settings(
+    kind: type[S], flags: Mapping[str, Any], environ: Mapping[str, str], file: Path | None, section: str
+) -> S:
     """The settings of ``kind`` from flags (``None`` is "not given"), environment and a TOML file's ``section``.
 
     Raises:

@@ -32,7 +32,7 @@ from tests.feeds.scripted import (
     some,
     ticker,
 )
-from volspike.config import FeedSettings, settle
+from volspike.config import FeedSettings, load_settings
 from volspike.errors import UsageError
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, Frame
 from volspike.feeds.session import FeedSession
@@ -500,8 +500,8 @@ def test_recordings_arrive_unchanged(
 def test_url_from_the_environment() -> None:
     """``COINBASE_WS_URL`` sets the url, and a flag beats it."""
     environ = {"COINBASE_WS_URL": "ws://127.0.0.1:1"}
-    assert settle(FeedSettings, {}, environ, None, "feed").url == "ws://127.0.0.1:1"
-    assert settle(FeedSettings, {"url": "ws://other"}, environ, None, "feed").url == "ws://other"
+    assert load_settings(FeedSettings, {}, environ, None, "feed").url == "ws://127.0.0.1:1"
+    assert load_settings(FeedSettings, {"url": "ws://other"}, environ, None, "feed").url == "ws://other"
 
 
 @pytest.mark.parametrize(
@@ -510,7 +510,7 @@ def test_url_from_the_environment() -> None:
 def test_invalid_settings_are_refused(wrong: dict[str, object]) -> None:
     """No products, an unknown protocol or key, a queue of size 0: each is a usage error."""
     with pytest.raises(UsageError):
-        settle(FeedSettings, wrong, {}, None, "feed")
+        load_settings(FeedSettings, wrong, {}, None, "feed")
 
 
 def test_settings_round_trip() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from volspike.config import settle
+from volspike.config import load_settings
 from volspike.errors import UsageError
 from volspike.streams.clients import KafkaSettings, open_producer, read_options
 
@@ -41,13 +41,13 @@ def test_options_reach_the_client_as_they_are() -> None:
 def test_what_correctness_rests_on_cannot_be_changed(option: str) -> None:
     """An option that volspike needs as it is is refused by its name."""
     with pytest.raises(UsageError, match=option):
-        settle(KafkaSettings, {"options": {option: "x"}}, {}, None, "kafka")
+        load_settings(KafkaSettings, {"options": {option: "x"}}, {}, None, "kafka")
 
 
 def test_flags_beat_the_environment() -> None:
     """Servers and topics come from their variables where no flag is given."""
     environ = {"KAFKA_BOOTSTRAP_SERVERS": "a:1", "KAFKA_TOPIC_RAW": "raw", "KAFKA_TOPIC_FEATURES": "features"}
-    settings = settle(KafkaSettings, {"bootstrap_servers": "b:2", "topic_raw": None}, environ, None, "kafka")
+    settings = load_settings(KafkaSettings, {"bootstrap_servers": "b:2", "topic_raw": None}, environ, None, "kafka")
     assert (settings.bootstrap_servers, settings.topic_raw, settings.topic_features) == ("b:2", "raw", "features")
 
 

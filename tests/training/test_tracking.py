@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volspike.config import settle
+from volspike.config import load_settings
 from volspike.errors import UsageError
 from volspike.training.tracking import (
     LOCAL_STORE,
@@ -27,7 +27,7 @@ from volspike.training.tracking import (
 def test_without_a_uri_nothing_is_tracked(monkeypatch: pytest.MonkeyPatch) -> None:
     """By default nothing is tracked, and MLflow need not be installed."""
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    settings = settle(TrackingSettings, {}, {}, None, "tracking")
+    settings = load_settings(TrackingSettings, {}, {}, None, "tracking")
     assert not settings.is_on
     settings.check()
 
@@ -35,10 +35,13 @@ def test_without_a_uri_nothing_is_tracked(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_environment_names_store_and_experiment() -> None:
     """MLflow's environment variables are read; a flag overrides them, and an empty one turns tracking off."""
     told = {"MLFLOW_TRACKING_URI": "http://localhost:5001", "MLFLOW_EXPERIMENT_NAME": "mine"}
-    settings = settle(TrackingSettings, {"tracking_uri": None}, told, None, "tracking")
+    settings = load_settings(TrackingSettings, {"tracking_uri": None}, told, None, "tracking")
     assert settings == TrackingSettings(tracking_uri="http://localhost:5001", experiment="mine")
-    assert settle(TrackingSettings, {"tracking_uri": LOCAL_STORE}, told, None, "tracking").tracking_uri == LOCAL_STORE
-    assert not settle(TrackingSettings, {"tracking_uri": ""}, told, None, "tracking").is_on
+    assert (
+        load_settings(TrackingSettings, {"tracking_uri": LOCAL_STORE}, told, None, "tracking").tracking_uri
+        == LOCAL_STORE
+    )
+    assert not load_settings(TrackingSettings, {"tracking_uri": ""}, told, None, "tracking").is_on
     assert TrackingSettings().experiment == "volatility_detection"
 
 

@@ -75,7 +75,7 @@ def run(
     """
     import msgspec
 
-    from volspike.config import ServingSettings, settle
+    from volspike.config import ServingSettings, load_settings
     from volspike.doctor.finding import Severity, worst_of
     from volspike.doctor.machine import check_packages
 
@@ -83,7 +83,7 @@ def run(
         raise UsageError(f"--timeout must be above 0 s, got {timeout:g}")
     if source not in {"coinbase", "coinbase-exchange"}:
         raise UsageError(f"no exchange {source!r}; there are coinbase and coinbase-exchange")
-    serving = settle(ServingSettings, {"model": model}, os.environ, None, "serving")
+    serving = load_settings(ServingSettings, {"model": model}, os.environ, None, "serving")
     feed = msgspec.structs.replace(feed_settings(pair), protocol=source)
     cluster = _kafka(bootstrap_servers, kafka_option)
     named = {

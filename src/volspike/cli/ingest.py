@@ -75,9 +75,9 @@ class MetricsAt(NamedTuple):
 
 def feed_settings(pairs: list[str] | None) -> FeedSettings:
     """The settings of the feed: the products, and the rest from the environment."""
-    from volspike.config import FeedSettings, settle
+    from volspike.config import FeedSettings, load_settings
 
-    return settle(FeedSettings, {"products": tuple(pairs) if pairs else None}, os.environ, None, "feed")
+    return load_settings(FeedSettings, {"products": tuple(pairs) if pairs else None}, os.environ, None, "feed")
 
 
 async def _ingest(

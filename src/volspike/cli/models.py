@@ -41,7 +41,7 @@ def run(
     ] = None,
 ) -> None:
     """List the models, promote one, or roll back to the previous one; servers follow without a restart."""
-    from volspike.config import settle
+    from volspike.config import load_settings
     from volspike.lifecycle.promotion import find_model, promote, rollback
     from volspike.training.tracking import TrackingSettings
 
@@ -51,7 +51,7 @@ def run(
         _list(artifacts)
         return
     # not checked: a rollback must not fail because the tracking server does
-    tracking = settle(TrackingSettings, {"tracking_uri": mlflow_uri}, os.environ, None, "tracking")
+    tracking = load_settings(TrackingSettings, {"tracking_uri": mlflow_uri}, os.environ, None, "tracking")
     place = rollback(artifacts, reason) if name is None else promote(find_model(artifacts, name), reason)
     _print_result(place, tracking)
 

@@ -47,11 +47,13 @@ def cluster_settings(servers: str | None, options: list[str] | None, **topics: s
     Raises:
         UsageError: an unknown option, or one that volspike sets itself; or Kafka's client is not installed.
     """
-    from volspike.config import settle
+    from volspike.config import load_settings
     from volspike.streams.clients import KafkaSettings, read_options
 
     given = read_options(options) if options else None
-    return settle(KafkaSettings, {"bootstrap_servers": servers, "options": given, **topics}, os.environ, None, "kafka")
+    return load_settings(
+        KafkaSettings, {"bootstrap_servers": servers, "options": given, **topics}, os.environ, None, "kafka"
+    )
 
 
 Model: TypeAlias = Annotated[
@@ -86,10 +88,10 @@ def serving_settings(config: Path | None, key_file: Path | None, **flags: Any) -
     Raises:
         UsageError: a value cannot be read, or the key's file cannot.
     """
-    from volspike.config import ServingSettings, settle
+    from volspike.config import ServingSettings, load_settings
 
     flags |= {"api_key": None if key_file is None else _key_in(key_file)}
-    return settle(ServingSettings, flags, os.environ, config, "serving")
+    return load_settings(ServingSettings, flags, os.environ, config, "serving")
 
 
 def key_of(key_file: Path | None) -> str | None:
@@ -143,11 +145,11 @@ StreamModel: TypeAlias = Annotated[
 
 def stream_model(path: Path | None) -> Artifact:
     """The model at the end of the stream: the featurizer makes its rows, the predictor scores them."""
-    from volspike.config import ServingSettings, settle
+    from volspike.config import ServingSettings, load_settings
     from volspike.models import Artifact
     from volspike.models.choice import model_to_serve, named_model, production_model
 
-    settings = settle(ServingSettings, {"model": path}, os.environ, None, "serving")
+    settings = load_settings(ServingSettings, {"model": path}, os.environ, None, "serving")
     return Artifact.load(model_to_serve(named_model(settings), production_model(settings), simulated=False))
 
 

@@ -95,10 +95,10 @@ def tracking_settings(uri: str | None) -> TrackingSettings:
     Raises:
         UsageError: MLflow is not installed, or the URI is invalid.
     """
-    from volspike.config import settle
+    from volspike.config import load_settings
     from volspike.training.tracking import TrackingSettings
 
-    settings = settle(TrackingSettings, {"tracking_uri": uri}, os.environ, None, "tracking")
+    settings = load_settings(TrackingSettings, {"tracking_uri": uri}, os.environ, None, "tracking")
     settings.check()
     return settings
 
