@@ -99,7 +99,7 @@ def test_unlabelled_rows_are_null(features: Path) -> None:
 
 
 def test_later_data_changes_no_earlier_label(tape: Path, tmp_path: Path) -> None:
-    """With τ given, the labels of a shorter tape stand unchanged in those of a longer one."""
+    """With a given τ, a longer tape has the same labels for the rows of a shorter tape."""
     ticks = Ticks.join(list(read_ticks([tape])))
     short_tape = tmp_path / "short.parquet"
     write_parquet([ticks[: len(ticks) // 2]], short_tape)

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from tests.features.strategies import SECOND, START, tick_lists
 
 from volspike.datasets.build import BuildResult, build_features
-from volspike.datasets.bulk import Lanes, Made, Pending, Recipe, Work, make
-from volspike.datasets.engines import LocalEngine, engine_of
+from volspike.datasets.bulk import PendingUnit, ReplayOptions, StreamPartitioner, UnitInput, UnitResult, run_unit
+from volspike.datasets.engines import LocalEngine, create_engine
 from volspike.errors import DataError, UnreadableFile, UsageError, WorkerLost
 from volspike.features import Every, FeatureSet, Scope
 from volspike.market import Cause, Gap, Kind, Profile, Tick, Ticks
@@ -39,10 +39,10 @@ STEPS = st.one_of(
 
 @dataclass(frozen=True)
 class DoneUnit:
-    rows: Made
+    rows: UnitResult
     state: bytes
 
-    def made(self) -> Made:
+    def result(self) -> UnitResult:
         return self.rows
 
 
@@ -67,8 +67,8 @@ class OneByOne:
     def read(self, tape: Path) -> ReadTape:
         return ReadTape(tape, TapeReport())
 
-    def begin(self, work: Work, state: Any) -> Pending:
-        return DoneUnit(*make(work, state))
+    def start(self, unit: UnitInput, state: Any) -> PendingUnit:
+        return DoneUnit(*run_unit(unit, state))
 
 
 def assert_equal(one: tuple[Path, BuildResult], other: tuple[Path, BuildResult]) -> None:
@@ -178,24 +178,24 @@ def test_a_session_does_not_wait_for_the_one_before(every: Every) -> None:
     """Where a session begins the unit has all that it needs; a duplicate from before is known to it."""
     ticks = [*session(START), *session(START + 1000 * SECOND)]
     ticks.insert(25, ticks[3])
-    lanes = Lanes(Recipe(CORE, Profile.TICKER, every), 4)
-    first, second = lanes.units(Ticks.of(ticks), 0, [])
-    assert first.begins is None
-    assert second.begins is not None
-    assert len(first.work.ticks) == (21 if every is Every.SECOND else 20)
-    made, _ = make(second.work, second.begins)
-    assert made.dropped.duplicates == 1
-    assert made.places.tolist() == sorted(made.places)
-    assert made.places[0] == (21 if every is Every.SECOND else 20)
+    partitions = StreamPartitioner(ReplayOptions(CORE, Profile.TICKER, every), 4)
+    first, second = partitions.units(Ticks.of(ticks), 0, [])
+    assert first.initial_state is None
+    assert second.initial_state is not None
+    assert len(first.input.ticks) == (21 if every is Every.SECOND else 20)
+    result, _ = run_unit(second.input, second.initial_state)
+    assert result.dropped.duplicates == 1
+    assert result.positions.tolist() == sorted(result.positions)
+    assert result.positions[0] == (21 if every is Every.SECOND else 20)
 
 
 def test_a_leader_keeps_all_products_together() -> None:
-    """With a leader there is one lane and no cut at sessions: every row may need the leader's state."""
+    """With a leader there is one partition and no cut at sessions: every row may need the leader's state."""
     feature_set = FeatureSet((5, 30, 60), Scope.FULL, "A")
     ticks = [*session(START), *session(START, "B"), *session(START + 1000 * SECOND)]
-    (unit,) = Lanes(Recipe(feature_set, Profile.TICKER, Every.TICK), 8).units(Ticks.of(ticks), 0, [])
-    assert len(unit.work.ticks) == len(ticks)
-    assert unit.begins is None
+    (unit,) = StreamPartitioner(ReplayOptions(feature_set, Profile.TICKER, Every.TICK), 8).units(Ticks.of(ticks), 0, [])
+    assert len(unit.input.ticks) == len(ticks)
+    assert unit.initial_state is None
 
 
 @pytest.fixture(scope="module")
@@ -280,11 +280,11 @@ def test_an_error_of_a_worker_is_told_as_it_is(days: list[Path], tmp_path: Path)
 
 def test_workers_are_started_on_request() -> None:
     """One pass is the rule; more processes, each with memory of its own, are asked for."""
-    with engine_of("local", None, None) as engine:
+    with create_engine("local", None, None) as engine:
         assert engine is None
-    with engine_of("local", 1, None) as engine:
+    with create_engine("local", 1, None) as engine:
         assert engine is None
-    with engine_of("local", 2, None) as engine:
+    with create_engine("local", 2, None) as engine:
         assert engine is not None
 
 
@@ -292,11 +292,11 @@ def test_workers_are_started_on_request() -> None:
 def test_what_does_not_fit_is_refused(name: str, address: str | None) -> None:
     """An unknown engine, and an address without Ray, are usage errors."""
     with pytest.raises(UsageError, match="--engine"):
-        engine_of(name, None, address)
+        create_engine(name, None, address)
 
 
 def test_without_ray_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Ray is not installed the remedy is named."""
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'volspike\[ray\]'"):
-        engine_of("ray", None, None)
+        create_engine("ray", None, None)

@@ -61,14 +61,14 @@ def run(
 ) -> None:
     """Replay recorded tapes through the feature engine into a Parquet file."""
     from volspike.datasets.build import build_features, label_file
-    from volspike.datasets.engines import engine_of
+    from volspike.datasets.engines import create_engine
     from volspike.datasets.feature_file import write_atomically
     from volspike.features import FeatureSet
 
     features, rate, kinds = FeatureSet.of(windows, feature_set, leader), every_of(every), profile_of(profile)
     _refuse_overwriting(raw, out_file, compare)
     with write_atomically(out_file) as part:
-        with engine_of(engine, workers, ray_address) as workers_engine, reading("replaying") as show:
+        with create_engine(engine, workers, ray_address) as workers_engine, reading("replaying") as show:
             result = build_features(raw, part, features, rate, kinds, _gaps(raw), show, workers_engine)
         print_tape_report(result.report)
         dropped = {name: getattr(result.dropped, name) for name in ("late", "duplicates", "unplaced", "invalid")}

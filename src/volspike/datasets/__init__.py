@@ -1,4 +1,4 @@
-"""Feature files and what is made of them: built from tapes, labelled, consolidated, split."""
+"""Feature files: built from tapes, labelled, consolidated, loaded and split."""
 
 from volspike.datasets.dataset import Dataset, load_dataset
 from volspike.datasets.feature_file import FeatureFacts

@@ -1,4 +1,4 @@
-"""Feature files from tapes, and labels added to feature files; both in constant memory."""
+"""Feature files built from tapes, and labels added to feature files, both in constant memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from volspike.datasets.bulk import Engine, Recipe, TapePrefetcher, shared
+from volspike.datasets.bulk import Engine, ReplayOptions, TapePrefetcher, run_units
 from volspike.datasets.dataset import numbers
 from volspike.datasets.feature_file import (
     LABEL_COLUMNS,
@@ -24,7 +24,7 @@ from volspike.datasets.feature_file import (
     ROW_GROUP,
     FeatureFacts,
     FeatureFileWriter,
-    Loss,
+    RecordingGap,
     facts_of,
     open_feature_file,
     row_group,
@@ -39,12 +39,12 @@ from volspike.market import SECOND_NS, Gap, Kind, Profile, Ticks, format_time
 from volspike.tape import TapeReport, read_ticks, tapes_of
 
 LOOK_AHEAD_TICKS = 200_000
-"""Ticks that are read before the profile of a tape is settled."""
+"""Ticks from which the profile of a tape is detected."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What a replay made and what it left out."""
+    """Rows, metadata, dropped events and the tape report of a replay."""
 
     rows: int
     facts: FeatureFacts
@@ -62,48 +62,48 @@ def build_features(
     on_progress: Callable[[TapeReport], None] | None = None,
     engine: Engine | None = None,
 ) -> BuildResult:
-    """Replays tapes into ``out``. Without a ``profile`` the kinds of the first 200 000 ticks tell it.
+    """Replays tapes into the feature file ``out``. Without ``profile``, the first 200 000 ticks determine it.
 
-    ``gaps`` are those that the recording's ledger names; the rows after one are not whole. With an ``engine`` the
-    work is shared out; rows, their order and the facts are those of one pass, bit for bit.
+    ``gaps`` come from the gap ledger of the recording; rows whose windows cover one have ``is_whole`` false. With an
+    ``engine``, workers compute the rows; rows, row order and metadata are bit-identical to a single pass.
 
     Raises:
-        UsageError: no such tape, or ``out`` cannot be written.
-        UnreadableFile: not one tick in the tapes.
+        UsageError: a tape does not exist, or ``out`` cannot be written.
+        UnreadableFile: the tapes contain no tick, or their ticks give no feature row.
         WorkerLost: a process of the engine ended.
-        DataError: a tape turns out to tell more kinds than it began with.
+        DataError: a later part of a tape contains kinds of ticks that do not fit the detected profile.
     """
     report = TapeReport()
     prefetcher = None if engine is None else TapePrefetcher.of(engine, tapes_of(sources), report)
     stream = read_ticks(sources, report=report, prefetcher=prefetcher)
-    settled, stream = (profile, stream) if profile is not None else _settle(stream)
-    recipe = Recipe(feature_set, settled, every)
+    settled, stream = (profile, stream) if profile is not None else _detect_profile(stream)
+    options = ReplayOptions(feature_set, settled, every)
     with write_atomically(out) as part, FeatureFileWriter(part, feature_set) as writer:
         written = (
-            _in_one_pass(recipe, stream, gaps, writer)
+            _in_one_pass(options, stream, gaps, writer)
             if engine is None
-            else shared(engine, recipe, stream, gaps, writer)
+            else run_units(engine, options, stream, gaps, writer)
         )
         dropped = DroppedEvents(0, 0, 0, 0)
-        for dropped in written:  # noqa: B007  the last is the whole
+        for dropped in written:  # noqa: B007  the last value is the total
             if on_progress is not None:
                 on_progress(report)
         if writer.written == 0:
-            raise UnreadableFile(", ".join(map(str, sources)), "its ticks make no feature row; is --profile right?")
+            raise UnreadableFile(", ".join(map(str, sources)), "its ticks give no feature row; check --profile")
         if profile is None:
-            _agree(settled, report)
+            _check_profile(settled, report)
         facts = writer.facts = _facts(feature_set, every, settled, report, gaps)
     return BuildResult(writer.written, facts, dropped, report)
 
 
 def _in_one_pass(
-    recipe: Recipe, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureFileWriter
+    options: ReplayOptions, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureFileWriter
 ) -> Iterator[DroppedEvents]:
-    """Writes the rows of the stream; yields now and then, and last of all, what became of its events.
+    """Writes the rows of the stream; yields the counts of dropped events after each batch and at the end.
 
-    Reading, features and writing go on at the same time, each in a thread of its own: kernel and Parquet hold no GIL.
+    Reading, features and writing run in one thread each; kernel and Parquet release the GIL.
     """
-    engine = recipe.engine()
+    engine = options.create_engine()
     with ThreadPoolExecutor(1) as writing:
         written = Future[None]()
         written.set_result(None)
@@ -116,7 +116,7 @@ def _in_one_pass(
 
 
 def read_ahead(stream: Iterator[Ticks], most: int = 2) -> Iterator[Ticks]:
-    """The same parts, read in a thread while the ones before them are worked on; at most ``most`` lie ready."""
+    """The chunks of ``stream``, read in a thread at most ``most`` chunks ahead of the consumer."""
     with ThreadPoolExecutor(1) as reading:
         ready = deque(reading.submit(next, stream, None) for _ in range(most))
         while (ticks := ready.popleft().result()) is not None:
@@ -135,12 +135,12 @@ def _facts(
         scope=feature_set.scope,
         leader=feature_set.leader,
         simulated=report.simulated,
-        losses=tuple(Loss(gap.start, gap.end, gap.products) for gap in gaps),
+        losses=tuple(RecordingGap(gap.start, gap.end, gap.products) for gap in gaps),
     )
 
 
-def _settle(stream: Iterator[Ticks]) -> tuple[Profile, Iterator[Ticks]]:
-    """The profile of a tape by its first ticks, and the whole stream again."""
+def _detect_profile(stream: Iterator[Ticks]) -> tuple[Profile, Iterator[Ticks]]:
+    """The profile of the first ticks, and the complete stream."""
     seen: list[Ticks] = []
     kinds: set[Kind] = set()
     count = 0
@@ -153,7 +153,7 @@ def _settle(stream: Iterator[Ticks]) -> tuple[Profile, Iterator[Ticks]]:
     return profile_of(kinds), chain(seen, stream)
 
 
-def _agree(settled: Profile, report: TapeReport) -> None:
+def _check_profile(settled: Profile, report: TapeReport) -> None:
     told = profile_of(report.kinds)
     if told is not settled:
         raise DataError(
@@ -164,7 +164,7 @@ def _agree(settled: Profile, report: TapeReport) -> None:
 
 @dataclass(frozen=True, slots=True)
 class LabelResult:
-    """What labelling found: ``labelled`` rows have a known future, ``spikes`` of them are at or above τ."""
+    """Counts of a labelled file: ``labelled`` rows have a known future, ``spikes`` of them are at or above τ."""
 
     rows: int
     labelled: int
@@ -179,27 +179,27 @@ def label_file(
     gap_s: float = SESSION_GAP_S,
     tau: float | None = None,
 ) -> LabelResult:
-    """Writes ``features`` to ``out`` with ``future_volatility`` and ``volatility_spike``; they may be one file.
+    """Writes ``features`` to ``out`` with ``future_volatility`` and ``volatility_spike``; both may be the same path.
 
-    τ is the percentile over the first 70 % of labelled rows, so that a later row never moves an earlier label, unless
-    it is given. Training takes its own τ from its own training rows; this column is for looking and counting.
-    Rows whose future is unknown have null in both columns.
+    Unless ``tau`` is given, τ is the percentile over the first 70 % of labelled rows, so later rows do not change it.
+    Training computes its own τ from its training rows; the column ``volatility_spike`` is for inspection. Rows whose
+    future is unknown have null in both columns.
 
     Raises:
-        UsageError: a percentile or gap that is none.
-        UnreadableFile: no feature file.
-        NotEnoughData: no row's future is known, or the market stood still.
+        UsageError: ``percentile``, ``gap_s`` or ``tau`` is out of range.
+        UnreadableFile: ``features`` is not a feature file.
+        NotEnoughData: no row has a known future, or prices did not move.
     """
     if not 0.0 < percentile < 100.0 or not 0.0 < gap_s < float("inf") or (tau is not None and not tau > 0.0):
-        raise UsageError(f"percentile must lie in (0, 100), gap and τ above 0: were {percentile}, {gap_s} and {tau}")
+        raise UsageError(f"percentile must be in (0, 100), gap and τ above 0; were {percentile}, {gap_s} and {tau}")
     with open_feature_file(features) as file:
         facts = facts_of(features, file)
         if file.metadata.num_rows == 0:
             raise NotEnoughData(f"{features} has no rows: replay a longer tape")
-        futures = _futures(file, facts, gap_s)
-        threshold, told = (tau, "given") if tau is not None else _threshold(futures, percentile)
+        futures = _future_volatilities(file, facts, gap_s)
+        threshold, tau_from = (tau, "given") if tau is not None else _threshold(futures, percentile)
         facts = msgspec.structs.replace(
-            facts, tau=threshold, label_percentile=None if tau is not None else percentile, tau_from=told
+            facts, tau=threshold, label_percentile=None if tau is not None else percentile, tau_from=tau_from
         )
         with write_atomically(out) as part:
             labelled, spike_count = _write(file, part, facts, futures)
@@ -207,8 +207,8 @@ def label_file(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Futures:
-    """One product's seconds that have rows: (n,) the second, its future volatility and its number of rows."""
+class SecondVolatility:
+    """The seconds of one product that have rows: (n,) second, future volatility and number of rows."""
 
     second: NDArray[np.int64]
     volatility: NDArray[np.float64]
@@ -216,7 +216,7 @@ class Futures:
 
 
 def row_second(timestamp: NDArray[np.int64], every: Every) -> NDArray[np.int64]:
-    """The second that a row belongs to: that of its tick, or the one at whose end it stands."""
+    """The second of a row: that of its tick, or the second that the row completes."""
     return timestamp // SECOND_NS - (1 if every is Every.SECOND else 0)
 
 
@@ -227,7 +227,7 @@ def _batches(file: pq.ParquetFile) -> Iterator[pa.Table]:
 
 
 def _products(table: pa.Table) -> Iterator[tuple[str, NDArray[np.intp]]]:
-    """Each product of a table with the numbers of its rows."""
+    """The products of a table, each with its row indices."""
     encoded = table["product_id"].combine_chunks()
     encoded = encoded if pa.types.is_dictionary(encoded.type) else encoded.dictionary_encode()
     codes = np.asarray(encoded.indices)
@@ -235,8 +235,8 @@ def _products(table: pa.Table) -> Iterator[tuple[str, NDArray[np.intp]]]:
         yield encoded.dictionary[int(code)].as_py(), np.flatnonzero(codes == code)
 
 
-def _futures(file: pq.ParquetFile, facts: FeatureFacts, gap_s: float) -> dict[str, Futures]:
-    """Every product's seconds with what followed them."""
+def _future_volatilities(file: pq.ParquetFile, facts: FeatureFacts, gap_s: float) -> dict[str, SecondVolatility]:
+    """The future volatility of each second, by product."""
     grids: dict[str, SecondGrid] = {}
     for table in _batches(file):
         time, price = numbers(table, "timestamp").astype(np.int64), numbers(table, "price")
@@ -250,17 +250,17 @@ def _futures(file: pq.ParquetFile, facts: FeatureFacts, gap_s: float) -> dict[st
             if np.any(np.diff(time[rows]) < 0):
                 raise DataError(f"rows of {product} are not in time order; `volspike consolidate` sorts them")
             grid.add(time[rows], row_second(time[rows], facts.every), session[rows], price[rows])
-    return {product: _joined(grid) for product, grid in grids.items()}
+    return {product: _join_sessions(grid) for product, grid in grids.items()}
 
 
-def _joined(grid: SecondGrid) -> Futures:
+def _join_sessions(grid: SecondGrid) -> SecondVolatility:
     sessions = list(grid.labels())
     second, volatility, rows = (np.concatenate(part) for part in zip(*sessions, strict=True))
-    return Futures(second, volatility, rows)
+    return SecondVolatility(second, volatility, rows)
 
 
-def _threshold(futures: dict[str, Futures], percentile: float) -> tuple[float, str]:
-    """τ over the first 70 % of the labelled rows of all products, and a sentence on where it comes from."""
+def _threshold(futures: dict[str, SecondVolatility], percentile: float) -> tuple[float, str]:
+    """τ over the first 70 % of the labelled rows of all products, and a description of its source."""
     second = np.concatenate([future.second for future in futures.values()])
     volatility = np.concatenate([future.volatility for future in futures.values()])
     rows = np.where(np.isfinite(volatility), np.concatenate([future.rows for future in futures.values()]), 0)
@@ -274,8 +274,10 @@ def _threshold(futures: dict[str, Futures], percentile: float) -> tuple[float, s
     return tau, f"percentile {percentile:g} of the first {share} of labelled rows, until {format_time(cut * SECOND_NS)}"
 
 
-def _write(file: pq.ParquetFile, part: Path, facts: FeatureFacts, futures: dict[str, Futures]) -> tuple[int, int]:
-    """Every row with its two labels; returns how many have one, and how many of those are spikes."""
+def _write(
+    file: pq.ParquetFile, part: Path, facts: FeatureFacts, futures: dict[str, SecondVolatility]
+) -> tuple[int, int]:
+    """Writes all rows with their labels; returns the number of labelled rows and of spikes."""
     kept = [field for field in file.schema_arrow.remove_metadata() if field.name not in LABEL_COLUMNS]
     fields = [*kept, pa.field("future_volatility", pa.float64()), pa.field("volatility_spike", pa.int8())]
     schema = with_facts(pa.schema(fields), facts)
@@ -298,8 +300,8 @@ def _nullable(values: NDArray[Any], unknown: NDArray[np.bool_]) -> pa.Array:
     return pa.array(values, mask=unknown)
 
 
-def _volatility_of(table: pa.Table, facts: FeatureFacts, futures: dict[str, Futures]) -> NDArray[np.float64]:
-    """Each row's future volatility, looked up by its second."""
+def _volatility_of(table: pa.Table, facts: FeatureFacts, futures: dict[str, SecondVolatility]) -> NDArray[np.float64]:
+    """The future volatility of each row, by its second."""
     second = row_second(numbers(table, "timestamp").astype(np.int64), facts.every)
     volatility = np.empty(len(second))
     for product, rows in _products(table):

@@ -1,10 +1,10 @@
-"""Replay shared among workers, with the rows, their order and the facts of a single pass.
+"""Parallel replay with the same rows, row order and metadata as a single pass.
 
-The tapes are read ahead by other processes, each into a temporary Arrow file. The stream of ticks is cut into units: a
-lane is one product, or several if there are many, and its units continue each other's state. At the start of a session
-a unit needs only what outlives a session, which a second engine of the core features computes early, so that the new
-session does not wait for the older ones. With a leader, rows may need another product's state, so there is one lane.
-Finished units are written in the order of the ticks that made their rows, in bounded memory.
+Worker processes read the tapes ahead of use, each into a temporary Arrow file. The stream of ticks is split into
+partitions of one or several products, and each partition into units that continue the state of the unit before.
+A unit that starts with a session needs only the state that survives a session. A second engine with the core features
+computes that state early, so the unit does not wait for earlier sessions. With a leader product, every row may need the
+state of another product, so there is one partition. Rows are written in tick order and in bounded memory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SCHEMA = pa.schema([(name, pa.from_numpy_dtype(dtype)) for name, dtype in DTYPE
 
 
 def spool_tape(tape: Path, spool: Path) -> TapeReport:
-    """Reads a tape into ``spool``, its damaged lines set aside; what became of it."""
+    """Reads a tape into the file ``spool``, writes damaged lines to the rejected file, and returns the report."""
     report = TapeReport()
     with pa.OSFile(str(spool), "wb") as file, pa.ipc.new_stream(file, _SCHEMA) as stream:
         for ticks in read_ticks([tape], report=report):
@@ -49,19 +49,19 @@ def spool_tape(tape: Path, spool: Path) -> TapeReport:
 
 
 def read_spool(spool: Path) -> Iterator[Ticks]:
-    """The ticks in the parts in which they were written."""
+    """The ticks of a spool file, in the chunks in which they were written."""
     with pa.memory_map(str(spool)) as file, pa.ipc.open_stream(file) as stream:
         while True:
             try:
-                batch, told = stream.read_next_batch_with_custom_metadata()
+                batch, metadata = stream.read_next_batch_with_custom_metadata()
             except StopIteration:
                 return
             columns = {name: np.array(batch.column(name)) for name in DTYPES}
-            yield Ticks(tuple(json.loads(told["products"])), **columns)
+            yield Ticks(tuple(json.loads(metadata["products"])), **columns)
 
 
 def enter_worker() -> None:
-    """A worker leaves Ctrl-C to its parent, and does not outlive it."""
+    """Initializes a worker process: it ignores Ctrl-C and exits when its parent exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_follow_parent, daemon=True).start()
 
@@ -73,307 +73,311 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
-class Reading(Protocol):
-    """A tape that is being read elsewhere."""
+class TapeReading(Protocol):
+    """A tape that a worker reads."""
 
     def ticks(self) -> Iterator[Ticks]:
-        """Its ticks in their order, once; waits for them."""
+        """The ticks in tape order; waits for the worker. To be called once."""
         ...
 
     def report(self) -> TapeReport:
-        """What became of the tape; after the last tick."""
+        """The report of the tape; complete after the last tick."""
         ...
 
 
-class Readers(Protocol):
-    """Who reads tapes elsewhere. ``workers`` is how many are read at the same time."""
+class TapeReaders(Protocol):
+    """Workers that read tapes."""
 
     @property
     def workers(self) -> int:
-        """Their number."""
+        """The number of tapes that are read at the same time."""
         ...
 
-    def read(self, tape: Path) -> Reading:
-        """Begins to read a tape."""
+    def read(self, tape: Path) -> TapeReading:
+        """Starts to read a tape."""
         ...
 
 
 class TapePrefetcher:
-    """The tapes of one replay: as many as there are workers are read, or lie ready, before they are asked for.
+    """Reads the tapes of one replay ahead of use; at most ``readers.workers`` tapes are in progress or ready.
 
-    The report is that of reading them here; its lists go tape by tape, also where tapes overlap.
+    The report equals that of a read without workers, except that its lists are ordered by tape if tapes overlap.
     """
 
-    def __init__(self, readers: Readers, report: TapeReport) -> None:
+    def __init__(self, readers: TapeReaders, report: TapeReport) -> None:
         self._readers = readers
         self._report = report
         self._waiting: deque[Path] = deque()
-        self._begun: dict[Path, Reading] = {}
+        self._started: dict[Path, TapeReading] = {}
 
     @classmethod
-    def of(cls, readers: Readers, tapes: Sequence[Path], report: TapeReport) -> TapePrefetcher | None:
-        """None where nothing is won: one tape, or tapes that set their damaged lines aside in one file, in turn."""
+    def of(cls, readers: TapeReaders, tapes: Sequence[Path], report: TapeReport) -> TapePrefetcher | None:
+        """A prefetcher; None for a single tape, and for tapes that share one file of rejected lines."""
         return cls(readers, report) if len({rejected_path(tape) for tape in tapes}) == len(tapes) > 1 else None
 
     def expect(self, tapes: Sequence[Path]) -> None:
-        """Begins with the first of these."""
+        """Queues tapes and starts to read the first of them."""
         self._waiting.extend(tapes)
         self._fill()
 
     def ticks(self, tape: Path) -> Iterator[Ticks]:
-        """The ticks of one of the expected tapes."""
-        while tape not in self._begun:
-            self._begin()
-        reading = self._begun.pop(tape)
+        """The ticks of one of the queued tapes."""
+        while tape not in self._started:
+            self._start_next()
+        reading = self._started.pop(tape)
         self._fill()
         yield from reading.ticks()
         self._report.add(reading.report())
 
     def _fill(self) -> None:
-        while self._waiting and len(self._begun) < self._readers.workers:
-            self._begin()
+        while self._waiting and len(self._started) < self._readers.workers:
+            self._start_next()
 
-    def _begin(self) -> None:
+    def _start_next(self) -> None:
         tape = self._waiting.popleft()
-        self._begun[tape] = self._readers.read(tape)
+        self._started[tape] = self._readers.read(tape)
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """Which rows are made of ticks."""
+class ReplayOptions:
+    """Feature set, profile and row rate of a replay."""
 
     feature_set: FeatureSet
     profile: Profile
     every: Every
 
-    def engine(self) -> FeatureEngine:
-        """An engine that has met no tick."""
+    def create_engine(self) -> FeatureEngine:
+        """A new feature engine without state."""
         return FeatureEngine(self.feature_set, self.profile, self.every)
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A gap and the place in the whole stream of the first tick that was received after it."""
+class PlacedGap:
+    """A gap and the stream position of the first tick received after it."""
 
-    place: int
+    position: int
     gap: Gap
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """Ticks in their order, and the gaps among them. ``places`` are those of the ticks in the whole stream."""
+class UnitInput:
+    """Ticks in order, their positions in the complete stream, and the gaps between them."""
 
-    recipe: Recipe
+    options: ReplayOptions
     ticks: Ticks
-    places: NDArray[np.int64]
-    marks: tuple[Mark, ...] = ()
+    positions: NDArray[np.int64]
+    gaps: tuple[PlacedGap, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """The rows of a unit, the place in the stream of the tick that made each, and the counts of its products so far."""
+class UnitResult:
+    """The rows of a unit, the stream position of each row's tick, and the dropped events of its partition so far."""
 
     rows: pa.Table
-    places: NDArray[np.int64]
+    positions: NDArray[np.int64]
     dropped: DroppedEvents
 
 
-def make(work: Work, state: bytes | None) -> tuple[Made, bytes]:
-    """The rows of a unit that goes on from ``state`` (None: from nothing), and the state that it leaves behind."""
-    if not work.ticks.time.flags.writeable:  # as Ray hands them out; the kernel would be compiled once more for them
-        work = replace(work, ticks=work.ticks[np.arange(len(work.ticks))])
-    engine = work.recipe.engine()
+def run_unit(unit: UnitInput, state: bytes | None) -> tuple[UnitResult, bytes]:
+    """Computes a unit from ``state`` (None: a new engine) and returns its result and the final state."""
+    if not unit.ticks.time.flags.writeable:  # Ray passes read-only arrays, for which the kernel would be compiled again
+        unit = replace(unit, ticks=unit.ticks[np.arange(len(unit.ticks))])
+    engine = unit.options.create_engine()
     if state is not None:
         engine.restore(state)
-    schema = feature_schema(work.recipe.feature_set)
-    batches, places = [], [np.empty(0, np.int64)]
-    for first, rows in _rows(engine, work):
+    schema = feature_schema(unit.options.feature_set)
+    batches, positions = [], [np.empty(0, np.int64)]
+    for first, rows in _rows(engine, unit):
         batches.append(record_batch(rows, schema))
-        places.append(work.places[first + rows.event])
+        positions.append(unit.positions[first + rows.event])
     table = pa.Table.from_batches(batches, schema)
-    return Made(table, np.concatenate(places), engine.dropped()), engine.snapshot()
+    return UnitResult(table, np.concatenate(positions), engine.dropped()), engine.snapshot()
 
 
-def _rows(engine: FeatureEngine, work: Work) -> Iterator[tuple[int, FeatureRows]]:
-    """The rows in parts, each with the index of the tick from which its own indices count."""
+def _rows(engine: FeatureEngine, unit: UnitInput) -> Iterator[tuple[int, FeatureRows]]:
+    """Chunks of rows, each with the index of the tick at which the event numbers of the chunk start."""
     done = 0
-    for mark in work.marks:
-        at = int(np.searchsorted(work.places, mark.place))
-        yield from ((done, rows) for rows in engine.run(work.ticks[done:at]))
-        engine.mark_gap(mark.gap)
+    for placed in unit.gaps:
+        at = int(np.searchsorted(unit.positions, placed.position))
+        yield from ((done, rows) for rows in engine.run(unit.ticks[done:at]))
+        engine.mark_gap(placed.gap)
         done = at
-    yield from ((done, rows) for rows in engine.run(work.ticks[done:]))
+    yield from ((done, rows) for rows in engine.run(unit.ticks[done:]))
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Work of a lane. ``begins`` is the state it begins with; None: it goes on where its lane stands."""
+    """Input for a partition. ``initial_state`` None: continue from the previous unit of the partition."""
 
-    lane: int
-    work: Work
-    begins: bytes | None = None
+    partition: int
+    input: UnitInput
+    initial_state: bytes | None = None
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Partition:
     products: list[str] = field(default_factory=list)
     ticks: int = 0
     newest: int | None = None
-    marks: list[Mark] = field(default_factory=list)
+    gaps: list[PlacedGap] = field(default_factory=list)
 
 
-class Lanes:
-    """Cuts a stream into units; ``count`` is how many lanes there may be."""
+class StreamPartitioner:
+    """Splits a stream of ticks into units of at most ``count`` partitions."""
 
-    def __init__(self, recipe: Recipe, count: int) -> None:
-        self._recipe = recipe
-        self._count = 1 if recipe.feature_set.leader is not None else count
-        self._lanes: list[_Lane] = []
-        self._lane_of: dict[str, int] = {}
-        self._scout = FeatureEngine(FeatureSet(), recipe.profile, Every.TICK)
+    def __init__(self, options: ReplayOptions, count: int) -> None:
+        self._options = options
+        self._count = 1 if options.feature_set.leader is not None else count
+        self._partitions: list[_Partition] = []
+        self._partition_of: dict[str, int] = {}
+        self._scout = FeatureEngine(FeatureSet(), options.profile, Every.TICK)
 
-    def units(self, ticks: Ticks, first: int, marks: Sequence[Mark]) -> Iterator[Unit]:
-        """The units of the next ticks of the stream, whose first has the place ``first``.
+    def units(self, ticks: Ticks, first: int, gaps: Sequence[PlacedGap]) -> Iterator[Unit]:
+        """The units of the next ticks of the stream; ``first`` is the stream position of the first tick.
 
-        Units of one lane come in their order.
+        The units of one partition are in stream order.
         """
         present = np.unique(ticks.product)
-        lanes = np.full(len(ticks.products), -1)
+        partitions = np.full(len(ticks.products), -1)
         for code in present:
-            lanes[code] = self._lane(ticks.products[code])
-        for mark in marks:
-            for product in mark.gap.products:
-                self._lanes[self._lane(product)].marks.append(Mark(mark.place, replaced(mark.gap, products=(product,))))
-        of_tick = lanes[ticks.product]
-        for number in np.unique(of_tick):
-            rows = np.flatnonzero(of_tick == number)
-            yield from self._lane_units(int(number), ticks[rows], rows + first)
+            partitions[code] = self._assign_partition(ticks.products[code])
+        for placed in gaps:
+            for product in placed.gap.products:
+                self._partitions[self._assign_partition(product)].gaps.append(
+                    PlacedGap(placed.position, replaced(placed.gap, products=(product,)))
+                )
+        partition_of_tick = partitions[ticks.product]
+        for number in np.unique(partition_of_tick):
+            rows = np.flatnonzero(partition_of_tick == number)
+            yield from self._partition_units(int(number), ticks[rows], rows + first)
 
-    def _lane(self, product: str) -> int:
-        """The lane of a product; a new one gets its own while there are some, then that with the fewest ticks."""
-        known = self._lane_of.get(product)
+    def _assign_partition(self, product: str) -> int:
+        """The partition of a product. A new product gets a free partition, else the one with the fewest ticks."""
+        known = self._partition_of.get(product)
         if known is not None:
             return known
-        if len(self._lanes) < self._count:
-            self._lanes.append(_Lane())
-            number = len(self._lanes) - 1
+        if len(self._partitions) < self._count:
+            self._partitions.append(_Partition())
+            number = len(self._partitions) - 1
         else:
-            number = min(range(len(self._lanes)), key=lambda lane: self._lanes[lane].ticks)
-        self._lanes[number].products.append(product)
-        self._lane_of[product] = number
+            number = min(range(len(self._partitions)), key=lambda partition: self._partitions[partition].ticks)
+        self._partitions[number].products.append(product)
+        self._partition_of[product] = number
         return number
 
-    def _lane_units(self, number: int, ticks: Ticks, places: NDArray[np.int64]) -> Iterator[Unit]:
-        lane = self._lanes[number]
-        work = Work(self._recipe, ticks, places, tuple(lane.marks))
-        lane.ticks += len(ticks)
-        lane.marks.clear()
-        cut = self._session(lane, ticks) if len(lane.products) == 1 else None
+    def _partition_units(self, number: int, ticks: Ticks, positions: NDArray[np.int64]) -> Iterator[Unit]:
+        partition = self._partitions[number]
+        unit_input = UnitInput(self._options, ticks, positions, tuple(partition.gaps))
+        partition.ticks += len(ticks)
+        partition.gaps.clear()
+        cut = self._find_session_start(partition, ticks) if len(partition.products) == 1 else None
         if cut is None:
-            yield Unit(number, work)
+            yield Unit(number, unit_input)
             return
-        at, begins = cut
-        # the row of a session's last second is made by the tick that begins the next one
-        end = at + 1 if self._recipe.every is Every.SECOND else at
+        at, initial_state = cut
+        # the first tick of the next session completes the row of this session's last second
+        end = at + 1 if self._options.every is Every.SECOND else at
         if end:
-            yield Unit(number, replace(work, ticks=ticks[:end], places=places[:end]))
-        yield Unit(number, replace(work, ticks=ticks[at:], places=places[at:]), begins)
+            yield Unit(number, replace(unit_input, ticks=ticks[:end], positions=positions[:end]))
+        yield Unit(number, replace(unit_input, ticks=ticks[at:], positions=positions[at:]), initial_state)
 
-    def _session(self, lane: _Lane, ticks: Ticks) -> tuple[int, bytes] | None:
-        """The last tick here that begins a session after an older one, and the state to begin with."""
-        (product,) = lane.products
-        times = ticks.time if lane.newest is None else np.append(lane.newest, ticks.time)
+    def _find_session_start(self, partition: _Partition, ticks: Ticks) -> tuple[int, bytes] | None:
+        """The index of the last tick that starts a session, and the engine state before it."""
+        (product,) = partition.products
+        times = ticks.time if partition.newest is None else np.append(partition.newest, ticks.time)
         newest = np.maximum.accumulate(times)
-        lane.newest = int(newest[-1])
+        partition.newest = int(newest[-1])
         silent = np.flatnonzero(times[1:] - newest[:-1] > SESSION_GAP_NS) + len(ticks) - len(times) + 1
         if not len(silent):
-            self._follow(ticks)
+            self._feed_scout(ticks)
             return None
         at = int(silent[-1])
-        self._follow(ticks[:at])
-        begins = self._scout.between_sessions(product, self._recipe.feature_set, self._recipe.every)
-        # a trade begins none, nor does what was told before: then there is no row either
-        has_begun = self._follow(ticks[at : at + 1]) == 1
-        self._follow(ticks[at + 1 :])
-        return (at, begins) if has_begun else None
+        self._feed_scout(ticks[:at])
+        initial_state = self._scout.between_sessions(product, self._options.feature_set, self._options.every)
+        # a trade or a duplicate starts no session; it produces no row
+        is_start = self._feed_scout(ticks[at : at + 1]) == 1
+        self._feed_scout(ticks[at + 1 :])
+        return (at, initial_state) if is_start else None
 
-    def _follow(self, ticks: Ticks) -> int:
+    def _feed_scout(self, ticks: Ticks) -> int:
         return sum(len(rows) for rows in self._scout.run(ticks))
 
 
 STRETCH_ROWS = 65_536
-"""Rows that a stretch of the stream makes, about; as many stretches as workers and two more are on their way."""
+"""Approximate rows per stretch of the stream; at most ``workers`` + 2 stretches are in progress."""
 
 _LEAST_TICKS = 256
 
 
-class Pending(Protocol):
-    """A unit that was given out. ``state`` is what the engine takes to go on from it."""
+class PendingUnit(Protocol):
+    """A submitted unit."""
 
     @property
     def state(self) -> Any:
-        """What the next unit goes on from; need not be there yet."""
+        """The final state, in the form that ``Engine.start`` accepts; it may still be pending."""
         ...
 
-    def made(self) -> Made:
-        """Its rows; waits for them."""
-        ...
-
-
-class Engine(Readers, Protocol):
-    """Who does the work: threads and processes of this machine, or Ray."""
-
-    def begin(self, work: Work, state: Any) -> Pending:
-        """Gives out a unit that goes on from ``state``: bytes, a unit's ``state``, or None for nothing."""
+    def result(self) -> UnitResult:
+        """The result of the unit; waits for it."""
         ...
 
 
-def shared(
-    engine: Engine, recipe: Recipe, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureFileWriter
+class Engine(TapeReaders, Protocol):
+    """Runs units and reads tapes: local threads and processes, or Ray."""
+
+    def start(self, unit: UnitInput, state: Any) -> PendingUnit:
+        """Submits a unit. ``state`` is bytes, the ``state`` of a pending unit, or None for a new engine."""
+        ...
+
+
+def run_units(
+    engine: Engine, options: ReplayOptions, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureFileWriter
 ) -> Iterator[DroppedEvents]:
-    """Writes the rows of the stream; yields after each stretch, and last of all, what became of its events."""
-    lanes, states = Lanes(recipe, 4 * engine.workers), dict[int, Any]()
+    """Writes the rows of the stream; yields the counts of dropped events after each stretch and at the end."""
+    partitioner, states = StreamPartitioner(options, 4 * engine.workers), dict[int, Any]()
     dropped: dict[int, DroppedEvents] = {}
-    under_way: deque[list[tuple[int, Pending]]] = deque()
+    running: deque[list[tuple[int, PendingUnit]]] = deque()
     with ThreadPoolExecutor(1) as writing:
         written = Future[None]()
         written.set_result(None)
-        for ticks, place, marks in _stretches(stream, recipe.every, gaps):
-            given = []
-            for unit in lanes.units(ticks, place, marks):
-                state = states.get(unit.lane) if unit.begins is None else unit.begins
-                pending = engine.begin(unit.work, state)
-                states[unit.lane] = pending.state
-                given.append((unit.lane, pending))
-            under_way.append(given)
-            if len(under_way) > engine.workers + 2:
-                rows = _finished(under_way.popleft(), dropped)
+        for ticks, position, placed_gaps in _split_stream(stream, options.every, gaps):
+            batch = []
+            for unit in partitioner.units(ticks, position, placed_gaps):
+                state = states.get(unit.partition) if unit.initial_state is None else unit.initial_state
+                pending = engine.start(unit.input, state)
+                states[unit.partition] = pending.state
+                batch.append((unit.partition, pending))
+            running.append(batch)
+            if len(running) > engine.workers + 2:
+                rows = _collect_results(running.popleft(), dropped)
                 written.result()
                 written = writing.submit(_write, writer, rows)
-                yield _total(dropped)
-        while under_way:
-            rows = _finished(under_way.popleft(), dropped)
+                yield _sum_dropped(dropped)
+        while running:
+            rows = _collect_results(running.popleft(), dropped)
             written.result()
             written = writing.submit(_write, writer, rows)
         written.result()
-    yield _total(dropped)
+    yield _sum_dropped(dropped)
 
 
-def _stretches(stream: Iterator[Ticks], every: Every, gaps: Sequence[Gap]) -> Iterator[tuple[Ticks, int, list[Mark]]]:
-    """Parts of the stream that make about ``STRETCH_ROWS`` rows, the place of their first tick, the gaps that end."""
-    waiting, place = deque(sorted(gaps, key=lambda gap: gap.end)), 0
+def _split_stream(
+    stream: Iterator[Ticks], every: Every, gaps: Sequence[Gap]
+) -> Iterator[tuple[Ticks, int, list[PlacedGap]]]:
+    """Stretches of about ``STRETCH_ROWS`` rows, the position of their first tick, and the gaps that end in them."""
+    waiting, position = deque(sorted(gaps, key=lambda gap: gap.end)), 0
     for chunk in stream:
         for ticks in _pieces(chunk) if every is Every.SECOND else (chunk,):
-            marks = []
+            placed_gaps = []
             while waiting and len(ticks) and waiting[0].end <= ticks.received.max():
                 at = int(np.argmax(ticks.received >= waiting[0].end))
-                marks.append(Mark(place + at, waiting.popleft()))
-            yield ticks, place, marks
-            place += len(ticks)
+                placed_gaps.append(PlacedGap(position + at, waiting.popleft()))
+            yield ticks, position, placed_gaps
+            position += len(ticks)
 
 
 def _pieces(ticks: Ticks) -> Iterator[Ticks]:
-    """Where products tell little there are more seconds than ticks: shorter parts of the stream then."""
+    """Splits ticks so that each piece covers a bounded number of seconds: rows per second may outnumber ticks."""
     seconds = np.maximum.accumulate(ticks.time) // SECOND_NS
     most = max(1, STRETCH_ROWS // max(1, len(ticks.products)))
     first = 0
@@ -384,16 +388,16 @@ def _pieces(ticks: Ticks) -> Iterator[Ticks]:
         first = end
 
 
-def _finished(given: list[tuple[int, Pending]], dropped: dict[int, DroppedEvents]) -> list[Made]:
-    made = []
-    for lane, pending in given:
-        done = pending.made()
-        dropped[lane] = done.dropped
-        made.append(done)
-    return made
+def _collect_results(batch: list[tuple[int, PendingUnit]], dropped: dict[int, DroppedEvents]) -> list[UnitResult]:
+    results = []
+    for partition, pending in batch:
+        result = pending.result()
+        dropped[partition] = result.dropped
+        results.append(result)
+    return results
 
 
-def _total(dropped: dict[int, DroppedEvents]) -> DroppedEvents:
+def _sum_dropped(dropped: dict[int, DroppedEvents]) -> DroppedEvents:
     counts = dropped.values()
     return DroppedEvents(
         sum(one.late for one in counts),
@@ -403,12 +407,12 @@ def _total(dropped: dict[int, DroppedEvents]) -> DroppedEvents:
     )
 
 
-def _write(writer: FeatureFileWriter, made: list[Made]) -> None:
-    """Writes the rows of a stretch in the order of the ticks that made them."""
-    parts = [one for one in made if len(one.rows)]
+def _write(writer: FeatureFileWriter, results: list[UnitResult]) -> None:
+    """Writes the rows of a stretch in tick order."""
+    parts = [one for one in results if len(one.rows)]
     if len(parts) == 1:
         writer.write_table(parts[0].rows)
     elif parts:
-        order = np.argsort(np.concatenate([one.places for one in parts]), kind="stable")
+        order = np.argsort(np.concatenate([one.positions for one in parts]), kind="stable")
         table = pa.concat_tables([one.rows for one in parts]).unify_dictionaries().combine_chunks()
         writer.write_table(table.take(pa.array(order)))

@@ -1,4 +1,4 @@
-"""Consolidation of feature files into one without duplicate rows, and its parts for training, validation and test."""
+"""Consolidation of feature files without duplicate rows, and files of training, validation and test rows."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PART_ENDINGS = {"train": "_train", "validation": "_val", "test": "_test"}
 
 @dataclass(frozen=True, slots=True)
 class ConsolidateResult:
-    """Rows read, rows that stood there already, and what labelling the rest found."""
+    """Rows read, duplicate rows dropped, and the labels of the other rows."""
 
     files: tuple[Path, ...]
     read: int
@@ -46,14 +46,14 @@ class ConsolidateResult:
 def consolidate(
     files: Sequence[Path], out: Path, percentile: float = DEFAULT_PERCENTILE, gap_s: float = 300
 ) -> ConsolidateResult:
-    """Merges feature files into ``out``, in time order, each row once, labelled anew over the whole.
+    """Merges feature files into ``out``, in time order and without duplicates, and labels the result.
 
-    A row is dropped where an equal one stands, and where another file tells the same moment of the same product: the
-    n-th row of a product at an instant is one and the same in every file; the warm one is kept, then the first.
+    Equal rows are duplicates. The n-th row of a product at an instant is the same row in every file; of these, the
+    first warm row is kept, else the first row.
 
     Raises:
-        UsageError: no file.
-        SchemaMismatch: the files are not of one feature set, row rate and profile.
+        UsageError: ``files`` is empty.
+        SchemaMismatch: the files differ in feature set, row rate, profile or origin (real or simulated).
         UnreadableFile, NotEnoughData: see ``label_file``.
     """
     if not files:
@@ -61,40 +61,40 @@ def consolidate(
     facts, tables = _read(files)
     merged = pa.concat_tables(tables, promote_options="none")
     source = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
-    kept = _each_once(merged, source)
+    kept = _rows_without_duplicates(merged, source)
     with write_atomically(out) as part:
-        told = with_facts(merged.schema, facts).metadata
-        pq.write_table(merged.take(kept).replace_schema_metadata(told), part, **PARQUET)
+        metadata = with_facts(merged.schema, facts).metadata
+        pq.write_table(merged.take(kept).replace_schema_metadata(metadata), part, **PARQUET)
         labels = label_file(part, part, percentile, gap_s)
     return ConsolidateResult(tuple(files), merged.num_rows, merged.num_rows - len(kept), labels)
 
 
 def _read(files: Sequence[Path]) -> tuple[FeatureFacts, list[pa.Table]]:
-    """The files' rows in one schema, their labels left out; refuses what does not belong together."""
-    told: list[FeatureFacts] = []
+    """Reads the rows without labels in one schema; rejects files of different kinds."""
+    all_facts: list[FeatureFacts] = []
     tables = []
     for path in files:
         with open_feature_file(path) as file:
             facts = facts_of(path, file)
-            told.append(facts)
+            all_facts.append(facts)
             mine, theirs = (
-                (one.digest, one.windows, one.every, one.profile, one.simulated) for one in (facts, told[0])
+                (one.digest, one.windows, one.every, one.profile, one.simulated) for one in (facts, all_facts[0])
             )
             if mine != theirs:
                 raise SchemaMismatch(
-                    f"{path} (digest, windows, every, profile, simulated) {mine} does not go with {files[0]} {theirs}",
-                    remedy="consolidate files of one kind",
+                    f"{path} (digest, windows, every, profile, simulated) {mine} differs from {files[0]} {theirs}",
+                    remedy="consolidate files with equal values only",
                 )
             require(path, file.schema_arrow.names, (*ROW_COLUMNS, *facts.feature_set.names))
             schema = feature_schema(facts.feature_set)
             table = file.read(schema.names).cast(schema)
             tables.append(table.replace_schema_metadata(None))
-    losses = dict.fromkeys(loss for facts in told for loss in facts.losses)
-    return msgspec.structs.replace(told[0], losses=tuple(losses)), tables
+    losses = dict.fromkeys(loss for facts in all_facts for loss in facts.losses)
+    return msgspec.structs.replace(all_facts[0], losses=tuple(losses)), tables
 
 
-def _each_once(table: pa.Table, source: NDArray[np.intp]) -> NDArray[np.intp]:
-    """The rows to keep, in time order."""
+def _rows_without_duplicates(table: pa.Table, source: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The indices of the rows to keep, in time order."""
     time = numbers(table, "timestamp").astype(np.int64)
     product = np.asarray(table["product_id"].unify_dictionaries().combine_chunks().indices)
     order = np.lexsort((np.arange(len(time)), source, product, time))
@@ -126,7 +126,7 @@ def _repeats(table: pa.Table, order: NDArray[np.intp]) -> NDArray[np.bool_]:
 
 
 def _occurrence(time: NDArray[np.int64], product: NDArray[np.int32], source: NDArray[np.intp]) -> NDArray[np.int64]:
-    """0 for a file's first row of a product at an instant, 1 for its second, and so on; rows come sorted."""
+    """Numbers the rows of a file with equal product and instant from 0; rows must be sorted."""
     keys = np.stack([time, product, source])
     begins = np.append(True, (np.diff(keys) != 0).any(axis=0)) if len(time) else np.empty(0, bool)
     starts = np.flatnonzero(begins)
@@ -134,7 +134,7 @@ def _occurrence(time: NDArray[np.int64], product: NDArray[np.int32], source: NDA
 
 
 def write_parts(file: Path, method: str) -> tuple[Split, dict[str, Path]]:
-    """The rows of each part of a labelled file that can be learned from, as files ``_train``, ``_val``, ``_test``.
+    """Writes the warm, labelled rows of each part of a split to files ending in ``_train``, ``_val`` and ``_test``.
 
     ``walk_forward`` writes its newest fold.
     """

@@ -1,4 +1,4 @@
-"""The rows of a feature file that a model can learn from, as arrays; and the comparison of two feature files."""
+"""Warm, labelled rows of a feature file as arrays, and the comparison of two feature files."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Dataset:
         product: (n,) index into ``products``.
         session: (n,) the Unix second in which the row's session began.
         names: the feature columns, in the order of ``x``.
-        x: (n, f) features; NaN where the feed did not tell.
+        x: (n, f) features; NaN where the feed has no value.
         future_volatility: (n,) standard deviation (ddof 0) of the next 60 one-second log returns.
-        persistence: (n,) that of the last 60, the forecast that every trader has; NaN without a 60 s window.
+        persistence: (n,) that of the last 60, the persistence baseline; NaN without a 60 s window.
     """
 
     facts: FeatureFacts
@@ -54,11 +54,11 @@ class Dataset:
 
 
 def load_dataset(path: Path, labelled: bool = True) -> Dataset:
-    """The rows of a feature file that can be learned from; with ``labelled`` false all warm rows, labels or not.
+    """Loads the warm, labelled rows of a feature file; with ``labelled`` false all warm rows.
 
     Raises:
-        UnreadableFile: no feature file, or one without labels.
-        NotEnoughData: not one row is warm and labelled.
+        UnreadableFile: ``path`` is not a feature file, or has no labels.
+        NotEnoughData: no row is warm and labelled.
     """
     file = open_feature_file(path)
     facts = facts_of(path, file)
@@ -105,13 +105,13 @@ def _products(table: pa.Table) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     """The products by name in alphabetical order, and each row's index into them."""
     encoded = table["product_id"].combine_chunks()
     encoded = encoded if pa.types.is_dictionary(encoded.type) else encoded.dictionary_encode()
-    told = encoded.dictionary.to_pylist()
-    products = tuple(sorted(told))
-    return products, np.array([products.index(name) for name in told], np.int32)[np.asarray(encoded.indices)]
+    names = encoded.dictionary.to_pylist()
+    products = tuple(sorted(names))
+    return products, np.array([products.index(name) for name in names], np.int32)[np.asarray(encoded.indices)]
 
 
 def numbers(table: pa.Table, name: str) -> NDArray[Any]:
-    """A column as a NumPy array; null is NaN, an instant its nanoseconds UTC."""
+    """A column as a NumPy array; null floats become NaN, timestamps nanoseconds UTC."""
     column = table[name]
     if pa.types.is_timestamp(column.type):
         return np.asarray(column.cast(pa.timestamp("ns", "UTC")).cast(pa.int64()))
@@ -121,7 +121,7 @@ def numbers(table: pa.Table, name: str) -> NDArray[Any]:
 
 
 def _sessions(time: NDArray[np.int64], product: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Where the file does not tell sessions: a silence over 300 s of a product begins one."""
+    """Sessions for a file without ``session_id``: a product's silence over 300 s starts a new one."""
     session = np.empty(len(time), np.int64)
     for code in np.unique(product):
         rows = np.flatnonzero(product == code)
@@ -132,7 +132,7 @@ def _sessions(time: NDArray[np.int64], product: NDArray[np.int32]) -> NDArray[np
 
 @dataclass(frozen=True, slots=True)
 class FileComparison:
-    """Rows that both files have (the n-th of a product at an instant), and the columns in which they differ."""
+    """Rows in both files (matched by product, instant and occurrence), and the columns in which they differ."""
 
     common: int
     only_first: int
@@ -142,16 +142,16 @@ class FileComparison:
 
     @property
     def is_equal(self) -> bool:
-        """Whether both files tell the same."""
+        """Whether both files have the same rows and values."""
         return not (self.only_first or self.only_second or self.differing)
 
 
 def compare(first: Path, second: Path, labels: bool = False) -> FileComparison:
-    """Compares features (and with ``labels`` those too) row by row.
+    """Compares features, and with ``labels`` also the labels, row by row.
 
     Raises:
-        SchemaMismatch: the files are of different feature sets.
-        UnreadableFile: one is no feature file.
+        SchemaMismatch: the feature sets differ.
+        UnreadableFile: a file is not a feature file.
     """
     tables = []
     digests = []
@@ -162,11 +162,12 @@ def compare(first: Path, second: Path, labels: bool = False) -> FileComparison:
             tables.append(file.read())
     if digests[0] != digests[1]:
         raise SchemaMismatch(
-            f"{first} has feature digest {digests[0]}, {second} has {digests[1]}", remedy="compare files of one set"
+            f"{first} has feature digest {digests[0]}, {second} has {digests[1]}",
+            remedy="compare files with the same feature set",
         )
     names = [*ROW_FLOATS, *facts.feature_set.names, *(LABEL_COLUMNS if labels else ())]
     shared = [name for name in names if all(name in table.column_names for table in tables)]
-    rows = [_keyed(table) for table in tables]
+    rows = [_number_rows(table) for table in tables]
     common = sorted(rows[0].keys() & rows[1].keys())
     picks = [np.array([keyed[key] for key in common], np.intp) for keyed in rows]
     differing = {}
@@ -178,8 +179,8 @@ def compare(first: Path, second: Path, labels: bool = False) -> FileComparison:
     return FileComparison(len(common), len(rows[0]) - len(common), len(rows[1]) - len(common), differing)
 
 
-def _keyed(table: pa.Table) -> dict[tuple[str, int, int], int]:
-    """Row number by product, instant, and how many such rows stand before."""
+def _number_rows(table: pa.Table) -> dict[tuple[str, int, int], int]:
+    """Row indices by product, instant and number of earlier rows with both."""
     seen: dict[tuple[str, int], int] = {}
     keyed = {}
     time = numbers(table, "timestamp").tolist()

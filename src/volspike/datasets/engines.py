@@ -1,8 +1,8 @@
-"""Engines of a shared replay: the cores of this machine, or Ray.
+"""Engines of the parallel replay: the cores of this machine, or a Ray cluster.
 
-Locally, processes read tapes, because parsing is Python's work, and threads compute features, because the kernel
-releases the GIL. On a Ray cluster every node needs the tapes under the same path and the same version of volspike; Ray
-repeats the units of a lost node up to three times.
+The local engine reads tapes in processes, because parsing holds the GIL, and computes features in threads, because the
+kernel releases it. On a Ray cluster, every node needs the tapes under the same path and the same version of volspike.
+Ray repeats the units of a lost node up to three times.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from volspike.datasets.bulk import Engine, Made, Work, enter_worker, make, read_spool, spool_tape
+from volspike.datasets.bulk import Engine, UnitInput, UnitResult, enter_worker, read_spool, run_unit, spool_tape
 from volspike.errors import UsageError, WorkerLost
 from volspike.market import Ticks
 from volspike.tape import TapeReport, read_ticks
 
-State = Future[tuple[Made, bytes]] | bytes | None
+State = Future[tuple[UnitResult, bytes]] | bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    state: Future[tuple[Made, bytes]]
+    state: Future[tuple[UnitResult, bytes]]
 
-    def made(self) -> Made:
+    def result(self) -> UnitResult:
         return self.state.result()[0]
 
 
 @dataclass(frozen=True, slots=True)
 class _Tape:
     spool: Path
-    whole: Future[TapeReport]
+    future: Future[TapeReport]
 
     def ticks(self) -> Iterator[Ticks]:
         self.report()
@@ -48,32 +48,32 @@ class _Tape:
             self.spool.unlink()
 
     def report(self) -> TapeReport:
-        with _whole_pool():
-            return self.whole.result()
+        with _report_lost_worker():
+            return self.future.result()
 
 
 @contextmanager
-def _whole_pool(*broken: type[Exception]) -> Iterator[None]:
-    ends: tuple[type[Exception], ...] = (BrokenProcessPool, *broken)
+def _report_lost_worker(*broken: type[Exception]) -> Iterator[None]:
+    lost: tuple[type[Exception], ...] = (BrokenProcessPool, *broken)
     try:
         yield
-    except ends as error:
+    except lost as error:
         raise WorkerLost(
-            "a process that read tapes ended before it was done (killed, or out of memory); nothing was written: "
+            "a worker process ended while it read a tape (killed or out of memory); nothing was written: "
             "try again, with fewer --workers if memory is short"
         ) from error
 
 
 class LocalEngine:
-    """``workers`` processes and threads; a context manager that leaves none of them behind.
+    """``workers`` processes and ``workers`` threads; a context manager that ends all of them.
 
-    Ticks that were read ahead lie in a temporary folder, some 100 bytes each.
+    Ticks that were read ahead are kept in a temporary folder, about 100 bytes each.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._others = set(multiprocessing.active_children())
-        # spawned, since a fork of a process with threads may inherit a lock that nobody will release
+        # spawned: a fork of a process with threads may inherit a lock that is never released
         context = multiprocessing.get_context("spawn")
         self._processes = ProcessPoolExecutor(workers, context, enter_worker)
         self._threads = ThreadPoolExecutor(workers)
@@ -81,22 +81,22 @@ class LocalEngine:
         self._count = 0
 
     def read(self, tape: Path) -> _Tape:
-        """Begins to read a tape in a process."""
+        """Starts to read a tape in a process."""
         self._count += 1
         spool = Path(self._folder.name) / f"{self._count}.arrow"
-        # a pool that breaks while it starts a process for this tape may have closed that process's pipe already
-        with _whole_pool(OSError):
+        # a pool that breaks while it starts a process may have closed the pipe of that process
+        with _report_lost_worker(OSError):
             return _Tape(spool, self._processes.submit(spool_tape, tape, spool))
 
-    def begin(self, work: Work, state: State) -> _Unit:
-        """Begins a unit in a thread. Units start in the order in which they came, so none waits for a later one."""
-        return _Unit(self._threads.submit(_make, work, state))
+    def start(self, unit: UnitInput, state: State) -> _Unit:
+        """Starts a unit in a thread. Units start in the order of submission, so no unit waits for a later one."""
+        return _Unit(self._threads.submit(_run_unit, unit, state))
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends what is under way: after an error or Ctrl-C nobody wants it."""
+        """Stops all workers, including those with unfinished work, and removes the temporary folder."""
         self._threads.shutdown(cancel_futures=True)
         for process in set(multiprocessing.active_children()) - self._others:
             process.terminate()
@@ -105,22 +105,22 @@ class LocalEngine:
             self._folder.cleanup()
 
 
-def _make(work: Work, state: State) -> tuple[Made, bytes]:
-    return make(work, state.result()[1] if isinstance(state, Future) else state)
+def _run_unit(unit: UnitInput, state: State) -> tuple[UnitResult, bytes]:
+    return run_unit(unit, state.result()[1] if isinstance(state, Future) else state)
 
 
 OBJECT_STORE_BYTES = 1 << 30
-"""Memory of the local cluster for what is under way; beyond it Ray goes to its temporary folder."""
+"""Object store memory of the local Ray cluster; Ray spills what exceeds it to its temporary folder."""
 
 
 def _ray() -> Any:
-    """Ray, imported now. It neither reports its use nor warns of hardware that nobody asked for."""
+    """The Ray module, imported on use, with usage reports and accelerator warnings off."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray  # noqa: PLC0415  an extra
     except ImportError as error:
-        raise UsageError("--engine ray needs Ray: pip install 'volspike[ray]', or take --engine local") from error
+        raise UsageError("--engine ray needs Ray: pip install 'volspike[ray]', or use --engine local") from error
     return ray
 
 
@@ -130,34 +130,34 @@ class _RayUnit:
     rows: Any
     state: Any
 
-    def made(self) -> Made:
-        made: Made = self.engine.got(self.rows)
-        return made
+    def result(self) -> UnitResult:
+        result: UnitResult = self.engine.get(self.rows)
+        return result
 
 
 @dataclass(slots=True)
 class _RayTape:
     engine: RayEngine
-    parts: Any
+    chunks: Any
     _report: TapeReport = field(default_factory=TapeReport)
 
     def ticks(self) -> Iterator[Ticks]:
-        for reference in self.parts:
-            part = self.engine.got(reference)
-            if isinstance(part, TapeReport):
-                self._report = part
+        for reference in self.chunks:
+            chunk = self.engine.get(reference)
+            if isinstance(chunk, TapeReport):
+                self._report = chunk
             else:
-                yield part
+                yield chunk
 
     def report(self) -> TapeReport:
         return self._report
 
 
 class RayEngine:
-    """Units as Ray tasks; a context manager. Without an ``address`` a local cluster of ``workers`` runs on loopback.
+    """Runs units as Ray tasks; a context manager. Without ``address`` it starts a local cluster of ``workers`` CPUs.
 
     Raises:
-        UsageError: Ray is not installed, or no cluster answers at the address.
+        UsageError: Ray is not installed, or no cluster answers at ``address``.
     """
 
     def __init__(self, workers: int, address: str | None = None) -> None:
@@ -169,9 +169,9 @@ class RayEngine:
             self.__exit__()
             raise
         self.workers = workers if address is None else max(1, int(self._ray.cluster_resources().get("CPU", 1)))
-        self._make = self._ray.remote(num_returns=2)(make)
-        # a part in the making and one on its way: a long tape does not fill the store
-        self._read = self._ray.remote(num_returns="streaming", _generator_backpressure_num_objects=4)(_parts)
+        self._run_unit = self._ray.remote(num_returns=2)(run_unit)
+        # backpressure keeps a long tape from filling the object store
+        self._read = self._ray.remote(num_returns="streaming", _generator_backpressure_num_objects=4)(_read_chunks)
 
     def _connect(self, workers: int, address: str | None) -> None:
         quiet = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -192,15 +192,15 @@ class RayEngine:
         )
 
     def read(self, tape: Path) -> _RayTape:
-        """Begins to read a tape."""
+        """Starts to read a tape in a Ray task."""
         return _RayTape(self, self._read.remote(tape, Path.cwd()))
 
-    def begin(self, work: Work, state: Any) -> _RayUnit:
-        """Begins a unit; Ray waits for the state of the unit before it."""
-        return _RayUnit(self, *self._make.remote(work, state))
+    def start(self, unit: UnitInput, state: Any) -> _RayUnit:
+        """Submits a unit; Ray starts it when the state of the previous unit is available."""
+        return _RayUnit(self, *self._run_unit.remote(unit, state))
 
-    def got(self, reference: Any) -> Any:
-        """What a task has made; its own error where it raised one."""
+    def get(self, reference: Any) -> Any:
+        """The result of a task; raises the original error of a failed task."""
         try:
             return self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
@@ -212,14 +212,14 @@ class RayEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leaves the cluster; the local one ends with all its processes."""
+        """Disconnects from the cluster, and ends a local one with all its processes."""
         self._ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _parts(tape: Path, folder: Path) -> Iterator[Ticks | TapeReport]:
-    """The ticks of a tape, and what became of it. ``folder`` is what relative paths are relative to."""
+def _read_chunks(tape: Path, folder: Path) -> Iterator[Ticks | TapeReport]:
+    """The ticks of a tape, then its report. Relative paths are resolved against ``folder``."""
     if not tape.is_absolute():
         os.chdir(folder)
     report = TapeReport()
@@ -230,23 +230,22 @@ def _parts(tape: Path, folder: Path) -> Iterator[Ticks | TapeReport]:
 ENGINES = ("local", "ray")
 
 
-def engine_of(name: str, workers: int | None, address: str | None) -> AbstractContextManager[Engine | None]:
-    """The engine of this name, to be entered; None for one pass.
+def create_engine(name: str, workers: int | None, address: str | None) -> AbstractContextManager[Engine | None]:
+    """A context manager for the named engine; it yields None for a single pass in this process.
 
-    ``workers`` None means one pass with ``local``, since each process takes memory of its own; with ``ray`` the cores.
+    Without ``workers``, ``local`` means a single pass, since each process needs memory of its own, and ``ray`` uses one
+    worker per core.
 
     Raises:
-        UsageError: no such engine, or Ray is not there.
+        UsageError: the engine is unknown, an address is given without Ray, or Ray is not installed.
     """
     if name not in ENGINES:
-        raise UsageError(f"--engine is one of {', '.join(ENGINES)}; was {name!r}")
+        raise UsageError(f"--engine must be one of {', '.join(ENGINES)}, was {name!r}")
     if address is not None and name != "ray":
-        raise UsageError("--ray-address belongs to --engine ray")
+        raise UsageError("--ray-address requires --engine ray")
     if name == "ray":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
         return RayEngine(workers or cores, address)
     if workers is None or workers == 1:
         return nullcontext()
-
     return LocalEngine(workers)

@@ -1,6 +1,6 @@
-"""Feature files: schema, facts in the Parquet metadata, and writing in constant memory.
+"""Feature files: schema, facts in the Parquet metadata, and a writer with constant memory.
 
-A file is written under a temporary name and renamed when complete, so that a failure leaves the old file.
+A file is written under a temporary name and renamed when complete, so a failure keeps the old file.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ KEY: Final = b"volspike_features"
 LABEL_COLUMNS: Final = ("future_volatility", "volatility_spike")
 
 
-class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A gap of the recording: start and end in ns UTC, and the products that it hit."""
+class RecordingGap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A gap of the recording: start and end in ns UTC, and the affected products."""
 
     start: int
     end: int
@@ -36,9 +36,9 @@ class Loss(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The facts of a feature file. ``tau`` and its neighbours are there once it is labelled.
+    """The facts of a feature file. Labelling sets ``tau``, ``label_percentile`` and ``tau_from``.
 
-    ``losses`` are the gaps that the recording's ledger named: no label reaches into one.
+    ``losses`` are the gaps in the ledger of the recording; labels never cover one.
     """
 
     format: int = 1
@@ -49,14 +49,14 @@ class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     scope: Scope = Scope.CORE
     leader: str | None = None
     simulated: bool = False
-    losses: tuple[Loss, ...] = ()
+    losses: tuple[RecordingGap, ...] = ()
     tau: float | None = None
     label_percentile: float | None = None
     tau_from: str | None = None
 
     @property
     def feature_set(self) -> FeatureSet:
-        """The set that the file's feature columns are."""
+        """The feature set of the file's columns."""
         return FeatureSet(self.windows, self.scope, self.leader)
 
 
@@ -77,7 +77,7 @@ def feature_schema(feature_set: FeatureSet, labelled: bool = False) -> pa.Schema
 
 
 def with_facts(schema: pa.Schema, facts: FeatureFacts) -> pa.Schema:
-    """``schema`` carrying ``facts``."""
+    """``schema`` with ``facts`` in its metadata."""
     return schema.with_metadata({KEY: msgspec.json.encode(facts)})
 
 
@@ -85,7 +85,7 @@ def open_feature_file(path: Path) -> pq.ParquetFile:
     """The Parquet file at ``path``.
 
     Raises:
-        UnreadableFile: it is not there, empty, or no Parquet.
+        UnreadableFile: it does not exist or is not a Parquet file.
     """
     if not path.is_file():
         raise UnreadableFile(path, "no such file; make one with `volspike replay --raw TAPES --out FILE --add-labels`")
@@ -96,10 +96,10 @@ def open_feature_file(path: Path) -> pq.ParquetFile:
 
 
 def facts_of(path: Path, file: pq.ParquetFile) -> FeatureFacts:
-    """The facts in a file's metadata; where another tool has dropped them, those that its columns tell.
+    """The facts in a file's metadata, or facts derived from its columns if another tool removed the metadata.
 
     Raises:
-        UnreadableFile: no facts, and columns that are not those of a feature file.
+        UnreadableFile: the facts are invalid, or the columns are not those of a feature file.
     """
     schema: pa.Schema = file.schema_arrow
     raw = (file.metadata.metadata or {}).get(KEY)
@@ -107,7 +107,7 @@ def facts_of(path: Path, file: pq.ParquetFile) -> FeatureFacts:
         try:
             facts = msgspec.json.decode(raw, type=FeatureFacts)
         except msgspec.DecodeError as error:
-            raise UnreadableFile(path, f"its metadata cannot be read ({error}); build it anew") from error
+            raise UnreadableFile(path, f"its metadata cannot be read ({error}); build it again") from error
         _check(path, schema, facts.feature_set)
         return facts
     windows = windows_in(schema.names)
@@ -127,14 +127,14 @@ def facts_of(path: Path, file: pq.ParquetFile) -> FeatureFacts:
 
 
 def _check(path: Path, schema: pa.Schema, feature_set: FeatureSet) -> None:
-    """Raises UnreadableFile where a column that everybody needs is missing, or is of a type that it cannot be."""
+    """Raises UnreadableFile if a required column is missing or has a wrong type."""
     require(path, schema.names, ("timestamp", "product_id", "price", *feature_set.names))
     instants, numbers = ("timestamp",), ("price", *feature_set.names, *LABEL_COLUMNS)
     wrong = [name for name in instants if not pa.types.is_timestamp(schema.field(name).type)]
     wrong += [name for name in numbers if name in schema.names and not _is_number(schema.field(name).type)]
     if wrong:
-        told = ", ".join(f"{name} is {schema.field(name).type}" for name in wrong)
-        raise UnreadableFile(path, f"{told}; a feature file has instants and numbers there: build it anew")
+        found = ", ".join(f"{name} is {schema.field(name).type}" for name in wrong)
+        raise UnreadableFile(path, f"{found}; these columns must be timestamps and numbers: build it again")
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -154,7 +154,7 @@ def windows_in(names: Iterable[str]) -> tuple[int, ...]:
 
 
 def _scope_in(names: Iterable[str]) -> Scope:
-    """The widest scope whose own columns are among ``names``; the volatilities that it adds are no windows."""
+    """The widest scope whose own columns are among ``names``."""
     present = set(names)
     if LAGGED[0].name in present:
         return Scope.DEEP
@@ -162,7 +162,7 @@ def _scope_in(names: Iterable[str]) -> Scope:
 
 
 def require(path: Path, present: Iterable[str], wanted: Iterable[str]) -> None:
-    """Raises UnreadableFile that names every wanted column that is not present."""
+    """Raises UnreadableFile with the names of all missing columns."""
     there = set(present)
     missing = [name for name in wanted if name not in there]
     if missing:
@@ -172,21 +172,21 @@ def require(path: Path, present: Iterable[str], wanted: Iterable[str]) -> None:
 
 
 ROW_GROUP = 131_072
-"""Rows that are written at once with the core features; of a wider set fewer, so that it takes no more memory."""
+"""Rows per row group with the core features; wider sets use fewer rows, for the same memory."""
 
 PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": ["product_id"]}
-"""How feature files are written. Dictionaries of floats that hardly repeat would cost a third of the time."""
+"""Parquet options. Dictionary encoding of floats, which rarely repeat, would take a third of the time."""
 
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """A name to write to; it becomes ``path`` when the block ends well and goes when it does not.
+    """Yields a temporary path, renamed to ``path`` if the block succeeds and removed if it raises.
 
     Raises:
         UsageError: the folder cannot be written to.
     """
     if path.is_dir():
-        raise UsageError(f"cannot write {path}: it is a folder; name a file")
+        raise UsageError(f"cannot write {path}: it is a folder; give a file name")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,15 +201,15 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 
 def row_group(schema: pa.Schema) -> int:
-    """How many rows are written together: of wide rows fewer, so that a group takes no more memory than the core's."""
+    """Rows per row group for ``schema``, so that a group needs no more memory than with the core features."""
     core = len(feature_schema(FeatureSet()))
     return ROW_GROUP * core // max(core, len(schema))
 
 
 class FeatureFileWriter:
-    """Writes feature rows to a Parquet file (zstd) as they come, in constant memory; a context manager.
+    """Context manager that writes feature rows to a Parquet file (zstd) in constant memory.
 
-    Set ``facts`` before the block ends: what a tape is, simulated or not, is known for sure when it was read.
+    Set ``facts`` before the block ends; whether a tape is simulated is known only after it is read.
     """
 
     def __init__(self, path: Path, feature_set: FeatureSet) -> None:
@@ -222,7 +222,7 @@ class FeatureFileWriter:
         self.written = 0
 
     def write(self, rows: FeatureRows) -> None:
-        """Takes the next rows; they reach the disk a row group at a time."""
+        """Appends rows; they are written in row groups."""
         self._waiting.append(record_batch(rows, self._schema))
         self._rows += len(rows)
         self.written += len(rows)
@@ -230,7 +230,7 @@ class FeatureFileWriter:
             self._flush()
 
     def write_table(self, table: pa.Table) -> None:
-        """Takes the next rows as columns of ``record_batch``."""
+        """Appends a table with the columns of ``record_batch``."""
         self._waiting.extend(table.to_batches())
         self._rows += len(table)
         self.written += len(table)
@@ -246,7 +246,7 @@ class FeatureFileWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:  # what cannot be written any more is not told a second time
+        if kind is not None:  # the first error is already propagating
             with suppress(OSError, pa.ArrowException):
                 self._writer.close()
             return
@@ -257,7 +257,7 @@ class FeatureFileWriter:
 
 
 def record_batch(rows: FeatureRows, schema: pa.Schema) -> pa.RecordBatch:
-    """Rows as Arrow columns in the order of a feature file."""
+    """Feature rows as an Arrow record batch with the columns of ``schema``."""
     columns: dict[str, pa.Array] = {
         "timestamp": pa.array(rows.timestamp).view(pa.timestamp("ns", "UTC")),
         "product_id": pa.DictionaryArray.from_arrays(pa.array(rows.product), pa.array(rows.products, pa.string())),

@@ -26,10 +26,9 @@ DAY_NS = 86_400 * SECOND_NS
 
 
 def recordings(dataset: Dataset) -> NDArray[np.int64]:
-    """The row at which each recording begins, ascending.
+    """The first row of each recording, ascending.
 
-    A recording is a stretch in which at least one product's session goes on: sessions of several products that overlap
-    in time belong to one, since markets move together.
+    Sessions that overlap in time belong to one recording, also those of different products: markets move together.
     """
     _, code = np.unique(dataset.session * len(dataset.products) + dataset.product, return_inverse=True)
     last = np.zeros(int(code.max()) + 1, np.int64)
@@ -54,9 +53,10 @@ FIRST_PRICE_NS: Final = 2 * SECOND_NS
 
 
 def lookback_s(names: Iterable[str]) -> int:
-    """The seconds that the columns look back: the greatest number of seconds in a name.
+    """The longest lookback of the named columns in seconds: the largest number of seconds in a name.
 
-    An exponential mean has no end and is taken with its half-life: what it remembers of older prices grows faint.
+    An exponential mean counts with the number of seconds in its name, its half-life, although older prices still
+    contribute a little.
 
     >>> lookback_s(["spread_mean_60s", "realized_volatility_3600s", "time_of_day_sin"])
     3600
@@ -66,43 +66,43 @@ def lookback_s(names: Iterable[str]) -> int:
 
 
 def earliest_input(dataset: Dataset, rows: Rows, embargo_s: int) -> int:
-    """The earliest moment (ns) that ``rows`` look back to: an embargo before them, or where their session began.
+    """The earliest time (ns) of an input of ``rows``: the embargo before a row, or the start of its session.
 
-    Windows start again with a session, so none reaches into the session before.
+    Windows start again with each session, so none reaches into the session before.
     """
     reach = dataset.time[rows] - (embargo_s * SECOND_NS + FIRST_PRICE_NS)
     return int(np.maximum(reach, dataset.session[rows] * SECOND_NS).min())
 
 
 def select_labelled_before(dataset: Dataset, rows: Rows, moment: int) -> Rows:
-    """Those of ``rows`` whose label ends before ``moment`` (ns)."""
+    """The ``rows`` whose label ends before ``moment`` (ns)."""
     return rows[dataset.time[rows] + HORIZON_NS < moment]
 
 
 def purge(dataset: Dataset, earlier: Rows, later: Rows, embargo_s: int) -> Rows:
-    """Those of ``earlier`` whose label ends before ``later`` looks back; none if there is no later row."""
+    """The ``earlier`` rows whose label ends before the first input of ``later``; none if ``later`` is empty."""
     if len(later) == 0:
         return earlier[:0]
     return select_labelled_before(dataset, earlier, earliest_input(dataset, later, embargo_s))
 
 
 FIRST_PAST_SHARE: Final = 0.4
-"""Of the rows, the first fold's past has this share and one block besides; the rest is cut into the test blocks."""
+"""The first fold trains on this share of the rows plus one block; the rest is split into test blocks."""
 
 VALIDATION_SHARE: Final = 0.15
-"""The newest rows of a fold's past, which calibrate the model and set thresholds."""
+"""The share of a fold's past for validation: its newest rows, used for calibration and thresholds."""
 
 LEAST_DAYS: Final = 4
 LEAST_RECORDINGS: Final = 3
 LARGEST_SHARE: Final = 0.5
-"""A day or recording that holds more of the rows than this leaves the others too little to learn from."""
+"""Days or recordings are not used as blocks if one has more than this share of the rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Row numbers of one fold's parts, ascending; a part that purge and embargo have emptied has none.
+    """Row indices of the parts of one fold, ascending; purge and embargo may leave a part empty.
 
-    ``block`` names the test block, ``is_final`` marks the newest, which no choice ever looks at.
+    ``block`` names the test block, ``is_final`` marks the newest, which no selection uses.
     """
 
     fold: int
@@ -120,10 +120,10 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalkForward:
-    """How to walk: ``folds`` test blocks of rows, recordings (``session``) or UTC days, the newest ones.
+    """Options of a walk-forward split: the newest ``folds`` blocks of rows, recordings (``session``) or UTC days.
 
-    ``rolling`` training forgets what is older than ``training_span_h`` hours before the test block, or older than the
-    first fold's past was long; ``expanding`` forgets nothing.
+    ``rolling`` training uses only the ``training_span_h`` hours before the test block, by default as long as the past of
+    the first fold; otherwise training uses all earlier rows.
     """
 
     folds: int
@@ -134,9 +134,9 @@ class WalkForward:
 
 
 def resolve_fold_by(dataset: Dataset, fold_by: str) -> str:
-    """What ``auto`` means here: days from four on, else recordings from three on, else equal shares of rows.
+    """The unit for ``auto``: at least four days, else at least three recordings, else equal shares of rows.
 
-    Days or recordings of which one holds more than half of the rows are no blocks to walk over.
+    A unit is not used if one day or recording has more than half of the rows.
     """
     if fold_by != "auto":
         return fold_by
@@ -177,8 +177,9 @@ def _fold(
 
 
 def split_rows(dataset: Dataset, past: Rows, share: float, embargo_s: int) -> tuple[Rows, Rows]:
-    """``past`` (ascending) cut into its older rows, purged, and its newest ``share``, which begin with a recording
-    where one begins nearby.
+    """Splits ``past`` (ascending) into older rows, purged, and the newest ``share``.
+
+    The cut moves to the start of a recording if one is nearby.
     """
     if len(past) == 0:
         return past, past
@@ -188,7 +189,7 @@ def split_rows(dataset: Dataset, past: Rows, share: float, embargo_s: int) -> tu
 
 
 def cut_near(dataset: Dataset, rows: Rows, share: float, tolerance: float) -> int:
-    """The time that ``share`` of ``rows`` precede, moved to a recording's start within a third of ``tolerance``."""
+    """The time of the cut after ``share`` of ``rows``, or of a recording start within a third of ``tolerance``."""
     n = len(rows)
     wanted = min(n - 1, round(share * n))
     starts = np.searchsorted(rows, recordings(dataset))
@@ -198,7 +199,7 @@ def cut_near(dataset: Dataset, rows: Rows, share: float, tolerance: float) -> in
 
 
 def _shares(dataset: Dataset, folds: int) -> NDArray[np.int64]:
-    """First rows of ``folds`` blocks of as many rows each, near recordings' starts."""
+    """First rows of ``folds`` blocks of equal size, moved to nearby starts of recordings."""
     share = (1.0 - FIRST_PAST_SHARE) / (folds + 1)
     rows = np.arange(len(dataset))
     cuts = [cut_near(dataset, rows, FIRST_PAST_SHARE + share * block, share) for block in range(1, folds + 1)]
@@ -206,7 +207,7 @@ def _shares(dataset: Dataset, folds: int) -> NDArray[np.int64]:
 
 
 def _newest(starts: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
-    """The newest units as test blocks; the oldest of all is there to learn from."""
+    """The newest units as test blocks; the oldest unit is always training data."""
     return starts[1:][-folds:]
 
 
@@ -248,13 +249,13 @@ def split(
     training_span_h: float | None = None,
     embargo_s: int | None = None,
 ) -> list[Split]:
-    """The folds of a data set, oldest first; one fold for the methods that cut once. The newest is the final one.
+    """The folds of a data set, oldest first; the newest is final. ``time_based`` and ``stratified`` give one fold.
 
-    Folds of which purge and embargo leave a part empty are among them, so that they can be told. ``embargo_s`` is how
-    far features look back, by default the longest window.
+    The result includes folds with an empty part, so that callers can report them. ``embargo_s`` is the lookback of the
+    features, by default the longest window.
 
     Raises:
-        UsageError: no such method, unit or manner of training, or shares, folds or a span that are none.
+        UsageError: an argument is unknown or out of range.
         NotEnoughData: no fold has rows in every part.
     """
     _check(method, fractions, folds, fold_by, training, training_span_h)
@@ -278,12 +279,12 @@ def split(
 
 
 def newest_fold(parts: Sequence[Split]) -> Split:
-    """The newest fold that has rows in every part; ``split`` has seen to it that there is one."""
+    """The newest fold that has rows in every part; ``split`` guarantees that one exists."""
     return [part for part in parts if not part.empty_parts][-1]
 
 
 def time_based(dataset: Dataset, fractions: Fractions, embargo_s: int) -> Split:
-    """One cut into past and test, and the past's newest rows for validation."""
+    """Splits rows by time into training, validation and test."""
     rows = np.arange(len(dataset))
     cut = cut_near(dataset, rows, fractions[0] + fractions[1], min(fractions))
     test = rows[dataset.time >= cut]
@@ -293,7 +294,7 @@ def time_based(dataset: Dataset, fractions: Fractions, embargo_s: int) -> Split:
 
 
 def stratified(dataset: Dataset, fractions: Fractions, seed: int) -> Split:
-    """Rows drawn at random with equal spike rates: overlapping windows on both sides of the cut, so no evidence."""
+    """Random rows with equal spike rates. Windows overlap between the parts, so scores are too optimistic."""
     rng = np.random.default_rng(seed)
     spike = spikes(dataset.future_volatility, spike_threshold(dataset.future_volatility))
     parts: list[list[Rows]] = [[], [], []]
@@ -316,19 +317,19 @@ def _check(
     )
     for what, name, known in named:
         if name not in known:
-            raise UsageError(f"no {what} {name!r}; there are {', '.join(known)}")
+            raise UsageError(f"unknown {what} {name!r}; use one of {', '.join(known)}")
     if min(fractions) <= 0.0 or abs(sum(fractions) - 1.0) > 1e-9 or folds < 1:
-        raise UsageError(f"shares must be positive and make 1, folds at least 1: were {fractions} and {folds}")
+        raise UsageError(f"shares must be positive with sum 1, folds at least 1; were {fractions} and {folds}")
     if training_span_h is not None and (training != "rolling" or not 0.0 < training_span_h < float("inf")):
         raise UsageError(
-            f"a training span is hours above 0, of rolling training: was {training_span_h:g} of {training} training"
+            f"a training span needs rolling training and more than 0 hours; was {training_span_h:g} with {training} training"
         )
 
 
 def _empty_split_message(method: str, parts: Sequence[Split], embargo_s: int) -> str:
     if not parts:
-        return f"{method}: there is one recording or day only, so nothing comes before it; fold by rows"
+        return f"{method}: there is only one recording or day, so no training data precede it; fold by rows"
     return (
-        f"{method}: no {parts[-1].empty_parts[0]} rows left in fold {len(parts)} once purge ({HORIZON_S} s) and "
-        f"embargo ({embargo_s} s) are kept: record for longer or take fewer folds"
+        f"{method}: no {parts[-1].empty_parts[0]} rows left in fold {len(parts)} after purge ({HORIZON_S} s) and "
+        f"embargo ({embargo_s} s); record for longer or use fewer folds"
     )
