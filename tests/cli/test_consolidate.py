@@ -82,7 +82,11 @@ def test_stratified_says_what_it_is_worth(features: Path, volspike: Run) -> None
         ("--features features.parquet prose.parquet", DATA, ["prose.parquet: not a Parquet file"]),
         ("--features features.parquet lacking.parquet", DATA, ["lacking.parquet: lacks the columns spread_mean_60s"]),
         ("--features features.parquet narrow.parquet", MODEL, ["narrow.parquet", "(30, 60)", "(30, 60, 300)"]),
-        ("--features features.parquet --split-method odd --splits", USAGE, ["no split method 'odd'", "walk_forward"]),
+        (
+            "--features features.parquet --split-method odd --splits",
+            USAGE,
+            ["unknown split method 'odd'", "walk_forward"],
+        ),
         ("--features features.parquet --threshold-percentile 101", USAGE, ["percentile must lie in (0, 100)"]),
     ],
 )

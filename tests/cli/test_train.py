@@ -153,7 +153,11 @@ def spoiled(features: Path, tmp_path: Path) -> Path:
         ("--features one_class.parquet", DATA, ["one_class.parquet", "both spikes and calm", "record for longer"]),
         ("--features still.parquet", DATA, ["still.parquet", "the price hardly moved", "record for longer"]),
         ("--features features.parquet --models lgbm", USAGE, ["no model named lgbm", "baseline, persistence, ewma"]),
-        ("--features features.parquet --split_method odd", USAGE, ["no split method 'odd'", "walk_forward, time_"]),
+        (
+            "--features features.parquet --split_method odd",
+            USAGE,
+            ["unknown split method 'odd'", "walk_forward, time_"],
+        ),
         ("--features features.parquet --split_method walk_forward --folds 0", USAGE, ["folds at least 1", "0"]),
         ("--features features.parquet --models lstm", MODEL, ["no columns that lstm can use", "feature set"]),
         (

@@ -29,8 +29,8 @@ def facts(path: Path) -> FeatureFacts:
 
 
 @pytest.mark.parametrize("every", list(Every))
-def test_a_feature_file_holds_what_live_gives(tape: Path, tmp_path: Path, every: Every) -> None:
-    """The rows in the file are those of an engine that was fed tick by tick, bit for bit."""
+def test_a_feature_file_has_the_rows_of_a_live_engine(tape: Path, tmp_path: Path, every: Every) -> None:
+    """The rows of the file are bit-identical to those of an engine that gets the ticks one by one."""
     out = tmp_path / "features.parquet"
     build_features([tape], out, SET, every)
     engine = FeatureEngine(SET, every=every)
@@ -45,18 +45,18 @@ def test_a_feature_file_holds_what_live_gives(tape: Path, tmp_path: Path, every:
         assert np.asarray(table[name]).tobytes() == want.tobytes(), name
 
 
-def test_a_feature_file_says_what_it_is(tape: Path, features: Path) -> None:
+def test_a_feature_file_has_its_facts(tape: Path, features: Path) -> None:
     """Digest, windows, row rate, profile, τ and that the market was simulated are kept in the file."""
-    told = facts(features)
-    assert (told.digest, told.windows, told.every, told.profile) == (
+    kept = facts(features)
+    assert (kept.digest, kept.windows, kept.every, kept.profile) == (
         SET.digest,
         SET.windows,
         Every.SECOND,
         Profile.TICKER,
     )
-    assert told.simulated
-    assert told.tau is not None
-    assert told.tau > 0
+    assert kept.simulated
+    assert kept.tau is not None
+    assert kept.tau > 0
 
 
 def test_labels_are_those_of_the_closing_prices(features: Path) -> None:
@@ -85,9 +85,9 @@ def test_rows_per_tick_and_per_second_have_the_same_labels(tape: Path, features:
     rows = zip(instants.tolist(), table["product_id"].to_pylist(), table["session_id"].to_pylist(), labels, strict=True)
     checked = 0
     for second, product, session, label in rows:
-        told = seconds[product, session]
-        if second - session < len(told) and label is not None:
-            assert label == told[second - session]
+        want = seconds[product, session]
+        if second - session < len(want) and label is not None:
+            assert label == want[second - session]
             checked += 1
     assert checked > 10_000
 
@@ -118,19 +118,19 @@ def test_later_data_changes_no_earlier_label(tape: Path, tmp_path: Path) -> None
 
 
 def test_threshold_comes_from_the_past(features: Path, tmp_path: Path) -> None:
-    """A wild end of the file does not move τ, which the first 70 % of its rows tell."""
+    """A volatile end of the file does not change τ, which comes from the first 70 % of the rows."""
     table = pq.read_table(features)
     price = np.asarray(table["price"]).copy()
     tail = slice(int(len(price) * 0.8), None)
     price[tail] *= np.exp(np.random.default_rng(0).normal(0, 0.05, len(price[tail])))
-    wild = table.set_column(table.column_names.index("price"), "price", pa.array(price))
-    path = tmp_path / "wild.parquet"
-    pq.write_table(wild, path)
+    volatile = table.set_column(table.column_names.index("price"), "price", pa.array(price))
+    path = tmp_path / "volatile.parquet"
+    pq.write_table(volatile, path)
     assert label_file(path, path).facts.tau == facts(features).tau
 
 
 def test_a_flat_market_has_no_labels(tmp_path: Path) -> None:
-    """Where the price never moves there is no τ, and the file stays as it was."""
+    """Without price moves there is no τ, and the file is unchanged."""
     flat = [
         Tick(time=k * SECOND_NS, received=k * SECOND_NS, kind=Kind.TICKER, product_id="X", price=5.0)
         for k in range(1, 700)
@@ -144,8 +144,8 @@ def test_a_flat_market_has_no_labels(tmp_path: Path) -> None:
     assert out.read_bytes() == before
 
 
-def test_profile_is_told_by_the_tape(tmp_path: Path) -> None:
-    """Trades alone make profile trade; a tape that changes its mind is refused unless the profile is given."""
+def test_profile_is_detected_from_the_tape(tmp_path: Path) -> None:
+    """Trades alone give profile trade; a tape that changes its profile is rejected unless the profile is given."""
 
     def tick(second: int, kind: Kind) -> Tick:
         time = second * SECOND_NS
@@ -167,7 +167,7 @@ def test_profile_is_told_by_the_tape(tmp_path: Path) -> None:
 
 
 def test_one_simulated_tape_makes_the_file_simulated(tmp_path: Path) -> None:
-    """Real ticks followed by simulated ones are not passed off as real, however late the simulated ones come."""
+    """A file from real and simulated tapes is marked as simulated."""
     real = [
         Tick(time=t, received=t, kind=Kind.TICKER, product_id="X", price=5.0 + k % 3)
         for k in range(70_000)
@@ -187,7 +187,7 @@ def tick_later(tick: Tick) -> Tick:
 
 
 def test_bad_feature_files_are_named(tmp_path: Path, tape: Path, features: Path) -> None:
-    """Absent, foreign and unlabelled files each get an error that names the file and the remedy."""
+    """Errors for missing, foreign and unlabelled files name the file and the remedy."""
     text = tmp_path / "text.parquet"
     text.write_text("no parquet")
     other = tmp_path / "other.parquet"
@@ -238,15 +238,15 @@ def test_compare_finds_what_differs(features: Path, tape: Path, tmp_path: Path) 
         compare(other, features)
 
 
-def test_what_is_read_ahead_keeps_its_order_and_its_fault() -> None:
-    """Every part comes in its place; a fault comes after the parts before it, and nothing is read once it is known."""
+def test_read_ahead_keeps_order_and_errors() -> None:
+    """Chunks keep their order; an error follows the chunks before it, and nothing is read after it."""
     parts = [Ticks.of([Tick(time=k, received=k, kind=Kind.TICKER, product_id="A", price=1.0)]) for k in range(7)]
     assert [int(ticks.time[0]) for ticks in read_ahead(iter(parts))] == list(range(7))
-    asked = []
+    requested = []
 
     def failing() -> Iterator[Ticks]:
         for number, part in enumerate(parts):
-            asked.append(number)
+            requested.append(number)
             if number == 3:
                 raise UnreadableFile("tape", "torn")
             yield part
@@ -254,20 +254,20 @@ def test_what_is_read_ahead_keeps_its_order_and_its_fault() -> None:
     found: list[int] = []
     with pytest.raises(UnreadableFile, match="torn"):
         found.extend(int(ticks.time[0]) for ticks in read_ahead(failing()))
-    assert asked == [0, 1, 2, 3]
+    assert requested == [0, 1, 2, 3]
 
 
-def test_a_reader_that_stops_has_little_read_in_vain() -> None:
-    """Whoever takes only some parts has at most two more read for it."""
-    asked = []
+def test_read_ahead_is_bounded() -> None:
+    """A consumer that stops early causes at most two more reads."""
+    requested = []
 
     def counting() -> Iterator[Ticks]:
         for number in range(100):
-            asked.append(number)
+            requested.append(number)
             yield Ticks.of([Tick(time=number, received=0, kind=Kind.TICKER, product_id="A", price=1.0)])
 
     ahead = read_ahead(counting())
     next(ahead)
     assert isinstance(ahead, Generator)
     ahead.close()
-    assert len(asked) <= 3
+    assert len(requested) <= 3

@@ -21,7 +21,7 @@ SET = FeatureSet((30, 60, 120))
 
 
 def test_overlapping_files_give_each_row_once(tape: Path, tmp_path: Path) -> None:
-    """Two replays that overlap consolidate into the rows of one replay over the whole; the warm row is kept."""
+    """Two replays that overlap give the rows of one replay of the complete tape; the warm row is kept."""
     ticks = Ticks.join(list(read_ticks([tape])))
     files = []
     for name, part in (("early", ticks[: len(ticks) * 2 // 3]), ("late", ticks[len(ticks) // 3 :])):
@@ -29,13 +29,13 @@ def test_overlapping_files_give_each_row_once(tape: Path, tmp_path: Path) -> Non
         write_parquet([part], piece)
         build_features([piece], out, SET, Every.TICK)
         files.append(out)
-    whole, merged = tmp_path / "whole.parquet", tmp_path / "merged.parquet"
-    build_features([tape], whole, SET, Every.TICK)
+    complete, merged = tmp_path / "complete.parquet", tmp_path / "merged.parquet"
+    build_features([tape], complete, SET, Every.TICK)
     result = consolidate(files, merged)
-    assert result.read - result.duplicates == pq.read_metadata(whole).num_rows == result.labels.rows
-    a, b = pq.read_table(whole), pq.read_table(merged)
+    assert result.read - result.duplicates == pq.read_metadata(complete).num_rows == result.labels.rows
+    a, b = pq.read_table(complete), pq.read_table(merged)
     assert sorted(a["timestamp"].cast(pa.int64()).to_pylist()) == b["timestamp"].cast(pa.int64()).to_pylist()
-    # where both files tell a row, the early one's is warm; the late one's own first minutes are not needed
+    # rows in both files are warm in the early file; the cold first minutes of the late file are dropped
     assert sum(b["is_warm"].to_pylist()) == sum(a["is_warm"].to_pylist())
 
 
@@ -60,7 +60,7 @@ def test_files_of_different_kinds_are_not_mixed(features: Path, tape: Path, tmp_
 
 @pytest.mark.parametrize("method", ["time_based", "walk_forward", "stratified"])
 def test_parts_are_files_that_load(features: Path, tmp_path: Path, method: str) -> None:
-    """The three parts are feature files of their own, disjoint, with the facts of the whole."""
+    """The three parts are feature files of their own, disjoint, with the facts of the consolidated file."""
     merged = tmp_path / "features_consolidated.parquet"
     consolidate([features], merged)
     part, written = write_parts(merged, method)
@@ -71,6 +71,6 @@ def test_parts_are_files_that_load(features: Path, tmp_path: Path, method: str) 
 
 
 def test_nothing_to_consolidate_is_a_usage_error(tmp_path: Path) -> None:
-    """No file named is the caller's mistake."""
+    """Consolidation without files is a usage error."""
     with pytest.raises(UsageError):
         consolidate([], tmp_path / "merged.parquet")

@@ -1,4 +1,4 @@
-"""A replay that is shared out gives the file of one pass, bit for bit, and fails as a whole."""
+"""A parallel replay gives the file of a single pass, bit for bit, or no file."""
 
 from __future__ import annotations
 
@@ -49,18 +49,18 @@ class DoneUnit:
 @dataclass(frozen=True)
 class ReadTape:
     tape: Path
-    told: TapeReport
+    read_report: TapeReport
 
     def ticks(self) -> Iterator[Ticks]:
-        return read_ticks([self.tape], report=self.told)
+        return read_ticks([self.tape], report=self.read_report)
 
     def report(self) -> TapeReport:
-        return self.told
+        return self.read_report
 
 
 @dataclass(frozen=True)
 class OneByOne:
-    """An engine that does each unit at once."""
+    """An engine that runs each unit at once."""
 
     workers: int = 1
 
@@ -86,23 +86,25 @@ def assert_equal(one: tuple[Path, BuildResult], other: tuple[Path, BuildResult])
 
 
 def _unordered(report: TapeReport) -> dict[str, Any]:
-    """Where tapes overlap, what is told of one may come before or after what is told of the other."""
-    told = asdict(report)
-    return told | {name: sorted(map(str, told[name])) for name in ("products", "rejections", "notes", "rejected_files")}
+    """The report as a mapping; if tapes overlap, the order of its lists is not defined."""
+    fields = asdict(report)
+    return fields | {
+        name: sorted(map(str, fields[name])) for name in ("products", "rejections", "notes", "rejected_files")
+    }
 
 
 def _bits(kind: pa.DataType) -> pa.DataType:
     return pa.int64() if pa.types.is_timestamp(kind) else kind
 
 
-def both(
-    tapes: Sequence[Path], folder: Path, engine: Any, feature_set: FeatureSet, **told: Any
+def replay_both(
+    tapes: Sequence[Path], folder: Path, engine: Any, feature_set: FeatureSet, **options: Any
 ) -> tuple[tuple[Path, BuildResult], tuple[Path, BuildResult]]:
-    """The file and figures of one pass, and of a shared one."""
+    """Files and results of a single pass and of a parallel replay."""
     one, other = folder / "one.parquet", folder / "other.parquet"
     return (
-        (one, build_features(tapes, one, feature_set, **told)),
-        (other, build_features(tapes, other, feature_set, engine=engine, **told)),
+        (one, build_features(tapes, one, feature_set, **options)),
+        (other, build_features(tapes, other, feature_set, engine=engine, **options)),
     )
 
 
@@ -110,9 +112,9 @@ def both(
 def histories(draw: st.DrawFn) -> tuple[list[list[Tick]], list[Gap]]:
     """Tapes of several products that overlap, received in another order than stamped, and the gaps in them."""
     products = draw(st.sampled_from([("A",), ("A", "B"), ("A", "B", "C", "D", "E", "F")]))
-    told = draw(tick_lists(products, min_size=2, max_size=60, steps=STEPS))
+    stamped = draw(tick_lists(products, min_size=2, max_size=60, steps=STEPS))
     received, now = [], START
-    for tick in told:
+    for tick in stamped:
         now += draw(st.sampled_from([0, 0, SECOND // 10, SECOND, 100 * SECOND]))
         fields = {name: getattr(tick, name) for name in Tick.__struct_fields__}
         received.append(Tick(**fields | {"received": now - draw(st.sampled_from([0, 0, 1, SECOND]))}))
@@ -139,7 +141,7 @@ def histories(draw: st.DrawFn) -> tuple[list[list[Tick]], list[Gap]]:
 def test_units_give_the_rows_of_one_pass(
     history: tuple[list[list[Tick]], list[Gap]], every: Every, profile: Profile, feature_set: FeatureSet, stretch: int
 ) -> None:
-    """Wherever the stream is cut, and however wild it is, rows, order, facts and counts are those of one pass."""
+    """For any split of any stream, rows, order, facts and counts equal those of a single pass."""
     parts, gaps = history
     with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
@@ -147,20 +149,20 @@ def test_units_give_the_rows_of_one_pass(
         for tape, ticks in zip(tapes, parts, strict=True):
             write_parquet([Ticks.of(ticks)], tape)
         patch.setattr("volspike.datasets.build.read_ticks", _in_chunks_of(stretch))
-        told: dict[str, Any] = {"every": every, "profile": profile, "gaps": gaps}
+        options: dict[str, Any] = {"every": every, "profile": profile, "gaps": gaps}
         try:
-            one = build_features(tapes, folder / "one.parquet", feature_set, **told)
+            one = build_features(tapes, folder / "one.parquet", feature_set, **options)
         except UnreadableFile:
             with pytest.raises(UnreadableFile, match="no feature row"):
-                build_features(tapes, folder / "other.parquet", feature_set, engine=OneByOne(), **told)
+                build_features(tapes, folder / "other.parquet", feature_set, engine=OneByOne(), **options)
             return
-        other = build_features(tapes, folder / "other.parquet", feature_set, engine=OneByOne(), **told)
+        other = build_features(tapes, folder / "other.parquet", feature_set, engine=OneByOne(), **options)
         assert_equal((folder / "one.parquet", one), (folder / "other.parquet", other))
 
 
 def _in_chunks_of(count: int) -> Any:
-    def read(*sources: Any, **told: Any) -> Iterator[Ticks]:
-        return read_ticks(*sources, **told, chunk=count)
+    def read(*sources: Any, **options: Any) -> Iterator[Ticks]:
+        return read_ticks(*sources, **options, chunk=count)
 
     return read
 
@@ -175,7 +177,7 @@ def session(start: int, product: str = "A", seconds: int = 20) -> list[Tick]:
 
 @pytest.mark.parametrize("every", list(Every))
 def test_a_session_does_not_wait_for_the_one_before(every: Every) -> None:
-    """Where a session begins the unit has all that it needs; a duplicate from before is known to it."""
+    """A unit at the start of a session has its complete state, including trade ids for duplicates."""
     ticks = [*session(START), *session(START + 1000 * SECOND)]
     ticks.insert(25, ticks[3])
     partitions = StreamPartitioner(ReplayOptions(CORE, Profile.TICKER, every), 4)
@@ -222,7 +224,7 @@ def test_processes_and_threads_give_the_file_of_one_pass(days: list[Path], tmp_p
     """Tapes read by processes and rows made by threads: the same file and the same report, rejects included."""
     feature_set = FeatureSet((5, 30, 60), Scope.FULL, leader)
     with LocalEngine(2) as engine:
-        one, other = both(days, tmp_path, engine, feature_set)
+        one, other = replay_both(days, tmp_path, engine, feature_set)
     assert_equal(one, other)
     assert other[1].report.rejected == 2
     assert len(other[1].report.rejected_files) == 2
@@ -238,7 +240,7 @@ class _Killed(LocalEngine):
 
 
 def test_a_killed_worker_fails_the_replay(days: list[Path], tmp_path: Path) -> None:
-    """Where a process that reads is killed there is one clear error, no file and no process."""
+    """After a reading process is killed there is one clear error, no file and no process."""
     before = set(multiprocessing.active_children())
     with pytest.raises(WorkerLost, match="nothing was written"), _Killed(2) as engine:
         build_features(days, tmp_path / "out.parquet", CORE, engine=engine)
@@ -262,8 +264,8 @@ def test_an_interrupted_replay_leaves_nothing(days: list[Path], tmp_path: Path) 
     assert set(multiprocessing.active_children()) <= before
 
 
-def test_an_error_of_a_worker_is_told_as_it_is(days: list[Path], tmp_path: Path) -> None:
-    """A tape that breaks in a worker raises there what it would raise here."""
+def test_an_error_of_a_worker_is_raised_unchanged(days: list[Path], tmp_path: Path) -> None:
+    """A damaged tape raises the same error in a worker as in this process."""
     broken = tmp_path / "broken.parquet"
     data = bytearray(days[2].read_bytes())
     data[len(data) // 4 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 4)
@@ -279,7 +281,7 @@ def test_an_error_of_a_worker_is_told_as_it_is(days: list[Path], tmp_path: Path)
 
 
 def test_workers_are_started_on_request() -> None:
-    """One pass is the rule; more processes, each with memory of its own, are asked for."""
+    """Without --workers there is a single pass; more processes must be requested."""
     with create_engine("local", None, None) as engine:
         assert engine is None
     with create_engine("local", 1, None) as engine:
@@ -296,7 +298,7 @@ def test_what_does_not_fit_is_refused(name: str, address: str | None) -> None:
 
 
 def test_without_ray_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Ray is not installed the remedy is named."""
+    """Without Ray, the error names the remedy."""
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'volspike\[ray\]'"):
         create_engine("ray", None, None)

@@ -1,4 +1,4 @@
-"""Splits keep what they promise: order, purge, embargo, whole sessions, equal rates."""
+"""Tests of splits: order, purge, embargo, complete sessions, equal spike rates."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def dataset(sessions: list[int], seed: int = 0) -> Dataset:
 
 
 def assert_apart(data: Dataset, earlier: np.ndarray, later: np.ndarray, embargo_s: int) -> None:
-    """No label of the earlier part is told once a window of the later one has begun, within the same session."""
-    told = data.time[earlier].max() + HORIZON_NS
+    """Labels of the earlier part end before the first window of the later part starts."""
+    label_end = data.time[earlier].max() + HORIZON_NS
     windows = np.maximum(data.time[later] - embargo_s * SECOND_NS, data.session[later] * SECOND_NS)
-    assert told < windows.min()
+    assert label_end < windows.min()
 
 
 def assert_in_time_order(data: Dataset, part: Split, embargo_s: int = SET.longest_window) -> None:
@@ -117,7 +117,7 @@ def test_the_sets_are_those_of_scikit_learn(training: str) -> None:
 
 
 def test_automatic_folds_are_days_then_recordings_then_rows() -> None:
-    """Four days fold by day, three recordings by recording, less or a giant among dwarfs by shares of rows."""
+    """Four days fold by day, three recordings by recording; fewer or very uneven ones fold by rows."""
     assert resolve_fold_by(dataset([86_400 * 4]), "auto") == "day"
     assert resolve_fold_by(dataset([4000, 4000, 5000]), "auto") == "session"
     assert resolve_fold_by(dataset([4000, 4000]), "auto") == "rows"
@@ -133,8 +133,8 @@ def test_recordings_of_several_products_are_one_where_they_overlap() -> None:
     assert recordings(both).tolist() == [0, 4000]
 
 
-def test_recordings_as_blocks_are_whole_and_the_newest() -> None:
-    """Folding by session judges on the newest recordings, whole, and none of their sessions is embargoed."""
+def test_recordings_as_blocks_are_complete_and_the_newest() -> None:
+    """Folding by session tests on the newest complete recordings, and no row of them is embargoed."""
     data = dataset([3000, 3000, 2000, 2500])
     parts = split(data, folds=2, fold_by="session")
     assert [np.unique(data.session[part.test]).tolist() for part in parts] == [
@@ -156,8 +156,8 @@ def test_rolling_training_forgets() -> None:
         assert data.time[part.train[0]] == data.time[part.test[0]] - 2 * 3600 * SECOND_NS
 
 
-def test_a_fold_without_rows_is_told_among_the_others() -> None:
-    """A first recording that is too short to learn from empties its fold, and the newest whole one is found."""
+def test_folds_with_an_empty_part_are_in_the_result() -> None:
+    """A short first recording leaves its fold without training rows; the newest complete fold is found."""
     parts = split(dataset([200, 3000, 3000]), folds=5, fold_by="session")
     assert [part.empty_parts for part in parts] == [("train",), ()]
     assert newest_fold(parts) is parts[1]
@@ -165,7 +165,7 @@ def test_a_fold_without_rows_is_told_among_the_others() -> None:
 
 @given(st.lists(st.integers(500, 4000), min_size=1, max_size=6))
 def test_time_based_cuts_once(sessions: list[int]) -> None:
-    """Time-based parts follow each other in about the shares asked for."""
+    """Time-based parts follow each other in about the requested shares."""
     data = dataset([*sessions, 6000])
     (part,) = split(data, "time_based")
     assert_in_time_order(data, part)
@@ -201,7 +201,7 @@ def test_splits_are_repeatable() -> None:
 
 
 def test_too_little_data_is_refused() -> None:
-    """Where purge and embargo leave a part empty, that is said instead of splitting anyhow."""
+    """A split with an empty part raises an error that names purge and embargo."""
     with pytest.raises(NotEnoughData, match="purge"):
         split(dataset([300]), "walk_forward")
 
@@ -211,7 +211,7 @@ def test_too_little_data_is_refused() -> None:
     [("random", (0.7, 0.15, 0.15), 5), ("time_based", (0.7, 0.2, 0.2), 5), ("walk_forward", (0.7, 0.15, 0.15), 0)],
 )
 def test_wrong_requests_are_named(method: str, fractions: tuple[float, float, float], folds: int) -> None:
-    """An unknown method and shares that are none are usage errors."""
+    """Unknown methods and invalid shares are usage errors."""
     with pytest.raises(UsageError):
         split(dataset([3000]), method, fractions=fractions, folds=folds)
 
@@ -237,7 +237,7 @@ def of_rows(seconds: list[int], session: int = 10**9 - 1000) -> Dataset:
 
 @pytest.mark.parametrize(("early_by_ns", "is_kept"), [(0, False), (1, True), (-1, False)])
 def test_label_that_ends_as_the_later_windows_begin_is_purged(early_by_ns: int, is_kept: bool) -> None:
-    """A label must end before the earliest price that a later row looks back to; at the same instant it is purged."""
+    """A label must end before the earliest price of a later row; at the same instant it is purged."""
     data = of_rows([0, 500])
     embargo_s = 120
     begin = earliest_input(data, np.array([1]), embargo_s)
@@ -247,7 +247,7 @@ def test_label_that_ends_as_the_later_windows_begin_is_purged(early_by_ns: int, 
 
 
 def test_embargo_ends_where_the_session_begins() -> None:
-    """Windows start again with a session, so rows look back no further than its start."""
+    """Windows start again with a session, so no input is earlier than its start."""
     data = of_rows([0, 500], session=10**9 + 490)
     assert earliest_input(data, np.array([1]), 120) == (10**9 + 490) * SECOND_NS
 

@@ -154,11 +154,11 @@ def _detect_profile(stream: Iterator[Ticks]) -> tuple[Profile, Iterator[Ticks]]:
 
 
 def _check_profile(settled: Profile, report: TapeReport) -> None:
-    told = profile_of(report.kinds)
-    if told is not settled:
+    complete = profile_of(report.kinds)
+    if complete is not settled:
         raise DataError(
-            f"the tape began as profile {settled} and went on as {told}: counts would mean two things in one file; "
-            f"name the one you want with --profile {told}"
+            f"the first ticks have profile {settled}, the complete tape has {complete}: features would differ in meaning; "
+            f"choose the profile with --profile {complete}"
         )
 
 

@@ -1,8 +1,8 @@
 """Walk-forward and other splits of a data set into training, validation and test rows.
 
-A label looks forward over the horizon and features look back over their windows, so rows on both sides of a cut share
-prices. Purging drops the earlier rows whose label ends after the later rows begin to look back, which is an embargo
-before the first of them (M. López de Prado, Advances in Financial Machine Learning, 2018, chapter 7). Test rows are
+Labels use prices of the horizon after a row and features prices of the windows before it, so rows on both sides of a cut
+share prices. Purging drops the earlier rows whose label ends after the first price used by the later rows, which is the
+embargo before the first of them (M. López de Prado, Advances in Financial Machine Learning, 2018, chapter 7). Test rows are
 never dropped for it. In a walk-forward split each fold is evaluated on a block of time and learns only from rows before
 it; the newest block is final, and comparisons of models, settings and thresholds use the blocks before it.
 """
@@ -122,8 +122,8 @@ class Split:
 class WalkForward:
     """Options of a walk-forward split: the newest ``folds`` blocks of rows, recordings (``session``) or UTC days.
 
-    ``rolling`` training uses only the ``training_span_h`` hours before the test block, by default as long as the past of
-    the first fold; otherwise training uses all earlier rows.
+    ``rolling`` training uses only the ``training_span_h`` hours before the test block, by default
+    the time span of the first fold's past; otherwise training uses all earlier rows.
     """
 
     folds: int
@@ -322,7 +322,7 @@ def _check(
         raise UsageError(f"shares must be positive with sum 1, folds at least 1; were {fractions} and {folds}")
     if training_span_h is not None and (training != "rolling" or not 0.0 < training_span_h < float("inf")):
         raise UsageError(
-            f"a training span needs rolling training and more than 0 hours; was {training_span_h:g} with {training} training"
+            f"a training span needs rolling training and more than 0 hours; was {training_span_h:g}, {training}"
         )
 
 
