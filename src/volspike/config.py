@@ -1,6 +1,6 @@
-"""Settings, built once at the edge: a flag beats the environment, which beats the file, which beats the default.
+"""Settings from flags, environment variables, a TOML file and defaults, in this order of precedence.
 
-Nothing else in the package reads the environment. Unknown keys are refused by name.
+Unknown keys are rejected by name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from volspike.errors import UsageError
 
 
 class Secret:
-    """A text that no log, error or repr shows; ``reveal`` is the only way to it."""
+    """A text that no log, error or repr shows; only ``reveal`` returns it."""
 
     __slots__ = ("_text",)
 
@@ -44,23 +44,23 @@ _Count: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 _OrNone: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 LEAST_KEY_CHARACTERS: Final = 16
-"""A shorter API key can be guessed: nothing slows down whoever tries them all."""
+"""Shorter API keys could be guessed by trying them all."""
 
 
 class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the API listens, what it serves, and what a client may do.
+    """Settings of the HTTP API: address, served model and limits per client.
 
-    ``model`` is an artifact's folder (or a file in it); without it ``version`` names one in ``artifacts``, and without
-    that the one in production is served. ``variant`` ``baseline`` serves the z-score rule instead, whatever the others
-    say. ``companion`` is a second model, which answers what the first does not understand and it does. The folder is
-    looked at every ``reload_s`` seconds for another model; 0 never looks. ``results`` is the folder where the last
-    training and the last look for drift leave what they came to.
+    ``model`` is an artifact folder or a file in it; without it, ``version`` names a folder in ``artifacts``; without
+    both, the production model is served. ``variant`` ``baseline`` serves the z-score baseline regardless of these.
+    ``companion`` is a second model, for inputs that only it accepts. The server checks the folder for a new model every
+    ``reload_s`` seconds; 0 turns this off. ``results`` is the folder with the results of the last training and the last
+    drift check.
 
-    A client, told by its address, has ``rate_limit`` requests to ``/predict`` at once and as many each minute; 0 is no
-    limit. ``trusted_proxies`` are addresses or networks whose word is taken for who the client is. With ``api_key``
-    everything but ``/health`` is answered only to those who tell it. Of a request, the head has ``head_s`` seconds
-    and ``max_head_bytes``, the body ``body_s`` and ``max_body_bytes``; a client that takes nothing of its answer for
-    ``stalled_s`` is cut off, and so is whoever comes when ``max_connections`` are open.
+    A client address may send ``rate_limit`` requests to ``/predict`` per minute, also in one burst; 0 is no limit.
+    ``trusted_proxies`` are addresses or networks whose forwarded client address is used. With ``api_key``, every
+    path except ``/health`` requires the key. A request head is limited to ``head_s`` seconds and ``max_head_bytes``, a
+    body to ``body_s`` and ``max_body_bytes``. The server closes the connection of a client that reads nothing of a
+    response for ``stalled_s``, and rejects connections beyond ``max_connections``.
     """
 
     model: Path | None = None

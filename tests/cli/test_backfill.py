@@ -41,9 +41,9 @@ def test_an_hour_is_fetched_once(exchange: Exchange, url: str, tmp_path: Path, v
     told = f"60 trades of BTC-USD from 2023-11-14T22:13:20Z to 2023-11-14T23:13:20Z → raw/{TAPE}"
     assert first == (0, told + "\n", "")
     assert_same(read_all(tmp_path / "raw"), exchange.trades[:60])
-    asked = len(exchange.asked)
+    asked = len(exchange.queries)
     assert backfill(volspike, url, *HOUR, "--out", "raw") == (0, told + " (already there)\n", "")
-    assert len(exchange.asked) == asked
+    assert len(exchange.queries) == asked
 
 
 def test_the_environment_names_the_exchange(

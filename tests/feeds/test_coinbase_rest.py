@@ -12,7 +12,17 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.history.trades_exchange import NOON, Answer, Exchange, FakeTime, client_of, market, served, told, trade_at
+from tests.history.trades_exchange import (
+    NOON,
+    Answer,
+    Exchange,
+    FakeTime,
+    client_of,
+    encode_trade,
+    market,
+    served,
+    trade_at,
+)
 from volspike.errors import DataError, MalformedTick, UsageError
 from volspike.feeds.rest import TradesClient, decode_trades
 from volspike.market import Kind, Side, Tick, parse_time
@@ -49,7 +59,7 @@ def test_a_page_is_trades_oldest_first_with_the_takers_side() -> None:
 )
 def test_a_malformed_trade_is_located(change: dict[str, object], path: str) -> None:
     """The path of the fault names the trade and the field."""
-    page = [told(trade_at(7, NOON)), told(trade_at(6, NOON)) | change]
+    page = [encode_trade(trade_at(7, NOON)), encode_trade(trade_at(6, NOON)) | change]
     with pytest.raises(MalformedTick) as caught:
         decode_trades(json.dumps(page), "BTC-USD")
     assert caught.value.path == path
@@ -71,12 +81,12 @@ def test_pages_are_requested_by_trade_id() -> None:
         older = client.trades("BTC-USD", after=4)
     assert [tick.trade_id for tick in newest] == [8, 9, 10]
     assert [tick.trade_id for tick in older] == [1, 2, 3]
-    assert exchange.asked == [{"limit": 3}, {"limit": 1000, "after": 4}]
+    assert exchange.queries == [{"limit": 3}, {"limit": 1000, "after": 4}]
 
 
 def test_a_server_that_ignores_the_cursor_is_refused() -> None:
     """A page with trades that were not requested is refused, because following it would never end."""
-    body = json.dumps([told(trade_at(9, NOON))]).encode()
+    body = json.dumps([encode_trade(trade_at(9, NOON))]).encode()
     with (
         client_of(Exchange([], faults={0: Answer(200, body)})) as client,
         pytest.raises(MalformedTick, match="below 9"),
@@ -144,7 +154,7 @@ def test_eight_attempts_at_most() -> None:
     exchange = Exchange(market(3), faults=faults)
     with client_of(exchange) as client, pytest.raises(DataError, match="503 closed"):
         client.trades("BTC-USD")
-    assert len(exchange.asked) == 8
+    assert len(exchange.queries) == 8
 
 
 def test_a_refusal_is_not_retried() -> None:
@@ -152,7 +162,7 @@ def test_a_refusal_is_not_retried() -> None:
     exchange = Exchange(market(3), faults={0: Answer(403, b'{"message":"not from your country"}')})
     with client_of(exchange) as client, pytest.raises(DataError, match="403 not from your country"):
         client.trades("BTC-USD")
-    assert len(exchange.asked) == 1
+    assert len(exchange.queries) == 1
 
 
 @pytest.mark.parametrize("product_id", ["DOGE-USD", "btc-usd", "../accounts", ""])
@@ -229,7 +239,7 @@ def test_rate_at_its_limits(rate: float, is_valid: bool) -> None:
 @pytest.mark.parametrize(("after", "is_valid"), [(9, False), (10, True)])
 def test_cursor_equal_to_the_newest_trade(after: int, is_valid: bool) -> None:
     """A page may contain ids below ``after`` and not ``after`` itself."""
-    body = json.dumps([told(trade_at(9, NOON))]).encode()
+    body = json.dumps([encode_trade(trade_at(9, NOON))]).encode()
     with client_of(Exchange([], faults={0: Answer(200, body)})) as client:
         if is_valid:
             assert [tick.trade_id for tick in client.trades("BTC-USD", after=after)] == [9]
@@ -248,7 +258,7 @@ def test_status_codes_that_are_retried(status: int, requests: int) -> None:
                 client.trades("BTC-USD")
         else:
             client.trades("BTC-USD")
-    assert len(exchange.asked) == requests
+    assert len(exchange.queries) == requests
 
 
 @pytest.mark.parametrize(("header", "wait"), [("0", 0.5), ("599", 599.0), ("600", 600.0), ("601", 600.0)])

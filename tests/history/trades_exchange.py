@@ -1,4 +1,4 @@
-"""An exchange that tells its trades over REST, with faults on demand: in this process, or behind a real socket."""
+"""A fake exchange with a REST API for trades and configurable faults, in process or behind a socket."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def trade_at(trade_id: int, time: int) -> Tick:
 
 
 def market(count: int, *, step_ns: int = 250_000_123_000, first_id: int = 1) -> list[Tick]:
-    """``count`` trades with consecutive ids, ``step_ns`` apart (whole microseconds)."""
+    """``count`` trades with consecutive ids, ``step_ns`` apart (in full microseconds)."""
     return [trade_at(first_id + i, NOON + i * step_ns) for i in range(count)]
 
 
-def told(tick: Tick) -> dict[str, object]:
-    """A trade in the exchange's words: decimals as text, and the maker's side."""
+def encode_trade(tick: Tick) -> dict[str, object]:
+    """A trade as the exchange encodes it: decimals as text, and the maker's side."""
     return {
         "trade_id": tick.trade_id,
         "side": "sell" if tick.side == Side.BUY else "buy",
@@ -52,7 +52,7 @@ def told(tick: Tick) -> dict[str, object]:
 
 @dataclass(slots=True)
 class Answer:
-    """What the exchange says to one request."""
+    """The response to one request."""
 
     status: int = 200
     body: bytes = b"[]"
@@ -61,23 +61,23 @@ class Answer:
 
 @dataclass(slots=True)
 class Exchange:
-    """Tells ``trades`` (by id, one product), at most ``longest_page`` at a time; ids in ``repeated`` are told twice.
+    """Serves ``trades`` (by id, one product), at most ``longest_page`` per page; ids in ``repeated`` are sent twice.
 
-    ``faults`` maps the number of a request (from 0) to what happens instead of an answer; ``asked`` keeps all queries.
+    ``faults`` maps the number of a request (from 0) to what happens instead of an answer; ``queries`` keeps all queries.
     """
 
     trades: Sequence[Tick]
     longest_page: int = 1000
     repeated: frozenset[int] = frozenset()
     faults: dict[int, Answer | httpx.TransportError] = field(default_factory=dict)
-    asked: list[dict[str, int]] = field(default_factory=list)
+    queries: list[dict[str, int]] = field(default_factory=list)
 
     def answer(self, address: str) -> Answer:
         """The answer to ``GET address``; raises where a fault says that none comes."""
         parts = urlsplit(address)
         query = {name: int(values[0]) for name, values in parse_qs(parts.query).items()}
-        self.asked.append(query)
-        fault = self.faults.get(len(self.asked) - 1)
+        self.queries.append(query)
+        fault = self.faults.get(len(self.queries) - 1)
         if isinstance(fault, Exception):
             raise fault
         if fault is not None:
@@ -93,7 +93,7 @@ class Exchange:
         headers = {}
         if page:
             headers = {"cb-before": str(page[0].trade_id), "cb-after": str(page[-1].trade_id)}
-        return Answer(200, json.dumps([told(tick) for tick in page]).encode(), headers)
+        return Answer(200, json.dumps([encode_trade(tick) for tick in page]).encode(), headers)
 
 
 class FakeTime:

@@ -157,7 +157,7 @@ def _check_profile(settled: Profile, report: TapeReport) -> None:
     complete = profile_of(report.kinds)
     if complete is not settled:
         raise DataError(
-            f"the first ticks have profile {settled}, the complete tape has {complete}: features would differ in meaning; "
+            f"the first ticks have profile {settled}, the complete tape has {complete}: features would be ambiguous; "
             f"choose the profile with --profile {complete}"
         )
 

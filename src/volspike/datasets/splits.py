@@ -1,9 +1,9 @@
 """Walk-forward and other splits of a data set into training, validation and test rows.
 
-Labels use prices of the horizon after a row and features prices of the windows before it, so rows on both sides of a cut
+Labels use prices of the horizon after a row, features prices of the windows before it, so rows on both sides of a cut
 share prices. Purging drops the earlier rows whose label ends after the first price used by the later rows, which is the
-embargo before the first of them (M. López de Prado, Advances in Financial Machine Learning, 2018, chapter 7). Test rows are
-never dropped for it. In a walk-forward split each fold is evaluated on a block of time and learns only from rows before
+embargo before the first of them (M. López de Prado, Advances in Financial Machine Learning, 2018, chapter 7). Test
+rows are never purged. In a walk-forward split each fold is evaluated on a block of time and trained only on rows before
 it; the newest block is final, and comparisons of models, settings and thresholds use the blocks before it.
 """
 

@@ -1,12 +1,12 @@
-"""Public trade history → Parquet tapes: complete, without duplicates, and resumable at any moment.
+"""Download of public trade history into Parquet tapes: complete, without duplicates, resumable at any time.
 
-Trade ids of a product are consecutive and ascend with time. The ends of a range are found by a search over single
-trades; the ids between them are then fetched in blocks, oldest first. Each block is complete or its missing ids are
-reported, and it is appended to what is kept, so that a later run continues with the next block.
+Trade ids of a product are consecutive and ascend with time. A search over single trades finds the first and last id of
+a range; the ids between them are then fetched in blocks, oldest first. Missing ids are reported as gaps. Each block is
+appended to a file, so a later run continues with the next block.
 
-``<tape>.backfill`` holds the range, the progress and, at the end, the missing trades; it is always replaced as a whole.
-``<tape>.trades`` holds the trades, 33 bytes each, oldest first; what is beyond the state's count was being written when
-the process ended, and is cut off. ``plan_spans`` gives the ranges that close the gaps of a ledger.
+``<tape>.backfill`` holds the range, the progress and, at the end, the missing trades; it is replaced atomically.
+``<tape>.trades`` holds the trades, 33 bytes each, oldest first; bytes beyond the count in the state belong to an
+interrupted write and are cut off. ``plan_spans`` gives the ranges that close the gaps of a ledger.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ _FIRST_STRIDE = 1_000
 
 
 class TradePosition(NamedTuple):
-    """One trade that is known: its id and time (ns UTC)."""
+    """Id and time (ns UTC) of a trade."""
 
     trade_id: int
     time: int
 
 
 class TradePages(Protocol):
-    """Who is asked for trades; ``feeds.coinbase_rest.TradesClient`` is one."""
+    """A client for trade pages, such as ``feeds.rest.TradesClient``."""
 
     @property
     def url(self) -> str:
-        """Whose trades they are."""
+        """The address of the exchange."""
         ...
 
     def trades(self, product_id: str, *, after: int | None = None, limit: int = ...) -> tuple[Tick, ...]:
-        """Up to ``limit`` trades, the newest with an id below ``after`` (or of all), oldest first."""
+        """The newest ``limit`` trades, of those with an id below ``after`` if given, oldest first."""
         ...
 
 
 class TradeIndex:
-    """Finds moments among one product's trades, and remembers every trade seen, so that the next search is shorter.
+    """Finds the trades around a time; caches the trades it has seen, so that later searches are shorter.
 
-    Trade ids must not step back in time, as the exchange's matching engine gives them out; ids may be missing.
+    The times of ascending trade ids must not decrease; ids may be missing.
     """
 
     def __init__(self, pages: TradePages, product_id: str) -> None:
@@ -63,14 +63,14 @@ class TradeIndex:
         self._seen: set[TradePosition] = set()
 
     def around(self, time: int) -> tuple[TradePosition | None, TradePosition | None]:
-        """The last trade before ``time`` and the first at or after it; None where there is none."""
+        """The last trade before ``time`` and the first at or after it; None if there is none."""
         if not any(place.time >= time for place in self._seen):
             newest = self._at_or_below(None)
             if newest is None or newest.time < time:
                 return newest, None
         above = min(place for place in self._seen if place.time >= time)
         below = max((place for place in self._seen if place.time < time), default=None)
-        floor = below.trade_id if below else -1  # whatever trade has this id or a lower one was before `time`
+        floor = below.trade_id if below else -1  # trades up to this id are before `time`
         turn = 0
         while above.trade_id - floor > 1:
             guess = min(max(_next_guess(below, above, floor, time, turn), floor + 1), above.trade_id - 1)
@@ -83,7 +83,7 @@ class TradeIndex:
         return below, above
 
     def _at_or_below(self, trade_id: int | None) -> TradePosition | None:
-        """The newest trade whose id is ``trade_id`` or lower; of all where that is None."""
+        """The newest trade with an id of at most ``trade_id``, or of all trades if that is None."""
         after = None if trade_id is None else trade_id + 1
         page = self._pages.trades(self._product_id, after=after, limit=1)
         if not page:
@@ -94,13 +94,13 @@ class TradeIndex:
 
 
 def _next_guess(below: TradePosition | None, above: TradePosition, floor: int, time: int, turn: int) -> int:
-    """Which id to look at next, where ``time`` lies above ``floor`` and at or below ``above``."""
+    """The next id to query, between ``floor`` and ``above``."""
     if floor < 0:
-        # The past reaches far back and is mostly not meant: strides that grow until one steps over `time`.
+        # The range is usually recent: go back in growing strides until one passes `time`.
         return above.trade_id - (_FIRST_STRIDE << 2 * min(turn, 20))
     if below is None or turn % 2:
         return (floor + above.trade_id) // 2
-    # Where it would be if trades came evenly; every second guess only, for they come in bursts.
+    # Interpolation, alternating with bisection because trades come in bursts.
     share = (time - below.time) / max(above.time - below.time, 1)
     return below.trade_id + int((above.trade_id - below.trade_id) * share)
 
@@ -112,10 +112,10 @@ _TRADE = np.dtype(
 
 
 class BackfillState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is fetched: trades of ``product_id`` in [``start``, ``end``) (ns UTC), ids ``first_id`` to ``end_id`` - 1.
+    """Backfill of the trades of ``product_id`` in [``start``, ``end``) (ns UTC), ids ``first_id`` to ``end_id``-1.
 
-    Ids below ``next_id`` are done: ``trades`` of them exist, and ``duplicates`` were told again. ``before`` and
-    ``beyond`` are the trades next to the range. ``holes`` is known when it ``is_complete``.
+    Ids below ``next_id`` are done: ``trades`` of them exist, and ``duplicates`` were repeated. ``before`` and ``beyond``
+    are the trades next to the range. ``holes`` is set when the backfill ``is_complete``.
     """
 
     format: int = FORMAT
@@ -135,7 +135,7 @@ class BackfillState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackfillProgress:
-    """The two files beside ``tape``."""
+    """The state file and the trades file next to ``tape``."""
 
     def __init__(self, tape: Path) -> None:
         self._state = tape.with_name(tape.name + ".backfill")
@@ -147,17 +147,17 @@ class BackfillProgress:
         return self._state
 
     def load(self) -> BackfillState | None:
-        """The state of an earlier run; None where there was none, or its trades are gone.
+        """The state of an earlier run; None if there is none, or its trades are missing.
 
         Raises:
-            UnreadableFile: it is no state of a backfill, or one of a newer volspike.
+            UnreadableFile: the file is not a backfill state, or is from a newer volspike.
         """
         try:
             state = msgspec.json.decode(self._state.read_bytes(), type=BackfillState)
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise UnreadableFile(self._state, f"is no state of a backfill ({error}): remove it to begin anew") from None
+            raise UnreadableFile(self._state, f"not a backfill state ({error}): remove it to start again") from None
         if state.format > FORMAT:
             raise UnreadableFile(self._state, f"state format {state.format}: install a newer volspike, or remove it")
         if state.is_complete:
@@ -166,7 +166,7 @@ class BackfillProgress:
         return state if kept >= state.trades * _TRADE.itemsize else None
 
     def save(self, state: BackfillState) -> None:
-        """Replaces the state as a whole: a crash leaves the old one or the new one."""
+        """Replaces the state atomically: after a crash the file has the old or the new state."""
         part = self._state.with_name(self._state.name + ".part")
         with part.open("wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(state)))
@@ -175,34 +175,34 @@ class BackfillProgress:
         part.replace(self._state)
 
     def add(self, state: BackfillState, trades: Sequence[Tick], next_id: int, duplicates: int) -> BackfillState:
-        """Keeps more trades, oldest first, then the state that counts them; that state."""
+        """Appends trades, oldest first, then saves and returns the state that counts them."""
         rows = [(tick.time, tick.trade_id, tick.price, tick.last_size, tick.side) for tick in trades]
         with self._trades.open("r+b" if self._trades.exists() else "wb") as file:
             file.truncate(file.seek(state.trades * _TRADE.itemsize))
             file.write(np.array(rows, _TRADE).tobytes())
             file.flush()
             os.fsync(file.fileno())
-        told = msgspec.structs.replace(
+        updated = msgspec.structs.replace(
             state, next_id=next_id, trades=state.trades + len(trades), duplicates=state.duplicates + duplicates
         )
-        self.save(told)
-        return told
+        self.save(updated)
+        return updated
 
     def ticks(self, state: BackfillState, rows: int) -> Iterator[Ticks]:
-        """The trades kept, oldest first, ``rows`` at a time."""
+        """The stored trades, oldest first, ``rows`` at a time."""
         with self._trades.open("rb") as file:
             for done in range(0, state.trades, rows):
                 count = min(rows, state.trades - done)
                 yield _ticks(np.frombuffer(file.read(count * _TRADE.itemsize), _TRADE), state.product_id)
 
     def drop_trades(self) -> None:
-        """Removes the trades kept; the state stays and tells what the tape holds."""
+        """Removes the trades file; the state file remains and describes the tape."""
         self._trades.unlink(missing_ok=True)
 
 
 def _ticks(trades: NDArray[np.void], product_id: str) -> Ticks:
     count = len(trades)
-    untold = np.full(count, np.nan)
+    missing = np.full(count, np.nan)
     return Ticks(
         products=(product_id,),
         time=trades["time"].astype(np.int64),
@@ -210,10 +210,10 @@ def _ticks(trades: NDArray[np.void], product_id: str) -> Ticks:
         kind=np.full(count, Kind.TRADE, np.int8),
         product=np.zeros(count, np.int32),
         price=trades["price"].astype(np.float64),
-        best_bid=untold,
-        best_ask=untold,
-        bid_size=untold,
-        ask_size=untold,
+        best_bid=missing,
+        best_ask=missing,
+        bid_size=missing,
+        ask_size=missing,
         last_size=trades["size"].astype(np.float64),
         side=trades["side"].astype(np.int8),
         trade_id=trades["trade_id"].astype(np.int64),
@@ -222,15 +222,15 @@ def _ticks(trades: NDArray[np.void], product_id: str) -> Ticks:
 
 
 SETTLED_NS = 10 * SECOND_NS
-"""How long ago a range must have ended: the exchange tells its newest trades over REST a little late."""
+"""The minimum age of a range's end: REST returns the newest trades with a delay."""
 
 ProgressCallback = Callable[[int, int], None]
-"""Told now and then: trade ids done, and trade ids in all."""
+"""Gets the number of trade ids done and the total number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What is asked for: the trades of ``product_id`` with ``start`` <= time < ``end`` (ns UTC)."""
+    """A requested range: the trades of ``product_id`` with ``start`` <= time < ``end`` (ns UTC)."""
 
     product_id: str
     start: int
@@ -245,10 +245,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class BackfillResult:
-    """What came of it. ``tape`` is None where nothing was traded; ``holes`` are ids that the exchange does not have.
+    """Result of a backfill. ``tape`` is None without trades; ``holes`` are ids missing at the exchange.
 
-    A hole begins with the last trade before it and ends with the first one after it, by the exchange's clock.
-    ``already_complete`` says that an earlier run had done it all.
+    A hole starts with the last trade before it and ends with the first one after it, in exchange time.
+    ``already_complete``: an earlier run had completed the range.
     """
 
     span: Span
@@ -269,14 +269,14 @@ def backfill(
     block: int = LONGEST_PAGE,
     now: Callable[[], int] = time.time_ns,
 ) -> BackfillResult:
-    """Fetches the trades of ``span`` into a Parquet tape in ``folder``, going on where an earlier run stopped.
+    """Fetches the trades of ``span`` into a Parquet tape in ``folder``, continuing an earlier run.
 
-    The tape stands under its name only when it is whole. ``index`` may be shared by several spans of one product,
-    ``block`` is the number of ids asked for at a time.
+    The tape gets its name only when it is complete. Spans of one product may share an ``index``; ``block`` is the number
+    of ids per request.
 
     Raises:
-        UsageError: the span is none or not yet over, or the tape's name is taken by something else.
-        DataError: the exchange cannot be reached, refuses, or tells what cannot be.
+        UsageError: the span is invalid or not yet over, or another file has the tape's name.
+        DataError: the exchange cannot be reached, rejects a request, or sends invalid data.
     """
     _refuse_untimely(span, now())
     tape = folder / span.tape_name
@@ -285,9 +285,9 @@ def backfill(
     if state is not None:
         _refuse_other(state, span, pages.url, progress.file)
     elif tape.exists():
-        raise UsageError(f"{tape} is there already, and was not written by a backfill: move it, or take another folder")
+        raise UsageError(f"{tape} already exists and is not from a backfill: move it, or use another folder")
     if state is not None and state.is_complete and (tape.exists() or state.trades == 0):
-        progress.drop_trades()  # a run that was killed at its very end may have left them
+        progress.drop_trades()  # they remain if a run was killed at its end
         return _make_result(state, span, tape, already_complete=True)
     if state is None or state.is_complete:
         state = _start_state(index or TradeIndex(pages, span.product_id), span, pages.url)
@@ -300,16 +300,16 @@ def backfill(
 
 def _refuse_untimely(span: Span, now: int) -> None:
     if span.start >= span.end:
-        raise UsageError(f"a range must begin before it ends: {format_time(span.start)} to {format_time(span.end)}")
+        raise UsageError(f"a range must start before it ends: {format_time(span.start)} to {format_time(span.end)}")
     if span.start < 0 or span.end > now - SETTLED_NS:
         raise UsageError(
-            f"{format_time(span.start)} to {format_time(span.end)}: only what lies between 1970 and ten seconds ago "
-            f"({format_time(now - SETTLED_NS)}) can be fetched"
+            f"{format_time(span.start)} to {format_time(span.end)}: a range must lie between 1970 and ten seconds ago "
+            f"({format_time(now - SETTLED_NS)})"
         )
 
 
 def _refuse_other(state: BackfillState, span: Span, url: str, file: Path) -> None:
-    """A tape's name tells no end and no exchange, so two backfills may want the same one."""
+    """Rejects a state of another range or exchange; both are not part of a tape's name."""
     held = Span(state.product_id, state.start, state.end)
     if held == span and state.url == url:
         return
@@ -317,7 +317,7 @@ def _refuse_other(state: BackfillState, span: Span, url: str, file: Path) -> Non
     raise UsageError(
         f"{file.name.removesuffix('.backfill')} {done} {held.product_id} "
         f"{format_time(held.start)} to {format_time(held.end)} from {state.url}: "
-        f"ask for the same, or take another folder, or remove {file}"
+        f"request the same range, use another folder, or remove {file}"
     )
 
 
@@ -354,12 +354,12 @@ def _fetch_trades(
 
 
 def _fetch_block(pages: TradePages, product_id: str, first: int, end: int) -> tuple[list[Tick], int]:
-    """The trades with ids from ``first`` to ``end`` - 1, oldest first, and how many were told again.
+    """The trades with ids from ``first`` to ``end`` - 1, oldest first, and the number of duplicates.
 
-    One page holds them all, unless the exchange gives shorter pages than asked for, or repeats itself.
+    One page has all of them unless the exchange sends short pages or repeats trades.
     """
     found: dict[int, Tick] = {}
-    told = 0
+    received = 0
     cursor = end
     while cursor > first:
         page = pages.trades(product_id, after=cursor, limit=end - first)
@@ -367,14 +367,14 @@ def _fetch_block(pages: TradePages, product_id: str, first: int, end: int) -> tu
             break
         for tick in page:
             if tick.trade_id >= first:
-                told += 1
+                received += 1
                 found.setdefault(tick.trade_id, tick)
         cursor = min(tick.trade_id for tick in page)
-    return [found[trade_id] for trade_id in sorted(found)], told - len(found)
+    return [found[trade_id] for trade_id in sorted(found)], received - len(found)
 
 
 def _write_tape(progress: BackfillProgress, state: BackfillState, tape: Path) -> BackfillState:
-    """Writes the tape from what is kept, verifies it on the way, and says so in the state."""
+    """Writes the tape from the stored trades, verifies their order, and saves the complete state."""
     holes: list[Gap] = []
     previous = state.before
     if state.trades:
@@ -395,7 +395,9 @@ def _write_tape(progress: BackfillProgress, state: BackfillState, tape: Path) ->
 def _refuse_disorder(ticks: Ticks, previous: TradePosition | None, tape: Path) -> None:
     ids = ticks.trade_id if previous is None else np.concatenate(([previous.trade_id], ticks.trade_id))
     if np.any(np.diff(ids) <= 0):
-        raise DataError(f"trades kept for {tape} do not ascend: remove {tape}.backfill and {tape}.trades, begin anew")
+        raise DataError(
+            f"stored trades for {tape} do not ascend: remove {tape}.backfill and {tape}.trades, and start again"
+        )
 
 
 def _missing_trades(previous: TradePosition | None, ticks: Ticks, product_id: str) -> Iterator[Gap]:
@@ -433,14 +435,14 @@ def _make_result(state: BackfillState, span: Span, tape: Path, *, already_comple
 
 
 MARGIN_NS = SECOND_NS
-"""A gap's ends are our clock's, a trade's time the exchange's; the way from there to here took less than this."""
+"""Margin around a gap: gaps use local time, trades exchange time; the latency is below this."""
 
 
 def plan_spans(gaps: Iterable[Gap], products: Iterable[str] = ()) -> list[Span]:
-    """The spans that cover every gap, in whole seconds, by product and time; those that meet become one.
+    """The spans that cover every gap, in full seconds, by product and time; adjacent spans are merged.
 
-    ``products`` narrows them down to some; empty, all products of the gaps are meant. Trades at a span's edges may be
-    on the tape already: whoever reads both drops what has the same trade id.
+    An empty ``products`` means all products of the gaps. Trades at the edges of a span may be on the recorded tape as
+    well; replay drops the duplicates by trade id.
     """
     wanted = set(products)
     spans: list[Span] = []
@@ -459,7 +461,7 @@ def plan_spans(gaps: Iterable[Gap], products: Iterable[str] = ()) -> list[Span]:
 
 
 def _seconds(gap: Gap) -> tuple[int, int]:
-    """From and to, outward to whole seconds: a tape's name tells no less."""
+    """Start and end, rounded outward to full seconds, the resolution of tape names."""
     start = (gap.start - MARGIN_NS) // SECOND_NS
     end = -(-(gap.end + MARGIN_NS) // SECOND_NS)
     return start * SECOND_NS, end * SECOND_NS
