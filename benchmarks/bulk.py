@@ -13,7 +13,7 @@ from benchmarks.figures import Figure
 from benchmarks.kernel import best_of
 from benchmarks.market import random_walk
 from volspike.datasets.build import build_features
-from volspike.datasets.engines import engine_of
+from volspike.datasets.engines import create_engine
 from volspike.features import Every, FeatureSet, Scope
 from volspike.market import Ticks
 from volspike.tape import write_ndjson
@@ -42,7 +42,7 @@ def seconds(name: str, workers: int, tapes: list[Path], out: Path, every: Every)
 
     def run() -> None:
         with ExitStack() as stack:
-            engine = stack.enter_context(engine_of(name, workers, None))
+            engine = stack.enter_context(create_engine(name, workers, None))
             build_features(tapes, out, FULL, every, engine=engine)
 
     return best_of(run, 1)

@@ -63,7 +63,7 @@ class Answer:
 class Exchange:
     """Serves ``trades`` (by id, one product), at most ``longest_page`` per page; ids in ``repeated`` are sent twice.
 
-    ``faults`` maps the number of a request (from 0) to what happens instead of an answer; ``queries`` keeps all queries.
+    ``faults`` maps the number of a request (from 0) to what happens instead of an answer; ``queries`` keeps all.
     """
 
     trades: Sequence[Tick]

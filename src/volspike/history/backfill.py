@@ -114,8 +114,8 @@ _TRADE = np.dtype(
 class BackfillState(msgspec.Struct, frozen=True, kw_only=True):
     """Backfill of the trades of ``product_id`` in [``start``, ``end``) (ns UTC), ids ``first_id`` to ``end_id``-1.
 
-    Ids below ``next_id`` are done: ``trades`` of them exist, and ``duplicates`` were repeated. ``before`` and ``beyond``
-    are the trades next to the range. ``holes`` is set when the backfill ``is_complete``.
+    Ids below ``next_id`` are done: ``trades`` of them exist, and ``duplicates`` were repeated. ``before`` and
+    ``beyond`` are the trades next to the range. ``holes`` is set when the backfill ``is_complete``.
     """
 
     format: int = FORMAT
@@ -271,8 +271,8 @@ def backfill(
 ) -> BackfillResult:
     """Fetches the trades of ``span`` into a Parquet tape in ``folder``, continuing an earlier run.
 
-    The tape gets its name only when it is complete. Spans of one product may share an ``index``; ``block`` is the number
-    of ids per request.
+    The tape gets its name only when it is complete. Spans of one product may share an ``index``; ``block`` is the
+    number of ids per request.
 
     Raises:
         UsageError: the span is invalid or not yet over, or another file has the tape's name.
