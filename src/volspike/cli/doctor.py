@@ -76,13 +76,15 @@ def run(
     import msgspec
 
     from volspike.config import ServingSettings, load_settings
-    from volspike.doctor.finding import Severity, worst_of
+    from volspike.doctor.finding import Severity, check_rest_url, worst_of
     from volspike.doctor.machine import check_packages
 
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout must be above 0 s, got {timeout:g}")
     if source not in {"coinbase", "coinbase-exchange"}:
         raise UsageError(f"no exchange {source!r}; there are coinbase and coinbase-exchange")
+    if rest_url is not None:
+        check_rest_url(rest_url)
     serving = load_settings(ServingSettings, {"model": model}, os.environ, None, "serving")
     feed = msgspec.structs.replace(feed_settings(pair), protocol=source)
     cluster = _kafka(bootstrap_servers, kafka_option)

@@ -13,6 +13,7 @@ from volspike.config import FeedSettings
 from volspike.doctor.finding import Finding
 from volspike.doctor.machine import check_disk, check_gaps, check_model
 from volspike.doctor.services import check_api, check_clock, check_feed, check_kafka, check_mlflow, check_prometheus
+from volspike.live import scoring, sources
 
 # the checks run in threads, and modules that import each other must not be imported in several threads at once
 _IMPORTED_BEFORE_THE_THREADS = (scoring, sources)

@@ -9,6 +9,8 @@ from typing import TypeAlias
 import httpx
 import msgspec
 
+from volspike.errors import UsageError
+
 Fact: TypeAlias = str | int | float | bool | None
 
 
@@ -55,6 +57,12 @@ def is_invalid_url(url: str) -> bool:
     except httpx.InvalidURL:
         return True
     return parsed.scheme not in {"http", "https"} or not parsed.host
+
+
+def check_rest_url(url: str) -> None:
+    """Raises UsageError if a text is not the URL of an exchange."""
+    if is_invalid_url(url):
+        raise UsageError(f"{url!r} is not a valid address of the exchange; it must begin with http:// or https://")
 
 
 async def fetch(url: str, within_s: float) -> httpx.Response | str:

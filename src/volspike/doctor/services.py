@@ -13,8 +13,8 @@ import httpx
 import msgspec
 
 from volspike.config import FeedSettings
-from volspike.doctor.finding import Fact, Finding, Severity, fetch, is_invalid_url
-from volspike.errors import StreamError, UsageError
+from volspike.doctor.finding import Fact, Finding, Severity, check_rest_url, fetch, is_invalid_url
+from volspike.errors import StreamError
 from volspike.feeds.events import FeedError, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
 from volspike.market import SECOND_NS, parse_time
@@ -249,8 +249,7 @@ async def check_clock(rest: str, within_s: float, clock: Callable[[], int] = tim
     Raises:
         UsageError: ``rest`` is not the URL of a web server.
     """
-    if is_invalid_url(rest):
-        raise UsageError(f"{rest!r} is not a valid address of the exchange; it must begin with http:// or https://")
+    check_rest_url(rest)
     url = f"{rest.rstrip('/')}/time"
     sent = clock()
     answer = await fetch(url, within_s)
