@@ -22,6 +22,8 @@ class Session:
     ticks: list[tuple[int, Tick]] = field(default_factory=list)
     trades: list[tuple[int, Tick]] = field(default_factory=list)
     clock: int = 0
+    leader: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Features of the leader by newest finished second."""
 
     @property
     def first_second(self) -> int:

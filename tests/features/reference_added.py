@@ -183,16 +183,26 @@ class ReferenceMarket:
             return [NAN] * len(self.names)
         seconds = Seconds(session, newest, self.profile)
         found = by_second(seconds) | at_tick(seconds, session, now)
-        if self.feature_set.leader is not None:
-            found |= of_leader(self.engines.get(self.feature_set.leader), newest)
+        found |= self.leader_at(session, newest)
         return [found[name] for name in self.names]
+
+    def leader_at(self, session: Session, newest: int) -> dict[str, float]:
+        """The leader's features, as known when the second after ``newest`` began; its rows share them."""
+        if self.feature_set.leader is None:
+            return {}
+        if newest not in session.leader:
+            session.leader[newest] = of_leader(self.engines.get(self.feature_set.leader), newest)
+        return session.leader[newest]
 
     def update(self, tick: Tick) -> list[Row]:
         engine = self.engines.get(tick.product_id)
         if engine is None:
             engine = ReferenceEngine(self.feature_set.windows, self.profile, self.by_second, self.further)
             self.engines[tick.product_id] = engine
-        return engine.update(tick)
+        rows = engine.update(tick)
+        if engine.session is not None and engine.clock is not None:  # an event without a row may begin a second, too
+            self.leader_at(engine.session, engine.clock // SECOND - 1)
+        return rows
 
 
 def assert_features_close(feature_set: FeatureSet, actual: Floats, expected: Sequence[float]) -> None:

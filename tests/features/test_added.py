@@ -140,6 +140,18 @@ def test_a_leader_is_unknown_until_a_minute_and_after_its_session() -> None:
     assert known[-1] == (last_tick + 300 * SECOND_NS) // SECOND_NS * SECOND_NS
 
 
+def test_rows_of_one_second_share_the_leaders_volatility() -> None:
+    """An event of the leader that arrives late changes the rows from the next second on, not those of this one."""
+    past = leading(list(np.arange(0, 80, 0.9)))
+    other = [tick_at("ETH-USD", second) for second in range(101)]
+    late = tick_at("BTC-USD", 85, 50.0)
+    events = [*in_order(past, other), late, tick_at("ETH-USD", 100.4), tick_at("ETH-USD", 101.1)]
+    rows = rows_of(FeatureSet(WINDOWS, Scope.FULL, "BTC-USD"), events, Every.TICK)
+    before, same, after = [row["leader_volatility_60s"] for row in rows if row["product"]][-3:]
+    assert before == same
+    assert after > 2 * same
+
+
 def test_a_leader_without_events_is_nan() -> None:
     """The volatility of a leader without any event is NaN."""
     rows = rows_of(FeatureSet(WINDOWS, Scope.FULL, "BTC-USD"), [tick_at("ETH-USD", second) for second in range(70)])
