@@ -3,8 +3,7 @@
 A tape is NDJSON (the live form; also compressed) or Parquet (the compact form) of the same ticks.
 """
 
-from volspike.tape.compact import CompactedHour, Compaction, compact
-from volspike.tape.convert import convert
+from volspike.tape.compact import CompactedHour, Compaction, compact, convert
 from volspike.tape.ledger import LONGEST_SILENCE_S, Ledger, LedgerContents, read_ledger, silences
 from volspike.tape.names import LEDGER_NAME, TapeName, product_of, read_tape_name, tape_name, tapes_of
 from volspike.tape.parquet import TAPE_SCHEMA, ParquetTape, write_parquet

@@ -1,8 +1,10 @@
-"""Compaction: the NDJSON files of a finished hour become one Parquet tape, verified before the files are removed.
+"""Compaction of finished hours into Parquet tapes, and conversion of tapes between formats.
 
+``compact`` replaces the NDJSON files of a finished hour by one Parquet tape, verified before the files are removed.
 The Parquet tape is flushed to the disk and compared with the NDJSON tick by tick, then gets its name. It lists the
 files that it replaces, which readers skip from then on (see ``names``). An interruption at any moment therefore
-neither loses nor duplicates a tick, and the next run completes the work.
+neither loses nor duplicates a tick, and the next run completes the work. ``convert`` merges any tapes into one, in time
+order and constant memory.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ import numpy as np
 from volspike.errors import UnreadableFile, UsageError
 from volspike.locks import try_lock
 from volspike.market import SECOND_NS, Ticks
-from volspike.tape.names import hour_path, read_hour_name, sources_metadata, sources_of
+from volspike.tape.names import hour_path, is_parquet, is_tape, read_hour_name, sources_metadata, sources_of, tapes_of
 from volspike.tape.parquet import ROW_GROUP, ParquetTape, parquet_ticks, rechunk
 from volspike.tape.reader import read_ticks
 from volspike.tape.report import Note, TapeReport
+from volspike.tape.write import TapeWriter
 
 SETTLED_S = 300.0
 """A file counts as finished if it has not changed for this long."""
@@ -254,3 +257,47 @@ def _remove(paths: Sequence[Path], result: Compaction) -> None:
         with suppress(FileNotFoundError):
             path.unlink()
             result.removed.append(path)
+
+
+def convert(
+    sources: str | Path | Sequence[str | Path],
+    target: str | Path,
+    *,
+    report: TapeReport | None = None,
+    keep_rejected: bool = True,
+) -> TapeReport:
+    """Writes the ticks of ``sources`` as one tape in the form of ``target``'s ending; returns a report.
+
+    Every column of ``Tick`` is preserved exactly. An existing ``target`` is replaced when the new one is complete.
+
+    Raises:
+        UsageError: a source names no tape, or ``target`` is no tape by its name, is a source, or cannot be written.
+        UnreadableFile: no tick in the sources, or a source is a Parquet file but no tape.
+    """
+    path = Path(target).expanduser()
+    if not is_tape(path):
+        raise UsageError(f"{target}: a tape's name ends in .ndjson, .ndjson.zst, .ndjson.gz or .parquet")
+    paths = tapes_of(sources)
+    if path.resolve() in {source.resolve() for source in paths}:
+        raise UsageError(f"{target} is one of the sources: name another target")
+    report = TapeReport() if report is None else report
+    parts = read_ticks(paths, chunk=ROW_GROUP, report=report, keep_rejected=keep_rejected)
+    first = next(parts)
+    with _open_target(path, report.simulated) as tape:
+        _write_chunk(tape, first, report)
+        for part in parts:
+            _write_chunk(tape, part, report)
+    return report
+
+
+def _open_target(path: Path, simulated: bool) -> TapeWriter | ParquetTape:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return ParquetTape(path, simulated=simulated) if is_parquet(path) else TapeWriter(path, simulated=simulated)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _write_chunk(tape: TapeWriter | ParquetTape, part: Ticks, report: TapeReport) -> None:
+    tape.simulated = report.simulated
+    tape.write(part)
