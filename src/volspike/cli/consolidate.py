@@ -33,7 +33,7 @@ def run(
     from volspike.datasets.consolidate import consolidate, write_parts
 
     if split_method not in SPLIT_METHODS:
-        raise UsageError(f"no split method {split_method!r}; there are {', '.join(SPLIT_METHODS)}")
+        raise UsageError(f"unknown split method {split_method!r}; use one of {', '.join(SPLIT_METHODS)}")
     result = consolidate(_files(features, output), output, threshold_percentile)
     note_if_simulated(result.labels.facts.simulated)
     out.print(
