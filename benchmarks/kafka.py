@@ -84,7 +84,7 @@ def figures(settings: KafkaSettings) -> list[Figure]:
 
 def main() -> list[Figure]:
     """All Kafka benchmarks on one broker."""
-    with Kafka(heap="512m") as kafka:
+    with Kafka(heap="512m", optimize=True) as kafka:
         latency = kafka_latency.figures(kafka.bootstrap, kafka.pid())
         into = figures(KafkaSettings(bootstrap_servers=kafka.bootstrap))
         rates = kafka_rate.figures(kafka_latency.topics_of(kafka.bootstrap, "rate"))
