@@ -81,7 +81,7 @@ def test_demo_runs_in_an_empty_folder(tmp_path: Path) -> None:
     (answer,) = (json.loads(line) for line in outcome.out.splitlines() if line.startswith('  {"prediction"'))
     assert set(answer) == ANSWER | {"simulated"}
     assert answer["simulated"] is True
-    port = re.search(r"look at http://127\.0\.0\.1:(\d+)/ ", outcome.out)
+    port = re.search(r"see http://127\.0\.0\.1:(\d+)/ ", outcome.out)
     assert port is not None
     assert int(port[1]) > 0
     assert (tmp_path / "models/artifacts/random_forest/model.onnx").is_file()

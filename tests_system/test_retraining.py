@@ -27,7 +27,7 @@ def test_server_serves_the_retrained_model(tmp_path: Path, serve: Callable[..., 
     succeeded(run_volspike(tmp_path, "simulate", "--minutes", "1200", "--seed", "3", "--out", TAPE))
     output = succeeded(run_volspike(tmp_path, *RETRAIN.split())).out
     assert "SIMULATED" in output
-    assert "in service: har" in output
+    assert "promoted: har" in output
     wait_until_served(server, "har")
     history = [json.loads(line) for line in (tmp_path / "models/artifacts/history.jsonl").read_text().splitlines()]
     assert [entry["event"] for entry in history] == ["trained", "promoted"]
