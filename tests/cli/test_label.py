@@ -76,7 +76,7 @@ def test_a_file_too_short_for_labels_is_told(bare: Path, tmp_path: Path, volspik
         ("--features cut.parquet", DATA, ["cut.parquet: not a Parquet file"]),
         ("--features lacking.parquet", DATA, ["lacking.parquet: lacks the columns spread_mean_60s"]),
         ("--features tape.parquet", DATA, ["tape.parquet: not a feature file", "volspike replay"]),
-        ("--features features.parquet --threshold-percentile 0", USAGE, ["percentile must lie in (0, 100)", "0.0"]),
+        ("--features features.parquet --threshold-percentile 0", USAGE, ["percentile must be in (0, 100)", "0.0"]),
         ("--features features.parquet --tau -1", USAGE, ["above 0", "-1.0"]),
         ("--features features.parquet --gap-threshold-seconds -1", USAGE, ["above 0", "-1.0"]),
         ("--features features.parquet --output features.parquet/g.parquet", USAGE, ["cannot write features.parquet/"]),

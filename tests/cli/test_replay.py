@@ -227,7 +227,7 @@ def test_what_is_no_tape_is_refused(
         ("--feature-set core --leader BTC-USD", ["leader", "not the core set"]),
         ("--windows 10 60", ["[10, 60]", "choose other windows, or the core feature set"]),
         ("--profile level2", ["--profile must be auto or one of ticker, ticker+trade, trade", "'level2'"]),
-        ("--add-labels --label-threshold-percentile 100", ["percentile must lie in (0, 100)", "100.0"]),
+        ("--add-labels --label-threshold-percentile 100", ["percentile must be in (0, 100)", "100.0"]),
         ("--add-labels --label-gap-threshold-seconds 0", ["gap", "above 0", "0.0"]),
         ("--out tape.ndjson", ["--out tape.ndjson is one of the tapes to read", "another name"]),
         ("--out ./../{here}/tape.ndjson", ["is one of the tapes to read"]),

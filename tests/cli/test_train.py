@@ -163,10 +163,10 @@ def spoiled(features: Path, tmp_path: Path) -> Path:
         (
             "--features features.parquet --fold-by week",
             USAGE,
-            ["no unit to fold by 'week'", "auto, rows, session, day"],
+            ["unknown unit to fold by 'week'", "auto, rows, session, day"],
         ),
-        ("--features features.parquet --training all", USAGE, ["no training 'all'", "expanding, rolling"]),
-        ("--features features.parquet --training-span 2", USAGE, ["of rolling training", "2 of expanding"]),
+        ("--features features.parquet --training all", USAGE, ["unknown training 'all'", "expanding, rolling"]),
+        ("--features features.parquet --training-span 2", USAGE, ["needs rolling training", "2, expanding"]),
         ("--features features.parquet --calibration beta", USAGE, ["no calibration 'beta'", "platt, isotonic"]),
         ("--features features.parquet --threshold f1", USAGE, ["no threshold 'f1'", "best_f1, rate_10"]),
         ("--features features.parquet --search -1", USAGE, ["0 or more, was -1"]),
