@@ -34,7 +34,7 @@ def test_damaged_lines_are_told(tape: Path, tmp_path: Path, volspike: Run) -> No
         ("--raw nowhere.ndjson --out b.parquet", USAGE, ["no such tape: nowhere.ndjson"]),
         ("--raw empty.ndjson --out b.parquet", DATA, ["empty.ndjson", "record a tape first"]),
         ("--raw tape.ndjson --out b.csv", USAGE, ["b.csv", "a tape's name ends in .ndjson"]),
-        ("--raw tape.ndjson --out tape.ndjson", USAGE, ["tape.ndjson is one of the tapes to read", "another name"]),
+        ("--raw tape.ndjson --out tape.ndjson", USAGE, ["tape.ndjson is one of the sources", "another target"]),
         ("--raw tape.ndjson --out empty.ndjson/b.parquet", USAGE, ["empty.ndjson/b.parquet", "cannot be written"]),
         ("--raw tape.ndjson --out folder.ndjson", USAGE, ["folder.ndjson", "Is a directory"]),
     ],

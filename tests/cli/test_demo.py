@@ -13,5 +13,5 @@ def test_a_taken_port_is_told_before_the_work(tmp_path: Path, volspike: Run) -> 
     with socket.create_server(("127.0.0.1", 0)) as taken, untouched(tmp_path):
         port = taken.getsockname()[1]
         outcome = volspike("demo", "--port", port)
-    assert_refused(outcome, USAGE, f"port {port} on 127.0.0.1 is taken")
+    assert_refused(outcome, USAGE, f"port {port} on 127.0.0.1 is in use")
     assert list(tmp_path.iterdir()) == []

@@ -78,7 +78,7 @@ def test_no_more_than_asked_is_sent(volspike: Run, cluster: MockKafka, short_tap
 def test_too_few_messages_end_with_status_3(volspike: Run, cluster: MockKafka) -> None:
     """The check says how many there were and how many were wanted."""
     told = volspike("consume-check", "--topic", "ticks.raw", "--min", 5, "--timeout", 0.2)
-    assert_refused(told, DATA, "ticks.raw had 0 messages", "wanted 5")
+    assert_refused(told, DATA, "ticks.raw had 0 messages", "expected 5")
 
 
 def test_topics_are_listed_and_described(volspike: Run, cluster: MockKafka) -> None:

@@ -42,9 +42,9 @@ def test_the_seed_makes_the_market(tmp_path: Path, volspike: Run) -> None:
     [
         ("--out a.ndjson --minutes 0", ["--minutes must be at least 1", "0"]),
         ("--out a.ndjson --seed -1", ["--seed at least 0", "-1"]),
-        ("--out a.ndjson --pair=", ["--pair name products"]),
+        ("--out a.ndjson --pair=", ["--pair must name products"]),
         ("--out a.ndjson --start yesterday", ["--start", "'yesterday'"]),
-        ("--out a.ndjson --start 2262-04-11T00:00:00Z --minutes 1440", ["1,440 minutes", "beyond", "begin earlier"]),
+        ("--out a.ndjson --start 2262-04-11T00:00:00Z --minutes 1440", ["1,440 minutes", "end after", "start earlier"]),
         ("--out a.csv", ["a.csv", "a tape's name ends in", ".parquet"]),
         ("--out a.ndjson/b.ndjson", ["cannot write a.ndjson/b.ndjson"]),
         ("--out folder.ndjson", ["cannot write folder.ndjson", "Is a directory"]),

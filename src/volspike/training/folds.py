@@ -235,7 +235,7 @@ class FitRows:
 
 def feature_values(dataset: Dataset, rows: NDArray[np.int64], names: tuple[str, ...]) -> NDArray[np.float64]:
     """(rows, names) the values of these rows and columns; nothing else is copied."""
-    columns = np.array([dataset.names.index(name) for name in names])
+    columns = np.array([dataset.names.index(name) for name in names], np.intp)
     values: NDArray[np.float64] = dataset.x[np.ix_(rows, columns)]
     return values
 
