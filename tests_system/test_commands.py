@@ -50,7 +50,7 @@ def test_from_a_tape_to_a_probability(workspace: Path, serve: Callable[..., Serv
     output = succeeded(run_volspike(workspace, *TRAIN.split())).out
     assert ("SIMULATED" in output) == simulated
     assert "split walk_forward" in output
-    assert re.search(r"^chosen: (baseline|logistic|random_forest), of greatest PR-AUC", output, re.MULTILINE)
+    assert re.search(r"^chosen: (baseline|logistic|random_forest), with the highest PR-AUC", output, re.MULTILINE)
     assert re.search(r"^ (persistence|ewma|har|seasonal|baseline) \* ", output, re.MULTILINE)
     assert "…" not in output.replace(" … ", "")
     for model in ("baseline", "logistic", "random_forest"):
@@ -61,7 +61,7 @@ def test_from_a_tape_to_a_probability(workspace: Path, serve: Callable[..., Serv
     output = succeeded(run_volspike(workspace, *INFER.split())).out
     assert ("SIMULATED" in output) == simulated
     assert "random_forest: 1,000 rows" in output
-    assert "required: under 120 s a row" in output
+    assert "required: under 120 s per row" in output
 
     server = serve(workspace, *SERVE.split()[1:])
     old = server.post("/predict", BODY)
