@@ -53,7 +53,7 @@ FAULTS: Final = Faults(
 """In market seconds: at 60 times its speed a connection lasts 15 s."""
 
 EXPECTED: Final = frozenset({"FeedDown", "DataNotWhole", "NotRecording", "AlertsNotDelivered", "ServiceUnavailable"})
-ERRORS: Final = frozenset({"predictions_not_kept"})
+ERRORS: Final = frozenset({"predictions_not_stored"})
 """The event of level error that a full disk causes for stored predictions; no other may be logged."""
 STALE: Final = "FeaturesStale"
 """Needs an exchange that is down for more than a minute; a short soak test excludes it."""

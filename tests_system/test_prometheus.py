@@ -21,7 +21,7 @@ from volspike.streams.metrics import PredictionMetrics, WorkerMetrics
 
 DASHBOARD: Final = ROOT / "docker/grafana/dashboards/crypto-volatility.json"
 CASES: Final = ROOT / "tests/docker"
-WITHOUT_VALUE: Final = {f"From the exchange's clock to ours: {letter}" for letter in "ABC"}
+WITHOUT_VALUE: Final = {f"Feed latency: {letter}" for letter in "ABC"}
 """Queries that give NaN, because the times of a simulated market at high speed are not those of the clock."""
 
 ALERT_AFTER_S: Final = 2
