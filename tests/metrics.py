@@ -15,7 +15,7 @@ SERVED: Final = (
     *api.RESULT_METRICS,
     *live.LIVE_METRICS,
 )
-"""What ``volspike up`` tells."""
+"""The metrics of ``volspike up``."""
 
 EVERY: Final = (*SERVED, *streams.DECLARED)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def script(name: str) -> str:
-    """The path of a program beside the Python that runs.
+    """The path of a program in the folder of the running Python.
 
     Raises:
         FileNotFoundError: it is not installed; `make install-dev` does.

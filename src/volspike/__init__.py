@@ -1,3 +1,3 @@
-"""volspike tells how likely a market is to be in a volatility spike within the next 60 seconds."""
+"""volspike estimates how likely a market is to have a volatility spike within the next 60 seconds."""
 
 __version__ = "0.1.0"

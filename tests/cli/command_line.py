@@ -51,7 +51,7 @@ def run_in(folder: Path, *arguments: object) -> Outcome:
 
 
 def assert_refused(outcome: Outcome, status: int, *told: str) -> None:
-    """One line on standard error that tells all of ``told``, the exit status, and nothing that looks like a result."""
+    """One line on standard error that contains all of ``told``, the exit status, and no partial result."""
     assert outcome.err.strip().count("\n") == 0
     assert outcome.err.endswith("\n")
     assert "Traceback" not in outcome.err
@@ -62,7 +62,7 @@ def assert_refused(outcome: Outcome, status: int, *told: str) -> None:
 
 @contextmanager
 def untouched(*folders: Path) -> Iterator[None]:
-    """Nothing in the folders appears, disappears, is written or is written anew."""
+    """No file in the folders is created, deleted or written."""
     before = [standing(folder) for folder in folders]
     yield
     assert [standing(folder) for folder in folders] == before

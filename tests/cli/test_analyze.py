@@ -15,7 +15,7 @@ FILES = {"feature_importance.png", "feature_importance.csv", "correlation_heatma
 
 
 def test_features_are_analyzed_and_can_be_trained_on(features: Path, tmp_path: Path, volspike: Run) -> None:
-    """The files stand where they are looked for, and the recommended names go straight into ``--columns``."""
+    """The files are in their place, and the recommended names can be passed to ``--columns``."""
     outcome = volspike("analyze", "--features", features.name, "--model", "logistic", "--repeats", "2")
     assert outcome.status == 0, outcome.err
     assert outcome.out.startswith(f"{SIMULATED}\n")

@@ -75,7 +75,7 @@ def test_help_lists_every_command(volspike: Run, monkeypatch: pytest.MonkeyPatch
 def test_help_of_a_command_shows_options_and_an_example(
     name: str, volspike: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every option stands in the help with its sentence whole, and below them a command to copy."""
+    """The help lists every option with its complete sentence, followed by a command to copy."""
     wide(monkeypatch)
     outcome = volspike(name, "--help")
     shown = words(outcome.out)
@@ -104,7 +104,7 @@ def test_examples_are_read(line: str) -> None:
 
 
 def test_version_is_the_packages(volspike: Run) -> None:
-    """``volspike --version`` tells it in one line."""
+    """``volspike --version`` prints it on one line."""
     assert volspike("--version") == (0, f"volspike {package.__version__}\n", "")
 
 
@@ -143,7 +143,7 @@ def test_a_wrong_call_is_one_line(line: str, told: list[str], volspike: Run, tmp
 
 
 def test_a_number_in_the_environment_is_checked_too(volspike: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable that stands for a flag is refused as the flag would be."""
+    """A variable that replaces a flag is refused like the flag."""
     monkeypatch.setenv("API_PORT", "http")
     assert_refused(volspike("serve"), USAGE, "UsageError: settings for serving", "`$.port`")
     assert_refused(volspike("demo"), USAGE, "API_PORT", "valid integer")

@@ -36,7 +36,7 @@ def backfill(volspike: Run, url: str, *arguments: object) -> Outcome:
 
 
 def test_an_hour_is_fetched_once(exchange: Exchange, url: str, tmp_path: Path, volspike: Run) -> None:
-    """The tape holds the hour's trades; a second run asks for nothing and says so."""
+    """The tape contains the hour's trades; a second run requests nothing and says so."""
     first = backfill(volspike, url, *HOUR, "--out", "raw")
     told = f"60 trades of BTC-USD from 2023-11-14T22:13:20Z to 2023-11-14T23:13:20Z → raw/{TAPE}"
     assert first == (0, told + "\n", "")
@@ -80,7 +80,7 @@ def test_an_hour_without_trades_is_no_error(url: str, tmp_path: Path, volspike: 
 
 
 def test_the_gaps_of_a_ledger_are_closed(exchange: Exchange, url: str, tmp_path: Path, volspike: Run) -> None:
-    """``--gaps`` fetches what was traded during each gap, of the products asked for."""
+    """``--gaps`` fetches the trades of each gap, for the requested products."""
     ledger = Ledger(tmp_path)
     for minute in (10, 40):
         start = NOON + minute * 60 * SECOND_NS
@@ -94,7 +94,7 @@ def test_the_gaps_of_a_ledger_are_closed(exchange: Exchange, url: str, tmp_path:
 
 
 def test_a_folder_without_gaps_needs_nothing(url: str, volspike: Run) -> None:
-    """A recording that lost nothing is told to be whole."""
+    """A recording without losses is reported as complete."""
     assert backfill(volspike, url, "--gaps", ".") == (0, "no gap in .: nothing to download\n", "")
 
 
@@ -125,7 +125,7 @@ def test_what_cannot_be_fetched_is_refused(
 
 
 def test_no_network_is_one_line(tmp_path: Path, volspike: Run) -> None:
-    """An exchange that cannot be reached is told with its address and what to do, and nothing is written."""
+    """An unreachable exchange is reported with its address and what to do, and nothing is written."""
     with socket.socket() as bound, untouched(tmp_path):
         bound.bind(("127.0.0.1", 0))  # not listening: connections are refused
         address = f"http://127.0.0.1:{bound.getsockname()[1]}"

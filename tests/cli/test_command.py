@@ -1,4 +1,4 @@
-"""How a command line is read: several values after a flag, underscores for dashes."""
+"""Command-line parsing: several values after a flag, underscores for dashes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_values_follow_their_flag_one_by_one(given: str, read: str) -> None:
 
 
 def test_values_that_begin_with_a_dash_belong_to_the_flag_before() -> None:
-    """A lone value with blanks or a dash within it is passed on whole."""
+    """A single value with blanks or a dash in it is passed on unchanged."""
     given = ["--raw", "a file.ndjson", "b-c_d.ndjson", "--out", "-"]
     assert list(spelled_out(given, {"--raw"})) == [
         *("--raw", "a file.ndjson"),

@@ -30,7 +30,7 @@ def halves(features: Path, tmp_path: Path) -> list[str]:
 
 
 def test_rows_that_stand_twice_are_kept_once(halves: list[str], features: Path, tmp_path: Path, volspike: Run) -> None:
-    """Two overlapping parts make the whole again, labelled as the whole is, and the count of duplicates is told."""
+    """Two overlapping parts give the complete file again, labelled like it, and duplicates are counted."""
     outcome = volspike("consolidate", "--features", *halves, *INTO)
     assert (outcome.status, outcome.err) == (0, "")
     assert compare(tmp_path / "all.parquet", features, labels=True).is_equal
@@ -43,7 +43,7 @@ def test_rows_that_stand_twice_are_kept_once(halves: list[str], features: Path, 
 
 @pytest.mark.parametrize("flags", ["--split-method time_based", "--split_method=time_based", ""])
 def test_splits_write_three_files_in_time_order(flags: str, features: Path, tmp_path: Path, volspike: Run) -> None:
-    """The parts follow each other, leave room between them, and their sizes are told."""
+    """The splits are in time order with gaps between them, and their sizes are printed."""
     outcome = volspike("consolidate", "--features", features.name, *INTO, "--splits", *flags.split())
     assert (outcome.status, outcome.err) == (0, "")
     endings = {"train": "train", "validation": "val", "test": "test"}
@@ -65,7 +65,7 @@ def test_a_second_run_does_not_read_what_the_first_wrote(features: Path, tmp_pat
 
 
 def test_stratified_says_what_it_is_worth(features: Path, volspike: Run) -> None:
-    """The split that the user may ask for comes with its warning."""
+    """The stratified split prints its warning."""
     outcome = volspike("consolidate", "--features", features.name, *INTO, "--splits", "--split_method", "stratified")
     assert outcome.status == 0
     assert words(outcome.err) == f"warning: {STRATIFIED_IS_NO_EVIDENCE}"

@@ -20,7 +20,7 @@ def test_there_and_back_is_the_same_tape(tape: Path, tmp_path: Path, volspike: R
 
 
 def test_damaged_lines_are_told(tape: Path, tmp_path: Path, volspike: Run) -> None:
-    """What is left out is counted and set aside as it is in a replay."""
+    """Damaged lines are counted and rejected as in a replay."""
     tape.write_bytes(b"not json\n" + tape.read_bytes())
     outcome = volspike("convert", "--raw", tape.name, "--out", "b.parquet")
     assert outcome.status == 0

@@ -31,7 +31,7 @@ SETTINGS = (
 
 @pytest.fixture(autouse=True)
 def exchange(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The simulated exchange stands where the settings look for Coinbase."""
+    """The simulated exchange at the address that the settings use for Coinbase."""
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
     with open_exchange() as opened:
@@ -45,7 +45,7 @@ def findings(out: str) -> dict[str, Any]:
 
 
 def test_an_installation_that_works_has_nothing_bad(volspike: Run, tmp_path: Path) -> None:
-    """An exchange, and the servers that were named: status 0, each look once, and nothing was made."""
+    """An exchange and the named servers: status 0, one check each, and no file is created."""
     with open_site(HEALTHY) as site:
         outcome = volspike("doctor", "--api", site, "--mlflow-uri", site, "--prometheus-url", site, *QUICK)
     told = findings(outcome.out)
@@ -59,7 +59,7 @@ def test_an_installation_that_works_has_nothing_bad(volspike: Run, tmp_path: Pat
 
 
 def test_what_was_named_and_is_away_is_bad(volspike: Run) -> None:
-    """Each named service that is silent is told with its remedy, and the status is 1; the looks are taken at once."""
+    """Each named service without an answer is reported with a remedy, and the status is 1; checks run in parallel."""
     address = f"http://{nobody()}"
     named = ["--mlflow-uri", address, "--prometheus-url", address, "--api", address, "--bootstrap-servers", nobody()]
     began = time.monotonic()
@@ -90,5 +90,5 @@ def test_a_model_that_is_not_there_is_bad(volspike: Run) -> None:
     ],
 )
 def test_a_wrong_call_is_one_line(line: str, told: list[str], volspike: Run) -> None:
-    """What cannot be looked for is said at once."""
+    """An option that cannot be checked is refused at once."""
     assert_refused(volspike("doctor", *line.split(), *QUICK[1:] if "--timeout" not in line else ()), USAGE, *told)

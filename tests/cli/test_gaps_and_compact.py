@@ -47,7 +47,7 @@ def test_gaps_of_no_folder_are_refused(volspike: Run) -> None:
 
 
 def test_rows_after_a_gap_of_the_ledger_are_not_whole(volspike: Run, tmp_path: Path) -> None:
-    """Replay reads the ledger beside the tape."""
+    """Replay reads the ledger in the tape's folder."""
     recorded(tmp_path)
     outcome = volspike("replay", "--raw", "raw", "--out", "f.parquet", "--windows", "10", "--feature-set", "core")
     assert outcome.status == 0
@@ -61,7 +61,7 @@ def test_compacting_changes_the_form_and_no_tick(volspike: Run, tmp_path: Path) 
     """An hour that is over becomes Parquet, its NDJSON goes, and every tick is there."""
     raw = recorded(tmp_path)
     before = Ticks.join(list(read_ticks(raw)))
-    for path in raw.iterdir():  # as files that nobody has written to since then
+    for path in raw.iterdir():  # as files that were not written since then
         os.utime(path, ns=(START, START))
     outcome = volspike("compact", "--tape", "raw")
     assert outcome.status == 0, outcome.err

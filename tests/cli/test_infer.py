@@ -17,7 +17,7 @@ GOOD = "--model logistic --features features.parquet"
 
 
 def test_benchmark_times_and_judges(features: Path, model: Path, volspike: Run) -> None:
-    """Times per row and as a batch, the requirement beside them, and figures with a warning on what the model knew."""
+    """Times per row and as a batch, the requirement, and metrics with a warning about the training data."""
     outcome = volspike("infer", *GOOD.split(), "--mode", "benchmark", "--n-samples", "500")
     assert outcome.status == 0
     first, title, *lines = outcome.out.splitlines()
@@ -40,7 +40,7 @@ def test_benchmark_is_the_default_and_takes_what_there_is(features: Path, model:
 
 
 def test_unlabelled_rows_are_timed_and_not_judged(features: Path, model: Path, volspike: Run) -> None:
-    """Without labels there are times, and a word on why there is no more."""
+    """Without labels there are times only, and a sentence that says why."""
     table = pq.read_table(features)
     pq.write_table(table.drop_columns(["future_volatility", "volatility_spike"]), features)
     outcome = volspike("infer", *GOOD.split(), "--n-samples", "60")

@@ -56,7 +56,7 @@ def read_ticks_topic(cluster: MockKafka, count: int) -> dict[str, list[bytes]]:
 
 
 def test_a_tape_goes_into_the_topic_and_the_check_finds_it(volspike: Run, cluster: MockKafka, short_tape: Path) -> None:
-    """All lines arrive under their products, the figures are told, and `consume-check` ends well."""
+    """All lines arrive under their products, the counts are printed, and `consume-check` succeeds."""
     told = volspike("replay-to-kafka", "--input", short_tape, "--speed", 0)
     assert told.status == 0, told.err
     assert told.out.startswith("200 of 200 messages delivered to ticks.raw")
@@ -117,7 +117,7 @@ def test_an_absent_broker_is_one_line(volspike: Run, nobody: str) -> None:
     ],
 )
 def test_wrong_calls_are_refused(volspike: Run, nobody: str, words: tuple[object, ...], named: str) -> None:
-    """One line that names what is wrong, before any broker is asked."""
+    """One line that names the error, before a broker is contacted."""
     told = volspike(*words)
     assert (told.status, told.err.strip().count("\n")) == (USAGE, 0), told
     assert named in told.err
@@ -125,7 +125,7 @@ def test_wrong_calls_are_refused(volspike: Run, nobody: str, words: tuple[object
 
 
 def test_ingest_records_and_sends_the_same_ticks(volspike: Run, cluster: MockKafka, tmp_path: Path) -> None:
-    """With --kafka each tick is on the tape and in the topic, in the same words."""
+    """With --kafka each tick is on the tape and in the topic, with the same content."""
     told = volspike("ingest", *SHORTLY, "--out", "tapes", "--kafka")
     assert told.status == 0, told.err
     lines = [line for tape in sorted((tmp_path / "tapes").glob("ticks_*")) for line in lines_of(tape)]

@@ -42,7 +42,7 @@ def test_output_leaves_the_source_as_it_is(bare: Path, tmp_path: Path, volspike:
 
 
 def test_a_given_tau_is_taken(bare: Path, volspike: Run) -> None:
-    """τ may be told instead of found; all labels follow it."""
+    """τ can be given; all labels use it."""
     outcome = volspike("label", "--features", bare.name, "--tau", "5e-5")
     assert "τ = 5.000e-05 (given)" in outcome.out
     table = pq.read_table(bare)

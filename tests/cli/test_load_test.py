@@ -1,4 +1,4 @@
-"""``volspike load-test``: calls that are refused before anything is asked."""
+"""``volspike load-test``: options that are refused before the first request."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def column(file: Path, name: str) -> pa.ChunkedArray:
 
 
 def test_a_tape_becomes_a_feature_file(tape: Path, tmp_path: Path, volspike: Run) -> None:
-    """Rows, features and file are told, the market's nature beside them, and the file holds just that."""
+    """Rows, features, file and kind of market are printed, and the file contains exactly these."""
     outcome = volspike("replay", "--raw", tape, "--out", "new/folder/f.parquet", "--every", "1s")
     assert (outcome.status, outcome.err) == (0, "")
     table = pq.read_table(tmp_path / "new/folder/f.parquet")
@@ -77,7 +77,7 @@ def test_a_leader_adds_its_volatility(tape: Path, tmp_path: Path, volspike: Run)
 
 @pytest.mark.parametrize("flag", ["--add-labels", "--add_labels"])
 def test_labels_are_added_in_either_spelling(flag: str, tape: Path, tmp_path: Path, volspike: Run) -> None:
-    """With labels there are two columns more, and how many rows have one is told, with what a spike is."""
+    """Labels add two columns, and the number of labelled rows and τ are printed."""
     outcome = volspike("replay", "--raw", tape, "--out", "f.parquet", "--every", "1s", flag)
     labels = column(tmp_path / "f.parquet", "volatility_spike")
     labelled = len(labels) - labels.null_count
@@ -88,7 +88,7 @@ def test_labels_are_added_in_either_spelling(flag: str, tape: Path, tmp_path: Pa
 
 
 def test_several_tapes_and_globs_are_read_together(tape: Path, tmp_path: Path, volspike: Run) -> None:
-    """A tape cut in two replays as the whole one does, named one by one or by a glob."""
+    """A tape cut in two replays like the complete one, listed one by one or by a glob."""
     lines = tape.read_bytes().splitlines(keepends=True)
     (tmp_path / "parts").mkdir()
     for name, part in (("2.ndjson", lines[1500:]), ("10.ndjson", lines[:1500])):
@@ -106,7 +106,7 @@ def test_several_tapes_and_globs_are_read_together(tape: Path, tmp_path: Path, v
 
 
 def test_damaged_lines_are_told_and_set_aside(tape: Path, tmp_path: Path, volspike: Run) -> None:
-    """Damage is counted, named by file and line, and set aside; the rest is replayed and the status is 0."""
+    """Damage is counted, reported by file and line, and rejected; the rest is replayed and the status is 0."""
     lines = tape.read_bytes().splitlines(keepends=True)
     lines[10:10] = [b"not json\n", lines[0][:40] + b"\n"]
     tape.write_bytes(b"".join(lines))
@@ -141,7 +141,7 @@ def test_equal_files_compare_equal(features: Path, market: Path, volspike: Run) 
 
 
 def test_different_files_tell_how_and_end_with_3(features: Path, market: Path, volspike: Run) -> None:
-    """A value that differs in its last bit, and a row that is missing, are told by column and count."""
+    """A value that differs in its last bit, and a missing row, are reported by column and count."""
     table = pq.read_table(features)
     prices = table["price"].to_numpy().copy()
     prices[7] = np.nextafter(prices[7], np.inf)
@@ -159,7 +159,7 @@ def test_different_files_tell_how_and_end_with_3(features: Path, market: Path, v
 
 
 def test_files_of_other_windows_are_not_compared(features: Path, market: Path, volspike: Run) -> None:
-    """Feature files of two sets do not fit together, which is told with both digests."""
+    """Feature files of two sets cannot be compared; the error has both digests."""
     other = ["replay", "--raw", market / "tape.ndjson", "--out", "g.parquet", "--every", "1s", "--windows", "30", "60"]
     outcome = volspike(*other, "--compare", features.name)
     assert outcome.status == MODEL
@@ -239,7 +239,7 @@ def test_what_is_no_tape_is_refused(
 def test_options_that_do_not_fit_are_refused(
     options: str, told: list[str], tape: Path, tmp_path: Path, volspike: Run
 ) -> None:
-    """What was asked for and what there is, in one line, status 2; neither tape nor older result is touched."""
+    """The request and the alternatives on one line, status 2; tape and earlier result are unchanged."""
     (tmp_path / "f.parquet").write_bytes(OLD)
     (tmp_path / "folder").mkdir()
     with untouched(tmp_path):
@@ -252,7 +252,7 @@ def test_options_that_do_not_fit_are_refused(
 def test_a_file_to_compare_with_is_opened_first(
     file: str, told: str, tape: Path, tmp_path: Path, volspike: Run
 ) -> None:
-    """A comparison that cannot be made is told before the replay, and nothing is replaced."""
+    """An impossible comparison is reported before the replay, and nothing is replaced."""
     (tmp_path / "f.txt").write_text("text")
     (tmp_path / "f.parquet").write_bytes(OLD)
     with untouched(tmp_path):
@@ -261,7 +261,7 @@ def test_a_file_to_compare_with_is_opened_first(
 
 
 def test_too_short_a_tape_is_not_labelled(tape: Path, tmp_path: Path, volspike: Run) -> None:
-    """Without one row whose future is known there is nothing to label: told, and nothing is written."""
+    """Without a row whose future is known there is nothing to label: an error, and nothing is written."""
     tape.write_bytes(b"".join(tape.read_bytes().splitlines(keepends=True)[:50]))
     with untouched(tmp_path):
         outcome = volspike("replay", "--raw", tape, "--out", "f.parquet", "--add-labels")

@@ -18,7 +18,7 @@ def models(market: Path, tmp_path: Path) -> Path:
 
 
 def test_a_report_and_cards_are_written(features: Path, models: Path, tmp_path: Path, volspike: Run) -> None:
-    """The PDF and every card are named, the summary is told, and each model's verdict."""
+    """The PDF and every card are listed, with the summary and each model's verdict."""
     outcome = volspike("report", "--features", features.name, "--artifacts", "models", "--cards")
     assert outcome.status == 0, outcome.err
     assert outcome.out.startswith(f"{SIMULATED}\n")

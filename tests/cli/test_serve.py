@@ -28,5 +28,5 @@ def test_a_settings_file_that_is_wrong_is_refused(
 
 
 def test_a_log_level_that_is_none_is_refused(volspike: Run) -> None:
-    """The levels that there are stand beside the one that was asked for."""
+    """The error lists the valid levels and the given one."""
     assert_refused(volspike("serve", "--log_level", "loud", "--port", "0"), USAGE, "'loud'", "INFO", "WARNING")

@@ -1,4 +1,4 @@
-"""``volspike simulate``: a tape that says of itself that no market told it."""
+"""``volspike simulate``: a tape that is marked as simulated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from volspike.tape import TapeReport, read_ticks
 
 @pytest.mark.parametrize("name", ["a.ndjson", "deep/er/a.ndjson.zst", "a.ndjson.gz", "a.parquet"])
 def test_a_tape_in_every_form(name: str, tmp_path: Path, volspike: Run) -> None:
-    """The tape holds as many ticks as are told, of the products and the time asked for, and is marked."""
+    """The tape has the printed number of ticks, the requested products and duration, and the mark."""
     outcome = volspike(
         "simulate", "--out", name, "--minutes", "2", "--pair", "BTC-USD", "SOL-USD", "--start", "2020-01-01T00:00:00Z"
     )
@@ -51,7 +51,7 @@ def test_the_seed_makes_the_market(tmp_path: Path, volspike: Run) -> None:
     ],
 )
 def test_what_cannot_be_simulated_is_refused(arguments: str, told: list[str], tmp_path: Path, volspike: Run) -> None:
-    """What was asked for and what there is, in one line; an older tape stays as it was."""
+    """The request and the valid values on one line; an existing tape is unchanged."""
     (tmp_path / "a.ndjson").write_text("older")
     (tmp_path / "folder.ndjson").mkdir()
     with untouched(tmp_path):

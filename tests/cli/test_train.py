@@ -1,4 +1,4 @@
-"""``volspike train``: artifacts written, and figures told beside those of the best baseline."""
+"""``volspike train``: artifacts, and metrics compared with the best baseline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASELINE = {"baseline.onnx", "baseline.json"}
 
 
 def test_models_are_trained_judged_and_written(features: Path, tmp_path: Path, volspike: Run) -> None:
-    """Each model named gets its artifact, and its figures stand beside the baselines' under the market's nature."""
+    """Each requested model gets an artifact, and its metrics are listed with the baselines' and the kind of market."""
     outcome = volspike("train", "--features", features.name, "--models", "baseline", "random_forest", *QUICK)
     assert outcome.status == 0
     assert "1 spike event(s)" in outcome.err  # all spikes of so short a market are one
@@ -55,7 +55,7 @@ def test_models_are_trained_judged_and_written(features: Path, tmp_path: Path, v
 
 
 def test_walk_forward_over_folds_is_the_default(features: Path, tmp_path: Path, volspike: Run) -> None:
-    """Without --split-method each fold is told, and the artifact knows how it was judged."""
+    """Without --split-method each fold is printed, and the artifact stores how it was evaluated."""
     outcome = volspike(
         "train",
         "--features",
@@ -106,7 +106,7 @@ def test_stratified_is_loud(flag: str, features: Path, volspike: Run) -> None:
 
 
 def test_training_again_replaces_the_artifact(features: Path, tmp_path: Path, volspike: Run) -> None:
-    """The same seed gives the same model, in the same place, and nothing beside it."""
+    """The same seed gives the same model in the same folder, and no other file."""
     graphs = []
     for _ in range(2):
         assert volspike("train", "--features", features.name, "--models", "random_forest", *QUICK).status == 0
@@ -121,7 +121,7 @@ def with_future(table: pa.Table, future: object) -> pa.Table:
 
 @pytest.fixture
 def spoiled(features: Path, tmp_path: Path) -> Path:
-    """The test's folder, with feature files that cannot be trained on beside the good one."""
+    """The test's folder, with a good feature file and some that cannot be trained on."""
     table = pq.read_table(features)
     pq.write_table(table.slice(330, 499), tmp_path / "few.parquet")
     pq.write_table(table.drop_columns(["future_volatility", "volatility_spike"]), tmp_path / "bare.parquet")
@@ -189,7 +189,7 @@ def spoiled(features: Path, tmp_path: Path) -> Path:
 def test_what_cannot_be_trained_on_is_refused(
     arguments: str, status: int, told: list[str], spoiled: Path, model: Path, volspike: Run
 ) -> None:
-    """What is wrong and what to do, in one line; an artifact that stands where the new one would go stays."""
+    """The error and what to do on one line; an existing artifact is unchanged."""
     shutil.copytree(model, spoiled / "models" / "logistic")
     (spoiled / "mine" / "logistic").mkdir(parents=True)
     (spoiled / "mine" / "logistic" / "notes.txt").write_text("mine")

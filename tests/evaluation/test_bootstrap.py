@@ -82,7 +82,7 @@ def test_sums_are_those_of_the_drawn_rows() -> None:
 
 
 def test_order_of_rows_does_not_matter() -> None:
-    """Rows told in another order are drawn as often."""
+    """The order of the rows does not change how often each is drawn."""
     shuffled = np.random.default_rng(5).permutation(900)
     first = weights_of(Draws.of(times(900), 600, 10))
     second = weights_of(Draws.of(times(900)[shuffled], 600, 10))

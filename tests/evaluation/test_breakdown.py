@@ -1,4 +1,4 @@
-"""Parts are judged as the whole is, where they hold events enough."""
+"""Parts are evaluated like all rows if they contain enough events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from volspike.evaluation import evaluate_scores, per_hour, per_product
 
 
 def test_products_are_judged_alone() -> None:
-    """Each product's figures are those of its rows; one that is hardly there is counted, not judged."""
+    """Each product's metrics are those of its rows; a product with few rows is counted, not evaluated."""
     scored = market(20_000, products=3)
     kept = scored.only((scored.product < 2) | (scored.time < START + 600_000_000_000))
     parts = per_product(kept, ["ADA-USD", "BTC-USD", "ETH-USD"], resamples=20)

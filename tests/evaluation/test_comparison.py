@@ -32,7 +32,7 @@ def test_a_worse_model_loses() -> None:
 
 
 def test_an_equal_model_gains_nothing() -> None:
-    """The same ranking told as a probability gains exactly nothing in the areas, in every resample."""
+    """The same ranking as a probability has a gain of exactly zero in the areas, in every resample."""
     scored = market()
     found = compare(scored.with_baseline(np.log(scored.probability), np.log(scored.threshold)), resamples=50)
     for name in ("pr_auc", "roc_auc", "f1"):
@@ -74,7 +74,7 @@ def test_interval_of_the_gain_holds_the_truth() -> None:
 
 
 def test_figures_are_numbers_or_none() -> None:
-    """Undefined figures are None: JSON has no NaN; the baseline stands under its name."""
+    """Undefined metrics are None, because JSON has no NaN; the baseline is listed under its name."""
     figures = compare(market(300), baseline_name="har").figures()
     assert set(figures) == {"model", "har", "gain", "folds", "model_events", "har_events"}
     assert figures["har"]["brier"] is None
@@ -85,7 +85,7 @@ def test_figures_are_numbers_or_none() -> None:
 
 
 def test_few_events_are_no_verdict() -> None:
-    """Five blocks of time may hold two spikes: then the interval stands and nothing is concluded from it."""
+    """Five blocks of time may contain two spikes: the interval exists and allows no conclusion."""
     scored = market(8000)
     y = np.zeros(len(scored), np.int8)
     y[100:160] = y[5000:5060] = 1
@@ -107,7 +107,7 @@ def test_order_and_age_of_rows_do_not_matter() -> None:
 
 
 def test_spikes_five_minutes_apart_are_one_event() -> None:
-    """Rows by the hundred in one minute are one event; only stretches more than five minutes apart count anew."""
+    """Hundreds of rows in one minute are one event; only runs more than five minutes apart are separate."""
     minute = np.arange(60) * SECOND
     assert spike_events(np.array([], np.int64)) == 0
     assert spike_events(minute) == 1

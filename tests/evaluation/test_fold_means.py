@@ -1,4 +1,4 @@
-"""Means over folds weigh each fold alike and know nothing of differences between folds."""
+"""Means over folds weight each fold equally and ignore differences between folds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_mean_is_that_of_the_folds() -> None:
 
 
 def test_telling_folds_apart_gains_nothing() -> None:
-    """A model that knows only which fold is wild has a pooled PR-AUC above the base rate, and no mean one."""
+    """A model that knows only which fold is volatile has a pooled PR-AUC above the base rate, and no mean above it."""
     scored = market(9000, folds=3)
     random = np.random.default_rng(0)
     y = (random.random(9000) < 0.05 + 0.2 * scored.fold).astype(np.int8)

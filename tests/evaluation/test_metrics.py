@@ -84,7 +84,7 @@ def test_perfect_and_constant_scores(rows: list[tuple[int, float]]) -> None:
 
 
 def test_a_score_that_is_no_probability_has_no_brier() -> None:
-    """A volatility is not judged as though it were a probability, by Brier or by log loss."""
+    """A volatility is not evaluated as a probability, by Brier or by log loss."""
     figures = evaluate_scores(np.array([0, 1], np.int8), np.array([3.0, 9.0]), 5.0, is_probability=False)
     assert isnan(figures.brier)
     assert isnan(figures.log_loss)
@@ -92,7 +92,7 @@ def test_a_score_that_is_no_probability_has_no_brier() -> None:
 
 
 def test_each_row_can_have_its_own_threshold() -> None:
-    """Rows of different folds are judged at their own thresholds; the one threshold is then undefined."""
+    """Rows of different folds are evaluated at their own thresholds; a single threshold is then undefined."""
     figures = evaluate_scores(np.array([1, 1, 0], np.int8), np.array([0.5, 0.5, 0.5]), np.array([0.4, 0.6, 0.6]))
     assert (figures.tp, figures.fn, figures.tn) == (1, 1, 1)
     assert isnan(figures.threshold)

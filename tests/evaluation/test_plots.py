@@ -50,7 +50,7 @@ def test_same_data_same_picture() -> None:
 
 
 def test_more_scores_than_colours_are_all_drawn() -> None:
-    """Ten models are ten curves: colours begin anew, lines do not all coincide."""
+    """Ten models are ten curves: colours repeat, but lines do not all coincide."""
     random = np.random.default_rng(0)
     y = (random.random(500) < 0.2).astype(np.int8)
     scores = {f"model {n}": random.random(500) for n in range(len(COLOURS) + 3)}
@@ -74,7 +74,7 @@ def test_folds_are_bars() -> None:
 
 
 def test_hours_are_bars() -> None:
-    """Judged hours have bars, the others their place."""
+    """Evaluated hours have bars, the others an empty position."""
     parts = per_hour(market(20_000, step_s=20.0), resamples=20)
     assert any(part.comparison for part in parts)
     assert not all(part.comparison for part in parts)

@@ -1,4 +1,4 @@
-"""What was foreseen against what came."""
+"""Predicted against observed frequencies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def told(probability: list[float], y: list[int], bins: int = 10) -> Reliability:
     st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.3, 0.5, 1.0]), st.integers(0, 1)), max_size=60), st.integers(1, 12)
 )
 def test_bins_hold_every_row_once(rows: list[tuple[float, int]], bins: int) -> None:
-    """Bins do not overlap, ascend, and their rows, foreseen and observed spikes add up to the whole."""
+    """Bins do not overlap, ascend, and their rows, predicted and observed spikes add up to the totals."""
     probability, y = [p for p, _ in rows], [y for _, y in rows]
     found = told(probability, y, bins)
     assert len(found.bins) <= bins
@@ -39,13 +39,13 @@ def test_bins_are_of_equally_many_rows() -> None:
 
 
 def test_expected_error_by_hand() -> None:
-    """Two bins: 0.2 foreseen and half observed, 0.8 foreseen and all observed."""
+    """Two bins: 0.2 predicted and half observed, 0.8 predicted and all observed."""
     found = told([0.2, 0.2, 0.8, 0.8], [0, 1, 1, 1], bins=2)
     assert found.expected_error == pytest.approx((0.3 + 0.2) / 2)
 
 
 def test_a_calibrated_model_lies_within_its_intervals() -> None:
-    """Where spikes come as often as foreseen, nearly all bins' intervals hold the probability."""
+    """If spikes occur as often as predicted, nearly all bins' intervals contain the probability."""
     random = np.random.default_rng(0)
     probability = random.random(20_000)
     y = (random.random(20_000) < probability).astype(np.int8)

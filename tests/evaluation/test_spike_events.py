@@ -15,7 +15,7 @@ from volspike.evaluation.bootstrap import Draws
 def story(
     spikes: list[tuple[int, int]], alarms: list[tuple[int, int]], seconds: int = 3601, wild: tuple[int, int] = (0, 0)
 ) -> Scored:
-    """Seconds of one product; spike rows, rows above the threshold, and rows after a wild minute, from – until."""
+    """Seconds of one product; spike rows, rows above the threshold, and rows after a volatile minute, from – until."""
     marked = []
     for stretches in (spikes, alarms, [wild]):
         mark = np.zeros(seconds)
@@ -41,7 +41,7 @@ def figures(scored: Scored) -> EventFigures:
 
 
 def test_an_hour_by_hand() -> None:
-    """Of three spikes one is foreseen, one called too late, one missed; one more alarm is about nothing."""
+    """One of three spikes is predicted, one flagged too late, one missed; one more alarm is false."""
     found = figures(
         story(spikes=[(500, 600), (1500, 1700), (2500, 2560)], alarms=[(510, 580), (1600, 1650), (3000, 3001)])
     )
@@ -58,7 +58,7 @@ def test_an_hour_by_hand() -> None:
 
 
 def test_the_last_minute_itself_has_a_lead_of_nothing() -> None:
-    """Who calls a spike once its minute has been seen is not early: lead 0, caught, not in time."""
+    """A rule that flags a spike after its minute has no lead time: lead 0, caught, not in time."""
     found = figures(story(spikes=[(500, 700)], alarms=[(560, 700)]))
     assert (found.lead_median_s, found.caught, found.in_time) == (0.0, 1, 0)
 
@@ -70,7 +70,7 @@ def test_an_alarm_of_the_first_row_leads_by_the_horizon() -> None:
 
 
 def test_onsets_begin_in_calm() -> None:
-    """A spike that follows a wild minute is no onset; an onset that is caught late is not foreseen."""
+    """A spike after a volatile minute is no onset; an onset that is caught late does not count."""
     found = figures(
         story(spikes=[(500, 600), (1500, 1600), (2500, 2700)], alarms=[(500, 501), (2600, 2700)], wild=(1400, 1550))
     )
@@ -79,7 +79,7 @@ def test_onsets_begin_in_calm() -> None:
 
 
 def test_an_alarm_that_is_always_on_is_told_by_its_share() -> None:
-    """It catches everything, and stands there all the time."""
+    """It catches everything and is in alarm all the time."""
     found = figures(story(spikes=[(500, 600)], alarms=[(0, 3601)]))
     assert (found.recall, found.alarm_share, found.alarms) == (1.0, 1.0, 1)
 
@@ -102,7 +102,7 @@ def test_the_baseline_has_events_of_its_own() -> None:
 
 
 def test_order_of_rows_does_not_matter() -> None:
-    """The same rows shuffled tell the same story."""
+    """The order of the rows does not change the result."""
     scored = market(3000, products=2, folds=2)
     shuffled = scored.only(np.random.default_rng(0).permutation(len(scored)))
     assert str(figures(scored)) == str(figures(shuffled))
@@ -118,7 +118,7 @@ def test_products_add_up() -> None:
 
 
 def test_intervals_hold_the_figures() -> None:
-    """With draws each share has an interval around it, told as two numbers."""
+    """With draws each share has an interval around it, as two numbers."""
     scored = market(20_000)
     found = event_figures(find_events(scored), Draws.of(scored.time, 600, 200))
     for name, interval in found.intervals.items():

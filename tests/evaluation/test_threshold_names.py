@@ -11,7 +11,7 @@ from volspike.evaluation.thresholds import check_threshold, named_thresholds
 
 @pytest.mark.parametrize("name", ["best_f1", "rate_10", "rate_2.5", "cost_25", "false_alarms_0.5_per_hour"])
 def test_a_name_gives_a_threshold_of_that_name(name: str) -> None:
-    """What can be asked for is among what is chosen, beside the usual ones."""
+    """A requested threshold is among the chosen ones, in addition to the usual ones."""
     check_threshold(name)
     random = np.random.default_rng(0)
     y = (random.random(5000) < 0.2).astype(np.int8)
@@ -23,6 +23,6 @@ def test_a_name_gives_a_threshold_of_that_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["f1", "rate_0", "rate_100", "rate_05", "cost_", "cost_0", "false_alarms_2"])
 def test_other_names_are_refused_with_those_that_exist(name: str) -> None:
-    """A name without a meaning, or with a number that has none, is a usage error that tells the others."""
+    """An unknown name, or one with an invalid number, is a usage error that lists the valid names."""
     with pytest.raises(UsageError, match=r"there are best_f1, rate_10 .* false_alarms_2_per_hour"):
         check_threshold(name)

@@ -1,4 +1,4 @@
-"""Thresholds stand between scores and do what their names say."""
+"""Thresholds lie between scores and do what their names say."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_more_false_alarms_allow_a_lower_threshold() -> None:
 
 
 def test_all_thresholds_by_name() -> None:
-    """Names tell what a threshold does; without a spike the rate alone is left."""
+    """Names describe the criterion of a threshold; without a spike only the rate remains."""
     scored = market(6000, skill=3.0)
     arrays = (scored.probability, scored.time, scored.product)
     found = chosen_thresholds(scored.y, *arrays, rates=(0.1, 0.025), costs=(10, 2.5), false_alarms=(6,))
@@ -116,7 +116,7 @@ def test_all_thresholds_by_name() -> None:
 
 
 def test_order_of_rows_chooses_nothing() -> None:
-    """Validation rows told in another order give the same thresholds."""
+    """The order of the validation rows does not change the thresholds."""
     scored = market(3000, products=2)
     other = scored.only(np.random.default_rng(0).permutation(len(scored)))
     first, second = (chosen_thresholds(it.y, it.probability, it.time, it.product) for it in (scored, other))

@@ -53,7 +53,7 @@ def logistic_onnx() -> bytes:
 
 @pytest.fixture
 def artifact_folder(tmp_path: Path, metadata: Metadata, logistic_onnx: bytes) -> Path:
-    """A folder with a whole artifact."""
+    """A folder with a complete artifact."""
     folder = tmp_path / "artifacts" / "logistic"
     Artifact.save(folder, logistic_onnx, metadata, {"pr_curve.png": b"a picture"})
     return folder

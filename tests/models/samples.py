@@ -41,7 +41,7 @@ def sample_of(
 
 
 def market_sample(rows: int, seed: int, width: int = 10) -> Sample:
-    """Rows of columns on a market's scales, the first of which tells of spikes."""
+    """Rows with columns on a market's scales; the first column predicts spikes."""
     random = np.random.default_rng(seed)
     scale = 10.0 ** random.integers(-5, 4, width)
     signal = random.normal(size=rows)
@@ -55,7 +55,7 @@ def full_sample(rows: int, seed: int, *, deep: bool = False) -> Sample:
     """Rows with the columns that every detector takes, of a market whose volatility moves slowly.
 
     Each second's log return is drawn with a volatility that wanders: what is measured of the past is in the columns,
-    that of the minute to come is to be told.
+    that of the minute to come is to be predicted.
     """
     random = np.random.default_rng(seed)
     seconds = rows + 700

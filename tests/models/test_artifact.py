@@ -1,4 +1,4 @@
-"""An artifact loads whole, or says what is wrong with it."""
+"""An artifact loads completely or raises an error that says what is wrong."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def edit(folder: Path, old: str, new: str) -> None:
 
 
 def test_what_is_saved_is_what_loads(artifact_folder: Path, metadata: Metadata) -> None:
-    """Saving and loading gives the same facts, and the pictures lie beside them."""
+    """Saving and loading gives the same metadata, and the plots are in the same folder."""
     artifact = Artifact.load(artifact_folder)
     assert msgspec.structs.replace(artifact.metadata, onnx_sha256="") == metadata
     assert (artifact.name, artifact.threshold, artifact.accepts_missing) == ("logistic", 0.4, False)
@@ -119,7 +119,7 @@ def test_edited_metadata_is_located(artifact_folder: Path, old: str, new: str, s
 
 @pytest.mark.parametrize("text", [b"", b"null", b"\xff\xfe", b'{"format": 1, "model": "\xff"}'])
 def test_metadata_that_is_no_json_is_corrupt(artifact_folder: Path, text: bytes) -> None:
-    """Whatever bytes stand in the place of metadata, the error says which file is at fault."""
+    """Whatever bytes replace the metadata, the error names the file."""
     (artifact_folder / METADATA_FILE).write_bytes(text)
     with pytest.raises(ArtifactCorrupt, match=r"metadata\.json: .*train it again"):
         Artifact.load(artifact_folder)
@@ -134,7 +134,7 @@ def test_other_digest_is_refused(artifact_folder: Path) -> None:
 
 
 def test_unknown_feature_is_named(artifact_folder: Path) -> None:
-    """A column that the feature set does not have is told as a field of the error."""
+    """A column that the feature set does not have is a field of the error."""
     edit(artifact_folder, '"log_return_300s"', '"log_return_301s"')
     with pytest.raises(SchemaMismatch) as caught:
         Artifact.load(artifact_folder)
@@ -164,7 +164,7 @@ def test_failed_save_leaves_the_old_artifact(artifact_folder: Path, metadata: Me
 
 
 def test_save_replaces_all_of_it(artifact_folder: Path, metadata: Metadata, logistic_onnx: bytes) -> None:
-    """A new artifact takes the whole place of the old one, whose pictures go too."""
+    """A new artifact replaces the old one completely, including its plots."""
     Artifact.save(artifact_folder, logistic_onnx, msgspec.structs.replace(metadata, tau=2.0), {"roc_curve.png": b"new"})
     assert sorted(file.name for file in artifact_folder.parent.rglob("*.*")) == [
         METADATA_FILE,
@@ -218,7 +218,7 @@ def test_rows_of_the_same_kind_are_welcome(artifact_folder: Path) -> None:
 
 @pytest.mark.parametrize("tau", [0.0, -1e-4, math.nan, math.inf])
 def test_tau_is_a_number_above_zero(metadata: Metadata, tau: float) -> None:
-    """A volatility that every row or none reaches tells no spikes, and no metadata says so."""
+    """A volatility that every row or none reaches predicts no spikes, and no metadata claims it."""
     with pytest.raises(ValueError, match="tau must be a number above 0"):
         msgspec.structs.replace(metadata, tau=tau)
 
@@ -232,7 +232,7 @@ def test_thresholds_are_finite(metadata: Metadata, name: str, threshold: float) 
 
 
 def test_a_threshold_above_one_means_never(artifact_folder: Path, metadata: Metadata, logistic_onnx: bytes) -> None:
-    """Where no probability is alarming enough, the threshold stands above 1 and is kept so."""
+    """If no probability is high enough for an alert, the threshold is above 1 and is stored."""
     never = msgspec.structs.replace(metadata, thresholds={"best_f1": 1.0000000000000002})
     Artifact.save(artifact_folder, logistic_onnx, never, {})
     assert Artifact.load(artifact_folder).threshold > 1.0

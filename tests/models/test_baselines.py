@@ -1,4 +1,4 @@
-"""What a trader has without learning: each ranks rows by what it says it ranks them by."""
+"""The baselines: each ranks rows by its documented quantity."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_persistence_rises_even_against_the_data() -> None:
 
 
 def test_ewma_keeps_the_half_life_that_tells_most() -> None:
-    """Where only one half-life tells of spikes, that one is chosen and is all of the importance."""
+    """If only one half-life predicts spikes, it is chosen and has all the importance."""
     sample = chosen("ewma", full_sample(1000, 3))
     random = np.random.default_rng(3)
     x = random.lognormal(size=sample.x.shape) * 1e-4
@@ -70,7 +70,7 @@ def test_har_takes_what_is_there_but_not_without_the_last_minute() -> None:
 
 
 def test_seasonal_finds_a_lively_quarter() -> None:
-    """Spikes in the first minutes after a full hour, in the afternoon: the clock alone tells them from the rest."""
+    """Spikes in the first minutes after a full hour, in the afternoon: only the clock predicts them."""
     random = np.random.default_rng(5)
     now = random.uniform(0, 86_400, 6000)
     phase = 2 * np.pi * now / 86_400

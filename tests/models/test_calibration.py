@@ -57,7 +57,7 @@ def test_what_was_told_apart_stays_apart(name: str) -> None:
 
 
 def test_isotonic_has_few_knots_and_little_tilt() -> None:
-    """However many steps there are, fifty knots stand for them, from 0 to 1, and the tilt is a thousandth."""
+    """Any number of steps is reduced to fifty knots from 0 to 1, and the tilt is a thousandth."""
     probability, y, _ = overconfident(50_000, 3)
     calibration = Isotonic.fit(probability, y)
     assert 10 < len(calibration.knots) <= MOST_KNOTS
@@ -90,7 +90,7 @@ def test_a_weight_of_two_is_a_row_told_twice(name: str) -> None:
 @each
 @pytest.mark.parametrize("detector", ["logistic", "xgboost", "lightgbm"])
 def test_the_graph_agrees(name: str, detector: str) -> None:
-    """Appended to a served graph, the calibration gives what it gives in NumPy, to 1e-6, and the graph stays whole."""
+    """Appended to a served graph, the calibration equals NumPy's to 1e-6, and the graph is otherwise unchanged."""
     sample = market_sample(1500, 5)
     trained = fitted(detector, sample)
     model = trained.to_onnx()

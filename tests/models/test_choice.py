@@ -1,4 +1,4 @@
-"""Which model is served: what was asked for, production, what ships, and the way back to the z-score rule."""
+"""The served model: the requested one, production, the shipped one, and the return to the z-score rule."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_shipped_baseline_is_one() -> None:
 
 
 def test_production_comes_before_what_ships(tmp_path: Path) -> None:
-    """Where nothing is asked for: production, or else what ships for a market of this kind."""
+    """Without a request: production, or else the shipped model for this kind of market."""
     production = production_model(ServingSettings(artifacts=tmp_path))
     assert model_to_serve(None, production, simulated=False) == DEFAULT_MODEL
     assert model_to_serve(None, production, simulated=True) == SIMULATED_MODEL
@@ -54,6 +54,6 @@ def test_production_comes_before_what_ships(tmp_path: Path) -> None:
 
 
 def test_a_companion_is_added_where_none_is_named() -> None:
-    """The ten features are answered unless another second model was asked for."""
+    """The ten features are answered unless another second model was requested."""
     assert with_companion(ServingSettings()).companion == TEN_MODEL
     assert with_companion(ServingSettings(companion=Path("m"))).companion == Path("m")

@@ -1,4 +1,4 @@
-"""What the converters make of a detector keeps one contract, and where they fall short it is made good."""
+"""The ONNX form of a detector keeps one contract, and defects of converters are corrected."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_forest_splits_between_neighbours_of_float32(level: float, steps: int)
 
 @pytest.mark.parametrize("is_missing_a_spike", [False, True])
 def test_missing_values_take_their_own_branch(is_missing_a_spike: bool) -> None:
-    """Where a missing value tells, the ONNX form sends it the way that XGBoost learned, whichever that is."""
+    """If a missing value is informative, the ONNX form follows the branch that XGBoost learned, whichever that is."""
     random = np.random.default_rng(3)
     x = random.normal(size=(2000, 3))
     holed = random.random(2000) < 0.3

@@ -43,7 +43,7 @@ def test_learns_what_separates(name: str) -> None:
 
 @detectors
 def test_importance_is_shares(name: str) -> None:
-    """Importances are not negative and add up to one; what a learning model goes by is the telling feature."""
+    """Importances are not negative and add up to one; a learning model relies on the informative feature."""
     importance = fitted(name, market_sample(2000, 2)).importance()
     assert importance.shape == (10,)
     assert (importance >= 0).all()
@@ -76,7 +76,7 @@ def test_onnx_agrees_on_extreme_values(name: str) -> None:
 
 @detectors
 def test_onnx_agrees_on_split_points(name: str) -> None:
-    """Rows whose values stand next to one another in float32, where trees split, go the same way in both."""
+    """Rows whose values are neighbours in float32, where trees split, go the same way in both."""
     random = np.random.default_rng(6)
     # From 3 on neighbours are 2.4e-7 apart: scikit-learn's trees do not split what is within 1e-7.
     first = np.float32(3.0).view(np.int32)
@@ -99,7 +99,7 @@ def test_onnx_agrees_far_from_zero(name: str) -> None:
 
 @detectors
 def test_onnx_agrees_where_trees_split_near_the_end_of_float32(name: str) -> None:
-    """Split points that stand at the edge of float32's reach are converted, without a warning."""
+    """Split points at the limits of float32 are converted, without a warning."""
     random = np.random.default_rng(16)
     x = random.uniform(-3.4e38, 3.4e38, size=(1000, 3))
     y = (x[:, 0] > 3e38).astype(np.int8)
@@ -214,7 +214,7 @@ def test_a_forest_sees_differences_far_below_one() -> None:
 
 
 class Trial:
-    """A try of a search that proposes the lowest or the highest of what it is asked for."""
+    """A search trial that proposes the lowest or the highest value of each range."""
 
     def __init__(self, *, is_highest: bool) -> None:
         self._is_highest = is_highest

@@ -32,7 +32,7 @@ def test_a_market_three_times_as_wild_stays_so() -> None:
 
 
 def test_few_rows_leave_it_at_the_last_minute() -> None:
-    """An hour says nothing against "as the last minute"; two weeks show that the longer window tells more."""
+    """An hour is no evidence against persistence; two weeks show that the longer window predicts better."""
     for rows, share in ((3600, (0.5, 1.0)), (1_200_000, (0.0, 0.2))):
         x = volatilities(rows, 2)
         forecast = forecast_of(x, x[:, 0].astype(np.float64))

@@ -16,7 +16,7 @@ from volspike.models.trees import with_float32_splits
 
 
 def test_missing_values_take_their_own_branch() -> None:
-    """Where a missing value tells, it counts; a row that misses a volatility of the linear part is not scored."""
+    """A missing value that is informative counts; a row without a volatility of the linear part is not scored."""
     sample = full_sample(3000, 1)
     random = np.random.default_rng(1)
     holed = random.random(3000) < 0.3
@@ -49,7 +49,7 @@ def test_rows_before_the_windows_are_full_teach_nothing() -> None:
 
 
 def test_a_volatility_that_goes_on_missing_is_left_to_the_trees() -> None:
-    """One volatility that is told only now and then does not cost the rows in which it is not."""
+    """A volatility that is often missing does not exclude the rows without it."""
     sample = full_sample(1000, 3)
     sample.x[::2, sample.names.index("ewma_volatility_30s")] = np.nan
     sample.x[:50] = np.nan
@@ -71,7 +71,7 @@ def test_a_shift_of_the_level_shifts_the_probability() -> None:
 
 
 def test_the_target_keeps_still_minutes_finite() -> None:
-    """A minute that stood still is 20 times below τ and no further; τ itself is a little above 0."""
+    """A minute without price changes is 20 times below τ and no further; τ itself is slightly above 0."""
     np.testing.assert_allclose(log_target(np.array([0.0, 2e-4]), 2e-4), [np.log(0.05), np.log(1.05)])
 
 

@@ -42,7 +42,7 @@ def learned(seed: int) -> tuple[Sample, Detector]:
 
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where JAX is not installed the columns can still be asked for, and learning says which extra it needs."""
+    """Without JAX the columns can still be listed, and training names the extra it needs."""
     sample = chosen("lstm", full_sample(100, 1, deep=True))
 
     def without_jax(name: str) -> Any:
@@ -62,7 +62,7 @@ def test_one_lag_too_few_and_it_takes_nothing() -> None:
 
 
 def test_it_reads_the_order_of_the_seconds() -> None:
-    """A spike that only the order of the last minute's ticks tells of is learned, which no sum over them could."""
+    """A spike that depends only on the order of the last minute's ticks is learned, which no sum over them could."""
     sample, detector = learned(seed=1)
     probability, is_spike = detector.probability(sample.x), sample.y == 1
     assert np.median(probability[is_spike]) > np.quantile(probability[~is_spike], 0.9)

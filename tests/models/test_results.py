@@ -1,4 +1,4 @@
-"""What the last training and the last look for drift came to, kept in files."""
+"""The stored results of the last training run and the last drift check."""
 
 from __future__ import annotations
 

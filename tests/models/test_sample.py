@@ -1,4 +1,4 @@
-"""What a detector learns from fits together."""
+"""The arrays of a training sample match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alerts reach whoever can be reached, and nobody who cannot be holds up the pipeline or spills a secret."""
+"""Alerts reach the reachable receivers; the others neither delay the pipeline nor leak a secret."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import structlog
 
 from volspike.monitoring.alerts import Alert, AlertRouter
 
-# Apprise's mail plugin asks for a module that Python 3.13 no longer has
+# Apprise's mail plugin imports a module that Python 3.13 no longer has
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 DEADLINE_S = 10.0

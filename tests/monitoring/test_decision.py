@@ -1,4 +1,4 @@
-"""The decision matrix, case by case, and what else calls for training."""
+"""The decision table, case by case, and the other reasons for training."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_fall_of_performance_calls_for_training() -> None:
 
 @pytest.mark.parametrize(("days", "trains"), [(14.0, False), (14.1, True)])
 def test_drift_that_lasts_calls_for_training(days: float, trains: bool) -> None:
-    """Drift for more than two weeks calls for retraining, whatever its severity today."""
+    """Drift for more than two weeks requires retraining, whatever its severity today."""
     assert decide(Evidence(severity=LOW, pr_auc=0.5, drift_days=days)).action.calls_for_training is trains
 
 

@@ -1,4 +1,4 @@
-"""What is shown of a receiver's address: never a secret, whatever its form."""
+"""Display of a receiver's address: never a secret, whatever its form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from volspike.errors import UsageError
 from volspike.monitoring.alerts import AppriseReceiver, safe_address
 
-# Apprise's mail plugin asks for a module that Python 3.13 no longer has
+# Apprise's mail plugin imports a module that Python 3.13 no longer has
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
 

@@ -1,4 +1,4 @@
-"""A broker for whoever needs no more than the protocol."""
+"""A broker for tests that need the protocol only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds on every broker, the imitation and the real one. Each suite subclasses it and brings its ``cluster``."""
+"""Behaviour on every broker, imitated or real. Each suite subclasses it and provides its ``cluster``."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class BrokerContract:
         assert {m.value(): m.timestamp()[1] for m in found} == {m.value: m.timestamp_ms for m in sent}
 
     def test_a_full_queue_is_waited_for(self, settings: KafkaSettings) -> None:
-        """With room for ten messages five hundred are sent, and all arrive in order."""
+        """With a queue of ten messages five hundred are sent, and all arrive in order."""
         sent = [tick_message("BTC-USD", b"%d" % k, k * 10**6) for k in range(500)]
         with TopicProducer(settings, settings.topic_raw, queued=10) as producer:
             for message in sent:
@@ -81,7 +81,7 @@ class BrokerContract:
         assert by_key(read_topic(settings, settings.topic_raw, 500)) == {"BTC-USD": [m.value for m in sent]}
 
     def test_a_tape_replays_byte_for_byte(self, settings: KafkaSettings, tmp_path: Path) -> None:
-        """What lies in the topic is the tape's lines, each as it stands, in their order per product."""
+        """The topic contains the tape's lines unchanged, in order per product."""
         ticks = [tick_at(k * SECOND_NS // 10, 100.0 + k, PAIRS[k % 4]) for k in range(300)]
         tape = write_tape(tmp_path / "tape.ndjson", ticks)
         with TopicProducer(settings, settings.topic_raw) as producer:
@@ -92,7 +92,7 @@ class BrokerContract:
         assert by_key(read_topic(settings, settings.topic_raw, 300)) == expected
 
     def test_the_relay_sends_what_the_recorder_would_write(self, settings: KafkaSettings) -> None:
-        """Frames become tape lines in the exchange's own words, and all of them count as delivered."""
+        """Frames become tape lines with the exchange's message, and all of them count as delivered."""
         frames = [ticker(1_700_000_000 * SECOND_NS + k, 100.0 + k) for k in range(20)]
         told: list[str] = []
         relay = TickRelay(settings, told.append)
@@ -115,7 +115,7 @@ class BrokerContract:
             assert (found.first_ms, found.last_ms) == (1_700_000_000_000, 1_700_000_029_000)
 
     def test_the_check_gives_up_in_time(self, settings: KafkaSettings) -> None:
-        """Where fewer come than are wanted, it tells how many after the given time."""
+        """If fewer messages arrive than required, it reports the number after the given time."""
         with TopicProducer(settings, settings.topic_raw) as producer:
             producer.send(tick_message("BTC-USD", b"x", 10**9))
         times = iter([0.0, *[0.1 * k for k in range(20)], *[1e9] * 10])
@@ -123,7 +123,7 @@ class BrokerContract:
         assert found.messages == 1
 
     def test_a_missing_topic_is_named(self, settings: KafkaSettings) -> None:
-        """Nobody waits for a topic that the cluster does not have."""
+        """A topic that the cluster does not have is an error, not a wait."""
         with pytest.raises(TopicMissing, match="no-such-topic"):
             check_topic(settings, "no-such-topic", 1, WITHIN_S)
         assert require_topic(settings, settings.topic_raw) == PARTITIONS
@@ -138,7 +138,7 @@ class BrokerContract:
         assert settings.topic_raw in {topic.name for topic in describe_topics(settings)}
 
     def test_feature_rows_survive_the_way(self, settings: KafkaSettings) -> None:
-        """A row and what is told beside it come out as they went in."""
+        """A row and its headers are read as they were written."""
         feature_set = FeatureSet((3, 10))
         engine = FeatureEngine(feature_set, Profile.TICKER, Every.TICK)
         row = [row for k in range(20) for row in engine.update(tick_at(k * SECOND_NS, 100.0 + k))][-1]

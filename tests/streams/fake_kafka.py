@@ -54,7 +54,7 @@ class FakeMessage:
 
 @dataclass(frozen=True, slots=True)
 class FakeEnd:
-    """What a consumer is told where a partition has no more messages."""
+    """The error of a consumer at the end of a partition."""
 
     partition_: int
 
@@ -90,7 +90,7 @@ class FakeCluster:
     settings: KafkaSettings = field(default_factory=KafkaSettings)
 
     def append(self, topic: str, partition: int, key: bytes, value: bytes | None) -> None:
-        """A message by somebody else."""
+        """A message from another producer."""
         log = self.logs.setdefault((topic, partition), [])
         log.append(FakeMessage(topic, partition, len(log), key, value))
 

@@ -1,4 +1,4 @@
-"""Where no broker answers: nothing hangs, nothing is lost without being counted."""
+"""Without a broker nothing hangs, and every lost message is counted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOON = 1_700_049_600 * SECOND_NS
 
 @pytest.fixture
 def absent() -> KafkaSettings:
-    """A cluster on a port of loopback where nobody listens."""
+    """A cluster on a loopback port without a listener."""
     return KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_ports(1)[0]}", options={"sasl.password": "hush"})
 
 
@@ -47,7 +47,7 @@ def test_the_check_does_not_wait_for_its_own_timeout(absent: KafkaSettings) -> N
 
 
 def test_a_relay_takes_what_fits_and_counts_the_rest(absent: KafkaSettings) -> None:
-    """Frames are taken without waiting; of those beyond the queue's room each is counted as not delivered."""
+    """Frames are accepted without waiting; those beyond the queue's capacity are counted as not delivered."""
     told: list[str] = []
     relay = TickRelay(absent, told.append, queued=5)
     for k in range(12):
@@ -76,7 +76,7 @@ def test_a_stall_is_told_once(absent: KafkaSettings) -> None:
 
 
 def test_a_message_that_was_given_up_stops_the_sender(absent: KafkaSettings) -> None:
-    """Whoever sends learns that an earlier message never arrived, with the count and the reason."""
+    """The next send reports that an earlier message was not delivered, with count and reason."""
     producer = TopicProducer(absent, "ticks.raw", give_up_s=0.05)
     producer.send(tick_message("BTC-USD", b"x", NOON))
     producer.flush(30.0)

@@ -41,7 +41,7 @@ def lines(ticks: Sequence[Tick], *, simulated: bool = False) -> list[bytes]:
     "damaged", [b"{", b"", None, b"  ", b"\xff", b'{"price": 1}', b"[1]", b'{"a": 1}\n{"a": 2}', b"}\n{"]
 )
 def test_a_damaged_message_is_dead_and_its_neighbours_live(damaged: bytes | None) -> None:
-    """Whatever stands in one message, the places of the others and of itself are right."""
+    """Whatever one message contains, its position and those of the others are correct."""
     told = lines([tick_at(k * SECOND_NS, 100.0 + k) for k in range(4)])
     ticks, dead, _ = decode_ticks([*told[:2], damaged, *told[2:]])
     assert ticks.price.tolist() == [100.0, 101.0, 102.0, 103.0]
@@ -50,7 +50,7 @@ def test_a_damaged_message_is_dead_and_its_neighbours_live(damaged: bytes | None
 
 
 def test_a_line_end_inside_of_a_message_is_a_blank() -> None:
-    """A tick that somebody has written over several lines is one tick."""
+    """A tick that is written over several lines is one tick."""
     (line,) = lines([tick_at(0, 5.0)])
     ticks, dead, _ = decode_ticks([line.replace(b",", b",\n"), line])
     assert (ticks.price.tolist(), dead) == ([5.0, 5.0], [])

@@ -1,4 +1,4 @@
-"""What a featurizer makes is what the model at the end of the stream takes."""
+"""A featurizer computes what the model at the end of the stream takes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHIPPED = Artifact.load(DEFAULT_MODEL).metadata
 
 @pytest.mark.parametrize("model", [SHIPPED, Artifact.load(TEN_MODEL).metadata])
 def test_rows_are_those_of_the_model(model: Metadata) -> None:
-    """Where nothing is asked for, rows have the model's digest, rate and profile."""
+    """By default rows have the model's digest, rate and profile."""
     kind = RowKind.for_model(model)
     assert kind.feature_set.digest == model.feature_digest
     assert (kind.every, kind.profile) == (model.every, model.profile)
@@ -35,7 +35,7 @@ def test_what_is_asked_for_wins_and_the_difference_is_named() -> None:
 
 
 def test_a_leader_is_refused() -> None:
-    """Its ticks lie in another partition, so that rows would tell of it or not, as chance has it."""
+    """The leader's ticks are in another partition, so that rows would depend on chance."""
     with pytest.raises(SchemaMismatch, match=r"needs BTC-USD as leader.*--leader"):
         RowKind.for_model(msgspec.structs.replace(SHIPPED, leader="BTC-USD"))
 

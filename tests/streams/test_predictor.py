@@ -28,7 +28,7 @@ CODEC = FeatureRowCodec(SET)
 
 @dataclass(slots=True)
 class FakeRouter:
-    """Remembers what it was told."""
+    """Stores its arguments."""
 
     told: list[Alert] = field(default_factory=list)
 
@@ -103,13 +103,13 @@ def test_cutting_and_restoring_changes_no_prediction(cut: int) -> None:
     ],
 )
 def test_rows_of_another_kind_stop_the_stage(other: FeatureHeaders) -> None:
-    """Another digest, rate or profile is no dead letter: nothing is skipped, somebody must mend it."""
+    """Another digest, rate or profile is no dead letter: the worker stops with an error, and nothing is skipped."""
     with pytest.raises(SchemaMismatch, match="offset 3: give featurize and predict-stream the same --model"):
         stage().process([*messages(0, 3), *messages(3, 4, other)])
 
 
 def test_what_is_no_row_is_dead_in_its_place() -> None:
-    """Without headers, with columns missing, or with no time: set aside with a reason, the others are predicted."""
+    """Rows without headers, columns or a time are dead letters with a reason; the others are predicted."""
     good = messages(0, 5)
     headers = tuple(TOLD.encode())
     value = good[0].value() or b""
@@ -158,7 +158,7 @@ def test_committed_rows_are_counted_once() -> None:
 
 
 def test_an_alert_is_told_once_its_transaction_is_committed() -> None:
-    """Before that nobody hears of it, and not at all where the transaction is taken back."""
+    """No alert is sent before the commit, and none if the transaction is aborted."""
     router = FakeRouter()
     it = stage(router)
     it.process(messages())
@@ -175,7 +175,7 @@ def test_an_alert_is_told_once_its_transaction_is_committed() -> None:
 
 
 def test_what_may_not_have_been_told_is_told_again() -> None:
-    """After a failure alerts of the last transaction are told once more, with the same ids, and older ones not."""
+    """After a failure, alerts of the last transaction are sent again with the same ids, older ones are not."""
     router = FakeRouter()
     it = stage(router)
     it.process(messages())

@@ -1,4 +1,4 @@
-"""A cluster's settings: what may be passed through, and what nobody gets to see."""
+"""A cluster's settings: which may be passed on, and which are never shown."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_options_may_hold_an_equals_sign() -> None:
 
 
 def test_a_broken_option_is_refused_without_repeating_it() -> None:
-    """What has no key may be a secret: the refusal tells its place and not its text."""
+    """An option without a key may be a secret: the error has its position and not its text."""
     with pytest.raises(UsageError, match="number 2") as refused:
         read_options(["a=b", "hush"])
     assert "hush" not in str(refused.value)

@@ -72,7 +72,7 @@ def test_a_hidden_part_is_settled_by_what_was_committed(
 
 
 def test_the_part_of_a_worker_that_was_overtaken_is_no_error(file: Path) -> None:
-    """Whoever took the partition up may have renamed it already."""
+    """The next owner of the partition may have renamed it already."""
     it = sink(file)
     written(it, 10, publish=False)
     sink(file, offset=10)
@@ -81,7 +81,7 @@ def test_the_part_of_a_worker_that_was_overtaken_is_no_error(file: Path) -> None
 
 
 def test_a_part_that_vanishes_before_its_commit_is_no_error_and_after_it_is(file: Path) -> None:
-    """Whoever took the partition up has removed it, and the commit fails; where it does not, rows are missed."""
+    """The next owner of the partition has removed it, and the commit fails; otherwise rows would be missing."""
     it = sink(file)
     written(it, 10, publish=False)
     sink(file)  # knows of no such commit
@@ -91,7 +91,7 @@ def test_a_part_that_vanishes_before_its_commit_is_no_error_and_after_it_is(file
 
 
 def test_parts_of_another_run_are_refused(file: Path) -> None:
-    """Rows beyond where the group stands would be there twice."""
+    """Rows beyond the group's offset would be duplicates."""
     written(sink(file), 10)
     with pytest.raises(UsageError, match="belong to another run"):
         sink(file, offset=5)
@@ -126,7 +126,7 @@ def test_offsets_that_lie_elsewhere_are_told(file: Path) -> None:
 
 
 def test_overlapping_parts_are_refused(file: Path) -> None:
-    """The same offsets in two parts would be rows that stand twice."""
+    """The same offsets in two parts would be duplicate rows."""
     written(sink(file), 10)
     parts = list_parts(parts_folder(file))
     twin = parts[0].path.with_name(parts[0].path.name.replace(f"{10:020d}", f"{12:020d}"))

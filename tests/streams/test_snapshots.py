@@ -53,7 +53,7 @@ def test_a_snapshot_that_is_not_there_is_told() -> None:
 
 @given(st.builds(Bookmark, alerted=st.integers(0), snapshot=st.integers(-1), at=st.integers(-1), chunks=st.integers(0)))
 def test_a_bookmark_reads_back(bookmark: Bookmark) -> None:
-    """What is committed beside an offset comes back; what others commit there is none."""
+    """The metadata of an offset is read as it was written; metadata of other programs is ignored."""
     assert read_bookmark(bookmark.encode()) == bookmark
     assert [read_bookmark(text) for text in (None, "", "committed by hand", '{"snapshot": 3}')] == [None] * 4
 

@@ -33,7 +33,7 @@ def read_back(folder: Path, messages: list[Message]) -> Ticks:
 
 @pytest.mark.shared_data
 def test_recorded_tapes_go_line_for_line(shared_data: Path) -> None:
-    """All lines of real recordings, in both of Coinbase's wordings, go as they stand in the order of a replay."""
+    """All lines of real recordings, in both Coinbase formats, are sent unchanged in the order of a replay."""
     tapes = sorted((shared_data / "coinbase").glob("*.ndjson"))
     messages, report = messages_of(*tapes)
     assert sorted(message.value for message in messages) == sorted(line for tape in tapes for line in lines_of(tape))
@@ -60,7 +60,7 @@ def test_tapes_are_merged_as_a_replay_merges_them(
 
 
 def test_a_parquet_tape_becomes_lines(tmp_path: Path) -> None:
-    """Each tick of the compact form is told in a line that reads back as the same tick."""
+    """Each tick of a Parquet tape is sent as a line that reads back as the same tick."""
     ticks = [tick_at(k, 100.0 + k) for k in range(50)]
     write_parquet([Ticks.of(ticks)], tmp_path / "tape.parquet")
     messages, report = messages_of(tmp_path / "tape.parquet")
@@ -79,7 +79,7 @@ def test_a_bare_frame_becomes_a_line_of_its_tick(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_placed_is_left_out_and_told(tmp_path: Path) -> None:
-    """A torn line names no product: it is told with its number, and the lines around it go."""
+    """An incomplete line has no product: it is reported with its number, and the lines around it are sent."""
     good = [tape_line(tick_at(k)) for k in range(2)]
     tape = tmp_path / "tape.ndjson"
     tape.write_bytes(good[0] + b"\n" + good[1][:30] + b"\n" + good[1].replace(b"\n", b"\r\n"))
@@ -89,7 +89,7 @@ def test_what_cannot_be_placed_is_left_out_and_told(tmp_path: Path) -> None:
 
 
 def test_a_line_that_names_product_and_time_is_judged_by_its_reader(tmp_path: Path) -> None:
-    """A price that is none goes as it stands: the stream has dead letters for it."""
+    """An invalid price is sent unchanged: the stream has dead letters for it."""
     tape = write_tape(tmp_path / "tape.ndjson", [tick_at(0), tick_at(1)])
     tape.write_bytes(tape.read_bytes().replace(b'"100"', b'"a lot"', 1))
     messages, _ = messages_of(tape)

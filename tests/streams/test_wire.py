@@ -1,4 +1,4 @@
-"""What lies in the topics reads back as what was put there."""
+"""Messages in the topics are read as they were written."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CODEC = FeatureRowCodec(SET)
 
 @given(ticks())
 def test_a_tick_is_its_tape_line_without_the_end(tick: Tick) -> None:
-    """Value, key and timestamp are those of the tape; a timestamp of 0 would stand for "now"."""
+    """Value, key and timestamp are those of the tape; a timestamp of 0 would mean "now"."""
     line = tape_line(tick)
     message = tick_message(tick.product_id, line, tick.received)
     assert message.value + b"\n" == line
@@ -98,7 +98,7 @@ def test_a_prediction_reads_back() -> None:
 
 
 def test_a_dead_letter_tells_where_it_came_from() -> None:
-    """Reason, topic, partition and offset stand in headers; the message itself is untouched."""
+    """Reason, topic, partition and offset are in headers; the message itself is unchanged."""
     assert dead_letter_headers("no JSON at $", "ticks.raw", 2, 17) == [
         ("volspike.reason", b"no JSON at $"),
         ("volspike.topic", b"ticks.raw"),

@@ -133,7 +133,7 @@ def test_a_cut_log_is_a_clear_error_and_a_cold_start_goes_on() -> None:
 
 
 def test_unread_messages_that_were_deleted_are_a_clear_error() -> None:
-    """A hole between what was taken and what is left is told, not jumped over."""
+    """A gap between the consumed and the remaining messages is an error."""
     cluster = filled(market())
     worked(cluster)
     told = Bookmark(alerted=3).encode()
@@ -152,7 +152,7 @@ def test_other_features_in_the_same_group_are_refused() -> None:
 
 
 def test_a_worker_whose_name_is_taken_stops() -> None:
-    """The older of two workers of one name is told so, and commits nothing any more."""
+    """The older of two workers with one name gets an error and commits nothing more."""
     cluster = filled(market())
     stopped = []
 
@@ -180,7 +180,7 @@ def test_a_client_that_never_comes_back_is_given_up(monkeypatch: pytest.MonkeyPa
 
 
 def test_what_never_passes_is_not_tried_for_ever() -> None:
-    """After ten transactions in a row that were taken back the cause is told."""
+    """After ten aborted transactions in a row the cause is raised."""
     cluster = filled(market(), faults=dict.fromkeys(range(1, 100), "abort"))
     with pytest.raises(StreamError, match="moved"):
         worked(cluster)
@@ -207,7 +207,7 @@ def test_a_worker_that_others_leave_nothing_ends() -> None:
 
 
 class Seconds:
-    """A clock that goes on a tenth of a second at each look."""
+    """A clock that advances by a tenth of a second at each reading."""
 
     def __init__(self) -> None:
         self.now = 0.0

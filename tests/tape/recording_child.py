@@ -1,4 +1,4 @@
-"""A recording process to be killed: ``python recording_child.py FOLDER`` says on its output what it has heard."""
+"""A recording process to be killed: ``python recording_child.py FOLDER`` prints the time of each received tick."""
 
 from __future__ import annotations
 

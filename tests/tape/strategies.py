@@ -1,4 +1,4 @@
-"""Hypothesis strategies for ticks as a feed may tell them, and what else tests of tapes share."""
+"""Hypothesis strategies for ticks of a feed, and shared helpers of the tape tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NO_QUOTE = (nan, nan)
 
 @st.composite
 def ticks(draw: st.DrawFn) -> Tick:
-    """A tick of either kind; a trade tells no quotes, and an empty side of the book has no size."""
+    """A tick of either kind; a trade has no quotes, and an empty side of the book has no size."""
     kind = draw(st.sampled_from(Kind))
     quotes = st.one_of(st.just(NO_QUOTE), st.tuples(PRICES, SIZES)) if kind == Kind.TICKER else st.just(NO_QUOTE)
     best_bid, bid_size = draw(quotes)
@@ -73,7 +73,7 @@ def read_all(source: object, **options: object) -> Ticks:
 
 
 def read_with_report(source: Path | Sequence[Path], *, block_bytes: int = 1 << 20) -> tuple[Ticks, TapeReport]:
-    """Everything that tapes hold, and what became of them."""
+    """Everything that tapes contain, and the outcome of reading it."""
     report = TapeReport()
     return Ticks.join(list(read_ticks(source, report=report, block_bytes=block_bytes))), report
 

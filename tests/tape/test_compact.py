@@ -1,4 +1,4 @@
-"""Recorded hours become Parquet, and every tick is told exactly once whatever interrupts it."""
+"""Recorded hours become Parquet, and every tick is read exactly once whatever interrupts it."""
 
 from __future__ import annotations
 
@@ -79,14 +79,14 @@ def test_kept_ndjson_is_told_once_and_goes_at_the_next_run(recorded: Path) -> No
 
 
 class Killed(BaseException):
-    """Stands for the end of the process at that call."""
+    """Simulates the end of the process at that call."""
 
 
 @pytest.mark.parametrize("step", range(40))
 def test_interrupted_anywhere_it_loses_and_doubles_nothing(
     recorded: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ended before any of its changes to the folder, every tick is told once, and the next run finishes."""
+    """Ended before any of its changes to the folder, every tick is read once, and the next run finishes."""
     before, calls = read_all(recorded), [0]
 
     def ending(real: object) -> object:
@@ -126,7 +126,7 @@ def test_what_turns_up_later_gets_its_own_tape(recorded: Path) -> None:
 
 
 def test_damaged_lines_are_kept(recorded: Path) -> None:
-    """A tape with damaged lines is compacted without them, and they stay set aside."""
+    """A tape with damaged lines is compacted without them, and they stay in the rejected file."""
     tape = recorded / "ticks_BTCUSD_20231115_130000.ndjson"
     tape.write_bytes(b"not a tick\n" + tape.read_bytes())
     os.utime(tape, ns=(NOON, NOON))
@@ -137,7 +137,7 @@ def test_damaged_lines_are_kept(recorded: Path) -> None:
 
 
 def test_a_tape_whose_damage_cannot_be_set_aside_stays(recorded: Path) -> None:
-    """Where damaged lines would be lost with the file, the file is left and the reason told."""
+    """If damaged lines would be lost with the file, the file is kept and the reason reported."""
     tape = recorded / "ticks_BTCUSD_20231115_130000.ndjson"
     tape.write_bytes(b"not a tick\n" + tape.read_bytes())
     os.utime(tape, ns=(NOON, NOON))
@@ -169,7 +169,7 @@ def test_files_in_use_or_just_written_are_left(recorded: Path) -> None:
 
 
 def test_files_without_a_tick(tmp_path: Path) -> None:
-    """An empty file goes, one that holds something else stays and is told."""
+    """An empty file is removed; one with other content is kept and reported."""
     for name, text in (("115959", b""), ("120000", b"no tick\n")):
         path = tmp_path / f"ticks_BTCUSD_20231115_{name}.ndjson"
         path.write_bytes(text)

@@ -1,4 +1,4 @@
-"""Damaged lines are counted, named and set aside; everything else is read."""
+"""Damaged lines are counted, reported and rejected; everything else is read."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def lines_with(shapes: list[bytes | None]) -> tuple[list[bytes], list[Tick]]:
 def test_only_damaged_lines_are_lost(
     shapes: list[bytes | None], block_bytes: int, line_end: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Wherever damage stands and blocks are cut, exactly those lines are lost, and named by their numbers."""
+    """Wherever damage and block boundaries are, exactly those lines are lost, and reported by number."""
     tape = tmp_path_factory.mktemp("tape") / "a.ndjson"
     lines, told = lines_with(shapes)
     tape.write_bytes(line_end.join(lines))
@@ -93,7 +93,7 @@ def test_each_kind_of_damage_is_told_with_a_reason(tmp_path: Path, damage: bytes
 
 @given(told=st.lists(ticks(), min_size=1, max_size=20))
 def test_a_block_reads_as_its_lines_do(told: list[Tick], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A whole block and the same lines one by one (blank ones between them) give the same ticks."""
+    """A complete block and the same lines one by one (with blank lines between them) give the same ticks."""
     folder = tmp_path_factory.mktemp("tape")
     lines = [tape_line(tick) for tick in told]
     (folder / "a.ndjson").write_bytes(b"".join(lines))
@@ -111,14 +111,14 @@ def test_a_line_broken_in_two_costs_itself_only(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark_is_no_damage(tmp_path: Path) -> None:
-    """A tape that an editor saved with a mark and CRLF reads whole."""
+    """A tape saved by an editor with a byte-order mark and CRLF is read completely."""
     (tmp_path / "a.ndjson").write_bytes(b"\xef\xbb\xbf" + GOOD + b"\r\n" + GOOD + b"\r\n")
     whole, report = read_with_report(tmp_path / "a.ndjson")
     assert (len(whole), report.rejected) == (2, 0)
 
 
 def test_reading_again_sets_the_same_lines_aside(tmp_path: Path) -> None:
-    """The file of rejected lines does not grow, is not read by a glob, and is kept when the tape is whole again."""
+    """The file of rejected lines does not grow, is not read by a glob, and is kept when the tape is correct again."""
     tape = tmp_path / "a.ndjson"
     tape.write_bytes(GOOD + b"\nbroken\n")
     for _ in range(2):
@@ -201,7 +201,7 @@ def test_what_is_no_tape_at_all_is_told(tmp_path: Path, name: str) -> None:
 
 
 def test_an_empty_tape_among_others_is_noted(tmp_path: Path) -> None:
-    """An empty file is an error by itself, and a note beside a tape that has ticks."""
+    """An empty file is an error by itself, and a note if another tape has ticks."""
     (tmp_path / "a.ndjson").touch()
     with pytest.raises(UnreadableFile, match="empty"):
         read_all(tmp_path / "a.ndjson")

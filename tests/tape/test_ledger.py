@@ -1,4 +1,4 @@
-"""The ledger of what was lost, and what a tape tells without one."""
+"""The gap ledger, and gaps derived from a tape without one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tapes are called."""
+"""File names of tapes."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ def test_another_name_tells_nothing(name: str) -> None:
     ],
 )
 def test_a_product_is_found_in_a_name(name: str, product: str | None) -> None:
-    """The product stands after ``ticks_`` or before ``_trades``."""
+    """The product follows ``ticks_`` or precedes ``_trades``."""
     assert product_of(PurePath(name)) == product

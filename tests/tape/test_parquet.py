@@ -102,7 +102,7 @@ def test_a_broken_parquet_file_is_unreadable(tmp_path: Path, content: bytes) -> 
 
 
 def test_a_parquet_tape_without_rows_is_empty(tmp_path: Path) -> None:
-    """A tape of no ticks is told as empty."""
+    """A tape without ticks is reported as empty."""
     write_parquet([], tmp_path / "a.parquet")
     with pytest.raises(UnreadableFile, match="empty"):
         read_all(tmp_path)

@@ -1,4 +1,4 @@
-"""Which tapes are read, in which order, and every shape that a line may have."""
+"""Selection and order of tapes, and every shape of a line."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_recorded_line_reads(tmp_path: Path) -> None:
 
 
 def test_the_other_flavour_tells_its_own_time(tmp_path: Path) -> None:
-    """Raw in the wording of Coinbase Exchange tells time, sequence, side, size and trade id."""
+    """A raw Coinbase Exchange message has time, sequence, side, size and trade id."""
     line = f'{{"timestamp":"2022-10-19T23:28:23","product_id":"ETH-USD","price":"1285.22","raw":{TICKER}}}'
     (tick,) = read_all(lines_to(tmp_path / "a.ndjson", line))
     assert tick.received - tick.time == 938_231_000
@@ -82,7 +82,7 @@ def test_an_empty_side_of_the_book_is_not_told(tmp_path: Path) -> None:
 
 
 def test_a_line_without_raw_reads(tmp_path: Path) -> None:
-    """A line may leave the exchange's own words out; its sizes are then not told."""
+    """A line may omit the exchange's message; its sizes are then missing."""
     line = '{"timestamp":"2025-12-06T05:45:36Z","product_id":"BTC-USD","price":9,"best_bid":8.5,"best_ask":9.5}'
     (tick,) = read_all(lines_to(tmp_path / "a.ndjson", line))
     assert (tick.price, tick.best_bid, tick.kind) == (9.0, 8.5, Kind.TICKER)
@@ -90,7 +90,7 @@ def test_a_line_without_raw_reads(tmp_path: Path) -> None:
 
 
 def test_bare_frames_are_received_when_they_were_told(tmp_path: Path) -> None:
-    """A frame of either protocol is a line; it may hold several ticks or none, and stands at the exchange's time."""
+    """A frame of either protocol is a line; it may contain several ticks or none, and has the exchange's time."""
     tape = lines_to(tmp_path / "a.ndjson", TICKER, HEARTBEAT, TRADES, '{"channel":"weather","events":[]}')
     ticks, report = read_with_report(tape)
     assert ticks.kind.tolist() == [Kind.TICKER, Kind.TRADE, Kind.TRADE]

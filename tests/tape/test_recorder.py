@@ -1,4 +1,4 @@
-"""What is recorded live is what a replay reads, whatever happens to the process or the disk."""
+"""A replay reads what was recorded live, whatever happens to the process or the disk."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def record(folder: Path, frames: list[Heard], clock: Clock | None = None, *, sim
 
 
 def recording(recorder: Recorder) -> bool:
-    """Whether it records now; asked through a function, for a type checker takes a property's answer to last."""
+    """Whether it records now; a function, because a type checker assumes that a property's value does not change."""
     return recorder.is_recording
 
 
 def assert_recorded(folder: Path, frames: list[Heard]) -> None:
-    """Each product's ticks read back in the order and to the bit in which the frames told them."""
+    """Each product's ticks are read in order and bit for bit as in the frames."""
     back, live = read_back(folder), Ticks.of(ticks_of(frames))
     assert len(back) == len(live)
     for name in live.products:
@@ -64,7 +64,7 @@ def assert_recorded(folder: Path, frames: list[Heard]) -> None:
 
 
 def test_a_line_keeps_the_exchanges_words(tmp_path: Path) -> None:
-    """A ticker line has the stated shape, its raw object verbatim, and the time that raw does not tell."""
+    """A ticker line has the documented shape, its raw object verbatim, and the time that raw does not contain."""
     told = advanced_trade(NOON, QUOTE)
     record(tmp_path, [told], simulated=True)
     (tape,) = tapes_of(tmp_path)
@@ -81,7 +81,7 @@ def test_a_line_keeps_the_exchanges_words(tmp_path: Path) -> None:
 
 
 def test_what_raw_tells_is_told_once(tmp_path: Path) -> None:
-    """An Exchange message tells time and sequence itself, so the line does not repeat them."""
+    """An Exchange message contains time and sequence, so that the line does not repeat them."""
     frames = [ticker(NOON)]
     record(tmp_path, frames)
     line = json.loads(tapes_of(tmp_path)[0].read_bytes())
@@ -147,7 +147,7 @@ def frames(draw: st.DrawFn) -> Heard:
 
 @given(told=st.lists(frames(), min_size=1, max_size=8))
 def test_recorded_then_replayed_is_live(told: list[Heard], tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whatever a frame tells beside its ticks, the tape gives back exactly these ticks."""
+    """Whatever else a frame contains, the tape returns exactly its ticks."""
     told.sort(key=lambda frame: frame.received)
     folder = tmp_path_factory.mktemp("tape")
     record(folder, told)
@@ -156,7 +156,7 @@ def test_recorded_then_replayed_is_live(told: list[Heard], tmp_path_factory: pyt
 
 
 def test_bytes_that_are_no_text_cost_nothing_else(tmp_path: Path) -> None:
-    """A frame with bytes that are no UTF-8 in a field that nobody reads is recorded, in our own words."""
+    """A frame with invalid UTF-8 in an unused field is recorded with a message of our own."""
     data = ticker(NOON).data.replace(b'"type"', b'"x": "\xff", "type"')
     told = heard(NOON, data)
     record(tmp_path, [told])
@@ -177,7 +177,7 @@ def test_recorded_sessions_replay_as_they_were(shared_data: Path, tmp_path: Path
 
 
 def session_of(path: Path) -> list[Heard]:
-    """The verbatim frames of a recorded session, with times of receipt a millisecond apart where none is told."""
+    """The verbatim frames of a recorded session, with times of receipt a millisecond apart if there are none."""
     told = []
     with Blocks(path, 1 << 20) as blocks:
         for number, text in enumerate(line for block in blocks for line in block.splitlines()):
@@ -205,7 +205,7 @@ def test_each_hour_has_its_file(tmp_path: Path) -> None:
 
 
 def test_a_silent_products_file_is_finished_by_the_clock(tmp_path: Path) -> None:
-    """An hour that is over lets go of its file even if no further tick comes."""
+    """The file of a past hour is closed even if no further tick arrives."""
     clock = Clock()
     with Recorder(tmp_path, clock=clock) as recorder:
         recorder.frame(*ticker(NOON))
@@ -242,7 +242,7 @@ def test_a_new_run_begins_a_new_file_and_tells_the_gap(tmp_path: Path) -> None:
 
 
 def test_a_torn_line_is_cut_off_at_the_next_start(tmp_path: Path) -> None:
-    """What is left of it is set aside, the tape is whole, and the gap begins at its last whole line."""
+    """Its incomplete rest is rejected, the tape is complete, and the gap begins at its last complete line."""
     record(tmp_path, [ticker(NOON), ticker(NOON + SECOND_NS)])
     (tape,) = tapes_of(tmp_path)
     whole = tape.read_bytes()
@@ -259,7 +259,7 @@ def test_a_torn_line_is_cut_off_at_the_next_start(tmp_path: Path) -> None:
 
 
 def test_a_line_that_only_lacks_its_end_is_kept(tmp_path: Path) -> None:
-    """A last line that is whole but for the line end gets it."""
+    """A last line that lacks only the line end gets it."""
     record(tmp_path, [ticker(NOON)])
     (tape,) = tapes_of(tmp_path)
     whole = tape.read_bytes()
@@ -269,7 +269,7 @@ def test_a_line_that_only_lacks_its_end_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_being_recorded_is_let_alone(tmp_path: Path) -> None:
-    """A second recorder in the same folder neither mends nor continues the files of the first."""
+    """A second recorder in the same folder neither repairs nor continues the files of the first."""
     with Recorder(tmp_path, clock=Clock()) as first:
         first.frame(*ticker(NOON))
         first.flush()
@@ -283,7 +283,7 @@ def test_a_file_that_is_being_recorded_is_let_alone(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_is_a_fault_and_no_exception(tmp_path: Path) -> None:
-    """Where no folder can be made the recorder says why, counts, and records once it can, with the gap told."""
+    """If the folder cannot be created, the recorder reports why, counts, and records once it can, with a gap."""
     (tmp_path / "file").touch()
     clock = Clock()
     recorder = Recorder(tmp_path / "file" / "tapes", clock=clock)
@@ -329,7 +329,7 @@ def test_a_folder_that_vanishes_is_noticed(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_whole_lines_and_an_exact_count(
     room: int, batches: list[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Wherever the disk is full, the tape holds whole lines, every tick is recorded or counted, and the gap is told."""
+    """Wherever the disk is full, lines are complete, ticks are recorded or counted, and the gap is in the ledger."""
     folder, clock, left = tmp_path_factory.mktemp("full"), Clock(), [room]
     write = os.write
 
@@ -365,7 +365,7 @@ def test_a_full_disk_leaves_whole_lines_and_an_exact_count(
 
 
 def test_the_sessions_gaps_are_kept(tmp_path: Path) -> None:
-    """A loss that the session tells stands in the ledger beside the tapes."""
+    """A loss that the session reports is in the ledger in the tapes' folder."""
     gap = Gap(start=NOON, end=NOON + 3, products=("BTC-USD", "ETH-USD"), cause=Cause.SEQUENCE, lost=4)
     with Recorder(tmp_path, clock=Clock()) as recorder:
         recorder.gap(gap)

@@ -33,9 +33,9 @@ print(recorder.recorded, recorder.unrecorded)
 
 
 def test_a_killed_recorder_loses_at_most_the_last_second(tmp_path: Path) -> None:
-    """Killed at 6 random moments, the tapes read whole up to the last second, and every restart is in the ledger."""
+    """Killed at random moments, the tapes are readable up to the last second, and every restart is in the ledger."""
     chance = random.Random(5)  # noqa: S311
-    runs = int(os.environ.get("VOLSPIKE_KILLS", "6"))  # `make test-system` asks for more
+    runs = int(os.environ.get("VOLSPIKE_KILLS", "6"))  # `make test-system` sets more
     ends = [run_and_kill(tmp_path, chance.randint(1, 150)) for _ in range(runs)]
     ticks, report = read_with_report(tmp_path)
     assert report.rejected == 0
@@ -54,7 +54,7 @@ def test_a_killed_recorder_loses_at_most_the_last_second(tmp_path: Path) -> None
 
 
 def run_and_kill(folder: Path, beats: int) -> int:
-    """Records until the process has told its time ``beats`` times, kills it, and returns the last time it told."""
+    """Records until the process has printed ``beats`` times, kills it, and returns the last printed time."""
     command = [sys.executable, str(ROOT / "tests" / "tape" / "recording_child.py"), str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}) as child:  # noqa: S603
         assert child.stdout is not None
@@ -67,7 +67,7 @@ def run_and_kill(folder: Path, beats: int) -> int:
 
 
 def test_a_file_that_may_not_grow_is_a_fault_and_the_next_one_goes_on(tmp_path: Path) -> None:
-    """At the operating system's limit for a file the recorder cuts back to whole lines, and begins a new one later."""
+    """At the limit of a file's size, the recorder cuts back to complete lines and begins a new file later."""
     command = [sys.executable, "-c", LIMITED, str(tmp_path)]
     done = subprocess.run(  # noqa: S603
         command, capture_output=True, text=True, check=True, env={"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}"}

@@ -1,4 +1,4 @@
-"""Real recordings read whole."""
+"""Real recordings are read completely."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_every_bitflyer_trade_reads(shared_data: Path) -> None:
 
 
 def test_recorded_exchange_frames_read(shared_data: Path) -> None:
-    """A recorder's verbatim Exchange frames: 5996 tickers that tell everything, and 4 acks."""
+    """A recorder's verbatim Exchange frames: 5996 complete tickers and 4 acks."""
     ticks, ignored = counts(shared_data / "protocol" / "exchange_ticker_202511.ndjson")
     assert (len(ticks), ignored) == (5996, {"subscriptions": 4})
     assert (ticks.sequence > 0).all()
@@ -98,7 +98,7 @@ def test_recordings_survive_conversion(shared_data: Path, tmp_path: Path, source
 
 
 def test_a_recording_reads_the_same_in_any_pieces(shared_data: Path) -> None:
-    """Reading in chunks gives the same ticks as reading at once, and no chunk is larger than asked for."""
+    """Reading in chunks gives the same ticks as reading at once, and no chunk is larger than requested."""
     parts = list(read_ticks(shared_data / "coinbase", chunk=1000, keep_rejected=False, block_bytes=100_000))
     assert {len(part) for part in parts[:-1]} == {1000}
     assert_same(Ticks.join(parts), read_all(shared_data / "coinbase", keep_rejected=False))

@@ -1,4 +1,4 @@
-"""What is written is read back, in either form of a tape."""
+"""Ticks are read as they were written, in either form of a tape."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_converting_there_and_back_changes_nothing(told: list[Tick], tmp_path_fa
 
 
 def test_a_line_has_the_shape_of_recorded_tapes() -> None:
-    """The keys of a line are those of recorded tapes, its time carries a zone, and what was not told is null."""
+    """The keys of a line are those of recorded tapes, its time has a zone, and missing values are null."""
     line = json.loads(tape_line(tick_at(1_500_000_000), day=DayFigures(8103.26846767, 88099.05)))
     assert list(line) == [
         *("timestamp", "product_id", "price", "volume_24h", "low_24h", "high_24h", "best_bid", "best_ask", "raw")
@@ -85,7 +85,7 @@ def test_a_trade_is_told_as_the_exchange_tells_it() -> None:
 
 
 def test_the_exchanges_own_words_are_kept(tmp_path: Path) -> None:
-    """A verbatim raw message stands in the line as it came, on one line, and the tick reads back from it."""
+    """A verbatim raw message is in the line unchanged, on one line, and the tick is read from it."""
     tick = tick_at(5)
     raw = b'{"type":"ticker",\n "best_bid_quantity":"1.5","best_ask_quantity":"0.25", "low_52_w":"9"}'
     with TapeWriter(tmp_path / "a.ndjson") as tape:
@@ -97,7 +97,7 @@ def test_the_exchanges_own_words_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.ndjson.zst", "a.ndjson.gz", "a.parquet"])
 def test_a_failed_write_leaves_the_tape_that_was_there(tmp_path: Path, name: str) -> None:
-    """When writing stops in the middle, the tape of before is whole and nothing else is left behind."""
+    """If writing stops in the middle, the previous tape is unchanged and no other file remains."""
     write = write_parquet if name.endswith("parquet") else write_ndjson
     write([Ticks.of([tick_at(1)])], tmp_path / name)
 

@@ -190,7 +190,7 @@ class Blocks:
 
     @property
     def fault(self) -> str | None:
-        """Why the stream ended early, or None."""
+        """The reason why the stream ended early, or None."""
         return self._stream.fault
 
     def __enter__(self) -> Self:

@@ -29,7 +29,7 @@ _PRODUCT = re.compile(r"(?:ticks_([A-Za-z0-9]+)|([A-Za-z0-9]+)_(?:trades|ticks))
 
 @dataclass(frozen=True, slots=True)
 class TapeName:
-    """The content of a tape's file name: the product and the start of its recording (ns UTC, whole seconds)."""
+    """The content of a tape's file name: the product and the start of its recording (ns UTC, complete seconds)."""
 
     product_id: str
     started: int

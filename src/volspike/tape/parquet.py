@@ -223,7 +223,7 @@ def _table(ticks: Ticks) -> pa.Table:
 
 
 def _dictionary(codes: NDArray[np.int8], words: Mapping[int, str]) -> pa.DictionaryArray:
-    """The codes as words; a code without a word is null."""
+    """The codes as texts; a code without a text is null."""
     indices = np.full(len(codes), -1, np.int32)
     for index, code in enumerate(words):
         indices[codes == code] = index

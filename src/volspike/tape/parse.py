@@ -170,7 +170,7 @@ BLOCK_BYTES = 2 << 20
 
 
 class RejectionSink(Protocol):
-    """Who takes damaged lines; ``rejects.RejectedLines`` is one."""
+    """A receiver of damaged lines, such as ``rejects.RejectedLines``."""
 
     def add(self, line: int, reason: str, text: bytes) -> None:
         """Takes a damaged line; ``line`` is its number from 1."""

@@ -87,7 +87,7 @@ class Recorder:
 
     @property
     def fault(self) -> str:
-        """Why the tape or the ledger cannot be written; empty if both can."""
+        """The reason why the tape or the ledger cannot be written; empty if both can."""
         return self._write_fault or self.ledger.fault or self._sync_fault
 
     @property
@@ -191,7 +191,7 @@ class Recorder:
         return product.file
 
     def _is_flush_due(self, now: int) -> bool:
-        """True also if the clock has stepped back, since nobody knows by how much."""
+        """True also if the clock has stepped back, by an unknown amount."""
         return not 0 <= now - self._flushed_at < FLUSH_NS
 
     def _flush(self, now: int, *, is_last: bool = False) -> None:

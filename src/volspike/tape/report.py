@@ -29,7 +29,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A remark about a whole file."""
+    """A remark about a complete file."""
 
     file: str
     text: str

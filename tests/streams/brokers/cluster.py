@@ -1,4 +1,4 @@
-"""What a test needs of a cluster, whichever it is."""
+"""The interface of a cluster for tests."""
 
 from __future__ import annotations
 

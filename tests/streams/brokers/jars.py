@@ -35,7 +35,7 @@ def kafka_jars() -> Path:
 
 
 def _folder() -> Path:
-    """Named for the version and the pom's content, so that a changed pom is copied anew."""
+    """Named after the version and the pom's content, so that a changed pom is copied again."""
     if named := os.environ.get("VOLSPIKE_KAFKA_JARS"):
         return Path(named)
     pom = POM.read_text()

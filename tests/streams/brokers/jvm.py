@@ -1,4 +1,4 @@
-"""A process that outlives nobody: when whoever started it is gone, however that came, it is killed."""
+"""A process that is killed when the process that started it ends, in whatever way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 GUARD: Final = """log=$1; shift; "$@" >>"$log" 2>&1 & echo $!; read -r how; kill -"${how:-KILL}" $!; wait $!"""
-"""A shell that starts the command, tells its id, and waits for a line or for the end of its own input."""
+"""A shell that starts the command, prints its id, and waits for a line or for the end of its own input."""
 
 
 class Jvm:
@@ -36,7 +36,7 @@ class Jvm:
         return bool(select.select([self._handle], [], [], 0)[0])
 
     def end(self, timeout_s: float) -> None:
-        """Asks it to stop, and kills it where that takes longer than ``timeout_s``."""
+        """Stops it, and kills it if that takes longer than ``timeout_s``."""
         self._signal("TERM")
         if not select.select([self._handle], [], [], timeout_s)[0]:
             os.kill(self.pid, signal.SIGKILL)

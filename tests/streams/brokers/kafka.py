@@ -116,7 +116,7 @@ class Kafka:
                     raise RuntimeError(f"broker {node} of {sorted(nodes)} did not come up in time:\n{self._logs()}")
 
     def _is_among(self, node: int, nodes: set[int]) -> bool:
-        """Whether ``node`` itself answers, and tells that these are the cluster's brokers."""
+        """Whether ``node`` itself answers and lists these brokers as the cluster's."""
         server = f"127.0.0.1:{self._ports[node]}"
         admin = AdminClient({"bootstrap.servers": server, "reconnect.backoff.max.ms": 200, "log_level": 0})
         try:

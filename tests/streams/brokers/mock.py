@@ -16,7 +16,7 @@ from typing import Self
 
 
 class MockKafka:
-    """A mock cluster that answers once this is made; it ends with whoever made it."""
+    """A mock cluster that answers after construction; it ends with the process that created it."""
 
     def __init__(self, brokers: int = 1) -> None:
         self._process = subprocess.Popen(  # noqa: S603  our own command

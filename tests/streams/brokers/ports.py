@@ -1,4 +1,4 @@
-"""Ports of loopback that nobody listens on."""
+"""Free ports on the loopback interface."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def free_ports(count: int) -> list[int]:
-    """Distinct free ports; somebody may take one before it is listened on, which a start that fails would tell."""
+    """Distinct free ports; another process may take one before it is used, and the start then fails."""
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in held:
