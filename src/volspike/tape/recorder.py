@@ -23,9 +23,8 @@ from typing import Self
 from volspike.feeds.events import Frame
 from volspike.locks import try_lock
 from volspike.market import SECOND_NS, Cause, Gap
-from volspike.tape.ledger import Ledger
+from volspike.tape.ledger import Ledger, last_received, repair_folder
 from volspike.tape.names import symbol_of, tape_name
-from volspike.tape.repair import last_received, repair_folder
 from volspike.tape.write import frame_lines
 
 FLUSH_NS = SECOND_NS // 2
