@@ -13,8 +13,8 @@ import pytest
 
 from volspike.datasets import Dataset, FeatureFacts
 from volspike.features import Every, FeatureSet
+from volspike.lifecycle.need import RetrainingRequest
 from volspike.lifecycle.promotion import promote
-from volspike.lifecycle.request import RetrainingRequest
 from volspike.market import Profile
 from volspike.training.request import TrainingRequest
 from volspike.training.run import train_on

@@ -1,9 +1,10 @@
-"""The need to retrain follows from rows, outcomes and history together."""
+"""The need to retrain: every case of the decision table, and the evidence from rows, outcomes and history."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import nan
 from pathlib import Path
 
 import msgspec
@@ -12,14 +13,22 @@ import pytest
 from tests.lifecycle.artifacts import artifact
 from tests.lifecycle.conftest import SECOND, Ask, market, until
 from volspike.lifecycle.challenger import Champion, load_champion
-from volspike.lifecycle.need import _new_data_reasons, assess_need
+from volspike.lifecycle.need import (
+    Action,
+    Evidence,
+    _new_data_reasons,
+    assess_need,
+    decide,
+    drift_days,
+    matrix_action,
+)
 from volspike.lifecycle.promotion import HistoryEntry, append_entry
 from volspike.market import format_time, parse_time
 from volspike.models import Artifact
-from volspike.monitoring.decision import Action
 from volspike.monitoring.drift import DriftSeverity
 
 DAY = 86_400 * SECOND
+LOW, MEDIUM, HIGH = DriftSeverity.LOW, DriftSeverity.MEDIUM, DriftSeverity.HIGH
 
 
 @pytest.fixture
@@ -82,3 +91,56 @@ def test_hours_of_new_data_are_inclusive(served: Champion, tmp_path: Path) -> No
     own = Champion(Artifact.load(artifact(tmp_path / "eight_hours", data=data)), is_own=True)
     assert not _new_data_reasons(own, 8.0 - 1e-9)
     assert _new_data_reasons(own, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("severity", "pr_auc", "action"),
+    [
+        (LOW, 0.5, Action.MONITOR),
+        (LOW, 0.20, Action.MONITOR),
+        (LOW, 0.19, Action.INVESTIGATE),
+        (LOW, nan, Action.MONITOR),
+        (MEDIUM, 0.5, Action.RETRAIN),
+        (MEDIUM, 0.19, Action.RETRAIN_NOW),
+        (MEDIUM, nan, Action.RETRAIN),
+        (HIGH, 0.9, Action.RETRAIN_NOW),
+        (HIGH, 0.19, Action.RETRAIN_NOW),
+        (HIGH, nan, Action.RETRAIN_NOW),
+    ],
+)
+def test_every_case_of_the_matrix_action(severity: DriftSeverity, pr_auc: float, action: Action) -> None:
+    """Drift and PR-AUC determine the action; an unknown PR-AUC does not count as poor."""
+    assert matrix_action(severity, pr_auc) is action
+
+
+def test_fall_of_performance_calls_for_training() -> None:
+    """A model whose performance has fallen is retrained without drift as well."""
+    decision = decide(Evidence(severity=LOW, pr_auc=0.5, has_fallen=True))
+    assert decision.action is Action.RETRAIN
+    assert "fallen" in decision.reasons[-1]
+
+
+@pytest.mark.parametrize(("days", "trains"), [(14.0, False), (14.1, True)])
+def test_drift_that_lasts_calls_for_training(days: float, trains: bool) -> None:
+    """Drift for more than two weeks requires retraining, whatever its severity today."""
+    assert decide(Evidence(severity=LOW, pr_auc=0.5, drift_days=days)).action.calls_for_training is trains
+
+
+def test_urgency_is_never_lowered() -> None:
+    """Further reasons do not lower an urgent action."""
+    assert decide(Evidence(severity=HIGH, pr_auc=0.1, has_fallen=True)).action is Action.RETRAIN_NOW
+
+
+def test_nothing_known_is_no_alarm() -> None:
+    """With unknown drift and performance the action is to monitor, and the reason says so."""
+    decision = decide(Evidence())
+    assert decision.action is Action.MONITOR
+    assert "unknown" in decision.reasons[0]
+
+
+def test_drift_lasts_since_the_last_calm_check() -> None:
+    """A check without drift ends the count; checks may be in any order."""
+    checks = [(4 * DAY, HIGH), (DAY, HIGH), (2 * DAY, LOW), (3 * DAY, MEDIUM)]
+    assert drift_days(checks, 20 * DAY) == 17.0
+    assert drift_days([*checks, (19 * DAY, LOW)], 20 * DAY) == 0.0
+    assert drift_days([], 20 * DAY) == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import nan
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from volspike.monitoring.block_permutation import (
     permutation_test,
     thin,
 )
-from volspike.monitoring.drift import DriftSeverity, check_drift
+from volspike.monitoring.drift import DriftSeverity, check_drift, dataset_severity, drifted_share, feature_severity
 
 PERMUTATIONS = 299
+LOW, MEDIUM, HIGH = DriftSeverity.LOW, DriftSeverity.MEDIUM, DriftSeverity.HIGH
 
 
 def test_two_halves_of_one_market_are_no_drift() -> None:
@@ -166,3 +168,23 @@ def test_thin_keeps_the_last_row_of_each_step() -> None:
     assert 190 <= len(kept) <= 210
     assert np.all(np.diff(kept) > 0)
     assert not np.any(kept % 3 == 0)  # the first of two rows of one product in one second
+
+
+@pytest.mark.parametrize(
+    ("p_value", "severity"), [(0.0501, LOW), (0.05, MEDIUM), (0.0101, MEDIUM), (0.01, HIGH), (0.0, HIGH), (nan, LOW)]
+)
+def test_severity_of_a_feature(p_value: float, severity: DriftSeverity) -> None:
+    """Low above 0.05, high up to 0.01; a feature without a test has not drifted."""
+    assert feature_severity(p_value) is severity
+
+
+@pytest.mark.parametrize(("share", "severity"), [(0.0, LOW), (0.5, LOW), (0.51, MEDIUM), (0.75, MEDIUM), (0.76, HIGH)])
+def test_severity_of_a_data_set(share: float, severity: DriftSeverity) -> None:
+    """Medium above one half of the features, high above three quarters."""
+    assert dataset_severity(share) is severity
+
+
+def test_share_counts_medium_and_high() -> None:
+    """Features of medium and high severity have drifted; without features the share is 0."""
+    assert drifted_share([LOW, MEDIUM, HIGH, LOW]) == 0.5
+    assert drifted_share([]) == 0.0

@@ -60,7 +60,7 @@ def run(
     A run that fails changes nothing. Every run is a line in the history.
     """
     from volspike.cli.train import tracking_settings
-    from volspike.lifecycle.request import RetrainingRequest
+    from volspike.lifecycle.need import RetrainingRequest
     from volspike.lifecycle.retrain import retrain
 
     request = RetrainingRequest(

@@ -1,7 +1,24 @@
-"""The decision whether to retrain: drift since the champion's training, live performance, and new data."""
+"""The options of a retraining run, and the decision whether to train: drift, live performance, and new data.
+
+| drift | PR-AUC | action |
+|---|---|---|
+| low | 0.20 or more, or unknown | monitor |
+| low | below 0.20 | investigate |
+| medium | 0.20 or more, or unknown | retrain |
+| medium | below 0.20 | retrain at once |
+| high | any | retrain at once, and find the cause |
+
+A model is also retrained if its PR-AUC has fallen by more than 5 %, or if drift persists for more than two weeks.
+
+A model is also retrained if its PR-AUC has fallen by more than 5 %, if drift persists for more than two weeks, or if
+there is as much new data as it was trained on. ``decide`` is pure: it uses no clock and no files.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
 from math import nan
 from pathlib import Path
 from typing import Any, Final
@@ -10,19 +27,149 @@ import msgspec
 import numpy as np
 
 from volspike.datasets import Dataset
-from volspike.errors import NotEnoughData
+from volspike.errors import NotEnoughData, UsageError
 from volspike.evaluation.metrics import known
 from volspike.lifecycle.challenger import Champion, rows_after
 from volspike.lifecycle.promotion import read_history
-from volspike.lifecycle.request import RetrainingRequest
-from volspike.market import format_time, parse_time
+from volspike.market import SECOND_NS, format_time, parse_time
+from volspike.models import DETECTORS
 from volspike.monitoring.block_permutation import DriftSample
-from volspike.monitoring.decision import Decision, Evidence, decide, drift_days
 from volspike.monitoring.drift import Drift, DriftSeverity, check_drift
 from volspike.monitoring.performance_drift import PerformanceDrift, recent_performance
+from volspike.monitoring.results import RESULTS
+from volspike.training.tracking import TrackingSettings
 
 OWN_MARKET_HOURS: Final = 6.0
 """Hours of its own recordings from which an installation trains its first own model."""
+
+FLOOR: Final = 0.20
+"""The PR-AUC below which a model is too poor, with or without drift."""
+
+LASTING_DAYS: Final = 14.0
+
+_DAY_NS: Final = 86_400 * SECOND_NS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainingRequest:
+    """Options of a retraining run.
+
+    ``features`` is a labelled feature file; without it the newest ``days`` of the recordings in ``tape`` are replayed.
+    ``if_needed`` trains only if drift, delayed labels or new data require it. A challenger that is no worse waits for
+    ``shadow_hours`` of recorded market; with 0 it is promoted at once. ``only_shadow`` evaluates a waiting challenger
+    and trains nothing. ``outcomes`` is the database of live predictions, ``trigger`` the caller's name in the history.
+    """
+
+    features: Path | None = None
+    tape: Path = Path("data/raw")
+    artifacts: Path = Path("models/artifacts")
+    outcomes: Path = Path("data/outcomes.sqlite")
+    results: Path = RESULTS
+    models: tuple[str, ...] = ("har", "logistic", "lightgbm")
+    if_needed: bool = False
+    only_shadow: bool = False
+    trigger: str = "by hand"
+    days: float = 14.0
+    shadow_hours: float = 24.0
+    folds: int = 5
+    search: int = 0
+    most_rows: int = 400_000
+    seed: int = 0
+    tracking: TrackingSettings = field(default_factory=TrackingSettings)
+
+    def check(self) -> None:
+        """Reject invalid options before any file is read.
+
+        Raises:
+            UsageError: an unknown model, or hours, days or rows out of range.
+        """
+        unknown = [name for name in self.models if name not in DETECTORS]
+        if unknown or not self.models:
+            problem = f"no model named {', '.join(unknown)}" if unknown else "no model was named"
+            raise UsageError(f"{problem}; choose from {', '.join(DETECTORS)}")
+        if self.shadow_hours < 0 or self.days <= 0 or self.most_rows < 1000:
+            raise UsageError("--shadow-hours must be 0 or more, --days above 0, and the rows at least 1000")
+        self.tracking.check()
+
+
+class Action(StrEnum):
+    """The action, from the least to the most urgent."""
+
+    MONITOR = "monitor"
+    INVESTIGATE = "investigate"
+    RETRAIN = "retrain"
+    RETRAIN_NOW = "retrain_now"
+
+    @property
+    def calls_for_training(self) -> bool:
+        """Whether to train a new model."""
+        return self in {Action.RETRAIN, Action.RETRAIN_NOW}
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """The inputs of the decision.
+
+    Attributes:
+        severity: drift of the data set; None if unknown.
+        pr_auc: PR-AUC of the served model over recent weeks; NaN if there are too few outcomes.
+        has_fallen: whether it is significantly more than 5 % below the model's reference.
+        drift_days: for how many days every check has found drift.
+    """
+
+    severity: DriftSeverity | None = None
+    pr_auc: float = nan
+    has_fallen: bool = False
+    drift_days: float = 0.0
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """An action and its reasons."""
+
+    action: Action
+    reasons: tuple[str, ...]
+
+
+def matrix_action(severity: DriftSeverity, pr_auc: float) -> Action:
+    """The action of the decision matrix; an unknown PR-AUC (NaN) does not count as poor."""
+    is_poor = pr_auc < FLOOR
+    match severity:
+        case DriftSeverity.HIGH:
+            return Action.RETRAIN_NOW
+        case DriftSeverity.MEDIUM:
+            return Action.RETRAIN_NOW if is_poor else Action.RETRAIN
+        case DriftSeverity.LOW:
+            return Action.INVESTIGATE if is_poor else Action.MONITOR
+
+
+def decide(evidence: Evidence) -> Decision:
+    """The action of the matrix, raised to retraining if performance has fallen or drift persists."""
+    severity, pr_auc = evidence.severity or DriftSeverity.LOW, evidence.pr_auc
+    action = matrix_action(severity, pr_auc)
+    drift = "unknown" if evidence.severity is None else severity.value
+    known = "unknown" if pr_auc != pr_auc else f"{pr_auc:.3f} ({'below' if pr_auc < FLOOR else 'not below'} {FLOOR})"  # noqa: PLR0124
+    reasons = [f"drift is {drift}, PR-AUC is {known}: {action.value}"]
+    if evidence.has_fallen:
+        reasons.append("PR-AUC has fallen by more than 5 %")
+    if evidence.drift_days > LASTING_DAYS:
+        reasons.append(f"drift has lasted {evidence.drift_days:.0f} days, more than {LASTING_DAYS:.0f}")
+    if len(reasons) > 1 and not action.calls_for_training:
+        action = Action.RETRAIN
+    return Decision(action=action, reasons=tuple(reasons))
+
+
+def drift_days(checks: Iterable[tuple[int, DriftSeverity]], now_ns: int) -> float:
+    """For how many days every check until now has found drift; ``checks`` are (ns UTC, severity), in any order.
+
+    >>> day = 86_400 * 10**9
+    >>> drift_days([(0, DriftSeverity.HIGH), (day, DriftSeverity.LOW), (2 * day, DriftSeverity.MEDIUM)], 5 * day)
+    3.0
+    """
+    begun = now_ns
+    for time_ns, severity in sorted(checks, reverse=True):
+        if not severity.is_drift:
+            break
+        begun = time_ns
+    return max(0, now_ns - begun) / _DAY_NS
 
 
 class RetrainingNeed(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,9 +37,8 @@ from volspike.lifecycle.challenger import (
     remove_challenger,
     start_shadow,
 )
-from volspike.lifecycle.need import RetrainingNeed, assess_need
+from volspike.lifecycle.need import RetrainingNeed, RetrainingRequest, assess_need
 from volspike.lifecycle.promotion import Event, HistoryEntry, append_entry, exclusive_access, promote
-from volspike.lifecycle.request import RetrainingRequest
 from volspike.market import SECOND_NS, Profile, format_time
 from volspike.models import Artifact, Metadata
 from volspike.monitoring.drift import drift_result
