@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from volspike.datasets import Dataset, load_dataset
 from volspike.datasets.build import row_second
@@ -22,11 +21,7 @@ from volspike.evaluation import Interval, Scored, pooled
 from volspike.evaluation.bootstrap import LEAST_BLOCKS, Draws, percentile_interval, resampled_areas
 from volspike.evaluation.metrics import average_precision, known
 from volspike.evaluation.scored import block_length, spike_events
-from volspike.features.engine import Every
-from volspike.labels import HORIZON_S
-from volspike.market import SECOND_NS
 from volspike.models import DETECTORS
-from volspike.models.detector import VOLATILITY_OFFSET, plain_volatilities
 from volspike.training.fitting import select_columns
 from volspike.training.folds import Fold, TrainingData, feature_values, prepare_training_data
 from volspike.training.null_market import NullMarket, null_dataset, one_second_returns
@@ -340,38 +335,3 @@ def _rotated_pr_auc(scored: Scored, share: float) -> float:
         rows = np.flatnonzero(scored.fold == number)
         score[rows] = np.roll(score[rows], round(share * len(rows)))
     return average_precision(scored.y, score)
-
-
-def hindsight_bound(dataset: Dataset, request: TrainingRequest) -> dict[str, Any] | None:
-    """PR-AUC of a score that also knows the two minutes after the predicted one, over the selection folds.
-
-    No forecast can use it. Volatility barely changes from one minute to the next, so that the minutes on both sides
-    predict a minute about as well as anything can; what this score misses is mostly chance. It is a logistic regression
-    on log volatilities, pooled and as mean of the folds; None unless rows are seconds of a single product.
-    """
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - the audit itself does not need it
-
-    if dataset.facts.every is not Every.SECOND or len(dataset.products) != 1:
-        return None
-    columns = [dataset.names.index(name) for name in plain_volatilities(dataset.names)]
-    later = [_volatility_after(dataset, minutes * HORIZON_S) for minutes in (1, 2)]
-    x = np.log(np.column_stack([dataset.x[:, columns], *later]) + VOLATILITY_OFFSET)
-    scored = []
-    for fold in prepare_training_data(request, dataset).fold_set.selection:
-        train, test = (rows[np.isfinite(x[rows]).all(axis=1)] for rows in (fold.fit_rows.rows, fold.test))
-        mean, deviation = x[train].mean(axis=0), x[train].std(axis=0)
-        model = LogisticRegression(max_iter=500).fit((x[train] - mean) / deviation, fold.y[train])
-        scored.append((fold.y[test], model.decision_function((x[test] - mean) / deviation)))
-    if not scored:
-        return None
-    y, score = (np.concatenate(parts) for parts in zip(*scored, strict=True))
-    by_fold = [average_precision(*fold) for fold in scored]
-    return {"pr_auc": average_precision(y, score), "mean_per_fold": float(np.mean(by_fold)), "rows": len(y)}
-
-
-def _volatility_after(dataset: Dataset, seconds: int) -> NDArray[np.float64]:
-    """The future volatility of the row ``seconds`` later in the same session; NaN if there is none."""
-    wanted = dataset.time + seconds * SECOND_NS
-    place = np.minimum(np.searchsorted(dataset.time, wanted), len(wanted) - 1)
-    exists = (dataset.time[place] == wanted) & (dataset.session[place] == dataset.session)
-    return np.where(exists, dataset.future_volatility[place], np.nan)
