@@ -25,6 +25,7 @@ COMMANDS: Final = (
     ("--help",),
     ("train", "--foo"),
     ("train", "--features", "x.parquet", "--models", "lightgbn"),
+    ("train", "--features", "x.parquet"),
     ("trian",),
     ("models", "list"),
     ("models", "promote", "second"),

@@ -5,23 +5,38 @@ from __future__ import annotations
 import subprocess
 import sys
 
-SCRIPT = """
-import sys
+import pytest
+
+UNKNOWN_MODEL = """
 from pathlib import Path
-from volspike.errors import UsageError
 from volspike.training.request import TrainingRequest
 
-try:
-    TrainingRequest(features=Path("features.parquet"), models=("lgbm",)).check()
-except UsageError:
-    loaded = {"sklearn", "xgboost", "lightgbm", "mlflow", "onnx", "onnxruntime", "matplotlib"} & set(sys.modules)
-    raise SystemExit(", ".join(sorted(loaded)) or 0)
-raise SystemExit("accepted")
+TrainingRequest(features=Path("features.parquet"), models=("lgbm",)).check()
 """
 
+MISSING_FILE = """
+from pathlib import Path
+from volspike.cli.train import run
 
-def test_unknown_model_is_refused_before_learning_libraries_are_imported() -> None:
-    """The error for an unknown model imports neither scikit-learn, XGBoost, LightGBM, MLflow, ONNX nor matplotlib."""
-    command = [sys.executable, "-c", SCRIPT]
+run(features=Path("no_such_folder/features.parquet"))
+"""
+
+LOADED = """
+import sys
+from volspike.errors import VolspikeError
+
+try:
+    exec(sys.argv[1])
+except VolspikeError as error:
+    loaded = {"sklearn", "xgboost", "lightgbm", "mlflow", "onnx", "onnxruntime", "matplotlib"} & set(sys.modules)
+    print(type(error).__name__, *sorted(loaded))
+"""
+"""Prints the error of a script and the learning libraries that it has imported."""
+
+
+@pytest.mark.parametrize(("script", "error"), [(UNKNOWN_MODEL, "UsageError"), (MISSING_FILE, "UnreadableFile")])
+def test_wrong_options_are_refused_before_learning_libraries_are_imported(script: str, error: str) -> None:
+    """An unknown model or a missing file imports no learning library, nor MLflow, ONNX or matplotlib."""
+    command = [sys.executable, "-c", LOADED, script]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    assert (done.returncode, done.stderr.strip()) == (0, "")
+    assert (done.stdout.split(), done.stderr) == ([error], "")

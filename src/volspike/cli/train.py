@@ -58,6 +58,7 @@ def run(
     ] = None,
 ) -> None:
     """Train models, compare them with the best baseline on held-out rows, and write their artifacts."""
+    from volspike.datasets.feature_file import facts_of, open_feature_file
     from volspike.training.request import TrainingRequest
 
     tracking = tracking_settings(mlflow_uri)
@@ -78,7 +79,11 @@ def run(
         promote=promote,
         seed=seed,
     )
-    request.check()  # before the learning libraries are imported
+    request.model_names()
+    with open_feature_file(features) as file:
+        facts_of(features, file)
+    request.check()
+    # errors up to here need no learning library, except that of an unknown calibration
     from volspike.lifecycle.promotion import promote_chosen
     from volspike.training.run import train
 

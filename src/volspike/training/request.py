@@ -71,11 +71,12 @@ class TrainingRequest:
         Raises:
             UsageError: an unknown name, or no name.
         """
-        names = tuple(DETECTORS) if ALL in self.models else tuple(dict.fromkeys(self.models))
-        unknown = [name for name in names if name not in DETECTORS]
+        available = tuple(DETECTORS)  # `in DETECTORS` would import the model's learning library
+        names = available if ALL in self.models else tuple(dict.fromkeys(self.models))
+        unknown = [name for name in names if name not in available]
         if unknown or not names:
             problem = f"no model named {', '.join(unknown)}" if unknown else "no model was named"
-            raise UsageError(f"{problem}; choose from {', '.join(DETECTORS)}, or all")
+            raise UsageError(f"{problem}; choose from {', '.join(available)}, or all")
         return names
 
     def column_names(self, available: tuple[str, ...]) -> tuple[str, ...]:
