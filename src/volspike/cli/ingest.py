@@ -98,10 +98,10 @@ async def _ingest(
         relay = None if cluster is None else _relay(cluster, source)
         recorder = None if folder is None else Recorder(folder, simulated=source.simulated)
         err.print(f"listening to {source.name} for {', '.join(settings.products)}", markup=False)
-        counts, feed = IngestCounts(), FeedCounts(source.timed_from)
-        with metrics_server(_registry(source, feed, recorder), at.host, at.port):
+        counts, began = FeedCounts(source.timed_from), time.monotonic()
+        with metrics_server(_registry(source, counts, recorder), at.host, at.port):
             topic_check = asyncio.create_task(_warn_if_missing(cluster)) if cluster is not None else None
-            listening = asyncio.create_task(_listen(source, recorder, relay, counts, feed))
+            listening = asyncio.create_task(_listen(source, recorder, relay, counts))
             stop_on_signals(listening)
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(asyncio.shield(listening), minutes * 60 or None)
@@ -113,36 +113,28 @@ async def _ingest(
                 warn(recorder.fault)
         if topic_check is not None:
             await topic_check
-    counts.show(recorder)
+    _print_counts(counts, time.monotonic() - began, recorder)
     if relay is not None:
         relay.close(DELIVER_WITHIN_S)
         _print_relayed(relay, folder)
 
 
-class IngestCounts:
-    """Counts of received frames, ticks, faults and gaps."""
-
-    def __init__(self) -> None:
-        self.frames = self.ticks = self.malformed = self.gaps = 0
-        self.began = time.monotonic()
-
-    def show(self, recorder: Recorder | None) -> None:
-        """Prints one line with the counts."""
-        kept = "not recorded" if recorder is None else f"{recorder.recorded:,} recorded in {recorder.folder}"
-        out.print(
-            f"{self.ticks:,} ticks in {self.frames:,} frames over {time.monotonic() - self.began:.0f} s, "
-            f"{self.malformed:,} malformed, {self.gaps:,} gaps, {kept}"
-        )
+def _print_counts(counts: FeedCounts, elapsed_s: float, recorder: Recorder | None) -> None:
+    kept = "not recorded" if recorder is None else f"{recorder.recorded:,} recorded in {recorder.folder}"
+    out.print(
+        f"{counts.ticks:,} ticks in {counts.frames:,} frames over {elapsed_s:.0f} s, "
+        f"{counts.malformed:,} malformed, {sum(counts.gaps.values()):,} gaps, {kept}"
+    )
 
 
-def _registry(source: Source, feed: FeedCounts, recorder: Recorder | None) -> CollectorRegistry:
+def _registry(source: Source, counts: FeedCounts, recorder: Recorder | None) -> CollectorRegistry:
     """The metrics of the feed for Prometheus."""
     from prometheus_client import CollectorRegistry
 
     from volspike.live.metrics import FeedCollector
 
     registry = CollectorRegistry()
-    registry.register(FeedCollector(source.name, simulated=source.simulated, counts=feed, recorder=recorder))
+    registry.register(FeedCollector(source.name, simulated=source.simulated, counts=counts, recorder=recorder))
     return registry
 
 
@@ -171,31 +163,25 @@ def _print_relayed(relay: TickRelay, folder: Path | None) -> None:
         warn(f"{relay.undelivered:,} ticks were not delivered to {relay.topic}{again}")
 
 
-async def _listen(
-    source: Source, recorder: Recorder | None, relay: TickRelay | None, counts: IngestCounts, feed: FeedCounts
-) -> None:
+async def _listen(source: Source, recorder: Recorder | None, relay: TickRelay | None, counts: FeedCounts) -> None:
     from volspike.feeds.events import FeedError, FeedFault, FeedFrame, FeedState
     from volspike.market import Gap
 
     flushing = asyncio.create_task(_flush(recorder, relay))
     try:
         async for event in source.events:
-            feed.add(event)
+            counts.add(event)
             match event:
                 case FeedFrame():
-                    counts.frames += 1
-                    counts.ticks += len(event.frame.ticks)
                     if recorder is not None:
                         recorder.frame(event.received, event.frame)
                     if relay is not None:
                         relay.frame(event.received, event.frame)
                 case Gap():
-                    counts.gaps += 1
                     warn(f"gap ({event.cause}): {(event.end - event.start) / 1e9:.1f} s of {', '.join(event.products)}")
                     if recorder is not None:
                         recorder.gap(event)
                 case FeedFault():
-                    counts.malformed += 1
                     warn(str(event.error))
                 case FeedState():
                     err.print(f"{'connected' if event.is_connected else 'not connected'}: {event.reason}", markup=False)
