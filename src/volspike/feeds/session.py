@@ -4,9 +4,9 @@
         async for event in session.events():
             ...
 
-Two sides meet at the bounded ``Inbox``. A task at the socket stamps frames and puts them in, undecoded, and never waits
-for the reader (``FrameIntake``). The reader's side takes them out and decodes them (``EventDecoder``). A slow reader
-therefore loses frames in one marked gap, and never the connection.
+A task reads the socket, stamps each frame with its time of receipt and puts it, undecoded, into the bounded ``Inbox``
+(``FrameIntake``); it never waits for the reader. The reader takes frames out of the inbox and decodes them
+(``EventDecoder``). A reader that is too slow loses frames, marked by one gap, but never the connection.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ _JITTER = SystemRandom().random
 class FeedSession:
     """Listens to ``settings.products`` from the call of ``events`` until it is closed. One use, one reader.
 
-    No failure of the exchange or the network ends it: it reconnects. ``simulated`` is the kind of market expected; an
-    exchange of the other kind is not listened to; None accepts both. ``jitter`` draws the share of each wait from
-    [0, 1).
+    No failure of the exchange or the network ends it: it reconnects. ``simulated`` is the kind of market expected: a
+    connection to the other kind is closed without subscribing and retried; None accepts both. ``jitter`` draws the
+    share of each wait from [0, 1).
 
     Raises:
         UsageError: the url is not a websocket url.
@@ -91,7 +91,7 @@ class FeedSession:
     def events(self) -> AsyncIterator[FeedEvent]:
         """The events of the session in order until it is closed; listening starts here, in the running event loop.
 
-        Giving up the wait for an event (a timeout, a cancelled task) loses no event and closes nothing.
+        Cancelling the wait for the next event, as a timeout does, loses no event and leaves the session open.
 
         Raises:
             UsageError: ``events`` was called before.
@@ -354,8 +354,8 @@ class EventDecoder:
 class IdleTimer:
     """Calls ``check`` every ``every_s`` while the context lasts; once it returns true, ``limit`` expires at once.
 
-    ``limit`` is the ``asyncio.timeout`` around the context. A check that would be late because the event loop was busy
-    is postponed once: frames may be waiting in the socket, and that is no silence.
+    ``limit`` is the ``asyncio.timeout`` around the context. If a check runs late because the event loop was busy, it
+    is skipped once: frames may be waiting in the socket, so the connection may not be idle.
     """
 
     def __init__(self, check: Callable[[], bool], limit: asyncio.Timeout, every_s: float) -> None:

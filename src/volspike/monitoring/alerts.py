@@ -367,7 +367,7 @@ class StreamAlerts:
         episode = tracker.update(time_ns, probability)
         return None if episode is None else Alert.of(episode, price, simulated=simulated)
 
-    def tell(self, alert: Alert) -> None:
+    def publish(self, alert: Alert) -> None:
         """Send an alert to the router."""
         if self._router is not None:
             self._router.send(alert)

@@ -43,7 +43,7 @@ class AlertWatch(Protocol[A]):
     ) -> A | None:
         """The change that a row causes, if any; nothing is sent yet."""
 
-    def tell(self, change: A) -> None:
+    def publish(self, change: A) -> None:
         """Sends the alert; never waits."""
 
     def snapshot(self) -> bytes:
@@ -195,7 +195,7 @@ class PredictionStage(Generic[A]):
         waiting, self._waiting = self._waiting, []
         scored, self._scored = self._scored, []
         for _, change in waiting:
-            self._watch.tell(change)
+            self._watch.publish(change)
         if self._metrics is not None:
             self._metrics.rows(scored)
             for _, change in waiting:

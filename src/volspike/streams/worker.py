@@ -105,7 +105,7 @@ class Partitions:
         self.release(list(self._held))
 
     def _committed(self, consumer: Any, places: Sequence[TopicPartition]) -> list[TopicPartition]:
-        """Retries while a transaction that may commit newer offsets is open, and while no broker answers."""
+        """The committed offsets; retries while no broker answers or an open transaction may still change them."""
         while True:
             try:
                 found: list[TopicPartition] = consumer.committed(list(places), ASK_S)

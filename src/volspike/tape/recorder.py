@@ -4,8 +4,8 @@ The recorder runs in the loop that receives frames, so it never raises because o
 are buffered for half a second, and files are flushed to the disk in a thread when their hour is over.
 
 A process that is killed loses the lines it had not passed to the operating system and leaves files that can be read.
-While the disk takes no lines, ticks are counted as lost, ``is_recording`` is False, and every ten seconds the recorder
-tries again. The ledger gets a gap for each such loss and for the time between two runs.
+While files cannot be written, as on a full disk, ticks are counted as lost, ``is_recording`` is False, and the recorder
+tries again every ten seconds. The ledger gets a gap for each such loss and for the time between two runs.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Recorder:
             self._buffered += 1
 
     def _open_next_file(self, product: _ProductRecording, product_id: str, received: int) -> HourFile:
-        """Opens the file that begins at ``received``; what is missing before it becomes a gap."""
+        """Opens the file that begins at ``received``; notes the gap before it, if ticks were or may have been lost."""
         if product.file is not None:
             self._write(product)
             self._finish(product)

@@ -81,7 +81,8 @@ def train_on(dataset: Dataset, request: TrainingRequest, on_step: OnStep) -> Tra
 def _fit_models(data: TrainingData, on_step: OnStep) -> tuple[dict[str, ModelFits], list[str]]:
     """The requested models and all baselines, fitted, and a sentence for each that had to be skipped.
 
-    A model requested by name is fitted or the run fails; one of ``all``, or a baseline for comparison, may be skipped.
+    The run fails if a model that was requested by name cannot be fitted. A model that is included through ``all``, or a
+    baseline that is only compared with, is skipped instead, as long as another one can be fitted.
     """
     requested = data.request.model_names()
     fitted: dict[str, ModelFits] = {}
