@@ -17,7 +17,6 @@ SAME_ROLE: Final = {
     "evaluate": "models scored on held-out rows, in a training run and for a report",
     "metrics": "what is measured: of a process, or of a score",
     "report": "the results of an operation, and its warnings",
-    "request": "the options of a run, and the checks that need no data",
     "schema": "the declared form of data: feature columns, or requests and responses",
     "state": "what is saved and restored",
 }

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import msgspec
 
 from volspike.errors import MalformedTick
-from volspike.feeds.raw import TickMessage
+from volspike.feeds.messages import TickMessage
 from volspike.market import MISSING_ID, Gap, Tick
 
 

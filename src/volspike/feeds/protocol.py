@@ -15,7 +15,7 @@ import msgspec
 from volspike.config import FeedSettings
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Frame
-from volspike.feeds.fields import DECODE_ERRORS, Identifier, decode_json
+from volspike.feeds.messages import DECODE_ERRORS, Identifier, decode_json
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import MISSING_ID, Kind

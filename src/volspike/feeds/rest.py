@@ -19,7 +19,7 @@ import httpx
 import msgspec
 
 from volspike.errors import DataError, MalformedTick, UsageError
-from volspike.feeds.fields import TAKER_OF_MAKER, decode_json, read_time, valid_price, valid_size, with_path_prefix
+from volspike.feeds.messages import TAKER_OF_MAKER, decode_json, read_time, valid_price, valid_size, with_path_prefix
 from volspike.market import Kind, Tick
 
 REST_URL = "https://api.exchange.coinbase.com"

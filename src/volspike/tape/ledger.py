@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from volspike.errors import UnreadableFile
-from volspike.feeds.fields import DECODE_ERRORS
+from volspike.feeds.messages import DECODE_ERRORS
 from volspike.locks import try_lock
 from volspike.market import SECOND_NS, Cause, Gap, Ticks, format_time, parse_time
 from volspike.tape.lines import decode_line

@@ -18,9 +18,16 @@ import numpy as np
 
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Frame
-from volspike.feeds.fields import DECODE_ERRORS, Identifier, drop_empty_fields, malformed_from, read_time
+from volspike.feeds.messages import (
+    DECODE_ERRORS,
+    Identifier,
+    RawMessage,
+    drop_empty_fields,
+    malformed_from,
+    read_time,
+    tick_from_raw,
+)
 from volspike.feeds.protocol import decode_any
-from volspike.feeds.raw import RawMessage, tick_from_raw
 from volspike.market import MISSING_ID, Tick
 from volspike.market.time import NOT_A_TIME
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from volspike.errors import UnreadableFile
-from volspike.feeds.fields import SIDES
+from volspike.feeds.messages import SIDES
 from volspike.market import MISSING_ID, Kind, Side, Ticks
 from volspike.market.time import NOT_A_TIME
 from volspike.tape.names import product_of

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import MalformedTick
-from volspike.feeds.fields import SIDES, TAKER_OF_MAKER
-from volspike.feeds.raw import LAST_MATCH, RawMessage
+from volspike.feeds.messages import LAST_MATCH, SIDES, TAKER_OF_MAKER, RawMessage
 from volspike.market import MISSING_ID, Kind, Side, Tick, Ticks
 from volspike.market.time import NOT_A_TIME, parse_times
 from volspike.tape.blocks import Blocks

@@ -21,8 +21,7 @@ import pyarrow as pa
 
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Frame
-from volspike.feeds.fields import SIDES, TAKER_OF_MAKER
-from volspike.feeds.raw import ABSENT, DetailedMessage, RawMessage
+from volspike.feeds.messages import ABSENT, SIDES, TAKER_OF_MAKER, DetailedMessage, RawMessage
 from volspike.market import MISSING_ID, SECOND_NS, Kind, Side, Tick, Ticks, format_time
 from volspike.tape.lines import SIMULATED, is_utf8, read_irregular_line
 

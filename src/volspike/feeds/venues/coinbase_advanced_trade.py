@@ -14,10 +14,12 @@ import msgspec
 
 from volspike.errors import MalformedTick
 from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
-from volspike.feeds.fields import (
+from volspike.feeds.messages import (
     DECODE_ERRORS,
     TAKER_OF_MAKER,
+    DetailedMessage,
     Identifier,
+    TickMessage,
     decode_json,
     decode_without_empty_fields,
     malformed_from,
@@ -27,7 +29,6 @@ from volspike.feeds.fields import (
     valid_size,
     with_path_prefix,
 )
-from volspike.feeds.raw import DetailedMessage, TickMessage
 from volspike.market import MISSING_ID, Kind, Tick
 
 Detailed = TypeVar("Detailed")

@@ -11,11 +11,13 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
-from volspike.feeds.fields import (
+from volspike.feeds.messages import (
     DECODE_ERRORS,
     SIDES,
     TAKER_OF_MAKER,
+    DetailedMessage,
     Identifier,
+    TickMessage,
     decode_json,
     decode_without_empty_fields,
     malformed_from,
@@ -24,7 +26,6 @@ from volspike.feeds.fields import (
     valid_price,
     valid_size,
 )
-from volspike.feeds.raw import DetailedMessage, TickMessage
 from volspike.market import MISSING_ID, Kind, Tick
 
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]

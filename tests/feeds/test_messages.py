@@ -9,8 +9,7 @@ import msgspec
 import pytest
 
 from volspike.errors import MalformedTick
-from volspike.feeds.fields import drop_empty_fields
-from volspike.feeds.raw import RawMessage, tick_from_raw
+from volspike.feeds.messages import RawMessage, drop_empty_fields, tick_from_raw
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import Kind, Side, Tick, parse_time
