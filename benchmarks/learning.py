@@ -54,7 +54,7 @@ def sample_for(name: str, rows: int = ROWS) -> Sample:
             x[:, place] = np.abs(x[:, place]) * 10
     volatility = 1e-4 * np.exp(coming)
     tau = float(np.quantile(volatility, 0.9))
-    return Sample(names, x, (volatility >= tau).astype(np.int8), volatility, tau, np.ones(rows))
+    return Sample(names, x, (volatility >= tau).astype(np.int8), volatility, np.full(rows, tau), np.ones(rows))
 
 
 def seconds_to_learn(name: str, sample: Sample) -> tuple[float, float, Detector]:

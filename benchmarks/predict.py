@@ -102,7 +102,7 @@ def noise() -> dict[str, Any]:
 def save_forest(folder: Path, rows: dict[str, Any]) -> None:
     """Write an artifact of our random forest fitted to ``rows``."""
     volatility = np.where(rows["y"] == 1, 2.0, 0.5)
-    sample = Sample(TEN_FEATURES, rows["x"], rows["y"], volatility, 1.0, np.ones(ROWS))
+    sample = Sample(TEN_FEATURES, rows["x"], rows["y"], volatility, np.ones(ROWS), np.ones(ROWS))
     detector = DETECTORS["random_forest"](seed=0).fit(sample)
     features = FeatureSet()
     metadata = Metadata(

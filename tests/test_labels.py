@@ -9,8 +9,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volspike.errors import NotEnoughData
-from volspike.labels import HORIZON_S, MAX_GAPS, DelayedLabels, SecondGrid, future_volatility, spike_threshold, spikes
+from volspike.errors import NotEnoughData, UsageError
+from volspike.labels import (
+    DAY_S,
+    HORIZON_S,
+    LEVEL_OUTCOMES,
+    MAX_GAPS,
+    DelayedLabels,
+    LevelThreshold,
+    SecondGrid,
+    SpikeDefinition,
+    future_volatility,
+    jump_threshold,
+    spike_threshold,
+    spikes,
+)
 
 SECOND = 1_000_000_000
 START = 1_700_000_000
@@ -122,6 +135,84 @@ def test_threshold_without_known_or_moving_prices_is_an_error(values: np.ndarray
     """If no future is known, or the price did not move, there is no τ rather than a τ of zero."""
     with pytest.raises(NotEnoughData):
         spike_threshold(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("jump", "jump:2"), ("jump:2.5", "jump:2.5"), ("level", "level:90"), ("fixed:3e-4", "fixed:0.0003")],
+)
+def test_a_spike_definition_is_read_as_it_is_written(text: str, written: str) -> None:
+    """The text of a definition gives the same definition, with its default value where it has one."""
+    definition = SpikeDefinition.parse(text)
+    assert str(definition) == written
+    assert SpikeDefinition.parse(written) == definition
+
+
+@pytest.mark.parametrize(
+    "text", ["", "jump:x", "jump:0", "jump:inf", "fixed", "fixed:-1", "level:100", "percentile:0", "nan"]
+)
+def test_unknown_definitions_and_values_out_of_range_are_refused(text: str) -> None:
+    """The name and the range are checked."""
+    with pytest.raises(UsageError):
+        SpikeDefinition.parse(text)
+
+
+def test_a_jump_threshold_is_unknown_without_a_trailing_volatility() -> None:
+    """A multiple where the price moved, NaN where it did not or the volatility is unknown."""
+    tau = jump_threshold(np.array([1e-4, 0.0, np.nan]), 2.0)
+    np.testing.assert_array_equal(tau, [2e-4, np.nan, np.nan])
+    assert np.isnan(jump_threshold(0.0, 2.0))
+
+
+def level_by_definition(second: np.ndarray, volatility: np.ndarray, percentile: float, horizon: int) -> np.ndarray:
+    """τ of ``level`` row by row: all outcomes of the trailing day that the row's minute may use."""
+    tau = []
+    for each in second:
+        minute = each // 60 * 60
+        known = volatility[(second >= minute - DAY_S) & (second + horizon < minute) & np.isfinite(volatility)]
+        tau.append(
+            np.quantile(known, percentile / 100, method="inverted_cdf") if len(known) >= LEVEL_OUTCOMES else np.nan
+        )
+    return np.array(tau)
+
+
+@pytest.mark.parametrize("horizon", [60, 300])
+def test_level_is_the_percentile_of_the_outcomes_of_the_trailing_day(horizon: int) -> None:
+    """Equal to the definition across gaps and over more than a day; live, outcome by outcome, the same bits."""
+    random = np.random.default_rng(horizon)
+    second = np.cumsum(random.integers(1, 40, 12_000)) + START
+    volatility = np.where(random.random(len(second)) < 0.1, np.nan, random.gamma(2.0, 1e-4, len(second)))
+    tau = LevelThreshold(90.0, horizon).taus(second, volatility)
+    sampled = slice(None, None, 97)
+    expected = level_by_definition(second, volatility, 90.0, horizon)
+    np.testing.assert_array_equal(tau[sampled], expected[sampled])
+    assert np.isfinite(expected).sum() > 1000
+    live, pending, found = LevelThreshold(90.0, horizon), 0, []
+    for each in second:
+        while second[pending] + horizon < each:  # what ``DelayedLabels`` has returned by then
+            live.add(int(second[pending]), float(volatility[pending]))
+            pending += 1
+        found.append(live.tau(int(each)))
+    np.testing.assert_array_equal(found, tau)
+
+
+def test_later_outcomes_change_no_earlier_level() -> None:
+    """τ of the first rows is the same bits whatever follows."""
+    random = np.random.default_rng(5)
+    second = np.arange(9000) + START
+    volatility = random.gamma(2.0, 1e-4, 9000)
+    short = LevelThreshold().taus(second[:6000], volatility[:6000])
+    volatility[6000 - HORIZON_S :] *= 100.0
+    np.testing.assert_array_equal(LevelThreshold().taus(second, volatility)[:6000], short)
+
+
+def test_level_remembers_a_day_of_seconds() -> None:
+    """After three days of a row per second, τ is that of the last day alone."""
+    second = np.arange(3 * DAY_S) + START // 60 * 60
+    volatility = np.repeat([1.0, 2.0, 3.0], DAY_S)
+    tau = LevelThreshold(50.0).taus(second, volatility)
+    assert tau[2 * DAY_S - 1] == 2.0
+    assert tau[-1] == 3.0
 
 
 def test_a_spike_is_at_or_above_the_threshold() -> None:

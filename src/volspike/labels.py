@@ -8,29 +8,34 @@ The label rule, for recorded rows (``SecondGrid``) and live ones (``DelayedLabel
    horizon, 60 s by default (``future_volatility``). A row at the end of second k is a row in second k.
 3. It exists only where the session has finished those h seconds and no gap lies in them (``is_gap_in_horizon``).
    Rows that arrive later never change a label that exists.
-4. A row is a spike if its future volatility is at least the threshold τ (``is_spike``). τ is a percentile of the
-   training rows (``spike_threshold``).
+4. A row is a spike if its future volatility is at least the row's threshold τ (``is_spike``). τ uses the past only. A
+   ``SpikeDefinition`` says what it is: a multiple of the trailing hour's volatility, a trailing percentile of outcomes
+   (``LevelThreshold``), a number, or a percentile of the training rows (``spike_threshold``).
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from math import isnan
-from typing import Final, TypeAlias, overload
+from dataclasses import dataclass
+from enum import StrEnum
+from math import isfinite, isnan
+from typing import Final, Self, TypeAlias, overload
 
 import msgspec
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from volspike.errors import NotEnoughData
+from volspike.errors import NotEnoughData, UsageError
 from volspike.market import SECOND_NS
 
 Floats: TypeAlias = NDArray[np.float64]
 Integers: TypeAlias = NDArray[np.int64]
 
 HORIZON_S: Final = 60
+LONGEST_HORIZON_S: Final = 3600
+MINUTE_S: Final = 60
 SESSION_GAP_S: Final = 300
 """Rows further apart than this belong to different sessions."""
 
@@ -75,9 +80,9 @@ def is_gap_in_horizon(second: Integers, start_ns: int, end_ns: int, horizon: int
 @overload
 def is_spike(volatility: float, tau: float) -> bool: ...
 @overload
-def is_spike(volatility: Floats, tau: float) -> NDArray[np.bool_]: ...
-def is_spike(volatility: float | Floats, tau: float) -> bool | NDArray[np.bool_]:
-    """Whether a future volatility, or each of an array, is at least τ; an unknown one (NaN) is not.
+def is_spike(volatility: Floats, tau: float | Floats) -> NDArray[np.bool_]: ...
+def is_spike(volatility: float | Floats, tau: float | Floats) -> bool | NDArray[np.bool_]:
+    """Whether a future volatility, or each of an array, is at least τ; if either is unknown (NaN), it is not.
 
     >>> is_spike(0.0002, tau=0.0002)
     True
@@ -85,9 +90,174 @@ def is_spike(volatility: float | Floats, tau: float) -> bool | NDArray[np.bool_]
     return volatility >= tau
 
 
-def spikes(volatility: Floats, tau: float) -> NDArray[np.int8]:
-    """(n,) 1 for a spike, otherwise 0. An unknown future volatility gives 0 as well, so select the known ones first."""
+def spikes(volatility: Floats, tau: float | Floats) -> NDArray[np.int8]:
+    """(n,) 1 for a spike, otherwise 0. An unknown volatility or τ gives 0 as well, so select the known ones first."""
     return is_spike(volatility, tau).astype(np.int8)
+
+
+TAU: Final = "tau"
+"""The name of the threshold τ as a column of rows and as an input of models."""
+
+TRAILING_HOUR: Final = "realized_volatility_3600s"
+"""The feature that ``jump`` is a multiple of. In a session shorter than an hour it covers the session so far."""
+
+
+class SpikeKind(StrEnum):
+    """What the threshold τ of a row is derived from."""
+
+    JUMP = "jump"
+    """``value`` times the volatility of the trailing hour (``TRAILING_HOUR``)."""
+    LEVEL = "level"
+    """The percentile ``value`` of the outcomes known in the trailing 24 hours, updated every minute."""
+    FIXED = "fixed"
+    """The volatility ``value`` itself."""
+    PERCENTILE = "percentile"
+    """The percentile ``value`` of the training rows."""
+
+
+_DEFAULT_VALUES: Final = {SpikeKind.JUMP: 2.0, SpikeKind.LEVEL: 90.0, SpikeKind.PERCENTILE: DEFAULT_PERCENTILE}
+
+
+@dataclass(frozen=True, slots=True)
+class SpikeDefinition:
+    """How τ of a row is determined; written as ``jump:2``, ``level:90``, ``fixed:0.0003`` or ``percentile:90``."""
+
+    kind: SpikeKind
+    value: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The definition of a text; ``jump``, ``level`` and ``percentile`` alone have the values 2, 90 and 90.
+
+        >>> str(SpikeDefinition.parse("jump"))
+        'jump:2'
+
+        Raises:
+            UsageError: an unknown kind, or a value out of range.
+        """
+        name, _, number = text.partition(":")
+        try:
+            kind = SpikeKind(name)
+            value = float(number) if number else _DEFAULT_VALUES[kind]
+        except (ValueError, KeyError):
+            raise UsageError(
+                f"no spike definition {text!r}; choose jump:2 (twice the volatility of the trailing hour), level:90 "
+                "(percentile of the trailing 24 h), fixed:VALUE, or percentile:90 (of the training rows)"
+            ) from None
+        limit = 100.0 if kind in (SpikeKind.LEVEL, SpikeKind.PERCENTILE) else float("inf")
+        if not (isfinite(value) and 0.0 < value < limit):
+            below = " and below 100" if isfinite(limit) else ""
+            raise UsageError(f"the value of {kind} must be above 0{below}, was {value:g}")
+        return cls(kind, value)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value:g}"
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether τ differs from row to row."""
+        return self.kind in (SpikeKind.JUMP, SpikeKind.LEVEL)
+
+    def describe(self) -> str:
+        """The definition in words, for users.
+
+        >>> SpikeDefinition.parse("jump:2").describe()
+        'at least 2 times the volatility of the trailing hour'
+        """
+        match self.kind:
+            case SpikeKind.JUMP:
+                return f"at least {self.value:g} times the volatility of the trailing hour"
+            case SpikeKind.LEVEL:
+                return f"at least the {self.value:g}th percentile of the outcomes of the trailing 24 hours"
+            case SpikeKind.FIXED:
+                return f"a volatility of at least {self.value:g} per second"
+            case SpikeKind.PERCENTILE:
+                return f"at least the {self.value:g}th percentile of the training rows"
+
+
+@overload
+def jump_threshold(trailing: float, multiple: float) -> float: ...
+@overload
+def jump_threshold(trailing: Floats, multiple: float) -> Floats: ...
+def jump_threshold(trailing: float | Floats, multiple: float) -> float | Floats:
+    """τ as a multiple of the volatility of the trailing hour, one or (n,); NaN where that is unknown or 0.
+
+    >>> jump_threshold(0.0001, 2.0)
+    0.0002
+    """
+    if isinstance(trailing, np.ndarray):
+        return np.where(trailing > 0.0, multiple * trailing, np.nan)
+    return multiple * trailing if trailing > 0.0 else float("nan")
+
+
+DAY_S: Final = 86_400
+LEVEL_OUTCOMES: Final = 3600
+"""Outcomes that ``level`` needs, one per second: an hour. With fewer, τ is unknown."""
+
+
+class LevelThreshold:
+    """τ of one product as a percentile of the outcomes known in the trailing 24 hours, updated at every full minute.
+
+    Within the minute that begins at second m, the outcomes are those of the seconds q with m − 86 400 ≤ q and
+    q + horizon < m: all of them are known by m, live as well. They outlive sessions.
+
+    Args:
+        percentile: between 0 and 100.
+        horizon: in seconds.
+    """
+
+    def __init__(self, percentile: float = 90.0, horizon: int = HORIZON_S) -> None:
+        self._share = percentile / 100.0
+        self._horizon = horizon
+        self._second = np.empty(2 * DAY_S, np.int64)
+        self._volatility = np.empty(2 * DAY_S)
+        self._first = self._end = 0
+        self._minute: int | None = None
+        self._tau = float("nan")
+
+    def add(self, second: int, volatility: float) -> None:
+        """Adds the outcome of a second, later than all before; NaN is ignored."""
+        if isnan(volatility):
+            return
+        if self._end == len(self._second):
+            held = slice(max(self._first, self._end - DAY_S), self._end)
+            count = held.stop - held.start
+            self._second[:count], self._volatility[:count] = self._second[held], self._volatility[held]
+            self._first, self._end = 0, count
+        self._second[self._end], self._volatility[self._end] = second, volatility
+        self._end += 1
+
+    def tau(self, second: int) -> float:
+        """τ of a row in ``second``, which is not before that of the last call; NaN with under an hour of outcomes.
+
+        Add the outcomes of all seconds up to ``second`` − horizon − 1 first.
+        """
+        minute = second // MINUTE_S * MINUTE_S
+        if minute != self._minute:
+            self._minute = minute
+            held = self._second[self._first : self._end]
+            self._first += int(np.searchsorted(held, minute - DAY_S))
+            last = self._first + int(np.searchsorted(self._second[self._first : self._end], minute - self._horizon))
+            known = self._volatility[self._first : last]
+            is_enough = len(known) >= LEVEL_OUTCOMES
+            self._tau = float(np.quantile(known, self._share, method="inverted_cdf")) if is_enough else float("nan")
+            if self._tau == 0.0:
+                self._tau = float("nan")
+        return self._tau
+
+    def taus(self, second: Integers, volatility: Floats) -> Floats:
+        """(n,) τ of rows in these ascending seconds, whose own future volatilities are added when they are known."""
+        tau = np.empty(len(second))
+        added = 0
+        minute = second // MINUTE_S * MINUTE_S
+        starts = _starts(np.append(np.diff(minute) != 0, True)) if len(second) else np.zeros(0, np.int64)
+        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(second)], strict=True):
+            known = int(np.searchsorted(second, minute[start] - self._horizon))
+            for index in range(added, known):
+                self.add(int(second[index]), float(volatility[index]))
+            added = max(added, known)
+            tau[start:end] = self.tau(int(second[start]))
+        return tau
 
 
 def spike_threshold(
@@ -107,7 +277,9 @@ def spike_threshold(
     """
     known = np.isfinite(volatility)
     if not known.any():
-        raise NotEnoughData("no row's next 60 seconds are known: record for longer than 6 minutes without a break")
+        raise NotEnoughData(
+            "no row's future is known: record for longer than 6 minutes plus the horizon, without a break"
+        )
     counts = None if weights is None else weights[known]
     tau = float(np.quantile(volatility[known], percentile / 100.0, method="inverted_cdf", weights=counts))
     if tau <= 0.0:

@@ -151,7 +151,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random = np.random.default_rng(7)
     x = random.normal(size=(400, len(TEN_FEATURES)))
     excess = np.exp(x[:, 0] - 1)
-    sample = Sample(TEN_FEATURES, x, (excess >= 1).astype(np.int8), excess, 1.0, np.ones(len(x)))
+    sample = Sample(TEN_FEATURES, x, (excess >= 1).astype(np.int8), excess, np.ones(len(x)), np.ones(len(x)))
     detector = DETECTORS["logistic"](seed=0).fit(sample)
     features = FeatureSet()
     metadata = Metadata(

@@ -87,7 +87,7 @@ def test_stratified_says_what_it_is_worth(features: Path, volspike: Run) -> None
             USAGE,
             ["unknown split method 'odd'", "walk_forward"],
         ),
-        ("--features features.parquet --threshold-percentile 101", USAGE, ["percentile must be in (0, 100)"]),
+        ("--features features.parquet --threshold-percentile 101", USAGE, ["percentile must be above 0 and below 100"]),
     ],
 )
 def test_what_does_not_go_together_is_refused(

@@ -18,7 +18,7 @@ from volspike.datasets.dataset import compare
 def bare(features: Path) -> Path:
     """The feature file without its labels."""
     table = pq.read_table(features)
-    pq.write_table(table.drop_columns(["future_volatility", "volatility_spike"]), features)
+    pq.write_table(table.drop_columns(["future_volatility", "volatility_spike", "tau"]), features)
     return features
 
 
@@ -38,7 +38,7 @@ def test_output_leaves_the_source_as_it_is(bare: Path, tmp_path: Path, volspike:
     before = bare.read_bytes()
     assert volspike("label", "--features", bare.name, "--output", "new/g.parquet").status == 0
     assert bare.read_bytes() == before
-    assert pq.read_schema(tmp_path / "new/g.parquet").names[-2:] == ["future_volatility", "volatility_spike"]
+    assert pq.read_schema(tmp_path / "new/g.parquet").names[-3:] == ["future_volatility", "volatility_spike", "tau"]
 
 
 def test_a_given_tau_is_taken(bare: Path, volspike: Run) -> None:
@@ -61,7 +61,7 @@ def test_a_file_too_short_for_labels_is_told(bare: Path, tmp_path: Path, volspik
     """Where no row's future is known: refused without τ, and with one nothing is divided by nothing."""
     pq.write_table(pq.read_table(bare).slice(0, 30), bare)
     with untouched(tmp_path):
-        assert_refused(volspike("label", "--features", bare.name), DATA, "no row's next 60 seconds are known")
+        assert_refused(volspike("label", "--features", bare.name), DATA, "no row's future is known")
     outcome = volspike("label", "--features", bare.name, "--tau", "1e-4")
     assert outcome.status == 0
     assert "0 rows labelled, no spikes" in outcome.out
@@ -76,8 +76,16 @@ def test_a_file_too_short_for_labels_is_told(bare: Path, tmp_path: Path, volspik
         ("--features cut.parquet", DATA, ["cut.parquet: not a Parquet file"]),
         ("--features lacking.parquet", DATA, ["lacking.parquet: lacks the columns spread_mean_60s"]),
         ("--features tape.parquet", DATA, ["tape.parquet: not a feature file", "volspike replay"]),
-        ("--features features.parquet --threshold-percentile 0", USAGE, ["percentile must be in (0, 100)", "0.0"]),
-        ("--features features.parquet --tau -1", USAGE, ["above 0", "-1.0"]),
+        (
+            "--features features.parquet --threshold-percentile 0",
+            USAGE,
+            ["percentile must be above 0 and below 100", "was 0"],
+        ),
+        ("--features features.parquet --tau -1", USAGE, ["fixed must be above 0", "-1"]),
+        ("--features features.parquet --spike leap:2", USAGE, ["no spike definition 'leap:2'", "jump:2"]),
+        ("--features features.parquet --spike fixed", USAGE, ["no spike definition 'fixed'", "fixed:VALUE"]),
+        ("--features features.parquet --spike level:100", USAGE, ["level must be above 0 and below 100"]),
+        ("--features features.parquet --horizon 5", USAGE, ["horizon 60 to 3600 s", "5"]),
         ("--features features.parquet --gap-threshold-seconds -1", USAGE, ["above 0", "-1.0"]),
         ("--features features.parquet --output features.parquet/g.parquet", USAGE, ["cannot write features.parquet/"]),
         ("--features features.parquet --output folder", USAGE, ["folder"]),

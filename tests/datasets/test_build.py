@@ -15,8 +15,8 @@ from volspike.datasets.build import build_features, label_file, read_ahead
 from volspike.datasets.dataset import compare
 from volspike.datasets.feature_file import FeatureFacts, facts_of
 from volspike.errors import DataError, NotEnoughData, SchemaMismatch, UnreadableFile, UsageError
-from volspike.features import ROW_COLUMNS, Every, FeatureEngine, FeatureSet
-from volspike.labels import future_volatility
+from volspike.features import ROW_COLUMNS, Every, FeatureEngine, FeatureSet, Scope
+from volspike.labels import SpikeDefinition, future_volatility
 from volspike.market import SECOND_NS, Kind, Profile, Tick, Ticks
 from volspike.tape import read_ticks, write_parquet
 
@@ -107,7 +107,7 @@ def test_later_data_changes_no_earlier_label(tape: Path, tmp_path: Path) -> None
     for name, source in (("short", short_tape), ("long", tape)):
         out = tmp_path / f"{name}_features.parquet"
         build_features([source], out, SET, Every.TICK)
-        label_file(out, out, tau=1e-4)
+        label_file(out, out, SpikeDefinition.parse("fixed:1e-4"))
         tables.append(pq.read_table(out))
     short, long = tables
     spike = short["volatility_spike"].to_pylist()
@@ -271,3 +271,41 @@ def test_read_ahead_is_bounded() -> None:
     assert isinstance(ahead, Generator)
     ahead.close()
     assert len(requested) <= 3
+
+
+@pytest.mark.parametrize("spike", ["jump:2", "level:90", "fixed:1e-4"])
+def test_later_ticks_change_no_earlier_threshold(spike: str, tape: Path, tmp_path: Path) -> None:
+    """τ of a row is the same bits in a longer tape, under every definition that uses the past only."""
+    ticks = Ticks.join(list(read_ticks([tape])))
+    short_tape = tmp_path / "short.parquet"
+    write_parquet([ticks[: len(ticks) // 2]], short_tape)
+    tables = []
+    for name, source in (("short", short_tape), ("long", tape)):
+        out = tmp_path / f"{name}_features.parquet"
+        build_features([source], out, FeatureSet(scope=Scope.FULL), Every.SECOND)
+        label_file(out, out, SpikeDefinition.parse(spike))
+        tables.append(pq.read_table(out, columns=["product_id", "timestamp", "tau"]).to_pandas())
+    short, long = tables
+    both = short.merge(long, on=["product_id", "timestamp"], how="left", suffixes=("", "_long"))
+    assert len(both) > 1000
+    np.testing.assert_array_equal(both["tau"], both["tau_long"])
+
+
+def test_a_jump_is_relative_to_the_trailing_hour(tape: Path, tmp_path: Path) -> None:
+    """τ is a multiple of the column of the trailing hour, a spike is at or above it, and the facts name it."""
+    out = tmp_path / "f.parquet"
+    build_features([tape], out, FeatureSet(scope=Scope.FULL), Every.SECOND)
+    result = label_file(out, out, SpikeDefinition.parse("jump:1.5"))
+    table = pq.read_table(out).to_pandas()
+    np.testing.assert_array_equal(table["tau"], 1.5 * table["realized_volatility_3600s"].where(lambda v: v > 0))
+    known = table["future_volatility"].notna() & table["tau"].notna()
+    np.testing.assert_array_equal(
+        table["volatility_spike"][known], table["future_volatility"][known] >= table["tau"][known]
+    )
+    assert (result.facts.spike, result.facts.tau, result.labelled) == ("jump:1.5", None, int(known.sum()))
+
+
+def test_a_jump_needs_the_column_of_the_trailing_hour(features: Path) -> None:
+    """A file of the core set is refused with the feature set that has the column."""
+    with pytest.raises(UnreadableFile, match="realized_volatility_3600s; replay with --feature-set full"):
+        label_file(features, features, SpikeDefinition.parse("jump"))

@@ -31,7 +31,16 @@ def dataset(sessions: list[int], seed: int = 0) -> Dataset:
     n = len(time)
     volatility = np.random.default_rng(seed).gamma(2.0, 1e-4, n)
     return Dataset(
-        FACTS, ("X",), time, np.zeros(n, np.int32), session, ("a",), np.zeros((n, 1)), volatility, volatility
+        FACTS,
+        ("X",),
+        time,
+        np.zeros(n, np.int32),
+        session,
+        ("a",),
+        np.zeros((n, 1)),
+        volatility,
+        np.full(n, np.nan),
+        volatility,
     )
 
 
@@ -232,7 +241,7 @@ def of_rows(seconds: list[int], session: int = 10**9 - 1000) -> Dataset:
     time = (10**9 + np.array(seconds)) * SECOND_NS
     zeros = np.zeros(len(time))
     sessions = np.full(len(time), session)
-    return Dataset(FACTS, ("X",), time, zeros.astype(np.int32), sessions, ("a",), zeros[:, None], zeros, zeros)
+    return Dataset(FACTS, ("X",), time, zeros.astype(np.int32), sessions, ("a",), zeros[:, None], zeros, zeros, zeros)
 
 
 @pytest.mark.parametrize(("early_by_ns", "is_kept"), [(0, False), (1, True), (-1, False)])

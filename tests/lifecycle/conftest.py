@@ -44,6 +44,7 @@ def market(rows: int, *, skill: float, seed: int = 0) -> Dataset:
         names=FEATURES.names,
         x=x,
         future_volatility=np.exp(regime + 0.2 * random.normal(size=rows) - 9),
+        tau=np.full(rows, np.nan),
         persistence=persistence,
     )
 

@@ -35,7 +35,7 @@ def sample_of(
         x=x,
         y=y,
         volatility=np.where(y == 1, 2.0, 1 / 3) * 1e-4,
-        tau=1e-4,
+        tau=np.full(len(y), 1e-4),
         weight=np.ones(len(y)) if weight is None else weight,
     )
 
@@ -85,7 +85,7 @@ def full_sample(rows: int, seed: int, *, deep: bool = False) -> Sample:
         x=np.column_stack(list(columns.values())),
         y=(volatility >= tau).astype(np.int8),
         volatility=volatility,
-        tau=tau,
+        tau=np.full(rows, tau),
         weight=np.ones(rows),
     )
 

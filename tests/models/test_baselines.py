@@ -79,7 +79,7 @@ def test_seasonal_finds_a_lively_quarter() -> None:
     names = ("time_of_day_sin", "time_of_day_cos", "seconds_to_full_60min")
     x = np.column_stack([np.sin(phase), np.cos(phase), 3600 - now % 3600])
     sample = dataclasses.replace(
-        full_sample(6000, 5), names=names, x=x, y=y, volatility=np.where(y == 1, 2.0, 0.5), tau=1.0
+        full_sample(6000, 5), names=names, x=x, y=y, volatility=np.where(y == 1, 2.0, 0.5), tau=np.ones(6000)
     )
     probability = fitted("seasonal", sample).probability(x)
     assert probability[is_lively].mean() > 3 * probability[~is_lively].mean()

@@ -20,7 +20,7 @@ def volatilities(rows: int, seed: int) -> NDArray[np.float32]:
 
 
 def forecast_of(x: NDArray[np.float32], volatility: NDArray[np.float64]) -> LinearForecast:
-    return LinearForecast.fit(x, NAMES, NAMES, log_target(volatility, 1e-3), np.ones(len(x)))
+    return LinearForecast.fit(x, NAMES, NAMES, log_target(volatility, np.full(len(x), 1e-3)), np.ones(len(x)))
 
 
 def test_a_market_three_times_as_wild_stays_so() -> None:
@@ -54,7 +54,7 @@ def test_the_probability_is_that_of_normal_errors() -> None:
     random = np.random.default_rng(4)
     curve = curve_from_errors(random.normal(0.0, 0.4, 200_000), np.ones(200_000))
     score = np.linspace(-3.0, 3.0, 200)
-    at_tau = float(log_target(np.array([1e-3]), 1e-3)[0])
+    at_tau = float(log_target(np.array([1e-3]), np.array([1e-3]))[0])
     np.testing.assert_allclose(curve(score), norm.cdf((score - at_tau) / 0.4), atol=0.011)
     assert curve(np.array([at_tau]))[0] == pytest.approx(0.5)
 

@@ -72,7 +72,7 @@ def test_a_shift_of_the_level_shifts_the_probability() -> None:
 
 def test_the_target_keeps_still_minutes_finite() -> None:
     """A minute without price changes is 20 times below τ and no further; τ itself is slightly above 0."""
-    np.testing.assert_allclose(log_target(np.array([0.0, 2e-4]), 2e-4), [np.log(0.05), np.log(1.05)])
+    np.testing.assert_allclose(log_target(np.array([0.0, 2e-4]), np.full(2, 2e-4)), [np.log(0.05), np.log(1.05)])
 
 
 @pytest.mark.parametrize("level", [3.0, -3.0, 1e-30, -700.1, 3e38])

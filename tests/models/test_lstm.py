@@ -26,7 +26,7 @@ def rising(rows: int) -> Sample:
     # TICKS is in time's order: what ascends along it rises in time.
     x[:, [sample.names.index(name) for name in TICKS]] = np.where(is_rising[:, None], ticks, ticks[:, ::-1])
     volatility = np.where(is_rising, 3.0, 0.3)
-    return dataclasses.replace(sample, x=x, y=is_rising.astype(np.int8), volatility=volatility, tau=1.0)
+    return dataclasses.replace(sample, x=x, y=is_rising.astype(np.int8), volatility=volatility, tau=np.ones(rows))
 
 
 def taught(sample: Sample, seed: int = 0, **settings: Any) -> Detector:

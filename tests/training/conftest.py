@@ -46,6 +46,7 @@ def make_dataset() -> MakeDataset:
             names=FEATURES.names,
             x=x,
             future_volatility=np.exp(regime + 0.2 * random.normal(size=rows) - 9),
+            tau=np.full(rows, np.nan),
             persistence=persistence,
         )
 

@@ -32,7 +32,7 @@ def rows() -> Sample:
     """300 rows of three features, the first of which is informative."""
     x = np.random.default_rng(0).normal(size=(300, 3))
     return Sample(
-        ("a", "b", "c"), x, (x[:, 0] > 0.5).astype(np.int8), np.exp(x[:, 0]), float(np.exp(0.5)), np.ones(300)
+        ("a", "b", "c"), x, (x[:, 0] > 0.5).astype(np.int8), np.exp(x[:, 0]), np.full(300, np.exp(0.5)), np.ones(300)
     )
 
 

@@ -16,7 +16,7 @@ from volspike.datasets import Dataset
 from volspike.datasets.splits import HORIZON_NS, earliest_input, purge, select_labelled_before
 from volspike.errors import NotEnoughData
 from volspike.features import Every
-from volspike.training.folds import FitRows, Fold, FoldSet, average_uniqueness, build_folds, feature_values
+from volspike.training.folds import FitRows, Fold, FoldSet, average_uniqueness, build_folds
 from volspike.training.request import TrainingRequest
 
 
@@ -45,7 +45,7 @@ def test_only_the_columns_and_rows_requested_are_copied(market: Dataset) -> None
     """Values are in the order of rows and names."""
     names = ("spread_mean_60s", "log_return_30s")
     rows = np.array([5, 3])
-    assert np.array_equal(feature_values(market, rows, names), market.columns(names)[rows])
+    assert np.array_equal(market.inputs(names, market.tau, rows), market.columns(names)[rows])
 
 
 def plain(second: list[int], product: list[int], horizon: int) -> NDArray[np.float64]:
@@ -137,7 +137,7 @@ def test_longer_embargo_must_keep_half_of_the_training_rows(
         rows = np.arange(1000 if seconds == 300 else kept)
         none = np.empty(0, np.int64)
         fit_rows = FitRows(rows, np.ones(len(rows)))
-        fold = Fold(1, rows, none, none, 1.0, np.zeros(1000, np.int8), fit_rows, is_final=True, block="")
+        fold = Fold(1, rows, none, none, np.ones(1000), np.zeros(1000, np.int8), fit_rows, is_final=True, block="")
         return FoldSet((fold,), (), seconds)
 
     monkeypatch.setattr("volspike.training.folds._usable_folds", fold_set)

@@ -202,7 +202,18 @@ def null_market(seconds: int) -> Dataset:
     n = len(future)
     time = 1_764_979_200 * SECOND_NS + np.arange(n, dtype=np.int64) * SECOND_NS
     zeros = np.zeros(n, np.int64)
-    return Dataset(facts, ("X",), time, zeros.astype(np.int32), zeros, FeatureSet().names, x, future, persistence)
+    return Dataset(
+        facts,
+        ("X",),
+        time,
+        zeros.astype(np.int32),
+        zeros,
+        FeatureSet().names,
+        x,
+        future,
+        np.full(n, np.nan),
+        persistence,
+    )
 
 
 def log_returns(price: NDArray[np.float64]) -> NDArray[np.float64]:

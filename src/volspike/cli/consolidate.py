@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from volspike.cli.options import Spike, spike_definition
 from volspike.cli.replay import print_labels
 from volspike.cli.screen import note_if_simulated, out, warn
 from volspike.errors import UsageError
@@ -27,6 +28,7 @@ def run(
         str, typer.Option(help="walk_forward (newest fold), time_based or stratified.")
     ] = "time_based",
     threshold_percentile: Annotated[float, typer.Option(help="Percentile of future volatility that defines τ.")] = 90.0,
+    spike: Spike = None,
 ) -> None:
     """Merge feature files without duplicate rows, label the result, and split it on request."""
     from volspike.datasets import SPLIT_METHODS
@@ -34,14 +36,14 @@ def run(
 
     if split_method not in SPLIT_METHODS:
         raise UsageError(f"unknown split method {split_method!r}; use one of {', '.join(SPLIT_METHODS)}")
-    result = consolidate(_files(features, output), output, threshold_percentile)
+    result = consolidate(_files(features, output), output, spike_definition(spike, threshold_percentile))
     note_if_simulated(result.labels.facts.simulated)
     out.print(
         f"{len(result.files)} files, {result.read:,} rows, {result.duplicates:,} of them duplicates → "
         f"{result.labels.rows:,} rows in {output}"
     )
     labels = result.labels
-    print_labels(labels.labelled, labels.spikes, labels.facts.tau, labels.facts.tau_from)
+    print_labels(labels)
     if not splits:
         return
     if split_method == "stratified":

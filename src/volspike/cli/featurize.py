@@ -157,6 +157,6 @@ def _merge_parts(file: Path, percentile: float | None, gap_s: float) -> None:
         warn(f"partition {partition}, offsets {start:,} to {end:,}: their rows are in the parts of another worker")
     if merged.labels is not None:
         labels = merged.labels
-        print_labels(labels.labelled, labels.spikes, labels.facts.tau, labels.facts.tau_from)
+        print_labels(labels)
     elif merged.unlabelled:
         warn(f"no labels: {merged.unlabelled}")

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from volspike.cli.options import Horizon, Spike, spike_definition
 from volspike.cli.replay import print_labels
 from volspike.cli.screen import note_if_simulated, out
 
-EXAMPLES = "Example: volspike label --features data/processed/features.parquet"
+EXAMPLES = "Example: volspike label --features data/processed/features.parquet --spike jump:2"
 
 
 def run(
@@ -18,13 +19,18 @@ def run(
     output: Annotated[Path | None, typer.Option(help="File to write (default: the same file).")] = None,
     threshold_percentile: Annotated[float, typer.Option(help="Percentile of future volatility that defines τ.")] = 90.0,
     gap_threshold_seconds: Annotated[float, typer.Option(help="Seconds of silence that end a session.")] = 300.0,
-    tau: Annotated[float | None, typer.Option(help="Use this τ instead of a percentile.")] = None,
+    tau: Annotated[
+        float | None, typer.Option(help="Use this τ instead of a percentile; as --spike fixed:VALUE.")
+    ] = None,
+    spike: Spike = None,
+    horizon: Horizon = 60,
 ) -> None:
-    """Add future_volatility and volatility_spike to a feature file."""
+    """Add future_volatility, volatility_spike and tau to a feature file."""
     from volspike.datasets.build import label_file
 
     target = output or features
-    result = label_file(features, target, threshold_percentile, gap_threshold_seconds, tau)
+    definition = spike_definition(spike, threshold_percentile, tau)
+    result = label_file(features, target, definition, gap_threshold_seconds, horizon)
     note_if_simulated(result.facts.simulated)
     out.print(f"{result.rows:,} rows → {target}")
-    print_labels(result.labelled, result.spikes, result.facts.tau, result.facts.tau_from)
+    print_labels(result)

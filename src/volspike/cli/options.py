@@ -20,10 +20,37 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from volspike.config import ServingSettings
+    from volspike.labels import SpikeDefinition
     from volspike.models import Artifact
     from volspike.streams.clients import KafkaSettings
     from volspike.streams.metrics import WorkerMetrics, WorkerProgress
     from volspike.streams.state import MakeStage, WorkerPlan
+
+Spike: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--spike",
+        help="What counts as a spike: jump:2 (twice the volatility of the trailing hour), level:90 (percentile of the "
+        "trailing 24 h), fixed:VALUE, or percentile:90 (of the training rows).",
+    ),
+]
+Horizon: TypeAlias = Annotated[
+    int, typer.Option("--horizon", help="Seconds of the future that a label covers: 60, 300, 900 or 3600.")
+]
+
+
+def spike_definition(spike: str | None, percentile: float, tau: float | None = None) -> SpikeDefinition:
+    """The definition that ``--spike`` names, otherwise the fixed ``tau``, otherwise the percentile.
+
+    Raises:
+        UsageError: an unknown definition, or a value out of range.
+    """
+    from volspike.labels import SpikeDefinition
+
+    if spike is not None:
+        return SpikeDefinition.parse(spike)
+    return SpikeDefinition.parse(f"percentile:{percentile}" if tau is None else f"fixed:{tau}")
+
 
 Servers: TypeAlias = Annotated[
     str | None,

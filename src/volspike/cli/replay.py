@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from volspike.cli.options import Horizon, Spike, spike_definition
 from volspike.cli.screen import note_if_simulated, out, print_tape_report, reading, warn
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
+    from volspike.datasets.build import LabelResult
     from volspike.features import Every
     from volspike.market import Gap, Profile
 
@@ -48,8 +50,10 @@ def run(
         typer.Option(help="Ray cluster whose nodes see the tapes under the same path (default: a local one)."),
     ] = None,
     add_labels: Annotated[
-        bool, typer.Option("--add-labels", help="Add future_volatility and volatility_spike.")
+        bool, typer.Option("--add-labels", help="Add future_volatility, volatility_spike and tau.")
     ] = False,
+    spike: Spike = None,
+    horizon: Horizon = 60,
     label_threshold_percentile: Annotated[
         float, typer.Option(help="Percentile of future volatility that defines τ.")
     ] = 90.0,
@@ -65,6 +69,7 @@ def run(
     from volspike.datasets.feature_file import write_atomically
     from volspike.features import FeatureSet
 
+    definition = spike_definition(spike, label_threshold_percentile)
     features, rate, kinds = FeatureSet.of(windows, feature_set, leader), every_of(every), profile_of(profile)
     _refuse_overwriting(raw, out_file, compare)
     with write_atomically(out_file) as part:
@@ -74,14 +79,14 @@ def run(
         dropped = {name: getattr(result.dropped, name) for name in ("late", "duplicates", "unplaced", "invalid")}
         if any(dropped.values()):
             warn("dropped ticks: " + ", ".join(f"{count:,} {name}" for name, count in dropped.items() if count))
-        labels = label_file(part, part, label_threshold_percentile, label_gap_threshold_seconds) if add_labels else None
+        labels = label_file(part, part, definition, label_gap_threshold_seconds, horizon) if add_labels else None
     note_if_simulated(result.facts.simulated)
     out.print(
         f"{result.rows:,} rows of {len(features.names)} features from {result.report.ticks:,} ticks "
         f"(profile {result.facts.profile}, every {result.facts.every}) → {out_file}"
     )
     if labels is not None:
-        print_labels(labels.labelled, labels.spikes, labels.facts.tau, labels.facts.tau_from)
+        print_labels(labels)
     if compare is not None:
         _compare(out_file, compare, compare_labels)
 
@@ -94,10 +99,12 @@ def _gaps(raw: list[str]) -> list[Gap]:
     return [gap for folder in folders for gap in Ledger.read(folder)]
 
 
-def print_labels(labelled: int, spikes: int, tau: float | None, tau_from: str | None) -> None:
+def print_labels(labels: LabelResult) -> None:
     """Prints the number of labelled rows, the share of spikes, and τ."""
-    share = f"{spikes / labelled:.2%}" if labelled else "no"
-    out.print(f"{labelled:,} rows labelled, {share} spikes at τ = {tau:.3e} ({tau_from})")
+    facts = labels.facts
+    share = f"{labels.spikes / labels.labelled:.2%}" if labels.labelled else "no"
+    tau = facts.spike if facts.tau is None else f"τ = {facts.tau:.3e}"
+    out.print(f"{labels.labelled:,} rows labelled, {share} spikes at {tau} ({facts.tau_from})")
 
 
 def _refuse_overwriting(raw: list[str], out_file: Path, compare: Path | None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from volspike.cli.options import Spike
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def run(
     label_percentile: Annotated[
         float, typer.Option(help="Percentile of the training rows' future volatility that defines τ.", min=0, max=100)
     ] = 90.0,
+    spike: Spike = None,
     calibration: Annotated[str, typer.Option(help="platt, isotonic or none, fitted on validation rows.")] = "platt",
     threshold: Annotated[
         str,
@@ -73,6 +75,7 @@ def run(
         training_span_h=training_span,
         columns=tuple(columns) if columns else None,
         label_percentile=label_percentile,
+        spike=spike,
         calibration=calibration,
         threshold=threshold,
         search=search,

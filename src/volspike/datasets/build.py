@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -20,6 +20,7 @@ from volspike.datasets.bulk import Engine, ReplayOptions, TapePrefetcher, run_un
 from volspike.datasets.dataset import numbers
 from volspike.datasets.feature_file import (
     LABEL_COLUMNS,
+    LABEL_FIELDS,
     PARQUET,
     ROW_GROUP,
     FeatureFacts,
@@ -34,7 +35,21 @@ from volspike.datasets.feature_file import (
 from volspike.datasets.splits import DEFAULT_FRACTIONS
 from volspike.errors import DataError, NotEnoughData, UnreadableFile, UsageError
 from volspike.features import DroppedEvents, Every, FeatureSet, profile_of
-from volspike.labels import DEFAULT_PERCENTILE, HORIZON_S, SESSION_GAP_S, SecondGrid, spike_threshold, spikes
+from volspike.labels import (
+    DEFAULT_PERCENTILE,
+    HORIZON_S,
+    LONGEST_HORIZON_S,
+    MINUTE_S,
+    SESSION_GAP_S,
+    TRAILING_HOUR,
+    LevelThreshold,
+    SecondGrid,
+    SpikeDefinition,
+    SpikeKind,
+    jump_threshold,
+    spike_threshold,
+    spikes,
+)
 from volspike.market import SECOND_NS, Gap, Kind, Profile, Ticks, format_time
 from volspike.tape import TapeReport, read_ticks, tapes_of
 
@@ -162,9 +177,13 @@ def _check_profile(settled: Profile, report: TapeReport) -> None:
         )
 
 
+PERCENTILE: Final = SpikeDefinition(SpikeKind.PERCENTILE, DEFAULT_PERCENTILE)
+"""The spike definition of the earlier system, and the default of the commands that it had."""
+
+
 @dataclass(frozen=True, slots=True)
 class LabelResult:
-    """Counts of a labelled file: ``labelled`` rows have a known future, ``spikes`` of them are at or above τ."""
+    """Counts of a labelled file: of the ``labelled`` rows future volatility and τ are known, ``spikes`` are spikes."""
 
     rows: int
     labelled: int
@@ -175,35 +194,62 @@ class LabelResult:
 def label_file(
     features: Path,
     out: Path,
-    percentile: float = DEFAULT_PERCENTILE,
+    spike: SpikeDefinition = PERCENTILE,
     gap_s: float = SESSION_GAP_S,
-    tau: float | None = None,
+    horizon: int = HORIZON_S,
 ) -> LabelResult:
-    """Writes ``features`` to ``out`` with ``future_volatility`` and ``volatility_spike``; both may be the same path.
+    """Writes ``features`` to ``out`` with ``LABEL_FIELDS``; both may be the same path.
 
-    Unless ``tau`` is given, τ is the percentile over the first 70 % of labelled rows, so later rows do not change it.
-    Training computes its own τ from its training rows; the column ``volatility_spike`` is for inspection. Rows whose
-    future is unknown have null in both columns.
+    A ``percentile`` is that of the first 70 % of labelled rows, so later rows do not change it. Training computes it
+    from its own training rows; the columns ``tau`` and ``volatility_spike`` are then for inspection. ``tau`` is null
+    where it is unknown, ``future_volatility`` where the future is unknown, and ``volatility_spike`` where either is.
 
     Raises:
-        UsageError: ``percentile``, ``gap_s`` or ``tau`` is out of range.
-        UnreadableFile: ``features`` is not a feature file.
+        UsageError: ``gap_s`` or ``horizon`` is out of range.
+        UnreadableFile: ``features`` is not a feature file, or lacks the column that τ is derived from.
         NotEnoughData: no row has a known future, or prices did not move.
     """
-    if not 0.0 < percentile < 100.0 or not 0.0 < gap_s < float("inf") or (tau is not None and not tau > 0.0):
-        raise UsageError(f"percentile must be in (0, 100), gap and τ above 0; were {percentile}, {gap_s} and {tau}")
+    if not 0.0 < gap_s < float("inf") or not MINUTE_S <= horizon <= LONGEST_HORIZON_S:
+        raise UsageError(
+            f"the session gap must be above 0 and the horizon {MINUTE_S} to {LONGEST_HORIZON_S} s; "
+            f"were {gap_s} and {horizon}"
+        )
     with open_feature_file(features) as file:
         facts = facts_of(features, file)
         if file.metadata.num_rows == 0:
             raise NotEnoughData(f"{features} has no rows: replay a longer tape")
-        futures = _future_volatilities(file, facts, gap_s)
-        threshold, tau_from = (tau, "given") if tau is not None else _threshold(futures, percentile)
-        facts = msgspec.structs.replace(
-            facts, tau=threshold, label_percentile=None if tau is not None else percentile, tau_from=tau_from
-        )
+        if spike.kind is SpikeKind.JUMP and TRAILING_HOUR not in file.schema_arrow.names:
+            raise UnreadableFile(
+                features,
+                f"spike definition {spike} needs the column {TRAILING_HOUR}; replay with --feature-set full, "
+                "or choose level, fixed or percentile",
+            )
+        futures = _future_volatilities(file, facts, gap_s, horizon)
+        facts = _label_facts(facts, spike, futures, horizon)
         with write_atomically(out) as part:
-            labelled, spike_count = _write(file, part, facts, futures)
+            labelled, spike_count = _write(file, part, facts, futures, spike)
     return LabelResult(file.metadata.num_rows, labelled, spike_count, facts)
+
+
+def _label_facts(
+    facts: FeatureFacts, spike: SpikeDefinition, futures: dict[str, SecondVolatility], horizon: int
+) -> FeatureFacts:
+    """The facts of the labelled file. A percentile is computed, even if only to learn whether any future is known."""
+    tau: float | None = None
+    tau_from: str | None = spike.describe()
+    if spike.kind is SpikeKind.PERCENTILE:
+        tau, tau_from = _threshold(futures, spike.value, horizon)
+    elif spike.kind is SpikeKind.FIXED:
+        tau, tau_from = spike.value, "given"
+    is_percentile = spike.kind is SpikeKind.PERCENTILE
+    return msgspec.structs.replace(
+        facts,
+        tau=tau,
+        label_percentile=spike.value if is_percentile else None,
+        tau_from=tau_from,
+        spike=str(spike),
+        horizon_s=horizon,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -235,7 +281,9 @@ def _products(table: pa.Table) -> Iterator[tuple[str, NDArray[np.intp]]]:
         yield encoded.dictionary[int(code)].as_py(), np.flatnonzero(codes == code)
 
 
-def _future_volatilities(file: pq.ParquetFile, facts: FeatureFacts, gap_s: float) -> dict[str, SecondVolatility]:
+def _future_volatilities(
+    file: pq.ParquetFile, facts: FeatureFacts, gap_s: float, horizon: int
+) -> dict[str, SecondVolatility]:
     """The future volatility of each second, by product."""
     grids: dict[str, SecondGrid] = {}
     for table in _batches(file):
@@ -250,16 +298,16 @@ def _future_volatilities(file: pq.ParquetFile, facts: FeatureFacts, gap_s: float
             if np.any(np.diff(time[rows]) < 0):
                 raise DataError(f"rows of {product} are not in time order; `volspike consolidate` sorts them")
             grid.add(time[rows], row_second(time[rows], facts.every), session[rows], price[rows])
-    return {product: _join_sessions(grid) for product, grid in grids.items()}
+    return {product: _join_sessions(grid, horizon) for product, grid in grids.items()}
 
 
-def _join_sessions(grid: SecondGrid) -> SecondVolatility:
-    sessions = list(grid.labels())
+def _join_sessions(grid: SecondGrid, horizon: int) -> SecondVolatility:
+    sessions = list(grid.labels(horizon))
     second, volatility, rows = (np.concatenate(part) for part in zip(*sessions, strict=True))
     return SecondVolatility(second, volatility, rows)
 
 
-def _threshold(futures: dict[str, SecondVolatility], percentile: float) -> tuple[float, str]:
+def _threshold(futures: dict[str, SecondVolatility], percentile: float, horizon: int) -> tuple[float, str]:
     """τ over the first 70 % of the labelled rows of all products, and a description of its source."""
     second = np.concatenate([future.second for future in futures.values()])
     volatility = np.concatenate([future.volatility for future in futures.values()])
@@ -268,43 +316,69 @@ def _threshold(futures: dict[str, SecondVolatility], percentile: float) -> tuple
     reached = np.cumsum(rows[order])
     last = np.searchsorted(reached, DEFAULT_FRACTIONS[0] * reached[-1]) if len(reached) else 0
     cut = int(second[order][min(last, len(order) - 1)])
-    training = second + HORIZON_S < cut
+    training = second + horizon < cut
     tau = spike_threshold(np.where(training, volatility, np.nan), percentile, rows)
     share = f"{DEFAULT_FRACTIONS[0]:.0%}"
     return tau, f"percentile {percentile:g} of the first {share} of labelled rows, until {format_time(cut * SECOND_NS)}"
 
 
 def _write(
-    file: pq.ParquetFile, part: Path, facts: FeatureFacts, futures: dict[str, SecondVolatility]
+    file: pq.ParquetFile,
+    part: Path,
+    facts: FeatureFacts,
+    futures: dict[str, SecondVolatility],
+    spike: SpikeDefinition,
 ) -> tuple[int, int]:
     """Writes all rows with their labels; returns the number of labelled rows and of spikes."""
     kept = [field for field in file.schema_arrow.remove_metadata() if field.name not in LABEL_COLUMNS]
-    fields = [*kept, pa.field("future_volatility", pa.float64()), pa.field("volatility_spike", pa.int8())]
-    schema = with_facts(pa.schema(fields), facts)
-    tau = facts.tau or 0.0
+    schema = with_facts(pa.schema([*kept, *LABEL_FIELDS]), facts)
+    levels = _levels(futures, spike, facts.horizon_s)
     labelled = spike_count = 0
     with pq.ParquetWriter(part, schema, **PARQUET) as writer:
         for batch in file.iter_batches(row_group(schema), columns=[field.name for field in kept]):
             table = pa.Table.from_batches([batch])
-            volatility = _volatility_of(table, facts, futures)
-            unknown = np.isnan(volatility)
-            spike = spikes(volatility, tau)
-            labels = [_nullable(volatility, unknown), _nullable(spike, unknown)]
+            volatility = _by_second(table, facts, futures, {name: each.volatility for name, each in futures.items()})
+            if spike.kind is SpikeKind.JUMP:
+                tau = jump_threshold(numbers(table, TRAILING_HOUR), spike.value)
+            elif levels:
+                tau = _by_second(table, facts, futures, levels)
+            else:
+                tau = np.full(len(volatility), facts.tau)
+            spiking = spikes(volatility, tau)
+            unknown = np.isnan(volatility) | np.isnan(tau)
+            labels = [_nullable(volatility, np.isnan(volatility)), _nullable(spiking, unknown)]
+            labels.append(_nullable(tau, np.isnan(tau)))
             writer.write_table(pa.Table.from_arrays([*table.columns, *labels], schema=schema))
             labelled += int(np.count_nonzero(~unknown))
-            spike_count += int(spike.sum())
+            spike_count += int(spiking.sum())
     return labelled, spike_count
+
+
+def _levels(
+    futures: dict[str, SecondVolatility], spike: SpikeDefinition, horizon: int
+) -> dict[str, NDArray[np.float64]]:
+    """τ of each product's seconds if it is a trailing percentile, otherwise {}."""
+    if spike.kind is not SpikeKind.LEVEL:
+        return {}
+    return {
+        product: LevelThreshold(spike.value, horizon).taus(future.second, future.volatility)
+        for product, future in futures.items()
+    }
 
 
 def _nullable(values: NDArray[Any], unknown: NDArray[np.bool_]) -> pa.Array:
     return pa.array(values, mask=unknown)
 
 
-def _volatility_of(table: pa.Table, facts: FeatureFacts, futures: dict[str, SecondVolatility]) -> NDArray[np.float64]:
-    """The future volatility of each row, by its second."""
+def _by_second(
+    table: pa.Table,
+    facts: FeatureFacts,
+    futures: dict[str, SecondVolatility],
+    values: dict[str, NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """The value of each row's second; ``values`` are those of the product's seconds in ``futures``."""
     second = row_second(numbers(table, "timestamp").astype(np.int64), facts.every)
-    volatility = np.empty(len(second))
+    found = np.empty(len(second))
     for product, rows in _products(table):
-        future = futures[product]
-        volatility[rows] = future.volatility[np.searchsorted(future.second, second[rows])]
-    return volatility
+        found[rows] = values[product][np.searchsorted(futures[product].second, second[rows])]
+    return found

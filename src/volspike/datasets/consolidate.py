@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from volspike.datasets.build import LabelResult, label_file
+from volspike.datasets.build import PERCENTILE, LabelResult, label_file
 from volspike.datasets.dataset import load_dataset, numbers
 from volspike.datasets.feature_file import (
     PARQUET,
@@ -28,7 +28,7 @@ from volspike.datasets.feature_file import (
 from volspike.datasets.splits import Split, newest_fold, split
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import ROW_COLUMNS
-from volspike.labels import DEFAULT_PERCENTILE
+from volspike.labels import SpikeDefinition
 
 PART_ENDINGS = {"train": "_train", "validation": "_val", "test": "_test"}
 
@@ -44,7 +44,7 @@ class ConsolidateResult:
 
 
 def consolidate(
-    files: Sequence[Path], out: Path, percentile: float = DEFAULT_PERCENTILE, gap_s: float = 300
+    files: Sequence[Path], out: Path, spike: SpikeDefinition = PERCENTILE, gap_s: float = 300
 ) -> ConsolidateResult:
     """Merges feature files into ``out``, in time order and without duplicates, and labels the result.
 
@@ -65,7 +65,7 @@ def consolidate(
     with write_atomically(out) as part:
         metadata = with_facts(merged.schema, facts).metadata
         pq.write_table(merged.take(kept).replace_schema_metadata(metadata), part, **PARQUET)
-        labels = label_file(part, part, percentile, gap_s)
+        labels = label_file(part, part, spike, gap_s)
     return ConsolidateResult(tuple(files), merged.num_rows, merged.num_rows - len(kept), labels)
 
 

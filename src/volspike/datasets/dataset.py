@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from volspike.datasets.feature_file import LABEL_COLUMNS, FeatureFacts, facts_of, open_feature_file
 from volspike.errors import NotEnoughData, SchemaMismatch, UnreadableFile
 from volspike.features import ROW_FLOATS
-from volspike.labels import HORIZON_S
+from volspike.labels import HORIZON_S, TAU, TRAILING_HOUR, SpikeDefinition, SpikeKind, jump_threshold
 
 PERSISTENCE = f"realized_volatility_{HORIZON_S}s"
 SESSION_GAP_NS = 300 * 1_000_000_000
@@ -31,7 +31,8 @@ class Dataset:
         session: (n,) the Unix second in which the row's session began.
         names: the feature columns, in the order of ``x``.
         x: (n, f) features; NaN where the feed has no value.
-        future_volatility: (n,) standard deviation (ddof 0) of the next 60 one-second log returns.
+        future_volatility: (n,) standard deviation (ddof 0) of the one-second log returns of the horizon.
+        tau: (n,) the threshold τ of each row; NaN where the file has none.
         persistence: (n,) that of the last 60, the persistence baseline; NaN without a 60 s window.
     """
 
@@ -43,6 +44,7 @@ class Dataset:
     names: tuple[str, ...]
     x: NDArray[np.float64]
     future_volatility: NDArray[np.float64]
+    tau: NDArray[np.float64]
     persistence: NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -51,6 +53,37 @@ class Dataset:
     def columns(self, names: Sequence[str]) -> NDArray[np.float64]:
         """(n, k) the named features, in the order named."""
         return np.ascontiguousarray(self.x[:, [self.names.index(name) for name in names]])
+
+    def inputs(
+        self, names: Sequence[str], tau: NDArray[np.float64], rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float64]:
+        """(rows, names) the values of these columns, where the name ``TAU`` is ``tau`` (n,); by default of all rows."""
+        wanted = np.arange(len(self)) if rows is None else rows
+        columns = np.array([self.names.index(name) for name in names if name != TAU], np.intp)
+        values: NDArray[np.float64] = self.x[np.ix_(wanted, columns)]
+        return np.insert(values, names.index(TAU), tau[wanted], axis=1) if TAU in names else values
+
+    def only(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Self:
+        """The rows of an index or a mask."""
+        names = ("time", "product", "session", "x", "future_volatility", "tau", "persistence")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+    def thresholds(self, spike: SpikeDefinition) -> NDArray[np.float64]:
+        """(n,) τ of each row under a definition other than ``percentile``; NaN where it is unknown.
+
+        Raises:
+            SchemaMismatch: the rows lack what τ is derived from.
+        """
+        if spike.kind is SpikeKind.FIXED:
+            return np.full(len(self), spike.value)
+        if spike.kind is SpikeKind.JUMP and TRAILING_HOUR in self.names:
+            return jump_threshold(self.x[:, self.names.index(TRAILING_HOUR)], spike.value)
+        if str(spike) == self.facts.spike:
+            return self.tau
+        raise SchemaMismatch(
+            f"the rows do not have the threshold of spike definition {spike}",
+            remedy=f"label them with `volspike label --features FILE --spike {spike}`",
+        )
 
 
 def load_dataset(path: Path, labelled: bool = True) -> Dataset:
@@ -66,7 +99,7 @@ def load_dataset(path: Path, labelled: bool = True) -> Dataset:
     has_labels = "future_volatility" in file.schema_arrow.names
     if labelled and not has_labels:
         raise UnreadableFile(path, "has no labels; add them with `volspike label --features FILE`")
-    wanted = ["timestamp", "product_id", "session_id", "is_warm", "future_volatility", *names]
+    wanted = ["timestamp", "product_id", "session_id", "is_warm", "future_volatility", "tau", *names]
     table = file.read([name for name in wanted if name in file.schema_arrow.names])
     longest = f"log_return_{facts.feature_set.longest_window}s"
     warm = table["is_warm"] if "is_warm" in table.column_names else pc.is_finite(table[longest])
@@ -98,7 +131,8 @@ def _as_arrays(facts: FeatureFacts, table: pa.Table, names: tuple[str, ...]) -> 
     )
     persistence = x[:, names.index(PERSISTENCE)] if PERSISTENCE in names else np.full(len(order), np.nan)
     volatility = numbers(table, "future_volatility")[order]
-    return Dataset(facts, products, time[order], product, session, names, x, volatility, persistence)
+    tau = numbers(table, "tau")[order] if "tau" in table.column_names else np.full(len(order), np.nan)
+    return Dataset(facts, products, time[order], product, session, names, x, volatility, tau, persistence)
 
 
 def _products(table: pa.Table) -> tuple[tuple[str, ...], NDArray[np.int32]]:

@@ -20,11 +20,17 @@ import pyarrow.parquet as pq
 from volspike.errors import UnreadableFile, UsageError
 from volspike.features import CATALOGUE, ROW_COLUMNS, ROW_FLOATS, Every, FeatureRows, FeatureSet, Scope
 from volspike.features.schema import AT_TICK, LAGGED
+from volspike.labels import HORIZON_S
 from volspike.market import Profile
 
 KEY: Final = b"volspike_features"
 
-LABEL_COLUMNS: Final = ("future_volatility", "volatility_spike")
+LABEL_COLUMNS: Final = ("future_volatility", "volatility_spike", "tau")
+LABEL_FIELDS: Final = (
+    pa.field("future_volatility", pa.float64()),
+    pa.field("volatility_spike", pa.int8()),
+    pa.field("tau", pa.float64()),
+)
 
 
 class RecordingGap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,9 +42,11 @@ class RecordingGap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The facts of a feature file. Labelling sets ``tau``, ``label_percentile`` and ``tau_from``.
+    """The facts of a feature file.
 
-    ``losses`` are the gaps in the ledger of the recording; labels never cover one.
+    Labelling sets ``spike``, the text of the ``SpikeDefinition``, ``horizon_s``, and, unless τ differs from row to row,
+    ``tau``, ``label_percentile`` and ``tau_from``. ``losses`` are the gaps in the ledger of the recording; labels never
+    cover one.
     """
 
     format: int = 1
@@ -53,6 +61,8 @@ class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tau: float | None = None
     label_percentile: float | None = None
     tau_from: str | None = None
+    spike: str | None = None
+    horizon_s: int = HORIZON_S
 
     @property
     def feature_set(self) -> FeatureSet:
@@ -71,9 +81,7 @@ def feature_schema(feature_set: FeatureSet, labelled: bool = False) -> pa.Schema
         **dict.fromkeys((*ROW_FLOATS, *feature_set.names), pa.float64()),
     }
     fields = [pa.field(name, types[name]) for name in (*ROW_COLUMNS, *feature_set.names)]
-    if labelled:
-        fields += [pa.field("future_volatility", pa.float64()), pa.field("volatility_spike", pa.int8())]
-    return pa.schema(fields)
+    return pa.schema([*fields, *(LABEL_FIELDS if labelled else ())])
 
 
 def with_facts(schema: pa.Schema, facts: FeatureFacts) -> pa.Schema:

@@ -21,7 +21,8 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from volspike.models.detector import TEN_FEATURES, VOLATILITY_OFFSET, Detector, TrainingRows, as_shares, without_lags
+from volspike.labels import TAU
+from volspike.models.detector import TEN_FEATURES, VOLATILITY_OFFSET, Detector, TrainingRows, as_shares
 from volspike.models.linear import LinearModel, Standardization, fit_logistic
 from volspike.models.onnx import GraphBuilder, LogisticCurve, convert_linear_classifier
 
@@ -37,11 +38,17 @@ class Persistence(Detector):
 
     @classmethod
     def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
-        """The volatility of the last minute only."""
-        return tuple(name for name in offered if name == _LAST_MINUTE)
+        """The volatility of the last minute, and τ."""
+        return _with_tau((_LAST_MINUTE,), offered)
 
     def _learn(self, rows: TrainingRows) -> VolatilityCurve:
         return VolatilityCurve.fit(rows, rows.names.index(_LAST_MINUTE))
+
+
+def _with_tau(wanted: Sequence[str], offered: Sequence[str]) -> tuple[str, ...]:
+    """The ``wanted`` columns that are offered, and τ if it is; () if none of the wanted ones is."""
+    found = tuple(name for name in offered if name in wanted)
+    return (*found, TAU) if found and TAU in offered else found
 
 
 _EWMA: Final = re.compile(r"ewma_volatility_\d+s")
@@ -59,22 +66,24 @@ class Ewma(Detector):
 
     @classmethod
     def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
-        """The exponentially weighted volatilities of all half-lives."""
-        return tuple(name for name in offered if _EWMA.fullmatch(name))
+        """The exponentially weighted volatilities of all half-lives, and τ."""
+        return _with_tau(tuple(name for name in offered if _EWMA.fullmatch(name)), offered)
 
     def _learn(self, rows: TrainingRows) -> VolatilityCurve:
-        half_lives = [rows.names.index(name) for name in self.columns(rows.names)]
+        half_lives = [rows.names.index(name) for name in rows.names if _EWMA.fullmatch(name)]
         return min((VolatilityCurve.fit(rows, column) for column in half_lives), key=lambda model: model.log_loss)
 
 
 @dataclass(frozen=True, slots=True)
 class VolatilityCurve:
-    """A logistic curve over the logarithm of one volatility, which ranks rows by that volatility.
+    """A logistic curve over the logarithm of one volatility, relative to τ if that differs from row to row.
 
-    ``column`` is its position in a row of ``width`` values; ``log_loss`` is that of the training rows.
+    ``column`` and ``tau`` are the positions of both in a row of ``width`` values; ``log_loss`` is that of the training
+    rows.
     """
 
     column: int
+    tau: int | None
     width: int
     curve: LogisticCurve
     log_loss: float
@@ -82,13 +91,14 @@ class VolatilityCurve:
     @classmethod
     def fit(cls, rows: TrainingRows, column: int) -> Self:
         """The curve that fits complete rows best."""
-        score = _log_volatility(rows.x[:, column])
+        tau = rows.names.index(TAU) if TAU in rows.names else None
+        score = _log_ratio(rows.x, column, tau)
         curve = LogisticCurve.fit(score, rows.y, rows.weight)
-        return cls(column, rows.x.shape[1], curve, curve.log_loss(score, rows.y, rows.weight))
+        return cls(column, tau, rows.x.shape[1], curve, curve.log_loss(score, rows.y, rows.weight))
 
     def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
         """The curve at the logarithm of each row's volatility."""
-        return self.curve(_log_volatility(x[:, self.column]))
+        return self.curve(_log_ratio(x, self.column, self.tau))
 
     def importance(self) -> NDArray[np.float64]:
         """1 for the column, 0 for all others."""
@@ -98,9 +108,22 @@ class VolatilityCurve:
     def to_onnx(self) -> ModelProto:
         """The logarithm and the curve as one graph."""
         graph = GraphBuilder(self.width)
-        volatility = graph.to_double(graph.select(np.array([self.column])))
-        positive = graph.add("Add", graph.add("Max", volatility, np.array([0.0])), np.array([VOLATILITY_OFFSET]))
-        return graph.finish_curve(graph.add("Squeeze", graph.add("Log", positive), np.array([1])), self.curve)
+        score = _add_logarithm(graph, self.column)
+        if self.tau is not None:
+            score = graph.add("Sub", score, _add_logarithm(graph, self.tau))
+        return graph.finish_curve(graph.add("Squeeze", score, np.array([1])), self.curve)
+
+
+def _add_logarithm(graph: GraphBuilder, column: int) -> str:
+    """Adds the logarithm of a volatility: float64 [N, 1]."""
+    volatility = graph.to_double(graph.select(np.array([column])))
+    positive = graph.add("Add", graph.add("Max", volatility, np.array([0.0])), np.array([VOLATILITY_OFFSET]))
+    return graph.add("Log", positive)
+
+
+def _log_ratio(x: NDArray[np.float32], column: int, tau: int | None) -> NDArray[np.float64]:
+    score = _log_volatility(x[:, column])
+    return score if tau is None else score - _log_volatility(x[:, tau])
 
 
 def _log_volatility(volatility: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -126,8 +149,8 @@ class Har(Detector):
 
     @classmethod
     def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
-        """The realized volatilities of its windows; () without that of the last minute."""
-        return tuple(name for name in offered if name in _HAR) if _LAST_MINUTE in offered else ()
+        """The realized volatilities of its windows, and τ; () without that of the last minute."""
+        return _with_tau(_HAR, offered) if _LAST_MINUTE in offered else ()
 
     def _learn(self, rows: TrainingRows) -> LinearModel:
         standard = Standardization.fit(rows.x, rows.names, rows.weight, selected=self.columns(rows.names))
@@ -255,7 +278,7 @@ class Baseline(Detector):
 
         More would drown them, as a plain mean cannot ignore a column.
         """
-        return tuple(name for name in offered if name in TEN_FEATURES) or without_lags(offered)
+        return tuple(name for name in offered if name in TEN_FEATURES) or super().columns(offered)
 
     def _learn(self, rows: TrainingRows) -> CompositeModel:
         self._composite = CompositeModel.fit(rows)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from volspike.errors import NotEnoughData, UsageError
 from volspike.features.schema import CATALOGUE
+from volspike.labels import TAU
 
 
 class FittedModel(Protocol):
@@ -86,9 +87,9 @@ class Detector(ABC):
     def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
         """The ``offered`` columns that it uses, in their order; () if it cannot work with them.
 
-        By default all except the second-by-second ones.
+        By default all except τ and the second-by-second ones.
         """
-        return without_lags(offered)
+        return tuple(name for name in without_lags(offered) if name != TAU)
 
     @classmethod
     def search_space(cls, trial: Trial) -> dict[str, Any]:  # noqa: ARG003
@@ -175,7 +176,8 @@ DETECTORS: Final[Mapping[str, type[Detector]]] = _Registry(
 class Sample:
     """Rows in time order; ``names`` are the columns of ``x`` (n, f), in which NaN is a missing value.
 
-    ``volatility`` (n,) is the future volatility of each row, ``y`` (n,) is 1 where it is at least ``tau``. ``weight``
+    ``volatility`` (n,) is the future volatility of each row, ``y`` (n,) is 1 where it is at least ``tau`` (n,). If that
+    differs from row to row, it is also the last column of ``x``, named ``TAU``. ``weight``
     (n,) is above 0 and 1 on average; rows whose futures overlap count less.
 
     Raises:
@@ -186,16 +188,16 @@ class Sample:
     x: NDArray[np.float64]
     y: NDArray[np.int8]
     volatility: NDArray[np.float64]
-    tau: float
+    tau: NDArray[np.float64]
     weight: NDArray[np.float64]
 
     def __post_init__(self) -> None:
         rows = len(self.y)
-        shapes = {"x": (rows, len(self.names)), "volatility": (rows,), "weight": (rows,)}
+        shapes = {"x": (rows, len(self.names)), "volatility": (rows,), "tau": (rows,), "weight": (rows,)}
         for field, shape in shapes.items():
             if getattr(self, field).shape != shape:
                 raise UsageError(f"{field} of a sample must be {shape}, was {getattr(self, field).shape}")
-        if not self.tau > 0.0 or not (self.weight > 0.0).all():
+        if not (self.tau > 0.0).all() or not (self.weight > 0.0).all():
             raise UsageError("tau and the weights of a sample must be above 0")
 
     def __len__(self) -> int:
@@ -208,7 +210,7 @@ class Sample:
             self.x[selected],
             self.y[selected],
             self.volatility[selected],
-            self.tau,
+            self.tau[selected],
             self.weight[selected],
         )
 
@@ -221,7 +223,7 @@ class TrainingRows:
     x: NDArray[np.float32]
     y: NDArray[np.int8]
     volatility: NDArray[np.float64]
-    tau: float
+    tau: NDArray[np.float64]
     weight: NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -237,7 +239,7 @@ def training_rows(sample: Sample, required: list[int] | None = None) -> Training
     single = as_float32(sample.x)
     kept = is_complete(single if required is None else single[:, required])
     rows = TrainingRows(
-        sample.names, single[kept], sample.y[kept], sample.volatility[kept], sample.tau, sample.weight[kept]
+        sample.names, single[kept], sample.y[kept], sample.volatility[kept], sample.tau[kept], sample.weight[kept]
     )
     spikes = int(np.count_nonzero(rows.y))
     if spikes in (0, len(rows)):
@@ -327,7 +329,7 @@ def log_offset(name: str) -> float | None:
     Logarithms are for values that span orders of magnitude and mean the same for every product: volatilities, ratios,
     rates and counts of ticks, not amounts in the quote or base currency.
     """
-    if _VOLATILITY.fullmatch(name):
+    if name == TAU or _VOLATILITY.fullmatch(name):
         return VOLATILITY_OFFSET
     if name.startswith("trade_intensity_"):
         return _COUNT_OFFSET

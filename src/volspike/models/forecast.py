@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
-from volspike.labels import HORIZON_S
+from volspike.labels import HORIZON_S, TAU
 from volspike.models.detector import plain_volatilities
 from volspike.models.linear import Standardization
 from volspike.models.onnx import GraphBuilder, LogisticCurve
@@ -41,7 +41,7 @@ _MIN_ERROR: Final = 0.05
 _MOSTLY_AVAILABLE: Final = 0.99
 
 
-def log_target(volatility: NDArray[np.float64], tau: float) -> NDArray[np.float64]:
+def log_target(volatility: NDArray[np.float64], tau: NDArray[np.float64]) -> NDArray[np.float64]:
     """ln((volatility + 0.05 τ) / τ): near 0 where volatility is near τ, never below −3."""
     target: NDArray[np.float64] = np.log(volatility / tau + TAU_SHARE)
     return target
@@ -91,15 +91,22 @@ class LinearForecast:
         target: NDArray[np.float64],
         weight: NDArray[np.float64],
     ) -> Self:
-        """Ridge regression on the ``selected`` columns of rows ``x``, which are complete in these."""
-        standard = Standardization.fit(x, names, weight, selected=selected)
+        """Ridge regression on the ``selected`` columns of rows ``x``, which are complete in these.
+
+        If τ is a column, its logarithm has the coefficient −1, as the target is relative to it.
+        """
+        is_scaled = bool(selected) and TAU in names
+        standard = Standardization.fit(x, names, weight, selected=[*selected, TAU] if is_scaled else selected)
         if not selected:
             return cls(standard, np.zeros(0), float(np.average(target, weights=weight)))
         logarithm = standard.apply(x) * standard.deviation + standard.mean
         last_minute = next((selected.index(name) for name in LEVELS if name in selected), 0)
         level = logarithm[:, [last_minute]]
-        slope, constant = _fit_ridge(logarithm - level, target - level[:, 0], weight)
+        scale = logarithm[:, -1] if is_scaled else 0.0
+        past = logarithm[:, : len(selected)]
+        slope, constant = _fit_ridge(past - level, target - (level[:, 0] - scale), weight)
         slope[last_minute] += 1.0 - slope.sum()
+        slope = np.append(slope, -1.0) if is_scaled else slope
         return cls(standard, slope * standard.deviation, constant + float(slope @ standard.mean))
 
     @property

@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from volspike.features.schema import FeatureSet, Scope
+from volspike.labels import SpikeDefinition
 
 FORMAT: Final = 1
 
@@ -90,7 +91,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ``features`` are its columns in order and ``left_out`` those that were requested but had no values.
     ``feature_digest``, ``windows``, ``scope``, ``leader``, ``every`` and ``profile`` define the rows it accepts.
-    ``tau`` is the future volatility from which a row is a spike. A probability of at least
+    ``spike`` is the text of the ``SpikeDefinition``. ``tau`` is the future volatility from which a row is a spike; the
+    median over the training rows if it differs from row to row, and then the model ``takes_tau`` of each row as its
+    last input, after the ``features``. A probability of at least
     ``thresholds[served_threshold]`` is an alert; a threshold above 1 gives none. ``metrics`` contains the figures of
     ``model`` and of the best baseline, named ``baseline``, on the same held-out rows; names that end in ``_final``
     refer to the final block, which was used for no choice. ``settings`` are those that differ from the detector's
@@ -119,6 +122,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     horizon_s: int
     label_percentile: float
     tau: float
+    spike: str = ""
+    takes_tau: bool = False
     thresholds: dict[str, float]
     served_threshold: str
     accepts_missing: bool
@@ -157,6 +162,15 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             UsageError: there is no feature set with these windows, scope and leader.
         """
         return FeatureSet(self.windows, Scope.named(self.scope), self.leader)
+
+    @property
+    def spike_definition(self) -> SpikeDefinition:
+        """What the model counts as a spike; artifacts of older versions have the percentile only.
+
+        Raises:
+            UsageError: it is no definition of this version.
+        """
+        return SpikeDefinition.parse(self.spike or f"percentile:{self.label_percentile:g}")
 
     @property
     def threshold(self) -> float:

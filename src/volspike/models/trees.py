@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from xgboost import XGBClassifier
 
-from volspike.models.detector import Detector, Sample, TrainingRows, Trial, as_float32, as_shares
+from volspike.models.detector import Detector, Sample, TrainingRows, Trial, as_float32, as_shares, without_lags
 from volspike.models.forecast import LinearForecast, available_volatilities, curve_from_errors, log_target
 from volspike.models.onnx import INPUT, OPSET, GraphBuilder, LogisticCurve, convert_classifier, to_served_model
 
@@ -248,6 +248,11 @@ class LightGBM(Detector):
             "column_share": trial.suggest_float("column_share", 0.1, 0.6),
             "leaf_rows": trial.suggest_int("leaf_rows", 500, 5000, log=True),
         }
+
+    @classmethod
+    def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
+        """All except the second-by-second columns."""
+        return without_lags(offered)
 
     def required_columns(self, sample: Sample) -> list[int]:
         """The volatilities of the linear part."""

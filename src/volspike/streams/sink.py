@@ -43,6 +43,7 @@ from volspike.datasets.feature_file import (
 )
 from volspike.errors import NotEnoughData, SchemaMismatch, UnreadableFile, UsageError
 from volspike.features import Every, FeatureRows, FeatureSet
+from volspike.labels import SpikeDefinition, SpikeKind
 from volspike.locks import try_lock
 from volspike.market import Profile
 
@@ -240,7 +241,8 @@ def merge_parts(file: Path, percentile: float | None = None, gap_s: float = 300.
 
 def _label(target: Path, merged: MergeResult, percentile: float, gap_s: float) -> None:
     try:
-        merged.labels = label_file(target, target, percentile, gap_s)
+        spike = SpikeDefinition(SpikeKind.PERCENTILE, percentile)
+        merged.labels = label_file(target, target, spike, gap_s)
     except NotEnoughData as error:
         merged.unlabelled = str(error)
 

@@ -24,7 +24,7 @@ from volspike.evaluation.metrics import average_precision
 from volspike.evaluation.plots import COLOURS, png, remove_frame
 from volspike.features import Scope
 from volspike.models import DETECTORS
-from volspike.training.folds import FitRows, TrainingData, feature_values, prepare_training_data
+from volspike.training.folds import FitRows, TrainingData, prepare_training_data
 from volspike.training.importance import (
     UNDEFINED,
     FoldImportance,
@@ -189,7 +189,7 @@ def _values_before_final(data: TrainingData) -> NDArray[np.float64]:
     """The feature values of a sample of the rows before the final block."""
     rows = np.concatenate([data.fold_set.final.train, data.fold_set.final.validation])
     kept = FitRows.select(data.dataset, rows, MOST_CORRELATED).rows
-    return feature_values(data.dataset, kept, data.columns)
+    return data.dataset.inputs(data.columns, data.dataset.tau, kept)
 
 
 def _measure_folds(

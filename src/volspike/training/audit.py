@@ -23,7 +23,7 @@ from volspike.evaluation.metrics import average_precision, known
 from volspike.evaluation.scored import block_length, spike_events
 from volspike.models import DETECTORS
 from volspike.training.fitting import select_columns
-from volspike.training.folds import Fold, TrainingData, feature_values, prepare_training_data
+from volspike.training.folds import Fold, TrainingData, prepare_training_data
 from volspike.training.null_market import NullMarket, null_dataset, one_second_returns
 from volspike.training.request import TrainingRequest
 
@@ -312,7 +312,7 @@ def _score_fold(model: str, data: TrainingData, fold: Fold) -> Scored:
     features, _ = select_columns(model, data, fold)
     sample = fold.fit_rows.sample(dataset, features, fold.y, fold.tau)
     detector = DETECTORS[model](seed=data.request.seed).fit(sample)
-    score = detector.probability(feature_values(dataset, fold.test, features))
+    score = detector.probability(dataset.inputs(features, fold.tau, fold.test))
     is_scored = np.isfinite(score) & np.isfinite(dataset.persistence[fold.test])
     rows = fold.test[is_scored]
     return Scored(
@@ -320,11 +320,11 @@ def _score_fold(model: str, data: TrainingData, fold: Fold) -> Scored:
         product=dataset.product[rows],
         fold=np.full(len(rows), fold.number, np.int32),
         y=fold.y[rows],
-        past_volatility=dataset.persistence[rows] / fold.tau,
+        past_volatility=dataset.persistence[rows] / fold.tau[rows],
         probability=score[is_scored],
         threshold=np.ones(len(rows)),
-        baseline=dataset.persistence[rows],
-        baseline_threshold=np.full(len(rows), fold.tau),
+        baseline=dataset.persistence[rows] / fold.tau[rows],
+        baseline_threshold=np.ones(len(rows)),
     )
 
 

@@ -21,7 +21,7 @@ from volspike.datasets import Dataset
 from volspike.evaluation import Comparison, RowGroup, Scored, compare, per_hour, per_product, pooled
 from volspike.evaluation.metrics import average_precision, known
 from volspike.evaluation.plots import feature_importance, pr_curve, roc_curve
-from volspike.labels import HORIZON_S
+from volspike.labels import TAU
 from volspike.market import format_time
 from volspike.models import DETECTORS, Artifact, DataFacts, Metadata, SplitFacts
 from volspike.models.artifact import StoredBaselineFacts, stored_baseline_files
@@ -137,7 +137,7 @@ def evaluate_model(data: TrainingData, model: ModelFits, baseline: ModelFits, *,
         search=model.search,
         thresholds=served.thresholds,
         threshold_name=served.threshold_name,
-        tau=served.fold.tau,
+        tau=served.fold.typical_tau,
         pooled=comparison.pooled,
         final=comparison.final,
         folds=comparison.folds,
@@ -156,7 +156,7 @@ def _score_pair(dataset: Dataset, model: FoldFit, baseline: FoldFit) -> Scored:
         product=dataset.product[rows],
         fold=np.full(len(rows), fold.number, np.int32),
         y=fold.y[rows],
-        past_volatility=dataset.persistence[rows] / fold.tau,
+        past_volatility=dataset.persistence[rows] / fold.tau[rows],
         probability=model.test.probability[ours],
         threshold=np.full(len(rows), model.threshold),
         baseline=baseline.test.probability[theirs],
@@ -203,7 +203,7 @@ def _fold_result(fit: FoldFit, comparison: Comparison) -> FoldResult:
         fold=fold.number,
         block=fold.block,
         is_final=fold.is_final,
-        tau=fold.tau,
+        tau=fold.typical_tau,
         threshold=fit.threshold,
         threshold_name=fit.threshold_name,
         calibration=fit.calibration,
@@ -227,7 +227,9 @@ def build_metadata(
         model=served.model,
         created=format_time(time.time_ns()),
         volspike_version=__version__,
-        features=served.features,
+        features=tuple(name for name in served.features if name != TAU),
+        takes_tau=TAU in served.features,
+        spike=str(data.spike),
         left_out=served.left_out,
         feature_digest=facts.digest,
         windows=facts.windows,
@@ -237,9 +239,9 @@ def build_metadata(
         leader=facts.leader,
         simulated=facts.simulated,
         products=dataset.products,
-        horizon_s=HORIZON_S,
+        horizon_s=facts.horizon_s,
         label_percentile=request.label_percentile,
-        tau=served.fold.tau,
+        tau=served.fold.typical_tau,
         thresholds=served.thresholds,
         served_threshold=served.threshold_name,
         accepts_missing=DETECTORS[served.model].accepts_missing,
@@ -286,7 +288,7 @@ def _split_facts(data: TrainingData) -> SplitFacts:
         fold_by=data.fold_by,
         training=request.training,
         training_span_h=request.training_span_h,
-        purge_s=HORIZON_S,
+        purge_s=data.dataset.facts.horizon_s,
         embargo_s=None if request.split_method == "stratified" else data.fold_set.embargo_s,
         final_block=data.fold_set.final.block,
     )

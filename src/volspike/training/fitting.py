@@ -17,12 +17,13 @@ from volspike.datasets import Dataset
 from volspike.errors import ModelError, NotEnoughData, SchemaMismatch
 from volspike.evaluation.scored import BLOCK_S
 from volspike.evaluation.thresholds import BEST_F1, RATE_10, named_thresholds
+from volspike.labels import TAU
 from volspike.market import SECOND_NS
 from volspike.models import DETECTORS, Detector
 from volspike.models.calibration import CALIBRATIONS, Calibration
 from volspike.models.detector import as_float32, is_complete
 from volspike.models.scorer import Scorer
-from volspike.training.folds import Fold, TrainingData, feature_values
+from volspike.training.folds import Fold, TrainingData
 
 TOLERANCE: Final = 1e-5
 """Largest accepted difference between the probabilities of an ONNX graph and of the model it was exported from."""
@@ -84,7 +85,7 @@ def fit_fold(name: str, data: TrainingData, fold: Fold, settings: Mapping[str, A
     unused = len(sample) - usable
     importance = dict(zip(features, detector.importance().tolist(), strict=True))
     del sample
-    x = feature_values(dataset, np.concatenate([fold.validation, fold.test]), features)
+    x = dataset.inputs(features, fold.tau, np.concatenate([fold.validation, fold.test]))
     raw = export_detector(detector, x)
     calibration, calibration_name = _fit_calibration(request.calibration, dataset, fold, raw)
     export = export_calibrated(detector, raw, calibration, x)
@@ -141,6 +142,8 @@ def select_columns(name: str, data: TrainingData, fold: Fold) -> tuple[tuple[str
 
 
 def _has_values(dataset: Dataset, fold: Fold, column: str) -> bool:
+    if column == TAU:
+        return True
     rows, place = fold.fit_rows.rows, dataset.names.index(column)
     chunks = (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
     return any(np.isfinite(dataset.x[chunk, place]).any() for chunk in chunks)

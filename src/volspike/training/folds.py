@@ -1,8 +1,8 @@
 """Training data of a run: the columns, and the folds with their labels, fit rows and weights.
 
-τ of a fold comes from its own training rows and is frozen for its validation and test rows. Models are fitted on at
-most one row per second and product, because all ticks of one second share one future; validation and test rows are
-never thinned out.
+A τ that is a percentile comes from the fold's own training rows and is frozen for its validation and test rows; every
+other τ is known at its row. Models are fitted on at most one row per second and product, because all ticks of one
+second share one future; validation and test rows are never thinned out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from volspike.datasets.build import row_second
 from volspike.datasets.dataset import PERSISTENCE
 from volspike.datasets.splits import lookback_s, resolve_fold_by
 from volspike.errors import NotEnoughData, SchemaMismatch
-from volspike.labels import HORIZON_S, spike_threshold, spikes
+from volspike.labels import HORIZON_S, TAU, SpikeDefinition, SpikeKind, spike_threshold, spikes
 from volspike.market import format_time
 from volspike.models import DETECTORS, Sample
 from volspike.training.request import TrainingRequest
@@ -45,9 +45,18 @@ class TrainingData:
     fold_set: FoldSet
     fold_by: str
 
+    @property
+    def spike(self) -> SpikeDefinition:
+        """What counts as a spike."""
+        return self.request.spike_definition(self.dataset.facts)
+
     def offered_columns(self, model: str) -> tuple[str, ...]:
-        """The columns that a model may choose from: the requested ones; for a baseline every column of the file."""
-        return self.dataset.names if is_baseline(model) else self.columns
+        """The columns that a model may choose from: the requested ones; for a baseline every column of the file.
+
+        τ is one of them, the last, if it differs from row to row.
+        """
+        columns = self.dataset.names if is_baseline(model) else self.columns
+        return (*columns, TAU) if self.spike.is_adaptive else columns
 
 
 def prepare_training_data(request: TrainingRequest, dataset: Dataset) -> TrainingData:
@@ -57,6 +66,9 @@ def prepare_training_data(request: TrainingRequest, dataset: Dataset) -> Trainin
         SchemaMismatch: a requested column is missing, or the one that the persistence baseline needs.
         NotEnoughData: too few rows, or rows of one class only.
     """
+    spike = request.spike_definition(dataset.facts)
+    if spike.kind is not SpikeKind.PERCENTILE:
+        dataset = dataset.only(np.isfinite(dataset.thresholds(spike)))
     columns = request.column_names(dataset.names)
     if PERSISTENCE not in dataset.names:
         raise SchemaMismatch(
@@ -88,7 +100,7 @@ def _embargo_s(request: TrainingRequest, dataset: Dataset, columns: tuple[str, .
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
-    """Row indices of a split, its τ, and the label of every row of the data set under that τ; numbered from 1.
+    """Row indices of a split, and τ and label of every row of the data set; numbered from 1.
 
     ``fit_rows`` are the training rows that models are fitted on. ``is_final`` marks the newest fold, whose test rows
     (the final block) influence no choice; ``block`` describes the test rows.
@@ -98,11 +110,16 @@ class Fold:
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     test: NDArray[np.int64]
-    tau: float
+    tau: NDArray[np.float64]
     y: NDArray[np.int8]
     fit_rows: FitRows
     is_final: bool
     block: str
+
+    @property
+    def typical_tau(self) -> float:
+        """The median τ of the training rows; τ itself where it is the same for all."""
+        return float(np.median(self.tau[self.train]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +186,7 @@ def _usable_folds(dataset: Dataset, request: TrainingRequest, embargo_s: int) ->
     )
     newest = max(number for number, part in enumerate(splits) if not part.empty_parts)
     labelled = [
-        _label_fold(dataset, part, request.label_percentile, is_final=number == newest)
+        _label_fold(dataset, part, request.spike_definition(dataset.facts), is_final=number == newest)
         for number, part in enumerate(splits)
     ]
     usable = tuple(fold for fold in labelled if isinstance(fold, Fold))
@@ -178,18 +195,18 @@ def _usable_folds(dataset: Dataset, request: TrainingRequest, embargo_s: int) ->
         fewer = f"use fewer --folds than {request.folds}, " if request.split_method == "walk_forward" else ""
         raise NotEnoughData(
             f"{request.features}: no training rows with both spikes and calm; {'; '.join(warnings)}; record for "
-            f"longer, {fewer}or choose a --label-percentile below {request.label_percentile:g}"
+            f"longer, {fewer}or choose a --spike definition with more spikes"
         )
     return FoldSet(usable, warnings, embargo_s)
 
 
-def _label_fold(dataset: Dataset, part: Split, percentile: float, *, is_final: bool) -> Fold | str:
+def _label_fold(dataset: Dataset, part: Split, spike: SpikeDefinition, *, is_final: bool) -> Fold | str:
     """The fold of a split, or a sentence on why it cannot be used."""
     name = f"fold {part.fold + 1}{f' ({part.block})' if part.block else ''}"
     if part.empty_parts:
         return f"{name} is left out: purge and embargo leave it no {' and no '.join(part.empty_parts)} rows"
     try:
-        tau = spike_threshold(dataset.future_volatility[part.train], percentile)
+        tau = _thresholds(dataset, part.train, spike)
     except NotEnoughData as error:
         return f"{name} is left out: {error}"
     y = spikes(dataset.future_volatility, tau)
@@ -221,23 +238,27 @@ class FitRows:
             kept = kept[second[kept] % step == 0]
         return cls(rows[kept], average_uniqueness(second[kept], product[kept]))
 
-    def sample(self, dataset: Dataset, names: tuple[str, ...], y: NDArray[np.int8], tau: float) -> Sample:
-        """The rows as input of ``Detector.fit``; ``y`` has the label of every row of the data set under ``tau``."""
+    def sample(self, dataset: Dataset, names: tuple[str, ...], y: NDArray[np.int8], tau: NDArray[np.float64]) -> Sample:
+        """The rows as input of ``Detector.fit``; ``y`` and ``tau`` are those of every row of the data set."""
         return Sample(
             names=names,
-            x=feature_values(dataset, self.rows, names),
+            x=dataset.inputs(names, tau, self.rows),
             y=y[self.rows],
             volatility=dataset.future_volatility[self.rows],
-            tau=tau,
+            tau=tau[self.rows],
             weight=self.weight,
         )
 
 
-def feature_values(dataset: Dataset, rows: NDArray[np.int64], names: tuple[str, ...]) -> NDArray[np.float64]:
-    """(rows, names) the values of these rows and columns; nothing else is copied."""
-    columns = np.array([dataset.names.index(name) for name in names], np.intp)
-    values: NDArray[np.float64] = dataset.x[np.ix_(rows, columns)]
-    return values
+def _thresholds(dataset: Dataset, train: NDArray[np.int64], spike: SpikeDefinition) -> NDArray[np.float64]:
+    """τ of every row; a percentile is that of the training rows.
+
+    Raises:
+        NotEnoughData: no training row has a known future, or prices did not move.
+    """
+    if spike.kind is SpikeKind.PERCENTILE:
+        return np.full(len(dataset), spike_threshold(dataset.future_volatility[train], spike.value))
+    return dataset.thresholds(spike)
 
 
 def _last_of_each_second(second: NDArray[np.int64], product: NDArray[np.int32]) -> NDArray[np.int64]:

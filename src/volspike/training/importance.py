@@ -25,7 +25,7 @@ from volspike.evaluation.scored import BLOCK_S
 from volspike.market import SECOND_NS
 from volspike.models import DETECTORS
 from volspike.training.fitting import select_columns
-from volspike.training.folds import FitRows, Fold, TrainingData, feature_values
+from volspike.training.folds import FitRows, Fold, TrainingData
 
 ONE_SIDED: Final = 0.95
 """Confidence of the lower bound of an importance."""
@@ -111,7 +111,9 @@ def fold_importance(
     fit_rows = FitRows.select(dataset, fold.train, MOST_FIT_ROWS)
     detector = DETECTORS[model](seed=request.seed).fit(fit_rows.sample(dataset, used, fold.y, fold.tau))
     rows = FitRows.select(dataset, rows, MOST_HELD_OUT_ROWS).rows
-    sample = HeldOutSample(dataset.time[rows], dataset.product[rows], feature_values(dataset, rows, used), fold.y[rows])
+    sample = HeldOutSample(
+        dataset.time[rows], dataset.product[rows], dataset.inputs(used, fold.tau, rows), fold.y[rows]
+    )
     score = detector.probability(sample.x)
     known = np.isfinite(score)
     shares = dict(zip(used, detector.importance().tolist(), strict=True))

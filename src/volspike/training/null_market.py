@@ -100,6 +100,7 @@ def null_dataset(facts: FeatureFacts, market: NullMarket, most_rows: int) -> Dat
         names=names,
         x=x[known],
         future_volatility=volatility[known],
+        tau=np.full(known.sum(), np.nan),
         persistence=persistence,
     )
 

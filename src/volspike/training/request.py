@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from volspike.datasets.feature_file import FeatureFacts
 from volspike.datasets.splits import DEFAULT_FOLDS, DEFAULT_FRACTIONS
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.evaluation.thresholds import BEST_F1, check_threshold
+from volspike.labels import SpikeDefinition
 from volspike.models import DETECTORS
 from volspike.models.detector import default_columns
 
@@ -25,6 +27,7 @@ class TrainingRequest:
     ``models`` are names in ``DETECTORS`` or ``("all",)``. ``columns`` are feature names, ``("all",)`` for every feature
     of the file, or None for its ``default_columns``. ``fractions`` (training, validation, test) apply to ``time_based``
     and ``stratified``; ``folds``, ``fold_by``, ``training`` and ``training_span_h`` to ``walk_forward``. ``threshold``
+    ``spike`` is the text of a ``SpikeDefinition``; without it ``spike_definition`` chooses. ``threshold``
     names the served alert threshold (see ``evaluation.thresholds``). ``search`` is the number of settings tried per
     model. ``promote`` is read by ``lifecycle.promotion``, which promotes the chosen model after the run.
     """
@@ -40,6 +43,7 @@ class TrainingRequest:
     fractions: tuple[float, float, float] = DEFAULT_FRACTIONS
     columns: tuple[str, ...] | None = None
     label_percentile: float = 90.0
+    spike: str | None = None
     calibration: str = "platt"
     threshold: str = BEST_F1
     search: int = DEFAULT_TRIALS
@@ -54,6 +58,8 @@ class TrainingRequest:
                 on a stratified split.
         """
         self.model_names()
+        if self.spike is not None:
+            SpikeDefinition.parse(self.spike)
         check_threshold(self.threshold)
         # after the names of models, whose errors then need no scikit-learn
         from volspike.models.calibration import CALIBRATIONS  # noqa: PLC0415
@@ -78,6 +84,17 @@ class TrainingRequest:
             problem = f"no model named {', '.join(unknown)}" if unknown else "no model was named"
             raise UsageError(f"{problem}; choose from {', '.join(available)}, or all")
         return names
+
+    def spike_definition(self, facts: FeatureFacts) -> SpikeDefinition:
+        """The requested definition; by default that of the feature file unless it is a percentile, else
+        ``label_percentile``.
+
+        Raises:
+            UsageError: no definition has that name.
+        """
+        if self.spike is None and facts.spike is not None and not facts.spike.startswith("percentile"):
+            return SpikeDefinition.parse(facts.spike)
+        return SpikeDefinition.parse(self.spike or f"percentile:{self.label_percentile!r}")
 
     def column_names(self, available: tuple[str, ...]) -> tuple[str, ...]:
         """The requested columns, given those of the feature file.
