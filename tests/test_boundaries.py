@@ -24,9 +24,17 @@ from volspike.evaluation.metrics import evaluate_scores
 from volspike.evaluation.scored import Scored, spike_events
 from volspike.evaluation.spike_events import find_events
 from volspike.evaluation.thresholds import best_f1_threshold, cost_threshold, false_alarm_threshold, rate_threshold
-from volspike.labels import DelayedLabel, DelayedLabels, SecondGrid, is_gap_in_horizon, is_spike, spikes
+from volspike.labels import (
+    DelayedLabel,
+    DelayedLabels,
+    SecondGrid,
+    SpikeDefinition,
+    is_gap_in_horizon,
+    is_spike,
+    spikes,
+)
 from volspike.live.pipeline import LivePipeline
-from volspike.live.scoring import LiveScorer, ScoredRow
+from volspike.live.scoring import LiveScorer, RowThresholds, ScoredRow
 from volspike.market import SECOND_NS
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.monitoring.drift import DriftSeverity, dataset_severity, feature_severity
@@ -53,18 +61,19 @@ def live_pipeline() -> tuple[LivePipeline, ScoredRow]:
 
 def live_spike(volatility: float) -> bool:
     pipeline, row = live_pipeline()
-    labels = [DelayedLabel("BTC-USD", 0, volatility)]
-    pipeline._labels = SimpleNamespace(add=lambda *_: labels)  # type: ignore[assignment]
-    pipeline._take_row(row, 0)
+    thresholds = RowThresholds(SpikeDefinition.parse(f"fixed:{LEVEL}"), LEVEL, 60)
+    thresholds.add(0, float("nan"))
+    outcome = thresholds.outcome(DelayedLabel("BTC-USD", 0, volatility))
+    pipeline._take_row(row._replace(outcomes=[outcome]), 0)
     return pipeline.counts.of("BTC-USD").spikes == 1
 
 
-def stored_spike(volatility: float) -> bool:
-    model = ServedModel(digest="a", name="a", version="a", tau=LEVEL, simulated=False)
+def stored_spike(volatility: float, tau: float = float("nan"), model_tau: float = LEVEL) -> bool:
+    model = ServedModel(digest="a", name="a", version="a", tau=model_tau, simulated=False)
     with TemporaryDirectory() as folder:
         database = OutcomeDatabase(Path(folder) / "outcomes.sqlite")
         database.write(
-            [PredictionRecord("X", 0, 0.1, LEVEL, False, model), OutcomeRecord("X", 0, volatility, False)], 0
+            [PredictionRecord("X", 0, 0.1, LEVEL, False, model, tau), OutcomeRecord("X", 0, volatility, False)], 0
         )
         number = database.find(model)
         assert number is not None
@@ -78,6 +87,7 @@ SPIKES: Final[dict[str, Callable[[float], bool]]] = {
     "recorded": lambda volatility: spikes(np.array([volatility]), LEVEL).tolist() == [1],
     "live": live_spike,
     "stored": stored_spike,
+    "stored with τ of its own": lambda volatility: stored_spike(volatility, LEVEL, float("nan")),
 }
 
 
@@ -133,9 +143,16 @@ def stream_alert(probability: float) -> bool:
 
 
 def infer_alert(probability: float, capsys: pytest.CaptureFixture[str]) -> bool:
-    artifact: Any = SimpleNamespace(name="a", features=("a",), threshold=LEVEL, probability_of=lambda _: probability)
+    metadata = SimpleNamespace(spike_definition=None, tau=LEVEL)
+    artifact: Any = SimpleNamespace(
+        name="a", features=("a",), threshold=LEVEL, probability_of=lambda *_: probability, metadata=metadata
+    )
     dataset: Any = SimpleNamespace(
-        columns=lambda _: np.zeros((1, 1)), product=np.zeros(1, int), time=np.zeros(1, int), products=("X",)
+        thresholds=lambda *_: np.ones(1),
+        inputs=lambda *_: np.zeros((1, 1)),
+        product=np.zeros(1, int),
+        time=np.zeros(1, int),
+        products=("X",),
     )
     _live(artifact, dataset, np.array([0]))
     return "1 rows scored, 1 alerts" in capsys.readouterr().out

@@ -46,7 +46,7 @@ class Remembering(LiveScorer):
 def bits(rows: Iterable[ScoredRow]) -> dict[str, list[tuple[object, ...]]]:
     """Rows and scores by product, floats as bytes."""
     rows_of: dict[str, list[tuple[object, ...]]] = {}
-    for row, probability in rows:
+    for row, probability, *_ in rows:
         rows_of.setdefault(row.product_id, []).append(
             (row.timestamp, row.session_id, row.is_warm, row.is_whole, row.values.tobytes(), repr(probability))
         )
@@ -155,15 +155,17 @@ def test_readers_receive_rows_and_health_until_the_end() -> None:
 class Alarming(LiveScorer):
     """A scorer whose probability is high from the fifth second to the tenth."""
 
-    def score(self, row: FeatureRow) -> float:
-        return 0.9 if 5 <= row.timestamp // SECOND_NS - START // SECOND_NS < 10 else 0.01
+    def score(self, row: FeatureRow) -> ScoredRow:
+        probability = 0.9 if 5 <= row.timestamp // SECOND_NS - START // SECOND_NS < 10 else 0.01
+        return super().score(row)._replace(probability=probability)
 
 
 class Rising(LiveScorer):
     """A scorer whose probability rises by a hundredth a second."""
 
-    def score(self, row: FeatureRow) -> float:
-        return 0.5 + 0.01 * (row.timestamp // SECOND_NS - START // SECOND_NS)
+    def score(self, row: FeatureRow) -> ScoredRow:
+        probability = 0.5 + 0.01 * (row.timestamp // SECOND_NS - START // SECOND_NS)
+        return super().score(row)._replace(probability=probability)
 
 
 def test_an_open_alert_shows_its_peak_so_far() -> None:
@@ -251,7 +253,7 @@ def test_a_model_is_replaced_between_two_ticks() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"feature_digest": "ffffffffffff"}, "expects feature digest ffffffffffff"),
+        ({"features": ("log_return_77s",)}, "expects feature digest .*; missing: log_return_77s"),
         ({"every": "1s"}, "expects rows every 1s"),
         ({"profile": "ticker+trade"}, "expects profile ticker.trade"),
     ],

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -255,3 +256,21 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     for name in ("text", "later", "text/file"):
         with pytest.raises(UnreadableFile, match=name):
             OutcomeStore(tmp_path / name)
+
+
+def test_tau_of_its_own_decides_a_prediction_of_an_older_file(tmp_path: Path) -> None:
+    """A file without the column of τ gets it; then each prediction is compared with its own τ."""
+    path = tmp_path / "outcomes.sqlite"
+    OutcomeDatabase(path).close()
+    before = sqlite3.connect(path)
+    before.execute("ALTER TABLE predictions DROP COLUMN tau")
+    before.close()
+    database = OutcomeDatabase(path)
+    served = model(tau=float("nan"))
+    rows = [msgspec.structs.replace(foreseen(second, 0.5, of=served), tau=tau) for second, tau in ((0, 1.0), (1, 3.0))]
+    unknown = foreseen(2, 0.5, of=served)
+    database.write([*rows, unknown, *(happened(second, 2.0) for second in range(3))], 0)
+    number = database.find(served)
+    assert number is not None
+    assert database.evaluated(number, 0, None, 10).spike.tolist() == [0, 1]
+    database.close()

@@ -47,7 +47,7 @@ def run(
         )
     artifact = Artifact.load(model)
     dataset = load_dataset(features, labelled=False)
-    artifact.check_inputs(dataset.facts.digest, dataset.facts.every, dataset.facts.profile)
+    artifact.check_inputs(dataset.facts.digest, dataset.facts.every, dataset.facts.profile, dataset.names)
     note_if_simulated(dataset.facts.simulated or artifact.metadata.simulated)
     newest = np.arange(max(0, len(dataset) - n_samples), len(dataset))
     if mode == "benchmark":
@@ -57,11 +57,12 @@ def run(
 
 
 def _benchmark(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> None:
-    x = dataset.columns(artifact.features)[rows]
-    took = _timed(artifact, x)
+    tau = dataset.thresholds(artifact.metadata.spike_definition, artifact.metadata.tau)
+    x = dataset.inputs(artifact.features, tau, rows)
+    took = _timed(artifact, x, tau[rows])
     middle, high, highest = np.percentile(took, [50, 95, 99])
     start = time.perf_counter()
-    probability = artifact.probability(x)
+    probability = artifact.probability(x, tau[rows])
     batch = time.perf_counter() - start
     table(
         f"{artifact.name}: {len(rows):,} rows, one at a time and as one batch",
@@ -76,36 +77,42 @@ def _benchmark(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> 
         ],
     )
     out.print(f"required: under {REAL_TIME_S:.0f} s per row; slowest {took.max():.6f} s")
-    _evaluate(artifact, dataset, rows, probability)
+    _evaluate(artifact, dataset, rows, probability, tau[rows])
 
 
-def _timed(artifact: Artifact, x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _timed(artifact: Artifact, x: NDArray[np.float64], tau: NDArray[np.float64]) -> NDArray[np.float64]:
     """Seconds for each row alone."""
-    values = x.tolist()
-    for row in values[:WARM_UP_ROWS]:
-        artifact.probability_of(row)
+    values = list(zip(x.tolist(), tau.tolist(), strict=True))
+    for row, threshold in values[:WARM_UP_ROWS]:
+        artifact.probability_of(row, threshold)
     took = np.empty(len(values))
-    for index, row in enumerate(values):
+    for index, (row, threshold) in enumerate(values):
         start = time.perf_counter()
-        artifact.probability_of(row)
+        artifact.probability_of(row, threshold)
         took[index] = time.perf_counter() - start
     return took
 
 
-def _evaluate(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp], probability: NDArray[np.float64]) -> None:
+def _evaluate(
+    artifact: Artifact,
+    dataset: Dataset,
+    rows: NDArray[np.intp],
+    probability: NDArray[np.float64],
+    tau: NDArray[np.float64],
+) -> None:
     """Prints PR-AUC next to persistence on rows with a known outcome, and warns about training rows."""
     from volspike.evaluation import evaluate_scores
     from volspike.labels import spikes
     from volspike.market import format_time
 
     future, persistence = dataset.future_volatility[rows], dataset.persistence[rows]
-    known = np.isfinite(future) & np.isfinite(probability) & np.isfinite(persistence)
+    known = np.isfinite(future) & np.isfinite(probability) & np.isfinite(persistence) & np.isfinite(tau)
     if not known.any():
         warn("no row has both a probability and a known future, so nothing is evaluated; label the file first")
         return
-    y = spikes(future[known], artifact.metadata.tau)
+    y = spikes(future[known], tau[known])
     found = evaluate_scores(y, probability[known], artifact.threshold)
-    baseline = evaluate_scores(y, persistence[known], np.inf, is_probability=False)
+    baseline = evaluate_scores(y, persistence[known] / tau[known], np.inf, is_probability=False)
     out.print(
         f"{found.rows:,} rows, base rate {figure(found.base_rate)}: PR-AUC {figure(found.pr_auc)} "
         f"(persistence {figure(baseline.pr_auc)}), precision {figure(found.precision)}, recall {figure(found.recall)} "
@@ -120,11 +127,12 @@ def _live(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> None:
     """Scores row by row and prints when a product's probability crosses the threshold."""
     from volspike.market import format_time
 
-    x = dataset.columns(artifact.features)[rows].tolist()
+    tau = dataset.thresholds(artifact.metadata.spike_definition, artifact.metadata.tau)
+    x = dataset.inputs(artifact.features, tau, rows).tolist()
     alarmed: set[int] = set()
     scored = alerts = 0
     for values, row in zip(x, rows.tolist(), strict=True):
-        probability = artifact.probability_of(values)
+        probability = artifact.probability_of(values, float(tau[row]))
         if np.isnan(probability):
             continue
         scored += 1

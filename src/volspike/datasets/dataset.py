@@ -68,14 +68,16 @@ class Dataset:
         names = ("time", "product", "session", "x", "future_volatility", "tau", "persistence")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
-    def thresholds(self, spike: SpikeDefinition) -> NDArray[np.float64]:
-        """(n,) τ of each row under a definition other than ``percentile``; NaN where it is unknown.
+    def thresholds(self, spike: SpikeDefinition, percentile: float | None = None) -> NDArray[np.float64]:
+        """(n,) τ of each row; NaN where it is unknown. ``percentile`` is the value that the percentile had in training.
 
         Raises:
             SchemaMismatch: the rows lack what τ is derived from.
         """
         if spike.kind is SpikeKind.FIXED:
             return np.full(len(self), spike.value)
+        if spike.kind is SpikeKind.PERCENTILE and percentile is not None:
+            return np.full(len(self), percentile)
         if spike.kind is SpikeKind.JUMP and TRAILING_HOUR in self.names:
             return jump_threshold(self.x[:, self.names.index(TRAILING_HOUR)], spike.value)
         if str(spike) == self.facts.spike:
@@ -95,7 +97,8 @@ def load_dataset(path: Path, labelled: bool = True) -> Dataset:
     """
     file = open_feature_file(path)
     facts = facts_of(path, file)
-    names = facts.feature_set.names
+    # files of an earlier version lack the features that were added to their set since
+    names = tuple(name for name in facts.feature_set.names if name in file.schema_arrow.names)
     has_labels = "future_volatility" in file.schema_arrow.names
     if labelled and not has_labels:
         raise UnreadableFile(path, "has no labels; add them with `volspike label --features FILE`")

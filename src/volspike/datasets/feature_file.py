@@ -136,7 +136,8 @@ def facts_of(path: Path, file: pq.ParquetFile) -> FeatureFacts:
 
 def _check(path: Path, schema: pa.Schema, feature_set: FeatureSet) -> None:
     """Raises UnreadableFile if a required column is missing or has a wrong type."""
-    require(path, schema.names, ("timestamp", "product_id", "price", *feature_set.names))
+    families = FeatureSet(feature_set.windows).names
+    require(path, schema.names, ("timestamp", "product_id", "price", *families))
     instants, numbers = ("timestamp",), ("price", *feature_set.names, *LABEL_COLUMNS)
     wrong = [name for name in instants if not pa.types.is_timestamp(schema.field(name).type)]
     wrong += [name for name in numbers if name in schema.names and not _is_number(schema.field(name).type)]

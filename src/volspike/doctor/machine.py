@@ -280,7 +280,8 @@ def check_model(requested: Path | None, production: Path, feed: FeedSettings) ->
     facts: dict[str, Fact] = {"path": str(path)}
     try:
         artifact = Artifact.load(path)
-        LiveScorer(artifact).check_source(set(kinds_of(feed)))
+        kinds = set(kinds_of(feed))
+        LiveScorer(artifact, kinds).check_source(kinds)
     except ModelError as error:
         return [Finding(check=MODEL, severity=Severity.BAD, found=str(error), remedy=_RETRAIN, facts=facts)]
     known = artifact.metadata

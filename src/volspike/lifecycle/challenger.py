@@ -95,18 +95,18 @@ def compare_challenger(
     dataset: Dataset, rows: NDArray[np.int64], champion: Artifact, challenger: Artifact, resamples: int = RESAMPLES
 ) -> Verdict:
     """Compare both models on those of ``rows`` that both can score, with spikes under the challenger's τ."""
-    ours, theirs = (model.probability(dataset.columns(model.features)[rows]) for model in (challenger, champion))
-    both = np.isfinite(ours) & np.isfinite(theirs) & np.isfinite(dataset.persistence[rows])
+    ours, theirs = (model.score_rows(dataset, rows) for model in (challenger, champion))
+    tau = dataset.thresholds(challenger.metadata.spike_definition, challenger.metadata.tau)
+    both = np.isfinite(ours) & np.isfinite(theirs) & np.isfinite(dataset.persistence[rows]) & np.isfinite(tau[rows])
     rows, ours, theirs = rows[both], ours[both], theirs[both]
     if len(rows) == 0:
         return Verdict(is_not_worse=None, reason="no row is held out from both models", figures={})
-    tau = challenger.metadata.tau
     scored = Scored(
         time=dataset.time[rows],
         product=dataset.product[rows],
         fold=np.zeros(len(rows), np.int32),
-        y=spikes(dataset.future_volatility[rows], tau),
-        past_volatility=dataset.persistence[rows] / tau,
+        y=spikes(dataset.future_volatility[rows], tau[rows]),
+        past_volatility=dataset.persistence[rows] / tau[rows],
         probability=ours,
         threshold=np.full(len(rows), challenger.threshold),
         baseline=theirs,

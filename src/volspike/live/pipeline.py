@@ -4,11 +4,11 @@ A frame is processed by plain function calls, in this order (``LivePipeline.take
 
 1. ``FeedCounts.add`` counts it.
 2. ``Recorder.frame`` writes its bytes to the tape.
-3. ``LiveScorer.update`` turns each tick into feature rows and their probabilities.
+3. ``LiveScorer.update`` turns each tick into feature rows, their probabilities, and the outcomes of rows a minute ago.
 4. ``ProductView.add_row`` keeps the row for the dashboard.
 5. ``EpisodeTracker.update`` opens or closes an alert, which goes to the dashboard and the ``AlertRouter``.
 6. ``OutcomeStore.predict`` stores the prediction.
-7. ``DelayedLabels.add`` returns the labels of rows a minute ago, which are stored as outcomes and shown as spikes.
+7. Outcomes are stored, and shown if they are spikes.
 
 None of these waits for a disk, an alert receiver or a reader of the dashboard: those have bounded queues. The dashboard
 is updated by the clock: rows four times per second, health every second, performance every ten.
@@ -30,11 +30,10 @@ import structlog
 
 from volspike.episodes import Episode, EpisodeTracker
 from volspike.errors import UsageError
-from volspike.features import Every
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
-from volspike.labels import DelayedLabel, DelayedLabels, is_spike
+from volspike.labels import is_spike
 from volspike.live.metrics import LiveCollector, LiveCounts
-from volspike.live.scoring import LiveScorer, ScoredRow
+from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.live.stream import Publisher
 from volspike.live.view import MS_NS, ProductView
 from volspike.market import SECOND_NS, Gap, Tick
@@ -97,7 +96,6 @@ class LivePipeline:
         self.counts = LiveCounts(timed_from, scorer.artifact.threshold)
         self._model = ServedModel.of(scorer.artifact.metadata, simulated=simulated)
         self._products: dict[str, _Product] = {}
-        self._labels = DelayedLabels(is_per_second=scorer.engine.every is Every.SECOND)
         for product in products:
             self._product(product)
 
@@ -171,8 +169,8 @@ class LivePipeline:
         if episode is not None:
             self._take_episode(product.view, episode, price)
         self._store_prediction(scored)
-        for label in self._labels.add(row.product_id, row.timestamp, price, row.session_id):
-            self._take_label(product.view, label)
+        for outcome in scored.outcomes:
+            self._take_outcome(product.view, outcome)
 
     def _take_episode(self, view: ProductView, episode: Episode, price: float) -> None:
         self.counts.add_episode(episode)
@@ -184,20 +182,21 @@ class LivePipeline:
         row, probability, threshold = scored.row, scored.probability, self.scorer.artifact.threshold
         if self.outcomes is not None and not isnan(probability):
             is_alert = probability >= threshold
-            record = PredictionRecord(row.product_id, row.timestamp, probability, threshold, is_alert, self._model)
+            record = PredictionRecord(
+                row.product_id, row.timestamp, probability, threshold, is_alert, self._model, scored.tau
+            )
             self.outcomes.predict(record)
 
-    def _take_label(self, view: ProductView, label: DelayedLabel) -> None:
+    def _take_outcome(self, view: ProductView, outcome: Outcome) -> None:
         if self.outcomes is not None:
-            record = OutcomeRecord(label.product, label.second, label.future_volatility, self.simulated)
+            record = OutcomeRecord(outcome.product, outcome.second, outcome.future_volatility, self.simulated)
             self.outcomes.outcome(record)
-        if is_spike(label.future_volatility, self._model.tau):
-            self.counts.of(label.product).spikes += 1
-            self._publish("spike", view.add_spike(label, self._model.tau))
+        if is_spike(outcome.future_volatility, outcome.tau):
+            self.counts.of(outcome.product).spikes += 1
+            self._publish("spike", view.add_spike(outcome))
 
     def _take_gap(self, gap: Gap) -> None:
         self.scorer.mark_gap(gap)
-        self._labels.add_gap(gap.start, gap.end, gap.products)
         if self.recorder is not None:
             self.recorder.gap(gap)
         seconds = (gap.end - gap.start) / SECOND_NS
@@ -221,7 +220,7 @@ class LivePipeline:
             UsageError: the model's threshold is not valid for alerts; nothing was changed.
         """
         trackers = {name: EpisodeTracker(artifact.threshold, product=name) for name in self._products}
-        artifact.check_inputs(self.scorer.feature_set.digest, self.scorer.engine.every, self.scorer.profile)
+        self.scorer.check(artifact)
         for name, product in self._products.items():
             product.view.store_newest()
             trackers[name].resume(product.episodes.state())
@@ -302,6 +301,9 @@ class LivePipeline:
                 "profile": metadata.profile,
                 "every": metadata.every,
                 "tau": metadata.tau,
+                "spike": str(metadata.spike_definition),
+                "spike_text": metadata.spike_definition.describe(),
+                "horizon_s": metadata.horizon_s,
                 "trained_until": metadata.data.end,
                 "simulated": metadata.simulated,
                 "metrics": metadata.metrics,

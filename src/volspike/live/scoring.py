@@ -1,7 +1,8 @@
-"""Ticks → feature rows → probabilities: the feature engine and the model, and nothing between them."""
+"""Ticks → feature rows → thresholds, probabilities and, a horizon later, outcomes."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from math import isfinite, nan
 from typing import Final, NamedTuple
 
@@ -9,8 +10,19 @@ import numpy as np
 
 from volspike.errors import SchemaMismatch
 from volspike.features import ROW_FLOATS, Every, FeatureEngine, FeatureRow
-from volspike.market import Gap, Kind, Profile, Tick
+from volspike.labels import (
+    LONGEST_HORIZON_S,
+    TRAILING_HOUR,
+    DelayedLabel,
+    DelayedLabels,
+    LevelThreshold,
+    SpikeDefinition,
+    SpikeKind,
+    jump_threshold,
+)
+from volspike.market import SECOND_NS, Gap, Kind, Profile, Tick
 from volspike.models import Artifact
+from volspike.models.artifact import ANY_PROFILE
 
 REQUIRED_KINDS: Final = {
     Profile.TICKER: {Kind.TICKER},
@@ -19,24 +31,43 @@ REQUIRED_KINDS: Final = {
 }
 
 
+class Outcome(NamedTuple):
+    """The volatility that followed a second (Unix) of a product, and the threshold τ of its last row (NaN: unknown)."""
+
+    product: str
+    second: int
+    future_volatility: float
+    tau: float
+
+
 class ScoredRow(NamedTuple):
-    """A feature row with the model's probability; NaN if the row is not warm or a value is missing."""
+    """A feature row with the model's probability and the row's threshold τ, NaN where they are unknown.
+
+    ``outcomes`` are those of earlier rows that this row completed.
+    """
 
     row: FeatureRow
     probability: float
+    tau: float
+    outcomes: list[Outcome]
 
 
 class LiveScorer:
     """A feature engine for all products, with the model's windows, row rate and profile, and the model.
 
-    The engine of a model of profile ``ticker`` ignores the trades of a source that sends both, as in training.
+    The engine of a model of profile ``ticker`` ignores the trades of a source that sends both, as in training. A model
+    whose inputs every source provides uses ``ticker`` messages, and trades of a source without them.
     """
 
-    def __init__(self, artifact: Artifact) -> None:
+    def __init__(self, artifact: Artifact, kinds: Collection[Kind] = (Kind.TICKER,)) -> None:
         metadata = artifact.metadata
         self.feature_set = metadata.feature_set
-        self.profile = Profile(metadata.profile)
+        any_profile = Profile.TICKER if Kind.TICKER in kinds else Profile.TRADE
+        self.profile = any_profile if metadata.profile == ANY_PROFILE else Profile(metadata.profile)
         self.engine = FeatureEngine(self.feature_set, self.profile, Every(metadata.every))
+        self._is_per_second = self.engine.every is Every.SECOND
+        self._labels = DelayedLabels(metadata.horizon_s, is_per_second=self._is_per_second)
+        self._thresholds: dict[str, RowThresholds] = {}
         self._use(artifact)
 
     def adopt(self, artifact: Artifact) -> None:
@@ -45,13 +76,25 @@ class LiveScorer:
         Raises:
             SchemaMismatch: the model needs other rows than the engine produces.
         """
-        artifact.check_inputs(self.feature_set.digest, self.engine.every, self.profile)
+        self.check(artifact)
         self._use(artifact)
+
+    def check(self, artifact: Artifact) -> None:
+        """Refuse a model that needs other rows than the engine produces.
+
+        Raises:
+            SchemaMismatch: a feature, the row rate or the profile differs.
+        """
+        names = self.feature_set.names
+        artifact.check_inputs(self.feature_set.digest, self.engine.every, self.profile, names)
 
     def _use(self, artifact: Artifact) -> None:
         names = ROW_FLOATS + self.feature_set.names
         self.artifact = artifact
         self._columns = np.array([names.index(name) for name in artifact.features])
+        spike = artifact.metadata.spike_definition
+        self._trailing_hour = names.index(TRAILING_HOUR) if spike.kind is SpikeKind.JUMP else 0
+        self._thresholds = {}
 
     def check_source(self, kinds: set[Kind]) -> None:
         """Refuse a source without the kinds of ticks that the model was trained on.
@@ -68,17 +111,28 @@ class LiveScorer:
 
     def update(self, tick: Tick) -> list[ScoredRow]:
         """The scored rows of a tick."""
-        return [ScoredRow(row, self.score(row)) for row in self.engine.update(tick)]
+        return [self.score(row) for row in self.engine.update(tick)]
 
-    def score(self, row: FeatureRow) -> float:
-        """The probability of a row; NaN if unknown."""
+    def score(self, row: FeatureRow) -> ScoredRow:
+        """The row with its probability, its threshold and the outcomes that it completes."""
+        metadata = self.artifact.metadata
+        thresholds = self._thresholds.get(row.product_id)
+        if thresholds is None:
+            thresholds = RowThresholds(metadata.spike_definition, metadata.tau, metadata.horizon_s)
+            self._thresholds[row.product_id] = thresholds
+        second = row.timestamp // SECOND_NS - self._is_per_second
+        completed = self._labels.add(row.product_id, row.timestamp, float(row.values[0]), row.session_id)
+        outcomes = [thresholds.outcome(label) for label in completed]
+        tau = thresholds.add(second, float(row.values[self._trailing_hour]))
         if not row.is_warm:
-            return nan
-        return self.artifact.probability_of(row.values[self._columns].tolist())
+            return ScoredRow(row, nan, tau, outcomes)
+        probability = self.artifact.probability_of(row.values[self._columns].tolist(), tau)
+        return ScoredRow(row, probability, tau, outcomes)
 
     def mark_gap(self, gap: Gap) -> None:
-        """Mark the rows whose windows contain the gap (``is_whole`` is false)."""
+        """Mark the rows whose windows contain the gap (``is_whole`` is false); no outcome extends into it."""
         self.engine.mark_gap(gap)
+        self._labels.add_gap(gap.start, gap.end, gap.products)
 
     def inputs(self, row: FeatureRow) -> dict[str, float | None]:
         """The model's features of a row by name; None if unknown."""
@@ -86,3 +140,42 @@ class LiveScorer:
         return {
             name: value if isfinite(value) else None for name, value in zip(self.artifact.features, values, strict=True)
         }
+
+
+MAX_PENDING_SECONDS: Final = 2 * LONGEST_HORIZON_S
+"""Seconds whose threshold is kept until their outcome is known; some outcomes never are."""
+
+
+class RowThresholds:
+    """τ of one product's live rows, and their outcomes.
+
+    Args:
+        spike: what counts as a spike.
+        tau: τ of a percentile, from the training rows.
+        horizon: in seconds.
+    """
+
+    def __init__(self, spike: SpikeDefinition, tau: float, horizon: int) -> None:
+        self._spike, self._fixed = spike, tau
+        self._level = LevelThreshold(spike.value, horizon) if spike.kind is SpikeKind.LEVEL else None
+        self._pending: dict[int, float] = {}
+
+    def add(self, second: int, trailing_volatility: float) -> float:
+        """τ of a row in ``second``, given the volatility of its trailing hour."""
+        match self._spike.kind:
+            case SpikeKind.JUMP:
+                tau = jump_threshold(trailing_volatility, self._spike.value)
+            case SpikeKind.LEVEL if self._level is not None:
+                tau = self._level.tau(second)
+            case _:
+                tau = self._fixed
+        self._pending[second] = tau
+        if len(self._pending) > MAX_PENDING_SECONDS:
+            del self._pending[next(iter(self._pending))]
+        return tau
+
+    def outcome(self, label: DelayedLabel) -> Outcome:
+        """The outcome with the τ that its second had."""
+        if self._level is not None:
+            self._level.add(label.second, label.future_volatility)
+        return Outcome(label.product, label.second, label.future_volatility, self._pending.pop(label.second, nan))

@@ -174,7 +174,7 @@ async def serve_live(
         folder = model_to_serve(named_model(serving), production_model(serving), simulated=source.simulated)
         artifact = Artifact.load(folder)
         validate(artifact)
-        scorer = LiveScorer(artifact)
+        scorer = LiveScorer(artifact, source.kinds)
         scorer.check_source(set(source.kinds))
         log.info("source_opened", source=source.name, simulated=source.simulated)
         pipeline = _pipeline(scorer, feed, source, options)

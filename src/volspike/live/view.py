@@ -7,8 +7,7 @@ from math import isfinite
 from typing import Any, Final
 
 from volspike.episodes import Episode
-from volspike.labels import DelayedLabel
-from volspike.live.scoring import LiveScorer, ScoredRow
+from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.market import SECOND_NS
 
 MS_NS: Final = 1_000_000
@@ -73,6 +72,7 @@ class ProductView:
             "spread": finite(values["spread"]),
             "spread_bps": finite(values["spread_bps"]),
             "probability": finite(scored.probability),
+            "tau": finite(scored.tau),
             "threshold": finite(self._scorer.artifact.threshold),
             "is_warm": row.is_warm,
             "is_whole": row.is_whole,
@@ -95,13 +95,13 @@ class ProductView:
         self.alerts.append(alert)
         return alert
 
-    def add_spike(self, label: DelayedLabel, tau: float) -> dict[str, Any]:
-        """Add a second whose following minute was a spike; returns it for the event stream."""
+    def add_spike(self, outcome: Outcome) -> dict[str, Any]:
+        """Add a second whose horizon was a spike; returns it for the event stream."""
         spike = {
             "product": self.product,
-            "time": (label.second + 1) * SECOND_MS,
-            "future_volatility": finite(label.future_volatility),
-            "tau": tau,
+            "time": (outcome.second + 1) * SECOND_MS,
+            "future_volatility": finite(outcome.future_volatility),
+            "tau": outcome.tau,
         }
         self.spikes.append(spike)
         return spike

@@ -11,6 +11,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from uuid import uuid4
@@ -20,14 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, SchemaMismatch, UsageError
+from volspike.features.schema import DEFINITION
+from volspike.labels import TRAILING_HOUR, SpikeKind, jump_threshold
 from volspike.models.metadata import Metadata, decode_metadata, encode_metadata
 
 if TYPE_CHECKING:
+    from volspike.datasets import Dataset
     from volspike.models.scorer import Scorer
 
 
 ONNX_FILE: Final = "model.onnx"
 METADATA_FILE: Final = "metadata.json"
+ANY_PROFILE: Final = "any"
+"""The profile of a model whose inputs every source provides."""
 
 
 class Artifact:
@@ -37,6 +43,8 @@ class Artifact:
         self.directory = directory
         self.metadata = metadata
         self._scorer = scorer
+        self._spike = metadata.spike_definition
+        self._digest = metadata.feature_set.digest
 
     @classmethod
     def load(cls, directory: Path) -> Self:
@@ -60,7 +68,8 @@ class Artifact:
         _check_hash(onnx_file, onnx, metadata)
         _check_features(metadata_file, metadata)
         try:
-            scorer = Scorer(onnx, width=len(metadata.features), accepts_missing=metadata.accepts_missing)
+            width = len(metadata.features) + metadata.takes_tau
+            scorer = Scorer(onnx, width=width, accepts_missing=metadata.accepts_missing)
         except ArtifactCorrupt as error:
             raise ArtifactCorrupt(f"{onnx_file}: {error}; train it again with `volspike train`") from error
         return cls(folder, metadata, scorer)
@@ -100,31 +109,87 @@ class Artifact:
         """Whether a row with missing values gets a probability; otherwise it gets NaN."""
         return self.metadata.accepts_missing
 
-    def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    @property
+    def takes_tau(self) -> bool:
+        """Whether τ of each row is an input."""
+        return self.metadata.takes_tau
+
+    def probability(self, x: NDArray[np.float64], tau: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """The probability of a spike for each row of ``x`` (n, number of features).
 
-        NaN for a row that misses a value, unless the model accepts that.
-        """
-        return self._scorer.probability(x)
-
-    def probability_of(self, row: Sequence[float]) -> float:
-        """The probability of a spike for one row of as many values as there are features."""
-        return self._scorer.probability_of(row)
-
-    def check_inputs(self, digest: str, every: str, profile: str) -> None:
-        """Refuses rows of another kind than the training rows.
+        ``tau`` (n,) are the thresholds of a model that ``takes_tau``, by default those of its spike definition. NaN for
+        a row that misses a value, unless the model accepts that, and where τ is unknown.
 
         Raises:
-            SchemaMismatch: the digest, the rows' spacing or the source's profile differs.
+            SchemaMismatch: τ is an input that cannot be derived from the features.
+        """
+        if not self.takes_tau:
+            return self._scorer.probability(x)
+        tau = self.thresholds(x) if tau is None else tau
+        probability = self._scorer.probability(np.column_stack([x, tau]))
+        probability[~np.isfinite(tau)] = np.nan
+        return probability
+
+    def probability_of(self, row: Sequence[float], tau: float | None = None) -> float:
+        """The probability of a spike for one row of as many values as there are features; otherwise as above."""
+        if not self.takes_tau:
+            return self._scorer.probability_of(row)
+        tau = self.threshold_of(row) if tau is None else tau
+        return self._scorer.probability_of([*row, tau]) if isfinite(tau) else nan
+
+    def score_rows(self, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The probability of a spike for these rows of a data set.
+
+        Raises:
+            SchemaMismatch: the rows lack what τ is derived from.
+        """
+        tau = dataset.thresholds(self._spike, self.metadata.tau)
+        return self.probability(dataset.inputs(self.features, tau, rows), tau[rows])
+
+    def thresholds(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) τ of rows ``x`` (n, number of features) under the model's spike definition.
+
+        Raises:
+            SchemaMismatch: τ cannot be derived from the features.
+        """
+        if self._spike.kind is SpikeKind.JUMP and TRAILING_HOUR in self.features:
+            return jump_threshold(x[:, self.features.index(TRAILING_HOUR)], self._spike.value)
+        return np.full(len(x), self._fixed_threshold())
+
+    def threshold_of(self, row: Sequence[float]) -> float:
+        """τ of one row; otherwise as ``thresholds``."""
+        if self._spike.kind is SpikeKind.JUMP and TRAILING_HOUR in self.features:
+            return jump_threshold(row[self.features.index(TRAILING_HOUR)], self._spike.value)
+        return self._fixed_threshold()
+
+    def _fixed_threshold(self) -> float:
+        if self._spike.is_adaptive:
+            raise SchemaMismatch(
+                f"model {self.name} needs τ of each row, which its features do not contain",
+                remedy=f"its spike definition is {self._spike}; serve a model of jump, fixed or percentile",
+            )
+        return self.metadata.tau
+
+    def check_inputs(self, digest: str, every: str, profile: str, names: Sequence[str] = ()) -> None:
+        """Refuses rows of another kind than the training rows.
+
+        Rows of another feature set are accepted if their ``names`` contain all features of a model without a leader:
+        a name has the same formula in every set.
+
+        Raises:
+            SchemaMismatch: the features, the rows' spacing or the source's profile differ.
         """
         known = self.metadata
-        if digest != known.feature_digest:
+        is_same = digest in (known.feature_digest, self._digest)
+        missing = [name for name in self.features if names and name not in names]
+        if missing or (not is_same and (not names or known.leader is not None)):
             raise SchemaMismatch(
                 f"model {self.name} expects feature digest {known.feature_digest}, was {digest}",
+                missing=missing,
                 remedy=f"retrain with `volspike train`, or serve an artifact built for {digest}",
             )
         for what, wanted, was in (("rows every", known.every, every), ("profile", known.profile, profile)):
-            if was != wanted:
+            if wanted not in (was, ANY_PROFILE):
                 raise SchemaMismatch(
                     f"model {self.name} expects {what} {wanted}, was {was}",
                     remedy=f"retrain with `volspike train`, or serve an artifact built for {was}",
@@ -153,10 +218,11 @@ def _check_features(file: Path, metadata: Metadata) -> None:
     except UsageError as error:
         raise ArtifactCorrupt(f"{file}: {error} - at `$.windows`") from error
     unknown = [name for name in metadata.features if name not in features.names]
-    if unknown or features.digest != metadata.feature_digest:
+    if unknown or metadata.feature_definition != DEFINITION:
         raise SchemaMismatch(
-            f"model {metadata.model} expects feature digest {metadata.feature_digest}, "
-            f"the {metadata.scope} set over windows {' '.join(map(str, metadata.windows))} has {features.digest} here",
+            f"model {metadata.model} expects feature digest {metadata.feature_digest} of definition "
+            f"{metadata.feature_definition}, the {metadata.scope} set over windows "
+            f"{' '.join(map(str, metadata.windows))} has {features.digest} of definition {DEFINITION} here",
             missing=unknown,
             remedy="retrain with `volspike train`",
         )

@@ -90,7 +90,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The facts of one model.
 
     ``features`` are its columns in order and ``left_out`` those that were requested but had no values.
-    ``feature_digest``, ``windows``, ``scope``, ``leader``, ``every`` and ``profile`` define the rows it accepts.
+    ``windows``, ``scope``, ``leader``, ``every`` and ``profile`` (``any``: its inputs are the same for all) define the
+    rows it accepts. ``feature_digest`` is that of the training rows' feature set, ``feature_definition`` the version of
+    the formulas behind the names.
     ``spike`` is the text of the ``SpikeDefinition``. ``tau`` is the future volatility from which a row is a spike; the
     median over the training rows if it differs from row to row, and then the model ``takes_tau`` of each row as its
     last input, after the ``features``. A probability of at least
@@ -112,6 +114,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     features: tuple[str, ...]
     left_out: tuple[str, ...]
     feature_digest: str
+    feature_definition: int = 1
     windows: tuple[int, ...]
     every: str
     profile: str

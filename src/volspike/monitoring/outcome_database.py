@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from typing import Final
 
@@ -27,18 +27,18 @@ _TABLES: Final = (
     """CREATE TABLE IF NOT EXISTS predictions (
     model INTEGER NOT NULL, second INTEGER NOT NULL, product TEXT NOT NULL, time INTEGER NOT NULL,
     probability REAL NOT NULL, threshold REAL NOT NULL, alert INTEGER NOT NULL,
-    future_volatility REAL, spike INTEGER,
+    future_volatility REAL, spike INTEGER, tau REAL,
     PRIMARY KEY (model, second, product)) WITHOUT ROWID""",
 )
 _MODEL = "INSERT INTO models (digest, name, version, tau, simulated, used) VALUES (?, ?, ?, ?, ?, ?)"
-_PREDICTION = """INSERT INTO predictions (model, second, product, time, probability, threshold, alert)
-    VALUES (?, ?, ?, ?, ?, ?, ?)
+_PREDICTION = """INSERT INTO predictions (model, second, product, time, probability, threshold, alert, tau)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT DO UPDATE SET time = excluded.time, probability = excluded.probability,
-        threshold = excluded.threshold, alert = excluded.alert
+        threshold = excluded.threshold, alert = excluded.alert, tau = excluded.tau
     WHERE excluded.time >= predictions.time"""
 # without τ there are no spikes: a comparison with NULL is NULL
 _OUTCOME = """UPDATE predictions SET future_volatility = ?1,
-        spike = (SELECT ?1 >= tau FROM models WHERE id = predictions.model)
+        spike = (SELECT ?1 >= coalesce(predictions.tau, models.tau) FROM models WHERE id = predictions.model)
     WHERE model IN (SELECT id FROM models WHERE simulated = ?4) AND second = ?2 AND product = ?3"""
 _EVALUATED = """SELECT time, probability, alert, spike FROM predictions
     WHERE model = ? AND second >= ? AND spike IS NOT NULL"""
@@ -49,7 +49,10 @@ _FETCH_ROWS: Final = 1024
 
 
 class PredictionRecord(msgspec.Struct, frozen=True, gc=False):
-    """A prediction at ``time_ns``; ``alert`` is whether its probability reached the threshold."""
+    """A prediction at ``time_ns``; ``alert`` is whether its probability reached the threshold.
+
+    ``tau`` is the volatility from which its outcome is a spike; NaN: that of the model.
+    """
 
     product: str
     time_ns: int
@@ -57,6 +60,7 @@ class PredictionRecord(msgspec.Struct, frozen=True, gc=False):
     threshold: float
     alert: bool
     model: ServedModel
+    tau: float = nan
 
 
 class OutcomeRecord(msgspec.Struct, frozen=True, gc=False):
@@ -109,6 +113,9 @@ class OutcomeDatabase:
             for table in _TABLES:
                 run(table)
             run(f"PRAGMA user_version = {FORMAT}")
+        elif "tau" not in {column[1] for column in run("PRAGMA table_info(predictions)")}:
+            # written before τ could differ from row to row; programs of that time still read the file
+            run("ALTER TABLE predictions ADD COLUMN tau REAL")
 
     def write(self, items: Sequence[PredictionRecord | OutcomeRecord], now_s: int) -> None:
         """Write all items in one transaction, in order."""
@@ -122,7 +129,8 @@ class OutcomeDatabase:
                 if item.model not in used:
                     used[item.model] = self._find_or_insert(item.model, now_s)
                 second = item.time_ns // SECOND_NS
-                values = (second, item.product, item.time_ns, item.probability, item.threshold, item.alert)
+                tau = None if isnan(item.tau) else item.tau
+                values = (second, item.product, item.time_ns, item.probability, item.threshold, item.alert, tau)
                 run(_PREDICTION, (used[item.model], *values))
             for model in used.values():
                 run("UPDATE models SET used = ? WHERE id = ?", (now_s, model))

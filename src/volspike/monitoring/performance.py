@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isnan
+from math import isnan, nan
 from typing import Any, Final, Self
 
 import msgspec
@@ -18,7 +18,8 @@ BINS: Final = 10
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """The model of a prediction, and whether its market was simulated; metrics of two of these are never mixed.
 
-    ``digest`` identifies the model file; a future volatility of at least ``tau`` is a spike.
+    ``digest`` identifies the model file; a future volatility of at least ``tau`` is a spike. If τ differs from row to
+    row, it is NaN here.
     """
 
     digest: str
@@ -34,7 +35,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
             digest=metadata.onnx_sha256[:12],
             name=metadata.model,
             version=metadata.created,
-            tau=metadata.tau,
+            tau=nan if metadata.spike_definition.is_adaptive else metadata.tau,
             simulated=simulated,
         )
 

@@ -5,7 +5,7 @@ Every artifact of a folder is scored by its ONNX graph and compared with the bes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -142,23 +142,19 @@ def score_baseline(model: Artifact, dataset: Dataset, rows: NDArray[np.int64]) -
     """
     name = model.metadata.baseline
     if model.name == name:
-        score = model.probability(values_of(dataset, rows, model.features))
+        score = model.score_rows(dataset, rows)
         return BaselineScores(name, score, model.threshold, is_probability=True)
     stored = load_stored_baseline(model.directory)
     if stored is not None:
-        score = stored.probability(values_of(dataset, rows, stored.facts.features))
+        tau = dataset.thresholds(model.metadata.spike_definition, model.metadata.tau)
+        score = stored.probability(dataset.inputs(stored.facts.features, tau, rows))
         return BaselineScores(stored.facts.model, score, stored.facts.threshold, is_probability=True)
     warning = (
         f"its best baseline, {name}, is not in its folder; it is compared with the last minute's volatility instead"
     )
-    score = dataset.persistence[rows] / model.metadata.tau
+    tau = dataset.thresholds(model.metadata.spike_definition, model.metadata.tau)
+    score = dataset.persistence[rows] / tau[rows]
     return BaselineScores(PERSISTENCE, score, 1.0, is_probability=False, warning=warning)
-
-
-def values_of(dataset: Dataset, rows: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.float64]:
-    """(n, k) the named features of these rows alone."""
-    places = np.array([dataset.names.index(name) for name in names], np.int64)
-    return np.ascontiguousarray(dataset.x[np.ix_(rows, places)])
 
 
 RESAMPLES: Final = 1000
@@ -212,8 +208,10 @@ def evaluate_artifact(
         ArtifactCorrupt: the baseline's files are damaged.
     """
     baseline = score_baseline(artifact, dataset, held_out.rows)
-    probability = artifact.probability(values_of(dataset, held_out.rows, artifact.features))
-    known = np.isfinite(probability) & np.isfinite(baseline.score) & np.isfinite(dataset.persistence[held_out.rows])
+    probability = artifact.score_rows(dataset, held_out.rows)
+    tau = dataset.thresholds(artifact.metadata.spike_definition, artifact.metadata.tau)
+    known = np.isfinite(probability) & np.isfinite(baseline.score) & np.isfinite(tau[held_out.rows])
+    known &= np.isfinite(dataset.persistence[held_out.rows])
     if not known.any():
         raise NotEnoughData(f"{title}: none of {len(known):,} rows can be scored ({held_out.description})")
     rows, metadata = held_out.rows[known], artifact.metadata
@@ -221,8 +219,8 @@ def evaluate_artifact(
         time=dataset.time[rows],
         product=dataset.product[rows],
         fold=np.zeros(len(rows), np.int32),
-        y=spikes(dataset.future_volatility[rows], metadata.tau),
-        past_volatility=dataset.persistence[rows] / metadata.tau,
+        y=spikes(dataset.future_volatility[rows], tau[rows]),
+        past_volatility=dataset.persistence[rows] / tau[rows],
         probability=probability[known],
         threshold=np.full(len(rows), metadata.threshold),
         baseline=baseline.score[known],
@@ -240,7 +238,7 @@ def evaluate_artifact(
         hours=_hour_parts(scored, baseline),
         reliability=reliability(scored.y, scored.probability, scored.time, resamples=RESAMPLES) if both else None,
         thresholds=tuple(_metrics_at(name, metadata, scored) for name in metadata.thresholds),
-        episodes=largest_episodes(scored, dataset.future_volatility[rows] / metadata.tau, dataset.products),
+        episodes=largest_episodes(scored, dataset.future_volatility[rows] / tau[rows], dataset.products),
         warnings=_warnings(metadata, dataset, baseline, len(known) - len(rows)),
     )
 
@@ -357,7 +355,8 @@ def evaluate(features: Path, folder: Path, on_step: Callable[[str], None]) -> Ev
 
 def _check(features: Path, artifacts: Iterable[Artifact], dataset: Dataset) -> None:
     for artifact in artifacts:
-        artifact.check_inputs(dataset.facts.digest, str(dataset.facts.every), str(dataset.facts.profile))
+        facts = dataset.facts
+        artifact.check_inputs(facts.digest, str(facts.every), str(facts.profile), dataset.names)
     if not np.isfinite(dataset.persistence).any():
         raise SchemaMismatch(f"{features} has no values of the last minute's volatility", missing=[PERSISTENCE])
 

@@ -56,7 +56,7 @@ class RowKind:
     def differs_from(self, model: Metadata) -> list[str]:
         """The differences between these rows and those that the model requires; empty if there are none."""
         pairs = (
-            ("feature digest", model.feature_digest, self.feature_set.digest),
+            ("feature digest", model.feature_set.digest, self.feature_set.digest),
             ("rows every", model.every, self.every),
             ("profile", model.profile, self.profile),
         )

@@ -17,7 +17,7 @@ from volspike.datasets import Dataset
 from volspike.errors import ModelError, NotEnoughData, SchemaMismatch
 from volspike.evaluation.scored import BLOCK_S
 from volspike.evaluation.thresholds import BEST_F1, RATE_10, named_thresholds
-from volspike.labels import TAU
+from volspike.labels import TAU, TRAILING_HOUR, SpikeKind
 from volspike.market import SECOND_NS
 from volspike.models import DETECTORS, Detector
 from volspike.models.calibration import CALIBRATIONS, Calibration
@@ -138,6 +138,8 @@ def select_columns(name: str, data: TrainingData, fold: Fold) -> tuple[tuple[str
             f"{data.request.features} has no columns that {name} can use",
             remedy="featurize with a wider feature set (`volspike replay --help`), or train another model",
         )
+    if TAU in features and data.spike.kind is SpikeKind.JUMP and TRAILING_HOUR not in features:
+        features = (TRAILING_HOUR, *features)  # clients of the model send it, so that τ is known
     return features, tuple(column for column in wanted if column not in filled)
 
 
