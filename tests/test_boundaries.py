@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -23,7 +24,13 @@ from volspike.evaluation.bootstrap import Calls, Draws, resampled_figures
 from volspike.evaluation.metrics import evaluate_scores
 from volspike.evaluation.scored import Scored, spike_events
 from volspike.evaluation.spike_events import find_events
-from volspike.evaluation.thresholds import best_f1_threshold, cost_threshold, false_alarm_threshold, rate_threshold
+from volspike.evaluation.thresholds import (
+    alarm_minutes_threshold,
+    best_f1_threshold,
+    cost_threshold,
+    false_alarm_threshold,
+    rate_threshold,
+)
 from volspike.labels import (
     DelayedLabel,
     DelayedLabels,
@@ -225,6 +232,8 @@ ENDS: Final[dict[str, tuple[list[tuple[int, float]], int | None]]] = {
     "unknown time reached": ([(0, LEVEL), (5 * S, LEVEL), (65 * S, NAN)], 65 * S),
     "unknown time not reached": ([(0, LEVEL), (5 * S, LEVEL), (65 * S - 1, NAN)], None),
     "unknown time and hold reached at once": ([(0, LEVEL), (60 * S, NAN)], 60 * S),
+    "cap reached": ([*((second * S, LEVEL) for second in range(0, 300, 30)), (300 * S, LEVEL)], 300 * S),
+    "cap not reached": ([*((second * S, LEVEL) for second in range(0, 300, 30)), (300 * S - 1, LEVEL)], None),
 }
 
 
@@ -295,6 +304,23 @@ def test_an_onset_begins_while_the_last_minute_is_below_tau() -> None:
     """A last minute exactly at τ is itself a spike, so the event that begins then is no onset."""
     onset = [find_events(scored(past, 0)).counts[:, 3].sum() for past in (math.nextafter(1.0, 0.0), 1.0)]
     assert onset == [1.0, 0.0]
+
+
+def test_a_lead_counts_up_to_its_cap() -> None:
+    """120 s before the spike is realized is a lead of 120 s, and so is an earlier alarm."""
+    leads = [find_events(scored(0.0, opened)).lead_s.tolist() for opened in (1, 0)]
+    assert leads == [[119.0], [120.0]]
+    late = replace(scored(0.0, 0), time=np.where(np.arange(200) == 0, -S, np.arange(200) * S))
+    assert find_events(late).lead_s.tolist() == [120.0]
+
+
+def test_alarm_minutes_use_their_budget_completely() -> None:
+    """A threshold whose alarms last exactly as long as the budget allows is allowed."""
+    rows = 2881  # 30 s apart; an alarm is open at its row and the next
+    time, score = np.arange(rows) * 30 * S, np.zeros(rows)
+    score[[10, 700]] = 0.9, 0.8
+    thresholds = [alarm_minutes_threshold(score, time, np.zeros(rows, np.int32), most) for most in (2.0, 1.99, 0.99)]
+    assert [int((score >= threshold).sum()) for threshold in thresholds] == [2, 1, 0]
 
 
 def test_an_alarm_at_the_moment_of_the_spike_is_not_in_time() -> None:

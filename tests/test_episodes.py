@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import inf, nan
+from math import inf, isfinite, nan
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from volspike.episodes import (
 from volspike.errors import UsageError
 
 SECOND = 1_000_000_000
+CAP = 300 * SECOND
 
 probabilities = st.one_of(st.none(), st.just(nan), st.floats(0.0, 1.0))
 steps = st.tuples(st.integers(-200 * SECOND, 200 * SECOND), probabilities)
@@ -40,7 +41,10 @@ def run(tracker: EpisodeTracker, rows: list[tuple[float, float | None]]) -> list
 
 @given(st.lists(steps, max_size=80), st.floats(0, 120), st.floats(0, 20))
 def test_episodes_never_overlap_and_last_their_hold(rows: list[tuple[int, float]], hold: float, quiet: float) -> None:
-    """For any rows in any order, openings and closings alternate and every episode lasts at least the hold time."""
+    """For any rows in any order, openings and closings alternate and every episode lasts at least the hold time.
+
+    Only an episode that was open for the cap closes for that reason, and none is open after a row beyond the cap.
+    """
     it, now, last = tracker(hold, quiet), 10**18, None
     for step, probability in rows:
         now += step
@@ -58,7 +62,9 @@ def test_episodes_never_overlap_and_last_their_hold(rows: list[tuple[int, float]
             assert event.closed is not None
             assert event.closed - event.opened >= round(hold * SECOND)
             assert event.peak_probability >= last.peak_probability
+            assert (event.reason is not CloseReason.CAPPED) or event.closed - event.opened >= CAP
         last = event
+        assert it.current is None or it.current.opened > now - CAP or it.current.opened == event.opened
 
 
 @given(st.lists(st.tuples(st.integers(0, 5 * SECOND), st.floats(0.41, 1.0)), min_size=1, max_size=200))
@@ -68,7 +74,7 @@ def test_crossing_the_threshold_repeatedly_is_one_episode(rows: list[tuple[int, 
     for step, probability in [(0, 0.6), *rows]:
         now += step
         events.append(it.update(now, probability))
-    assert sum(event is not None for event in events) == 1
+    assert sum(event is not None and event.is_open for event in events) == 1
 
 
 @given(st.lists(st.tuples(st.integers(0, 100 * SECOND), probabilities), max_size=80))
@@ -92,6 +98,48 @@ def test_an_episode_closes_after_hold_and_quiet() -> None:
     opened, closed = events
     assert (opened.opened, opened.closed, opened.reason) == (SECOND, None, None)
     assert (closed.closed, closed.reason, closed.peak_probability) == (31 * SECOND, CloseReason.RELEASED, 0.9)
+
+
+def high(start: int, end: int) -> list[tuple[float, float | None]]:
+    """A probability of 0.9 every ten seconds from ``start`` to ``end``, included."""
+    return [(at, 0.9) for at in range(start, end + 1, 10)]
+
+
+def test_an_episode_closes_at_its_cap() -> None:
+    """After five minutes it closes although the probability is still high, and no other opens."""
+    events = run(tracker(), high(0, 2000))
+    assert [(event.opened, event.closed, event.reason) for event in events] == [
+        (0, None, None),
+        (0, 300 * SECOND, CloseReason.CAPPED),
+    ]
+    assert [event.closed for event in run(tracker(), [*high(0, 290), (310, None)])] == [None, 310 * SECOND]
+
+
+def test_a_capped_tracker_opens_only_after_a_release() -> None:
+    """A probability below the release level for less than the quiet time, or between the levels, does not arm it."""
+    it = tracker()
+    assert len(run(it, high(0, 300))) == 2
+    assert run(it, [(310, 0.45), (350, 0.45), (400, 0.1), (404, 0.1), (405, 0.9), (450, 0.9)]) == []
+    assert run(it, [(460, 0.1), (465, 0.1)]) == []
+    assert [event.opened for event in run(it, [(466, 0.9)])] == [466 * SECOND]
+
+
+def test_a_capped_tracker_opens_after_a_long_unknown() -> None:
+    """60 s without a known probability arm it again, as they close an episode; 59 s do not."""
+    for silence, opened in ((59, []), (60, [361])):
+        it = tracker()
+        run(it, high(0, 300))
+        events = run(it, [(300 + silence, 0.9), (301 + silence, 0.9)])
+        assert [event.opened // SECOND for event in events] == opened
+
+
+def test_quiet_time_counts_from_before_the_cap() -> None:
+    """A probability that has been low for 4 s at the cap arms the tracker 1 s later; for 5 s, it releases."""
+    (*_, capped) = run(tracker(), [*high(0, 290), (296, 0.1), (300, 0.1)])
+    assert capped.reason is CloseReason.CAPPED
+    assert len(run(tracker(), [*high(0, 290), (296, 0.1), (300, 0.1), (301, 0.1), (302, 0.9)])) == 3
+    (*_, released) = run(tracker(), [*high(0, 290), (295, 0.1), (300, 0.1)])
+    assert released.reason is CloseReason.RELEASED
 
 
 def test_a_brief_unknown_neither_opens_nor_closes() -> None:
@@ -147,16 +195,19 @@ def test_id_sorts_by_time_across_products() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"release": 0.5}, {"release": 0.0}, {"release": nan}, {"hold_s": -1.0}, {"quiet_s": nan}, {"unknown_s": 0.0}],
+    [
+        *({"release": 0.5}, {"release": 0.0}, {"release": nan}, {"hold_s": -1.0}, {"quiet_s": nan}, {"unknown_s": 0.0}),
+        *({"cap_s": 59.9}, {"cap_s": nan}, {"cap_s": inf}, {"hold_s": 0.0, "cap_s": 0.0}),
+    ],
 )
 def test_invalid_settings_are_refused(settings: dict[str, float]) -> None:
-    """A release level at or above the threshold, or a negative time, is a usage error."""
+    """A release level at or above the threshold, a negative time, or a cap below the hold is a usage error."""
     with pytest.raises(UsageError):
         EpisodeTracker(0.5, product="BTC-USD", **settings)
 
 
 recorded_rows = st.lists(
-    st.tuples(st.integers(0, 90), st.sampled_from([nan, inf, 0.0, 0.39, 0.4, 0.45, 0.5, 0.9])), max_size=120
+    st.tuples(st.integers(0, 65), st.sampled_from([nan, inf, 0.0, 0.39, 0.4, 0.45, 0.5, 0.9, 0.9])), max_size=120
 )
 """Steps of seconds, and probabilities exactly at and around the levels of a threshold of 0.5."""
 
@@ -181,6 +232,38 @@ def test_recorded_episodes_equal_live_ones(rows: list[tuple[int, float]]) -> Non
     assert [second[at] * SECOND for at in found.first] == [
         at for at, before in zip(opened, [None, *opened], strict=False) if at is not None and at != before
     ]
+
+
+def slow_episodes(second: list[int], score: list[float]) -> list[tuple[int, int]]:
+    """First and last position of each episode at a threshold of 0.5, each row decided from all rows since it opened."""
+    found: list[tuple[int, int]] = []
+    start, is_capped = None, False
+    for row, now in enumerate(second):
+        if start is None:
+            start, is_capped = (row if isfinite(score[row]) and score[row] >= 0.5 else None), False
+            continue
+        known = [at for at in range(start, row) if isfinite(score[at])]
+        is_unknown = now - second[known[-1]] >= 60
+        known += [row] if isfinite(score[row]) else []
+        last_high = max((at for at in known if score[at] >= 0.4), default=-1)
+        low = [at for at in known if at > last_high]
+        is_released = row in known and bool(low) and now - second[low[0]] >= 10
+        if (is_capped or now - second[start] >= 60) and (is_unknown or is_released):
+            found += [] if is_capped else [(start, row - 1)]
+            start = None
+        elif not is_capped and now - second[start] >= 300:
+            found.append((start, row - 1))
+            is_capped = True
+    return found if start is None or is_capped else [*found, (start, len(second) - 1)]
+
+
+@given(recorded_rows)
+def test_recorded_episodes_equal_a_slow_reading_of_the_rule(rows: list[tuple[int, float]]) -> None:
+    """The same episodes as deciding each row from everything since the opening."""
+    second = np.cumsum([step for step, _ in rows]).astype(int).tolist()
+    score = [probability for _, probability in rows]
+    found = alarm_runs(ordered(second), np.array(score), 0.5)
+    assert list(zip(found.first.tolist(), found.last.tolist(), strict=True)) == slow_episodes(second, score)
 
 
 def test_each_series_begins_without_an_episode() -> None:

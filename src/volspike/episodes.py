@@ -6,7 +6,9 @@ The alert-episode rule is ``next_state``. It runs on live rows (``EpisodeTracker
 - opens when the probability is at least the threshold;
 - lasts at least ``HOLD_S``;
 - after that closes as soon as the probability has been below the release level, ``RELEASE_SHARE`` of the threshold,
-  for ``QUIET_S`` without interruption; or if it has been unknown for ``UNKNOWN_S``, silence included.
+  for ``QUIET_S`` without interruption; or if it has been unknown for ``UNKNOWN_S``, silence included;
+- closes after ``CAP_S`` at the latest. A warning of the next minute that has been on for five says nothing new, so the
+  rule is then disarmed: no episode opens until one of the two conditions above has been met, which arms it again.
 
 All limits are reached at the exact value. Recorded rows are ordered by fold, product and time first (``SeriesOrder``).
 """
@@ -35,13 +37,17 @@ RELEASE_SHARE: Final = 0.8
 HOLD_S: Final = 60.0
 QUIET_S: Final = 10.0
 UNKNOWN_S: Final = 60.0
+CAP_S: Final = 300.0
 
 NEVER: Final = -(2**63)
 """The time of something that has not happened, as compiled code has no None."""
 
-EpisodeState: TypeAlias = tuple[int, int, int]
-"""Times in ns, or ``NEVER``: when the open episode opened, when the probability was last known in it, and since when
-it has been below the release level."""
+EpisodeState: TypeAlias = tuple[int, int, int, int]
+"""Times in ns, or ``NEVER``: when the open episode opened; when the probability was last known, and since when it has
+been below the release level, both in the open episode or while disarmed; and when the rule was disarmed."""
+
+IDLE: Final[EpisodeState] = (NEVER, NEVER, NEVER, NEVER)
+"""No episode is open, and one may open."""
 
 
 def next_state(
@@ -53,26 +59,32 @@ def next_state(
     hold: int,
     quiet: int,
     unknown: int,
+    cap: int,
 ) -> EpisodeState:
     """The state after a row at ``now`` with this probability (NaN or infinite: unknown); all times in ns.
 
-    A row that closes an episode opens none.
+    A row that closes an episode, or arms the rule again, opens none. A row that would both release an episode and reach
+    its cap releases it.
     """
-    opened, known, low_since = state
+    opened, known, low_since, disarmed = state
     is_known = isfinite(probability)
-    if opened == NEVER:
+    if opened == NEVER and disarmed == NEVER:
         opens = is_known and probability >= threshold
-        return (now, now, NEVER) if opens else state
-    has_held = now - opened >= hold
-    if has_held and now - known >= unknown:
-        return NEVER, known, low_since
-    if not is_known:
-        return state
-    if probability >= release:
-        return opened, now, NEVER
-    low_since = now if low_since == NEVER else low_since
-    is_quiet = now - low_since >= quiet
-    return (NEVER if has_held and is_quiet else opened), now, low_since
+        return (now, now, NEVER, NEVER) if opens else state
+    may_end = disarmed != NEVER or now - opened >= hold
+    if may_end and now - known >= unknown:
+        return NEVER, known, NEVER, NEVER
+    if is_known:
+        known = now
+        if probability >= release:
+            low_since = NEVER
+        elif low_since == NEVER:
+            low_since = now
+        if may_end and low_since != NEVER and now - low_since >= quiet:
+            return NEVER, known, NEVER, NEVER
+    if opened != NEVER and now - opened >= cap:
+        return NEVER, known, low_since, now
+    return opened, known, low_since, disarmed
 
 
 class CloseReason(StrEnum):
@@ -82,6 +94,8 @@ class CloseReason(StrEnum):
     """The probability stayed below the release level."""
     UNKNOWN = "unknown"
     """The probability was unknown for too long."""
+    CAPPED = "capped"
+    """It was open for the longest time that an episode may last; the probability need not have fallen."""
     CLOCK = "clock"
     """Time stepped back by more than a late row does, so rows before and after cannot be compared."""
 
@@ -123,13 +137,14 @@ class TrackerState(msgspec.Struct, frozen=True):
     known: int
     low_since: int | None
     current: Episode | None
+    disarmed: int | None = None
 
 
 class EpisodeTracker:
     """The episodes of one product's live rows.
 
     Raises:
-        UsageError: a release level that is not between 0 and the threshold, or a negative time.
+        UsageError: a release level that is not between 0 and the threshold, a negative time, or a cap below the hold.
     """
 
     def __init__(
@@ -141,17 +156,21 @@ class EpisodeTracker:
         hold_s: float = HOLD_S,
         quiet_s: float = QUIET_S,
         unknown_s: float = UNKNOWN_S,
+        cap_s: float = CAP_S,
     ) -> None:
         release = RELEASE_SHARE * threshold if release is None else release
         if not (isfinite(threshold) and 0.0 < release < threshold):
             raise UsageError(f"the release level must be between 0 and the threshold {threshold}, was {release}")
         if not (hold_s >= 0.0 and quiet_s >= 0.0 and unknown_s > 0.0):
             raise UsageError(f"an episode's times must not be negative, were {hold_s}, {quiet_s} and {unknown_s} s")
+        if not (isfinite(cap_s) and cap_s >= hold_s and cap_s > 0.0):
+            raise UsageError(f"an episode's cap must be at least its hold time of {hold_s} s, was {cap_s} s")
         self.product, self.threshold, self.release = product, threshold, release
-        self._hold, self._quiet, self._unknown = (round(span * SECOND_NS) for span in (hold_s, quiet_s, unknown_s))
+        spans = (hold_s, quiet_s, unknown_s, cap_s)
+        self._hold, self._quiet, self._unknown, self._cap = (round(span * SECOND_NS) for span in spans)
         self._newest: int | None = None
         self._known = 0
-        self._low_since = NEVER
+        self._low_since = self._disarmed = NEVER
         self._open: Episode | None = None
 
     @property
@@ -162,27 +181,29 @@ class EpisodeTracker:
     def state(self) -> TrackerState:
         """All that later episodes depend on, except the levels and times that the tracker was created with."""
         low_since = None if self._low_since == NEVER else self._low_since
-        return TrackerState(self._newest, self._known, low_since, self._open)
+        disarmed = None if self._disarmed == NEVER else self._disarmed
+        return TrackerState(self._newest, self._known, low_since, self._open, disarmed)
 
     def resume(self, state: TrackerState) -> None:
         """Continues from a saved state."""
         self._newest, self._known, self._open = state.newest, state.known, state.current
         self._low_since = NEVER if state.low_since is None else state.low_since
+        self._disarmed = NEVER if state.disarmed is None else state.disarmed
 
     def update(self, time_ns: int, probability: float | None) -> Episode | None:
         """Adds a row (probability None or NaN: unknown) and returns the episode that opened or closed with it, if any.
 
         A late row counts as if it were at the newest time. A row more than ``unknown_s`` before the newest is no late
-        row: time starts again from it, and an open episode closes.
+        row: time starts again from it, an open episode closes, and a disarmed tracker is armed.
         """
         if self._newest is not None and time_ns < self._newest - self._unknown:
             if self._open is not None:
                 return self._restart(time_ns, self._open, self._newest)
-            self._newest = None
+            self._newest, self._disarmed = None, NEVER
         self._newest = now = time_ns if self._newest is None else max(time_ns, self._newest)
         episode, value = self._open, nan if probability is None else probability
-        opened, self._known, self._low_since = next_state(
-            (NEVER if episode is None else episode.opened, self._known, self._low_since),
+        opened, self._known, self._low_since, self._disarmed = next_state(
+            (NEVER if episode is None else episode.opened, self._known, self._low_since, self._disarmed),
             now,
             value,
             self.threshold,
@@ -190,14 +211,20 @@ class EpisodeTracker:
             self._hold,
             self._quiet,
             self._unknown,
+            self._cap,
         )
         if episode is None:
             return None if opened == NEVER else self._open_episode(now, value)
         if opened == NEVER:
-            return self._close(episode, now, CloseReason.RELEASED if self._known == now else CloseReason.UNKNOWN)
+            return self._close(episode, now, self._reason(now))
         if isfinite(value) and value > episode.peak_probability:
             self._open = msgspec.structs.replace(episode, peak_probability=value)
         return None
+
+    def _reason(self, now: int) -> CloseReason:
+        if self._disarmed != NEVER:
+            return CloseReason.CAPPED
+        return CloseReason.RELEASED if self._known == now else CloseReason.UNKNOWN
 
     def _open_episode(self, now: int, probability: float) -> Episode:
         self._open = Episode(
@@ -296,16 +323,14 @@ def alarm_runs(series: SeriesOrder, score: NDArray[np.float64], threshold: NDArr
     """
     level = np.broadcast_to(np.asarray(threshold, np.float64), score.shape)[series.order]
     release = np.where(level > 0.0, RELEASE_SHARE * level, level)
-    hold, quiet, unknown = (round(span * SECOND_NS) for span in (HOLD_S, QUIET_S, UNKNOWN_S))
-    opened = _compiled_openings()(series.time, score[series.order], level, release, series.begins, hold, quiet, unknown)
-    is_open = np.flatnonzero(opened >= 0)
-    first, count = np.unique(opened[is_open], return_counts=True)
-    return Runs(first, first + count - 1)
+    spans = [round(span * SECOND_NS) for span in (HOLD_S, QUIET_S, UNKNOWN_S, CAP_S)]
+    first, last = _compiled_episodes()(series.time, score[series.order], level, release, series.begins, *spans)
+    return Runs(first, last)
 
 
 @cache
-def _compiled_openings() -> Callable[..., NDArray[np.int64]]:
-    """``_openings`` with ``next_state`` compiled into it.
+def _compiled_episodes() -> Callable[..., tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """``_episodes`` with ``next_state`` compiled into it.
 
     Live rows and the start of a command need no compiler: numba takes a quarter of a second to import.
     """
@@ -314,10 +339,10 @@ def _compiled_openings() -> Callable[..., NDArray[np.int64]]:
     from volspike.compiled import compiled  # noqa: PLC0415
 
     register_jitable(next_state)
-    return compiled(_openings)
+    return compiled(_episodes)
 
 
-def _openings(
+def _episodes(
     time: NDArray[np.int64],
     score: NDArray[np.float64],
     threshold: NDArray[np.float64],
@@ -326,18 +351,20 @@ def _openings(
     hold: int,
     quiet: int,
     unknown: int,
-) -> NDArray[np.int64]:
-    """By position: the position at which the open episode opened, −1 where none is open."""
-    opened_at = np.full(len(time), -1, np.int64)
-    state = (NEVER, NEVER, NEVER)
-    first = -1
+    cap: int,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last position of each episode, the closing one excluded."""
+    first, last = np.empty(len(time), np.int64), np.empty(len(time), np.int64)
+    count = 0
+    state = IDLE
     for row in range(len(time)):
         if begins[row]:
-            state = (NEVER, NEVER, NEVER)
+            state = IDLE
         was_open = state[0] != NEVER
-        state = next_state(state, time[row], score[row], threshold[row], release[row], hold, quiet, unknown)
+        state = next_state(state, time[row], score[row], threshold[row], release[row], hold, quiet, unknown, cap)
         if state[0] != NEVER:
             if not was_open:
-                first = row
-            opened_at[row] = first
-    return opened_at
+                first[count] = row
+                count += 1
+            last[count - 1] = row
+    return first[:count].copy(), last[:count].copy()

@@ -36,7 +36,7 @@ def test_every_model_and_baseline_is_listed(run: Any, tmp_path: Path, report: Tr
         assert f"| `{model.model}`" in text
         assert f"{model.pooled.model.pr_auc:.3f} (" in text
         assert f"{model.final.model.pr_auc:.3f}" in text
-        assert f"{model.pooled.folds.model:.3f}" in text
+        assert f"{model.pooled.folds.pr_auc.model:.3f}" in text
     assert f"`{report.best_baseline}` (" in text
     assert "chosen" in text
     assert "SIMULATED" in text

@@ -76,7 +76,9 @@ def test_interval_of_the_gain_holds_the_truth() -> None:
 def test_figures_are_numbers_or_none() -> None:
     """Undefined metrics are None, because JSON has no NaN; the baseline is listed under its name."""
     figures = compare(market(300), baseline_name="har").figures()
-    assert set(figures) == {"model", "har", "gain", "folds", "model_events", "har_events"}
+    budgets = {f"minutes_{budget}_per_day" for budget in (15, 30, 60)}
+    groups = {"model", "har", "gain", "pr_auc", "folds", "days", "calm", "model_events", "har_events"}
+    assert set(figures) == groups | budgets
     assert figures["har"]["brier"] is None
     assert figures["model"]["pr_auc_gain_low"] is None
     assert figures["model"]["spike_events"] == 1

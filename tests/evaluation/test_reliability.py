@@ -55,6 +55,25 @@ def test_a_calibrated_model_lies_within_its_intervals() -> None:
     assert found.expected_error_interval.low <= found.expected_error_interval.high < 0.04
 
 
+def test_bins_have_a_ratio_and_their_events() -> None:
+    """Observed over predicted rate, and the separate events among a bin's spikes, by hand."""
+    probability, y = np.repeat([0.1, 0.4], 1000), np.zeros(2000, np.int8)
+    y[:50], y[1000:1200], y[1700:1900] = 1, 1, 1
+    found = told(probability.tolist(), y.tolist(), bins=2)
+    assert [part.ratio for part in found.bins] == [pytest.approx(0.5), pytest.approx(1.0)]
+    assert [part.spike_events for part in found.bins] == [1, 2]
+    assert isnan(told([0.0] * 4, [0, 0, 0, 1]).bins[0].ratio)
+
+
+def test_interval_of_the_ratio_holds_the_truth() -> None:
+    """If spikes occur twice as often as predicted, the intervals of nearly all bins contain 2."""
+    random = np.random.default_rng(0)
+    probability = random.uniform(0.1, 0.4, 20_000)
+    y = (random.random(20_000) < 2.0 * probability).astype(np.int8)
+    found = reliability(y, probability, np.arange(20_000) * SECOND, resamples=200)
+    assert sum(part.ratio_interval.low <= 2.0 <= part.ratio_interval.high for part in found.bins) >= 8
+
+
 def test_nothing_to_tell() -> None:
     """No rows have no bins and no error; too little time has no interval."""
     assert isnan(told([], []).expected_error)

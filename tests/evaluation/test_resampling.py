@@ -20,7 +20,8 @@ def test_weighted_areas_are_those_of_repeated_rows(rows: list[tuple[int, int, in
     """Ties, rows that were not drawn, and one class only included."""
     y, score, weight = (np.array(column) for column in zip(*rows, strict=True)) if rows else (np.zeros(0),) * 3
     repeated = np.repeat(np.arange(len(rows)), weight.astype(int))
-    found = Ranking(y.astype(np.int8), score.astype(float)).areas(weight.astype(np.int16))
+    weights = np.column_stack([weight, np.ones(len(rows))]).astype(np.int16)
+    found = tuple(Ranking(y.astype(np.int8), score.astype(float)).areas(weights)[0])
     ours, scores = y.astype(np.int8)[repeated], score.astype(float)[repeated]
     assert found == pytest.approx((average_precision(ours, scores), roc_auc(ours, scores)), nan_ok=True)
 

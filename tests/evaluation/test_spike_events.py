@@ -6,8 +6,11 @@ from math import isnan
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.evaluation.markets import SECOND, START, market
+from volspike.episodes import EpisodeTracker
 from volspike.evaluation import EventFigures, Scored, event_figures, find_events
 from volspike.evaluation.bootstrap import Draws
 
@@ -78,10 +81,67 @@ def test_onsets_begin_in_calm() -> None:
     assert found.onset_recall == 0.5
 
 
-def test_an_alarm_that_is_always_on_is_told_by_its_share() -> None:
-    """It catches everything and is in alarm all the time."""
-    found = figures(story(spikes=[(500, 600)], alarms=[(0, 3601)]))
-    assert (found.recall, found.alarm_share, found.alarms) == (1.0, 1.0, 1)
+def test_an_alarm_that_is_always_on_catches_nothing_after_its_cap() -> None:
+    """It is one alarm of five minutes, which catches the one event that begins within them."""
+    spikes = [(200, 230), (295, 320), (900, 1000), (2000, 2100)]
+    found = figures(story(spikes, alarms=[(0, 3601)]))
+    assert (found.alarms, found.caught, found.in_time, found.onsets_caught) == (1, 1, 1, 1)
+    assert found.alarm_share == pytest.approx(300 / 3600)
+    assert found.lead_median_s == 120.0
+
+
+def test_an_alarm_catches_one_event_only() -> None:
+    """Of two events during one alarm the first is caught; an alarm that opens in between catches the second."""
+    spikes = [(500, 510), (600, 640)]
+    assert figures(story(spikes, alarms=[(490, 640)])).caught == 1
+    both = story(spikes, alarms=[(490, 511), (571, 640)])
+    assert (figures(both).caught, figures(both).alarms) == (2, 2)
+
+
+def slow_leads(scored: Scored) -> dict[int, float]:
+    """Time of each caught event's first row → lead, by searching all alarms and events of one product."""
+    alarms: list[list[int]] = []
+    events: list[list[int]] = []
+    tracker = EpisodeTracker(float(scored.threshold[0]), product="X")
+    for row, probability in enumerate(scored.probability.tolist()):
+        tracker.update(int(scored.time[row]), probability)
+        if tracker.current is not None:
+            if not alarms or alarms[-1][0] != tracker.current.opened:
+                alarms.append([tracker.current.opened, 0])
+            alarms[-1][1] = int(scored.time[row])
+    for time in scored.time[scored.y == 1].tolist():
+        if events and time - events[-1][1] < 60 * SECOND:
+            events[-1][1] = time
+        else:
+            events.append([time, time])
+    leads: dict[int, float] = {}
+    for opened, last in alarms:
+        first = next((first for first, end in events if opened <= end and last >= first), None)
+        if first is not None and first not in leads:
+            leads[first] = min(120.0, (first + 60 * SECOND - opened) / SECOND)
+    return leads
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_leads_equal_a_search_over_all_alarms_and_events(seed: int) -> None:
+    """The same events are caught with the same leads."""
+    scored = market(20_000, seed=seed, memory=60.0, skill=2.0)
+    expected = slow_leads(scored)
+    assert len(expected) > 20
+    assert find_events(scored).lead_s.tolist() == [pytest.approx(lead) for _, lead in sorted(expected.items())]
+
+
+spans = st.lists(st.tuples(st.integers(0, 3500), st.integers(1, 400)), max_size=12)
+
+
+@given(spans, st.integers(0, 3600))
+def test_a_constant_alarm_catches_at_most_what_its_opening_precedes(events: list[tuple[int, int]], start: int) -> None:
+    """A score that stays high from some second on is one alarm, and catches one event at most."""
+    scored = story([(at, at + length) for at, length in events], alarms=[(start, 3601)])
+    found = find_events(scored)
+    assert len(found.lead_s) <= 1
+    followed = any(at <= start + 300 and at + length > start for at, length in events)
+    assert len(found.lead_s) == followed
 
 
 def test_no_spikes_and_no_alarms_are_undefined() -> None:

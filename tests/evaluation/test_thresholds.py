@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score
 
 from tests.evaluation.markets import market
 from volspike.evaluation import (
+    alarm_minutes_threshold,
     best_f1_threshold,
     chosen_thresholds,
     cost_threshold,
@@ -106,13 +107,34 @@ def test_more_false_alarms_allow_a_lower_threshold() -> None:
     assert false_alarm_threshold(np.zeros_like(scored.y), *arrays, 1000.0) is None
 
 
+@pytest.mark.parametrize("most", [15.0, 60.0, 200.0])
+def test_alarm_minutes_stay_within_their_budget(most: float) -> None:
+    """On the rows it was chosen on the threshold keeps the budget; the next lower score would not."""
+    scored = market(90_000, products=2, skill=4.0)
+    threshold = alarm_minutes_threshold(scored.probability, scored.time, scored.product, most)
+    lower = float(scored.probability[scored.probability < threshold].max())
+
+    def minutes(at: float) -> float:
+        found = event_figures(find_events(replace(scored, threshold=np.full(len(scored), at))))
+        return found.alarm_share * 1440.0
+
+    assert 0.8 * most < minutes(threshold) <= most < minutes(lower)
+
+
+def test_a_constant_score_has_no_alarm_within_a_budget() -> None:
+    """A score that cannot rise above itself flags everything or nothing, so nothing, although its alarm is capped."""
+    score, time = np.full(5000, 0.3), np.arange(5000) * 10**9
+    assert alarm_minutes_threshold(score, time, np.zeros(5000, np.int32), 1000.0) > 0.3
+
+
 def test_all_thresholds_by_name() -> None:
-    """Names describe the criterion of a threshold; without a spike only the rate remains."""
+    """Names describe the criterion of a threshold; without a spike only rates of alarms remain."""
     scored = market(6000, skill=3.0)
     arrays = (scored.probability, scored.time, scored.product)
-    found = chosen_thresholds(scored.y, *arrays, rates=(0.1, 0.025), costs=(10, 2.5), false_alarms=(6,))
-    assert list(found) == ["best_f1", "rate_10", "rate_2.5", "cost_10", "cost_2.5", "false_alarms_6_per_hour"]
-    assert list(chosen_thresholds(np.zeros_like(scored.y), *arrays)) == ["rate_10"]
+    found = chosen_thresholds(scored.y, *arrays, rates=(0.1, 0.025), costs=(10, 2.5), false_alarms=(6,), minutes=(60,))
+    expected = ["best_f1", "rate_10", "rate_2.5", "cost_10", "cost_2.5", "false_alarms_6_per_hour"]
+    assert list(found) == [*expected, "minutes_60_per_day"]
+    assert list(chosen_thresholds(np.zeros_like(scored.y), *arrays)) == ["rate_10", "minutes_30_per_day"]
 
 
 def test_order_of_rows_chooses_nothing() -> None:

@@ -43,7 +43,8 @@ def run(
     threshold: Annotated[
         str,
         typer.Option(
-            help="Alert threshold: best_f1, rate_10, cost_10 or false_alarms_2_per_hour; other numbers work too."
+            help="Alert threshold: best_f1, rate_10, cost_10, false_alarms_2_per_hour or minutes_30_per_day; other "
+            "numbers work too."
         ),
     ] = "best_f1",
     search: Annotated[int, typer.Option(help="Settings tried per model on training rows; 0 for the defaults.")] = 8,
@@ -181,7 +182,7 @@ def _figures(title: str, report: TrainingReport, everyone: tuple[ModelResult, ..
                 _name(model, report),
                 figure(judged.model.pr_auc),
                 span(judged.model_intervals["pr_auc"]),
-                *([] if final else [figure(judged.folds.model, 3)]),
+                *([] if final else [figure(judged.folds.pr_auc.model, 3)]),
                 "" if is_itself else _signed(judged.gain),
                 "" if is_itself else span(judged.gain_intervals["pr_auc"]),
                 figure(judged.model.roc_auc, 3),

@@ -1,12 +1,17 @@
 """Quality of scores against outcomes and against baselines. Works on scores, not on models."""
 
+from volspike.evaluation.alarm_budget import AlarmPoint, BudgetPoint, alarm_curve, budget_points
 from volspike.evaluation.bootstrap import Interval
-from volspike.evaluation.comparison import Comparison, FoldMeans, RowGroup, compare, per_hour, per_product
+from volspike.evaluation.comparison import Comparison, RowGroup, compare, per_hour, per_product
+from volspike.evaluation.contrast import Contrast
+from volspike.evaluation.forecast_metrics import ForecastComparison, compare_forecasts
 from volspike.evaluation.metrics import ScoreMetrics, evaluate_scores
 from volspike.evaluation.reliability import Reliability, ReliabilityBin, reliability
 from volspike.evaluation.scored import Scored, pooled
-from volspike.evaluation.spike_events import EventFigures, event_figures, find_events
+from volspike.evaluation.spike_events import EventFigures, SpikeTimeline, event_figures, find_events
+from volspike.evaluation.subsets import CalmRows, PartMeans
 from volspike.evaluation.thresholds import (
+    alarm_minutes_threshold,
     best_f1_threshold,
     chosen_thresholds,
     cost_threshold,
@@ -15,18 +20,28 @@ from volspike.evaluation.thresholds import (
 )
 
 __all__ = [
+    "AlarmPoint",
+    "BudgetPoint",
+    "CalmRows",
     "Comparison",
+    "Contrast",
     "EventFigures",
-    "FoldMeans",
+    "ForecastComparison",
     "Interval",
+    "PartMeans",
     "Reliability",
     "ReliabilityBin",
     "RowGroup",
     "ScoreMetrics",
     "Scored",
+    "SpikeTimeline",
+    "alarm_curve",
+    "alarm_minutes_threshold",
     "best_f1_threshold",
+    "budget_points",
     "chosen_thresholds",
     "compare",
+    "compare_forecasts",
     "cost_threshold",
     "evaluate_scores",
     "event_figures",

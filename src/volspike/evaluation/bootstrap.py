@@ -16,66 +16,83 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from math import ceil, nan
-from typing import Any, Final, Self, TypeAlias
+from math import nan
+from typing import Final, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from volspike.evaluation.metrics import log_losses
+from volspike.market import SECOND_NS
 
 
 class Ranking:
-    """Ranks rows by a score (n, no NaN), rows of equal score together, and computes areas under many weightings."""
+    """Ranks rows by a score (n, no NaN), rows of equal score together, and computes areas under many weightings.
 
-    def __init__(self, y: NDArray[np.int8], score: NDArray[np.float64]) -> None:
-        self._areas, _ = _compiled_passes()
-        self._order = np.argsort(-score, kind="stable").astype(np.int32)
-        ranked = score[self._order]
-        self._spike = y[self._order] == 1
+    ``cell`` (n) is the index of each row's weight; without it every row has its own.
+    """
+
+    def __init__(self, y: NDArray[np.int8], score: NDArray[np.float64], cell: NDArray[np.int32] | None = None) -> None:
+        order = np.argsort(-score, kind="stable").astype(np.int32)
+        ranked = score[order]
+        self._cell = order if cell is None else cell[order]
+        self._spike = y[order] == 1
         self._is_last = np.append(ranked[1:] != ranked[:-1], np.ones(len(ranked[:1]), np.bool_))
 
-    def areas(self, weight: NDArray[np.int16]) -> tuple[float, float]:
-        """PR-AUC and ROC-AUC if row i counts ``weight[i]`` times; NaN if a class has no weight.
+    def areas(self, weights: NDArray[np.int16]) -> NDArray[np.float64]:
+        """(k, 2) PR-AUC and ROC-AUC under each column of ``weights`` (cells, k): how often the rows of a cell count.
 
-        Equal to ``average_precision`` and ``roc_auc`` of the repeated rows.
+        Equal to ``average_precision`` and ``roc_auc`` of the repeated rows; NaN if a class has no weight.
         """
-        pr_auc, roc_auc = self._areas(self._order, self._spike, self._is_last, weight)
-        return pr_auc, roc_auc
+        areas: NDArray[np.float64] = _compiled_areas()(self._cell, self._spike, self._is_last, weights)
+        return areas
 
 
 @cache
-def _compiled_passes() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """``_weighted_areas`` and ``_draw_counts``, compiled; commands that draw no resamples do not import numba."""
+def _compiled_areas() -> Callable[..., NDArray[np.float64]]:
+    """``_weighted_areas``, compiled; commands that draw no resamples do not import numba."""
     from volspike.compiled import compiled  # noqa: PLC0415
 
-    return compiled(_weighted_areas), compiled(_draw_counts)
+    return compiled(_weighted_areas)
 
 
 def _weighted_areas(
-    order: NDArray[np.int32], spike: NDArray[np.bool_], is_last: NDArray[np.bool_], weight: NDArray[np.int16]
-) -> tuple[float, float]:
-    """``spike`` and ``is_last`` (of its score) are in rank order, ``weight`` in the rows' own."""
-    hits = misses = tied_hits = tied = 0
-    precision_sum = pairs = 0.0
-    for rank in range(len(order)):
-        drawn = int(weight[order[rank]])
-        tied_hits += drawn * spike[rank]
-        tied += drawn
-        if is_last[rank]:
-            if tied_hits > 0:
-                precision_sum += tied_hits * ((hits + tied_hits) / (hits + misses + tied))
-            pairs += (tied - tied_hits) * (hits + 0.5 * tied_hits)
-            hits += tied_hits
-            misses += tied - tied_hits
-            tied_hits = tied = 0
-    if hits == 0 or misses == 0:
-        return nan, nan
-    return precision_sum / hits, pairs / (float(hits) * misses)
+    cell: NDArray[np.int32], spike: NDArray[np.bool_], is_last: NDArray[np.bool_], weights: NDArray[np.int16]
+) -> NDArray[np.float64]:
+    """``cell``, ``spike`` and ``is_last`` (of its score) are in rank order; sums are kept for all columns at once."""
+    columns = weights.shape[1]
+    hits, misses, tied_hits, tied_misses = np.zeros((4, columns))
+    precision_sum, pairs = np.zeros((2, columns))
+    has_spike = False
+    for rank in range(len(cell)):
+        weight = weights[cell[rank]]
+        tied = tied_hits if spike[rank] else tied_misses
+        has_spike |= spike[rank]
+        for column in range(columns):
+            tied[column] += weight[column]
+        if not is_last[rank]:
+            continue
+        # array expressions would allocate memory for every row
+        for column in range(columns):
+            pairs[column] += tied_misses[column] * (hits[column] + 0.5 * tied_hits[column])
+            misses[column] += tied_misses[column]
+            tied_misses[column] = 0.0
+        if has_spike:
+            for column in range(columns):
+                hits[column] += tied_hits[column]
+                precision_sum[column] += tied_hits[column] * (hits[column] / max(hits[column] + misses[column], 1.0))
+                tied_hits[column] = 0.0
+            has_spike = False
+    is_defined = (hits > 0.0) & (misses > 0.0)
+    pr_auc = np.where(is_defined, precision_sum / hits, nan)
+    return np.column_stack((pr_auc, np.where(is_defined, pairs / (hits * misses), nan)))
 
 
 RESAMPLES: Final = 1000
 LEVEL: Final = 0.95
+CELLS_PER_BLOCK: Final = 20
+"""Blocks begin at multiples of a twentieth of their length, so that a resample has one weight per cell, not per row."""
+
 LEAST_BLOCKS: Final = 5
 """With fewer blocks than this in the data, resampling is meaningless and the interval is NaN."""
 
@@ -95,10 +112,12 @@ UNDEFINED: Final = Interval(nan, nan)
 class Draws:
     """The blocks of rows of each of r resamples.
 
-    ``order`` (n) are the rows by time; block b of resample r is rows ``order[first[r, b]:beyond[r, b]]``.
+    Time is divided into ``cells`` of a twentieth of a block; ``cell`` (n) is the cell of each row. Block b of resample
+    r consists of cells ``first[r, b]`` to ``beyond[r, b]``, the latter excluded.
     """
 
-    order: NDArray[np.int64]
+    cell: NDArray[np.int32]
+    cells: int
     first: NDArray[np.int32]
     beyond: NDArray[np.int32]
 
@@ -110,48 +129,45 @@ class Draws:
         however dense they are; a silence counts as one block at most. The draws depend on the seed only, so that
         figures of two models on the same rows can be subtracted resample by resample.
         """
+        block_ns = round(block_s * SECOND_NS)
         order = np.argsort(time, kind="stable")
-        steps = np.minimum(np.diff(time[order], prepend=time[order][:1]) / 1e9, block_s)
-        elapsed = np.cumsum(steps)
-        span = float(elapsed[-1]) if len(elapsed) else 0.0
-        if len(elapsed) == 0 or span < LEAST_BLOCKS * block_s:
+        elapsed = np.cumsum(np.minimum(np.diff(time[order], prepend=time[order][:1]), block_ns))
+        cell = np.empty(len(time), np.int32)
+        cell[order] = elapsed // max(1, block_ns // CELLS_PER_BLOCK)
+        cells = int(cell.max()) + 1 if len(cell) else 0
+        span = int(elapsed[-1]) if len(elapsed) else 0
+        if len(elapsed) == 0 or span < LEAST_BLOCKS * block_ns:
             nothing = np.zeros((0, 0), np.int32)
-            return cls(order, nothing, nothing)
-        start = np.random.default_rng(seed).uniform(-block_s, span, (resamples, ceil(span / block_s) + 1))
-        first = np.searchsorted(elapsed, start).astype(np.int32)
-        return cls(order, first, np.searchsorted(elapsed, start + block_s).astype(np.int32))
+            return cls(cell, cells, nothing, nothing)
+        blocks = -(-span // block_ns) + 1
+        start = np.random.default_rng(seed).integers(1 - CELLS_PER_BLOCK, cells, (resamples, blocks), np.int32)
+        return cls(cell, cells, np.maximum(start, 0), np.minimum(start + CELLS_PER_BLOCK, cells).astype(np.int32))
 
     def __len__(self) -> int:
         return len(self.first)
 
+    def cell_weights(self, resamples: range) -> NDArray[np.int16]:
+        """(cells, k) how many blocks of each of these resamples contain each cell."""
+        steps = np.zeros((self.cells + 1, len(resamples)), np.int16)
+        for column, resample in enumerate(resamples):
+            steps[:, column] = np.bincount(self.first[resample], minlength=self.cells + 1)
+            steps[:, column] -= np.bincount(self.beyond[resample], minlength=self.cells + 1).astype(np.int16)
+        return np.cumsum(steps[:-1], axis=0, dtype=np.int16)
+
     def weight(self, resample: int) -> NDArray[np.int16]:
         """(n,) how often this resample draws each row."""
-        _, draw_counts = _compiled_passes()
-        counts: NDArray[np.int16] = draw_counts(self.order, self.first[resample], self.beyond[resample])
-        return counts
+        weight: NDArray[np.int16] = self.cell_weights(range(resample, resample + 1))[self.cell, 0]
+        return weight
 
     def sums(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
         """(r, m) the sums of columns (n, m) over the rows that each resample draws."""
-        reached = np.zeros((len(self.order) + 1, columns.shape[1]))
-        np.cumsum(columns[self.order], axis=0, out=reached[1:])
+        reached = np.zeros((self.cells + 1, columns.shape[1]))
+        for column, values in enumerate(columns.T):
+            np.cumsum(np.bincount(self.cell, values, self.cells), out=reached[1:, column])
         result = np.empty((len(self), columns.shape[1]))
         for resample, (first, beyond) in enumerate(zip(self.first, self.beyond, strict=True)):
             result[resample] = (reached[beyond] - reached[first]).sum(axis=0)
         return result
-
-
-def _draw_counts(order: NDArray[np.int64], first: NDArray[np.int32], beyond: NDArray[np.int32]) -> NDArray[np.int16]:
-    """(n,) how many of the blocks ``order[first:beyond]`` contain each row, which is a small number."""
-    opened = np.zeros(len(order) + 1, np.int16)
-    for block in range(len(first)):
-        opened[first[block]] += 1
-        opened[beyond[block]] -= 1
-    weight = np.empty(len(order), np.int16)
-    depth = 0
-    for place in range(len(order)):
-        depth += opened[place]
-        weight[order[place]] = depth
-    return weight
 
 
 def percentile_interval(values: NDArray[np.float64], level: float = LEVEL) -> Interval:
@@ -186,18 +202,32 @@ def resampled_figures(all_calls: Sequence[Calls], draws: Draws) -> list[Resample
     return [_additive(calls, draws) | own for calls, own in zip(all_calls, areas, strict=True)]
 
 
-def resampled_areas(scored: Sequence[tuple[NDArray[np.int8], NDArray[np.float64]]], draws: Draws) -> list[Resampled]:
-    """PR-AUC and ROC-AUC of several (outcomes, scores) of the same rows on the same resamples."""
-    rankings = [Ranking(y, score) for y, score in scored]
+_AT_ONCE: Final = 16
+"""Resamples per pass over the rows: their weights of a row are next to each other in memory."""
+
+
+def resampled_areas(
+    scored: Sequence[tuple[NDArray[np.int8], NDArray[np.float64]]],
+    draws: Draws,
+    rows: NDArray[np.integer] | None = None,
+) -> list[Resampled]:
+    """PR-AUC and ROC-AUC of several (outcomes, scores) of the same rows on the same resamples.
+
+    The scored rows are all rows of ``draws``, or those with the numbers ``rows``.
+    """
+    cell = draws.cell if rows is None else draws.cell[rows]
+    rankings = [Ranking(y, score, cell) for y, score in scored]
     values = np.full((len(draws), len(rankings), 2), nan)
 
-    def compute(resample: int) -> None:
-        weight = draws.weight(resample)
-        values[resample] = [ranking.areas(weight) for ranking in rankings]
+    def compute(resamples: range) -> None:
+        weights = draws.cell_weights(resamples)
+        for index, ranking in enumerate(rankings):
+            values[resamples.start : resamples.stop, index] = ranking.areas(weights)
 
-    # the compiled passes release the GIL
+    chunks = [range(start, min(start + _AT_ONCE, len(draws))) for start in range(0, len(draws), _AT_ONCE)]
+    # the compiled pass releases the GIL
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        deque(threads.map(compute, range(len(draws))), maxlen=0)
+        deque(threads.map(compute, chunks), maxlen=0)
     return [{"pr_auc": values[:, index, 0], "roc_auc": values[:, index, 1]} for index in range(len(rankings))]
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from volspike.evaluation.alarm_budget import BudgetPoint, budget_points
 from volspike.evaluation.bootstrap import (
     FIGURES,
     LEAST_BLOCKS,
@@ -18,79 +18,17 @@ from volspike.evaluation.bootstrap import (
     Interval,
     Resampled,
     percentile_interval,
-    resampled_areas,
     resampled_figures,
 )
-from volspike.evaluation.metrics import ScoreMetrics, average_precision, evaluate_scores, known
+from volspike.evaluation.contrast import Contrast, contrast
+from volspike.evaluation.metrics import ScoreMetrics, evaluate_scores, known
 from volspike.evaluation.scored import Scored, block_length, spike_events
 from volspike.evaluation.spike_events import EventFigures, event_figures, find_events
+from volspike.evaluation.subsets import CalmRows, Figures, PartMeans, calm_rows, day_means, fold_means
 from volspike.market import SECOND_NS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoldMeans:
-    """Means of PR-AUC over the ``folds`` that contain both classes; NaN if there is none.
-
-    A mean over folds gains nothing from separating calm folds from volatile ones. Intervals draw blocks within each
-    fold and are NaN if a fold is too short. In ``ahead`` of the folds the model's PR-AUC is greater.
-    """
-
-    folds: int
-    model: float
-    baseline: float
-    gain: float
-    model_interval: Interval
-    baseline_interval: Interval
-    gain_interval: Interval
-    ahead: int
-
-    def figures(self) -> dict[str, int | float | None]:
-        """The figures by name, None where undefined."""
-        figures: dict[str, int | float | None] = {"folds": self.folds, "ahead": self.ahead}
-        for name, value, interval in (
-            ("model", self.model, self.model_interval),
-            ("baseline", self.baseline, self.baseline_interval),
-            ("gain", self.gain, self.gain_interval),
-        ):
-            figures |= {name: known(value), f"{name}_low": known(interval.low), f"{name}_high": known(interval.high)}
-        return figures
-
-
-def fold_means(scored: Scored, block_s: float, *, resamples: int = RESAMPLES, seed: int = 0) -> FoldMeans:
-    """The mean PR-AUC of model and baseline over the folds of ``scored``."""
-    folds = [scored.only(scored.fold == number) for number in np.unique(scored.fold)]
-    folds = [fold for fold in folds if 0 < int(fold.y.sum()) < len(fold)]
-    found = np.array(
-        [[average_precision(fold.y, fold.probability), average_precision(fold.y, fold.baseline)] for fold in folds]
-    ).reshape(-1, 2)
-    drawn = [_resampled(fold, block_s, resamples, seed + index) for index, fold in enumerate(folds)]
-    model, baseline = np.mean(drawn, axis=0).T if drawn else np.full((2, resamples), np.nan)
-    mean = found.mean(axis=0) if len(found) else np.full(2, np.nan)
-    return FoldMeans(
-        folds=len(folds),
-        model=float(mean[0]),
-        baseline=float(mean[1]),
-        gain=float(mean[0] - mean[1]),
-        model_interval=percentile_interval(model),
-        baseline_interval=percentile_interval(baseline),
-        gain_interval=percentile_interval(model - baseline),
-        ahead=int(np.count_nonzero(found[:, 0] > found[:, 1])),
-    )
-
-
-def _resampled(fold: Scored, block_s: float, resamples: int, seed: int) -> NDArray[np.float64]:
-    """(resamples, 2) PR-AUC of model and baseline; all NaN if the fold is too short."""
-    draws = Draws.of(fold.time, block_s, resamples, seed)
-    if len(draws) == 0:
-        return np.full((resamples, 2), np.nan)
-    areas = resampled_areas([(fold.y, fold.probability), (fold.y, fold.baseline)], draws)
-    return np.column_stack([part["pr_auc"] for part in areas])
-
 
 PERSISTENCE: Final = "persistence"
 LOWER_IS_BETTER: Final = ("brier", "log_loss")
-
-Figures = dict[str, int | float | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +36,8 @@ class Comparison:
     """Figures of model and baseline with 95 % intervals by name (``FIGURES``), and of their difference.
 
     Undefined figures are NaN, and so are intervals over too little time. For Brier score and log loss a gain below 0 is
-    better.
+    better. The headline figures are ``pr_auc`` (pooled), the mean over ``days``, PR-AUC in the ``calm`` rows, and onset
+    recall at ``budgets`` of alarm minutes per day.
     """
 
     baseline_name: str
@@ -109,7 +48,11 @@ class Comparison:
     gain_intervals: dict[str, Interval]
     model_events: EventFigures
     baseline_events: EventFigures
-    folds: FoldMeans
+    pr_auc: Contrast
+    folds: PartMeans
+    days: PartMeans
+    calm: CalmRows
+    budgets: tuple[BudgetPoint, ...]
     block_s: float
     """Length of a bootstrap block in seconds."""
     spike_events: int
@@ -151,7 +94,11 @@ class Comparison:
             "model": self.model.figures() | ends(self.model_intervals) | pr_auc_gain | about,
             self.baseline_name: self.baseline.figures() | ends(self.baseline_intervals),
             "gain": gains,
+            "pr_auc": self.pr_auc.figures(),
             "folds": self.folds.figures(),
+            "days": self.days.figures(),
+            "calm": self.calm.figures(),
+            **{f"minutes_{point.budget:g}_per_day": point.figures() for point in self.budgets},
             "model_events": self.model_events.figures(),
             f"{self.baseline_name}_events": self.baseline_events.figures(),
         }
@@ -176,16 +123,21 @@ def compare(
     baseline = Calls(scored.y, scored.baseline, scored.baseline_threshold, is_probability=baseline_is_probability)
     ours, theirs = resampled_figures([model, baseline], draws)
     gains = {name: ours[name] - theirs[name] for name in FIGURES if name != "base_rate"}
+    metrics, baseline_metrics = _metrics_of(model), _metrics_of(baseline)
     return Comparison(
         baseline_name=baseline_name,
-        model=_metrics_of(model),
-        baseline=_metrics_of(baseline),
+        model=metrics,
+        baseline=baseline_metrics,
         model_intervals=intervals(ours),
         baseline_intervals=intervals(theirs),
         gain_intervals=intervals(gains),
         model_events=event_figures(find_events(scored), draws),
         baseline_events=event_figures(find_events(scored, of_baseline=True), draws),
+        pr_auc=contrast(metrics.pr_auc, baseline_metrics.pr_auc, ours["pr_auc"], theirs["pr_auc"]),
         folds=fold_means(scored, block, resamples=resamples, seed=seed),
+        days=day_means(scored, block, resamples=resamples, seed=seed),
+        calm=calm_rows(scored, draws),
+        budgets=budget_points(scored, draws),
         block_s=block,
         spike_events=spike_events(scored.time[scored.y == 1]),
     )

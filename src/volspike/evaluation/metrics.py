@@ -9,6 +9,9 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+MOST_FLAGGED: Final = 0.5
+"""A threshold that flags a greater share of rows is useless as an alarm, whatever its figures."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cuts:
@@ -39,6 +42,18 @@ class Cuts:
     def calm(self) -> int:
         """The number of calm rows."""
         return int(self.false_alarms[-1]) if len(self.false_alarms) else 0
+
+    def threshold(self, at: int) -> float:
+        """The threshold of a cut: halfway between its score and the next; for the lowest score, the score itself."""
+        return float(self.score[at : at + 2].mean())
+
+    def spread(self, count: int, most_share: float) -> list[int]:
+        """At most ``count`` cuts, evenly spaced in the logarithm of flagged rows, up to ``most_share`` of all rows."""
+        flagged = self.hits + self.false_alarms
+        wanted = np.geomspace(1.0, max(1.0, most_share * (self.spikes + self.calm)), count)
+        reached = np.searchsorted(flagged, wanted, side="right") - 1
+        cuts: list[int] = np.unique(reached[reached >= 0]).tolist()
+        return cuts
 
     def precision(self) -> NDArray[np.float64]:
         """Share of spikes among the flagged rows, at each cut."""

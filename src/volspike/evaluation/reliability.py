@@ -10,22 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.evaluation.bootstrap import RESAMPLES, Draws, Interval, percentile_interval
-from volspike.evaluation.scored import BLOCK_S
+from volspike.evaluation.scored import BLOCK_S, spike_events
 
 BINS: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReliabilityBin:
-    """Of ``rows`` rows with probabilities from ``low`` to ``high``: their mean, and the share that were spikes."""
+    """Of ``rows`` rows with probabilities from ``low`` to ``high``: their mean, and the share that were spikes.
+
+    ``spike_events`` counts the separate spike events of these rows: with few of them the observed rate means little.
+    """
 
     low: float
     high: float
     rows: int
     mean_probability: float
     observed_rate: float
+    spike_events: int
     interval: Interval
     """95 % interval of the observed rate by block bootstrap; Wilson's would treat neighbours as independent."""
+    ratio_interval: Interval
+    """95 % interval of ``ratio``."""
+
+    @property
+    def ratio(self) -> float:
+        """Observed over predicted rate: above 1 the model is too cautious; NaN for a predicted rate of 0."""
+        return self.observed_rate / self.mean_probability if self.mean_probability else nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +70,11 @@ def reliability(
     rows, predicted, observed = columns.sum(axis=0).T
     draws = Draws.of(time, block_s, resamples, seed)
     drawn = draws.sums(columns.reshape(len(y), count * 3)).reshape(len(draws), count, 3)
-    rates = np.divide(drawn[..., 2], drawn[..., 0], out=np.full(drawn.shape[:2], nan), where=drawn[..., 0] > 0)
+    rates, ratios = (
+        np.divide(drawn[..., 2], drawn[..., over], out=np.full(drawn.shape[:2], nan), where=drawn[..., over] > 0)
+        for over in (0, 1)
+    )
+    spike = y == 1
     return Reliability(
         bins=tuple(
             ReliabilityBin(
@@ -68,7 +83,9 @@ def reliability(
                 rows=int(rows[index]),
                 mean_probability=float(predicted[index] / rows[index]),
                 observed_rate=float(observed[index] / rows[index]),
+                spike_events=spike_events(time[spike & (place == index)]),
                 interval=percentile_interval(rates[:, index]),
+                ratio_interval=percentile_interval(ratios[:, index]),
             )
             for index in range(count)
         ),

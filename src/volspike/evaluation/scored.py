@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 
 from volspike.episodes import SeriesOrder, spike_runs
 from volspike.labels import HORIZON_S
+from volspike.market import SECOND_NS
+
+DAY_NS: Final = 86_400 * SECOND_NS
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -31,8 +34,8 @@ class Scored:
         time: (n,) ns UTC.
         product: (n,) the product's code.
         fold: (n,) number of the fold whose model scored the row.
-        y: (n,) 1 = spike under the fold's own τ.
-        past_volatility: (n,) last-60-s volatility over the fold's τ: 1 means that the last minute was itself a spike.
+        y: (n,) 1 = spike under the row's own τ.
+        past_volatility: (n,) last-60-s volatility over the row's τ: 1 means that the last minute was itself a spike.
         probability: (n,) the model's.
         threshold: (n,) from which the model's probability is an alarm: its fold's.
         baseline: (n,) the score of the baseline.
@@ -51,6 +54,16 @@ class Scored:
 
     def __len__(self) -> int:
         return len(self.time)
+
+    @property
+    def is_calm(self) -> NDArray[np.bool_]:
+        """(n,) whether the last minute was no spike itself. There a warning has value."""
+        return self.past_volatility < 1.0
+
+    @property
+    def day(self) -> NDArray[np.int64]:
+        """(n,) the UTC day, in days since 1970."""
+        return self.time // DAY_NS
 
     def only(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Self:
         """The rows of an index or a mask."""

@@ -1,16 +1,23 @@
 """Figures of spike events and alarm episodes: how many events were caught, how early, and how many alarms were false.
 
-An event is one of ``spike_runs``, an alarm one of ``alarm_runs``. An alarm catches an event if it is open at one of its
-rows. The spike is realized 60 seconds after the event's first row: that is the first row whose next minute is a spike.
-The lead is the time from the opening of the first alarm that catches the event to that moment; the last minute's own
-volatility with the threshold τ has a lead of 0. Alarms with a lead above 0 are in time.
+An event is one of ``spike_runs``, an alarm one of ``alarm_runs``. An onset is an event whose first row is calm: the
+last minute's volatility is below τ.
+
+An alarm catches one event only: the first with a row at which the alarm is open. The spike is realized 60 seconds after
+the event's first row: that is the first row whose next minute is a spike. The lead is the time from the opening of the
+first alarm that catches the event to that moment, at most ``LEAD_CAP_S``; a lead above 0 is in time. The last minute's
+own volatility with the threshold τ has a lead of 0.
+
+Long alarms gain nothing: ``volspike.episodes`` closes an alarm after five minutes and opens the next only once the
+score has fallen, an alarm catches one event however long it is open, and a lead over two minutes counts as two minutes.
+An alarm that is simply on catches the first event of its series at most.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from math import nan
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +27,9 @@ from volspike.evaluation.bootstrap import Draws, Interval, percentile_interval
 from volspike.evaluation.metrics import known
 from volspike.evaluation.scored import Scored
 from volspike.market import SECOND_NS
+
+LEAD_CAP_S: Final = 120.0
+"""The longest lead that counts: an alarm that opened earlier than this did not warn of the coming minute."""
 
 COLUMNS: Final = (
     "episodes",
@@ -89,42 +99,67 @@ class Events:
     lead_s: NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SpikeTimeline:
+    """The spike events of n rows, found once for alarms at any number of thresholds.
+
+    ``is_onset`` is of each event; ``seconds`` (n, by position) is the time that each row covers.
+    """
+
+    series: SeriesOrder
+    spikes: Runs
+    is_onset: NDArray[np.bool_]
+    seconds: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, scored: Scored) -> Self:
+        """The events of the rows of ``scored``."""
+        series = SeriesOrder.of(scored.time, scored.product, scored.fold)
+        spikes = spike_runs(series, scored.y)
+        return cls(series, spikes, scored.is_calm[series.order[spikes.first]], series.seconds())
+
+    def leads(self, alarms: Runs) -> NDArray[np.float64]:
+        """(e,) seconds from the first alarm that catches each event to the realized spike, capped; NaN if none does."""
+        target = alarms.first_overlap(self.spikes)
+        catching = np.flatnonzero(target >= 0)
+        caught, earliest = np.unique(target[catching], return_index=True)
+        opened = self.series.time[alarms.first[catching[earliest]]]
+        realized = self.series.time[self.spikes.first[caught]] + HORIZON_NS
+        lead = np.full(len(self.spikes), nan)
+        lead[caught] = np.minimum((realized - opened) / SECOND_NS, LEAD_CAP_S)
+        return lead
+
+
 def find_events(scored: Scored, *, of_baseline: bool = False) -> Events:
     """The spike events of the rows, and the alarms of the model or of the baseline at their thresholds."""
     score = scored.baseline if of_baseline else scored.probability
     threshold = scored.baseline_threshold if of_baseline else scored.threshold
-    series = SeriesOrder.of(scored.time, scored.product, scored.fold)
-    spikes, alarms = spike_runs(series, scored.y), alarm_runs(series, score, threshold)
-    lead = _leads(series, spikes, alarms)
-    row = series.order[spikes.first]
-    is_onset = scored.past_volatility[row] < 1.0
+    return match_alarms(SpikeTimeline.of(scored), score, threshold)
+
+
+def match_alarms(timeline: SpikeTimeline, score: NDArray[np.float64], threshold: NDArray[np.float64] | float) -> Events:
+    """The events of ``timeline``, and the alarms of a score (n, in the rows' order) at one threshold or one per row."""
+    series, spikes, n = timeline.series, timeline.spikes, len(timeline.seconds)
+    alarms = alarm_runs(series, score, threshold)
+    lead = timeline.leads(alarms)
     is_caught, in_time = ~np.isnan(lead), lead > 0.0
-    seconds = series.seconds()
+
+    def count(positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.bincount(series.order[positions], minlength=n)
+
     counted = {
-        "episodes": np.bincount(row, minlength=len(scored)),
-        "caught": np.bincount(row[is_caught], minlength=len(scored)),
-        "in_time": np.bincount(row[in_time], minlength=len(scored)),
-        "onsets": np.bincount(row[is_onset], minlength=len(scored)),
-        "onsets_caught": np.bincount(row[is_onset & in_time], minlength=len(scored)),
-        "alarms": np.bincount(series.order[alarms.first], minlength=len(scored)),
-        "true_alarms": np.bincount(
-            series.order[alarms.first[alarms.first_overlap(spikes) >= 0]], minlength=len(scored)
-        ),
-        "seconds": np.bincount(series.order, seconds, len(scored)),
-        "alarm_seconds": np.bincount(series.order, seconds * alarms.mask(len(scored)), len(scored)),
+        "episodes": count(spikes.first),
+        "caught": count(spikes.first[is_caught]),
+        "in_time": count(spikes.first[in_time]),
+        "onsets": count(spikes.first[timeline.is_onset]),
+        "onsets_caught": count(spikes.first[timeline.is_onset & in_time]),
+        "alarms": count(alarms.first),
+        "true_alarms": count(alarms.first[alarms.first_overlap(spikes) >= 0]),
+        "seconds": np.bincount(series.order, timeline.seconds, n),
+        "alarm_seconds": np.bincount(series.order, timeline.seconds * alarms.mask(n), n),
     }
     counts = np.column_stack([counted[name] for name in COLUMNS]).astype(np.float64)
     return Events(counts, lead[is_caught])
-
-
-def _leads(series: SeriesOrder, spikes: Runs, alarms: Runs) -> NDArray[np.float64]:
-    """Seconds from the first alarm that catches each event to the realized spike; NaN if none does."""
-    catching = spikes.first_overlap(alarms)
-    caught = catching >= 0
-    realized = series.time[spikes.first[caught]] + HORIZON_NS
-    lead = np.full(len(spikes), nan)
-    lead[caught] = (realized - series.time[alarms.first[catching[caught]]]) / SECOND_NS
-    return lead
 
 
 def event_figures(events: Events, draws: Draws | None = None) -> EventFigures:

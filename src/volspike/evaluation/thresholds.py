@@ -1,4 +1,4 @@
-"""Thresholds chosen on validation rows, and their names: ``rate_10``, ``cost_25``, ``false_alarms_2_per_hour``.
+"""Thresholds chosen on validation rows, and their names: ``rate_10``, ``cost_25``, ``minutes_30_per_day`` and others.
 
 A threshold is halfway between the lowest score that it flags and the next below, so that the last bit of a float, which
 may differ between processors, changes no alert.
@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 
 from volspike.episodes import SeriesOrder, alarm_runs, spike_runs
 from volspike.errors import UsageError
-from volspike.evaluation.metrics import Cuts
-
-MOST_CALLED: Final = 0.5
-"""A threshold that flags a greater share of rows is useless as an alarm, whatever its F1."""
+from volspike.evaluation.alarm_budget import AlarmScan
+from volspike.evaluation.metrics import MOST_FLAGGED, Cuts
 
 BEST_F1: Final = "best_f1"
 CANDIDATES: Final = 300
@@ -34,10 +32,11 @@ def chosen_thresholds(
     rates: Sequence[float] = (0.10,),
     costs: Sequence[float] = (10.0,),
     false_alarms: Sequence[float] = (2.0,),
+    minutes: Sequence[float] = (30.0,),
 ) -> dict[str, float]:
     """The thresholds by name on n validation rows (at least one): ``best_f1``, ``rate_10``, ``cost_10``, and so on.
 
-    ``rate_{percent}`` always exists, the others only if they catch a spike.
+    ``rate_{percent}`` and ``minutes_{number}_per_day`` always exist, the others only if they catch a spike.
     """
     chosen = {
         BEST_F1: best_f1_threshold(y, score),
@@ -47,6 +46,7 @@ def chosen_thresholds(
             f"false_alarms_{most:g}_per_hour": false_alarm_threshold(y, score, time, product, most)
             for most in false_alarms
         },
+        **{f"minutes_{most:g}_per_day": alarm_minutes_threshold(score, time, product, most) for most in minutes},
     }
     return {name: threshold for name, threshold in chosen.items() if threshold is not None}
 
@@ -58,10 +58,10 @@ def best_f1_threshold(y: NDArray[np.int8], score: NDArray[np.float64]) -> float 
     """
     cuts = Cuts.of(y, score)
     called = cuts.hits + cuts.false_alarms
-    f1 = np.where(called <= MOST_CALLED * len(y), 2 * cuts.hits / np.maximum(called + cuts.spikes, 1), 0.0)
+    f1 = np.where(called <= MOST_FLAGGED * len(y), 2 * cuts.hits / np.maximum(called + cuts.spikes, 1), 0.0)
     if not np.any(f1 > 0.0):
         return None
-    return _below(cuts, int(np.argmax(f1)))
+    return cuts.threshold(int(np.argmax(f1)))
 
 
 def rate_threshold(score: NDArray[np.float64], rate: float = 0.10) -> float:
@@ -71,7 +71,7 @@ def rate_threshold(score: NDArray[np.float64], rate: float = 0.10) -> float:
     """
     cuts = Cuts.of(np.zeros(len(score), np.int8), score)
     within = np.flatnonzero(cuts.false_alarms <= rate * len(score))
-    return _below(cuts, int(within[-1])) if len(within) else float(np.nextafter(cuts.score[0], np.inf))
+    return cuts.threshold(int(within[-1])) if len(within) else float(np.nextafter(cuts.score[0], np.inf))
 
 
 def cost_threshold(y: NDArray[np.int8], score: NDArray[np.float64], ratio: float) -> float | None:
@@ -80,12 +80,12 @@ def cost_threshold(y: NDArray[np.int8], score: NDArray[np.float64], ratio: float
     A missed spike row costs ``ratio`` times a flagged calm row. None if flagging nothing is cheapest.
     """
     cuts = Cuts.of(y, score)
-    allowed = cuts.hits + cuts.false_alarms <= MOST_CALLED * len(y)
+    allowed = cuts.hits + cuts.false_alarms <= MOST_FLAGGED * len(y)
     cost = ratio * (cuts.spikes - cuts.hits) + cuts.false_alarms
     cost = np.where(allowed, cost, np.inf)
     if not np.any(cost < ratio * cuts.spikes):
         return None
-    return _below(cuts, int(np.argmin(cost)))
+    return cuts.threshold(int(np.argmin(cost)))
 
 
 def false_alarm_threshold(
@@ -110,23 +110,29 @@ def false_alarm_threshold(
         if (
             len(alarms) > false
             and false * 3600.0 <= most_per_hour * seconds.sum()
-            and in_force <= MOST_CALLED * seconds.sum()
+            and in_force <= MOST_FLAGGED * seconds.sum()
         ):
             best = threshold
     return best
 
 
+def alarm_minutes_threshold(
+    score: NDArray[np.float64], time: NDArray[np.int64], product: NDArray[np.int32], most_per_day: float
+) -> float:
+    """The threshold with at most ``most_per_day`` minutes of alarm per covered day of a product.
+
+    It is the lowest one before the first, from the highest score down, that exceeds the budget. If the highest score
+    does already, the threshold is above it and flags none. See ``volspike.evaluation.alarm_budget``.
+    """
+    series = SeriesOrder.of(time, product)
+    scan = AlarmScan(series, series.seconds(), score)
+    return scan.threshold(scan.cut_within(most_per_day))
+
+
 def _candidates(score: NDArray[np.float64]) -> list[float]:
     """Thresholds between distinct scores, from the highest down."""
     cuts = Cuts.of(np.zeros(len(score), np.int8), score)
-    called = np.geomspace(1.0, max(1.0, MOST_CALLED * len(score)), CANDIDATES)
-    reached = np.searchsorted(cuts.false_alarms, called, side="right") - 1
-    return [_below(cuts, int(at)) for at in np.unique(reached[reached >= 0])]
-
-
-def _below(cuts: Cuts, at: int) -> float:
-    """Halfway between the score of a cut and the next; for the lowest score, the score itself."""
-    return float(cuts.score[at : at + 2].mean())
+    return [cuts.threshold(at) for at in cuts.spread(CANDIDATES, MOST_FLAGGED)]
 
 
 RATE_10: Final = "rate_10"
@@ -135,10 +141,13 @@ RATE_10: Final = "rate_10"
 _RATES: Final = (0.10,)
 _COSTS: Final = (10.0,)
 _FALSE_ALARMS: Final = (2.0,)
+_MINUTES: Final = (30.0,)
 
 _RATE: Final = re.compile(r"rate_(\d+(?:\.\d+)?)")
 _COST: Final = re.compile(r"cost_(\d+(?:\.\d+)?)")
 _FALSE_ALARM: Final = re.compile(r"false_alarms_(\d+(?:\.\d+)?)_per_hour")
+_MINUTE: Final = re.compile(r"minutes_(\d+(?:\.\d+)?)_per_day")
+_FORMS: Final = (_RATE, _COST, _FALSE_ALARM, _MINUTE)
 
 
 def check_threshold(name: str) -> None:
@@ -148,12 +157,13 @@ def check_threshold(name: str) -> None:
         UsageError: the name is invalid.
     """
     rate = _number(_RATE, name)
-    numbers = [number for number in (rate, _number(_COST, name), _number(_FALSE_ALARM, name)) if number is not None]
+    numbers = [number for form in _FORMS if (number := _number(form, name)) is not None]
     is_one = bool(numbers) and numbers[0] > 0.0 and f"_{numbers[0]:g}" in name and (rate is None or rate < 100.0)
     if name != BEST_F1 and not is_one:
         raise UsageError(
             f"no threshold {name!r}; there are best_f1, rate_10 (flags 10 % of rows), cost_10 (a missed spike costs as "
-            "much as 10 false alarms) and false_alarms_2_per_hour, with other numbers above 0 as well"
+            "much as 10 false alarms), false_alarms_2_per_hour and minutes_30_per_day (at most 30 minutes of alarm per "
+            "day), with other numbers above 0 as well"
         )
 
 
@@ -166,7 +176,8 @@ def named_thresholds(
 ) -> dict[str, float]:
     """All thresholds by name, chosen on these validation rows, including the ``requested`` one.
 
-    One that cannot be chosen, because no spike could be caught, is missing; ``rate_10`` always exists.
+    One that cannot be chosen, because no spike could be caught, is missing; ``rate_10`` and ``minutes_30_per_day``
+    always exist.
     """
     rate = _number(_RATE, requested)
     return chosen_thresholds(
@@ -177,6 +188,7 @@ def named_thresholds(
         rates=_with(_RATES, None if rate is None else rate / 100.0),
         costs=_with(_COSTS, _number(_COST, requested)),
         false_alarms=_with(_FALSE_ALARMS, _number(_FALSE_ALARM, requested)),
+        minutes=_with(_MINUTES, _number(_MINUTE, requested)),
     )
 
 

@@ -87,6 +87,7 @@ _MEANINGS = (
         r"false_alarms_([\d.]+)_per_hour",
         "most spikes caught with at most {} false alarms per hour on the validation rows",
     ),
+    (r"minutes_([\d.]+)_per_day", "at most {} minutes of alarm per day on the validation rows"),
 )
 
 
