@@ -46,6 +46,8 @@ def test_models_are_trained_judged_and_written(features: Path, tmp_path: Path, v
         "Brier",
         "base rate",
         "spikes caught",
+        "calm rows (95 %)",
+        "30 min",
     )
     for word in (*words, "persistence", "har", "too few events for a verdict", "chosen: "):
         assert word in outcome.out

@@ -13,7 +13,7 @@ from volspike.cli.options import Spike
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 
 if TYPE_CHECKING:
-    from volspike.evaluation import Comparison, Interval
+    from volspike.evaluation import Comparison, Contrast, Interval
     from volspike.training.report import ModelResult, TrainingReport
     from volspike.training.tracking import TrackingSettings
 
@@ -142,6 +142,7 @@ def print_result(report: TrainingReport) -> None:
         _figures("Final block, not used for any choice", report, everyone, final=True)
     else:
         _figures("Test rows; the choice was made on the validation rows before them", report, everyone)
+    _headline(report, everyone)
     _alarms(report, everyone)
     for model in report.models:
         out.print(sentence(model, report))
@@ -193,6 +194,32 @@ def _figures(title: str, report: TrainingReport, everyone: tuple[ModelResult, ..
     mean = [] if final else ["per fold"]
     against = f"minus {report.best_baseline}"
     table(title, ["", "PR-AUC", "95 %", *mean, against, "95 %", "ROC-AUC", "Brier", "log loss"], rows)
+
+
+def _headline(report: TrainingReport, everyone: tuple[ModelResult, ...]) -> None:
+    """Prints each PR-AUC over that of the best baseline, and onset recall at budgets of alarm minutes."""
+    rows = []
+    for model in everyone:
+        compared = model.pooled
+        ratios = (compared.pr_auc, compared.days.pr_auc, compared.calm.pr_auc)
+        is_itself = model.model == report.best_baseline
+        rows.append(
+            [
+                _name(model, report),
+                *("" if is_itself else _ratio(found) for found in ratios),
+                *(figure(point.model.onset_recall, 2) for point in compared.budgets),
+            ]
+        )
+    budgets = [f"{point.budget:g} min" for point in everyone[0].pooled.budgets]
+    heads = ["", "pooled (95 %)", "mean of days (95 %)", "calm rows (95 %)", *budgets]
+    title = f"PR-AUC as a multiple of that of {report.best_baseline}; share of onsets caught per minutes of alarm a day"
+    table(title, heads, rows)
+
+
+def _ratio(found: Contrast) -> str:
+    ends = found.ratio_interval
+    interval = "" if isnan(ends.low) else f" ({ends.low:.2f} … {ends.high:.2f})"
+    return "–" if isnan(found.ratio) else f"×{found.ratio:.2f}{interval}"
 
 
 def _alarms(report: TrainingReport, everyone: tuple[ModelResult, ...]) -> None:
