@@ -110,9 +110,11 @@ def predictor(probability: float) -> PredictHandler:
         name="logistic",
         features=("a",),
         threshold=LEVEL,
-        metadata=SimpleNamespace(simulated=False),
-        probability_of=lambda _: probability,
-        probability=lambda x: np.full(len(x), probability),
+        metadata=SimpleNamespace(simulated=False, spike_definition="fixed:1", horizon_s=60),
+        threshold_of=lambda _: 1.0,
+        thresholds=lambda x: np.ones(len(x)),
+        probability_of=lambda *_: probability,
+        probability=lambda x, _: np.full(len(x), probability),
     )
     return PredictHandler(scorer, ApiMetrics(), 10)
 
@@ -143,7 +145,7 @@ def stream_alert(probability: float) -> bool:
     predictions = stage()
     threshold = predictions._artifact.threshold
     value = threshold if probability == LEVEL else math.nextafter(threshold, 0.0)
-    predictions._scores = lambda read: [value] * len(read)  # type: ignore[method-assign]
+    predictions._scores = lambda read: ([value] * len(read), [None] * len(read))  # type: ignore[method-assign]
     prediction = decode_prediction(predictions.process(messages(0, 1)).values[0])
     assert prediction.alert is (prediction.prediction == 1)
     return prediction.alert

@@ -103,7 +103,7 @@ TRAILING_HOUR: Final = "realized_volatility_3600s"
 
 
 class SpikeKind(StrEnum):
-    """What the threshold τ of a row is derived from."""
+    """The kinds of thresholds τ."""
 
     JUMP = "jump"
     """``value`` times the volatility of the trailing hour (``TRAILING_HOUR``)."""
@@ -159,7 +159,7 @@ class SpikeDefinition:
         return self.kind in (SpikeKind.JUMP, SpikeKind.LEVEL)
 
     def describe(self) -> str:
-        """The definition in words, for users.
+        """The definition as a phrase, for users.
 
         >>> SpikeDefinition.parse("jump:2").describe()
         'at least 2 times the volatility of the trailing hour'

@@ -26,6 +26,7 @@ from volspike import __version__
 from volspike.api.app import create_app
 from volspike.config import ServingSettings
 from volspike.features.schema import FeatureSet
+from volspike.labels import SpikeDefinition, SpikeKind
 from volspike.models import DETECTORS, TEN_FEATURES, Artifact, DataFacts, Metadata, Sample, SplitFacts
 
 NAMES: Final = ("spread_mean_60s", "log_return_60s", "trade_intensity_60s")
@@ -34,6 +35,9 @@ NAMES: Final = ("spread_mean_60s", "log_return_60s", "trade_intensity_60s")
 DATA: Final = DataFacts(
     rows=9, train_rows=7, validation_rows=1, test_rows=1, start="2025-12-01T00:00:00Z", end="2025-12-05T00:00:00Z"
 )
+
+
+SPIKE: Final = SpikeDefinition(SpikeKind.PERCENTILE, 90.0)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ class FakeMetadata:
     created: str = "2025-12-06T00:00:00Z"
     onnx_sha256: str = "ab" * 32
     data: DataFacts = DATA
+    horizon_s: int = 60
+    spike_definition: SpikeDefinition = SPIKE
     metrics: Mapping[str, Mapping[str, float | None]] = field(
         default_factory=lambda: {"model": {"pr_auc": 0.25, "brier": 0.0625, "precision": None, "f1": 0.5}}
     )
@@ -60,11 +66,17 @@ class FakeArtifact:
     threshold: float = 0.5
     metadata: FakeMetadata = field(default_factory=FakeMetadata)
 
-    def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def probability(self, x: NDArray[np.float64], _: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         return np.clip(x[:, 0], 0.0, 1.0)
 
-    def probability_of(self, row: Sequence[float]) -> float:
+    def probability_of(self, row: Sequence[float], _: float | None = None) -> float:
         return min(max(row[0], 0.0), 1.0)
+
+    def thresholds(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.full(len(x), 1e-4)
+
+    def threshold_of(self, _: Sequence[float]) -> float:
+        return 1e-4
 
 
 def fake_artifact(**changes: Any) -> Artifact:

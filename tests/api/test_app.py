@@ -55,6 +55,9 @@ def test_version_describes_the_model(client: Any) -> None:
         "feature_digest": "0123456789ab",
         "features": list(ROW),
         "threshold": 0.5,
+        "spike": "percentile:90",
+        "spike_text": "at least the 90th percentile of the training rows",
+        "horizon_s": 60,
         "simulated": False,
     }
 
@@ -68,10 +71,10 @@ def _empty_metadata(folder: Path) -> None:
     (folder / "metadata.json").write_text("{}")
 
 
-def _change_digest(folder: Path) -> None:
+def _change_definition(folder: Path) -> None:
     file = folder / "metadata.json"
     metadata = json.loads(file.read_text())
-    file.write_text(json.dumps(metadata | {"feature_digest": "ffffffffffff"}))
+    file.write_text(json.dumps(metadata | {"feature_definition": 99}))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +83,7 @@ def _change_digest(folder: Path) -> None:
         (shutil.rmtree, "no metadata.json and no model.onnx"),
         (_truncate_model, "sha256"),
         (_empty_metadata, "metadata.json"),
-        (_change_digest, "ffffffffffff"),
+        (_change_definition, "definition 99"),
     ],
 )
 def test_an_invalid_model_does_not_stop_the_server(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.api.conftest import fake_artifact
 
 QUIET = {"spread_mean_60s": 0.2, "log_return_60s": -1.0, "trade_intensity_60s": 7}
 SPIKE = QUIET | {"spread_mean_60s": 0.5}
@@ -26,7 +27,24 @@ def test_the_response_to_one_row_has_every_field(client: Any) -> None:
         "alert": False,
         "model_version": "random_forest (ml)",
         "threshold": 0.5,
+        "spike": "percentile:90",
+        "tau": 1e-4,
+        "horizon_s": 60,
+        "expected_volatility_bp": None,
+        "volatility_low_bp": None,
+        "volatility_high_bp": None,
     }
+
+
+def test_the_expected_volatility_comes_with_its_inputs(served: Any) -> None:
+    """A row with past volatilities has the expected one and its band over the horizon, in basis points."""
+    names = ("realized_volatility_60s", "realized_volatility_300s")
+    answer = served(fake_artifact(features=names)).predict({"rows": [dict.fromkeys(names, 1e-4)]}).json()
+    low, expected, high = (
+        answer[name][0] for name in ("volatility_low_bp", "expected_volatility_bp", "volatility_high_bp")
+    )
+    assert low < expected < high
+    assert expected == pytest.approx(1e-4 * 60**0.5 * 1e4, rel=0.2)
 
 
 def test_threshold_itself_is_a_spike(client: Any) -> None:
@@ -46,6 +64,12 @@ def test_the_response_to_rows_has_lists(client: Any) -> None:
         "alert": [False, True, False],
         "threshold": [0.5, 0.5, 0.5],
         "model_version": "random_forest (ml)",
+        "spike": "percentile:90",
+        "horizon_s": 60,
+        "tau": [1e-4] * 3,
+        "expected_volatility_bp": [None] * 3,
+        "volatility_low_bp": [None] * 3,
+        "volatility_high_bp": [None] * 3,
     }
 
 
@@ -185,10 +209,10 @@ def test_values_that_overflow_inside_the_model_are_refused(served: Any, fake: An
     """If a model returns NaN for finite values, the response is a 422 and no prediction is counted."""
 
     class Overflowing(type(fake)):  # type: ignore[misc]
-        def probability(self, x: Any) -> Any:
+        def probability(self, x: Any, _: Any = None) -> Any:
             return np.where(x[:, 0] == QUIET["spread_mean_60s"], nan, super().probability(x))
 
-        def probability_of(self, row: Any) -> float:
+        def probability_of(self, row: Any, _: Any = None) -> float:
             return nan if row[0] == QUIET["spread_mean_60s"] else float(super().probability_of(row))
 
     client = served(Overflowing())

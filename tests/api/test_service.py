@@ -102,7 +102,7 @@ def test_validation_finds_models_that_do_not_score(row: Callable[[Any], float]) 
     """A model that returns no probabilities, scores a row differently in a batch, or fails is not served."""
 
     class Invalid(FakeArtifact):
-        def probability_of(self, values: Any) -> float:
+        def probability_of(self, values: Any, _: float | None = None) -> float:
             return row(values)
 
     with pytest.raises(ArtifactCorrupt, match="trial"):

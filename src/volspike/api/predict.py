@@ -20,6 +20,13 @@ from msgspec import UNSET, UnsetType
 from volspike.api.metrics import ApiMetrics
 from volspike.api.schema import BinaryLabel, Prediction, Predictions, Refusal, RowFaults, encode
 from volspike.models import Artifact
+from volspike.models.volatility import (
+    DEFAULT_BAND,
+    ExpectedVolatility,
+    expected_volatility,
+    forecast_inputs,
+    forecast_log_volatility,
+)
 
 OK: Final = 200
 UNPROCESSABLE: Final = 422
@@ -57,6 +64,10 @@ class PredictHandler:
         self._threshold = float(artifact.threshold)
         self._simulated: Literal[True] | UnsetType = True if artifact.metadata.simulated else UNSET
         self._max_rows = max_rows
+        self._spike, self._horizon = str(artifact.metadata.spike_definition), artifact.metadata.horizon_s
+        weights = forecast_inputs(self._names)
+        self._volatility_places = [self._names.index(name) for name in weights]
+        self._volatility_weights = tuple(weights.values())
         self._latency = metrics.latency
         self._negatives, self._positives = metrics.prediction_counters(self.version)
 
@@ -75,12 +86,14 @@ class PredictHandler:
 
     def _predict_one(self, row: Values) -> Prediction | Refusal:
         started = perf_counter()
-        probability = float(self.artifact.probability_of(row))
+        tau = self.artifact.threshold_of(row)
+        probability = float(self.artifact.probability_of(row, tau))
         elapsed_ms = 1e3 * (perf_counter() - started)
         if probability != probability:  # noqa: PLR0124  the fastest test for NaN
             return _UNSCORABLE
         spike = probability >= self._threshold
         (self._positives if spike else self._negatives).inc()
+        volatility = self._expected_volatility(row)
         return Prediction(
             prediction=1 if spike else 0,
             probability=probability,
@@ -88,13 +101,20 @@ class PredictHandler:
             inference_time_ms=round(elapsed_ms, 4),
             model_version=self.version,
             threshold=self._threshold,
+            spike=self._spike,
+            tau=tau if isfinite(tau) else None,
+            horizon_s=self._horizon,
+            expected_volatility_bp=None if volatility is None else volatility.expected_bp,
+            volatility_low_bp=None if volatility is None else volatility.low_bp,
+            volatility_high_bp=None if volatility is None else volatility.high_bp,
             simulated=self._simulated,
         )
 
     def _predict_many(self, rows: list[Values]) -> Predictions | Refusal:
         x = np.array(rows, dtype=np.float64)
         started = perf_counter()
-        probability = self.artifact.probability(x)
+        tau = self.artifact.thresholds(x)
+        probability = self.artifact.probability(x, tau)
         elapsed_ms = 1e3 * (perf_counter() - started)
         if np.isnan(probability).any():
             return _UNSCORABLE
@@ -102,6 +122,7 @@ class PredictHandler:
         scores: list[float] = probability.tolist()
         self._positives.inc(sum(alert))
         self._negatives.inc(len(alert) - sum(alert))
+        volatility = [self._expected_volatility(row) for row in rows]
         labels: list[BinaryLabel] = [1 if spike else 0 for spike in alert]
         return Predictions(
             prediction=labels,
@@ -111,12 +132,29 @@ class PredictHandler:
             threshold=[self._threshold] * len(alert),
             inference_time_ms=round(elapsed_ms, 4),
             model_version=self.version,
+            spike=self._spike,
+            horizon_s=self._horizon,
+            tau=[value if isfinite(value) else None for value in tau.tolist()],
+            expected_volatility_bp=[None if each is None else each.expected_bp for each in volatility],
+            volatility_low_bp=[None if each is None else each.low_bp for each in volatility],
+            volatility_high_bp=[None if each is None else each.high_bp for each in volatility],
             simulated=self._simulated,
         )
 
+    def _expected_volatility(self, row: Values) -> ExpectedVolatility | None:
+        """The expected volatility with the band of the recordings: a request has no history of its product."""
+        past = [row[place] for place in self._volatility_places]
+        if not past:
+            return None
+        forecast = forecast_log_volatility(past, self._volatility_weights)
+        return expected_volatility(forecast, DEFAULT_BAND, self._horizon)
 
-# Finite values can still overflow inside a graph (a z-score of 1e38): an error of the values, not of the server.
-_UNSCORABLE: Final = Refusal(detail="the model has no probability for these values; send features of a real market")
+
+# Finite values can still overflow inside a graph (a z-score of 1e38): an error of the values, not of the server. The
+# threshold of a row may also be unknown: its trailing hour did not move, or it depends on outcomes.
+_UNSCORABLE: Final = Refusal(
+    detail="the model has no probability for these values; send features of a market that moved in the trailing hour"
+)
 
 
 @dataclass(frozen=True, slots=True)

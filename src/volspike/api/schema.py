@@ -35,6 +35,15 @@ class Prediction(Struct, kw_only=True):
     inference_time_ms: Annotated[float, Meta(description="time spent in the model, in milliseconds")]
     model_version: str
     threshold: Probability
+    spike: Annotated[str, Meta(description="what counts as a spike, such as jump:2; see the glossary")]
+    tau: Annotated[float | None, Meta(description="volatility per second from which the outcome is a spike")]
+    horizon_s: Annotated[int, Meta(description="seconds that the probability and the volatility refer to")]
+    expected_volatility_bp: Annotated[
+        float | None,
+        Meta(description="expected volatility over the horizon in basis points; null without its inputs"),
+    ]
+    volatility_low_bp: Annotated[float | None, Meta(description="10 % quantile of the volatility over the horizon")]
+    volatility_high_bp: Annotated[float | None, Meta(description="90 % quantile of the volatility over the horizon")]
     simulated: Literal[True] | UnsetType = UNSET
 
 
@@ -48,6 +57,12 @@ class Predictions(Struct, kw_only=True):
     threshold: list[Probability]
     inference_time_ms: Annotated[float, Meta(description="time spent in the model for all rows, in milliseconds")]
     model_version: str
+    spike: str
+    horizon_s: int
+    tau: list[float | None]
+    expected_volatility_bp: list[float | None]
+    volatility_low_bp: list[float | None]
+    volatility_high_bp: list[float | None]
     simulated: Literal[True] | UnsetType = UNSET
 
 
@@ -118,6 +133,9 @@ class Version(Struct, kw_only=True):
     feature_digest: str | None
     features: list[str]
     threshold: float | None
+    spike: Annotated[str | None, Meta(description="what the model counts as a spike, such as jump:2")]
+    spike_text: Annotated[str | None, Meta(description="the definition of a spike as a phrase")]
+    horizon_s: int | None
     simulated: bool | None
 
 

@@ -187,6 +187,9 @@ class Service:
             feature_digest=None if metadata is None else metadata.feature_digest,
             features=[] if artifact is None else list(artifact.features),
             threshold=None if artifact is None else artifact.threshold,
+            spike=None if metadata is None else str(metadata.spike_definition),
+            spike_text=None if metadata is None else metadata.spike_definition.describe(),
+            horizon_s=None if metadata is None else metadata.horizon_s,
             simulated=None if metadata is None else metadata.simulated,
         )
 

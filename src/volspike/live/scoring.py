@@ -23,6 +23,12 @@ from volspike.labels import (
 from volspike.market import SECOND_NS, Gap, Kind, Profile, Tick
 from volspike.models import Artifact
 from volspike.models.artifact import ANY_PROFILE
+from volspike.models.volatility import (
+    ExpectedVolatility,
+    VolatilityTracker,
+    forecast_inputs,
+    forecast_log_volatility,
+)
 
 REQUIRED_KINDS: Final = {
     Profile.TICKER: {Kind.TICKER},
@@ -43,13 +49,14 @@ class Outcome(NamedTuple):
 class ScoredRow(NamedTuple):
     """A feature row with the model's probability and the row's threshold τ, NaN where they are unknown.
 
-    ``outcomes`` are those of earlier rows that this row completed.
+    ``outcomes`` are those of earlier rows that this row completed; ``volatility`` is None if it is unknown.
     """
 
     row: FeatureRow
     probability: float
     tau: float
     outcomes: list[Outcome]
+    volatility: ExpectedVolatility | None
 
 
 class LiveScorer:
@@ -68,6 +75,11 @@ class LiveScorer:
         self._is_per_second = self.engine.every is Every.SECOND
         self._labels = DelayedLabels(metadata.horizon_s, is_per_second=self._is_per_second)
         self._thresholds: dict[str, RowThresholds] = {}
+        self._volatilities: dict[str, VolatilityTracker] = {}
+        names = ROW_FLOATS + self.feature_set.names
+        weights = forecast_inputs(names)
+        self._volatility_columns = np.array([names.index(name) for name in weights], np.intp)
+        self._volatility_weights = tuple(weights.values())
         self._use(artifact)
 
     def adopt(self, artifact: Artifact) -> None:
@@ -120,14 +132,21 @@ class LiveScorer:
         if thresholds is None:
             thresholds = RowThresholds(metadata.spike_definition, metadata.tau, metadata.horizon_s)
             self._thresholds[row.product_id] = thresholds
+        volatilities = self._volatilities.get(row.product_id)
+        if volatilities is None:
+            volatilities = self._volatilities[row.product_id] = VolatilityTracker(metadata.horizon_s)
         second = row.timestamp // SECOND_NS - self._is_per_second
         completed = self._labels.add(row.product_id, row.timestamp, float(row.values[0]), row.session_id)
         outcomes = [thresholds.outcome(label) for label in completed]
+        for outcome in outcomes:
+            volatilities.outcome(outcome.second, outcome.future_volatility)
         tau = thresholds.add(second, float(row.values[self._trailing_hour]))
         if not row.is_warm:
-            return ScoredRow(row, nan, tau, outcomes)
+            return ScoredRow(row, nan, tau, outcomes, None)
         probability = self.artifact.probability_of(row.values[self._columns].tolist(), tau)
-        return ScoredRow(row, probability, tau, outcomes)
+        past = row.values[self._volatility_columns].tolist()
+        volatility = volatilities.update(second, forecast_log_volatility(past, self._volatility_weights))
+        return ScoredRow(row, probability, tau, outcomes, volatility)
 
     def mark_gap(self, gap: Gap) -> None:
         """Mark the rows whose windows contain the gap (``is_whole`` is false); no outcome extends into it."""

@@ -118,10 +118,7 @@ class Artifact:
         """The probability of a spike for each row of ``x`` (n, number of features).
 
         ``tau`` (n,) are the thresholds of a model that ``takes_tau``, by default those of its spike definition. NaN for
-        a row that misses a value, unless the model accepts that, and where τ is unknown.
-
-        Raises:
-            SchemaMismatch: τ is an input that cannot be derived from the features.
+        a row that misses a value, unless the model accepts that, and where a τ that the model takes is unknown.
         """
         if not self.takes_tau:
             return self._scorer.probability(x)
@@ -149,26 +146,17 @@ class Artifact:
     def thresholds(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) τ of rows ``x`` (n, number of features) under the model's spike definition.
 
-        Raises:
-            SchemaMismatch: τ cannot be derived from the features.
+        NaN where the features do not contain what τ is derived from; that of ``level`` is never derived from a row.
         """
         if self._spike.kind is SpikeKind.JUMP and TRAILING_HOUR in self.features:
             return jump_threshold(x[:, self.features.index(TRAILING_HOUR)], self._spike.value)
-        return np.full(len(x), self._fixed_threshold())
+        return np.full(len(x), nan if self._spike.is_adaptive else self.metadata.tau)
 
     def threshold_of(self, row: Sequence[float]) -> float:
         """τ of one row; otherwise as ``thresholds``."""
         if self._spike.kind is SpikeKind.JUMP and TRAILING_HOUR in self.features:
             return jump_threshold(row[self.features.index(TRAILING_HOUR)], self._spike.value)
-        return self._fixed_threshold()
-
-    def _fixed_threshold(self) -> float:
-        if self._spike.is_adaptive:
-            raise SchemaMismatch(
-                f"model {self.name} needs τ of each row, which its features do not contain",
-                remedy=f"its spike definition is {self._spike}; serve a model of jump, fixed or percentile",
-            )
-        return self.metadata.tau
+        return nan if self._spike.is_adaptive else self.metadata.tau
 
     def check_inputs(self, digest: str, every: str, profile: str, names: Sequence[str] = ()) -> None:
         """Refuses rows of another kind than the training rows.

@@ -168,7 +168,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def spike_definition(self) -> SpikeDefinition:
-        """What the model counts as a spike; artifacts of older versions have the percentile only.
+        """The definition of a spike; artifacts of older versions have the percentile only.
 
         Raises:
             UsageError: it is no definition of this version.

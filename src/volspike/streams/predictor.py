@@ -13,6 +13,13 @@ from numpy.typing import NDArray
 from volspike.errors import MalformedTick, SchemaMismatch
 from volspike.market.time import NOT_A_TIME, parse_times
 from volspike.models import Artifact
+from volspike.models.volatility import (
+    DEFAULT_BAND,
+    ExpectedVolatility,
+    expected_volatility,
+    forecast_inputs,
+    forecast_log_volatility,
+)
 from volspike.streams.metrics import PredictionMetrics
 from volspike.streams.state import MakeStage, ReceivedMessage, StageOutput
 from volspike.streams.wire import (
@@ -81,11 +88,15 @@ class PredictionStage(Generic[A]):
         self._last_headers: list[tuple[str, bytes]] | None = None
         self._last_kind: FeatureHeaders | None = None
         fields: list[tuple[str, Any]] = [("timestamp", str), ("product_id", str), ("price", float), ("is_warm", bool)]
-        fields += [(name, float | None) for name in artifact.features if name != "price"]
+        weights = forecast_inputs(artifact.metadata.feature_set.names)
+        self._volatility_weights = tuple(weights.values())
+        self._spike, self._horizon = str(artifact.metadata.spike_definition), artifact.metadata.horizon_s
+        fields += [(name, float | None) for name in dict.fromkeys((*artifact.features, *weights)) if name != "price"]
         self._decode = msgspec.json.Decoder(msgspec.defstruct("ScoredLine", fields, frozen=True, gc=False)).decode
         several = len(artifact.features) > 1
         get = attrgetter(*artifact.features)
         self._features: Callable[[Any], Any] = get if several else lambda line: (get(line),)
+        self._volatilities: Callable[[Any], Any] = attrgetter(*weights) if weights else lambda _: ()
 
     def restore(self, snapshot: bytes | None, offset: int, earlier: Sequence[int]) -> None:
         """Restores the episodes of a snapshot.
@@ -149,9 +160,10 @@ class PredictionStage(Generic[A]):
 
     def _predict(self, read: Sequence[_InputRow], times: NDArray[np.int64], output: StageOutput) -> None:
         threshold, version, digest = self._artifact.threshold, self._version, self._artifact.metadata.feature_digest
-        scores = self._scores(read)
+        scores, taus = self._scores(read)
         self._scored += scores
-        for (_, offset, kind, line), time, probability in zip(read, times.tolist(), scores, strict=True):
+        for (_, offset, kind, line), time, probability, tau in zip(read, times.tolist(), scores, taus, strict=True):
+            volatility = self._expected_volatility(line)
             change = self._watch.update(line.product_id, time, probability, line.price, simulated=kind.simulated)
             if change is not None:
                 self._waiting.append((offset, change))
@@ -165,19 +177,34 @@ class PredictionStage(Generic[A]):
                 model_version=version,
                 simulated=kind.simulated,
                 digest=digest,
+                spike=self._spike,
+                tau=tau,
+                horizon_s=self._horizon,
+                expected_volatility_bp=None if volatility is None else volatility.expected_bp,
+                volatility_low_bp=None if volatility is None else volatility.low_bp,
+                volatility_high_bp=None if volatility is None else volatility.high_bp,
             )
             output.keys.append(line.product_id.encode())
             output.values.append(encode_prediction(prediction))
         output.timestamps_ms += (times // MILLISECOND_NS).clip(1).tolist()
 
-    def _scores(self, read: Sequence[_InputRow]) -> list[float | None]:
-        """The probability of each row; None if it is not warm or lacks a value that the model needs."""
+    def _scores(self, read: Sequence[_InputRow]) -> tuple[list[float | None], list[float | None]]:
+        """Probability and τ of each row; None if it is not warm or lacks a value that they need."""
         is_warm = np.array([row.line.is_warm for row in read], np.bool_)
-        scores = np.full(len(read), np.nan)
+        scores, tau = np.full(len(read), np.nan), np.full(len(read), np.nan)
         if is_warm.any():
-            warm = [self._features(row.line) for row in read if row.line.is_warm]
-            scores[is_warm] = self._artifact.probability(np.array(warm, np.float64))
-        return [None if np.isnan(score) else score for score in scores.tolist()]
+            warm = np.array([self._features(row.line) for row in read if row.line.is_warm], np.float64)
+            tau[is_warm] = self._artifact.thresholds(warm)
+            scores[is_warm] = self._artifact.probability(warm, tau[is_warm])
+        without_nan = [[None if np.isnan(value) else value for value in each.tolist()] for each in (scores, tau)]
+        return without_nan[0], without_nan[1]
+
+    def _expected_volatility(self, line: Any) -> ExpectedVolatility | None:
+        """The expected volatility with the band of the recordings; None if the row is not warm or lacks an input."""
+        past = self._volatilities(line)
+        if not line.is_warm or not past or None in past:
+            return None
+        return expected_volatility(forecast_log_volatility(past, self._volatility_weights), DEFAULT_BAND, self._horizon)
 
     def after_recovery(self, alerted: int) -> None:
         """Sends the alerts of messages from ``alerted`` on, which may not have been sent before."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from volspike.errors import MalformedTick
 from volspike.features import ROW_FLOATS, Every, FeatureRow, FeatureRows, FeatureSet
+from volspike.labels import HORIZON_S
 from volspike.market import Profile, format_time, parse_time
 
 Headers: TypeAlias = list[tuple[str, bytes]]
@@ -138,7 +139,8 @@ class StreamPrediction(msgspec.Struct, frozen=True, kw_only=True):
     """The prediction for one feature row; probability and prediction are null if the row is not warm.
 
     ``timestamp`` is that of the row (RFC 3339), ``digest`` that of the features, ``prediction`` 1 if the probability
-    reaches the threshold. ``alert`` marks the row that opens an episode.
+    reaches the threshold. ``alert`` marks the row that opens an episode. A volatility of at least ``tau`` over the
+    horizon is a spike; the expected one and its 10-90 % band are in basis points over the horizon.
     """
 
     product_id: str
@@ -150,6 +152,12 @@ class StreamPrediction(msgspec.Struct, frozen=True, kw_only=True):
     model_version: str
     simulated: bool
     digest: str
+    spike: str = ""
+    tau: float | None = None
+    horizon_s: int = HORIZON_S
+    expected_volatility_bp: float | None = None
+    volatility_low_bp: float | None = None
+    volatility_high_bp: float | None = None
 
 
 _PREDICTION: Final = msgspec.json.Decoder(StreamPrediction)

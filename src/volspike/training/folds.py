@@ -47,7 +47,7 @@ class TrainingData:
 
     @property
     def spike(self) -> SpikeDefinition:
-        """What counts as a spike."""
+        """The definition of a spike."""
         return self.request.spike_definition(self.dataset.facts)
 
     def offered_columns(self, model: str) -> tuple[str, ...]:
