@@ -234,6 +234,31 @@ def test_recorded_episodes_equal_live_ones(rows: list[tuple[int, float]]) -> Non
     ]
 
 
+@given(recorded_rows, st.lists(st.sampled_from([0.3, 0.5, 0.7]), min_size=1, max_size=5))
+def test_recorded_episodes_equal_live_ones_at_a_threshold_that_moves(
+    rows: list[tuple[int, float]], levels: list[float]
+) -> None:
+    """Each row is compared with its own threshold, and the release level moves with it."""
+    second = np.cumsum([step for step, _ in rows]).astype(int).tolist()
+    threshold = np.resize(levels, len(rows))
+    live, is_open = EpisodeTracker(0.5, product="BTC-USD"), []
+    for at, (_, probability), level in zip(second, rows, threshold.tolist(), strict=True):
+        live.set_threshold(level)
+        live.update(at * SECOND, probability)
+        is_open.append(live.current is not None)
+    found = alarm_runs(ordered(second), np.array([probability for _, probability in rows]), threshold)
+    assert found.mask(len(second)).tolist() == is_open
+
+
+@pytest.mark.parametrize("threshold", [0.0, -0.1, float("nan"), float("inf")])
+def test_a_threshold_that_is_no_number_above_zero_is_refused(threshold: float) -> None:
+    """The tracker keeps its threshold."""
+    live = EpisodeTracker(0.5, product="BTC-USD")
+    with pytest.raises(UsageError, match="above 0"):
+        live.set_threshold(threshold)
+    assert live.threshold == 0.5
+
+
 def slow_episodes(second: list[int], score: list[float]) -> list[tuple[int, int]]:
     """First and last position of each episode at a threshold of 0.5, each row decided from all rows since it opened."""
     found: list[tuple[int, int]] = []

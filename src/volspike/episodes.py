@@ -166,6 +166,7 @@ class EpisodeTracker:
         if not (isfinite(cap_s) and cap_s >= hold_s and cap_s > 0.0):
             raise UsageError(f"an episode's cap must be at least its hold time of {hold_s} s, was {cap_s} s")
         self.product, self.threshold, self.release = product, threshold, release
+        self._release_share = release / threshold
         spans = (hold_s, quiet_s, unknown_s, cap_s)
         self._hold, self._quiet, self._unknown, self._cap = (round(span * SECOND_NS) for span in spans)
         self._newest: int | None = None
@@ -177,6 +178,16 @@ class EpisodeTracker:
     def current(self) -> Episode | None:
         """The open episode with its peak so far; None between episodes."""
         return self._open
+
+    def set_threshold(self, threshold: float) -> None:
+        """Uses this threshold from the next row on; the release level keeps its share of it.
+
+        Raises:
+            UsageError: it is not a number above 0.
+        """
+        if not (isfinite(threshold) and threshold > 0.0):
+            raise UsageError(f"an alert threshold must be a number above 0, was {threshold}")
+        self.threshold, self.release = threshold, self._release_share * threshold
 
     def state(self) -> TrackerState:
         """All that later episodes depend on, except the levels and times that the tracker was created with."""

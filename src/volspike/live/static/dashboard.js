@@ -124,7 +124,7 @@ function announce(alert) {
   const simulated = market.simulated ? "Simulated. " : "";
   const text =
     alert.state === "open"
-      ? `${simulated}Alert: ${alert.product}, a spike is likely within 60 seconds, probability ${words.probability(alert.peak_probability)}.`
+      ? `${simulated}Alert: ${alert.product}, a spike is likely within ${words.lasting(1000 * (market.model.horizon_s ?? 60))}, probability ${words.probability(alert.peak_probability)}.`
       : `${simulated}The alert for ${alert.product} has closed.`;
   panels.write("say", text);
 }

@@ -55,6 +55,9 @@ export function showProducts(products, product) {
   select.value = product;
 }
 
+const STATES = { calm: "volatility calm", elevated: "volatility elevated", high: "volatility high" };
+const ADAPTIVE = /^(jump|level)/;
+
 export function showNow(tick, model) {
   write("price", words.price(tick?.price));
   write("bid", words.price(tick?.best_bid));
@@ -63,7 +66,12 @@ export function showNow(tick, model) {
   write("spread", words.quantity(tick?.spread));
   write("probability", words.probability(tick?.probability));
   const threshold = tick?.threshold ?? model.threshold;
-  write("threshold", threshold > 1 ? "no alerts" : `alert threshold ${words.probability(threshold)}`);
+  const uncalibrated = tick?.is_calibrated === false ? "UNCALIBRATED · " : "";
+  write("threshold", `${uncalibrated}${threshold > 1 ? "no alerts" : `alert threshold ${words.probability(threshold)}`}`);
+  for (const place of document.querySelectorAll(".horizon")) place.textContent = words.lasting(1000 * (model.horizon_s ?? 60));
+  write("expected", words.basisPoints(tick?.expected_volatility_bp));
+  const band = `10–90 %: ${words.basisPoints(tick?.volatility_low_bp)} to ${words.basisPoints(tick?.volatility_high_bp)}`;
+  write("band", typeof tick?.expected_volatility_bp === "number" ? [band, STATES[tick.state]].filter(Boolean).join(" · ") : words.UNKNOWN);
   const percent = (value) => `${100 * Math.min(1, Math.max(0, value ?? 0))}%`;
   byId("meter-fill").style.width = percent(tick?.probability);
   byId("meter-mark").style.left = percent(threshold);
@@ -160,7 +168,8 @@ export function showModel(model) {
   facts("model", [
     ...(model.simulated ? [["Training data", "a SIMULATED market", "unsure"]] : []),
     ["Alert threshold", `${words.probability(model.threshold)}${model.threshold_name ? ` (${model.threshold_name})` : ""}`],
-    ["A spike is", `volatility ≥ ${words.quantity(model.tau)} (1 s returns)`],
+    ["A spike is", model.spike_text ?? words.UNKNOWN],
+    ["τ (1 s returns)", `${words.quantity(model.tau)}${ADAPTIVE.test(model.spike ?? "") ? " in training, now relative to the market" : ""}`],
     ["Rows", [model.profile, model.every].filter(Boolean).join(", every ") || words.UNKNOWN],
     ["Trained until", typeof model.trained_until === "number" ? words.moment(model.trained_until) : (model.trained_until ?? words.UNKNOWN).slice(0, 16).replace("T", " ")],
   ]);
