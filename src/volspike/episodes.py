@@ -158,7 +158,7 @@ class EpisodeTracker:
         unknown_s: float = UNKNOWN_S,
         cap_s: float = CAP_S,
     ) -> None:
-        release = RELEASE_SHARE * threshold if release is None else release
+        is_default, release = release is None, RELEASE_SHARE * threshold if release is None else release
         if not (isfinite(threshold) and 0.0 < release < threshold):
             raise UsageError(f"the release level must be between 0 and the threshold {threshold}, was {release}")
         if not (hold_s >= 0.0 and quiet_s >= 0.0 and unknown_s > 0.0):
@@ -166,7 +166,8 @@ class EpisodeTracker:
         if not (isfinite(cap_s) and cap_s >= hold_s and cap_s > 0.0):
             raise UsageError(f"an episode's cap must be at least its hold time of {hold_s} s, was {cap_s} s")
         self.product, self.threshold, self.release = product, threshold, release
-        self._release_share = release / threshold
+        # the quotient may differ from the usual share by a rounding error
+        self._release_share = RELEASE_SHARE if is_default else release / threshold
         spans = (hold_s, quiet_s, unknown_s, cap_s)
         self._hold, self._quiet, self._unknown, self._cap = (round(span * SECOND_NS) for span in spans)
         self._newest: int | None = None

@@ -86,6 +86,20 @@ class PartFigures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     recall: float | None = None
 
 
+class Adaptation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The prior of ``models.adaptive.OnlineCalibration``, and where ``models.alert_level.AlertLevel`` begins.
+
+    ``listed`` are the prior means of the coefficients for products that the model was trained on, ``unlisted`` those
+    for all other products, ``deviation`` is the prior standard deviation of each, and ``alert_log_odds`` the first
+    alert threshold.
+    """
+
+    listed: tuple[float, ...]
+    unlisted: tuple[float, ...]
+    deviation: float
+    alert_log_odds: float
+
+
 class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The facts of one model.
 
@@ -95,8 +109,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     the formulas behind the names.
     ``spike`` is the text of the ``SpikeDefinition``. ``tau`` is the future volatility from which a row is a spike; the
     median over the training rows if it differs from row to row, and then the model ``takes_tau`` of each row as its
-    last input, after the ``features``. A probability of at least
-    ``thresholds[served_threshold]`` is an alert; a threshold above 1 gives none. ``metrics`` contains the figures of
+    last input, after the ``features``. A probability of at least ``thresholds[served_threshold]`` is an alert; a
+    threshold above 1 gives none. With an ``adaptation`` both follow each product's outcomes and alarms instead.
+    ``metrics`` contains the figures of
     ``model`` and of the best baseline, named ``baseline``, on the same held-out rows; names that end in ``_final``
     refer to the final block, which was used for no choice. ``settings`` are those that differ from the detector's
     defaults, the best of ``trials`` on training rows. ``fold_metrics`` are of all folds, oldest first;
@@ -127,6 +142,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tau: float
     spike: str = ""
     takes_tau: bool = False
+    adaptation: Adaptation | None = None
     thresholds: dict[str, float]
     served_threshold: str
     accepts_missing: bool
