@@ -19,6 +19,7 @@ from tests.tape.strategies import tick_at
 from volspike.api.metrics import ApiMetrics
 from volspike.api.predict import PredictHandler
 from volspike.cli.infer import _live
+from volspike.datasets import Dataset
 from volspike.episodes import HORIZON_NS, EpisodeTracker, SeriesOrder, alarm_runs, spike_runs
 from volspike.evaluation.bootstrap import Calls, Draws, resampled_figures
 from volspike.evaluation.metrics import evaluate_scores
@@ -152,17 +153,14 @@ def stream_alert(probability: float) -> bool:
 
 
 def infer_alert(probability: float, capsys: pytest.CaptureFixture[str]) -> bool:
-    metadata = SimpleNamespace(spike_definition=None, tau=LEVEL)
     artifact: Any = SimpleNamespace(
-        name="a", features=("a",), threshold=LEVEL, probability_of=lambda *_: probability, metadata=metadata
+        name="a",
+        score_rows=lambda *_: np.full(1, probability),
+        alert_thresholds=lambda *_: np.full(1, LEVEL),
     )
-    dataset: Any = SimpleNamespace(
-        thresholds=lambda *_: np.ones(1),
-        inputs=lambda *_: np.zeros((1, 1)),
-        product=np.zeros(1, int),
-        time=np.zeros(1, int),
-        products=("X",),
-    )
+    facts: Any = None
+    none, number = np.zeros(1), np.zeros(1, np.int64)
+    dataset = Dataset(facts, ("X",), number, number.astype(np.int32), number, (), np.zeros((1, 0)), none, none, none)
     _live(artifact, dataset, np.array([0]))
     return "1 rows scored, 1 alerts" in capsys.readouterr().out
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import TimeSeriesSplit
 
 from volspike.datasets import Dataset, FeatureFacts, Split, load_dataset, split
-from volspike.datasets.splits import HORIZON_NS, days, earliest_input, newest_fold, purge, recordings, resolve_fold_by
+from volspike.datasets.splits import days, earliest_input, label_length, newest_fold, purge, recordings, resolve_fold_by
 from volspike.errors import NotEnoughData, UsageError
 from volspike.features import Every, FeatureSet
 from volspike.market import SECOND_NS, Profile
@@ -46,7 +47,7 @@ def dataset(sessions: list[int], seed: int = 0) -> Dataset:
 
 def assert_apart(data: Dataset, earlier: np.ndarray, later: np.ndarray, embargo_s: int) -> None:
     """Labels of the earlier part end before the first window of the later part starts."""
-    label_end = data.time[earlier].max() + HORIZON_NS
+    label_end = data.time[earlier].max() + label_length(data)
     windows = np.maximum(data.time[later] - embargo_s * SECOND_NS, data.session[later] * SECOND_NS)
     assert label_end < windows.min()
 
@@ -79,7 +80,7 @@ def test_walk_forward_trains_on_the_past_alone(sessions: list[int], folds: int, 
     assert [len(part.train) for part in parts] == sorted(len(part.train) for part in parts)
     assert [part.is_final for part in parts] == [False] * (len(parts) - 1) + [True]
     for part, following in pairwise(parts):
-        assert data.time[part.test].max() + HORIZON_NS < data.time[following.test].min()
+        assert data.time[part.test].max() + label_length(data) < data.time[following.test].min()
 
 
 @settings(max_examples=40)
@@ -244,14 +245,17 @@ def of_rows(seconds: list[int], session: int = 10**9 - 1000) -> Dataset:
     return Dataset(FACTS, ("X",), time, zeros.astype(np.int32), sessions, ("a",), zeros[:, None], zeros, zeros, zeros)
 
 
+@pytest.mark.parametrize("horizon", [60, 3600])
 @pytest.mark.parametrize(("early_by_ns", "is_kept"), [(0, False), (1, True), (-1, False)])
-def test_label_that_ends_as_the_later_windows_begin_is_purged(early_by_ns: int, is_kept: bool) -> None:
+def test_label_that_ends_as_the_later_windows_begin_is_purged(early_by_ns: int, is_kept: bool, horizon: int) -> None:
     """A label must end before the earliest price of a later row; at the same instant it is purged."""
-    data = of_rows([0, 500])
+    data = of_rows([0, 5000])
+    data = replace(data, facts=msgspec.structs.replace(FACTS, horizon_s=horizon))
+    assert label_length(data) == (horizon + 1) * SECOND_NS
     embargo_s = 120
     begin = earliest_input(data, np.array([1]), embargo_s)
     assert begin == data.time[1] - (embargo_s + 2) * SECOND_NS
-    exact = replace(data, time=np.array([begin - HORIZON_NS - early_by_ns, data.time[1]]))
+    exact = replace(data, time=np.array([begin - label_length(data) - early_by_ns, data.time[1]]))
     assert purge(exact, np.array([0]), np.array([1]), embargo_s).tolist() == ([0] if is_kept else [])
 
 

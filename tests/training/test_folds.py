@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from volspike.datasets import Dataset
-from volspike.datasets.splits import HORIZON_NS, earliest_input, purge, select_labelled_before
+from volspike.datasets.splits import earliest_input, label_length, purge, select_labelled_before
 from volspike.errors import NotEnoughData
 from volspike.features import Every
 from volspike.training.folds import FitRows, Fold, FoldSet, average_uniqueness, build_folds
@@ -103,11 +103,11 @@ def test_label_that_ends_where_the_later_part_begins_is_purged(market: Dataset) 
     later = np.arange(1000, 2000)
     kept = purge(dataset, np.arange(1000), later, embargo_s)
     start = earliest_input(dataset, later, embargo_s)
-    label_end = dataset.time + HORIZON_NS
+    label_end = dataset.time + label_length(dataset)
     assert kept.tolist() == np.flatnonzero(label_end < start).tolist()
     at_the_cut = replace(dataset, time=dataset.time - (label_end[kept[-1] + 1] - start))
     edge = kept[-1] + 1
-    assert at_the_cut.time[edge] + HORIZON_NS == start
+    assert at_the_cut.time[edge] + label_length(at_the_cut) == start
     assert select_labelled_before(at_the_cut, np.array([edge]), start).tolist() == []
     assert select_labelled_before(at_the_cut, np.array([edge]), start + 1).tolist() == [edge]
 

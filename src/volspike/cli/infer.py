@@ -77,7 +77,8 @@ def _benchmark(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> 
         ],
     )
     out.print(f"required: under {REAL_TIME_S:.0f} s per row; slowest {took.max():.6f} s")
-    _evaluate(artifact, dataset, rows, probability, tau[rows])
+    calibrated = probability if artifact.metadata.adaptation is None else artifact.score_rows(dataset, rows)
+    _evaluate(artifact, dataset, rows, calibrated, tau[rows])
 
 
 def _timed(artifact: Artifact, x: NDArray[np.float64], tau: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -124,25 +125,24 @@ def _evaluate(
 
 
 def _live(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> None:
-    """Scores row by row and prints when a product's probability crosses the threshold."""
+    """Prints when a product's probability crosses the alert threshold."""
     from volspike.market import format_time
 
-    tau = dataset.thresholds(artifact.metadata.spike_definition, artifact.metadata.tau)
-    x = dataset.inputs(artifact.features, tau, rows).tolist()
+    every_row = artifact.score_rows(dataset, np.arange(len(dataset)))
+    thresholds = artifact.alert_thresholds(dataset, every_row)[rows].tolist()
     alarmed: set[int] = set()
     scored = alerts = 0
-    for values, row in zip(x, rows.tolist(), strict=True):
-        probability = artifact.probability_of(values, float(tau[row]))
+    for probability, threshold, row in zip(every_row[rows].tolist(), thresholds, rows.tolist(), strict=True):
         if np.isnan(probability):
             continue
         scored += 1
-        product, is_alert = int(dataset.product[row]), probability >= artifact.threshold
+        product, is_alert = int(dataset.product[row]), probability >= threshold
         if is_alert != (product in alarmed):
             alarmed ^= {product}
             alerts += is_alert
             what = "ALERT" if is_alert else "calm "
             when, name = format_time(int(dataset.time[row])), dataset.products[product]
-            out.print(f"{when:30} {name:10} {what} {probability:.4f} (threshold {artifact.threshold:.4f})")
+            out.print(f"{when:30} {name:10} {what} {probability:.4f} (threshold {threshold:.4f})")
     if scored == 0:
         raise NotEnoughData(f"none of the {len(rows):,} rows has every feature that {artifact.name} needs")
     out.print(f"{scored:,} rows scored, {alerts:,} alerts")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from volspike.datasets.dataset import Dataset
 from volspike.errors import NotEnoughData, UsageError
-from volspike.labels import HORIZON_S, spike_threshold, spikes
+from volspike.labels import spike_threshold, spikes
 from volspike.market import SECOND_NS, format_time
 
 DAY_NS = 86_400 * SECOND_NS
@@ -45,8 +45,11 @@ def days(dataset: Dataset) -> NDArray[np.int64]:
 
 Rows: TypeAlias = NDArray[np.int64]
 
-HORIZON_NS: Final = (HORIZON_S + 1) * SECOND_NS
-"""The time from a row to the end of its label: 60 seconds after the end of the row's second."""
+
+def label_length(dataset: Dataset) -> int:
+    """The time (ns) from a row to the end of its label: the horizon after the end of the row's second."""
+    return (dataset.facts.horizon_s + 1) * SECOND_NS
+
 
 FIRST_PRICE_NS: Final = 2 * SECOND_NS
 """A window's first return starts at the last price of the second before it, and the row's own second counts as well."""
@@ -76,7 +79,7 @@ def earliest_input(dataset: Dataset, rows: Rows, embargo_s: int) -> int:
 
 def select_labelled_before(dataset: Dataset, rows: Rows, moment: int) -> Rows:
     """The ``rows`` whose label ends before ``moment`` (ns)."""
-    return rows[dataset.time[rows] + HORIZON_NS < moment]
+    return rows[dataset.time[rows] + label_length(dataset) < moment]
 
 
 def purge(dataset: Dataset, earlier: Rows, later: Rows, embargo_s: int) -> Rows:
@@ -330,6 +333,6 @@ def _empty_split_message(method: str, parts: Sequence[Split], embargo_s: int) ->
     if not parts:
         return f"{method}: there is only one recording or day, so no training data precede it; fold by rows"
     return (
-        f"{method}: no {parts[-1].empty_parts[0]} rows left in fold {len(parts)} after purge ({HORIZON_S} s) and "
+        f"{method}: no {parts[-1].empty_parts[0]} rows left in fold {len(parts)} after purge of a horizon and "
         f"embargo ({embargo_s} s); record for longer or use fewer folds"
     )

@@ -6,7 +6,8 @@ A frame is processed by plain function calls, in this order (``LivePipeline.take
 2. ``Recorder.frame`` writes its bytes to the tape.
 3. ``LiveScorer.update`` turns each tick into feature rows, their probabilities, and the outcomes of rows a minute ago.
 4. ``ProductView.add_row`` keeps the row for the dashboard.
-5. ``EpisodeTracker.update`` opens or closes an alert, which goes to the dashboard and the ``AlertRouter``.
+5. ``EpisodeTracker.update`` opens or closes an alert, which goes to the dashboard and the ``AlertRouter``. Its
+   threshold is the model's, or follows the product's own alarm minutes (``AlertLevel``).
 6. ``OutcomeStore.predict`` stores the prediction.
 7. Outcomes are stored, and shown if they are spikes.
 
@@ -38,6 +39,7 @@ from volspike.live.stream import Publisher
 from volspike.live.view import MS_NS, ProductView
 from volspike.market import SECOND_NS, Gap, Tick
 from volspike.models import Artifact
+from volspike.models.alert_level import AlertLevel
 from volspike.monitoring.alerts import Alert, AlertRouter
 from volspike.monitoring.outcome_database import OutcomeRecord, PredictionRecord
 from volspike.monitoring.outcomes import OutcomeStore
@@ -54,10 +56,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class _Product:
-    """The state of a product: its view on the dashboard, and its alert."""
+    """The state of a product: its view on the dashboard, its alert, and the level of its alert threshold.
+
+    ``level`` is None if the model has a fixed threshold.
+    """
 
     view: ProductView
     episodes: EpisodeTracker
+    level: AlertLevel | None
 
 
 class LivePipeline:
@@ -164,11 +170,15 @@ class LivePipeline:
     def _take_row(self, scored: ScoredRow, received: int) -> None:
         row, price = scored.row, float(scored.row.values[0])
         product = self._product(row.product_id)
-        product.view.add_row(scored, received)
+        if product.level is not None and not isnan(scored.probability):
+            is_open = product.episodes.current is not None
+            product.episodes.set_threshold(product.level.update(row.timestamp, is_open=is_open))
+        threshold = product.episodes.threshold
+        product.view.add_row(scored, received, threshold)
         episode = product.episodes.update(row.timestamp, scored.probability)
         if episode is not None:
             self._take_episode(product.view, episode, price)
-        self._store_prediction(scored)
+        self._store_prediction(scored, threshold)
         for outcome in scored.outcomes:
             self._take_outcome(product.view, outcome)
 
@@ -178,8 +188,8 @@ class LivePipeline:
         if self.router is not None:
             self.router.send(Alert.of(episode, price, simulated=self.simulated))
 
-    def _store_prediction(self, scored: ScoredRow) -> None:
-        row, probability, threshold = scored.row, scored.probability, self.scorer.artifact.threshold
+    def _store_prediction(self, scored: ScoredRow, threshold: float) -> None:
+        row, probability = scored.row, scored.probability
         if self.outcomes is not None and not isnan(probability):
             is_alert = probability >= threshold
             record = PredictionRecord(
@@ -206,8 +216,9 @@ class LivePipeline:
         """A product; created with its first row if it is not subscribed by name, as on a tape."""
         product = self._products.get(name)
         if product is None:
-            episodes = EpisodeTracker(self.scorer.artifact.threshold, product=name)
-            product = self._products[name] = _Product(ProductView(name, self.scorer), episodes)
+            artifact = self.scorer.artifact
+            episodes = EpisodeTracker(artifact.threshold, product=name)
+            product = self._products[name] = _Product(ProductView(name, self.scorer), episodes, _alert_level(artifact))
         return product
 
     def adopt(self, artifact: Artifact) -> None:
@@ -224,7 +235,7 @@ class LivePipeline:
         for name, product in self._products.items():
             product.view.store_newest()
             trackers[name].resume(product.episodes.state())
-            product.episodes = trackers[name]
+            product.episodes, product.level = trackers[name], _alert_level(artifact)
         self.scorer.adopt(artifact)
         self.counts.threshold, self.counts.performance = artifact.threshold, {}
         self._model = ServedModel.of(artifact.metadata, simulated=self.simulated)
@@ -315,6 +326,12 @@ class LivePipeline:
             "health": self.health(),
             "performance": self.counts.performance,
         }
+
+
+def _alert_level(artifact: Artifact) -> AlertLevel | None:
+    """The level at which a product begins; None if the model has a fixed threshold."""
+    adaptation = artifact.metadata.adaptation
+    return None if adaptation is None else AlertLevel(adaptation.alert_log_odds)
 
 
 def _percentiles(values: deque[int], unit: int) -> dict[str, float | None]:

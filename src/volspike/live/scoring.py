@@ -22,6 +22,7 @@ from volspike.labels import (
 )
 from volspike.market import SECOND_NS, Gap, Kind, Profile, Tick
 from volspike.models import Artifact
+from volspike.models.adaptive import VOLATILITIES, OnlineCalibration
 from volspike.models.artifact import ANY_PROFILE
 from volspike.models.volatility import (
     ExpectedVolatility,
@@ -50,6 +51,8 @@ class ScoredRow(NamedTuple):
     """A feature row with the model's probability and the row's threshold τ, NaN where they are unknown.
 
     ``outcomes`` are those of earlier rows that this row completed; ``volatility`` is None if it is unknown.
+    ``is_calibrated`` is whether the outcomes of the product confirm the level of the probability; None if the model
+    does not learn from outcomes.
     """
 
     row: FeatureRow
@@ -57,6 +60,7 @@ class ScoredRow(NamedTuple):
     tau: float
     outcomes: list[Outcome]
     volatility: ExpectedVolatility | None
+    is_calibrated: bool | None
 
 
 class LiveScorer:
@@ -76,6 +80,7 @@ class LiveScorer:
         self._labels = DelayedLabels(metadata.horizon_s, is_per_second=self._is_per_second)
         self._thresholds: dict[str, RowThresholds] = {}
         self._volatilities: dict[str, VolatilityTracker] = {}
+        self._calibrations: dict[str, OnlineCalibration] = {}
         names = ROW_FLOATS + self.feature_set.names
         weights = forecast_inputs(names)
         self._volatility_columns = np.array([names.index(name) for name in weights], np.intp)
@@ -85,10 +90,13 @@ class LiveScorer:
     def adopt(self, artifact: Artifact) -> None:
         """Score with another model from the next row on; the engine and its warm windows stay.
 
+        What was learned from the outcomes of the previous model's probabilities is forgotten.
+
         Raises:
             SchemaMismatch: the model needs other rows than the engine produces.
         """
         self.check(artifact)
+        self._calibrations = {}
         self._use(artifact)
 
     def check(self, artifact: Artifact) -> None:
@@ -107,6 +115,9 @@ class LiveScorer:
         spike = artifact.metadata.spike_definition
         self._trailing_hour = names.index(TRAILING_HOUR) if spike.kind is SpikeKind.JUMP else 0
         self._thresholds = {}
+        adaptation = artifact.metadata.adaptation
+        if adaptation is not None:
+            self._calibration_columns = np.array([names.index(name) for name in VOLATILITIES])
 
     def check_source(self, kinds: set[Kind]) -> None:
         """Refuse a source without the kinds of ticks that the model was trained on.
@@ -138,15 +149,34 @@ class LiveScorer:
         second = row.timestamp // SECOND_NS - self._is_per_second
         completed = self._labels.add(row.product_id, row.timestamp, float(row.values[0]), row.session_id)
         outcomes = [thresholds.outcome(label) for label in completed]
+        calibration = self._calibration(row.product_id)
         for outcome in outcomes:
             volatilities.outcome(outcome.second, outcome.future_volatility)
+            if calibration is not None:
+                calibration.observe(outcome.second, outcome.future_volatility)
+        is_calibrated = None if calibration is None else calibration.is_calibrated
         tau = thresholds.add(second, float(row.values[self._trailing_hour]))
         if not row.is_warm:
-            return ScoredRow(row, nan, tau, outcomes, None)
+            return ScoredRow(row, nan, tau, outcomes, None, is_calibrated)
         probability = self.artifact.probability_of(row.values[self._columns].tolist(), tau)
+        if calibration is not None:
+            inputs = row.values[self._calibration_columns].tolist()
+            probability = calibration.probability(second, probability, inputs, tau)
         past = row.values[self._volatility_columns].tolist()
         volatility = volatilities.update(second, forecast_log_volatility(past, self._volatility_weights))
-        return ScoredRow(row, probability, tau, outcomes, volatility)
+        return ScoredRow(row, probability, tau, outcomes, volatility, is_calibrated)
+
+    def _calibration(self, product: str) -> OnlineCalibration | None:
+        """The calibration of a product; None if the model does not learn from outcomes."""
+        metadata = self.artifact.metadata
+        if metadata.adaptation is None:
+            return None
+        known = self._calibrations.get(product)
+        if known is None:
+            is_listed = product in metadata.products
+            known = OnlineCalibration(metadata.adaptation, is_listed=is_listed, horizon=metadata.horizon_s)
+            self._calibrations[product] = known
+        return known
 
     def mark_gap(self, gap: Gap) -> None:
         """Mark the rows whose windows contain the gap (``is_whole`` is false); no outcome extends into it."""

@@ -27,12 +27,12 @@ class ProductView:
         self.alerts: deque[dict[str, Any]] = deque(maxlen=ALERTS)
         self.spikes: deque[dict[str, Any]] = deque(maxlen=POINTS)  # one per second of a spike
         self._scorer = scorer
-        self._newest: tuple[ScoredRow, int] | None = None
+        self._newest: tuple[ScoredRow, int, float] | None = None
         self._is_published = True
 
-    def add_row(self, scored: ScoredRow, received: int) -> None:
-        """Set the newest row; it replaces an earlier one of the same second."""
-        before, self._newest = self._newest, (scored, received)
+    def add_row(self, scored: ScoredRow, received: int, threshold: float) -> None:
+        """Set the newest row and its alert threshold; it replaces an earlier one of the same second."""
+        before, self._newest = self._newest, (scored, received, threshold)
         self._is_published = False
         if before is not None and before[0].row.timestamp // SECOND_NS != scored.row.timestamp // SECOND_NS:
             self._store(self._point(*before))
@@ -61,7 +61,7 @@ class ProductView:
         if len(self.points) >= POINTS_WITH_FEATURES:
             self.points[-POINTS_WITH_FEATURES].pop("features", None)
 
-    def _point(self, scored: ScoredRow, received: int) -> dict[str, Any]:
+    def _point(self, scored: ScoredRow, received: int, threshold: float) -> dict[str, Any]:
         row, values = scored.row, scored.row.by_name()
         return {
             "product": row.product_id,
@@ -75,7 +75,8 @@ class ProductView:
             "probability": finite(scored.probability),
             "tau": finite(scored.tau),
             **_volatility(scored.volatility),
-            "threshold": finite(self._scorer.artifact.threshold),
+            "threshold": finite(threshold),
+            "is_calibrated": scored.is_calibrated,
             "is_warm": row.is_warm,
             "is_whole": row.is_whole,
             "features": self._scorer.inputs(row),

@@ -11,7 +11,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
+from math import isfinite, log, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 from uuid import uuid4
@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from volspike.episodes import SeriesOrder
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, SchemaMismatch, UsageError
 from volspike.features.schema import DEFINITION
 from volspike.labels import TRAILING_HOUR, SpikeKind, jump_threshold
@@ -137,11 +138,67 @@ class Artifact:
     def score_rows(self, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The probability of a spike for these rows of a data set.
 
+        A model with an ``adaptation`` learns from the outcomes of all rows before each of them, as it does live.
+
         Raises:
-            SchemaMismatch: the rows lack what τ is derived from.
+            SchemaMismatch: the rows lack a column that the model needs, or what τ is derived from.
         """
         tau = dataset.thresholds(self._spike, self.metadata.tau)
-        return self.probability(dataset.inputs(self.features, tau, rows), tau[rows])
+        if self.metadata.adaptation is None:
+            return self.probability(dataset.inputs(self.features, tau, rows), tau[rows])
+        probability = self.probability(dataset.inputs(self.features, tau), tau)
+        return self._calibrate(dataset, probability, tau)[rows]
+
+    def _calibrate(
+        self, dataset: Dataset, probability: NDArray[np.float64], tau: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """(n,) the probabilities of a data set after online calibration, product by product, as live."""
+        # numba takes half a second to import
+        from volspike.datasets.build import row_second  # noqa: PLC0415
+        from volspike.models.adaptive import VOLATILITIES, OnlineCalibration  # noqa: PLC0415
+
+        metadata, every = self.metadata, dataset.facts.every
+        missing = [name for name in VOLATILITIES if name not in dataset.names]
+        if missing or metadata.adaptation is None:
+            raise SchemaMismatch(
+                f"model {self.name} learns from outcomes with columns that the rows lack",
+                missing=missing,
+                remedy="replay with --feature-set full",
+            )
+        second, volatilities = row_second(dataset.time, every), dataset.columns(VOLATILITIES)
+        calibrated = np.full(len(dataset), nan)
+        for code, name in enumerate(dataset.products):
+            rows = np.flatnonzero(dataset.product == code)
+            is_listed, horizon = name in metadata.products, metadata.horizon_s
+            calibration = OnlineCalibration(metadata.adaptation, is_listed=is_listed, horizon=horizon)
+            calibrated[rows] = calibration.run(
+                second[rows],
+                probability[rows],
+                volatilities[rows],
+                tau[rows],
+                dataset.future_volatility[rows],
+                is_per_second=every == "1s",
+            )
+        return calibrated
+
+    def alert_thresholds(
+        self, dataset: Dataset, probability: NDArray[np.float64], budget_minutes: float | None = None
+    ) -> NDArray[np.float64]:
+        """(n,) the alert threshold of each row of a data set whose probabilities are ``probability`` (n,).
+
+        It follows the alarm minutes if the model has an ``adaptation`` or a budget is given, and otherwise is the
+        model's own.
+        """
+        adaptation = self.metadata.adaptation
+        if adaptation is None and budget_minutes is None:
+            return np.full(len(probability), self.threshold)
+        from volspike.models.alert_level import BUDGET_MINUTES, alert_levels  # noqa: PLC0415
+
+        # a threshold above 1 means no alert: the level begins at its highest
+        first = min(max(self.threshold, 1e-6), 1.0 - 1e-6)
+        log_odds = log(first / (1.0 - first)) if adaptation is None else adaptation.alert_log_odds
+        series = SeriesOrder.of(dataset.time, dataset.product)
+        return alert_levels(series, probability, log_odds, budget_minutes or BUDGET_MINUTES)
 
     def thresholds(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) τ of rows ``x`` (n, number of features) under the model's spike definition.

@@ -208,7 +208,9 @@ def evaluate_artifact(
         ArtifactCorrupt: the baseline's files are damaged.
     """
     baseline = score_baseline(artifact, dataset, held_out.rows)
-    probability = artifact.score_rows(dataset, held_out.rows)
+    probability = artifact.score_rows(dataset, np.arange(len(dataset)))
+    threshold = artifact.alert_thresholds(dataset, probability)
+    probability = probability[held_out.rows]
     tau = dataset.thresholds(artifact.metadata.spike_definition, artifact.metadata.tau)
     known = np.isfinite(probability) & np.isfinite(baseline.score) & np.isfinite(tau[held_out.rows])
     known &= np.isfinite(dataset.persistence[held_out.rows])
@@ -222,7 +224,7 @@ def evaluate_artifact(
         y=spikes(dataset.future_volatility[rows], tau[rows]),
         past_volatility=dataset.persistence[rows] / tau[rows],
         probability=probability[known],
-        threshold=np.full(len(rows), metadata.threshold),
+        threshold=threshold[rows],
         baseline=baseline.score[known],
         baseline_threshold=np.full(len(rows), baseline.threshold),
     )

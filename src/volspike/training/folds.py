@@ -236,7 +236,7 @@ class FitRows:
         step = ceil(len(kept) / most)
         if step > 1:
             kept = kept[second[kept] % step == 0]
-        return cls(rows[kept], average_uniqueness(second[kept], product[kept]))
+        return cls(rows[kept], average_uniqueness(second[kept], product[kept], dataset.facts.horizon_s))
 
     def sample(self, dataset: Dataset, names: tuple[str, ...], y: NDArray[np.int8], tau: NDArray[np.float64]) -> Sample:
         """The rows as input of ``Detector.fit``; ``y`` and ``tau`` are those of every row of the data set."""

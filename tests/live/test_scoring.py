@@ -1,0 +1,89 @@
+"""Live rows: thresholds, outcomes and probabilities equal those of a feature file, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from volspike.datasets import Dataset, load_dataset
+from volspike.datasets.build import build_features, label_file, row_second
+from volspike.features import Every, FeatureSet, Scope
+from volspike.feeds.simulation.market import simulate_market
+from volspike.labels import SpikeDefinition
+from volspike.live.scoring import LiveScorer, ScoredRow
+from volspike.market import Ticks
+from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.models.metadata import Adaptation
+from volspike.tape import read_ticks, write_parquet
+
+START = 1_760_000_000_000_000_000
+SECONDS = 9000
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two and a half hours of two products, the second with a silence that ends its session."""
+    path = tmp_path_factory.mktemp("market") / "ticks.parquet"
+    ticks = Ticks.join(list(simulate_market(["BTC-USD", "ETH-USD"], SECONDS, 3, START)))
+    silent = (ticks.product == 1) & (ticks.time > START + 4000 * 10**9) & (ticks.time < START + 4400 * 10**9)
+    write_parquet([ticks[np.flatnonzero(~silent)]], path, simulated=True)
+    return path
+
+
+def model(spike: str, adaptation: Adaptation | None = None) -> Artifact:
+    """The shipped model's graph with another spike definition, for rows of a second."""
+    known = Artifact.load(DEFAULT_MODEL)
+    changes: dict[str, Any] = {"spike": spike, "every": "1s", "profile": "any", "adaptation": adaptation}
+    return Artifact(known.directory, msgspec.structs.replace(known.metadata, **changes), known._scorer)
+
+
+def recorded(market: Path, folder: Path, spike: str, every: Every = Every.SECOND) -> Dataset:
+    """The labelled rows of the tape."""
+    out = folder / "features.parquet"
+    build_features([market], out, FeatureSet(scope=Scope.FULL), every)
+    label_file(out, out, SpikeDefinition.parse(spike))
+    return load_dataset(out, labelled=False)
+
+
+def live(market: Path, artifact: Artifact) -> list[ScoredRow]:
+    """The rows of a scorer that gets the ticks one by one."""
+    scorer = LiveScorer(artifact)
+    return [row for ticks in read_ticks([market]) for tick in ticks for row in scorer.update(tick)]
+
+
+@pytest.mark.parametrize("spike", ["jump:2", "level:90"])
+def test_thresholds_and_outcomes_equal_those_of_a_file(market: Path, tmp_path: Path, spike: str) -> None:
+    """τ of each live row, and the outcome of each second with the τ of its row, are those of ``volspike label``."""
+    dataset = recorded(market, tmp_path, spike)
+    names = dataset.products
+    seconds = row_second(dataset.time, Every.SECOND)
+    rows = live(market, model(spike))
+    tau = {(row.row.product_id, row.row.timestamp): row.tau for row in rows if row.row.is_warm}
+    of_file = zip((names[code] for code in dataset.product), dataset.time.tolist(), dataset.tau.tolist(), strict=True)
+    np.testing.assert_array_equal([tau[name, time] for name, time, _ in of_file], dataset.tau)
+    assert np.isfinite(dataset.tau).sum() > 2000
+    outcomes = {(each.product, each.second): each for row in rows for each in row.outcomes}
+    known = np.isfinite(dataset.future_volatility)
+    found = [outcomes[names[dataset.product[at]], int(seconds[at])] for at in np.flatnonzero(known)]
+    np.testing.assert_array_equal([each.future_volatility for each in found], dataset.future_volatility[known])
+    np.testing.assert_array_equal([each.tau for each in found], dataset.tau[known])
+
+
+def test_probabilities_learn_from_outcomes_as_in_a_file(market: Path, tmp_path: Path) -> None:
+    """A model that learns from outcomes has the same bits live and over the rows of a file, and they do change."""
+    slopes = (0.0, 1.0, 0.0, 0.1, 0.0, 0.0)
+    adaptation = Adaptation(listed=slopes, unlisted=slopes, deviation=0.5, alert_log_odds=-0.8)
+    artifact = model("jump:1.2", adaptation)
+    dataset = recorded(market, tmp_path, "jump:1.2")
+    batch = artifact.score_rows(dataset, np.arange(len(dataset)))
+    scored = {(row.row.product_id, row.row.timestamp): row.probability for row in live(market, artifact)}
+    names = (dataset.products[code] for code in dataset.product)
+    alive = [scored[name, time] for name, time in zip(names, dataset.time.tolist(), strict=True)]
+    np.testing.assert_array_equal(alive, batch)
+    raw = model("jump:1.2").score_rows(dataset, np.arange(len(dataset)))
+    assert np.isfinite(batch).mean() > 0.9
+    assert np.nanmean(np.abs(batch - raw)) > 1e-3
