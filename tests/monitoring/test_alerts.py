@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import msgspec
 import pytest
 import structlog
 
@@ -128,6 +129,9 @@ def test_a_simulated_market_is_named_so() -> None:
         assert "SIMULATED" in text
     assert "SIMULATED" not in alert().title + alert().body
     assert "peak probability 0.731" in alert(is_open=False).body
+    unsure = msgspec.structs.replace(alert(), spike="at least 2 times the volatility", is_calibrated=False)
+    assert "a spike is at least 2 times the volatility, UNCALIBRATED" in unsure.body
+    assert "UNCALIBRATED" not in alert().body
 
 
 def test_a_failure_is_tried_again() -> None:

@@ -81,7 +81,10 @@ def run(
     router, metrics = AlertRouter(alert or ()), WorkerMetrics()
     version, counts = model_version(artifact.name), PredictionMetrics(metrics.registry)
     try:
-        make = predictor_factory(artifact, version, lambda: StreamAlerts(artifact.threshold, router), counts)
+        spike = artifact.metadata.spike_definition.describe()
+        make = predictor_factory(
+            artifact, version, lambda: StreamAlerts(artifact.threshold, router, spike=spike), counts
+        )
         run_worker(settings, plan, make, metrics_host, metrics_port, "predicting", metrics)
     finally:
         if not router.close():

@@ -177,16 +177,18 @@ class LivePipeline:
         product.view.add_row(scored, received, threshold)
         episode = product.episodes.update(row.timestamp, scored.probability)
         if episode is not None:
-            self._take_episode(product.view, episode, price)
+            self._take_episode(product.view, episode, price, scored.is_calibrated)
         self._store_prediction(scored, threshold)
         for outcome in scored.outcomes:
             self._take_outcome(product.view, outcome)
 
-    def _take_episode(self, view: ProductView, episode: Episode, price: float) -> None:
+    def _take_episode(self, view: ProductView, episode: Episode, price: float, is_calibrated: bool | None) -> None:
         self.counts.add_episode(episode)
         self._publish("alert", view.add_episode(episode))
         if self.router is not None:
-            self.router.send(Alert.of(episode, price, simulated=self.simulated))
+            spike = self.scorer.artifact.metadata.spike_definition.describe()
+            alert = Alert.of(episode, price, simulated=self.simulated, spike=spike, is_calibrated=is_calibrated)
+            self.router.send(alert)
 
     def _store_prediction(self, scored: ScoredRow, threshold: float) -> None:
         row, probability = scored.row, scored.probability

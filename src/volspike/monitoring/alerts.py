@@ -49,7 +49,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """An alert that opened or closed at ``time_ns`` (UTC); ``probability`` is the one then, or the peak if closed."""
+    """An alert that opened or closed at ``time_ns`` (UTC); ``probability`` is the one then, or the peak if closed.
+
+    ``spike`` is the definition of a spike as a phrase; ``is_calibrated`` is False while the product has too few
+    outcomes to confirm the level of the probability.
+    """
 
     id: str
     product: str
@@ -59,9 +63,13 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     threshold: float
     price: float
     simulated: bool
+    spike: str = ""
+    is_calibrated: bool | None = None
 
     @classmethod
-    def of(cls, episode: Episode, price: float, *, simulated: bool) -> Self:
+    def of(
+        cls, episode: Episode, price: float, *, simulated: bool, spike: str = "", is_calibrated: bool | None = None
+    ) -> Self:
         """The alert of an episode that opened or closed at ``price``."""
         return cls(
             id=episode.id,
@@ -72,6 +80,8 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
             threshold=episode.threshold,
             price=price,
             simulated=simulated,
+            spike=spike,
+            is_calibrated=is_calibrated,
         )
 
     @property
@@ -82,10 +92,12 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def body(self) -> str:
-        """One line with probability, threshold, price and time."""
+        """One line with probability, threshold, definition of a spike, price and time."""
         peak = "" if self.is_open else "peak "
         text = f"{self.product}: {peak}probability {self.probability:.3f}, threshold {self.threshold:.3f}"
         text += f", price {self.price:,.10g}, {format_time(self.time_ns)}"
+        text += f"; a spike is {self.spike}" if self.spike else ""
+        text += ", UNCALIBRATED: too few outcomes of this product so far" if self.is_calibrated is False else ""
         return f"{text}, SIMULATED market" if self.simulated else text
 
 
@@ -349,11 +361,13 @@ class _StreamState(msgspec.Struct, frozen=True):
 class StreamAlerts:
     """The alerts of a stream partition's products, with state that survives restarts; ``streams.predictor.AlertWatch``.
 
-    Without a ``router`` alerts are marked in the predictions and sent nowhere.
+    Without a ``router`` alerts are marked in the predictions and sent nowhere. ``spike`` is the definition of a spike
+    as a phrase.
     """
 
-    def __init__(self, threshold: float, router: AlertRouter | None = None) -> None:
+    def __init__(self, threshold: float, router: AlertRouter | None = None, *, spike: str = "") -> None:
         self._threshold = threshold
+        self._spike = spike
         self._router = router
         self._trackers: dict[str, EpisodeTracker] = {}
 
@@ -365,7 +379,7 @@ class StreamAlerts:
         if tracker is None:
             tracker = self._trackers[product] = EpisodeTracker(self._threshold, product=product)
         episode = tracker.update(time_ns, probability)
-        return None if episode is None else Alert.of(episode, price, simulated=simulated)
+        return None if episode is None else Alert.of(episode, price, simulated=simulated, spike=self._spike)
 
     def publish(self, alert: Alert) -> None:
         """Send an alert to the router."""
