@@ -154,7 +154,7 @@ def spoiled(features: Path, tmp_path: Path) -> Path:
         ("--features cold.parquet", DATA, ["cold.parquet: none of its 250 rows is warm", "record for longer"]),
         ("--features one_class.parquet", DATA, ["one_class.parquet", "both spikes and calm", "record for longer"]),
         ("--features still.parquet", DATA, ["still.parquet", "the price hardly moved", "record for longer"]),
-        ("--features features.parquet --models lgbm", USAGE, ["no model named lgbm", "baseline, persistence, ewma"]),
+        ("--features features.parquet --models lgbm", USAGE, ["no model named lgbm", "baseline, persistence, ewma_10"]),
         (
             "--features features.parquet --split_method odd",
             USAGE,

@@ -71,7 +71,7 @@ def full_sample(rows: int, seed: int, *, deep: bool = False) -> Sample:
         return spread
 
     columns: dict[str, NDArray[Any]] = {f"realized_volatility_{w}s": deviation(w, now) for w in (30, 60, 300)}
-    columns |= {f"ewma_volatility_{h}s": deviation(3 * h, now) for h in (10, 30, 60)}
+    columns |= {f"ewma_volatility_{h}s": deviation(min(3 * h, 600), now) for h in (10, 30, 60, 300)}
     day, hour = 2 * np.pi * now / 86_400, now % 3600
     columns |= {"time_of_day_sin": np.sin(day), "time_of_day_cos": np.cos(day)}
     columns |= {"seconds_to_full_60min": 3600.0 - hour, "trend_60s": random.normal(size=rows)}

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import logit
 
 from tests.models.samples import chosen, exported, fitted, full_sample, learned
+from volspike.labels import TAU
 from volspike.models import DETECTORS
 
 volatilities = st.floats(0.0, 1.0, width=32)
 
 
-@pytest.mark.parametrize(("name", "column"), [("persistence", "realized_volatility_60s"), ("ewma", None)])
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [("persistence", "realized_volatility_60s"), ("ewma_30", "ewma_volatility_30s"), ("ewma", None), ("garch", None)],
+)
 @given(first=volatilities, second=volatilities)
 def test_more_volatility_is_never_less_likely_a_spike(
     name: str, column: str | None, first: float, second: float
@@ -48,25 +51,27 @@ def test_ewma_keeps_the_half_life_that_tells_most() -> None:
     x = random.lognormal(size=sample.x.shape) * 1e-4
     x[:, 1] = sample.volatility * random.lognormal(sigma=0.1, size=1000)
     detector: Any = fitted("ewma", dataclasses.replace(sample, x=x))
-    np.testing.assert_array_equal(detector.importance(), [0, 1, 0])
+    np.testing.assert_array_equal(detector.importance(), [0, 1, 0, 0])
 
 
-def test_har_is_linear_in_logarithms() -> None:
-    """Raising one volatility by a twentieth moves the log odds by as much wherever it starts."""
-    sample = chosen("har", full_sample(1500, 4))
-    detector = fitted("har", sample)
-    rows = np.repeat(np.median(sample.x, axis=0, keepdims=True), 3, axis=0)
-    rows[:, 1] = (rows[:, 1] + 1e-6) * [1.0, 1.05, 1.05**2] - 1e-6
-    steps = np.diff(logit(detector.probability(rows)))
-    assert steps[0] == pytest.approx(steps[1], rel=1e-2)
-    assert abs(steps[0]) > 1e-3
+VOLATILITY_RULES = ("persistence", "ewma_10", "ewma_30", "ewma_60", "ewma_300", "ewma", "har", "garch")
 
 
-def test_har_takes_what_is_there_but_not_without_the_last_minute() -> None:
-    """Windows that are not on offer are left out; without that of a minute there is no model."""
-    offered = ("realized_volatility_10s", "realized_volatility_60s", "realized_volatility_3600s", "trend_60s")
-    assert DETECTORS["har"].columns(offered) == ("realized_volatility_60s", "realized_volatility_3600s")
-    assert DETECTORS["har"].columns(("realized_volatility_30s", "realized_volatility_300s")) == ()
+@pytest.mark.parametrize("name", VOLATILITY_RULES)
+def test_tau_of_each_row_is_part_of_the_rule(name: str) -> None:
+    """If τ differs from row to row, a higher one is less likely reached, and the ONNX form agrees."""
+    sample = full_sample(1200, 7)
+    tau = sample.tau * np.random.default_rng(7).choice([0.5, 1.0, 2.0], len(sample))
+    y = (sample.volatility >= tau).astype(np.int8)
+    columns = chosen(name, sample)
+    rows = dataclasses.replace(columns, names=(*columns.names, TAU), x=np.column_stack([columns.x, tau]), y=y, tau=tau)
+    assert DETECTORS[name].columns(rows.names) == rows.names
+    detector = fitted(name, rows)
+    lower, higher = (detector.probability(np.column_stack([columns.x, tau * k])) for k in (0.5, 2.0))
+    assert (lower > higher).all()
+    served = exported(detector, len(rows.names)).probability(rows.x)
+    np.testing.assert_allclose(served, detector.probability(rows.x), atol=1e-5, rtol=0)
+    assert detector.importance()[-1] == 0.0
 
 
 def test_seasonal_finds_a_lively_quarter() -> None:

@@ -285,7 +285,7 @@ def test_weights_matter(name: str) -> None:
     assert weighed > plain + 0.02
 
 
-@pytest.mark.parametrize("name", ["baseline", "persistence", "ewma", "har", "seasonal", "logistic"])
+@pytest.mark.parametrize("name", ["baseline", "persistence", "ewma_30", "ewma", "har", "garch", "seasonal", "logistic"])
 def test_a_weight_of_two_is_a_row_told_twice(name: str) -> None:
     """For what is fitted in closed form or to its optimum, doubling a weight and repeating the row are the same."""
     sample = chosen(name, full_sample(600, 26))
@@ -306,7 +306,7 @@ def test_columns_keep_the_order_of_the_offer(name: str) -> None:
     assert name == "lstm" or not any(column.startswith("lag_") for column in taken)
 
 
-@pytest.mark.parametrize("name", ["persistence", "ewma", "har", "seasonal", "lstm"])
+@pytest.mark.parametrize("name", ["persistence", "ewma_30", "ewma", "har", "garch", "seasonal", "lstm"])
 def test_absent_columns_are_named(name: str) -> None:
     """A detector that needs certain columns takes none of others, and says what it needs when given them."""
     assert DETECTORS[name].columns(("spread_mean_60s", "realized_volatility_30s")) == ()

@@ -44,7 +44,7 @@ def folder(model: ModelResult) -> Path:
     return model.artifact
 
 
-SHORT = ("ewma", "seasonal", "lstm")
+SHORT = ("ewma_10", "ewma_30", "ewma_60", "ewma_300", "ewma", "garch", "seasonal", "lstm")
 """Detectors for which a core feature set has no columns."""
 
 
@@ -339,7 +339,8 @@ def test_missing_column_is_named(market: Dataset, request_for: RequestFor) -> No
 def test_unknown_model_is_refused_with_the_list(models: tuple[str, ...], request_for: RequestFor) -> None:
     """An unknown model name is refused with the list of models, before the file is read."""
     with pytest.raises(
-        UsageError, match="baseline, persistence, ewma, har, seasonal, logistic, random_forest, xgboost"
+        UsageError,
+        match="baseline, persistence, ewma_10, ewma_30, ewma_60, ewma_300, ewma, har, garch, seasonal, logistic",
     ):
         train(request_for(models=models), lambda step: None)
 

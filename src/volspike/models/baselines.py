@@ -1,10 +1,11 @@
 """Baselines: the simple rules that a model must beat on the same rows.
 
 - ``Persistence``: the next minute is like the last one.
-- ``Ewma``: exponentially weighted volatility at the half-life that fits the training rows best.
-- ``Har``: heterogeneous autoregression on volatilities over several windows.
+- ``Ewma10`` to ``Ewma300``: exponentially weighted volatility; ``Ewma``: at the half-life that fits the training rows.
 - ``Seasonal``: time of day and place in the hour only.
 - ``Baseline``: the mean of z-scores, the rule of the earlier system, kept as a fallback.
+
+``Har`` (``har``) and ``Garch`` (``garch``) are further ones.
 """
 
 from __future__ import annotations
@@ -21,140 +22,90 @@ from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from volspike.labels import TAU
-from volspike.models.detector import TEN_FEATURES, VOLATILITY_OFFSET, Detector, TrainingRows, as_shares
-from volspike.models.linear import LinearModel, Standardization, fit_logistic
+from volspike.models.detector import TEN_FEATURES, Detector, TrainingRows, as_shares
+from volspike.models.linear import fit_logistic
 from volspike.models.onnx import GraphBuilder, LogisticCurve, convert_linear_classifier
-
-_LAST_MINUTE: Final = "realized_volatility_60s"
+from volspike.models.volatility_curve import VolatilityCurve, WeightedLogarithms, with_tau
 
 
 class Persistence(Detector):
-    """A logistic curve over the logarithm of the last minute's volatility, which ranks rows by that volatility."""
+    """A logistic curve over the logarithm of the last minute's volatility, which ranks rows by that volatility.
+
+    Relative to τ, if that differs from row to row.
+    """
 
     name: ClassVar[str] = "persistence"
     is_baseline: ClassVar[bool] = True
-    requirement: ClassVar[str] = f"the column {_LAST_MINUTE}"
+    column: ClassVar[str] = "realized_volatility_60s"
+    requirement: ClassVar[str] = f"the column {column}"
 
     @classmethod
     def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
-        """The volatility of the last minute, and τ."""
-        return _with_tau((_LAST_MINUTE,), offered)
+        """Its volatility, and τ."""
+        return with_tau((cls.column,), offered)
 
     def _learn(self, rows: TrainingRows) -> VolatilityCurve:
-        return VolatilityCurve.fit(rows, rows.names.index(_LAST_MINUTE))
+        return VolatilityCurve.fit(rows, WeightedLogarithms.single(rows.names.index(self.column)))
 
 
-def _with_tau(wanted: Sequence[str], offered: Sequence[str]) -> tuple[str, ...]:
-    """The ``wanted`` columns that are offered, and τ if it is; () if none of the wanted ones is."""
-    found = tuple(name for name in offered if name in wanted)
-    return (*found, TAU) if found and TAU in offered else found
+class Ewma10(Persistence):
+    """As ``Persistence``, of the exponentially weighted volatility with a half-life of 10 s.
+
+    RiskMetrics technical document (1996).
+    """
+
+    name: ClassVar[str] = "ewma_10"
+    column: ClassVar[str] = "ewma_volatility_10s"
+    requirement: ClassVar[str] = f"the column {column}"
+
+
+class Ewma30(Persistence):
+    """The same with a half-life of 30 s."""
+
+    name: ClassVar[str] = "ewma_30"
+    column: ClassVar[str] = "ewma_volatility_30s"
+    requirement: ClassVar[str] = f"the column {column}"
+
+
+class Ewma60(Persistence):
+    """The same with a half-life of 60 s."""
+
+    name: ClassVar[str] = "ewma_60"
+    column: ClassVar[str] = "ewma_volatility_60s"
+    requirement: ClassVar[str] = f"the column {column}"
+
+
+class Ewma300(Persistence):
+    """The same with a half-life of 300 s."""
+
+    name: ClassVar[str] = "ewma_300"
+    column: ClassVar[str] = "ewma_volatility_300s"
+    requirement: ClassVar[str] = f"the column {column}"
 
 
 _EWMA: Final = re.compile(r"ewma_volatility_\d+s")
 
 
 class Ewma(Detector):
-    """A logistic curve over the logarithm of the exponentially weighted volatility with the least log loss.
+    """The half-life with the least log loss on the training rows.
 
-    RiskMetrics technical document (1996), with the decay chosen by the data.
+    On held-out days another one is often better. Each is a baseline of its own, so this one is trained on request only.
     """
 
     name: ClassVar[str] = "ewma"
     is_baseline: ClassVar[bool] = True
+    is_always_compared: ClassVar[bool] = False
     requirement: ClassVar[str] = "a column ewma_volatility_*s"
 
     @classmethod
     def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
         """The exponentially weighted volatilities of all half-lives, and τ."""
-        return _with_tau(tuple(name for name in offered if _EWMA.fullmatch(name)), offered)
+        return with_tau(tuple(name for name in offered if _EWMA.fullmatch(name)), offered)
 
     def _learn(self, rows: TrainingRows) -> VolatilityCurve:
         half_lives = [rows.names.index(name) for name in rows.names if _EWMA.fullmatch(name)]
-        return min((VolatilityCurve.fit(rows, column) for column in half_lives), key=lambda model: model.log_loss)
-
-
-@dataclass(frozen=True, slots=True)
-class VolatilityCurve:
-    """A logistic curve over the logarithm of one volatility, relative to τ if that differs from row to row.
-
-    ``column`` and ``tau`` are the positions of both in a row of ``width`` values; ``log_loss`` is that of the training
-    rows.
-    """
-
-    column: int
-    tau: int | None
-    width: int
-    curve: LogisticCurve
-    log_loss: float
-
-    @classmethod
-    def fit(cls, rows: TrainingRows, column: int) -> Self:
-        """The curve that fits complete rows best."""
-        tau = rows.names.index(TAU) if TAU in rows.names else None
-        score = _log_ratio(rows.x, column, tau)
-        curve = LogisticCurve.fit(score, rows.y, rows.weight)
-        return cls(column, tau, rows.x.shape[1], curve, curve.log_loss(score, rows.y, rows.weight))
-
-    def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The curve at the logarithm of each row's volatility."""
-        return self.curve(_log_ratio(x, self.column, self.tau))
-
-    def importance(self) -> NDArray[np.float64]:
-        """1 for the column, 0 for all others."""
-        share: NDArray[np.float64] = np.eye(self.width)[self.column]
-        return share
-
-    def to_onnx(self) -> ModelProto:
-        """The logarithm and the curve as one graph."""
-        graph = GraphBuilder(self.width)
-        score = _add_logarithm(graph, self.column)
-        if self.tau is not None:
-            score = graph.add("Sub", score, _add_logarithm(graph, self.tau))
-        return graph.finish_curve(graph.add("Squeeze", score, np.array([1])), self.curve)
-
-
-def _add_logarithm(graph: GraphBuilder, column: int) -> str:
-    """Adds the logarithm of a volatility: float64 [N, 1]."""
-    volatility = graph.to_double(graph.select(np.array([column])))
-    positive = graph.add("Add", graph.add("Max", volatility, np.array([0.0])), np.array([VOLATILITY_OFFSET]))
-    return graph.add("Log", positive)
-
-
-def _log_ratio(x: NDArray[np.float32], column: int, tau: int | None) -> NDArray[np.float64]:
-    score = _log_volatility(x[:, column])
-    return score if tau is None else score - _log_volatility(x[:, tau])
-
-
-def _log_volatility(volatility: NDArray[np.float32]) -> NDArray[np.float64]:
-    logarithm: NDArray[np.float64] = np.log(np.maximum(volatility.astype(np.float64), 0.0) + VOLATILITY_OFFSET)
-    return logarithm
-
-
-_HAR: Final = tuple(f"realized_volatility_{window}s" for window in (30, 60, 300, 900, 3600))
-_HAR_PENALTY: Final = 1e-6
-"""Nearly none: it only keeps the weights finite if the classes separate perfectly."""
-
-
-class Har(Detector):
-    """Logistic regression on the logarithms of realized volatilities over 30 s to an hour.
-
-    Corsi, "A Simple Approximate Long-Memory Model of Realized Volatility" (2009), applied to minutes instead of days
-    and to the probability of reaching τ instead of the volatility.
-    """
-
-    name: ClassVar[str] = "har"
-    is_baseline: ClassVar[bool] = True
-    requirement: ClassVar[str] = f"the column {_LAST_MINUTE}"
-
-    @classmethod
-    def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
-        """The realized volatilities of its windows, and τ; () without that of the last minute."""
-        return _with_tau(_HAR, offered) if _LAST_MINUTE in offered else ()
-
-    def _learn(self, rows: TrainingRows) -> LinearModel:
-        standard = Standardization.fit(rows.x, rows.names, rows.weight, selected=self.columns(rows.names))
-        return LinearModel.fit(standard, rows, penalty=_HAR_PENALTY)
+        curves = (VolatilityCurve.fit(rows, WeightedLogarithms.single(column)) for column in half_lives)
+        return min(curves, key=lambda model: model.log_loss)
 
 
 _DAY: Final = ("time_of_day_sin", "time_of_day_cos")

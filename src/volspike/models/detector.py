@@ -66,6 +66,8 @@ class Detector(ABC):
     """Whether rows may miss values other than those of ``required_columns``."""
     is_baseline: ClassVar[bool] = False
     """Whether it is one of the simple rules that a model must beat."""
+    is_always_compared: ClassVar[bool] = True
+    """Whether every training run includes it, if it is a baseline."""
     defaults: ClassVar[Mapping[str, Any]] = {}
     """The settings and their default values."""
     requirement: ClassVar[str] = "a column"
@@ -160,8 +162,13 @@ DETECTORS: Final[Mapping[str, type[Detector]]] = _Registry(
     {
         "baseline": "volspike.models.baselines:Baseline",
         "persistence": "volspike.models.baselines:Persistence",
+        "ewma_10": "volspike.models.baselines:Ewma10",
+        "ewma_30": "volspike.models.baselines:Ewma30",
+        "ewma_60": "volspike.models.baselines:Ewma60",
+        "ewma_300": "volspike.models.baselines:Ewma300",
         "ewma": "volspike.models.baselines:Ewma",
-        "har": "volspike.models.baselines:Har",
+        "har": "volspike.models.har:Har",
+        "garch": "volspike.models.garch:Garch",
         "seasonal": "volspike.models.baselines:Seasonal",
         "logistic": "volspike.models.linear:Logistic",
         "random_forest": "volspike.models.trees:RandomForest",

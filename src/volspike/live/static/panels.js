@@ -6,10 +6,16 @@ const SVG = "http://www.w3.org/2000/svg";
 const OWN_TIME_MS = 60_000;
 const NOT_ENOUGH = "not enough yet";
 const FAR = 2; // deviations
+const EWMA = "EWMA is an exponentially weighted moving average of volatility.";
 const BASELINES = {
   persistence: "Persistence predicts the volatility of the last minute.",
-  ewma: "EWMA is an exponentially weighted moving average of volatility.",
-  har: "HAR is a regression on volatilities from half a minute to an hour.",
+  ewma: EWMA,
+  ewma_10: EWMA,
+  ewma_30: EWMA,
+  ewma_60: EWMA,
+  ewma_300: EWMA,
+  har: "HAR is a weighted mean of volatilities from half a minute to an hour.",
+  garch: "GARCH is the mean variance of the next minute from past squared returns.",
   seasonal: "Seasonal predicts from the time of day only.",
   baseline: "The baseline is the mean of standardised features.",
 };
