@@ -162,9 +162,16 @@ class GraphBuilder:
         self._constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def include(self, converted: ModelProto, output: str) -> str:
-        """Adds the nodes of a converted graph with input ``features`` and returns the name of its ``output``."""
-        self._nodes.extend(converted.graph.node)
+    def include(self, converted: ModelProto, output: str, *, source: str = INPUT) -> str:
+        """Adds the nodes of a converted graph with input ``features`` and returns the name of its ``output``.
+
+        ``source`` is the value that they take as their input, by default the graph's own.
+        """
+        for node in converted.graph.node:
+            copy = NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = [source if name == INPUT else name for name in node.input]
+            self._nodes.append(copy)
         self._constants.extend(converted.graph.initializer)
         self._domains |= {known.domain: known.version for known in converted.opset_import}
         return output
