@@ -8,15 +8,19 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from volspike.datasets import Dataset, load_dataset
 from volspike.datasets.build import build_features, label_file, row_second
 from volspike.features import Every, FeatureSet, Scope
+from volspike.feeds.events import FeedFrame, Frame
 from volspike.feeds.simulation.market import simulate_market
 from volspike.labels import SpikeDefinition
+from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer, ScoredRow
 from volspike.market import Ticks
 from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.models.alert_level import AlertLevel
 from volspike.models.metadata import Adaptation
 from volspike.tape import read_ticks, write_parquet
 
@@ -87,3 +91,35 @@ def test_probabilities_learn_from_outcomes_as_in_a_file(market: Path, tmp_path: 
     raw = model("jump:1.2").score_rows(dataset, np.arange(len(dataset)))
     assert np.isfinite(batch).mean() > 0.9
     assert np.nanmean(np.abs(batch - raw)) > 1e-3
+
+
+def test_a_restart_forgets_no_calibration(market: Path, tmp_path: Path) -> None:
+    """A second pipeline continues where the first stopped, unless its market is of another kind."""
+    slopes = (0.0, 1.0, 0.0, 0.1, 0.0, 0.0)
+    adaptation = Adaptation(listed=slopes, unlisted=slopes, deviation=0.5, alert_log_odds=-0.8)
+    artifact, file = model("jump:1.2", adaptation), tmp_path / "data" / "outcomes.calibration"
+    first = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", simulated=True, calibration=file)
+    for ticks in read_ticks([market]):
+        for tick in ticks:
+            first.take(FeedFrame(tick.received, b"", Frame(time=tick.time, ticks=(tick,))))
+    first.close()
+    learned = first.scorer._calibrations["BTC-USD"]
+    assert learned.events > 0
+    second = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", simulated=True, calibration=file)
+    np.testing.assert_array_equal(second.scorer._calibrations["BTC-USD"].coefficients, learned.coefficients)
+    assert second.scorer._calibrations["BTC-USD"].events == learned.events
+    levels = [each._products["ETH-USD"].level for each in (first, second)]
+    assert levels[0] is not None
+    assert levels[1] is not None
+    assert levels[0].state() == levels[1].state() != AlertLevel(-0.8).state()
+    real = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", simulated=False, calibration=file)
+    assert real.scorer._calibrations == {}
+
+
+def test_a_damaged_calibration_file_stops_nothing(tmp_path: Path) -> None:
+    """It is reported and replaced at the next save."""
+    file = tmp_path / "outcomes.calibration"
+    file.write_bytes(b"not a calibration")
+    with capture_logs() as logged:
+        LivePipeline(LiveScorer(model("jump:2")), ["BTC-USD"], "test", simulated=True, calibration=file)
+    assert [entry["event"] for entry in logged] == ["calibration_not_restored"]

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
 from math import isnan
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -30,7 +31,7 @@ import numpy as np
 import structlog
 
 from volspike.episodes import Episode, EpisodeTracker
-from volspike.errors import UsageError
+from volspike.errors import DataError, UsageError
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
 from volspike.labels import is_spike
 from volspike.live.metrics import LiveCollector, LiveCounts
@@ -49,9 +50,19 @@ from volspike.tape.recorder import Recorder
 ROWS_EVERY_S: Final = 0.25
 HEALTH_EVERY_S: Final = 1.0
 PERFORMANCE_EVERY_S: Final = 10.0
+SAVE_EVERY_S: Final = 60.0
 PERFORMANCE_WINDOW_NS: Final = 24 * 3600 * SECOND_NS
 
 log = structlog.get_logger(__name__)
+
+
+class CalibrationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Calibrations and alert levels by product, and the model and the kind of market that they belong to."""
+
+    model: str
+    simulated: bool
+    calibrations: dict[str, bytes]
+    levels: dict[str, tuple[float, int]]
 
 
 @dataclass(slots=True)
@@ -78,6 +89,7 @@ class LivePipeline:
         recorder: writes the tape; None records nothing.
         outcomes: stores predictions and outcomes; None stores nothing.
         router: sends alerts to receivers; None leaves them to the dashboard.
+        calibration: file in which calibrations and alert levels survive a restart; None keeps them in memory.
     """
 
     def __init__(
@@ -91,6 +103,7 @@ class LivePipeline:
         recorder: Recorder | None = None,
         outcomes: OutcomeStore | None = None,
         router: AlertRouter | None = None,
+        calibration: Path | None = None,
     ) -> None:
         self.scorer = scorer
         self.source = source
@@ -102,8 +115,10 @@ class LivePipeline:
         self.counts = LiveCounts(timed_from, scorer.artifact.threshold)
         self._model = ServedModel.of(scorer.artifact.metadata, simulated=simulated)
         self._products: dict[str, _Product] = {}
+        self._calibration = calibration
         for product in products:
             self._product(product)
+        self._restore_calibration()
 
     def collector(self) -> LiveCollector:
         """The collector of the pipeline's metrics."""
@@ -118,7 +133,12 @@ class LivePipeline:
 
     async def run(self, events: AsyncIterable[FeedEvent]) -> None:
         """Process events until there are no more; then end every dashboard stream and close the parts."""
-        publishing = (self._publish_rows(), self._publish_health(), self._publish_performance())
+        publishing = (
+            self._publish_rows(),
+            self._publish_health(),
+            self._publish_performance(),
+            self._save_calibrations(),
+        )
         tasks = [asyncio.create_task(each) for each in publishing]
         try:
             async for event in events:
@@ -132,6 +152,7 @@ class LivePipeline:
 
     def close(self) -> None:
         """Write out what is queued; may take seconds if a disk or a receiver is slow."""
+        self._save_calibration(self._calibration_state())
         for part in (self.recorder, self.outcomes, self.router):
             if part is not None:
                 part.close()
@@ -267,6 +288,44 @@ class LivePipeline:
                 self.counts.performance = {**performance.figures(), "since": since // MS_NS}
                 self._publish("performance", self.counts.performance)
 
+    async def _save_calibrations(self) -> None:
+        while self._calibration is not None:
+            await asyncio.sleep(SAVE_EVERY_S)
+            await asyncio.to_thread(self._save_calibration, self._calibration_state())
+
+    def _calibration_state(self) -> CalibrationFile:
+        levels = {name: each.level.state() for name, each in self._products.items() if each.level is not None}
+        return CalibrationFile(self._model.digest, self.simulated, self.scorer.dump_calibrations(), levels)
+
+    def _save_calibration(self, state: CalibrationFile) -> None:
+        """Replace the file; a disk that refuses it is logged and stops nothing."""
+        if self._calibration is None or not state.calibrations:
+            return
+        part = self._calibration.with_name(self._calibration.name + ".part")
+        try:
+            self._calibration.parent.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(msgspec.msgpack.encode(state))
+            part.replace(self._calibration)
+        except OSError as error:
+            log.warning("calibration_not_saved", file=str(self._calibration), reason=str(error))
+
+    def _restore_calibration(self) -> None:
+        """Continue with the file of an earlier run with the same model on the same kind of market."""
+        if self._calibration is None or not self._calibration.is_file():
+            return
+        try:
+            state = msgspec.msgpack.decode(self._calibration.read_bytes(), type=CalibrationFile)
+            if (state.model, state.simulated) != (self._model.digest, self.simulated):
+                return
+            self.scorer.restore_calibrations(state.calibrations)
+        except (OSError, msgspec.DecodeError, DataError) as error:
+            log.warning("calibration_not_restored", file=str(self._calibration), reason=str(error))
+            return
+        for name, level in state.levels.items():
+            product = self._product(name).level
+            if product is not None:
+                product.resume(level)
+
     def _publish(self, event: str, data: dict[str, Any]) -> None:
         if self.publisher.readers:
             self.publisher.publish(event, msgspec.json.encode(data))
@@ -317,6 +376,8 @@ class LivePipeline:
                 "spike": str(metadata.spike_definition),
                 "spike_text": metadata.spike_definition.describe(),
                 "horizon_s": metadata.horizon_s,
+                "learns": metadata.adaptation is not None,
+                "is_product_in_training": name in metadata.products,
                 "trained_until": metadata.data.end,
                 "simulated": metadata.simulated,
                 "metrics": metadata.metrics,

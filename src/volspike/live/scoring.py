@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from math import isfinite, nan
 from typing import Final, NamedTuple
 
@@ -177,6 +177,21 @@ class LiveScorer:
             known = OnlineCalibration(metadata.adaptation, is_listed=is_listed, horizon=metadata.horizon_s)
             self._calibrations[product] = known
         return known
+
+    def dump_calibrations(self) -> dict[str, bytes]:
+        """What was learned from the outcomes of each product, to be restored by ``restore_calibrations``."""
+        return {product: calibration.dump() for product, calibration in self._calibrations.items()}
+
+    def restore_calibrations(self, saved: Mapping[str, bytes]) -> None:
+        """Continue with what was learned before a restart; a state of another prior is ignored.
+
+        Raises:
+            DataError: the bytes are no state of a calibration.
+        """
+        for product, state in saved.items():
+            calibration = self._calibration(product)
+            if calibration is not None:
+                calibration.load(state)
 
     def mark_gap(self, gap: Gap) -> None:
         """Mark the rows whose windows contain the gap (``is_whole`` is false); no outcome extends into it."""

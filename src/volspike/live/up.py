@@ -145,7 +145,7 @@ class LiveOptions:
         source: one of ``sources.SOURCES``.
         speed: of a tape or the simulated market.
         tape: folder to record to, None to record nothing.
-        outcomes: file of predictions and outcomes, None to store none.
+        outcomes: file of predictions and outcomes, None to store none; the calibration is stored next to it.
         alerts: Apprise URLs of alert receivers, which are secrets.
         background: runs while the source is served.
     """
@@ -210,6 +210,7 @@ def _pipeline(scorer: LiveScorer, feed: FeedSettings, source: Source, options: L
         recorder=Recorder(options.tape, simulated=source.simulated) if options.tape is not None and is_live else None,
         outcomes=OutcomeStore(options.outcomes) if options.outcomes is not None and is_live else None,
         router=AlertRouter(options.alerts),
+        calibration=options.outcomes.with_suffix(".calibration") if options.outcomes is not None and is_live else None,
     )
 
 

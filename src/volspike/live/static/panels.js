@@ -175,6 +175,8 @@ export function showModel(model) {
     ...(model.simulated ? [["Training data", "a SIMULATED market", "unsure"]] : []),
     ["Alert threshold", `${words.probability(model.threshold)}${model.threshold_name ? ` (${model.threshold_name})` : ""}`],
     ["A spike is", model.spike_text ?? words.UNKNOWN],
+    model.is_product_in_training ? ["This product", "in the training data"] : ["This product", "not in the training data", "unsure"],
+    ...(model.learns ? [["Calibration", "continued on this product's own outcomes"]] : []),
     ["τ (1 s returns)", `${words.quantity(model.tau)}${ADAPTIVE.test(model.spike ?? "") ? " in training, now relative to the market" : ""}`],
     ["Rows", [model.profile, model.every].filter(Boolean).join(", every ") || words.UNKNOWN],
     ["Trained until", typeof model.trained_until === "number" ? words.moment(model.trained_until) : (model.trained_until ?? words.UNKNOWN).slice(0, 16).replace("T", " ")],
