@@ -77,11 +77,11 @@ def figure(value: float | None, digits: int = 4) -> str:
     return "–" if value is None or isnan(value) else f"{value:.{digits}f}"
 
 
-def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table; the first column is text, the others numbers."""
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> None:
+    """Prints a table; the first ``texts`` columns are text, the others numbers."""
     shown = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, head in enumerate(heads):
-        shown.add_column(head, justify="left" if index == 0 else "right", no_wrap=True)
+        shown.add_column(head, justify="left" if index < texts else "right", no_wrap=True)
     for row in rows:
         shown.add_row(*row)
     out.print(shown)

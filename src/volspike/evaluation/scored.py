@@ -69,6 +69,10 @@ class Scored:
         """The rows of an index or a mask."""
         return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
+    def with_threshold(self, threshold: NDArray[np.float64]) -> Self:
+        """The same rows with other thresholds (n,) of the model's probability."""
+        return replace(self, threshold=threshold)
+
     def with_baseline(self, score: NDArray[np.float64], threshold: NDArray[np.float64]) -> Self:
         """The same rows with another baseline; both arrays are (n,)."""
         return replace(self, baseline=score, baseline_threshold=threshold)

@@ -16,7 +16,8 @@ An alarm that is simply on catches the first event of its series at most.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from math import nan
+from enum import StrEnum
+from math import isnan, nan
 from typing import Final, Self
 
 import numpy as np
@@ -99,6 +100,39 @@ class Events:
     lead_s: NDArray[np.float64]
 
 
+class AlarmOutcome(StrEnum):
+    """How an alarm turned out."""
+
+    IN_TIME = "in time"
+    """It caught an event before the spike was realized."""
+    LATE = "late"
+    """It caught an event after the spike was realized."""
+    REPEATED = "repeated"
+    """Its event had been caught by an earlier alarm."""
+    FALSE = "false"
+    """No event has a row at which it was open."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AlarmMatches:
+    """Of each of a alarms: its event, −1 for none, and its lead in seconds, NaN unless it catches the event."""
+
+    event: NDArray[np.int64]
+    lead_s: NDArray[np.float64]
+
+    def outcomes(self) -> list[AlarmOutcome]:
+        """How each alarm turned out."""
+        return [_outcome(event, lead) for event, lead in zip(self.event.tolist(), self.lead_s.tolist(), strict=True)]
+
+
+def _outcome(event: int, lead: float) -> AlarmOutcome:
+    if event < 0:
+        return AlarmOutcome.FALSE
+    if isnan(lead):
+        return AlarmOutcome.REPEATED
+    return AlarmOutcome.IN_TIME if lead > 0.0 else AlarmOutcome.LATE
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SpikeTimeline:
     """The spike events of n rows, found once for alarms at any number of thresholds.
@@ -120,14 +154,22 @@ class SpikeTimeline:
 
     def leads(self, alarms: Runs) -> NDArray[np.float64]:
         """(e,) seconds from the first alarm that catches each event to the realized spike, capped; NaN if none does."""
-        target = alarms.first_overlap(self.spikes)
-        catching = np.flatnonzero(target >= 0)
-        caught, earliest = np.unique(target[catching], return_index=True)
-        opened = self.series.time[alarms.first[catching[earliest]]]
-        realized = self.series.time[self.spikes.first[caught]] + HORIZON_NS
+        matches = self.match(alarms)
         lead = np.full(len(self.spikes), nan)
-        lead[caught] = np.minimum((realized - opened) / SECOND_NS, LEAD_CAP_S)
+        caught = ~np.isnan(matches.lead_s)
+        lead[matches.event[caught]] = matches.lead_s[caught]
         return lead
+
+    def match(self, alarms: Runs) -> AlarmMatches:
+        """The event of each alarm and, for the first alarm of an event, its lead."""
+        event = alarms.first_overlap(self.spikes)
+        overlapping = np.flatnonzero(event >= 0)
+        caught, earliest = np.unique(event[overlapping], return_index=True)
+        catching = overlapping[earliest]
+        realized = self.series.time[self.spikes.first[caught]] + HORIZON_NS
+        lead = np.full(len(alarms), nan)
+        lead[catching] = np.minimum((realized - self.series.time[alarms.first[catching]]) / SECOND_NS, LEAD_CAP_S)
+        return AlarmMatches(event, lead)
 
 
 def find_events(scored: Scored, *, of_baseline: bool = False) -> Events:

@@ -1,0 +1,401 @@
+"""Backtest of a model on a feature file: the alerts it would have sent, what they caught, and what they cost.
+
+Alerts are opened and closed by the rule of the live system (``volspike.episodes``). All scores are compared on the same
+rows: those with a known outcome and threshold τ. A row that a model cannot score gets its lowest score, so that its
+spikes count as missed. The model is compared with whichever baseline has the greatest PR-AUC on these rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import log, nan
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from volspike.datasets import Dataset
+from volspike.episodes import alarm_runs
+from volspike.errors import NotEnoughData, SchemaMismatch
+from volspike.evaluation import (
+    AlarmPoint,
+    Comparison,
+    Reliability,
+    Scored,
+    SpikeTimeline,
+    alarm_curve,
+    compare,
+    reliability,
+)
+from volspike.evaluation.alarm_budget import DAY_S, AlarmScan
+from volspike.evaluation.metrics import average_precision, known
+from volspike.evaluation.spike_events import COLUMNS, AlarmOutcome, match_alarms
+from volspike.features import Every
+from volspike.labels import SpikeDefinition, spikes
+from volspike.market import SECOND_NS, format_time, parse_time
+from volspike.models import Artifact, Metadata
+from volspike.models.adaptive import VOLATILITIES, OnlineCalibration
+from volspike.models.alert_level import BUDGET_MINUTES, HIGHEST, alert_levels
+from volspike.models.artifact import load_stored_baseline
+from volspike.reporting.alert_history import (
+    AlertRecord,
+    DayFigures,
+    SpikeSpan,
+    day_figures,
+    list_alerts,
+    list_spans,
+)
+
+RESAMPLES: Final = 1000
+
+PERSISTENCE: Final = "persistence"
+EWMA_HALF_LIVES: Final = (10, 30, 60, 300)
+"""Half-lives in seconds of the exponentially weighted volatilities that are baselines."""
+
+OnStep = Callable[[str], None]
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmCost:
+    """The cost of a missed onset and of an alert, in any unit."""
+
+    miss: float
+    alarm: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacktestRequest:
+    """Options of a backtest; without ``spike`` the model's own definition applies.
+
+    With ``budget``, in minutes of alarm per day, the alert threshold follows the alarms so far
+    (``models.alert_level``), as it does live for models with an ``adaptation``, whose default is ``BUDGET_MINUTES``.
+    For other models the default is their own threshold.
+    """
+
+    spike: SpikeDefinition | None = None
+    budget: float | None = None
+    cost: AlarmCost | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaselineFigures:
+    """PR-AUC of a baseline on the backtest's rows, and in the calm ones."""
+
+    pr_auc: float
+    pr_auc_calm: float
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Backtest:
+    """A model's backtest.
+
+    ``budget`` is the minutes of alarm per day that the threshold holds, None for a fixed one. ``baselines`` are by
+    PR-AUC, the best first; ``comparison`` is with the best, whose alarms use as many minutes as the model's. ``curve``
+    and ``baseline_curve`` show onset recall over alarm minutes. ``reliability`` is None if the probabilities are of
+    another spike definition, or without rows of both classes.
+    """
+
+    features: Path
+    metadata: Metadata
+    spike: SpikeDefinition
+    request: BacktestRequest
+    products: tuple[str, ...]
+    start: int
+    end: int
+    simulated: bool
+    budget: float | None
+    warnings: tuple[str, ...]
+    scored: Scored
+    comparison: Comparison
+    baselines: Mapping[str, BaselineFigures]
+    alerts: tuple[AlertRecord, ...]
+    spans: tuple[SpikeSpan, ...]
+    days: tuple[DayFigures, ...]
+    curve: tuple[AlarmPoint, ...]
+    baseline_curve: tuple[AlarmPoint, ...]
+    reliability: Reliability | None
+
+    @property
+    def alarm_minutes_per_day(self) -> float:
+        """Minutes of alarm per covered day of a product."""
+        return self.comparison.model_events.alarm_share * DAY_S / 60.0
+
+    @property
+    def median_lead_s(self) -> float:
+        """The median lead of the onsets caught in time; NaN without any."""
+        leads = [alert.lead_s for alert in self.alerts if alert.is_onset and alert.outcome is AlarmOutcome.IN_TIME]
+        return float(np.median(leads)) if leads else nan
+
+    @property
+    def cost(self) -> float:
+        """Of missed onsets and alerts; NaN without a request for it."""
+        events, cost = self.comparison.model_events, self.request.cost
+        return nan if cost is None else cost.miss * (events.onsets - events.onsets_caught) + cost.alarm * events.alarms
+
+    @property
+    def cost_without_alerts(self) -> float:
+        """Of missing every onset; NaN without a request for it."""
+        cost = self.request.cost
+        return nan if cost is None else cost.miss * self.comparison.model_events.onsets
+
+    def figures(self) -> Figures:
+        """All figures by name, None where undefined, as ``--json`` prints them."""
+        events, compared = self.comparison.model_events, self.comparison
+        calm = compared.calm
+        return {
+            "model": self.metadata.model,
+            "features": str(self.features),
+            "spike": str(self.spike),
+            "products": list(self.products),
+            "simulated": self.simulated,
+            "start": format_time(self.start),
+            "end": format_time(self.end),
+            "rows": len(self.scored),
+            "hours": events.hours,
+            "base_rate": known(compared.model.base_rate),
+            "budget_minutes_per_day": self.budget,
+            "alarm_minutes_per_day": known(self.alarm_minutes_per_day),
+            "alerts": events.alarms,
+            "false_alerts": events.alarms - events.true_alarms,
+            "events": events.episodes,
+            "events_caught_in_time": events.in_time,
+            "onsets": events.onsets,
+            "onsets_caught": events.onsets_caught,
+            "onset_recall": known(events.onset_recall),
+            "median_lead_s": known(self.median_lead_s),
+            "pr_auc": known(compared.pr_auc.model),
+            "pr_auc_mean_of_days": known(compared.days.pr_auc.model),
+            "pr_auc_calm": known(calm.pr_auc.model),
+            "baseline": compared.baseline_name,
+            "baseline_pr_auc": known(compared.pr_auc.baseline),
+            "baseline_pr_auc_mean_of_days": known(compared.days.pr_auc.baseline),
+            "baseline_pr_auc_calm": known(calm.pr_auc.baseline),
+            "pr_auc_intervals": compared.pr_auc.figures(),
+            "mean_of_days_intervals": compared.days.figures(),
+            "calm_intervals": calm.figures(),
+            "baseline_onsets_caught": compared.baseline_events.onsets_caught,
+            "baselines": {
+                name: {"pr_auc": known(found.pr_auc), "pr_auc_calm": known(found.pr_auc_calm)}
+                for name, found in self.baselines.items()
+            },
+            "budgets": [point.figures() for point in compared.budgets],
+            "cost": known(self.cost),
+            "cost_without_alerts": known(self.cost_without_alerts),
+            "curve": [point.figures() for point in self.curve],
+            "baseline_curve": [point.figures() for point in self.baseline_curve],
+            "days": [day.figures() for day in self.days],
+            "alert_list": [alert.figures() for alert in self.alerts],
+            "warnings": list(self.warnings),
+        }
+
+
+def run_backtest(
+    artifact: Artifact, features: Path, dataset: Dataset, request: BacktestRequest, on_step: OnStep = lambda _: None
+) -> Backtest:
+    """Backtest ``artifact`` on all labelled rows of ``features``, loaded as ``dataset``.
+
+    Raises:
+        SchemaMismatch: the rows are of another kind than the model's, or lack what τ is derived from.
+        NotEnoughData: no row has a known τ, or the model can score none.
+        ArtifactCorrupt: the model's stored baseline is damaged.
+    """
+    metadata = artifact.metadata
+    facts = dataset.facts
+    artifact.check_inputs(facts.digest, str(facts.every), str(facts.profile), dataset.names)
+    spike = request.spike or metadata.spike_definition
+    is_own = spike == metadata.spike_definition
+    tau = dataset.thresholds(spike, metadata.tau if is_own else None)
+    rows = np.flatnonzero(np.isfinite(tau) & np.isfinite(dataset.persistence))
+    if not len(rows):
+        raise NotEnoughData(f"{features}: no row has a threshold τ of {spike} and the last minute's volatility")
+    on_step(f"scoring {len(rows):,} rows")
+    probability, unscored = with_lowest(score_as_live(artifact, dataset, rows, tau))
+    if unscored == len(rows):
+        raise NotEnoughData(f"{features}: {metadata.model} can score none of {len(rows):,} rows; a value is missing")
+    scored = _score_rows(artifact, dataset, rows, tau, probability)
+    on_step("comparing with the baselines")
+    scores = {name: with_lowest(score)[0] for name, score in baseline_scores(artifact, dataset, rows, tau).items()}
+    baselines = _rank_baselines(scored, scores)
+    best = next(iter(baselines))
+    scored = scored.with_baseline(scores[best], np.full(len(rows), np.inf))
+    timeline = SpikeTimeline.of(scored)
+    first, budget = _alert_budget(metadata, request)
+    if budget is not None:
+        scored = scored.with_threshold(alert_levels(timeline.series, probability, first, budget))
+    scored = _with_equal_alarms(scored, timeline)
+    on_step("computing intervals")
+    alarms = alarm_runs(timeline.series, scored.probability, scored.threshold)
+    is_reliable = (is_own or artifact.takes_tau) and 0 < int(scored.y.sum()) < len(scored)
+    return Backtest(
+        features=features,
+        metadata=metadata,
+        spike=spike,
+        request=request,
+        products=dataset.products,
+        start=int(scored.time.min()),
+        end=int(scored.time.max()),
+        simulated=facts.simulated,
+        budget=budget,
+        warnings=tuple(_warnings(artifact, dataset, rows, unscored, spike)),
+        scored=scored,
+        comparison=compare(scored, baseline_name=best, resamples=RESAMPLES, seed=request.seed),
+        baselines=baselines,
+        alerts=list_alerts(scored, timeline, alarms, dataset.products),
+        spans=list_spans(scored, timeline, alarms, dataset.products),
+        days=day_figures(scored, timeline),
+        curve=tuple(alarm_curve(timeline, scored.probability)),
+        baseline_curve=tuple(alarm_curve(timeline, scored.baseline)),
+        reliability=reliability(scored.y, scored.probability, scored.time) if is_reliable else None,
+    )
+
+
+def score_as_live(
+    artifact: Artifact, dataset: Dataset, rows: NDArray[np.int64], tau: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """The probabilities (NaN where undefined) of ``rows`` in time order as they would have been live.
+
+    A model with an ``adaptation`` is calibrated on the outcomes known by each row, product by product.
+
+    Args:
+        artifact: the model.
+        dataset: the n rows of the file.
+        rows: (m,) ascending row numbers.
+        tau: (n,) the threshold of each row.
+
+    Raises:
+        SchemaMismatch: the calibration needs columns that the rows lack.
+    """
+    metadata = artifact.metadata
+    raw = artifact.probability(dataset.inputs(artifact.features, tau, rows), tau[rows])
+    if metadata.adaptation is None:
+        return raw
+    if missing := [name for name in VOLATILITIES if name not in dataset.names]:
+        raise SchemaMismatch(f"model {metadata.model} is calibrated with features that the rows lack", missing=missing)
+    is_per_second = dataset.facts.every is Every.SECOND
+    second = dataset.time[rows] // SECOND_NS - is_per_second
+    volatilities = dataset.inputs(VOLATILITIES, tau, rows)
+    probability = np.full(len(rows), nan)
+    for code, name in enumerate(dataset.products):
+        own = dataset.product[rows] == code
+        is_listed = name in metadata.products
+        calibration = OnlineCalibration(metadata.adaptation, is_listed=is_listed, horizon=metadata.horizon_s)
+        future = dataset.future_volatility[rows[own]]
+        probability[own] = calibration.run(
+            second[own], raw[own], volatilities[own], tau[rows[own]], future, is_per_second=is_per_second
+        )
+    return probability
+
+
+def with_lowest(score: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    """The scores with the lowest in place of undefined ones (0 if all are), and how many those are."""
+    undefined = ~np.isfinite(score)
+    lowest = float(score[~undefined].min()) if not undefined.all() else 0.0
+    return np.where(undefined, lowest, score), int(undefined.sum())
+
+
+def _score_rows(
+    artifact: Artifact,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    tau: NDArray[np.float64],
+    probability: NDArray[np.float64],
+) -> Scored:
+    return Scored(
+        time=dataset.time[rows],
+        product=dataset.product[rows],
+        fold=np.zeros(len(rows), np.int32),
+        y=spikes(dataset.future_volatility[rows], tau[rows]),
+        past_volatility=dataset.persistence[rows] / tau[rows],
+        probability=probability,
+        threshold=np.full(len(rows), artifact.threshold),
+        baseline=np.zeros(len(rows)),
+        baseline_threshold=np.full(len(rows), np.inf),
+    )
+
+
+def baseline_scores(
+    artifact: Artifact, dataset: Dataset, rows: NDArray[np.int64], tau: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    """The score of each baseline whose columns exist, by name; NaN where undefined.
+
+    ``persistence`` is the last minute's volatility over τ and ``ewma_S`` the exponentially weighted one with a
+    half-life of S seconds. The best baseline of the model's training is added under its name if it is stored with it.
+
+    Raises:
+        ArtifactCorrupt: the stored baseline is damaged.
+    """
+    scores = {PERSISTENCE: dataset.persistence[rows] / tau[rows]}
+    for half_life in EWMA_HALF_LIVES:
+        name = f"ewma_volatility_{half_life}s"
+        if name in dataset.names:
+            scores[f"ewma_{half_life}"] = dataset.x[rows, dataset.names.index(name)] / tau[rows]
+    stored = load_stored_baseline(artifact.directory)
+    if stored is not None and stored.facts.model not in scores:
+        columns = [name for name in stored.facts.features if name != "tau"]
+        if all(name in dataset.names for name in columns):
+            scores[stored.facts.model] = stored.probability(dataset.inputs(stored.facts.features, tau, rows))
+    return scores
+
+
+def _rank_baselines(scored: Scored, scores: Mapping[str, NDArray[np.float64]]) -> dict[str, BaselineFigures]:
+    calm = scored.is_calm
+    found = {
+        name: BaselineFigures(
+            pr_auc=average_precision(scored.y, score), pr_auc_calm=average_precision(scored.y[calm], score[calm])
+        )
+        for name, score in scores.items()
+    }
+    return dict(sorted(found.items(), key=lambda item: -np.nan_to_num(item[1].pr_auc, nan=-1.0)))
+
+
+def _alert_budget(metadata: Metadata, request: BacktestRequest) -> tuple[float, float | None]:
+    """The log odds of the first alert threshold, and the minutes of alarm per day; None for a fixed threshold."""
+    if metadata.adaptation is not None:
+        return metadata.adaptation.alert_log_odds, request.budget or BUDGET_MINUTES
+    threshold = metadata.threshold
+    return log(threshold / (1.0 - threshold)) if threshold < 1.0 else HIGHEST, request.budget
+
+
+def _with_equal_alarms(scored: Scored, timeline: SpikeTimeline) -> Scored:
+    """The baseline with the lowest threshold that uses no more alarm minutes than the model does."""
+    counts = match_alarms(timeline, scored.probability, scored.threshold).counts.sum(axis=0)
+    used = dict(zip(COLUMNS, counts.tolist(), strict=True))
+    scan = AlarmScan(timeline.series, timeline.seconds, scored.baseline)
+    minutes = used["alarm_seconds"] / 60.0 / scan.days if scan.days else 0.0
+    threshold = scan.threshold(scan.cut_within(minutes))
+    return scored.with_baseline(scored.baseline, np.full(len(scored), threshold))
+
+
+def _warnings(
+    artifact: Artifact, dataset: Dataset, rows: NDArray[np.int64], unscored: int, spike: SpikeDefinition
+) -> list[str]:
+    metadata = artifact.metadata
+    warnings = []
+    trained = [name for name in dataset.products if name in metadata.products]
+    start, end = int(dataset.time[rows].min()), int(dataset.time[rows].max())
+    if trained and start <= parse_time(metadata.data.end) and end >= parse_time(metadata.data.start):
+        warnings.append(
+            f"{metadata.model} was trained on {', '.join(trained)} until {metadata.data.end}: the figures of these "
+            "rows are not out of sample"
+        )
+    if new := [name for name in dataset.products if name not in metadata.products]:
+        warnings.append(f"{metadata.model} was not trained on {', '.join(new)}")
+    if metadata.simulated != dataset.facts.simulated:
+        trained_on, tested_on = ("a simulated", "a real") if metadata.simulated else ("a real", "a simulated")
+        warnings.append(f"{metadata.model} was trained on {trained_on} market and is tested on {tested_on} one")
+    if spike != metadata.spike_definition and not artifact.takes_tau:
+        warnings.append(
+            f"{metadata.model} predicts spikes of {metadata.spike_definition}; for {spike} its probabilities are "
+            "used as a ranking only"
+        )
+    if unscored:
+        warnings.append(
+            f"{unscored:,} of {len(rows):,} rows lack a value that {metadata.model} needs; they have its lowest score"
+        )
+    if left_out := len(dataset) - len(rows):
+        warnings.append(f"{left_out:,} rows are left out: their threshold τ or last minute's volatility is unknown")
+    return warnings
