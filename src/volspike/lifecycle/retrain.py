@@ -39,7 +39,7 @@ from volspike.lifecycle.challenger import (
 )
 from volspike.lifecycle.need import RetrainingNeed, RetrainingRequest, assess_need
 from volspike.lifecycle.promotion import Event, HistoryEntry, append_entry, exclusive_access, promote
-from volspike.market import SECOND_NS, Profile, format_time
+from volspike.market import SECOND_NS, format_time
 from volspike.models import Artifact, Metadata
 from volspike.monitoring.drift import drift_result
 from volspike.monitoring.results import TrainingOutcome, TrainingResult, write_result
@@ -284,15 +284,15 @@ def is_simulated(tapes: list[Path]) -> bool:
 
 
 def replay_tapes(tapes: list[Path], like: Metadata, folder: Path, most_rows: int) -> Path:
-    """Write a labelled feature file of ``tapes`` to ``folder``, with the kind of rows that the model ``like`` expects.
+    """Write a feature file of ``tapes`` to ``folder``, with the kind of rows and labels of the model ``like``.
 
     Raises:
         DataError: the tapes cannot be read, or are too short for a label.
     """
     raw, thin = folder / "replayed.parquet", folder / "features.parquet"
     gaps = [gap for place in sorted({tape.parent for tape in tapes}) for gap in Ledger.read(place)]
-    build_features(tapes, raw, like.feature_set, Every(like.every), Profile(like.profile), gaps)
-    label_file(raw, raw)
+    build_features(tapes, raw, like.feature_set, Every(like.every), like.source_profile, gaps)
+    label_file(raw, raw, like.spike_definition, horizon=like.horizon_s)
     thin_features(raw, thin, most_rows)
     raw.unlink()
     return thin

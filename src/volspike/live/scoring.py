@@ -23,7 +23,6 @@ from volspike.labels import (
 from volspike.market import SECOND_NS, Gap, Kind, Profile, Tick
 from volspike.models import Artifact
 from volspike.models.adaptive import VOLATILITIES, OnlineCalibration
-from volspike.models.artifact import ANY_PROFILE
 from volspike.models.volatility import (
     ExpectedVolatility,
     VolatilityTracker,
@@ -74,7 +73,7 @@ class LiveScorer:
         metadata = artifact.metadata
         self.feature_set = metadata.feature_set
         any_profile = Profile.TICKER if Kind.TICKER in kinds else Profile.TRADE
-        self.profile = any_profile if metadata.profile == ANY_PROFILE else Profile(metadata.profile)
+        self.profile = metadata.source_profile or any_profile
         self.engine = FeatureEngine(self.feature_set, self.profile, Every(metadata.every))
         self._is_per_second = self.engine.every is Every.SECOND
         self._labels = DelayedLabels(metadata.horizon_s, is_per_second=self._is_per_second)

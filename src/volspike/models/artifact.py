@@ -24,7 +24,7 @@ from volspike.episodes import SeriesOrder
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, SchemaMismatch, UsageError
 from volspike.features.schema import DEFINITION
 from volspike.labels import TRAILING_HOUR, SpikeKind, jump_threshold
-from volspike.models.metadata import Metadata, decode_metadata, encode_metadata
+from volspike.models.metadata import ANY_PROFILE, Metadata, decode_metadata, encode_metadata
 
 if TYPE_CHECKING:
     from volspike.datasets import Dataset
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 ONNX_FILE: Final = "model.onnx"
 METADATA_FILE: Final = "metadata.json"
-ANY_PROFILE: Final = "any"
-"""The profile of a model whose inputs every source provides."""
 
 
 class Artifact:

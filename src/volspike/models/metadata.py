@@ -9,8 +9,12 @@ import msgspec
 
 from volspike.features.schema import FeatureSet, Scope
 from volspike.labels import SpikeDefinition
+from volspike.market import Profile
 
 FORMAT: Final = 1
+
+ANY_PROFILE: Final = "any"
+"""The profile of a model whose inputs every source provides."""
 
 Figure: TypeAlias = int | float | None
 """A number of an evaluation; None if it is undefined, as JSON has no NaN."""
@@ -181,6 +185,11 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             UsageError: there is no feature set with these windows, scope and leader.
         """
         return FeatureSet(self.windows, Scope.named(self.scope), self.leader)
+
+    @property
+    def source_profile(self) -> Profile | None:
+        """The profile of the rows it accepts; None if its inputs are the same for all."""
+        return None if self.profile == ANY_PROFILE else Profile(self.profile)
 
     @property
     def spike_definition(self) -> SpikeDefinition:

@@ -51,14 +51,14 @@ class RowKind:
                 remedy="train one without --leader, or serve this one with `volspike up`",
             )
         features = FeatureSet.of(windows or model.windows, scope or model.scope)
-        return cls(features, every or Every(model.every), profile or Profile(model.profile))
+        return cls(features, every or Every(model.every), profile or model.source_profile or Profile.TICKER)
 
     def differs_from(self, model: Metadata) -> list[str]:
         """The differences between these rows and those that the model requires; empty if there are none."""
         pairs = (
             ("feature digest", model.feature_set.digest, self.feature_set.digest),
             ("rows every", model.every, self.every),
-            ("profile", model.profile, self.profile),
+            ("profile", model.source_profile or self.profile, self.profile),
         )
         return [f"{what} {required}, not {actual}" for what, required, actual in pairs if required != actual]
 
