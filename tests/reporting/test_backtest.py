@@ -19,12 +19,11 @@ from volspike.episodes import EpisodeTracker, SeriesOrder
 from volspike.errors import NotEnoughData, SchemaMismatch, UsageError
 from volspike.evaluation.spike_events import AlarmOutcome
 from volspike.labels import SpikeDefinition
-from volspike.market import SECOND_NS
 from volspike.models import Artifact
-from volspike.models.adaptive import VOLATILITIES, OnlineCalibration
+from volspike.models.adaptive import VOLATILITIES
 from volspike.models.alert_level import alert_levels
 from volspike.models.metadata import Adaptation
-from volspike.reporting.backtest import AlarmCost, Backtest, BacktestRequest, run_backtest, score_as_live, with_lowest
+from volspike.reporting.backtest import AlarmCost, Backtest, BacktestRequest, run_backtest, with_lowest
 from volspike.reporting.backtest_page import MOST_ALERTS, backtest_page, write_backtest
 from volspike.training.report import TrainingReport
 
@@ -178,7 +177,7 @@ def test_a_budget_moves_the_threshold_as_live(artifact: Artifact, dataset: Datas
 
 
 def test_an_adaptive_model_is_scored_as_live(artifact: Artifact, dataset: Dataset) -> None:
-    """Each product's probabilities are calibrated on its own outcomes; without the volatilities it is refused."""
+    """Probabilities learn from outcomes, those of another definition too; rows without the volatilities are refused."""
     adaptation = Adaptation(
         listed=(-3.2, 1.0, 0.0, 0.0, 0.0, 0.0),
         unlisted=(-3.2, 0.0, 1.0, 0.0, 0.0, 0.0),
@@ -187,28 +186,20 @@ def test_an_adaptive_model_is_scored_as_live(artifact: Artifact, dataset: Datase
     )
     adaptive = Artifact.load(artifact.directory)
     adaptive.metadata = msgspec.structs.replace(artifact.metadata, adaptation=adaptation, products=("BTC-USD",))
-    rows = np.arange(len(dataset))
-    tau = dataset.thresholds(artifact.metadata.spike_definition, artifact.metadata.tau)
     with pytest.raises(SchemaMismatch, match="ewma_volatility_10s"):
-        score_as_live(adaptive, dataset, rows, tau)
+        backtested(adaptive, dataset)
     random = np.random.default_rng(0)
     volatilities = np.exp(random.normal(size=(len(dataset), len(VOLATILITIES))) - 9.0)
     wider = replace(dataset, names=(*dataset.names, *VOLATILITIES), x=np.hstack([dataset.x, volatilities]))
-    found = score_as_live(adaptive, wider, rows, tau)
-    raw = artifact.score_rows(dataset, rows)
-    for code, name in enumerate(dataset.products):
-        own = np.flatnonzero(dataset.product == code)
-        live = OnlineCalibration(adaptation, is_listed=name == "BTC-USD")
-        for row in own[:500]:
-            second = int(dataset.time[row]) // SECOND_NS - 1
-            for known in own[own < row]:
-                if int(dataset.time[known]) // SECOND_NS - 1 == second - 60:
-                    live.observe(second - 60, float(dataset.future_volatility[known]))
-            value = live.probability(second, float(raw[row]), volatilities[row].tolist(), float(tau[row]))
-            assert value == found[row]
+    found = adaptive.score_rows(wider, np.arange(len(dataset)))
     backtest = backtested(adaptive, wider)
     assert backtest.budget == 30.0
     np.testing.assert_array_equal(backtest.scored.probability, found)
+    np.testing.assert_array_equal(backtest.scored.threshold, adaptive.alert_thresholds(wider, found))
+    assert found.tolist() != artifact.score_rows(wider, np.arange(len(dataset))).tolist()
+    doubled = SpikeDefinition.parse(f"fixed:{2 * artifact.metadata.tau}")
+    other = backtested(adaptive, wider, BacktestRequest(spike=doubled))
+    assert other.scored.probability.mean() < found.mean()  # it learns the rarer spikes
 
 
 def test_cost_is_of_missed_onsets_and_alerts(artifact: Artifact, dataset: Dataset, backtest: Backtest) -> None:

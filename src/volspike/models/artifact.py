@@ -133,15 +133,18 @@ class Artifact:
         tau = self.threshold_of(row) if tau is None else tau
         return self._scorer.probability_of([*row, tau]) if isfinite(tau) else nan
 
-    def score_rows(self, dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def score_rows(
+        self, dataset: Dataset, rows: NDArray[np.int64], tau: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
         """The probability of a spike for these rows of a data set.
 
-        A model with an ``adaptation`` learns from the outcomes of all rows before each of them, as it does live.
+        ``tau`` (n,) are the thresholds of all rows, by default those of the model's spike definition. A model with an
+        ``adaptation`` learns from the outcomes of all rows before each of them, as it does live.
 
         Raises:
             SchemaMismatch: the rows lack a column that the model needs, or what τ is derived from.
         """
-        tau = dataset.thresholds(self._spike, self.metadata.tau)
+        tau = dataset.thresholds(self._spike, self.metadata.tau) if tau is None else tau
         if self.metadata.adaptation is None:
             return self.probability(dataset.inputs(self.features, tau, rows), tau[rows])
         probability = self.probability(dataset.inputs(self.features, tau), tau)

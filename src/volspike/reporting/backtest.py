@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import log, nan
+from math import nan
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from volspike.datasets import Dataset
 from volspike.episodes import alarm_runs
-from volspike.errors import NotEnoughData, SchemaMismatch
+from volspike.errors import NotEnoughData
 from volspike.evaluation import (
     AlarmPoint,
     Comparison,
@@ -32,12 +32,10 @@ from volspike.evaluation import (
 from volspike.evaluation.alarm_budget import DAY_S, AlarmScan
 from volspike.evaluation.metrics import average_precision, known
 from volspike.evaluation.spike_events import COLUMNS, AlarmOutcome, match_alarms
-from volspike.features import Every
 from volspike.labels import SpikeDefinition, spikes
-from volspike.market import SECOND_NS, format_time, parse_time
+from volspike.market import format_time, parse_time
 from volspike.models import Artifact, Metadata
-from volspike.models.adaptive import VOLATILITIES, OnlineCalibration
-from volspike.models.alert_level import BUDGET_MINUTES, HIGHEST, alert_levels
+from volspike.models.alert_level import BUDGET_MINUTES
 from volspike.models.artifact import load_stored_baseline
 from volspike.reporting.alert_history import (
     AlertRecord,
@@ -213,7 +211,8 @@ def run_backtest(
     if not len(rows):
         raise NotEnoughData(f"{features}: no row has a threshold τ of {spike} and the last minute's volatility")
     on_step(f"scoring {len(rows):,} rows")
-    probability, unscored = with_lowest(score_as_live(artifact, dataset, rows, tau))
+    live = artifact.score_rows(dataset, np.arange(len(dataset)), tau)
+    probability, unscored = with_lowest(live[rows])
     if unscored == len(rows):
         raise NotEnoughData(f"{features}: {metadata.model} can score none of {len(rows):,} rows; a value is missing")
     scored = _score_rows(artifact, dataset, rows, tau, probability)
@@ -222,10 +221,8 @@ def run_backtest(
     baselines = _rank_baselines(scored, scores)
     best = next(iter(baselines))
     scored = scored.with_baseline(scores[best], np.full(len(rows), np.inf))
+    scored = scored.with_threshold(artifact.alert_thresholds(dataset, live, request.budget)[rows])
     timeline = SpikeTimeline.of(scored)
-    first, budget = _alert_budget(metadata, request)
-    if budget is not None:
-        scored = scored.with_threshold(alert_levels(timeline.series, probability, first, budget))
     scored = _with_equal_alarms(scored, timeline)
     on_step("computing intervals")
     alarms = alarm_runs(timeline.series, scored.probability, scored.threshold)
@@ -239,7 +236,7 @@ def run_backtest(
         start=int(scored.time.min()),
         end=int(scored.time.max()),
         simulated=facts.simulated,
-        budget=budget,
+        budget=request.budget or (None if metadata.adaptation is None else BUDGET_MINUTES),
         warnings=tuple(_warnings(artifact, dataset, rows, unscored, spike)),
         scored=scored,
         comparison=compare(scored, baseline_name=best, resamples=RESAMPLES, seed=request.seed),
@@ -251,43 +248,6 @@ def run_backtest(
         baseline_curve=tuple(alarm_curve(timeline, scored.baseline)),
         reliability=reliability(scored.y, scored.probability, scored.time) if is_reliable else None,
     )
-
-
-def score_as_live(
-    artifact: Artifact, dataset: Dataset, rows: NDArray[np.int64], tau: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The probabilities (NaN where undefined) of ``rows`` in time order as they would have been live.
-
-    A model with an ``adaptation`` is calibrated on the outcomes known by each row, product by product.
-
-    Args:
-        artifact: the model.
-        dataset: the n rows of the file.
-        rows: (m,) ascending row numbers.
-        tau: (n,) the threshold of each row.
-
-    Raises:
-        SchemaMismatch: the calibration needs columns that the rows lack.
-    """
-    metadata = artifact.metadata
-    raw = artifact.probability(dataset.inputs(artifact.features, tau, rows), tau[rows])
-    if metadata.adaptation is None:
-        return raw
-    if missing := [name for name in VOLATILITIES if name not in dataset.names]:
-        raise SchemaMismatch(f"model {metadata.model} is calibrated with features that the rows lack", missing=missing)
-    is_per_second = dataset.facts.every is Every.SECOND
-    second = dataset.time[rows] // SECOND_NS - is_per_second
-    volatilities = dataset.inputs(VOLATILITIES, tau, rows)
-    probability = np.full(len(rows), nan)
-    for code, name in enumerate(dataset.products):
-        own = dataset.product[rows] == code
-        is_listed = name in metadata.products
-        calibration = OnlineCalibration(metadata.adaptation, is_listed=is_listed, horizon=metadata.horizon_s)
-        future = dataset.future_volatility[rows[own]]
-        probability[own] = calibration.run(
-            second[own], raw[own], volatilities[own], tau[rows[own]], future, is_per_second=is_per_second
-        )
-    return probability
 
 
 def with_lowest(score: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
@@ -304,6 +264,7 @@ def _score_rows(
     tau: NDArray[np.float64],
     probability: NDArray[np.float64],
 ) -> Scored:
+    """The rows with the model's score; the baseline and the alert thresholds are filled in later."""
     return Scored(
         time=dataset.time[rows],
         product=dataset.product[rows],
@@ -350,14 +311,6 @@ def _rank_baselines(scored: Scored, scores: Mapping[str, NDArray[np.float64]]) -
         for name, score in scores.items()
     }
     return dict(sorted(found.items(), key=lambda item: -np.nan_to_num(item[1].pr_auc, nan=-1.0)))
-
-
-def _alert_budget(metadata: Metadata, request: BacktestRequest) -> tuple[float, float | None]:
-    """The log odds of the first alert threshold, and the minutes of alarm per day; None for a fixed threshold."""
-    if metadata.adaptation is not None:
-        return metadata.adaptation.alert_log_odds, request.budget or BUDGET_MINUTES
-    threshold = metadata.threshold
-    return log(threshold / (1.0 - threshold)) if threshold < 1.0 else HIGHEST, request.budget
 
 
 def _with_equal_alarms(scored: Scored, timeline: SpikeTimeline) -> Scored:
