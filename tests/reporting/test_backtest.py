@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, r2_score
 
 from volspike.datasets import Dataset, load_dataset
 from volspike.episodes import EpisodeTracker, SeriesOrder
@@ -200,6 +200,27 @@ def test_an_adaptive_model_is_scored_as_live(artifact: Artifact, dataset: Datase
     doubled = SpikeDefinition.parse(f"fixed:{2 * artifact.metadata.tau}")
     other = backtested(adaptive, wider, BacktestRequest(spike=doubled))
     assert other.scored.probability.mean() < found.mean()  # it learns the rarer spikes
+
+
+def test_the_expected_volatility_is_compared_with_the_best_past_one(artifact: Artifact, dataset: Dataset) -> None:
+    """QLIKE and R² of the forecast that is served; None for rows without its inputs."""
+    x = dataset.x.copy()
+    places = [dataset.names.index(f"realized_volatility_{window}s") for window in (60, 300)]
+    x[:, places[1]] = 2.0 * x[:, places[0]]
+    scaled = replace(dataset, x=x)
+    found = backtested(artifact, scaled)
+    assert found.volatility is not None
+    assert found.volatility_baseline == "persistence"
+    log_served = np.log(dataset.persistence) + 0.5 * np.log(2.0)
+    expected = r2_score(np.log(dataset.future_volatility), log_served)
+    assert found.volatility.r_squared.model == pytest.approx(expected)
+    assert found.figures()["volatility"]["rows"] == len(dataset)
+    assert "Expected volatility" in backtest_page(found)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("volspike.reporting.backtest.forecast_inputs", lambda _: {})
+        without = backtested(artifact, dataset)
+    assert without.volatility is None
+    assert "Expected volatility" not in backtest_page(without)
 
 
 def test_cost_is_of_missed_onsets_and_alerts(artifact: Artifact, dataset: Dataset, backtest: Backtest) -> None:

@@ -22,21 +22,27 @@ from volspike.errors import NotEnoughData
 from volspike.evaluation import (
     AlarmPoint,
     Comparison,
+    ForecastComparison,
     Reliability,
     Scored,
     SpikeTimeline,
     alarm_curve,
     compare,
+    compare_forecasts,
     reliability,
 )
 from volspike.evaluation.alarm_budget import DAY_S, AlarmScan
+from volspike.evaluation.bootstrap import Draws
+from volspike.evaluation.forecast_metrics import r_squared
 from volspike.evaluation.metrics import average_precision, known
+from volspike.evaluation.scored import BLOCK_S
 from volspike.evaluation.spike_events import COLUMNS, AlarmOutcome, match_alarms
 from volspike.labels import SpikeDefinition, spikes
 from volspike.market import format_time, parse_time
 from volspike.models import Artifact, Metadata
 from volspike.models.alert_level import BUDGET_MINUTES
 from volspike.models.artifact import load_stored_baseline
+from volspike.models.volatility import forecast_inputs
 from volspike.reporting.alert_history import (
     AlertRecord,
     DayFigures,
@@ -94,7 +100,9 @@ class Backtest:
     ``budget`` is the minutes of alarm per day that the threshold holds, None for a fixed one. ``baselines`` are by
     PR-AUC, the best first; ``comparison`` is with the best, whose alarms use as many minutes as the model's. ``curve``
     and ``baseline_curve`` show onset recall over alarm minutes. ``reliability`` is None if the probabilities are of
-    another spike definition, or without rows of both classes.
+    another spike definition, or without rows of both classes. ``volatility`` compares the expected volatility that is
+    served with every model with the best of the baselines' own volatilities, ``volatility_baseline``; None if the rows
+    lack its inputs.
     """
 
     features: Path
@@ -116,6 +124,8 @@ class Backtest:
     curve: tuple[AlarmPoint, ...]
     baseline_curve: tuple[AlarmPoint, ...]
     reliability: Reliability | None
+    volatility: ForecastComparison | None
+    volatility_baseline: str
 
     @property
     def alarm_minutes_per_day(self) -> float:
@@ -181,6 +191,8 @@ class Backtest:
                 for name, found in self.baselines.items()
             },
             "budgets": [point.figures() for point in compared.budgets],
+            "volatility_baseline": self.volatility_baseline,
+            "volatility": None if self.volatility is None else self.volatility.figures(),
             "cost": known(self.cost),
             "cost_without_alerts": known(self.cost_without_alerts),
             "curve": [point.figures() for point in self.curve],
@@ -226,6 +238,7 @@ def run_backtest(
     scored = _with_equal_alarms(scored, timeline)
     on_step("computing intervals")
     alarms = alarm_runs(timeline.series, scored.probability, scored.threshold)
+    volatility, volatility_baseline = _compare_volatility(dataset, rows, request.seed)
     is_reliable = (is_own or artifact.takes_tau) and 0 < int(scored.y.sum()) < len(scored)
     return Backtest(
         features=features,
@@ -247,6 +260,8 @@ def run_backtest(
         curve=tuple(alarm_curve(timeline, scored.probability)),
         baseline_curve=tuple(alarm_curve(timeline, scored.baseline)),
         reliability=reliability(scored.y, scored.probability, scored.time) if is_reliable else None,
+        volatility=volatility,
+        volatility_baseline=volatility_baseline,
     )
 
 
@@ -278,22 +293,27 @@ def _score_rows(
     )
 
 
+def past_volatilities(dataset: Dataset, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Name → past volatility of these rows: ``persistence``, the last minute's, and ``ewma_S`` for every half-life."""
+    found = {PERSISTENCE: dataset.persistence[rows]}
+    for half_life in EWMA_HALF_LIVES:
+        name = f"ewma_volatility_{half_life}s"
+        if name in dataset.names:
+            found[f"ewma_{half_life}"] = dataset.x[rows, dataset.names.index(name)]
+    return found
+
+
 def baseline_scores(
     artifact: Artifact, dataset: Dataset, rows: NDArray[np.int64], tau: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
     """The score of each baseline whose columns exist, by name; NaN where undefined.
 
-    ``persistence`` is the last minute's volatility over τ and ``ewma_S`` the exponentially weighted one with a
-    half-life of S seconds. The best baseline of the model's training is added under its name if it is stored with it.
+    They are the ``past_volatilities`` over τ, and the best baseline of the model's training if it is stored with it.
 
     Raises:
         ArtifactCorrupt: the stored baseline is damaged.
     """
-    scores = {PERSISTENCE: dataset.persistence[rows] / tau[rows]}
-    for half_life in EWMA_HALF_LIVES:
-        name = f"ewma_volatility_{half_life}s"
-        if name in dataset.names:
-            scores[f"ewma_{half_life}"] = dataset.x[rows, dataset.names.index(name)] / tau[rows]
+    scores = {name: values / tau[rows] for name, values in past_volatilities(dataset, rows).items()}
     stored = load_stored_baseline(artifact.directory)
     if stored is not None and stored.facts.model not in scores:
         columns = [name for name in stored.facts.features if name != "tau"]
@@ -311,6 +331,28 @@ def _rank_baselines(scored: Scored, scores: Mapping[str, NDArray[np.float64]]) -
         for name, score in scores.items()
     }
     return dict(sorted(found.items(), key=lambda item: -np.nan_to_num(item[1].pr_auc, nan=-1.0)))
+
+
+def _compare_volatility(dataset: Dataset, rows: NDArray[np.int64], seed: int) -> tuple[ForecastComparison | None, str]:
+    """The served forecast of the volatility against the past volatility with the greatest R², and the latter's name."""
+    weights = forecast_inputs(dataset.names)
+    if not weights:
+        return None, ""
+    realized = dataset.future_volatility[rows]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.log(dataset.columns(tuple(weights))[rows])
+        served = np.exp(logs @ np.array(list(weights.values())))
+    best, best_fit = np.zeros(0), -np.inf
+    name = ""
+    for column, values in past_volatilities(dataset, rows).items():
+        known_rows = (realized > 0.0) & (values > 0.0)
+        fit = r_squared(np.log(realized[known_rows]), np.log(values[known_rows]))
+        if fit > best_fit:
+            best, best_fit, name = values, fit, column
+    if not name:
+        return None, ""
+    draws = Draws.of(dataset.time[rows], BLOCK_S, RESAMPLES, seed)
+    return compare_forecasts(realized, served, best, draws), name
 
 
 def _with_equal_alarms(scored: Scored, timeline: SpikeTimeline) -> Scored:

@@ -16,7 +16,7 @@ from volspike.market import format_time
 from volspike.reporting.alert_history import AlertRecord
 from volspike.reporting.backtest import Backtest
 from volspike.reporting.backtest_charts import MOST_STRIPS, OUTCOME_CLASSES, recall_chart, timeline_chart
-from volspike.reporting.format import DASH, SIMULATED, Table, day_and_time, number, share, span
+from volspike.reporting.format import DASH, SIMULATED, Table, day_and_time, number, share, signed, span
 
 PAGE: Final = "backtest.html"
 MOST_ALERTS: Final = 500
@@ -179,6 +179,27 @@ def alert_table(alerts: Sequence[AlertRecord]) -> Table:
     return Table(("opened (UTC)", "product", "outcome", "minutes", "peak", "threshold", "lead, s"), rows, 3)
 
 
+def volatility_table(backtest: Backtest) -> Table | None:
+    """QLIKE and R² of the expected volatility and of the best past volatility; None if it is not served."""
+    found = backtest.volatility
+    if found is None:
+        return None
+    heads = ("volatility", "expected", "95 %", backtest.volatility_baseline, "95 %", "difference", "95 %")
+    rows = [
+        (
+            name,
+            number(each.model),
+            span(each.model_interval),
+            number(each.baseline),
+            span(each.baseline_interval),
+            signed(each.gain),
+            span(each.gain_interval),
+        )
+        for name, each in (("QLIKE (lower is better)", found.qlike), ("R² of its logarithm", found.r_squared))
+    ]
+    return Table(heads, rows)
+
+
 def baseline_table(backtest: Backtest) -> Table:
     """PR-AUC of every baseline, the best first."""
     rows = [(name, number(found.pr_auc), number(found.pr_auc_calm)) for name, found in backtest.baselines.items()]
@@ -227,6 +248,7 @@ def backtest_page(backtest: Backtest) -> str:
         _section("Spikes and alerts by day", _legend(hidden) + timeline),
         _section("Days", _html_table(day_table(backtest))),
         _reliability_section(backtest),
+        _volatility_section(backtest),
         _alert_section(backtest),
     ]
     return (
@@ -280,6 +302,11 @@ def _reliability_section(backtest: Backtest) -> str:
         "as frequent as predicted; with few spike events it means little.</p>"
     )
     return _section("Calibration", text + _html_table(table))
+
+
+def _volatility_section(backtest: Backtest) -> str:
+    table = volatility_table(backtest)
+    return "" if table is None else _section("Expected volatility", _html_table(table))
 
 
 def _alert_section(backtest: Backtest) -> str:
