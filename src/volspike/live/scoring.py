@@ -178,7 +178,7 @@ class LiveScorer:
         return known
 
     def dump_calibrations(self) -> dict[str, bytes]:
-        """What was learned from the outcomes of each product, to be restored by ``restore_calibrations``."""
+        """The state of each product's calibration, to be restored by ``restore_calibrations``."""
         return {product: calibration.dump() for product, calibration in self._calibrations.items()}
 
     def restore_calibrations(self, saved: Mapping[str, bytes]) -> None:

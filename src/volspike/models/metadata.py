@@ -201,6 +201,13 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return SpikeDefinition.parse(self.spike or f"percentile:{self.label_percentile:g}")
 
     @property
+    def spike_phrase(self) -> str:
+        """The definition of a spike with τ, for documents."""
+        definition = self.spike_definition
+        tau = f" (τ = {self.tau:.3g})" if not definition.is_adaptive else f" (median τ in training {self.tau:.3g})"
+        return definition.describe() + tau
+
+    @property
     def threshold(self) -> float:
         """The probability from which there is an alert."""
         return self.thresholds[self.served_threshold]

@@ -94,19 +94,20 @@ def _use(facts: Metadata) -> str:
 
 
 def _factors(facts: Metadata) -> str:
-    return (
+    text = (
         "Metrics depend most on the product, the hour of the day and the volatility of the days. Metrics per product "
-        "and per hour (UTC) are given below where five separate spike events are available. τ is frozen: on days more "
-        f"volatile than those of the training, more than {share(1 - facts.label_percentile / 100, 0)} of the rows are "
-        "spikes."
+        "and per hour (UTC) are given below where five separate spike events are available."
     )
+    if facts.spike_definition.is_adaptive:
+        return text
+    return text + " τ is frozen: on days more volatile than those of the training, more rows are spikes."
 
 
 def _metrics(facts: Metadata) -> str:
     thresholds = threshold_table(facts)
     return (
-        f"A spike is a future {facts.horizon_s}-second volatility (standard deviation of one-second log returns) of at "
-        f"least τ = {facts.tau:.3g}, the {facts.label_percentile:g}th percentile of the training rows. PR-AUC is the "
+        f"A spike is a future {facts.horizon_s}-second volatility (standard deviation of one-second log returns), "
+        f"{facts.spike_phrase}. PR-AUC is the "
         "main metric, because spikes are rare and ROC-AUC is then too optimistic. Brier score and log loss measure the "
         "calibration of probabilities; caught episodes, lead time and false alarms per hour describe the alerts. "
         "Intervals are 95 % intervals of a block bootstrap.\n\n" + table(thresholds.heads, thresholds.rows)

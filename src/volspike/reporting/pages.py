@@ -184,8 +184,8 @@ def _facts(paper: Paper, model: ModelEvaluation) -> None:
     paper.paragraph(
         f"{served}{facts.model} with {len(facts.features)} feature(s), fitted on {facts.data.learned_rows:,} of "
         f"{facts.data.train_rows:,} training rows; data from {day_and_time(facts.data.start)} to "
-        f"{day_and_time(facts.data.end)}; τ = {facts.tau:.3g}, the {facts.label_percentile:g}th percentile of its "
-        f"training rows; calibration {facts.calibration}; seed {facts.seed}."
+        f"{day_and_time(facts.data.end)}; a spike is {facts.spike_phrase}; calibration {facts.calibration}; "
+        f"seed {facts.seed}."
     )
     paper.paragraph(
         f"Evaluated on {model.held_out}: {metrics.rows:,} scored rows, {metrics.tp + metrics.fn:,} of them spikes in "
