@@ -22,6 +22,7 @@ from volspike.models.adaptive import (
     RATIO_OFFSET,
     SIZE,
     OnlineCalibration,
+    calibration_inputs,
 )
 from volspike.models.metadata import Adaptation
 
@@ -129,13 +130,7 @@ def test_the_filter_is_that_of_the_formulas() -> None:
     scored = rows.replayed(calibration)
     prior, variance = np.array(PRIOR.unlisted), PRIOR.deviation**2
     mean, covariance = prior.copy(), np.eye(SIZE) * variance
-    inputs = np.column_stack(
-        [
-            np.ones(len(scored)),
-            logit(rows.probability) - CENTRE_LOG_ODDS,
-            np.log(rows.volatilities / rows.tau[:, None] + RATIO_OFFSET) - CENTRE_LOG_RATIO,
-        ]
-    )
+    inputs = calibration_inputs(rows.probability, rows.volatilities, rows.tau)
     kept = 1 - 1 / MEMORY_S
     known = 0
     for row, second in enumerate(rows.second):

@@ -191,6 +191,18 @@ class OnlineCalibration:
         return self._prior, self._beliefs, self._pending, self._seconds, self._counts
 
 
+def calibration_inputs(probability: Floats, volatilities: Floats, tau: Floats) -> Floats:
+    """(n, SIZE) the inputs of the regression for n rows, of which ``volatilities`` are (n, 4); NaN if unknown."""
+    within = np.clip(probability, LEAST, 1.0 - LEAST)
+    return np.column_stack(
+        [
+            np.ones(len(tau)),
+            np.log(within / (1.0 - within)) - CENTRE_LOG_ODDS,
+            np.log(volatilities / tau[:, None] + RATIO_OFFSET) - CENTRE_LOG_RATIO,
+        ]
+    )
+
+
 # ``observe`` and ``score`` are the kernel; ``_observe``, ``_score`` and ``_run`` are its ways in from Python.
 
 

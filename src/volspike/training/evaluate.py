@@ -44,6 +44,7 @@ LIBRARIES: Final = {"numpy": "numpy", "scikit-learn": "sklearn", "onnx": "onnx",
 _MODEL_LIBRARIES: Final = {
     "xgboost": {"xgboost": "xgboost"},
     "lightgbm": {"lightgbm": "lightgbm"},
+    "relative_trees": {"lightgbm": "lightgbm"},
     "lstm": {"jax": "jax"},
 }
 
@@ -249,7 +250,7 @@ def build_metadata(
         split=_split_facts(data),
         metrics=comparison.pooled.figures() | final,
         importance=served.importance,
-        versions=_library_versions(served.model),
+        versions=library_versions(served.model),
         onnx_sha256="",
         seed=request.seed,
         calibration=served.calibration,
@@ -307,7 +308,8 @@ def _split_note(data: TrainingData) -> str:
     )
 
 
-def _library_versions(model: str) -> dict[str, str]:
+def library_versions(model: str) -> dict[str, str]:
+    """The versions of Python and of the libraries that an artifact of this model depends on."""
     libraries = LIBRARIES | _MODEL_LIBRARIES.get(model, {})
     return {"python": platform.python_version()} | {
         name: str(import_module(module).__version__) for name, module in libraries.items()
