@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: install install-dev run demo test mutants test-system e2e soak lint format docs bench results default-model clean help
+.PHONY: install install-dev run demo test mutants test-system e2e soak lint format docs bench results default-model simulated-model clean help
 
 help: ## List the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -68,14 +68,30 @@ results: $(DEV) ## Train all models on both recordings and write the results (DA
 	$(BIN)/python docs/results.py coinbase build/results/coinbase.parquet --fold-by rows --search 0
 	$(BIN)/python docs/generate.py
 
-default-model: $(STAMP) ## Retrain the models shipped with the package (DATA=../shared/data)
-	$(BIN)/volspike replay --raw "$(DATA)/coinbase/*.ndjson" --out build/default/features.parquet --add-labels
-	$(BIN)/volspike train --features build/default/features.parquet --models har --artifacts build/default
-	cp build/default/har/model.onnx build/default/har/metadata.json src/volspike/models/default/
-	$(BIN)/volspike replay --raw "$(DATA)/coinbase/*.ndjson" --out build/default/core.parquet --add-labels \
+# The recordings that the model for real markets learns from, and those that it is only evaluated on, each as
+# name=files. A name begins with the venue, as one product may be traded at several.
+LEARNED := binance_2025=sets/binance_btcusdc/*.parquet bitflyer_2018-01=bitflyer/*.parquet \
+	bitflyer_2018-08=sets/two_venues_20180812/bitflyer_*.parquet btcbox_2018=sets/two_venues_20180812/btcbox_*.parquet \
+	coinbase_2016=sets/coinbase_201610/*.parquet coinbase_2025=coinbase/*.ndjson \
+	fxcm_2014=sets/fx_gold/fxcm_*.parquet oanda_2014=sets/fx_gold/oanda_*.parquet us_2013=sets/us_equities/*.parquet
+EVALUATED := $(foreach venue,binance coinbase gemini,crash/$(venue)_2025=sets/crash_20251010/$(venue)/*.parquet)
+REPLAY := $(BIN)/volspike replay --every 1s --add-labels --spike jump:2
+
+default-model: $(STAMP) ## Retrain the models for real markets that ship with the package (DATA=../shared/data)
+	set -f; for recording in $(LEARNED) $(EVALUATED); do \
+		$(REPLAY) --raw "$(DATA)/$${recording#*=}" --out "build/default/$${recording%%=*}.parquet" || exit 1; done
+	$(BIN)/python docs/shipped_model.py src/volspike/models/default build/default/*.parquet \
+		--evaluate build/default/crash/*.parquet
+	$(BIN)/volspike replay --raw "$(DATA)/coinbase/*.ndjson" --out build/fallback/core.parquet --add-labels \
 		--feature-set core
-	$(BIN)/volspike train --features build/default/core.parquet --models baseline --artifacts build/default
-	cp build/default/baseline/model.onnx build/default/baseline/metadata.json src/volspike/models/fallback/
+	$(BIN)/volspike train --features build/fallback/core.parquet --models baseline --artifacts build/fallback
+	cp build/fallback/baseline/model.onnx build/fallback/baseline/metadata.json src/volspike/models/fallback/
+
+simulated-model: $(STAMP) ## Retrain the model for the simulated exchange on 30 simulated days
+	for market in 101=BTC-USD 102=BTC-USD 103=BTC-USD 104=ETH-USD 105=ETH-USD 106=ETH-USD; do \
+		$(BIN)/volspike simulate --pair "$${market#*=}" --seed "$${market%=*}" --minutes 7200 --out build/tape.parquet && \
+		$(REPLAY) --raw build/tape.parquet --out "build/simulated/simulated_$${market%=*}.parquet" || exit 1; done
+	$(BIN)/python docs/shipped_model.py src/volspike/models/simulated build/simulated/*.parquet
 
 clean: ## Remove the environment and the caches, but no data, models or reports
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build

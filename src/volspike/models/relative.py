@@ -25,7 +25,7 @@ from scipy.special import expit
 from volspike.labels import TAU
 from volspike.models.detector import Detector, Sample, TrainingRows, as_shares
 from volspike.models.onnx import INPUT, OPSET, GraphBuilder
-from volspike.models.trees import threads, with_float32_splits
+from volspike.models.trees import with_float32_splits
 
 RISING: Final = (
     "realized_volatility_10s",
@@ -136,7 +136,7 @@ class RelativeTrees(Detector):
             "seed": self._seed,
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": threads(rows),
+            "num_threads": 1,
             "verbosity": -1,
         }
 

@@ -161,7 +161,7 @@ class XGBoost(Detector):
             # Rows of one minute share their future: a leaf of a few hundred rows may hold a single event.
             min_child_weight=max(_MIN_HESSIAN, self._settings["leaf_share"] * total_hessian),
             reg_lambda=self._settings["shrinkage"],
-            n_jobs=threads(len(rows)),
+            n_jobs=_threads(len(rows)),
             verbosity=0,
             base_score=base_rate,
             random_state=self._seed,
@@ -296,7 +296,7 @@ class LightGBM(Detector):
             "seed": self._seed,
             "deterministic": True,
             "force_row_wise": True,
-            "num_threads": threads(rows),
+            "num_threads": _threads(rows),
             "verbosity": -1,
         }
 
@@ -391,8 +391,7 @@ def _with_missing_branch(decision: str) -> str:
     return decision if int(decision) & _MISSING_TYPE else str(_MISSING_GOES_LEFT)
 
 
-def threads(rows: int) -> int:
-    """The threads with which trees learn from this many rows."""
+def _threads(rows: int) -> int:
     return THREADS if rows >= THREADED_ROWS else 1
 
 
