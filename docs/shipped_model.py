@@ -34,8 +34,7 @@ from volspike.market import format_time
 from volspike.models import Artifact, DataFacts, Detector, Metadata, SplitFacts
 from volspike.models.adaptive import EVENTS_NEEDED
 from volspike.models.alert_level import BUDGET_MINUTES
-from volspike.models.artifact import ANY_PROFILE
-from volspike.models.metadata import Adaptation, PartFigures
+from volspike.models.metadata import ANY_PROFILE, Adaptation, PartFigures
 from volspike.reporting.card import CARD_FILE
 from volspike.reporting.format import SIMULATED
 from volspike.training.evaluate import library_versions
