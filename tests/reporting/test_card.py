@@ -10,7 +10,7 @@ import pytest
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, TEN_MODEL, Artifact, Metadata
 from volspike.models.metadata import decode_metadata
 from volspike.reporting.card import model_card, write_cards
-from volspike.reporting.format import SIMULATED
+from volspike.reporting.format import SIMULATED, number
 from volspike.training.report import TrainingReport
 
 SECTIONS = [
@@ -41,6 +41,10 @@ def test_card_of_a_trained_model(report: TrainingReport, folder: Path) -> None:
     for figures in (model, final):
         assert f"{figures['pr_auc']:.3f}" in card
         assert f"{figures['pr_auc_low']:.3f} … {figures['pr_auc_high']:.3f}" in card
+    for end in ("", "_final"):
+        for group, name in (("days", "model"), ("calm", "model"), ("minutes_30_per_day", "recall_baseline")):
+            assert number(facts.metrics[f"{group}{end}"][name]) in card
+    assert card.count("PR-AUC in calm rows (95 %)") == card.count("onset recall at 30 min of alarm per day") == 2
     assert len(facts.fold_metrics) == 3
     assert [fold.is_final for fold in facts.fold_metrics] == [False, False, True]
     assert facts.fold_metrics[-1].pr_auc == final["pr_auc"]

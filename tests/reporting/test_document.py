@@ -11,7 +11,7 @@ import pytest
 from tests.reporting.conftest import ROWS, market_table
 from tests.reporting.pages import TITLE, Page, evaluated, pages
 from volspike.reporting.evaluate import EvaluationReport
-from volspike.reporting.format import SIMULATED, number, signed, span
+from volspike.reporting.format import SIMULATED, number, share, signed, span
 from volspike.reporting.pages import render_pdf
 from volspike.training.report import TrainingReport
 
@@ -57,7 +57,18 @@ def test_model_pages_have_every_section(found: list[Page], evaluation: Evaluatio
         for part in model.products:
             assert f"{part.label} {part.rows:,} {part.spike_events}" in text
         assert f"{model.comparison.model_events.alarms}" in text
-    for heading in ("Folds of the training", "Hours of the day", "Feature importance", "Largest spikes", "Thresholds"):
+        assert f"calm rows ({model.comparison.calm.rows:,}) {number(model.comparison.calm.pr_auc.model)}" in text
+        for point in model.comparison.budgets:
+            recall = share(point.onset_recall.model)
+            assert f"{point.budget:g} min per day {point.model.onsets} {recall}" in text
+        assert model.reliability is not None
+        for decile in model.reliability.bins:
+            assert (
+                f"{decile.rows:,} {decile.spike_events} {decile.mean_probability:.4f} {decile.observed_rate:.4f}"
+                in text
+            )
+    headings = ("Folds of the training", "Hours of the day", "Feature importance", "Largest spikes", "Thresholds")
+    for heading in (*headings, "Ranking and onsets"):
         assert text.count(heading) == len(evaluation.models)
     assert found[-1].text.startswith("Method ")
     assert "Künsch" in found[-1].text

@@ -110,7 +110,8 @@ def parse_cost(text: str) -> AlarmCost:
 
 def print_result(backtest: Backtest) -> None:
     """Prints the tables of a backtest and a summary."""
-    from volspike.reporting.backtest_page import alert_table, budget_table, day_table, headline_table
+    from volspike.reporting.backtest_page import alert_table, day_table
+    from volspike.reporting.format import budget_table, headline_table
 
     note_if_simulated(backtest.simulated)
     for sentence in backtest.warnings:
@@ -118,8 +119,11 @@ def print_result(backtest: Backtest) -> None:
     shown = backtest.alerts[-MOST_ALERTS:]
     more = f", the newest {len(shown)} of {len(backtest.alerts)}" if len(shown) < len(backtest.alerts) else ""
     _print(f"Alerts{more}", alert_table(shown))
-    _print("Onsets caught at budgets of alarm minutes", budget_table(backtest))
-    _print(f"PR-AUC against {backtest.comparison.baseline_name}, the best baseline", headline_table(backtest))
+    _print("Onsets caught at budgets of alarm minutes", budget_table(backtest.metadata.model, backtest.comparison))
+    _print(
+        f"PR-AUC against {backtest.comparison.baseline_name}, the best baseline",
+        headline_table(backtest.metadata.model, backtest.comparison),
+    )
     _print("Days", day_table(backtest))
     for sentence in summary(backtest):
         out.print(sentence)

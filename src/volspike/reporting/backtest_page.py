@@ -6,17 +6,26 @@ import csv
 from collections.abc import Iterator, Sequence
 from html import escape
 from io import StringIO
-from math import isnan
 from pathlib import Path
 from typing import Any, Final
 
 from volspike.errors import UsageError
-from volspike.evaluation import Contrast
 from volspike.market import format_time
 from volspike.reporting.alert_history import AlertRecord
 from volspike.reporting.backtest import Backtest
 from volspike.reporting.backtest_charts import MOST_STRIPS, OUTCOME_CLASSES, recall_chart, timeline_chart
-from volspike.reporting.format import DASH, SIMULATED, Table, day_and_time, number, share, signed, span
+from volspike.reporting.format import (
+    SIMULATED,
+    Table,
+    budget_table,
+    day_and_time,
+    headline_table,
+    number,
+    reliability_table,
+    share,
+    signed,
+    span,
+)
 
 PAGE: Final = "backtest.html"
 MOST_ALERTS: Final = 500
@@ -95,52 +104,6 @@ def _as_csv(rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def headline_table(backtest: Backtest) -> Table:
-    """PR-AUC of model and baseline pooled, per day and in calm rows, with their ratio."""
-    compared = backtest.comparison
-    parts = (
-        ("pooled", compared.pr_auc),
-        (f"mean of {compared.days.parts} days", compared.days.pr_auc),
-        (f"calm rows ({compared.calm.rows:,})", compared.calm.pr_auc),
-    )
-    heads = ("PR-AUC", backtest.metadata.model, "95 %", compared.baseline_name, "95 %", "ratio", "95 %")
-    return Table(heads, [(name, *_contrast_cells(found)) for name, found in parts])
-
-
-def _contrast_cells(found: Contrast) -> tuple[str, ...]:
-    return (
-        number(found.model),
-        span(found.model_interval),
-        number(found.baseline),
-        span(found.baseline_interval),
-        number(found.ratio, 2),
-        span(found.ratio_interval, 2),
-    )
-
-
-def budget_table(backtest: Backtest) -> Table:
-    """Onset recall of model and baseline at budgets of alarm minutes."""
-    name = backtest.comparison.baseline_name
-    heads = ("onset recall at", "onsets", backtest.metadata.model, "95 %", name, "95 %", "median lead, s")
-    rows = [
-        (
-            f"{point.budget:g} min per day",
-            f"{point.model.onsets}",
-            share(point.onset_recall.model),
-            _percent_span(point.onset_recall.model_interval.low, point.onset_recall.model_interval.high),
-            share(point.onset_recall.baseline),
-            _percent_span(point.onset_recall.baseline_interval.low, point.onset_recall.baseline_interval.high),
-            number(point.model.lead_median_s, 0),
-        )
-        for point in backtest.comparison.budgets
-    ]
-    return Table(heads, rows)
-
-
-def _percent_span(low: float, high: float) -> str:
-    return DASH if isnan(low) else f"{100 * low:.0f} … {100 * high:.0f} %"
-
-
 def day_table(backtest: Backtest) -> Table:
     """The figures of each UTC day."""
     heads = ("day", "rows", "base rate", "PR-AUC", backtest.comparison.baseline_name, "onsets", "caught")
@@ -206,25 +169,6 @@ def baseline_table(backtest: Backtest) -> Table:
     return Table(("baseline", "PR-AUC", "PR-AUC in calm rows"), rows)
 
 
-def reliability_table(backtest: Backtest) -> Table | None:
-    """Observed and predicted rate per decile of the probability; None if the probabilities cannot be compared."""
-    if backtest.reliability is None:
-        return None
-    rows = [
-        (
-            f"{part.low:.4f} … {part.high:.4f}",
-            f"{part.rows:,}",
-            f"{part.spike_events}",
-            number(part.mean_probability, 4),
-            number(part.observed_rate, 4),
-            number(part.ratio, 2),
-            span(part.ratio_interval, 2),
-        )
-        for part in backtest.reliability.bins
-    ]
-    return Table(("probability", "rows", "spike events", "predicted", "observed", "ratio", "95 %"), rows)
-
-
 def backtest_page(backtest: Backtest) -> str:
     """The page as HTML, with its style and charts inside."""
     title = f"Backtest of {backtest.metadata.model} on {backtest.features.name}"
@@ -242,9 +186,13 @@ def backtest_page(backtest: Backtest) -> str:
             f'{escape(backtest.metadata.model)}<span class="key baseline"></span>'
             f"{escape(backtest.comparison.baseline_name)}, the best baseline on these rows. "
             f"The circle marks the alerts below, at {escape(budget)}.</p>{recall_chart(backtest)}"
-            + _html_table(budget_table(backtest)),
+            + _html_table(budget_table(backtest.metadata.model, backtest.comparison)),
         ),
-        _section("Ranking of the rows", _html_table(headline_table(backtest)) + _html_table(baseline_table(backtest))),
+        _section(
+            "Ranking of the rows",
+            _html_table(headline_table(backtest.metadata.model, backtest.comparison))
+            + _html_table(baseline_table(backtest)),
+        ),
         _section("Spikes and alerts by day", _legend(hidden) + timeline),
         _section("Days", _html_table(day_table(backtest))),
         _reliability_section(backtest),
@@ -294,14 +242,13 @@ def _legend(hidden: int) -> str:
 
 
 def _reliability_section(backtest: Backtest) -> str:
-    table = reliability_table(backtest)
-    if table is None:
+    if backtest.reliability is None:
         return ""
     text = (
         '<p class="quiet">Rows in ten groups of equally many by their probability. A ratio of 1 means that spikes were '
         "as frequent as predicted; with few spike events it means little.</p>"
     )
-    return _section("Calibration", text + _html_table(table))
+    return _section("Calibration", text + _html_table(reliability_table(backtest.reliability)))
 
 
 def _volatility_section(backtest: Backtest) -> str:

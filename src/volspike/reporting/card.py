@@ -4,7 +4,7 @@ and Transparency, 2019), generated from the metadata of an artifact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -184,6 +184,7 @@ def _overall(facts: Metadata, end: str) -> str:
         (title, _with_span(model, name, digits), _with_span(baseline, name, digits))[:columns]
         for title, name, digits in _FIGURES
     ]
+    rows += [cells[:columns] for cells in _headlines(facts, end)]
     heads = (f"{model.get('rows') or 0:,} rows", f"`{facts.model}`", f"`{facts.baseline}` (baseline)")
     events = model.get("spike_events")
     counted = "" if events is None else f"{_gain(facts, model)}Separate spike events in these rows: {events}.\n\n"
@@ -199,6 +200,20 @@ _FIGURES: Final = (
     ("recall (95 %)", "recall", 3),
     ("base rate", "base_rate", 3),
 )
+
+
+_HEADLINES: Final = (
+    ("PR-AUC, mean of days (95 %)", "days", ""),
+    ("PR-AUC in calm rows (95 %)", "calm", ""),
+    ("onset recall at 30 min of alarm per day (95 %)", "minutes_30_per_day", "recall_"),
+)
+"""Title, group of ``Metadata.metrics``, and the beginning of its figures."""
+
+
+def _headlines(facts: Metadata, end: str) -> Iterator[tuple[str, str, str]]:
+    for title, group, prefix in _HEADLINES:
+        if figures := facts.metrics.get(f"{group}{end}"):
+            yield title, _with_span(figures, f"{prefix}model", 3), _with_span(figures, f"{prefix}baseline", 3)
 
 
 def _gain(facts: Metadata, model: Mapping[str, Figure]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 
-from volspike.evaluation import Comparison, Interval
+from volspike.evaluation import Comparison, Interval, Reliability
 from volspike.models import Metadata
 
 DASH = "–"
@@ -138,6 +138,67 @@ def threshold_table(facts: Metadata) -> Table:
         for name, value in facts.thresholds.items()
     ]
     return Table(("threshold", "criterion", "probability"), rows, 2)
+
+
+def headline_table(model: str, compared: Comparison) -> Table:
+    """PR-AUC of a model and the baseline pooled, as the mean of days and in calm rows, with their ratio."""
+    parts = (
+        ("pooled", compared.pr_auc),
+        (f"mean of {compared.days.parts} day{'s' if compared.days.parts != 1 else ''}", compared.days.pr_auc),
+        (f"calm rows ({compared.calm.rows:,})", compared.calm.pr_auc),
+    )
+    rows = [
+        (
+            name,
+            number(found.model),
+            span(found.model_interval),
+            number(found.baseline),
+            span(found.baseline_interval),
+            number(found.ratio, 2),
+            span(found.ratio_interval, 2),
+        )
+        for name, found in parts
+    ]
+    return Table(("PR-AUC", model, "95 %", compared.baseline_name, "95 %", "ratio", "95 %"), rows)
+
+
+def budget_table(model: str, compared: Comparison) -> Table:
+    """Onset recall of a model and the baseline at budgets of alarm minutes per day."""
+    rows = [
+        (
+            f"{point.budget:g} min per day",
+            f"{point.model.onsets}",
+            share(point.onset_recall.model),
+            _share_span(point.onset_recall.model_interval),
+            share(point.onset_recall.baseline),
+            _share_span(point.onset_recall.baseline_interval),
+            number(point.model.lead_median_s, 0),
+        )
+        for point in compared.budgets
+    ]
+    heads = ("onset recall at", "onsets", model, "95 %", compared.baseline_name, "95 %", "median lead, s")
+    return Table(heads, rows)
+
+
+def _share_span(interval: Interval) -> str:
+    return DASH if isnan(interval.low) else f"{100 * interval.low:.0f} … {100 * interval.high:.0f} %"
+
+
+def reliability_table(found: Reliability) -> Table:
+    """Predicted and observed rate of each group of rows by probability, with their ratio and number of events."""
+    rows = [
+        (
+            between(part.low, part.high, 4),
+            f"{part.rows:,}",
+            f"{part.spike_events}",
+            number(part.mean_probability, 4),
+            number(part.observed_rate, 4),
+            number(part.ratio, 2),
+            span(part.ratio_interval, 2),
+        )
+        for part in found.bins
+    ]
+    return Table(("probability", "rows", "spike events", "predicted", "observed", "ratio", "95 %"), rows)
 
 
 def row_spacing(every: str) -> str:

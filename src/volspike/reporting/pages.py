@@ -27,9 +27,12 @@ from volspike.reporting.evaluate import EvaluationReport, ModelEvaluation
 from volspike.reporting.format import (
     DASH,
     SIMULATED,
+    budget_table,
     day_and_time,
     fold_table,
+    headline_table,
     number,
+    reliability_table,
     row_spacing,
     share,
     signed,
@@ -168,6 +171,7 @@ def write_model_pages(paper: Paper, model: ModelEvaluation) -> None:
     paper.start_page()
     paper.heading(model.title, 0)
     _facts(paper, model)
+    _headline(paper, model)
     _curves(paper, model)
     _reliability(paper, model)
     _folds(paper, model)
@@ -192,6 +196,24 @@ def _facts(paper: Paper, model: ModelEvaluation) -> None:
         f"{model.comparison.spike_events} separate spike event(s)."
     )
     paper.paragraph(verdict_of(model), style="B")
+
+
+_HEADLINE_WIDTHS: Final = (2.2, 1.2, 1.6, 1.2, 1.6, 1.2, 1.6)
+
+
+def _headline(paper: Paper, model: ModelEvaluation) -> None:
+    paper.heading("Ranking and onsets", 1, above=70)
+    is_baseline = model.metadata.model == model.comparison.baseline_name
+    tables = (headline_table(model.title, model.comparison), 3), (budget_table(model.title, model.comparison), 4)
+    for table, own in tables:
+        columns = own if is_baseline else len(table.heads)
+        rows = [cells[:columns] for cells in table.rows]
+        paper.table(table.heads[:columns], rows, _HEADLINE_WIDTHS[:columns])
+    paper.paragraph(
+        "Calm rows are those whose last minute was no spike itself. An onset is a spike event that begins in one. It "
+        "is caught if an alert opens before the spike is realized. Both scores use as many minutes of alarm per day.",
+        small=True,
+    )
 
 
 def _scores(model: ModelEvaluation) -> dict[str, NDArray[np.float64]]:
@@ -232,6 +254,8 @@ def _reliability(paper: Paper, model: ModelEvaluation) -> None:
         f"(95 %: {span(reliability.expected_error_interval)}); by chance alone it is above 0."
     )
     paper.picture(picture, "Observed share of spikes over predicted probability", width_mm=_CURVE_MM)
+    table = reliability_table(reliability)
+    paper.table(table.heads, table.rows, (2.4, 1, 1.2, 1, 1, 0.8, 1.4))
 
 
 def _folds(paper: Paper, model: ModelEvaluation) -> None:
