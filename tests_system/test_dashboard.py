@@ -37,7 +37,14 @@ THRESHOLD: Final = 0.48
 INTERVAL: Final = {"pr_auc": 0.312, "pr_auc_low": 0.241, "pr_auc_high": 0.395, "base_rate": 0.101}
 GAIN: Final = {"pr_auc_gain": 0.031, "pr_auc_gain_low": -0.022, "pr_auc_gain_high": 0.084}
 BASELINE: Final = {"pr_auc": 0.281, "pr_auc_low": 0.205, "pr_auc_high": 0.366, "base_rate": 0.101}
-FIGURES: Final = {"model": INTERVAL | GAIN, "persistence": BASELINE}
+CALM: Final = {"ratio": 1.42, "ratio_low": 1.1, "ratio_high": 1.8}
+BUDGET: Final = {"recall_model": 0.31, "recall_baseline": 0.12}
+FIGURES: Final = {
+    "model": INTERVAL | GAIN,
+    "persistence": BASELINE,
+    "calm": CALM,
+    "minutes_30_per_day": BUDGET,
+}
 OVERFLOWING: Final = """
 [...document.querySelectorAll("main *, header *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1).length
 """
@@ -236,7 +243,7 @@ def test_alert_is_shown_and_announced(browser: Browser, served: Served) -> None:
         served.tick(64_400.0, 0.62)
         opened = served.market.now
         served.publish("alert", served.market.alert("BTC-USD", "a2", "open", opened, None, 0.62))
-        dashboard.text("say", "Alert: BTC-USD, a spike is likely within 60 seconds, probability 62.0 %")
+        dashboard.text("say", "Alert: BTC-USD, a spike is likely within 60 s, probability 62.0 %")
         expect(dashboard.page.locator("#say")).to_have_attribute("role", "alert")
         dashboard.text("verdict", "ALERT")
         expect(dashboard.page.locator("#alerts li[data-state=open]")).to_have_count(1)
@@ -290,6 +297,8 @@ def test_metrics_have_intervals_and_a_baseline(browser: Browser, served: Served)
         )
         dashboard.text("model-verdict", "not shown to be better than persistence")
         dashboard.text("model", "a SIMULATED market")
+        dashboard.text("model", "×1.42 of persistence (1.10 to 1.80)")
+        dashboard.text("model", "31.0 %; persistence 12.0 %")
         dashboard.text("performance", "42.0 %")
         dashboard.text("performance", "not enough yet")
         dashboard.text("health", "31.4 / 88.0 ms")

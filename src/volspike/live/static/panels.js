@@ -178,9 +178,24 @@ export function showModel(model) {
     model.is_product_in_training ? ["This product", "in the training data"] : ["This product", "not in the training data", "unsure"],
     ...(model.learns ? [["Calibration", "continued on this product's own outcomes"]] : []),
     ["τ (1 s returns)", `${words.quantity(model.tau)}${ADAPTIVE.test(model.spike ?? "") ? " in training, now relative to the market" : ""}`],
+    ...(name === model.name ? [] : headline(model.metrics ?? {}, name)),
     ["Rows", [model.profile, model.every].filter(Boolean).join(", every ") || words.UNKNOWN],
     ["Trained until", typeof model.trained_until === "number" ? words.moment(model.trained_until) : (model.trained_until ?? words.UNKNOWN).slice(0, 16).replace("T", " ")],
   ]);
+}
+
+// What a warning is worth: the ranking of rows whose last minute was no spike, and the onsets caught within a budget.
+function headline({ calm, minutes_30_per_day: budget }, baseline) {
+  const rows = [];
+  if (typeof calm?.ratio === "number") {
+    const between = typeof calm.ratio_low === "number" ? ` (${calm.ratio_low.toFixed(2)} to ${calm.ratio_high.toFixed(2)})` : "";
+    rows.push(["PR-AUC in calm rows", `×${calm.ratio.toFixed(2)} of ${baseline}${between}`]);
+  }
+  if (typeof budget?.recall_model === "number") {
+    const theirs = typeof budget.recall_baseline === "number" ? `; ${baseline} ${words.probability(budget.recall_baseline)}` : "";
+    rows.push(["Onsets caught at 30 min of alarm a day", `${words.probability(budget.recall_model)}${theirs}`]);
+  }
+  return rows;
 }
 
 // Two confidence intervals on one axis, to see whether they overlap.
