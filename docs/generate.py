@@ -13,7 +13,8 @@ from typing import Any
 from volspike.api import metrics as api_metrics
 from volspike.cli.app import COMMANDS, app, load_command
 from volspike.features import DEFAULT_WINDOWS, FAMILIES, Feature, FeatureEngine, FeatureSet, Scope
-from volspike.features.schema import GROUPS, ROW_MEANINGS
+from volspike.features.catalogue import GROUPS
+from volspike.features.schema import ROW_MEANINGS
 from volspike.live import metrics as live_metrics
 from volspike.models import DEFAULT_MODEL, METADATA_FILE
 from volspike.models.metadata import decode_metadata

@@ -41,7 +41,7 @@ def test_from_a_tape_to_a_probability(workspace: Path, serve: Callable[..., Serv
 
     output = succeeded(run_volspike(workspace, *shlex.split(REPLAY))).out
     assert ("SIMULATED" in output) == simulated
-    assert re.search(r"[\d,]+ rows of 100 features from [\d,]+ ticks \(profile ticker, every tick\)", output)
+    assert re.search(r"[\d,]+ rows of 135 features from [\d,]+ ticks \(profile ticker, every tick\)", output)
     assert re.search(r"[\d,]+ rows labelled, [\d.]+% spikes at τ = ", output)
     schema = pq.read_schema(workspace / "data/processed/features.parquet")
     assert {"future_volatility", "volatility_spike", "log_return_300s"} <= set(schema.names)
@@ -77,7 +77,7 @@ def test_from_a_tape_to_a_probability(workspace: Path, serve: Callable[..., Serv
 def test_demo_runs_in_an_empty_folder(tmp_path: Path) -> None:
     """``demo --once`` simulates a market, marks it as such, trains models, prints one prediction, and succeeds."""
     outcome = succeeded(run_volspike(tmp_path, "demo", "--once", "--port", "0"))
-    assert outcome.out.index("SIMULATED") < outcome.out.index("rows of 100 features")
+    assert outcome.out.index("SIMULATED") < outcome.out.index("rows of 135 features")
     (answer,) = (json.loads(line) for line in outcome.out.splitlines() if line.startswith('  {"prediction"'))
     assert set(answer) == ANSWER | {"simulated"}
     assert answer["simulated"] is True

@@ -29,7 +29,7 @@ def test_a_tape_becomes_a_feature_file(tape: Path, tmp_path: Path, volspike: Run
     assert (outcome.status, outcome.err) == (0, "")
     table = pq.read_table(tmp_path / "new/folder/f.parquet")
     assert table.column_names == [*ROW_COLUMNS, *FeatureSet(scope=Scope.FULL).names]
-    told = f"{len(table):,} rows of 100 features from {len(tape.read_bytes().splitlines()):,} ticks"
+    told = f"{len(table):,} rows of 135 features from {len(tape.read_bytes().splitlines()):,} ticks"
     assert outcome.out == f"{SIMULATED}\n{told} (profile ticker, every 1s) → new/folder/f.parquet\n"
     assert len(table) in range(50 * 60 - 2, 50 * 60 + 1)
 
@@ -41,14 +41,14 @@ def test_a_row_per_tick_is_the_default(tape: Path, tmp_path: Path, volspike: Run
 
 
 def test_windows_are_a_setting(tape: Path, tmp_path: Path, volspike: Run) -> None:
-    """``--windows 30 60`` and ``--windows 60 --windows 30`` make the same 14 features and 79."""
+    """``--windows 30 60`` and ``--windows 60 --windows 30`` make the same 14 features and 114."""
     for name, windows in (("a", ["--windows", "30", "60"]), ("b", ["--windows", "60", "--windows", "30"])):
         assert volspike("replay", "--raw", tape, "--out", f"{name}.parquet", "--every", "1s", *windows).status == 0
     assert pq.read_schema(tmp_path / "a.parquet").names == [*ROW_COLUMNS, *FeatureSet((30, 60), Scope.FULL).names]
     assert compare(tmp_path / "a.parquet", tmp_path / "b.parquet").is_equal
 
 
-@pytest.mark.parametrize(("scope", "count"), [("core", 21), ("full", 100), ("deep", 220)])
+@pytest.mark.parametrize(("scope", "count"), [("core", 21), ("full", 135), ("deep", 255)])
 def test_the_feature_set_is_a_setting(scope: str, count: int, tape: Path, tmp_path: Path, volspike: Run) -> None:
     """``--feature-set`` makes more features or fewer; those of the smaller set are the same bit for bit."""
     for name in ("core", scope):

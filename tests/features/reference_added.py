@@ -9,16 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.features.reference import SECOND, ReferenceEngine, Row, Session
+from tests.features.reference_path import over, price_path
 from volspike.features import CATALOGUE, FeatureSet
 from volspike.market import Profile, Tick
 
 NAN = math.nan
+DAY = ("hour_to_day_ratio", "yesterday_to_day_ratio", "yesterday_to_hour_ratio")
+"""NaN in the markets of less than an hour that ``ReferenceMarket`` is for."""
+
 Floats = NDArray[np.float64]
-
-
-def over(part: float, total: float) -> float:
-    """A quotient; NaN if the total is too small to divide by."""
-    return part / total if total > 1e-200 else NAN
 
 
 def order_flow(before: Tick | None, now: Tick) -> float:
@@ -130,7 +129,7 @@ def by_second(s: Seconds) -> dict[str, float]:
     found |= {f"seconds_to_full_{m}min": float(60 * m - end % (60 * m)) for m in (5, 15, 60)}
     for j in range(1, 61):
         found[f"lag_return_{j}s"], found[f"lag_ticks_{j}s"] = float(r[-j]), float(s.ticks[-j])
-    return found
+    return found | price_path(s)
 
 
 def mean_spread(s: Seconds) -> float:
@@ -183,7 +182,7 @@ class ReferenceMarket:
             return [NAN] * len(self.names)
         seconds = Seconds(session, newest, self.profile)
         found = by_second(seconds) | at_tick(seconds, session, now)
-        found |= self.leader_at(session, newest)
+        found |= self.leader_at(session, newest) | dict.fromkeys(DAY, NAN)
         return [found[name] for name in self.names]
 
     def leader_at(self, session: Session, newest: int) -> dict[str, float]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.features.reference import Session
 from tests.features.reference_added import Seconds, assert_features_close, at_tick, by_second
+from tests.features.reference_day import day_memory
 from tests.features.strategies import START, WARMING, tick_lists
 from tests.features.test_engine import columns
 from volspike.features import Every, FeatureEngine, FeatureSet, Scope
@@ -68,6 +69,7 @@ BOUNDS = {
     "seconds_to_full_5min": (1, 300),
     "seconds_to_full_15min": (1, 900),
     "seconds_to_full_60min": (1, 3600),
+    "range_position": (0, 1),
 }
 """Beginning of a name → range of the feature; all others are ratios or volatilities, at least 0."""
 
@@ -97,6 +99,7 @@ def test_means_agree_with_a_fresh_computation_after_a_million_seconds() -> None:
     session = Session([(tick.time, tick) for tick in tail])
     seconds = Seconds(session, second, Profile.TICKER)
     fresh = by_second(seconds) | at_tick(seconds, session, last.timestamp)
+    fresh |= day_memory([session], second, Profile.TICKER)
     wanted = [fresh.get(name, value) for name, value in zip(FULL.names, last.features.tolist(), strict=True)]
     assert len(fresh.keys() & set(FULL.names)) == len(FULL.names) - FAMILIES
     assert_features_close(FULL, last.features, wanted)

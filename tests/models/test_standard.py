@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.models.samples import exported, fitted, full_sample
-from volspike.features.schema import CATALOGUE
+from volspike.features.catalogue import CATALOGUE
 from volspike.models.detector import log_offset
 from volspike.models.linear import Standardization
 

@@ -50,7 +50,7 @@ def run(
     feature_set: Annotated[
         str | None,
         typer.Option(
-            help="core (7 families), full (and 79 scale-free features) or deep (and the last 60 s); default: that of "
+            help="core (7 families), full (and 114 scale-free features) or deep (and the last 60 s); default: that of "
             "the model."
         ),
     ] = None,

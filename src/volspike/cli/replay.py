@@ -24,7 +24,7 @@ def run(
     out_file: Annotated[Path, typer.Option("--out", help="Feature file to write (Parquet).")],
     windows: Annotated[list[int], typer.Option(help="Window lengths in seconds.")] = [30, 60, 300],  # noqa: B006
     feature_set: Annotated[
-        str, typer.Option(help="core (7 families), full (and 79 scale-free features) or deep (and the last 60 s).")
+        str, typer.Option(help="core (7 families), full (and 114 scale-free features) or deep (and the last 60 s).")
     ] = "full",
     leader: Annotated[str | None, typer.Option(help="Product whose volatility is added to every row.")] = None,
     every: Annotated[str, typer.Option(help="A row per `tick` or per second (`1s`).")] = "tick",

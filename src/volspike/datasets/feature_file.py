@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from volspike.errors import UnreadableFile, UsageError
 from volspike.features import CATALOGUE, ROW_COLUMNS, ROW_FLOATS, Every, FeatureRows, FeatureSet, Scope
-from volspike.features.schema import AT_TICK, LAGGED
+from volspike.features.catalogue import AT_TICK, LAGGED
 from volspike.labels import HORIZON_S
 from volspike.market import Profile
 

@@ -1,5 +1,6 @@
 """Features: names and digest, the kernel that computes them, and the engine that runs it live and in replay."""
 
+from volspike.features.catalogue import CATALOGUE, Feature
 from volspike.features.engine import (
     ROW_FLOATS,
     DroppedEvents,
@@ -11,12 +12,10 @@ from volspike.features.engine import (
     profile_of,
 )
 from volspike.features.schema import (
-    CATALOGUE,
     DEFAULT_WINDOWS,
     FAMILIES,
     ROW_COLUMNS,
     Family,
-    Feature,
     FeatureSet,
     Scope,
 )

@@ -1,7 +1,7 @@
 """State of the engine for each product: plain arrays, so that a snapshot is their bytes.
 
-With the default windows a product has about 70 kB, whatever the rate: mostly the ring, one record of sums per second of
-the longest window. The full and the deep feature set add 200 kB for records of the last hour. ``kernel.layout``
+With the default windows a product has about 80 kB, whatever the rate: mostly the ring, one record of sums per second of
+the longest window. The full and the deep feature set add 210 kB, mostly for records of the last hour. ``kernel.layout``
 describes the columns.
 """
 
@@ -19,7 +19,7 @@ from volspike.features.kernel import layout
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = tuple[Array, Array, Array, Array, Array, Array, Array, Array]
 
-SNAPSHOT_FORMAT = 2
+SNAPSHOT_FORMAT = 3
 
 
 class EngineState:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import NotEnoughData, UsageError
-from volspike.features.schema import CATALOGUE
+from volspike.features.catalogue import CATALOGUE
 from volspike.labels import TAU
 
 

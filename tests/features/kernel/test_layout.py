@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from volspike.features import ROW_FLOATS, schema
+from volspike.features import ROW_FLOATS, catalogue, schema
 from volspike.features.kernel import layout
 from volspike.features.state import EngineState
 
@@ -22,9 +22,9 @@ def test_the_columns_are_those_of_the_schema() -> None:
     """As many families, other columns and features by second as the schema names."""
     assert len(schema.FAMILIES) == layout.FAMILY_COUNT
     assert len(ROW_FLOATS) == layout.OUT_FEATURES
-    assert len(schema.BY_SECOND) == layout.BY_SECOND_COUNT
-    assert len(schema.LEADER) == layout.LEADER_COUNT
-    assert len(schema.LAGGED) == 2 * layout.LAGS
+    assert len(catalogue.BY_SECOND) == layout.BY_SECOND_COUNT
+    assert len(catalogue.LEADER) == layout.LEADER_COUNT
+    assert len(catalogue.LAGGED) == 2 * layout.LAGS
 
 
 def test_arrays_are_passed_in_the_order_of_the_state() -> None:

@@ -10,7 +10,8 @@ from math import cos, exp, inf, log, nan, pi, sin, sqrt
 from typing import Final
 
 from volspike.compiled import inlined, internal
-from volspike.features.kernel.core import add_return
+from volspike.features.kernel.core import add_return, hour_row
+from volspike.features.kernel.day import write_day
 from volspike.features.kernel.layout import (
     CLOCK,
     EW_BIPOWER,
@@ -39,7 +40,6 @@ from volspike.features.kernel.layout import (
     H1800,
     HALF_LIVES,
     HOUR_LENGTH,
-    HOUR_MASK,
     HOUR_TICKS,
     IN_SESSION,
     INTENSITIES,
@@ -71,6 +71,7 @@ from volspike.features.kernel.layout import (
     Event,
     State,
 )
+from volspike.features.kernel.price_path import write_path
 from volspike.features.kernel.sums import deviation, difference, log_ratio, ratio
 
 _DECAYS: Final = tuple(0.5 ** (1.0 / half_life) for half_life in HALF_LIVES)
@@ -142,12 +143,6 @@ def decayed_intensities(averages: Array, clocks: Array, p: int, now: int) -> tup
 # The end of a second
 
 
-@inlined
-def _hour_row(p: int, second: int) -> int:
-    """The row of ``hours`` with the record of a second."""
-    return p * HOUR_LENGTH + (second & HOUR_MASK)
-
-
 @internal
 def collect_second(state: State, p: int, before: int, r: float) -> None:
     """Completes the quantities of the second that ends: its return is ``r``, the one before it is in row ``before``."""
@@ -162,7 +157,7 @@ def collect_second(state: State, p: int, before: int, r: float) -> None:
     averages[p, x + EW_MOVED] = 1.0 if r != 0.0 else 0.0
     for i in range(len(SPARSE_S)):
         then = max(state.clocks[p, SECOND] - SPARSE_S[i], state.clocks[p, FIRST_SECOND])
-        over = log_ratio(totals[p, PRICE], state.hours[_hour_row(p, then), PRICE])
+        over = log_ratio(totals[p, PRICE], state.hours[hour_row(p, then), PRICE])
         averages[p, x + EW_SPARSE + i] = over * over
     averages[p, x + EW_TICKS] = totals[p, TICKS] - rings[before, TICKS]
     averages[p, x + EW_SIZE] = difference(totals, p, rings, before, SIZES)
@@ -191,7 +186,7 @@ def update_means(averages: Array, p: int) -> None:
 @internal
 def record_hour(state: State, p: int) -> int:
     """Writes the totals as the unfinished second's record in ``hours``; returns its row."""
-    row: int = _hour_row(p, state.clocks[p, SECOND])
+    row: int = hour_row(p, state.clocks[p, SECOND])
     for column in range(HOUR_TICKS):
         state.hours[row, column] = state.totals[p, column]
     state.hours[row, HOUR_TICKS] = state.totals[p, TICKS]
@@ -203,7 +198,7 @@ def record_hour_early(state: State, p: int) -> None:
     """Writes the unfinished second's record in ``hours`` as if the second ended now; its end overwrites it."""
     row, second = record_hour(state, p), state.clocks[p, SECOND]
     if second > state.clocks[p, FIRST_SECOND]:
-        add_return(state.hours, row, state.totals[p, PRICE], state.hours[_hour_row(p, second - 1), PRICE])
+        add_return(state.hours, row, state.totals[p, PRICE], state.hours[hour_row(p, second - 1), PRICE])
 
 
 @internal
@@ -225,7 +220,7 @@ def _mean_spread(averages: Array, p: int, half_life: int) -> float:
 def _hour_volatility(hours: Array, p: int, newest: int, first: int, window: int) -> float:
     """Volatility of the last ``window`` returns up to second ``newest``, or of as many as there are since ``first``."""
     n = min(window, newest - first)
-    return deviation(hours, _hour_row(p, newest), hours, _hour_row(p, newest - n), n)
+    return deviation(hours, hour_row(p, newest), hours, hour_row(p, newest - n), n)
 
 
 @internal
@@ -408,10 +403,10 @@ def _write_leader(state: State, p: int, at: int) -> int:
     known = min(newest - first, kept, 3600)
     if known < 60 or (newest + 1) * SECOND_NS - clock > SESSION_GAP_NS:
         return at + LEADER_COUNT
-    now = _hour_row(leader, min(newest, last))
-    minute = deviation(hours, now, hours, _hour_row(leader, min(newest - 60, last)), 60)
+    now = hour_row(leader, min(newest, last))
+    minute = deviation(hours, now, hours, hour_row(leader, min(newest - 60, last)), 60)
     averages[p, at] = minute
-    of_hour = deviation(hours, now, hours, _hour_row(leader, min(newest - known, last)), known)
+    of_hour = deviation(hours, now, hours, hour_row(leader, min(newest - known, last)), known)
     averages[p, at + 1] = ratio(minute, of_hour)
     return at + LEADER_COUNT
 
@@ -419,7 +414,7 @@ def _write_leader(state: State, p: int, at: int) -> int:
 @internal
 def _write_lag_return(averages: Array, hours: Array, p: int, newest: int, at: int) -> int:
     for j in range(LAGS):
-        now, then = _hour_row(p, newest - j), _hour_row(p, newest - j - 1)
+        now, then = hour_row(p, newest - j), hour_row(p, newest - j - 1)
         averages[p, at + j] = log_ratio(hours[now, PRICE], hours[then, PRICE])
     return at + LAGS
 
@@ -427,7 +422,7 @@ def _write_lag_return(averages: Array, hours: Array, p: int, newest: int, at: in
 @internal
 def _write_lag_ticks(averages: Array, hours: Array, p: int, newest: int, at: int) -> int:
     for j in range(LAGS):
-        now, then = _hour_row(p, newest - j), _hour_row(p, newest - j - 1)
+        now, then = hour_row(p, newest - j), hour_row(p, newest - j - 1)
         averages[p, at + j] = hours[now, HOUR_TICKS] - hours[then, HOUR_TICKS]
     return at + LAGS
 
@@ -458,6 +453,8 @@ def write_second(state: State, scope: tuple[int, ...], p: int) -> None:
     at = _write_spread_mean_ratio(averages, p, at)
     at = _write_time_of_day(averages, p, second, at)
     at = _write_seconds_to_full(averages, p, second, at)
+    at = write_path(state, p, at)
+    at = write_day(averages, state.latest, p, second - 1, at)
     if state.leader != NO_LEADER:
         at = _write_leader(state, p, at)
     if len(scope) > 1:

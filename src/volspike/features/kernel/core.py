@@ -15,6 +15,8 @@ from volspike.features.kernel.layout import (
     FAMILY_COUNT,
     FIRST_SECOND,
     HAS_SIZES,
+    HOUR_LENGTH,
+    HOUR_MASK,
     IMBALANCES,
     IS_WARM,
     IS_WHOLE,
@@ -89,6 +91,12 @@ def add_return(records: Array, row: int, price: float, previous: float) -> float
 def ring_row(state: State, p: int, second: int) -> int:
     """The row of ``rings`` with the record of a second."""
     return p * state.ring_length + (second & (state.ring_length - 1))
+
+
+@inlined
+def hour_row(p: int, second: int) -> int:
+    """The row of ``hours`` with the record of a second."""
+    return p * HOUR_LENGTH + (second & HOUR_MASK)
 
 
 @inlined

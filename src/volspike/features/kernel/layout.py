@@ -62,7 +62,10 @@ EW_DEPTH: Final = 15
 EW_BOOKS: Final = 16
 EW_SPREAD: Final = 17
 EW_QUOTES: Final = 18
-EW_COUNT: Final = 19
+EW_FOURTH: Final = 19  # r⁴
+EW_TICK_SQUARES: Final = 20  # squared returns from tick to tick
+EW_CELL_SQUARES: Final = 21  # squared returns over cells of CELL_NS
+EW_COUNT: Final = 22
 
 HALF_LIVES: Final = (10, 30, 60, 300, 600, 1800)
 """Half-lives of the exponentially weighted means, in seconds."""
@@ -70,7 +73,16 @@ HALF_LIVES: Final = (10, 30, 60, 300, 600, 1800)
 H10, H30, H60, H300, H600, H1800 = range(len(HALF_LIVES))
 SPARSE_S: Final = (10, 30, 60)
 INTENSITY_HALF_LIVES: Final = (1.0, 10.0, 60.0)
+CELL_NS: Final = 100_000_000
 LAGS: Final = 60
+
+# Peaks: the highest values of a quantity in the last seconds, in three rings by second: of that second, and of the 10 s
+# and the 60 s that end with it. Their lengths are powers of two; that of the last depends on the longest window.
+TENS: Final = 16  # first column of a ring after the first column of the peaks
+TENS_MASK: Final = 63
+MINUTES: Final = TENS + TENS_MASK + 1
+MASK_OF_300_S: Final = 255
+MASK_OF_900_S: Final = 1023
 
 # A row of ``averages``.
 MEANS: Final = 0  # EW_COUNT of the first half-life, then of the next
@@ -80,11 +92,21 @@ LAST_RETURN: Final = UNFINISHED + EW_COUNT
 INTENSITIES: Final = LAST_RETURN + 1
 FULL_QUOTE: Final = INTENSITIES + 3  # bid, ask, bid size and ask size of the newest tick that has them all
 TICK_SIZES: Final = FULL_QUOTE + 4  # bid and ask size of the newest tick
-SECOND_COLUMNS: Final = TICK_SIZES + 2  # the features that all rows of a second share
+HIGH: Final = TICK_SIZES + 2  # highest price of the unfinished second, the one before it included
+LOW: Final = HIGH + 1
+CELL_PRICE: Final = LOW + 1  # price at the end of the last finished cell in which it changed
+LOG_MEANS: Final = CELL_PRICE + 1  # weighted mean of ln E_10[r²], by LOG_HALF_LIVES; its variance; its weight
+LOG_HALF_LIVES: Final = (60, 300, 1800)
+SECOND_COLUMNS: Final = LOG_MEANS + 3 * len(LOG_HALF_LIVES)  # the features that all rows of a second share
+HOUR_VOLATILITY: Final = SECOND_COLUMNS + 2  # V_3600, the third of them
+VOLATILITY_RATIOS: Final = (SECOND_COLUMNS + 3, SECOND_COLUMNS + 5, SECOND_COLUMNS + 6)  # of 10, 60 and 300 s
 AT_TICK_COUNT: Final = 9
-BY_SECOND_COUNT: Final = 70
+BY_SECOND_COUNT: Final = 105
 LEADER_COUNT: Final = 2
-AVERAGE_COLUMNS: Final = SECOND_COLUMNS + BY_SECOND_COUNT + LEADER_COUNT + 2 * LAGS
+RETURN_PEAKS: Final = SECOND_COLUMNS + BY_SECOND_COUNT + LEADER_COUNT + 2 * LAGS  # of |r|
+HIGH_PEAKS: Final = RETURN_PEAKS + MINUTES + MASK_OF_900_S + 1
+LOW_PEAKS: Final = HIGH_PEAKS + MINUTES + MASK_OF_300_S + 1  # of the price times −1
+AVERAGE_COLUMNS: Final = LOW_PEAKS + MINUTES + MASK_OF_300_S + 1
 
 # A row of ``clocks``. Times in ns; a pair has one column for tickers and one for trades.
 SECOND: Final = 0  # the unfinished second
@@ -106,14 +128,23 @@ INVALID: Final = 19
 LAST_TICK: Final = 20
 PREVIOUS_FIRST: Final = 21  # first second of the session before this one
 PREVIOUS_CLOCK: Final = 22  # its newest event; 0 without one
-CLOCK_COLUMNS: Final = 23
+LAST_CHANGE: Final = 23  # time of the session's newest tick at another price, or of its first tick
+CLOCK_COLUMNS: Final = 24
 
-# A row of ``latest``: the newest quote, then the newest ticker message and the newest trade.
+# A row of ``latest``, which outlives sessions: the newest quote, the newest ticker message and the newest trade, and
+# the memory of a day.
 LAST_BID: Final = 0
 LAST_ASK: Final = 1
 MESSAGES: Final = 2
 MESSAGE_COLUMNS: Final = 6
-LATEST_COLUMNS: Final = MESSAGES + 2 * MESSAGE_COLUMNS
+DAY_SECONDS: Final = MESSAGES + 2 * MESSAGE_COLUMNS  # finished seconds in the last day's finished bins
+DAY_SQUARES: Final = DAY_SECONDS + 1  # their Σr²
+BINS: Final = DAY_SQUARES + 1  # ring of bins of BIN_S seconds
+BIN_S: Final = 300
+BINS_PER_DAY: Final = 288
+BIN_COLUMNS: Final = 3  # number of the bin since 1970, its finished seconds, their Σr²
+BIN_MASK: Final = 511
+LATEST_COLUMNS: Final = BINS + BIN_COLUMNS * (BIN_MASK + 1)
 
 # A row of ``values``: these, then the features.
 OUT_PRICE: Final = 0

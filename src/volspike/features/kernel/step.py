@@ -39,6 +39,7 @@ from volspike.features.kernel.core import (
     write_windows_at_tick,
     write_windows_of_second,
 )
+from volspike.features.kernel.day import remember_second
 from volspike.features.kernel.layout import (
     CLOCK,
     CLOCK_SET_BACK_AFTER,
@@ -84,6 +85,7 @@ from volspike.features.kernel.layout import (
     Event,
     State,
 )
+from volspike.features.kernel.price_path import add_price, begin_path, collect_path, update_log_means
 from volspike.features.kernel.sums import add
 
 # Admission
@@ -227,9 +229,12 @@ def _roll_session(state: State, scope: tuple[int, ...], p: int, now: int, row: i
 
 
 @internal
-def _close_second(state: State, scope: tuple[int, ...], p: int) -> None:
-    """Ends the unfinished second: its return joins the totals, and a copy of them becomes its record."""
-    totals, rings, second = state.totals, state.rings, state.clocks[p, SECOND]
+def _close_second(state: State, scope: tuple[int, ...], p: int) -> float:
+    """Ends the unfinished second: its return joins the totals, and a copy of them becomes its record.
+
+    Returns its log return, 0 for a session's first second.
+    """
+    totals, rings, second, r = state.totals, state.rings, state.clocks[p, SECOND], 0.0
     if second > state.clocks[p, FIRST_SECOND]:
         before = ring_row(state, p, second - 1)
         price, previous = totals[p, PRICE], rings[before, PRICE]
@@ -238,14 +243,18 @@ def _close_second(state: State, scope: tuple[int, ...], p: int) -> None:
             add(totals, p, MOVES, abs(price - previous))
         if len(scope) > 0:
             collect_second(state, p, before, r)
+            collect_path(state.averages, state.clocks, p, price, r)
             update_means(state.averages, p)
+            update_log_means(state.averages, p)
     if len(scope) > 0:
+        begin_path(state.averages, p, totals[p, PRICE])
         record_hour(state, p)
         clear_second(state.averages, p)
     record = ring_row(state, p, second)
     for column in range(RECORD_COLUMNS):
         rings[record, column] = totals[p, column]
     state.clocks[p, SECOND] = second + 1
+    return r
 
 
 @inlined
@@ -255,7 +264,7 @@ def _close_seconds(state: State, scope: tuple[int, ...], p: int, now: int, row: 
     if state.clocks[p, SECOND] == second:
         return 0
     while state.clocks[p, SECOND] < second:
-        _close_second(state, scope, p)
+        remember_second(state.latest, p, state.clocks[p, SECOND], _close_second(state, scope, p))
         if state.every_second:
             _emit_second(state, scope, p, row + rows)
             rows += 1
@@ -280,6 +289,8 @@ def _add_event(state: State, scope: tuple[int, ...], event: Event, now: int, is_
             if len(scope) > 0 and event.side != 0:
                 add_side(state.averages, p, event.side, event.last_size)
     if is_tick:
+        if len(scope) > 0:
+            add_price(state.averages, state.totals, clocks, p, now, event.price)
         add_quote(state.totals, state.latest, event)
         if len(scope) > 0:
             add_intensity(state.averages, clocks, p, now)

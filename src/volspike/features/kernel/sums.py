@@ -16,7 +16,7 @@ from volspike.compiled import inlined, internal
 from volspike.features.kernel.layout import RETURNS, SQUARES, Array
 
 _SPLIT: Final = 134217729.0  # 2^27 + 1
-_LEAST_DIVISOR: Final = 1e-200  # a mean that decayed below it has too few digits left
+LEAST_DIVISOR: Final = 1e-200  # a mean that decayed below it has too few digits left
 
 
 @inlined
@@ -97,4 +97,4 @@ def log_ratio(now: float, then: float) -> float:
 @inlined
 def ratio(part: float, total: float) -> float:
     """Their quotient; NaN where the total is 0, negative, NaN or too small to divide by."""
-    return part / total if total > _LEAST_DIVISOR else nan
+    return part / total if total > LEAST_DIVISOR else nan
