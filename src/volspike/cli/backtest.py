@@ -58,6 +58,8 @@ def run(
     with working("loading") as show:
         backtest = run_backtest(artifact, features, load_dataset(features), request, show)
         written = _write(backtest, out_folder)
+    for sentence in backtest.warnings:
+        warn(sentence)
     if json:
         out.print(msgspec.json.format(msgspec.json.encode(backtest.figures())).decode())
         return
@@ -114,8 +116,6 @@ def print_result(backtest: Backtest) -> None:
     from volspike.reporting.format import budget_table, headline_table
 
     note_if_simulated(backtest.simulated)
-    for sentence in backtest.warnings:
-        warn(sentence)
     shown = backtest.alerts[-MOST_ALERTS:]
     more = f", the newest {len(shown)} of {len(backtest.alerts)}" if len(shown) < len(backtest.alerts) else ""
     _print(f"Alerts{more}", alert_table(shown))
@@ -136,6 +136,7 @@ def _print(title: str, shown: Table) -> None:
 def summary(backtest: Backtest) -> list[str]:
     """The result in a few sentences."""
     events, compared = backtest.comparison.model_events, backtest.comparison
+    each = " and product" if len(backtest.products) > 1 else ""
     budget = "" if backtest.budget is None else f" (budget {backtest.budget:g})"
     rows = (
         f"{len(backtest.scored):,} rows of {', '.join(backtest.products)}, {events.hours:.1f} h, spike definition "
@@ -143,7 +144,7 @@ def summary(backtest: Backtest) -> list[str]:
     )
     alerts = (
         f"{events.alarms} alerts, {events.alarms - events.true_alarms} of them false, "
-        f"{backtest.alarm_minutes_per_day:.1f} minutes of alarm per day{budget}"
+        f"{backtest.alarm_minutes_per_day:.1f} minutes of alarm per day{each}{budget}"
     )
     onsets = (
         f"{events.onsets_caught} of {events.onsets} onsets caught in time, median lead "
