@@ -111,6 +111,7 @@ def predictor(probability: float) -> PredictHandler:
         name="logistic",
         features=("a",),
         threshold=LEVEL,
+        heads={},
         metadata=SimpleNamespace(simulated=False, spike_definition="fixed:1", horizon_s=60),
         threshold_of=lambda _: 1.0,
         thresholds=lambda x: np.ones(len(x)),

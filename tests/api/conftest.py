@@ -65,6 +65,8 @@ class FakeArtifact:
     features: tuple[str, ...] = NAMES
     threshold: float = 0.5
     metadata: FakeMetadata = field(default_factory=FakeMetadata)
+    heads: Mapping[int, Any] = field(default_factory=dict)
+    horizons: tuple[int, ...] = (60,)
 
     def probability(self, x: NDArray[np.float64], _: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         return np.clip(x[:, 0], 0.0, 1.0)

@@ -58,6 +58,7 @@ def test_version_describes_the_model(client: Any) -> None:
         "spike": "percentile:90",
         "spike_text": "at least the 90th percentile of the training rows",
         "horizon_s": 60,
+        "horizons": [60],
         "simulated": False,
     }
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.api.conftest import fake_artifact
+from tests.api.conftest import FakeMetadata, fake_artifact
 
 QUIET = {"spread_mean_60s": 0.2, "log_return_60s": -1.0, "trade_intensity_60s": 7}
 SPIKE = QUIET | {"spread_mean_60s": 0.5}
@@ -240,3 +240,15 @@ def test_no_body_breaks_a_server_with_a_model(client: Any, body: object) -> None
     answer = client.predict(body)
     assert answer.status_code in {200, 422}
     assert answer.status_code == 200 or answer.json()["detail"]
+
+
+def test_other_horizons_are_part_of_the_response(served: Any, fake: Any) -> None:
+    """A model with heads answers for each of its horizons; one without has no such field."""
+    head = fake_artifact(features=("spread_mean_60s",), metadata=FakeMetadata(horizon_s=300))
+    client = served(fake_artifact(heads={300: head}, horizons=(60, 300)))
+    (other,) = client.predict({"features": SPIKE}).json()["horizons"]
+    assert (other["horizon_s"], other["probability"], other["tau"]) == (300, 0.5, 1e-4)
+    several = client.predict({"rows": [QUIET, SPIKE]}).json()["horizons"]
+    assert [[each["probability"] for each in row] for row in several] == [[0.2], [0.5]]
+    assert client.get("/version").json()["horizons"] == [60, 300]
+    assert "horizons" not in served(fake).predict({"features": SPIKE}).json()

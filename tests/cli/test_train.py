@@ -198,3 +198,31 @@ def test_what_cannot_be_trained_on_is_refused(
     with untouched(spoiled):
         outcome = volspike("train", "--models", "logistic", *QUICK, *arguments.split())
     assert_refused(outcome, status, *told)
+
+
+def test_an_artifact_has_a_head_for_each_horizon(features: Path, tmp_path: Path, volspike: Run) -> None:
+    """The artifact of the first horizon scores the others too, each as a model that was trained for it alone."""
+    every = ("train", "--features", features.name, "--spike", "jump:1.2", "--models", "ewma_30", "logistic", *QUICK)
+    outcome = volspike(*every, "--horizons", "60", "300")
+    assert outcome.status == 0, outcome.err
+    assert "Horizon 300 s" in outcome.out
+    assert volspike("label", "--features", features.name, "--horizon", "300", "--spike", "jump:1.2").status == 0
+    alone = ("train", "--features", features.name, "--models", "ewma_30", *QUICK[:-1], "alone")
+    assert volspike(*alone).status == 0
+    artifact, other = Artifact.load(tmp_path / "models" / "ewma_30"), Artifact.load(tmp_path / "alone" / "ewma_30")
+    assert artifact.horizons == (60, 300)
+    assert (artifact.heads[300].metadata.horizon_s, artifact.heads[300].metadata.spike) == (300, "jump:1.2")
+    assert artifact.heads[300].metadata.split.purge_s == 300
+    x = np.abs(np.random.default_rng(0).normal(1e-4, 1e-5, (20, len(other.features))))
+    np.testing.assert_array_equal(artifact.heads[300].probability(x), other.probability(x))
+    assert set(Artifact.load(tmp_path / "models" / "logistic").heads) == {300}
+
+
+@pytest.mark.parametrize("horizons", [("30",), ("60", "7200")])
+def test_horizons_out_of_range_are_refused(
+    features: Path, tmp_path: Path, volspike: Run, horizons: tuple[str, ...]
+) -> None:
+    """A horizon is a minute to an hour; nothing is trained."""
+    with untouched(tmp_path):
+        outcome = volspike("train", "--features", features.name, "--models", "har", *QUICK, "--horizons", *horizons)
+    assert_refused(outcome, USAGE, "--horizons must be 60 to 3600 s", horizons[-1])

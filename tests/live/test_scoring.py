@@ -123,3 +123,14 @@ def test_a_damaged_calibration_file_stops_nothing(tmp_path: Path) -> None:
     with capture_logs() as logged:
         LivePipeline(LiveScorer(model("jump:2")), ["BTC-USD"], "test", simulated=True, calibration=file)
     assert [entry["event"] for entry in logged] == ["calibration_not_restored"]
+
+
+def test_live_rows_have_the_probabilities_of_every_horizon(market: Path) -> None:
+    """The heads of a model score each warm row next to it."""
+    artifact = model("jump:2")
+    artifact.heads = {300: model("jump:3")}
+    rows = live(market, artifact)
+    warm = [row for row in rows if row.row.is_warm]
+    assert {tuple(row.horizons) for row in warm} == {(300,)}
+    assert all(row.horizons == {} for row in rows if not row.row.is_warm)
+    assert [row.horizons[300] for row in warm] == [row.probability for row in warm]

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,6 +16,7 @@ from tests.models.samples import market_sample
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, ModelError, SchemaMismatch, UsageError
 from volspike.features.schema import FeatureSet
 from volspike.models import METADATA_FILE, ONNX_FILE, Artifact, Metadata
+from volspike.models.artifact import head_files
 from volspike.models.metadata import encode_metadata
 
 
@@ -261,3 +263,35 @@ def test_import_is_light() -> None:
     code = f"import sys, volspike.models; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout.split() == []
+
+
+def add_head(folder: Path, **changes: Any) -> None:
+    """Store the model in ``folder`` as its own head for 300 s, with changed metadata."""
+    known = Artifact.load(folder)
+    facts = msgspec.structs.replace(known.metadata, horizon_s=300, **changes)
+    for name, content in head_files(300, (folder / "model.onnx").read_bytes(), facts).items():
+        (folder / name).write_bytes(content)
+
+
+def test_heads_are_models_of_other_horizons(artifact_folder: Path) -> None:
+    """A head is loaded with the artifact and has its own metadata."""
+    add_head(artifact_folder, tau=0.5)
+    artifact = Artifact.load(artifact_folder)
+    assert artifact.horizons == (60, 300)
+    assert artifact.heads[300].metadata.tau == 0.5
+    x = np.ones((3, len(artifact.features)))
+    np.testing.assert_array_equal(artifact.heads[300].probability(x), artifact.probability(x))
+
+
+@pytest.mark.parametrize("damage", ["graph", "missing", "features"])
+def test_a_damaged_head_is_refused(artifact_folder: Path, damage: str) -> None:
+    """A changed or missing graph, or a feature that the artifact does not have, is named."""
+    add_head(artifact_folder)
+    if damage == "graph":
+        (artifact_folder / "horizon_300.onnx").write_bytes(b"")
+    elif damage == "missing":
+        (artifact_folder / "horizon_300.onnx").unlink()
+    else:
+        add_head(artifact_folder, features=("log_return_30s", *Artifact.load(artifact_folder).features[1:]))
+    with pytest.raises(ArtifactCorrupt, match="horizon_300"):
+        Artifact.load(artifact_folder)

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from volspike.api.metrics import ApiMetrics
-from volspike.api.schema import BinaryLabel, Prediction, Predictions, Refusal, RowFaults, encode
+from volspike.api.schema import BinaryLabel, HorizonPrediction, Prediction, Predictions, Refusal, RowFaults, encode
 from volspike.models import Artifact
 from volspike.models.volatility import (
     DEFAULT_BAND,
@@ -68,6 +68,7 @@ class PredictHandler:
         weights = forecast_inputs(self._names)
         self._volatility_places = [self._names.index(name) for name in weights]
         self._volatility_weights = tuple(weights.values())
+        self._heads = [(head, [self._names.index(name) for name in head.features]) for head in artifact.heads.values()]
         self._latency = metrics.latency
         self._negatives, self._positives = metrics.prediction_counters(self.version)
 
@@ -107,6 +108,7 @@ class PredictHandler:
             expected_volatility_bp=None if volatility is None else volatility.expected_bp,
             volatility_low_bp=None if volatility is None else volatility.low_bp,
             volatility_high_bp=None if volatility is None else volatility.high_bp,
+            horizons=self._other_horizons(row) if self._heads else UNSET,
             simulated=self._simulated,
         )
 
@@ -138,16 +140,38 @@ class PredictHandler:
             expected_volatility_bp=[None if each is None else each.expected_bp for each in volatility],
             volatility_low_bp=[None if each is None else each.low_bp for each in volatility],
             volatility_high_bp=[None if each is None else each.high_bp for each in volatility],
+            horizons=[self._other_horizons(row) for row in rows] if self._heads else UNSET,
             simulated=self._simulated,
         )
 
-    def _expected_volatility(self, row: Values) -> ExpectedVolatility | None:
+    def _other_horizons(self, row: Values) -> list[HorizonPrediction]:
+        """The predictions of the model's heads."""
+        predictions = []
+        for head, places in self._heads:
+            values = [row[place] for place in places]
+            tau = head.threshold_of(values)
+            probability = head.probability_of(values, tau)
+            horizon = head.metadata.horizon_s
+            volatility = self._expected_volatility(row, horizon)
+            predictions.append(
+                HorizonPrediction(
+                    horizon_s=horizon,
+                    probability=probability if isfinite(probability) else None,
+                    tau=tau if isfinite(tau) else None,
+                    expected_volatility_bp=None if volatility is None else volatility.expected_bp,
+                    volatility_low_bp=None if volatility is None else volatility.low_bp,
+                    volatility_high_bp=None if volatility is None else volatility.high_bp,
+                )
+            )
+        return predictions
+
+    def _expected_volatility(self, row: Values, horizon: int | None = None) -> ExpectedVolatility | None:
         """The expected volatility with the band of the recordings: a request has no history of its product."""
         past = [row[place] for place in self._volatility_places]
         if not past:
             return None
         forecast = forecast_log_volatility(past, self._volatility_weights)
-        return expected_volatility(forecast, DEFAULT_BAND, self._horizon)
+        return expected_volatility(forecast, DEFAULT_BAND, horizon or self._horizon)
 
 
 # Finite values can still overflow inside a graph (a z-score of 1e38): an error of the values, not of the server. The

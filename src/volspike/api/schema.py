@@ -26,8 +26,23 @@ class ManyRows(Struct, forbid_unknown_fields=True):
     rows: Annotated[list[Features], Meta(min_length=1)]
 
 
+class HorizonPrediction(Struct, kw_only=True):
+    """The prediction of one row for another horizon of the model; null where it is unknown."""
+
+    horizon_s: int
+    probability: float | None
+    tau: float | None
+    expected_volatility_bp: float | None
+    volatility_low_bp: float | None
+    volatility_high_bp: float | None
+
+
 class Prediction(Struct, kw_only=True):
-    """The response to one row. ``simulated`` is present, and true, only for a model of a simulated market."""
+    """The response to one row.
+
+    ``simulated`` is present, and true, only for a model of a simulated market, and ``horizons`` only for a model with
+    other horizons.
+    """
 
     prediction: Annotated[BinaryLabel, Meta(description="1 if the probability reaches the threshold")]
     probability: Annotated[Probability, Meta(description="of a volatility spike within the next 60 s")]
@@ -44,6 +59,7 @@ class Prediction(Struct, kw_only=True):
     ]
     volatility_low_bp: Annotated[float | None, Meta(description="10 % quantile of the volatility over the horizon")]
     volatility_high_bp: Annotated[float | None, Meta(description="90 % quantile of the volatility over the horizon")]
+    horizons: list[HorizonPrediction] | UnsetType = UNSET
     simulated: Literal[True] | UnsetType = UNSET
 
 
@@ -63,6 +79,7 @@ class Predictions(Struct, kw_only=True):
     expected_volatility_bp: list[float | None]
     volatility_low_bp: list[float | None]
     volatility_high_bp: list[float | None]
+    horizons: list[list[HorizonPrediction]] | UnsetType = UNSET
     simulated: Literal[True] | UnsetType = UNSET
 
 
@@ -136,6 +153,7 @@ class Version(Struct, kw_only=True):
     spike: Annotated[str | None, Meta(description="what the model counts as a spike, such as jump:2")]
     spike_text: Annotated[str | None, Meta(description="the definition of a spike as a phrase")]
     horizon_s: int | None
+    horizons: Annotated[list[int], Meta(description="all horizons of the model in seconds, horizon_s first")]
     simulated: bool | None
 
 

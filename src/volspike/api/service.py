@@ -190,6 +190,7 @@ class Service:
             spike=None if metadata is None else str(metadata.spike_definition),
             spike_text=None if metadata is None else metadata.spike_definition.describe(),
             horizon_s=None if metadata is None else metadata.horizon_s,
+            horizons=[] if artifact is None else list(artifact.horizons),
             simulated=None if metadata is None else metadata.simulated,
         )
 

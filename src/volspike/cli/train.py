@@ -39,6 +39,12 @@ def run(
         float, typer.Option(help="Percentile of the training rows' future volatility that defines τ.", min=0, max=100)
     ] = 90.0,
     spike: Spike = None,
+    horizons: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Horizons in seconds, such as 60 300 900: one artifact with a head each (default: that of the file)."
+        ),
+    ] = None,
     calibration: Annotated[str, typer.Option(help="platt, isotonic or none, fitted on validation rows.")] = "platt",
     threshold: Annotated[
         str,
@@ -62,7 +68,7 @@ def run(
 ) -> None:
     """Train models, compare them with the best baseline on held-out rows, and write their artifacts."""
     from volspike.datasets.feature_file import facts_of, open_feature_file
-    from volspike.training.request import TrainingRequest
+    from volspike.training.request import TrainingRequest, check_horizons
 
     tracking = tracking_settings(mlflow_uri)
     request = TrainingRequest(
@@ -87,12 +93,19 @@ def run(
     with open_feature_file(features) as file:
         facts_of(features, file)
     request.check()
+    if horizons:
+        check_horizons(horizons)
     # errors up to here need no learning library, except that of an unknown calibration
     from volspike.lifecycle.promotion import promote_chosen
+    from volspike.training.horizons import train_horizons
     from volspike.training.run import train
 
     with working("training") as show:
-        report = promote_chosen(train(request, show))
+        first, *others = train_horizons(request, horizons, show) if horizons else [train(request, show)]
+        report = promote_chosen(first)
+    for horizon, other in zip(horizons[1:] if horizons else (), others, strict=True):
+        out.print(f"Horizon {horizon} s")
+        print_result(other)
     print_result(report)
     if tracking.is_on:
         follow(report, tracking)

@@ -376,6 +376,7 @@ class LivePipeline:
                 "spike": str(metadata.spike_definition),
                 "spike_text": metadata.spike_definition.describe(),
                 "horizon_s": metadata.horizon_s,
+                "horizons": list(self.scorer.artifact.horizons),
                 "learns": metadata.adaptation is not None,
                 "is_product_in_training": name in metadata.products,
                 "trained_until": metadata.data.end,

@@ -51,7 +51,7 @@ class ScoredRow(NamedTuple):
 
     ``outcomes`` are those of earlier rows that this row completed; ``volatility`` is None if it is unknown.
     ``is_calibrated`` is whether the outcomes of the product confirm the level of the probability; None if the model
-    does not learn from outcomes.
+    does not learn from outcomes. ``horizons`` are the probabilities of the model's other horizons in seconds.
     """
 
     row: FeatureRow
@@ -60,6 +60,7 @@ class ScoredRow(NamedTuple):
     outcomes: list[Outcome]
     volatility: ExpectedVolatility | None
     is_calibrated: bool | None
+    horizons: dict[int, float]
 
 
 class LiveScorer:
@@ -114,6 +115,10 @@ class LiveScorer:
         spike = artifact.metadata.spike_definition
         self._trailing_hour = names.index(TRAILING_HOUR) if spike.kind is SpikeKind.JUMP else 0
         self._thresholds = {}
+        self._heads = [
+            (horizon, head, np.array([names.index(name) for name in head.features]))
+            for horizon, head in artifact.heads.items()
+        ]
         adaptation = artifact.metadata.adaptation
         if adaptation is not None:
             self._calibration_columns = np.array([names.index(name) for name in VOLATILITIES])
@@ -156,14 +161,25 @@ class LiveScorer:
         is_calibrated = None if calibration is None else calibration.is_calibrated
         tau = thresholds.add(second, float(row.values[self._trailing_hour]))
         if not row.is_warm:
-            return ScoredRow(row, nan, tau, outcomes, None, is_calibrated)
+            return ScoredRow(row, nan, tau, outcomes, None, is_calibrated, {})
         probability = self.artifact.probability_of(row.values[self._columns].tolist(), tau)
         if calibration is not None:
             inputs = row.values[self._calibration_columns].tolist()
             probability = calibration.probability(second, probability, inputs, tau)
         past = row.values[self._volatility_columns].tolist()
         volatility = volatilities.update(second, forecast_log_volatility(past, self._volatility_weights))
-        return ScoredRow(row, probability, tau, outcomes, volatility, is_calibrated)
+        horizons = {
+            horizon: head.probability_of(row.values[columns].tolist(), self._jump_threshold(head, row))
+            for horizon, head, columns in self._heads
+        }
+        return ScoredRow(row, probability, tau, outcomes, volatility, is_calibrated, horizons)
+
+    def _jump_threshold(self, head: Artifact, row: FeatureRow) -> float | None:
+        """τ of a row for another horizon; None where the head derives it itself."""
+        spike = head.metadata.spike_definition
+        if spike.kind is not SpikeKind.JUMP:
+            return None
+        return jump_threshold(float(row.values[self._trailing_hour]), spike.value)
 
     def _calibration(self, product: str) -> OnlineCalibration | None:
         """The calibration of a product; None if the model does not learn from outcomes."""

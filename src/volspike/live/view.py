@@ -77,6 +77,7 @@ class ProductView:
             **_volatility(scored.volatility),
             "threshold": finite(threshold),
             "is_calibrated": scored.is_calibrated,
+            "horizons": {str(horizon): finite(probability) for horizon, probability in scored.horizons.items()},
             "is_warm": row.is_warm,
             "is_whole": row.is_whole,
             "features": self._scorer.inputs(row),

@@ -36,12 +36,16 @@ METADATA_FILE: Final = "metadata.json"
 
 
 class Artifact:
-    """A trained model, ready to score."""
+    """A trained model, ready to score.
+
+    ``heads`` are its models for other horizons by their length in seconds, ascending; each uses features of this one.
+    """
 
     def __init__(self, directory: Path, metadata: Metadata, scorer: Scorer) -> None:
         self.directory = directory
         self.metadata = metadata
         self._scorer = scorer
+        self.heads: Mapping[int, Artifact] = {}
         self._spike = metadata.spike_definition
         self._digest = metadata.feature_set.digest
 
@@ -71,7 +75,9 @@ class Artifact:
             scorer = Scorer(onnx, width=width, accepts_missing=metadata.accepts_missing)
         except ArtifactCorrupt as error:
             raise ArtifactCorrupt(f"{onnx_file}: {error}; train it again with `volspike train`") from error
-        return cls(folder, metadata, scorer)
+        artifact = cls(folder, metadata, scorer)
+        artifact.heads = _load_heads(artifact)
+        return artifact
 
     @classmethod
     def save(cls, directory: Path, onnx: bytes, metadata: Metadata, extras: Mapping[str, bytes]) -> Self:
@@ -216,6 +222,11 @@ class Artifact:
             return jump_threshold(row[self.features.index(TRAILING_HOUR)], self._spike.value)
         return nan if self._spike.is_adaptive else self.metadata.tau
 
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """The horizons in seconds: that of this model, then those of its heads."""
+        return (self.metadata.horizon_s, *self.heads)
+
     def check_inputs(self, digest: str, every: str, profile: str, names: Sequence[str] = ()) -> None:
         """Refuses rows of another kind than the training rows.
 
@@ -240,6 +251,37 @@ class Artifact:
                     f"model {self.name} expects {what} {wanted}, was {was}",
                     remedy=f"retrain with `volspike train`, or serve an artifact built for {was}",
                 )
+
+
+def head_files(horizon: int, onnx: bytes, metadata: Metadata) -> dict[str, bytes]:
+    """The files of a head, name → content, to be stored in the folder of an artifact of another horizon."""
+    metadata = msgspec.structs.replace(metadata, onnx_sha256=hashlib.sha256(onnx).hexdigest())
+    return {f"horizon_{horizon}.onnx": onnx, f"horizon_{horizon}.json": encode_metadata(metadata)}
+
+
+def _load_heads(artifact: Artifact) -> dict[int, Artifact]:
+    """The heads in the folder of an artifact.
+
+    Raises:
+        ArtifactCorrupt: a file is damaged or missing, or a head needs a feature that the artifact does not have.
+        SchemaMismatch: a head was trained on features that this version defines differently.
+    """
+    from volspike.models.scorer import Scorer  # noqa: PLC0415  as in ``Artifact.load``
+
+    heads = {}
+    for file in artifact.directory.glob("horizon_*.json"):
+        metadata, graph = _read_metadata(file), file.with_suffix(".onnx")
+        if not graph.is_file():
+            raise ArtifactCorrupt(f"{artifact.directory}: {file.name} without {graph.name}; copy the complete folder")
+        onnx = graph.read_bytes()
+        _check_hash(graph, onnx, metadata)
+        _check_features(file, metadata)
+        if not set(metadata.features) <= set(artifact.features):
+            raise ArtifactCorrupt(f"{file}: needs features that {METADATA_FILE} does not have; train them together")
+        width = len(metadata.features) + metadata.takes_tau
+        scorer = Scorer(onnx, width=width, accepts_missing=metadata.accepts_missing)
+        heads[metadata.horizon_s] = Artifact(artifact.directory, metadata, scorer)
+    return dict(sorted(heads.items()))
 
 
 def _read_metadata(file: Path) -> Metadata:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,7 +11,7 @@ from volspike.datasets.feature_file import FeatureFacts
 from volspike.datasets.splits import DEFAULT_FOLDS, DEFAULT_FRACTIONS
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.evaluation.thresholds import BEST_F1, check_threshold
-from volspike.labels import SpikeDefinition
+from volspike.labels import LONGEST_HORIZON_S, MINUTE_S, SpikeDefinition
 from volspike.models import DETECTORS
 from volspike.models.detector import default_columns
 
@@ -113,3 +114,15 @@ class TrainingRequest:
                 remedy="featurize with windows that provide them, or choose existing --columns (all: every column)",
             )
         return tuple(dict.fromkeys(names))
+
+
+def check_horizons(horizons: Sequence[int]) -> tuple[int, ...]:
+    """The horizons in seconds without duplicates; the first is that of the artifact itself.
+
+    Raises:
+        UsageError: none, or one out of range.
+    """
+    wrong = [horizon for horizon in horizons if not MINUTE_S <= horizon <= LONGEST_HORIZON_S]
+    if wrong or not horizons:
+        raise UsageError(f"--horizons must be {MINUTE_S} to {LONGEST_HORIZON_S} s, got {list(horizons)}")
+    return tuple(dict.fromkeys(horizons))

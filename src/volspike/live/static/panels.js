@@ -75,6 +75,9 @@ export function showNow(tick, model) {
   const uncalibrated = tick?.is_calibrated === false ? "UNCALIBRATED · " : "";
   write("threshold", `${uncalibrated}${threshold > 1 ? "no alerts" : `alert threshold ${words.probability(threshold)}`}`);
   for (const place of document.querySelectorAll(".horizon")) place.textContent = words.lasting(1000 * (model.horizon_s ?? 60));
+  const others = Object.entries(tick?.horizons ?? {}).map(([seconds, chance]) => `${words.lasting(1000 * seconds)} ${words.probability(chance)}`);
+  byId("horizons").hidden = others.length === 0;
+  write("horizons", others.join(" · "));
   write("expected", words.basisPoints(tick?.expected_volatility_bp));
   const band = `10–90 %: ${words.basisPoints(tick?.volatility_low_bp)} to ${words.basisPoints(tick?.volatility_high_bp)}`;
   write("band", typeof tick?.expected_volatility_bp === "number" ? [band, STATES[tick.state]].filter(Boolean).join(" · ") : words.UNKNOWN);

@@ -1,0 +1,78 @@
+"""A model with several horizons: one artifact with a head for each further horizon.
+
+The heads are trained one after the other, each on labels, purge and embargo of its own horizon, with the same spike
+definition, columns and folds. They are stored in the folder of the first horizon's artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from volspike.datasets.build import label_file
+from volspike.datasets.feature_file import facts_of, open_feature_file
+from volspike.models import METADATA_FILE, ONNX_FILE, Artifact
+from volspike.models.artifact import head_files
+from volspike.models.metadata import decode_metadata
+from volspike.training.report import TrainingReport
+from volspike.training.request import TrainingRequest, check_horizons
+from volspike.training.run import train
+
+OnStep = Callable[[str], None]
+
+
+def train_horizons(request: TrainingRequest, horizons: Sequence[int], on_step: OnStep) -> list[TrainingReport]:
+    """Train the requested models for every horizon and write one artifact for each model; one report per horizon.
+
+    ``on_step`` receives the name of each step as it begins. Each artifact is replaced at once by one with all heads.
+
+    Raises:
+        UsageError, UnreadableFile, NotEnoughData, SchemaMismatch, ModelError: as ``train``.
+    """
+    horizons = check_horizons(horizons)
+    with open_feature_file(request.features) as file:
+        spike = request.spike_definition(facts_of(request.features, file))
+    reports = []
+    with TemporaryDirectory(prefix="volspike-horizons-") as folder:
+        for horizon in horizons:
+            place = Path(folder) / str(horizon)
+            labelled = Path(folder) / "labelled.parquet"
+            on_step(f"labels of {horizon} s")
+            label_file(request.features, labelled, spike, horizon=horizon)
+            each = replace(request, features=labelled, artifacts=place)
+            reports.append(train(each, _named(on_step, horizon)))
+        first, *others = [Path(folder) / str(horizon) for horizon in horizons]
+        for name in request.model_names():
+            if (first / name).is_dir():
+                _write_with_heads(first / name, [other / name for other in others], request.artifacts / name)
+    return [_at_destination(report, request) for report in reports]
+
+
+def _named(on_step: OnStep, horizon: int) -> OnStep:
+    return lambda step: on_step(f"{horizon} s: {step}")
+
+
+def _write_with_heads(first: Path, others: Sequence[Path], target: Path) -> None:
+    """Writes the artifact of the first horizon with the others as heads."""
+    extras = {file.name: file.read_bytes() for file in first.iterdir() if file.name not in {METADATA_FILE, ONNX_FILE}}
+    for other in others:
+        if other.is_dir():
+            metadata = decode_metadata((other / METADATA_FILE).read_bytes())
+            extras |= head_files(metadata.horizon_s, (other / ONNX_FILE).read_bytes(), metadata)
+    metadata = decode_metadata((first / METADATA_FILE).read_bytes())
+    Artifact.save(target, (first / ONNX_FILE).read_bytes(), metadata, extras)
+
+
+def _at_destination(report: TrainingReport, request: TrainingRequest) -> TrainingReport:
+    """The report with the request and the folders of the final artifacts."""
+    models = tuple(
+        replace(
+            model,
+            artifact=None if model.artifact is None else request.artifacts / model.model,
+            plots=tuple(request.artifacts / model.model / plot.name for plot in model.plots),
+        )
+        for model in report.models
+    )
+    return replace(report, request=request, models=models)
