@@ -67,7 +67,7 @@ class SpikeSpan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DayFigures:
+class DailyAlerts:
     """The figures of one UTC day, all products together; an event or alert belongs to the day it begins on."""
 
     day: str
@@ -135,7 +135,7 @@ def list_spans(
     )
 
 
-def day_figures(scored: Scored, timeline: SpikeTimeline) -> tuple[DayFigures, ...]:
+def day_figures(scored: Scored, timeline: SpikeTimeline) -> tuple[DailyAlerts, ...]:
     """The figures of each UTC day of ``scored``, oldest first."""
     counts = match_alarms(timeline, scored.probability, scored.threshold).counts
     days, code = np.unique(scored.day, return_inverse=True)
@@ -145,7 +145,7 @@ def day_figures(scored: Scored, timeline: SpikeTimeline) -> tuple[DayFigures, ..
         part = scored.only(rows)
         of = dict(zip(COLUMNS, counts[rows].sum(axis=0).tolist(), strict=True))
         found.append(
-            DayFigures(
+            DailyAlerts(
                 day=format_time(day * DAY_NS)[:10],
                 rows=len(part),
                 base_rate=float(part.y.mean()),

@@ -45,7 +45,7 @@ from volspike.models.artifact import load_stored_baseline
 from volspike.models.volatility import forecast_inputs
 from volspike.reporting.alert_history import (
     AlertRecord,
-    DayFigures,
+    DailyAlerts,
     SpikeSpan,
     day_figures,
     list_alerts,
@@ -120,7 +120,7 @@ class Backtest:
     baselines: Mapping[str, BaselineFigures]
     alerts: tuple[AlertRecord, ...]
     spans: tuple[SpikeSpan, ...]
-    days: tuple[DayFigures, ...]
+    days: tuple[DailyAlerts, ...]
     curve: tuple[AlarmPoint, ...]
     baseline_curve: tuple[AlarmPoint, ...]
     reliability: Reliability | None
