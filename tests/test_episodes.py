@@ -327,6 +327,13 @@ def test_spikes_less_than_a_horizon_apart_are_one_event() -> None:
     assert (apart.first.tolist(), apart.last.tolist()) == ([1, 3], [1, 3])
 
 
+def test_spikes_of_a_longer_horizon_are_one_event() -> None:
+    """At a horizon of 300 s, spikes 299 s apart share a second of their future; 300 s apart do not."""
+    series = SeriesOrder.of(np.array([0, 299, 599]) * SECOND, np.zeros(3, np.int32), horizon_s=300)
+    runs = spike_runs(series, outcomes([1, 1, 1]))
+    assert (runs.first.tolist(), runs.last.tolist()) == ([0, 2], [1, 2])
+
+
 def test_products_and_folds_have_their_own_events() -> None:
     """Spikes at the same time in two products, or on both sides of a fold's end, are two events."""
     assert len(spike_runs(ordered([0, 0, 1, 1], product=[0, 1, 0, 1]), outcomes([1, 1, 1, 1]))) == 2

@@ -265,25 +265,33 @@ class SeriesOrder:
         order: (n,) row numbers. A row's index in it is called its position.
         time: (n,) ns, by position.
         begins: (n,) whether the position is the first of its series.
+        horizon_ns: the time that a row's label covers.
     """
 
     order: NDArray[np.int64]
     time: NDArray[np.int64]
     begins: NDArray[np.bool_]
+    horizon_ns: int = HORIZON_NS
 
     @classmethod
-    def of(cls, time: NDArray[np.int64], product: NDArray[np.int32], fold: NDArray[np.int32] | None = None) -> Self:
+    def of(
+        cls,
+        time: NDArray[np.int64],
+        product: NDArray[np.int32],
+        fold: NDArray[np.int32] | None = None,
+        horizon_s: int = HORIZON_S,
+    ) -> Self:
         """The order of rows that are in any order; all arrays are (n,)."""
         fold = np.zeros(len(time), np.int32) if fold is None else fold
         order = np.lexsort((time, product, fold))
         begins = np.ones(len(time), np.bool_)
         begins[1:] = (np.diff(product[order]) != 0) | (np.diff(fold[order]) != 0)
-        return cls(order, time[order], begins)
+        return cls(order, time[order], begins, horizon_s * SECOND_NS)
 
     def seconds(self) -> NDArray[np.float64]:
         """(n,) by position: the seconds until the next row of the series.
 
-        0 for the last row of a series and before a silence of at least the horizon, which no row covers.
+        0 for the last row of a series and before a silence of at least a minute, which no row covers.
         """
         steps = np.zeros(len(self.time))
         steps[:-1] = np.where(self.begins[1:], 0, np.diff(self.time))
@@ -317,13 +325,13 @@ class Runs:
 def spike_runs(series: SeriesOrder, y: NDArray[np.int8]) -> Runs:
     """The spike events: spike rows (``y`` = 1, (n,) in the rows' order), joined where less than the horizon apart.
 
-    A label covers the 60 seconds after its row, so two spike rows closer than that share part of their future.
+    A label covers the horizon after its row, so two spike rows closer than that share part of their future.
     """
     spike = np.flatnonzero(y[series.order] == 1)
     if len(spike) == 0:
         return Runs(spike, spike)
     number = np.cumsum(series.begins)
-    is_apart = (np.diff(series.time[spike]) >= HORIZON_NS) | (np.diff(number[spike]) != 0)
+    is_apart = (np.diff(series.time[spike]) >= series.horizon_ns) | (np.diff(number[spike]) != 0)
     return Runs(spike[np.append(True, is_apart)], spike[np.append(is_apart, True)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from math import isnan
 
 import numpy as np
@@ -70,6 +71,15 @@ def test_an_alarm_of_the_first_row_leads_by_the_horizon() -> None:
     """The first spike row's minute ends 60 seconds later."""
     found = figures(story(spikes=[(500, 700)], alarms=[(500, 700)]))
     assert (found.lead_median_s, found.in_time) == (60.0, 1)
+
+
+def test_leads_and_events_follow_a_longer_horizon() -> None:
+    """At 300 s a spike is realized five minutes after its first row, and spikes less than that apart are one event."""
+    scored = dataclasses.replace(story(spikes=[(500, 510), (700, 710)], alarms=[(700, 710)]), horizon_s=300)
+    found = figures(scored)
+    assert (found.episodes, found.caught, found.lead_median_s) == (1, 1, 100.0)
+    assert figures(dataclasses.replace(scored, horizon_s=60)).episodes == 2
+    assert pooled([scored.only(scored.time >= START)]).horizon_s == 300
 
 
 def test_onsets_begin_in_calm() -> None:

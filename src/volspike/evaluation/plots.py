@@ -16,13 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from volspike.episodes import SeriesOrder, spike_runs
+from volspike.episodes import spike_runs
 from volspike.evaluation.bootstrap import UNDEFINED, Interval
 from volspike.evaluation.comparison import RowGroup
 from volspike.evaluation.metrics import Cuts, average_precision, roc_auc
 from volspike.evaluation.reliability import Reliability
 from volspike.evaluation.scored import Scored
-from volspike.labels import HORIZON_S
 from volspike.market import SECOND_NS
 
 WIDTH_IN: Final = 7.0
@@ -233,13 +232,13 @@ def around_episode(scored: Scored, index: int, *, title: str, around_s: float = 
     Raises:
         IndexError: there are no so many episodes.
     """
-    series = SeriesOrder.of(scored.time, scored.product, scored.fold)
+    series = scored.series()
     runs = spike_runs(series, scored.y)
     first, last = int(runs.first[index]), int(runs.last[index])
-    realised = int(series.time[first]) + HORIZON_S * SECOND_NS
+    realised = int(series.time[first]) + series.horizon_ns
     track = np.cumsum(series.begins)
     minute = (series.time - realised) / SECOND_NS / 60.0
-    end = minute[last] + HORIZON_S / 60.0
+    end = minute[last] + scored.horizon_s / 60.0
     shown = (track == track[first]) & (minute >= -around_s / 60.0) & (minute <= end + around_s / 60.0)
     x, rows = minute[shown], series.order[shown]
     moment = datetime.fromtimestamp(realised // SECOND_NS, UTC)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ class Scored:
         threshold: (n,) from which the model's probability is an alarm: its fold's.
         baseline: (n,) the score of the baseline.
         baseline_threshold: (n,) from which the baseline's score is an alarm.
+        horizon_s: the seconds that the outcome of a row covers.
     """
 
     time: NDArray[np.int64]
@@ -51,6 +52,7 @@ class Scored:
     threshold: NDArray[np.float64]
     baseline: NDArray[np.float64]
     baseline_threshold: NDArray[np.float64]
+    horizon_s: int = HORIZON_S
 
     def __len__(self) -> int:
         return len(self.time)
@@ -67,7 +69,11 @@ class Scored:
 
     def only(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Self:
         """The rows of an index or a mask."""
-        return replace(self, **{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        return replace(self, **{name: getattr(self, name)[rows] for name in _ARRAYS})
+
+    def series(self) -> SeriesOrder:
+        """The order of the rows by fold, product and time."""
+        return SeriesOrder.of(self.time, self.product, self.fold, self.horizon_s)
 
     def with_threshold(self, threshold: NDArray[np.float64]) -> Self:
         """The same rows with other thresholds (n,) of the model's probability."""
@@ -78,10 +84,13 @@ class Scored:
         return replace(self, baseline=score, baseline_threshold=threshold)
 
 
+_ARRAYS: Final = tuple(field.name for field in fields(Scored) if field.name != "horizon_s")
+
+
 def pooled(parts: Sequence[Scored]) -> Scored:
     """The rows of several folds together, each with its fold's threshold; there must be at least one part."""
-    names = [field.name for field in fields(Scored)]
-    return Scored(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS}
+    return replace(parts[0], **arrays)
 
 
 BLOCK_S: Final = 600.0
@@ -95,11 +104,11 @@ LONG_EPISODE: Final = 0.9
 
 def block_length(scored: Scored) -> float:
     """Seconds of a block for these rows: 600, or four times a long spike event, including its last label's horizon."""
-    series = SeriesOrder.of(scored.time, scored.product, scored.fold)
+    series = scored.series()
     episodes = spike_runs(series, scored.y)
     if len(episodes) == 0:
         return BLOCK_S
-    lengths = (series.time[episodes.last] - series.time[episodes.first]) / 1e9 + HORIZON_S
+    lengths = (series.time[episodes.last] - series.time[episodes.first]) / 1e9 + scored.horizon_s
     return max(BLOCK_S, EPISODES_PER_BLOCK * float(np.quantile(lengths, LONG_EPISODE)))
 
 

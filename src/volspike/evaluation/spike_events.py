@@ -23,7 +23,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.episodes import HORIZON_NS, Runs, SeriesOrder, alarm_runs, spike_runs
+from volspike.episodes import Runs, SeriesOrder, alarm_runs, spike_runs
 from volspike.evaluation.bootstrap import Draws, Interval, percentile_interval
 from volspike.evaluation.metrics import known
 from volspike.evaluation.scored import Scored
@@ -148,7 +148,7 @@ class SpikeTimeline:
     @classmethod
     def of(cls, scored: Scored) -> Self:
         """The events of the rows of ``scored``."""
-        series = SeriesOrder.of(scored.time, scored.product, scored.fold)
+        series = scored.series()
         spikes = spike_runs(series, scored.y)
         return cls(series, spikes, scored.is_calm[series.order[spikes.first]], series.seconds())
 
@@ -166,7 +166,7 @@ class SpikeTimeline:
         overlapping = np.flatnonzero(event >= 0)
         caught, earliest = np.unique(event[overlapping], return_index=True)
         catching = overlapping[earliest]
-        realized = self.series.time[self.spikes.first[caught]] + HORIZON_NS
+        realized = self.series.time[self.spikes.first[caught]] + self.series.horizon_ns
         lead = np.full(len(alarms), nan)
         lead[catching] = np.minimum((realized - self.series.time[alarms.first[catching]]) / SECOND_NS, LEAD_CAP_S)
         return AlarmMatches(event, lead)

@@ -111,6 +111,7 @@ def compare_challenger(
         threshold=np.full(len(rows), challenger.threshold),
         baseline=theirs,
         baseline_threshold=np.full(len(rows), champion.threshold),
+        horizon_s=dataset.facts.horizon_s,
     )
     comparison = compare(scored, baseline_name="champion", baseline_is_probability=True, resamples=resamples)
     span = {"from": format_time(int(dataset.time[rows[0]])), "to": format_time(int(dataset.time[rows[-1]]))}

@@ -290,6 +290,7 @@ def _score_rows(
         threshold=np.full(len(rows), artifact.threshold),
         baseline=np.zeros(len(rows)),
         baseline_threshold=np.full(len(rows), np.inf),
+        horizon_s=dataset.facts.horizon_s,
     )
 
 

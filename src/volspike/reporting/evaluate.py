@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from volspike.datasets import Dataset, load_dataset
 from volspike.datasets.splits import FIRST_PRICE_NS
-from volspike.episodes import SeriesOrder, spike_runs
+from volspike.episodes import spike_runs
 from volspike.errors import ArtifactMissing, DataError, NotEnoughData, SchemaMismatch
 from volspike.evaluation import (
     Comparison,
@@ -53,7 +53,7 @@ def largest_episodes(
     scored: Scored, volatility: NDArray[np.float64], products: tuple[str, ...], most: int = MOST_EPISODES
 ) -> tuple[SpikeEpisode, ...]:
     """The episodes with the largest peaks, in order of time; ``volatility`` (n,) is in multiples of τ."""
-    series = SeriesOrder.of(scored.time, scored.product, scored.fold)
+    series = scored.series()
     runs = spike_runs(series, scored.y)
     ordered = volatility[series.order]
     peaks = np.array([ordered[first : last + 1].max() for first, last in zip(runs.first, runs.last, strict=True)])
@@ -227,6 +227,7 @@ def evaluate_artifact(
         threshold=threshold[rows],
         baseline=baseline.score[known],
         baseline_threshold=np.full(len(rows), baseline.threshold),
+        horizon_s=metadata.horizon_s,
     )
     both = 0 < int(scored.y.sum()) < len(scored)
     return ModelEvaluation(

@@ -325,6 +325,7 @@ def _score_fold(model: str, data: TrainingData, fold: Fold) -> Scored:
         threshold=np.ones(len(rows)),
         baseline=dataset.persistence[rows] / fold.tau[rows],
         baseline_threshold=np.ones(len(rows)),
+        horizon_s=dataset.facts.horizon_s,
     )
 
 

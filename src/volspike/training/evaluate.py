@@ -162,6 +162,7 @@ def _score_pair(dataset: Dataset, model: FoldFit, baseline: FoldFit) -> Scored:
         threshold=np.full(len(rows), model.threshold),
         baseline=baseline.test.probability[theirs],
         baseline_threshold=np.full(len(rows), baseline.threshold),
+        horizon_s=dataset.facts.horizon_s,
     )
 
 
