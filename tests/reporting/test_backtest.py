@@ -23,7 +23,7 @@ from volspike.models import Artifact
 from volspike.models.adaptive import VOLATILITIES
 from volspike.models.alert_level import alert_levels
 from volspike.models.metadata import Adaptation
-from volspike.reporting.backtest import AlarmCost, Backtest, BacktestRequest, run_backtest, with_lowest
+from volspike.reporting.backtest import AlarmCost, Backtest, BacktestRequest, calibrated, run_backtest, with_lowest
 from volspike.reporting.backtest_page import MOST_ALERTS, backtest_page, write_backtest
 from volspike.training.report import TrainingReport
 
@@ -143,6 +143,15 @@ def test_rows_that_cannot_be_scored_count_as_missed(backtest: Backtest, artifact
     assert f"{len(dataset) - half:,} of {len(dataset):,} rows lack a value that logistic needs" in " ".join(
         found.warnings
     )
+
+
+def test_the_baseline_is_calibrated_in_its_order(backtest: Backtest, dataset: Dataset) -> None:
+    """Its score is a probability of these rows that ranks them as its volatility does."""
+    past = dataset.persistence / dataset.thresholds(backtest.spike, backtest.metadata.tau)
+    found = calibrated(past / (1.0 + past), backtest.scored.y)
+    assert found.mean() == pytest.approx(backtest.scored.y.mean(), rel=0.02)
+    order = np.argsort(past, kind="stable")
+    assert (np.diff(found[order]) >= 0.0).all()
 
 
 def test_lowest_scores_replace_undefined_ones() -> None:

@@ -4,6 +4,9 @@ Two scores are compared where they cost their user the same attention: at thresh
 per covered day of a product. Alarms are the episodes that users are sent (``volspike.episodes``), hold included, and
 ``volspike.evaluation.spike_events`` defines which onsets they catch.
 
+The rule of alarms depends on the scale of a score, because an alarm ends below four fifths of its threshold. Compare
+probabilities with probabilities: a volatility falls to four fifths later than the probability that it implies.
+
 Alarm minutes are no monotonous function of the threshold: a score that never falls below it has a single alarm, which
 is capped. Thresholds are therefore tried from the highest score down, and everything below the first threshold that
 exceeds a budget is out of reach, whatever its minutes.

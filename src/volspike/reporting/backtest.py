@@ -42,6 +42,7 @@ from volspike.market import format_time, parse_time
 from volspike.models import Artifact, Metadata
 from volspike.models.alert_level import BUDGET_MINUTES
 from volspike.models.artifact import load_stored_baseline
+from volspike.models.calibration import Platt
 from volspike.models.volatility import forecast_inputs
 from volspike.reporting.alert_history import (
     AlertRecord,
@@ -232,7 +233,7 @@ def run_backtest(
     scores = {name: with_lowest(score)[0] for name, score in baseline_scores(artifact, dataset, rows, tau).items()}
     baselines = _rank_baselines(scored, scores)
     best = next(iter(baselines))
-    scored = scored.with_baseline(scores[best], np.full(len(rows), np.inf))
+    scored = scored.with_baseline(calibrated(scores[best], scored.y), np.full(len(rows), np.inf))
     scored = scored.with_threshold(artifact.alert_thresholds(dataset, live, request.budget)[rows])
     timeline = SpikeTimeline.of(scored)
     scored = _with_equal_alarms(scored, timeline)
@@ -309,18 +310,29 @@ def baseline_scores(
 ) -> dict[str, NDArray[np.float64]]:
     """The score of each baseline whose columns exist, by name; NaN where undefined.
 
-    They are the ``past_volatilities`` over τ, and the best baseline of the model's training if it is stored with it.
+    They are r / (1 + r) for the ratio r of each of the ``past_volatilities`` to τ, and the best baseline of the model's
+    training if it is stored with it.
 
     Raises:
         ArtifactCorrupt: the stored baseline is damaged.
     """
-    scores = {name: values / tau[rows] for name, values in past_volatilities(dataset, rows).items()}
+    scores = {name: values / (values + tau[rows]) for name, values in past_volatilities(dataset, rows).items()}
     stored = load_stored_baseline(artifact.directory)
     if stored is not None and stored.facts.model not in scores:
         columns = [name for name in stored.facts.features if name != "tau"]
         if all(name in dataset.names for name in columns):
             scores[stored.facts.model] = stored.probability(dataset.inputs(stored.facts.features, tau, rows))
     return scores
+
+
+def calibrated(score: NDArray[np.float64], y: NDArray[np.int8]) -> NDArray[np.float64]:
+    """A score in (0, 1) as the probability that it means on these rows, in the same order.
+
+    The rule of alarms depends on the scale of a score: an alarm ends below four fifths of its threshold, which a
+    volatility reaches later than the probability that it implies. Calibration on the tested rows themselves favours
+    the baseline.
+    """
+    return Platt.fit(score, y).apply(score)
 
 
 def _rank_baselines(scored: Scored, scores: Mapping[str, NDArray[np.float64]]) -> dict[str, BaselineFigures]:
