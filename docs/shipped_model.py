@@ -221,7 +221,7 @@ the best baseline ({metadata.baseline}), base rate {model["base_rate"]:.3f}.
 The tables compare the model on each market with the baseline that is best on the same rows: persistence, exponentially
 weighted volatilities with half-lives of 10, 30, 60 and 300 s, or HAR. Intervals are 95 % by block bootstrap. Calm rows
 are those whose last minute was no spike. "Observed / predicted" is the range over those tenths of the probabilities
-that have 50 spike events. Alarm minutes are those of all days, and the range over single days.
+that have 50 spike events. Alarm minutes per day are those of the complete recording, and the range over its days.
 
 **Later days of the markets**, scored by a model of the days before.
 

@@ -30,6 +30,9 @@ BASELINES = {
 DECILE_EVENTS = 50
 """Spike events that a tenth of the probabilities needs for its rate to be compared."""
 
+LEAST_DAY_S = 6 * 3600
+"""The covered seconds that a day needs for its alarm minutes to be compared with the budget."""
+
 RESAMPLES = 300
 
 
@@ -37,8 +40,9 @@ RESAMPLES = 300
 class Result:
     """The figures of one market.
 
-    ``deciles`` are observed over predicted rates of the tenths of the probabilities with enough events, ``minutes`` the
-    alarm minutes per day of all rows and of each day. ``baselines`` are the scores of all baselines on ``scored``.
+    ``deciles`` are observed over predicted rates of the tenths of the probabilities with enough events. ``minutes`` are
+    alarm minutes per day from the market's first row on: of all days together, and of each. ``baselines`` are the
+    scores of all baselines on ``scored``.
     """
 
     market: str
@@ -51,7 +55,7 @@ class Result:
 
     def cells(self) -> list[str]:
         """The cells of its row in the table."""
-        compared, minutes = self.comparison, self.minutes
+        compared, minutes, days = self.comparison, self.minutes, self.minutes[1:]
         return [
             self.market,
             f"{self.days:.1f}",
@@ -62,7 +66,7 @@ class Result:
             _multiple(compared.pr_auc),
             _multiple(compared.calm.pr_auc),
             f"{min(self.deciles):.2f} … {max(self.deciles):.2f}" if self.deciles else DASH,
-            f"{minutes[0]:.0f} ({min(minutes[1:]):.0f} … {max(minutes[1:]):.0f})",
+            f"{minutes[0]:.0f}" + (f" ({min(days):.0f} … {max(days):.0f})" if len(days) > 1 else ""),
         ]
 
 
@@ -130,7 +134,9 @@ def result_of(
         baseline_threshold=np.ones(int(used.sum())),
     )
     day = dataset.time // DAY_NS
-    spans = [used, *(used & (day == each) for each in np.unique(day[used]))]
+    known = np.isfinite(probability)
+    days = [known & (day == each) for each in np.unique(day)]
+    spans = [known, *(each for each in days if seconds[each].sum() >= LEAST_DAY_S)]
     bins = reliability(scored.y, scored.probability, scored.time, resamples=1).bins
     return Result(
         market=market.name,
