@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.evaluation.markets import SECOND, START, market
 from volspike.episodes import EpisodeTracker
-from volspike.evaluation import EventFigures, Scored, event_figures, find_events
+from volspike.evaluation import EventFigures, Scored, event_figures, find_events, pooled
 from volspike.evaluation.bootstrap import Draws
 
 
@@ -79,6 +79,8 @@ def test_leads_and_events_follow_a_longer_horizon() -> None:
     found = figures(scored)
     assert (found.episodes, found.caught, found.lead_median_s) == (1, 1, 100.0)
     assert figures(dataclasses.replace(scored, horizon_s=60)).episodes == 2
+    early = dataclasses.replace(story(spikes=[(700, 710)], alarms=[(401, 710)]), horizon_s=300)
+    assert figures(early).lead_median_s == 599.0
     assert pooled([scored.only(scored.time >= START)]).horizon_s == 300
 
 

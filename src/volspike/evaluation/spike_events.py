@@ -3,13 +3,13 @@
 An event is one of ``spike_runs``, an alarm one of ``alarm_runs``. An onset is an event whose first row is calm: the
 last minute's volatility is below τ.
 
-An alarm catches one event only: the first with a row at which the alarm is open. The spike is realized 60 seconds after
-the event's first row: that is the first row whose next minute is a spike. The lead is the time from the opening of the
-first alarm that catches the event to that moment, at most ``LEAD_CAP_S``; a lead above 0 is in time. The last minute's
-own volatility with the threshold τ has a lead of 0.
+An alarm catches one event only: the first with a row at which the alarm is open. The spike is realized one horizon (60
+seconds by default) after the event's first row: that is the first row whose horizon is a spike. The lead is the time
+from the opening of the first alarm that catches the event to that moment, at most ``LEAD_CAP_HORIZONS`` horizons (120
+seconds by default); a lead above 0 is in time. The last minute's own volatility with the threshold τ has a lead of 0.
 
 Long alarms gain nothing: ``volspike.episodes`` closes an alarm after five minutes and opens the next only once the
-score has fallen, an alarm catches one event however long it is open, and a lead over two minutes counts as two minutes.
+score has fallen, an alarm catches one event however long it is open, and a longer lead than the cap counts as the cap.
 An alarm that is simply on catches the first event of its series at most.
 """
 
@@ -29,8 +29,8 @@ from volspike.evaluation.metrics import known
 from volspike.evaluation.scored import Scored
 from volspike.market import SECOND_NS
 
-LEAD_CAP_S: Final = 120.0
-"""The longest lead that counts: an alarm that opened earlier than this did not warn of the coming minute."""
+LEAD_CAP_HORIZONS: Final = 2
+"""The longest lead that counts: an alarm that opened a horizon before the event's first row did not warn of it."""
 
 COLUMNS: Final = (
     "episodes",
@@ -168,7 +168,10 @@ class SpikeTimeline:
         catching = overlapping[earliest]
         realized = self.series.time[self.spikes.first[caught]] + self.series.horizon_ns
         lead = np.full(len(alarms), nan)
-        lead[catching] = np.minimum((realized - self.series.time[alarms.first[catching]]) / SECOND_NS, LEAD_CAP_S)
+        ahead = np.minimum(
+            realized - self.series.time[alarms.first[catching]], LEAD_CAP_HORIZONS * self.series.horizon_ns
+        )
+        lead[catching] = ahead / SECOND_NS
         return AlarmMatches(event, lead)
 
 

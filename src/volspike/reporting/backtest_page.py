@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from volspike.errors import UsageError
+from volspike.evaluation.spike_events import LEAD_CAP_HORIZONS
 from volspike.market import format_time
 from volspike.reporting.alert_history import AlertRecord
 from volspike.reporting.backtest import Backtest
@@ -220,11 +221,12 @@ def _tiles(backtest: Backtest) -> str:
     events, ratio = backtest.comparison.model_events, backtest.comparison.calm.pr_auc.ratio
     theirs = backtest.comparison.baseline_events.onsets_caught
     budget = "" if backtest.budget is None else f", budget {backtest.budget:g}"
+    cap = LEAD_CAP_HORIZONS * backtest.scored.horizon_s
     tiles = [
         (f"{events.onsets_caught} of {events.onsets}", f"onsets caught in time; the best baseline {theirs}"),
         (f"{events.alarms}", f"alerts, {events.alarms - events.true_alarms} of them false"),
         (number(backtest.alarm_minutes_per_day, 1), f"minutes of alarm per day{budget}"),
-        (f"{number(backtest.median_lead_s, 0)} s", "median lead before the spike is realized, at most 120 s"),
+        (f"{number(backtest.median_lead_s, 0)} s", f"median lead before the spike is realized, at most {cap} s"),
         (f"×{number(ratio, 2)}", f"PR-AUC in calm rows over {backtest.comparison.baseline_name}"),
     ]
     if backtest.request.cost is not None:
