@@ -179,7 +179,7 @@ def test_replayed_rows_fit_the_served_model(tape: Path, tmp_path: Path) -> None:
     like = decode_metadata((DEFAULT_MODEL / METADATA_FILE).read_bytes())
     assert is_simulated([tape])
     dataset = load_dataset(replay_tapes([tape], like, tmp_path, 400_000))
-    assert dataset.facts.digest == like.feature_digest
+    assert dataset.facts.digest == like.feature_set.digest
     assert dataset.facts.simulated
     assert str(dataset.facts.every) == like.every
     assert len(np.unique(dataset.time // SECOND_NS)) >= 0.99 * len(dataset)
