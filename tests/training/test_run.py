@@ -17,9 +17,12 @@ from volspike.features import Every, FeatureSet
 from volspike.labels import future_volatility
 from volspike.market import SECOND_NS, Profile
 from volspike.models import DETECTORS, Artifact
+from volspike.training.fitting import fit_fold
+from volspike.training.folds import prepare_training_data
 from volspike.training.report import ModelResult, TrainingReport
 from volspike.training.request import TrainingRequest
 from volspike.training.run import train, train_on
+from volspike.training.selection import best_on_validation_rows
 
 RequestFor = Callable[..., TrainingRequest]
 MakeDataset = Callable[..., Dataset]
@@ -97,8 +100,8 @@ def test_served_threshold_flags_the_evaluated_rows(market: Dataset, request_for:
     assert int(np.sum(probability >= artifact.threshold)) == figures.tp + figures.fp
 
 
-def test_final_block_influences_no_choice(market: Dataset, request_for: RequestFor) -> None:
-    """Whatever happens in the final block, the choice, the graphs and the thresholds are unchanged."""
+def test_final_block_influences_no_model(market: Dataset, request_for: RequestFor) -> None:
+    """Whatever happens in the final block, the best baseline, the graphs and the thresholds are unchanged."""
     request = request_for(models=("logistic", "xgboost", "har"), folds=3, search=2)
     calm = trained(market, request)
     wild_rows = slice(len(market) - calm.models[0].folds[-1].test_rows, None)
@@ -109,7 +112,7 @@ def test_final_block_influences_no_choice(market: Dataset, request_for: RequestF
     graphs = contents(request.artifacts)
     wild = trained(replace(market, x=x, future_volatility=volatility, persistence=persistence), request)
     assert wild.models[0].final.model.pr_auc != calm.models[0].final.model.pr_auc
-    assert (wild.chosen, wild.best_baseline) == (calm.chosen, calm.best_baseline)
+    assert wild.best_baseline == calm.best_baseline
     for before, after in zip(calm.models, wild.models, strict=True):
         assert (after.thresholds, after.settings, after.tau) == (before.thresholds, before.settings, before.tau)
         assert after.pooled.model == before.pooled.model
@@ -118,11 +121,15 @@ def test_final_block_influences_no_choice(market: Dataset, request_for: RequestF
 
 
 def test_single_fold_is_chosen_on_validation_rows(market: Dataset, request_for: RequestFor) -> None:
-    """With a single test block the model is chosen on the validation rows."""
-    report = trained(market, request_for(models=("logistic", "baseline"), split_method="time_based"))
+    """With a single test block the best of the requested models on the validation rows may be chosen."""
+    request = request_for(models=("logistic", "random_forest", "baseline"), split_method="time_based")
+    report = trained(market, request)
     assert not report.has_selection
     assert report.models[0].pooled is report.models[0].final
-    assert report.chosen == "logistic"
+    assert report.best_baseline == report.final_baseline
+    data = prepare_training_data(request, market)
+    folds = {name: [fit_fold(name, data, data.fold_set.final, {})] for name in ("logistic", "random_forest")}
+    assert report.reason.startswith(f"{best_on_validation_rows(folds)}'s gain ")
 
 
 @pytest.mark.parametrize("calibration", ["platt", "isotonic", "none"])
@@ -231,15 +238,21 @@ def test_stratified_split_is_marked_as_no_evidence(market: Dataset, request_for:
 
 
 def test_incomplete_rows_are_counted(market: Dataset, request_for: RequestFor) -> None:
-    """A model that needs every value excludes incomplete rows, counts them, and both scores use the other rows."""
+    """A model that needs every value ranks incomplete test rows last and counts them; all models have the same rows."""
     holed = with_holes(market, "spread_mean_300s", slice(0, None, 10))
     report = trained(holed, request_for(models=("logistic", "xgboost")))
     logistic, xgboost = report.models
     assert sum(fold.left_out_rows for fold in logistic.folds) > 0
     assert sum(fold.left_out_rows for fold in xgboost.folds) == 0
-    assert logistic.pooled.model.rows == logistic.pooled.baseline.rows < xgboost.pooled.model.rows
+    rows = {result.pooled.model.rows for result in (logistic, xgboost)}
+    assert rows == {logistic.pooled.baseline.rows, sum(fold.test_rows for fold in logistic.folds[:-1])}
+    assert logistic.unscored_rows == pytest.approx(0.1 * rows.pop(), abs=1)
+    assert xgboost.unscored_rows == 0
+    metrics = Artifact.load(folder(logistic)).metadata.metrics
+    assert metrics["model"]["unscored_rows"] == logistic.unscored_rows
+    assert metrics["model_final"]["unscored_rows"] == logistic.folds[-1].unscored_rows
     assert any(
-        "logistic: " in sentence and "rows of all folds were not used" in sentence for sentence in report.warnings
+        "logistic: " in sentence and "rows of all folds lack a value" in sentence for sentence in report.warnings
     )
 
 

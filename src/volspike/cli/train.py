@@ -152,7 +152,7 @@ def print_result(report: TrainingReport) -> None:
     if report.has_selection:
         blocks = len(report.models[0].folds) - 1
         _figures(f"Pooled test rows of {blocks} fold(s), used for the choice", report, everyone)
-        _figures("Final block, not used for any choice", report, everyone, final=True)
+        _figures("Final block, which can only overrule the choice", report, everyone, final=True)
     else:
         _figures("Test rows; the choice was made on the validation rows before them", report, everyone)
     _headline(report, everyone)
@@ -186,11 +186,16 @@ def _folds(report: TrainingReport) -> None:
 
 
 def _figures(title: str, report: TrainingReport, everyone: tuple[ModelResult, ...], *, final: bool = False) -> None:
-    """Prints PR-AUC with its interval, its difference to the best baseline, and further figures."""
+    """Prints PR-AUC with its interval, its difference to the best baseline, and further figures.
+
+    ``no score`` counts the rows that a model cannot score: they rank last, and their spikes count as missed.
+    """
+    best = report.final_baseline if final else report.best_baseline
     rows = []
     for model in everyone:
         judged = model.final if final else model.pooled
-        is_itself = model.model == report.best_baseline
+        unscored = model.folds[-1].unscored_rows if final else model.unscored_rows
+        is_itself = model.model == best
         rows.append(
             [
                 _name(model, report),
@@ -202,11 +207,12 @@ def _figures(title: str, report: TrainingReport, everyone: tuple[ModelResult, ..
                 figure(judged.model.roc_auc, 3),
                 figure(judged.model.brier),
                 figure(judged.model.log_loss, 3),
+                f"{unscored:,}",
             ]
         )
     mean = [] if final else ["per fold"]
-    against = f"minus {report.best_baseline}"
-    table(title, ["", "PR-AUC", "95 %", *mean, against, "95 %", "ROC-AUC", "Brier", "log loss"], rows)
+    heads = ["", "PR-AUC", "95 %", *mean, f"minus {best}", "95 %", "ROC-AUC", "Brier", "log loss", "no score"]
+    table(title, heads, rows)
 
 
 def _headline(report: TrainingReport, everyone: tuple[ModelResult, ...]) -> None:
@@ -260,7 +266,10 @@ def sentence(model: ModelResult, report: TrainingReport) -> str:
     if model.model == report.best_baseline:
         return f"{model.model} is the best baseline itself: a model has to beat it"
     verdict = f"{model.model} minus {report.best_baseline}: PR-AUC {_verdict(model.pooled)}"
-    return f"{verdict}; final block {_verdict(model.final)}" if report.has_selection else verdict
+    if not report.has_selection:
+        return verdict
+    against = "" if report.final_baseline == report.best_baseline else f" minus {report.final_baseline}"
+    return f"{verdict}; final block{against} {_verdict(model.final)}"
 
 
 def _verdict(judged: Comparison) -> str:
@@ -269,8 +278,9 @@ def _verdict(judged: Comparison) -> str:
 
 
 def _where(report: TrainingReport) -> None:
-    on = "the pooled test rows" if report.has_selection else "the validation rows"
-    for model in report.models:
+    for model in (*report.models, *report.baselines):
+        if model.artifact is None:
+            continue
         best = max(model.importance, key=model.importance.__getitem__)
         left = (
             f"; {len(model.left_out)} columns left out, since the feed does not provide them" if model.left_out else ""
@@ -279,7 +289,8 @@ def _where(report: TrainingReport) -> None:
         out.print(
             f"{model.model} → {model.artifact} ({model.seconds:.1f} s; most important feature {best}{left}{tried})"
         )
-    out.print(f"chosen: {report.chosen}, with the highest PR-AUC on {on} among the requested models")
+    kind = " (baseline)" if report.result(report.chosen).is_baseline else ""
+    out.print(f"chosen: {report.chosen}{kind}; {report.reason}")
     if report.promoted:
         out.print(f"promoted: {report.chosen} → {report.promoted}")
 

@@ -117,8 +117,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     threshold above 1 gives none. With an ``adaptation`` both follow each product's outcomes and alarms instead.
     ``metrics`` contains the figures of
     ``model`` and of the best baseline, named ``baseline``, on the same held-out rows; names that end in ``_final``
-    refer to the final block, which was used for no choice. ``settings`` are those that differ from the detector's
-    defaults, the best of ``trials`` on training rows. ``fold_metrics`` are of all folds, oldest first;
+    refer to the final block, where ``final_baseline`` is best ("": the same), and which can only overrule a choice.
+    ``settings`` are those that differ from the detector's defaults, the best of ``trials`` on training rows.
+    ``fold_metrics`` are of all folds, oldest first;
     ``product_metrics`` and ``hour_metrics`` (of the day, UTC) divide the rows of ``metrics``.
 
     Raises:
@@ -159,6 +160,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     seed: int = 0
     calibration: str = "none"
     baseline: str = "persistence"
+    final_baseline: str = ""
     settings: dict[str, int | float | str | bool] = {}
     trials: int = 0
     fold_metrics: tuple[FoldFigures, ...] = ()

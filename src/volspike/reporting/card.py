@@ -167,7 +167,7 @@ def _analyses(facts: Metadata) -> str:
     parts = [
         "### Overall\n\n",
         _overall(facts, ""),
-        f"### Final block, which influenced no choice\n\n{_overall(facts, '_final')}" if final else "",
+        f"### Final block, which can only overrule the choice\n\n{_overall(facts, '_final')}" if final else "",
         _folds(facts),
         f"### Products\n\n{_parts(facts.product_metrics, facts.baseline)}" if facts.product_metrics else "",
         _hours(facts),
@@ -178,16 +178,18 @@ def _analyses(facts: Metadata) -> str:
 
 def _overall(facts: Metadata, end: str) -> str:
     model = facts.metrics.get(f"model{end}", {})
-    baseline = facts.metrics.get(f"{facts.baseline}{end}", {})
-    columns = 2 if facts.model == facts.baseline else 3
+    name = (facts.final_baseline if end else "") or facts.baseline
+    baseline = facts.metrics.get(f"{name}{end}", {})
+    columns = 2 if facts.model == name else 3
     rows = [
         (title, _with_span(model, name, digits), _with_span(baseline, name, digits))[:columns]
         for title, name, digits in _FIGURES
     ]
     rows += [cells[:columns] for cells in _headlines(facts, end)]
-    heads = (f"{model.get('rows') or 0:,} rows", f"`{facts.model}`", f"`{facts.baseline}` (baseline)")
+    heads = (f"{model.get('rows') or 0:,} rows", f"`{facts.model}`", f"`{name}` (baseline)")
     events = model.get("spike_events")
-    counted = "" if events is None else f"{_gain(facts, model)}Separate spike events in these rows: {events}.\n\n"
+    gain = _gain(facts.model, name, model)
+    counted = "" if events is None else f"{gain}Separate spike events in these rows: {events}.\n\n"
     return table(heads[:columns], rows) + counted + _alerts(facts, end)
 
 
@@ -216,11 +218,11 @@ def _headlines(facts: Metadata, end: str) -> Iterator[tuple[str, str, str]]:
             yield title, _with_span(figures, f"{prefix}model", 3), _with_span(figures, f"{prefix}baseline", 3)
 
 
-def _gain(facts: Metadata, model: Mapping[str, Figure]) -> str:
-    if facts.model == facts.baseline or model.get("pr_auc_gain") is None:
+def _gain(name: str, baseline: str, model: Mapping[str, Figure]) -> str:
+    if name == baseline or model.get("pr_auc_gain") is None:
         return ""
     low, high = model.get("pr_auc_gain_low"), model.get("pr_auc_gain_high")
-    return f"Gain in PR-AUC over `{facts.baseline}`: {signed(model.get('pr_auc_gain'))} ({between(low, high)}). "
+    return f"Gain in PR-AUC over `{baseline}`: {signed(model.get('pr_auc_gain'))} ({between(low, high)}). "
 
 
 def _with_span(figures: Mapping[str, Figure], name: str, digits: int) -> str:

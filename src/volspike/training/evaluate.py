@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
 from importlib import import_module
 from typing import Final
 
@@ -19,16 +18,16 @@ import numpy as np
 from volspike import __version__
 from volspike.datasets import Dataset
 from volspike.evaluation import Comparison, RowGroup, Scored, compare, per_hour, per_product, pooled
-from volspike.evaluation.metrics import average_precision, known
+from volspike.evaluation.metrics import known
 from volspike.evaluation.plots import feature_importance, pr_curve, roc_curve
 from volspike.labels import TAU
 from volspike.market import format_time
 from volspike.models import DETECTORS, Artifact, DataFacts, Metadata, SplitFacts
 from volspike.models.artifact import StoredBaselineFacts, stored_baseline_files
-from volspike.models.metadata import FoldFigures, PartFigures
-from volspike.training.fitting import FoldFit, ScoredRows
+from volspike.models.metadata import Figure, FoldFigures, PartFigures
+from volspike.training.fitting import FoldFit
 from volspike.training.folds import TrainingData, is_baseline
-from volspike.training.report import STRATIFIED_WARNING, FoldResult, ModelResult
+from volspike.training.report import STRATIFIED_WARNING, FoldResult, ModelResult, unscored_rows
 from volspike.training.search import SearchResult
 
 RESAMPLES: Final = 1000
@@ -65,10 +64,10 @@ class ModelFits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaselineComparison:
-    """A model compared with the best baseline.
+    """A model compared with the best baseline on the same test rows.
 
-    ``pooled`` covers the test rows of the selection folds, which ``products`` and ``hours`` divide; ``final`` the final
-    block; ``folds`` every fold, oldest first.
+    ``pooled`` covers the test rows of the selection folds, which ``products`` and ``hours`` divide; ``folds`` every
+    fold, oldest first, with the same baseline; ``final`` the final block, with the baseline that is best there.
     """
 
     pooled: Comparison
@@ -78,54 +77,30 @@ class BaselineComparison:
     hours: tuple[RowGroup, ...]
 
 
-def select_best(models: Mapping[str, ModelFits]) -> str:
-    """The name with the greatest pooled PR-AUC over the selection folds, on the rows that all models could score.
+@dataclass(frozen=True, slots=True)
+class BestBaselines:
+    """The best baseline on the pooled test rows of the selection folds, and the best one on the final block."""
 
-    The final fold has no influence; if it is the only one, its validation rows decide. Of equals the first is best.
-    """
-    has_selection = len(next(iter(models.values())).fits) > 1
-    parts = {
-        name: [(fit, fit.test) for fit in model.fits[:-1]]
-        if has_selection
-        else [(fit, fit.validation) for fit in model.fits]
-        for name, model in models.items()
-    }
-    scores = _pooled_pr_auc(parts)
-    return max(scores, key=lambda name: np.nan_to_num(scores[name], nan=-1.0))
+    pooled: ModelFits
+    final: ModelFits
 
 
-def _pooled_pr_auc(parts: Mapping[str, Sequence[tuple[FoldFit, ScoredRows]]]) -> dict[str, float]:
-    folds = list(zip(*parts.values(), strict=True))
-    common = [reduce(np.intersect1d, [scored.rows for _, scored in fold]) for fold in folds]
-    y = np.concatenate([fold[0][0].fold.y[rows] for fold, rows in zip(folds, common, strict=True)])
-    pooled_scores = {
-        name: np.concatenate(
-            [
-                scored.probability[np.searchsorted(scored.rows, rows)]
-                for (_, scored), rows in zip(each, common, strict=True)
-            ]
-        )
-        for name, each in parts.items()
-    }
-    return {name: average_precision(y, score) for name, score in pooled_scores.items()}
-
-
-def evaluate_model(data: TrainingData, model: ModelFits, baseline: ModelFits, *, write: bool) -> ModelResult:
-    """Compare ``model`` with ``baseline`` on the test rows; with ``write``, write its artifact.
+def evaluate_model(data: TrainingData, model: ModelFits, best: BestBaselines, *, write: bool) -> ModelResult:
+    """Compare ``model`` with the best baselines on the test rows; with ``write``, write its artifact.
 
     Raises:
         UsageError: the artifact's folder cannot be written, or is not an artifact.
     """
     served, name = model.served, model.served.model
-    pairs = [_score_pair(data.dataset, *pair) for pair in zip(model.fits, baseline.fits, strict=True)]
+    pairs = [_score_pair(data.dataset, *pair) for pair in zip(model.fits, best.pooled.fits, strict=True)]
     selection = pooled(pairs[:-1]) if len(pairs) > 1 else pairs[-1]
-    comparison = _compare_folds(data, model, pairs, selection, baseline.served.model, with_parts=write)
+    comparison = _compare_folds(data, model, pairs, selection, best, with_parts=write)
     directory = data.request.artifacts / name
     if write:
         facts = build_metadata(data, served, model.search, comparison)
         files = draw_plots(selection, served, facts.baseline, simulated=facts.simulated)
         if facts.baseline != name:
-            files |= _baseline_files(baseline.served)
+            files |= _baseline_files(best.pooled.served)
         Artifact.save(directory, served.export.graph.SerializeToString(), facts, files)
     return ModelResult(
         model=name,
@@ -149,18 +124,17 @@ def evaluate_model(data: TrainingData, model: ModelFits, baseline: ModelFits, *,
 
 
 def _score_pair(dataset: Dataset, model: FoldFit, baseline: FoldFit) -> Scored:
-    """The test rows of a fold that both could score."""
-    rows, ours, theirs = np.intersect1d(model.test.rows, baseline.test.rows, assume_unique=True, return_indices=True)
-    fold = model.fold
+    """The test rows of a fold, which are the same for both."""
+    rows, fold = model.test.rows, model.fold
     return Scored(
         time=dataset.time[rows],
         product=dataset.product[rows],
         fold=np.full(len(rows), fold.number, np.int32),
         y=fold.y[rows],
         past_volatility=dataset.persistence[rows] / fold.tau[rows],
-        probability=model.test.probability[ours],
+        probability=model.test.probability,
         threshold=np.full(len(rows), model.threshold),
-        baseline=baseline.test.probability[theirs],
+        baseline=baseline.test.probability,
         baseline_threshold=np.full(len(rows), baseline.threshold),
         horizon_s=dataset.facts.horizon_s,
     )
@@ -171,24 +145,24 @@ def _compare_folds(
     model: ModelFits,
     pairs: Sequence[Scored],
     selection: Scored,
-    baseline: str,
+    best: BestBaselines,
     *,
     with_parts: bool,
 ) -> BaselineComparison:
     """The comparison pooled, on the final block, per fold and, ``with_parts``, per product and hour of the day."""
+    baseline, final_baseline = best.pooled.served.model, best.final.served.model
 
-    def compared(scored: Scored, resamples: int = RESAMPLES) -> Comparison:
+    def compared(scored: Scored, resamples: int = RESAMPLES, name: str = baseline) -> Comparison:
         return compare(
-            scored,
-            baseline_name=baseline,
-            baseline_is_probability=True,
-            resamples=resamples,
-            seed=data.request.seed,
+            scored, baseline_name=name, baseline_is_probability=True, resamples=resamples, seed=data.request.seed
         )
 
-    final = compared(pairs[-1])
+    newest = compared(pairs[-1])
+    final = newest
+    if final_baseline != baseline:
+        final = compared(_score_pair(data.dataset, model.served, best.final.served), name=final_baseline)
     over_folds = compared(selection) if len(pairs) > 1 else final
-    by_fold = [*(compared(pair, 0) for pair in pairs[:-1]), final]
+    by_fold = [*(compared(pair, 0) for pair in pairs[:-1]), newest]
     products = data.dataset.products
     return BaselineComparison(
         pooled=over_folds,
@@ -214,6 +188,7 @@ def _fold_result(fit: FoldFit, comparison: Comparison) -> FoldResult:
         validation_rows=len(fold.validation),
         test_rows=len(fold.test),
         left_out_rows=fit.left_out_rows,
+        unscored_rows=fit.test.unscored,
         comparison=comparison,
     )
 
@@ -249,19 +224,26 @@ def build_metadata(
         accepts_missing=DETECTORS[served.model].accepts_missing,
         data=_data_facts(data, served),
         split=_split_facts(data),
-        metrics=comparison.pooled.figures() | final,
+        metrics=_with_unscored(comparison.pooled.figures() | final, comparison.folds),
         importance=served.importance,
         versions=library_versions(served.model),
         onnx_sha256="",
         seed=request.seed,
         calibration=served.calibration,
         baseline=comparison.pooled.baseline_name,
+        final_baseline=comparison.final.baseline_name,
         settings=dict(served.settings),
         trials=search.trials,
         fold_metrics=tuple(_fold_figures(fold) for fold in comparison.folds),
         product_metrics=tuple(_part_figures(part) for part in comparison.products if part.rows),
         hour_metrics=tuple(_part_figures(part) for part in comparison.hours if part.rows),
     )
+
+
+def _with_unscored(figures: dict[str, dict[str, Figure]], folds: Sequence[FoldResult]) -> dict[str, dict[str, Figure]]:
+    """The figures, with the number of test rows that the model could not score next to those of the model."""
+    counts = {"model": unscored_rows(folds), "model_final": folds[-1].unscored_rows}
+    return figures | {name: figures[name] | {"unscored_rows": count} for name, count in counts.items()}
 
 
 def _data_facts(data: TrainingData, served: FoldFit) -> DataFacts:
@@ -305,7 +287,7 @@ def _split_note(data: TrainingData) -> str:
         f"the served model is that of the final fold, the newest of {len(data.fold_set.folds)}: trained on the rows "
         "before its validation block and calibrated on that block, with that fold's tau and threshold; the metrics of "
         "model and baseline are pooled over the test rows of the earlier folds, each scored by its own fold's model; "
-        "metrics that end in _final cover the final block, which influenced no choice"
+        "metrics that end in _final cover the final block, which can only overrule the choice of a model"
     )
 
 

@@ -34,10 +34,20 @@ _CHUNK: Final = 10_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredRows:
-    """Rows that could be scored, and their probabilities."""
+    """All rows of a part whose last minute's volatility is known, the same for every model, and their probabilities.
+
+    Where ``is_scored`` is false, the row lacks a value that the model needs. Its probability is half the lowest of the
+    part, or half the threshold if that is less: it ranks last, is never flagged, and its spike counts as missed.
+    """
 
     rows: NDArray[np.int64]
     probability: NDArray[np.float64]
+    is_scored: NDArray[np.bool_]
+
+    @property
+    def unscored(self) -> int:
+        """The number of rows that the model cannot score."""
+        return int(np.count_nonzero(~self.is_scored))
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -89,24 +99,31 @@ def fit_fold(name: str, data: TrainingData, fold: Fold, settings: Mapping[str, A
     raw = export_detector(detector, x)
     calibration, calibration_name = _fit_calibration(request.calibration, dataset, fold, raw)
     export = export_calibrated(detector, raw, calibration, x)
-    validation, test = _split_scores(dataset, fold, export.probability, name)
-    rows = validation.rows
+    probability = dict(zip(("validation", "test"), np.split(export.probability, [len(fold.validation)]), strict=True))
+    _check_scores(name, fold, probability)
+    known = np.isfinite(probability["validation"])
+    rows = fold.validation[known]
     thresholds = named_thresholds(
-        fold.y[rows], validation.probability, dataset.time[rows], dataset.product[rows], request.threshold
+        fold.y[rows], probability["validation"][known], dataset.time[rows], dataset.product[rows], request.threshold
     )
     for own_name, own in detector.thresholds().items():
         thresholds[own_name] = float(calibration.apply(np.array([own]))[0])
+    threshold_name = served_threshold_name(thresholds, request.threshold)
+    validation, test = (
+        _score_rows(dataset, getattr(fold, part), scores, thresholds[threshold_name])
+        for part, scores in probability.items()
+    )
     return FoldFit(
         model=name,
         fold=fold,
         features=features,
         left_out=left_out,
-        left_out_rows=unused + len(x) - len(validation.rows) - len(test.rows),
+        left_out_rows=unused + int(np.count_nonzero(np.isnan(export.probability))),
         settings=dict(settings),
         export=export,
         calibration=calibration_name,
         thresholds=thresholds,
-        threshold_name=served_threshold_name(thresholds, request.threshold),
+        threshold_name=threshold_name,
         importance=importance,
         validation=validation,
         test=test,
@@ -169,22 +186,28 @@ def _block_weights(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.floa
     return weight
 
 
-def _split_scores(
-    dataset: Dataset, fold: Fold, probability: NDArray[np.float64], name: str
-) -> tuple[ScoredRows, ScoredRows]:
-    """The scored validation and test rows, given the probabilities of both parts one after the other."""
-    parts = []
-    for rows, scores in zip((fold.validation, fold.test), np.split(probability, [len(fold.validation)]), strict=True):
-        known = np.isfinite(scores) & np.isfinite(dataset.persistence[rows])
-        parts.append(ScoredRows(rows[known], scores[known]))
-    validation, test = parts
-    if not len(validation.rows) or not len(test.rows):
+def _check_scores(name: str, fold: Fold, probability: Mapping[str, NDArray[np.float64]]) -> None:
+    """Raises:
+    NotEnoughData: no validation row or no test row can be scored.
+    """
+    counts = {part: int(np.count_nonzero(np.isfinite(scores))) for part, scores in probability.items()}
+    if not all(counts.values()):
         raise NotEnoughData(
-            f"{name}, fold {fold.number}: only {len(validation.rows):,} of {len(fold.validation):,} validation rows "
-            f"and {len(test.rows):,} of {len(fold.test):,} test rows are complete; leave out the columns with missing "
+            f"{name}, fold {fold.number}: only {counts['validation']:,} of {len(fold.validation):,} validation rows "
+            f"and {counts['test']:,} of {len(fold.test):,} test rows are complete; leave out the columns with missing "
             "values (--columns), or train a model that accepts them (xgboost)"
         )
-    return validation, test
+
+
+def _score_rows(
+    dataset: Dataset, rows: NDArray[np.int64], probability: NDArray[np.float64], threshold: float
+) -> ScoredRows:
+    """The rows of a part, given the probability of each (NaN: none)."""
+    compared = np.isfinite(dataset.persistence[rows])
+    rows, probability = rows[compared], probability[compared]
+    is_scored = np.isfinite(probability)
+    lowest = min(float(np.min(probability[is_scored], initial=np.inf)), threshold) / 2.0
+    return ScoredRows(rows, np.where(is_scored, probability, lowest), is_scored)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

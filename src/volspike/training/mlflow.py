@@ -260,7 +260,7 @@ def find_version(client: MlflowClient, onnx_sha256: str) -> str:
 
 def _chosen_result(report: TrainingReport) -> ModelResult:
     """The result of the chosen model."""
-    return next(model for model in report.models if model.model == report.chosen)
+    return report.result(report.chosen)
 
 
 def _version_tags(report: TrainingReport) -> dict[str, str]:

@@ -23,10 +23,10 @@ STRATIFIED_WARNING: Final = (
 class FoldResult:
     """One fold of one model: its rows, its own τ and threshold, and the comparison with the baseline on its test rows.
 
-    ``block`` describes the test rows; where ``is_final``, they influenced no choice. ``threshold_name`` is the
+    ``block`` describes the test rows; where ``is_final``, they can only overrule a choice. ``threshold_name`` is the
     requested threshold or its substitute. ``learned_rows`` of the training rows were used for fitting.
-    ``left_out_rows`` of the three parts lack a value the model needs. Only the final fold's ``comparison`` has
-    intervals.
+    ``left_out_rows`` of the three parts lack a value the model needs, ``unscored_rows`` of the compared test rows. Only
+    the final fold's ``comparison`` has intervals.
     """
 
     fold: int
@@ -41,18 +41,19 @@ class FoldResult:
     validation_rows: int
     test_rows: int
     left_out_rows: int
+    unscored_rows: int
     comparison: Comparison
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelResult:
-    """One model compared with the best baseline, and the files written.
+    """One model compared with the best baseline on the same test rows, and the files written.
 
     ``pooled`` joins the test rows of the selection folds, each scored by its own fold's model under that fold's τ and
-    threshold; ``final`` covers the final block. With a single fold both are the same. ``artifact`` and ``plots`` are
-    None and empty for a baseline that was not requested. ``export_difference`` is the largest difference between the
-    ONNX graph and the trained model. ``thresholds``, ``tau`` and ``importance`` belong to the final fold, whose model
-    is served.
+    threshold; ``final`` covers the final block, where another baseline may be best. With a single fold both are the
+    same. ``artifact`` and ``plots`` are None and empty for a baseline that was neither requested nor the best.
+    ``export_difference`` is the largest difference between the ONNX graph and the trained model. ``thresholds``,
+    ``tau`` and ``importance`` belong to the final fold, whose model is served.
     """
 
     model: str
@@ -73,15 +74,25 @@ class ModelResult:
     export_difference: float
     seconds: float
 
+    @property
+    def unscored_rows(self) -> int:
+        """The number of rows of ``pooled`` that it could not score."""
+        return unscored_rows(self.folds)
+
+
+def unscored_rows(folds: Sequence[FoldResult]) -> int:
+    """The number of test rows without a score in the selection folds; in the only fold, if there is one."""
+    return sum(fold.unscored_rows for fold in (folds[:-1] or folds))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingReport:
     """All models of a run, and the ``warnings`` a reader of its metrics needs.
 
-    ``baselines`` were trained for comparison without being requested. ``best_baseline`` is the best of all baselines,
-    ``chosen`` the best of ``models``, both by pooled PR-AUC over the selection folds, or over the validation rows if
-    ``has_selection`` is false. ``promoted`` is the folder the chosen model was promoted to, filled in by the caller
-    that promoted it.
+    ``baselines`` were trained for comparison without being requested. ``best_baseline`` has the greatest PR-AUC of all
+    baselines on the pooled test rows, ``final_baseline`` on the final block; with a single fold both are the same.
+    ``chosen`` is the model to use and ``reason`` the reason (see ``selection.choose``). ``promoted`` is the folder that
+    it was promoted to, filled in by the caller that promoted it.
     """
 
     request: TrainingRequest
@@ -100,8 +111,14 @@ class TrainingReport:
     models: tuple[ModelResult, ...]
     baselines: tuple[ModelResult, ...]
     best_baseline: str
+    final_baseline: str
     chosen: str
+    reason: str
     promoted: Path | None = None
+
+    def result(self, name: str) -> ModelResult:
+        """The result of a model or baseline."""
+        return next(result for result in (*self.models, *self.baselines) if result.model == name)
 
 
 def collect_warnings(models: Sequence[ModelResult], request: TrainingRequest) -> list[str]:
@@ -140,7 +157,10 @@ def _model_warnings(model: ModelResult, request: TrainingRequest) -> Iterator[st
     if model.search.warning:
         yield model.search.warning
     if rows := sum(fold.left_out_rows for fold in model.folds):
-        yield f"{rows:,} rows of all folds were not used: a value is missing"
+        yield (
+            f"{rows:,} rows of all folds lack a value: training leaves them out, test rows get the lowest score, and "
+            "their spikes count as missed"
+        )
 
 
 def _left_out_columns(models: Sequence[ModelResult]) -> Iterator[str]:

@@ -1,30 +1,33 @@
 """A training run: fit every model on every fold, compare them with the best baseline, write their artifacts.
 
 The steps, in order: split and label the rows (``folds``), search settings (``search``), fit, export and calibrate each
-model on each fold (``fitting``), choose the best model and the best baseline on the selection folds, evaluate on
-held-out rows and write (``evaluate``), and report (``report``).
+model on each fold (``fitting``), compare with the best baseline on held-out rows and write (``evaluate``), choose the
+model to use (``selection``), and report (``report``).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from volspike.datasets import Dataset, load_dataset
 from volspike.errors import NotEnoughData, SchemaMismatch, UsageError, VolspikeError
 from volspike.market import format_time
-from volspike.training.evaluate import WEIGHTS, ModelFits, evaluate_model, select_best
+from volspike.training.evaluate import WEIGHTS, BestBaselines, ModelFits, evaluate_model
 from volspike.training.fitting import fit_fold
-from volspike.training.folds import TrainingData, baseline_names, prepare_training_data
+from volspike.training.folds import TrainingData, baseline_names, is_baseline, prepare_training_data
 from volspike.training.report import STRATIFIED_WARNING, TrainingReport, collect_warnings
 from volspike.training.request import ALL, TrainingRequest
 from volspike.training.search import search_settings
+from volspike.training.selection import best_on_test_rows, best_on_validation_rows, choose
 
 OnStep = Callable[[str], None]
 
 
 def train(request: TrainingRequest, on_step: OnStep) -> TrainingReport:
     """Train and evaluate the requested models on a feature file, and write ``<artifacts>/<model>`` for each.
+
+    The best baseline is written as well.
 
     ``on_step`` receives the name of each step as it begins. No artifact is written until every model is fitted on every
     fold and every ONNX graph is verified, so that a failure leaves existing artifacts unchanged.
@@ -47,13 +50,15 @@ def train_on(dataset: Dataset, request: TrainingRequest, on_step: OnStep) -> Tra
     fitted, skipped = _fit_models(data, on_step)
 
     requested = [name for name in request.model_names() if name in fitted]
-    best_baseline = select_best({name: fitted[name] for name in fitted if name in baseline_names()})
-    chosen = select_best({name: fitted[name] for name in requested})
+    best = _best_baselines(fitted)
+    best_baseline = best.pooled.served.model
 
     results = {}
     for name, model in fitted.items():
         on_step(f"{name}: comparing with {best_baseline}")
-        results[name] = evaluate_model(data, model, fitted[best_baseline], write=name in requested)
+        results[name] = evaluate_model(data, model, best, write=name in (*requested, best_baseline))
+    candidate = _candidate([fitted[name] for name in requested], has_selection=bool(data.fold_set.selection))
+    choice = choose(results[candidate], best_baseline)
 
     models = tuple(results[name] for name in requested)
     stratified = (STRATIFIED_WARNING,) if request.split_method == "stratified" else ()
@@ -74,8 +79,27 @@ def train_on(dataset: Dataset, request: TrainingRequest, on_step: OnStep) -> Tra
         models=models,
         baselines=tuple(result for name, result in results.items() if name not in requested),
         best_baseline=best_baseline,
-        chosen=chosen,
+        final_baseline=best.final.served.model,
+        chosen=choice.model,
+        reason=choice.reason,
     )
+
+
+def _best_baselines(fitted: Mapping[str, ModelFits]) -> BestBaselines:
+    """The best baselines on the test rows of the selection folds and of the final one."""
+    fits = {name: fitted[name].fits for name in fitted if is_baseline(name)}
+    final = best_on_test_rows({name: folds[-1:] for name, folds in fits.items()})
+    pooled = best_on_test_rows({name: folds[:-1] or folds for name, folds in fits.items()})
+    return BestBaselines(fitted[pooled], fitted[final])
+
+
+def _candidate(requested: Sequence[ModelFits], *, has_selection: bool) -> str:
+    """The best of the requested models on the selection folds, of the learned ones if there are any."""
+    fits = {model.served.model: model.fits for model in requested}
+    eligible = {name: folds for name, folds in fits.items() if not is_baseline(name)} or fits
+    if has_selection:
+        return best_on_test_rows({name: folds[:-1] for name, folds in eligible.items()})
+    return best_on_validation_rows(eligible)
 
 
 def _fit_models(data: TrainingData, on_step: OnStep) -> tuple[dict[str, ModelFits], list[str]]:

@@ -188,11 +188,23 @@ def run_tags(report: TrainingReport) -> dict[str, str]:
     return tags | ({"warning": STRATIFIED_WARNING} if report.split_method == "stratified" else {})
 
 
+_FOLD_FIGURES: Final = (
+    "tau",
+    "threshold",
+    "train_rows",
+    "learned_rows",
+    "validation_rows",
+    "test_rows",
+    "left_out_rows",
+    "unscored_rows",
+)
+
+
 def _fold_metrics(folds: tuple[FoldResult, ...]) -> Iterator[LoggedMetric]:
     for fold in folds:
         for name, value, _ in _comparison_metrics("fold", fold.comparison):
             yield LoggedMetric(name, value, fold.fold)
-        for name in ("tau", "threshold", "train_rows", "learned_rows", "validation_rows", "test_rows", "left_out_rows"):
+        for name in _FOLD_FIGURES:
             yield LoggedMetric(f"fold/{name}", getattr(fold, name), fold.fold)
 
 
