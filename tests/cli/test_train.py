@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -75,14 +76,18 @@ def test_walk_forward_over_folds_is_the_default(features: Path, tmp_path: Path, 
     assert "split walk_forward" in outcome.out
     split = Artifact.load(tmp_path / "models" / "logistic").metadata.split
     assert (split.method, split.folds, split.fold_by) == ("walk_forward", 2, "rows")
-    assert "Final block, not used for any choice" in outcome.out
+    assert "Final block, which can only overrule the choice" in outcome.out
 
 
 def test_the_chosen_model_goes_into_service_on_request(features: Path, tmp_path: Path, volspike: Run) -> None:
-    """``--promote`` copies the chosen model to the folder that is served unless another is named, and says so."""
+    """``--promote`` copies the chosen model to the folder that is served unless another is named, and says so.
+
+    One spike event is no evidence for a learned model, so the best baseline is chosen.
+    """
     outcome = volspike("train", "--features", features.name, "--models", "logistic", "--promote", *QUICK)
-    assert "promoted: logistic → models/production" in outcome.out
-    assert Artifact.load(tmp_path / "models" / "production").name == "logistic"
+    (name,) = re.findall(r"^chosen: (\w+) \(baseline\); logistic's gain .* 20 are needed$", outcome.out, re.MULTILINE)
+    assert f"promoted: {name} → models/production" in outcome.out
+    assert Artifact.load(tmp_path / "models" / "production").name == name
 
 
 def test_all_models_and_all_columns(features: Path, tmp_path: Path, volspike: Run) -> None:
@@ -108,13 +113,14 @@ def test_stratified_is_loud(flag: str, features: Path, volspike: Run) -> None:
 
 
 def test_training_again_replaces_the_artifact(features: Path, tmp_path: Path, volspike: Run) -> None:
-    """The same seed gives the same model in the same folder, and no other file."""
+    """The same seed gives the same model in the same folder; only the best baseline is written as well."""
     graphs = []
     for _ in range(2):
         assert volspike("train", "--features", features.name, "--models", "random_forest", *QUICK).status == 0
         graphs.append((tmp_path / "models/random_forest/model.onnx").read_bytes())
     assert graphs[0] == graphs[1]
-    assert [path.name for path in (tmp_path / "models").iterdir()] == ["random_forest"]
+    baseline = Artifact.load(tmp_path / "models/random_forest").metadata.baseline
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {"random_forest", baseline}
 
 
 def with_future(table: pa.Table, future: object) -> pa.Table:

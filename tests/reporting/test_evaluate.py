@@ -24,10 +24,9 @@ from volspike.training.report import TrainingReport
 
 def test_figures_are_those_of_the_final_block(report: TrainingReport, evaluation: EvaluationReport) -> None:
     """Scored by the ONNX graph, model and best baseline have the metrics that training found on its final block."""
-    final = {model.model: model.final for model in report.models}
     assert report.best_baseline in {model.comparison.baseline_name for model in evaluation.models}
     for model in evaluation.models:
-        trained = final[model.metadata.model]
+        trained = report.result(model.metadata.model).folds[-1].comparison
         assert model.comparison.baseline_name == report.best_baseline
         assert model.comparison.model.rows == trained.model.rows
         assert model.comparison.model.pr_auc == pytest.approx(trained.model.pr_auc, abs=1e-9)

@@ -14,6 +14,8 @@ from volspike.datasets import Dataset, FeatureFacts
 from volspike.errors import NotEnoughData, UsageError
 from volspike.evaluation import Interval
 from volspike.features import Every, FeatureSet
+from volspike.features.schema import Scope
+from volspike.labels import SpikeDefinition
 from volspike.market import SECOND_NS, Profile
 from volspike.training.audit import (
     DATA_VARIANTS,
@@ -47,6 +49,29 @@ def null_scores() -> dict[str, ProtocolScore]:
     return {
         method: score_protocol(dataset, request.training_request(method)) for method in ("stratified", "walk_forward")
     }
+
+
+@pytest.mark.parametrize("spike", ["jump:1.25", "level"])
+def test_walk_forward_does_not_leak_with_a_tau_of_each_row(spike: str) -> None:
+    """On a null market a τ of each row gives no more than chance and τ itself; the base rate is within them."""
+    features = FeatureSet(scope=Scope.FULL)
+    facts = FeatureFacts(
+        digest=features.digest,
+        windows=features.windows,
+        scope=features.scope,
+        every=Every.SECOND,
+        profile=Profile.TRADE,
+    )
+    returns = 1e-5 * np.random.default_rng(1).standard_t(5, 5000)
+    market = NullMarket(returns=returns, seconds=40_000, ticks_per_second=2.0, start=START, seed=2)
+    request = AuditRequest(features=FILE, model="lightgbm", folds=3, spike=spike).training_request("walk_forward")
+    dataset = null_dataset(facts, market, 8_000, SpikeDefinition.parse(spike))
+    score = score_protocol(dataset, request)
+    assert 0.05 < score.base_rate < 0.15
+    assert score.spike_events >= 10
+    assert score.tau_alone.low < score.pr_auc <= max(score.tau_alone.high, score.guessing.high)
+    assert score.guessing.low < score.base_rate < score.guessing.high
+    assert not score.beats_chance
 
 
 def test_walk_forward_does_not_leak(null_scores: dict[str, ProtocolScore]) -> None:
@@ -128,6 +153,19 @@ def test_rotated_labels_keep_their_order(make_dataset: MakeDataset) -> None:
     np.testing.assert_array_equal(moved.x, dataset.x)
 
 
+def test_rotated_labels_are_those_of_other_rows_whatever_their_tau(market: Dataset) -> None:
+    """With a τ of each row, labels are rotated or shuffled as they are, not compared with the τ of another row."""
+    tau = np.random.default_rng(4).lognormal(-9.0, 1.0, len(market))
+    own = replace(market, tau=tau)
+    labels = own.future_volatility >= tau
+    for moved in (rotate_labels(own, seed=0), shuffle_labels(own, seed=0)):
+        changed = moved.future_volatility >= tau
+        assert abs(int(changed.sum()) - int(labels.sum())) <= 1
+        assert np.mean(changed == labels) < 0.9
+        assert abs(np.corrcoef(changed, tau)[0, 1]) < 0.05
+    assert np.corrcoef(labels, tau)[0, 1] < -0.2
+
+
 def test_shuffled_labels_are_the_same_labels(market: Dataset) -> None:
     """Shuffling keeps the set of labels and the features, but hardly any label's row."""
     other = shuffle_labels(market, seed=0)
@@ -204,6 +242,13 @@ def test_too_few_rows_are_refused(make_dataset: MakeDataset) -> None:
     """Fewer than 500 rows are not scored."""
     with pytest.raises(NotEnoughData, match="training needs 500"):
         score_protocol(make_dataset(400, skill=1.0), AuditRequest(features=FILE).training_request("stratified"))
+
+
+def test_score_of_tau_alone_is_no_skill() -> None:
+    """A score above chance, but not above that of τ alone, shows nothing."""
+    by_tau = replace(score(0.2), tau_alone=Interval(0.1, 0.2))
+    assert not by_tau.beats_chance
+    assert replace(by_tau, pr_auc=np.nextafter(0.2, 1.0)).beats_chance
 
 
 def test_score_equal_to_chance_shows_nothing() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from volspike.cli.options import Spike
 from volspike.cli.screen import figure, note_if_simulated, out, table, working
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def run(
     label_percentile: Annotated[
         float, typer.Option(help="Percentile of the training rows' future volatility that defines τ.", min=0, max=100)
     ] = 90.0,
+    spike: Spike = None,
     rows: Annotated[int, typer.Option(help="Most rows of each data set.")] = 40_000,
     output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
     seed: Annotated[
@@ -44,6 +47,7 @@ def run(
         columns=tuple(columns) if columns else None,
         folds=folds,
         label_percentile=label_percentile,
+        spike=spike,
         rows=rows,
         seed=seed,
     )
@@ -67,6 +71,7 @@ def print_result(result: AuditReport) -> None:
         f"{result.request.model} on {result.rows:,} of your rows{thinned}, "
         f"and on {result.null_rows:,} rows of a null market"
     )
+    has_tau = any(isfinite(score.tau_alone.high) for score in result.scores.values())
     rows = [
         [
             data,
@@ -74,6 +79,7 @@ def print_result(result: AuditReport) -> None:
             figure(score.pr_auc, 3),
             span(score.interval),
             span(score.guessing),
+            *([span(score.tau_alone)] if has_tau else []),
             figure(score.base_rate, 3),
             figure(score.persistence, 3),
             str(score.spike_events),
@@ -81,7 +87,8 @@ def print_result(result: AuditReport) -> None:
         ]
         for (data, protocol), score in result.scores.items()
     ]
-    heads = ["data", "protocol", "PR-AUC", "95 %", "guessing, 95 %", "base rate", "last minute", "events", "rows"]
+    chance = ["guessing, 95 %", *(["τ alone, 95 %"] if has_tau else [])]
+    heads = ["data", "protocol", "PR-AUC", "95 %", *chance, "base rate", "last minute", "events", "rows"]
     table("PR-AUC of each split method on each data set", heads, rows)
     for data, meaning in DATA_VARIANTS.items():
         out.print(f"  {data}: {meaning}")

@@ -173,7 +173,7 @@ DETECTORS: Final[Mapping[str, type[Detector]]] = _Registry(
         "logistic": "volspike.models.linear:Logistic",
         "random_forest": "volspike.models.trees:RandomForest",
         "xgboost": "volspike.models.trees:XGBoost",
-        "lightgbm": "volspike.models.trees:LightGBM",
+        "lightgbm": "volspike.models.combined:LightGBM",
         "lstm": "volspike.models.lstm:Lstm",
     }
 )

@@ -1,17 +1,17 @@
-"""Tree models: ``RandomForest``, ``XGBoost``, and ``LightGBM`` on the residual of a linear forecast of volatility."""
+"""Tree models: ``RandomForest`` and ``XGBoost``, and LightGBM's trees in the precision of their ONNX form."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import numpy as np
-from lightgbm import Booster, Dataset, train
+from lightgbm import Booster
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
-from onnxmltools import convert_lightgbm, convert_xgboost
+from onnxmltools import convert_xgboost
 from onnxmltools.convert.common.data_types import FloatTensorType
 from scipy.special import logit
 from sklearn.ensemble import RandomForestClassifier
@@ -19,9 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from xgboost import XGBClassifier
 
-from volspike.models.detector import Detector, Sample, TrainingRows, Trial, as_float32, as_shares, without_lags
-from volspike.models.forecast import LinearForecast, available_volatilities, curve_from_errors, log_target
-from volspike.models.onnx import INPUT, OPSET, GraphBuilder, LogisticCurve, convert_classifier, to_served_model
+from volspike.models.detector import Detector, TrainingRows, Trial, as_shares
+from volspike.models.onnx import INPUT, OPSET, convert_classifier, to_served_model
 
 THREADS: Final = 2
 THREADED_ROWS: Final = 50_000
@@ -161,7 +160,7 @@ class XGBoost(Detector):
             # Rows of one minute share their future: a leaf of a few hundred rows may hold a single event.
             min_child_weight=max(_MIN_HESSIAN, self._settings["leaf_share"] * total_hessian),
             reg_lambda=self._settings["shrinkage"],
-            n_jobs=_threads(len(rows)),
+            n_jobs=threads(len(rows)),
             verbosity=0,
             base_score=base_rate,
             random_state=self._seed,
@@ -189,7 +188,7 @@ class BoostedModel:
 
     def to_onnx(self) -> ModelProto:
         """The trees as one ensemble of log odds."""
-        converted = convert_xgboost(self.trees, "volspike", _graph_inputs(self._width), target_opset=OPSET)
+        converted = convert_xgboost(self.trees, "volspike", graph_inputs(self._width), target_opset=OPSET)
         _set_base_value(converted, float(logit(self.base_rate)))
         return to_served_model(converted, self._width)
 
@@ -208,153 +207,6 @@ def _set_base_value(converted: ModelProto, log_odds: float) -> None:
     kept = [attribute for attribute in ensemble.attribute if attribute.name != "base_values"]
     del ensemble.attribute[:]
     ensemble.attribute.extend([*kept, helper.make_attribute("base_values", [log_odds])])
-
-
-_MIN_COLUMNS: Final = 6
-"""Each tree uses at least this many columns, if there are as many: a fifth of ten would be two."""
-
-
-class LightGBM(Detector):
-    """A ridge regression of log volatility, trees on its residual, and a curve from the sum to a probability.
-
-    The slope of the curve follows from the errors on rows that were held out: each half of the training time is
-    forecast by a model of the other half. Missing values have a branch in the trees; the volatilities of the linear
-    part are required.
-
-    Settings: ``rounds`` and ``leaves`` of trees, their ``learning_rate``, the shares of rows and columns that each
-    tree uses, ``leaf_rows``, the minimum in a leaf, less if there are few rows, and ``shrinkage``, the L2 penalty on a
-    leaf relative to that minimum.
-    """
-
-    name: ClassVar[str] = "lightgbm"
-    accepts_missing: ClassVar[bool] = True
-    defaults: ClassVar[Mapping[str, Any]] = {
-        "rounds": 150,
-        "leaves": 31,
-        "learning_rate": 0.03,
-        "row_share": 0.3,
-        "column_share": 0.2,
-        "leaf_rows": 2000,
-        "shrinkage": 0.05,
-    }
-
-    @classmethod
-    def search_space(cls, trial: Trial) -> dict[str, Any]:
-        """The number and size of trees, and how much a leaf generalizes."""
-        return {
-            "rounds": trial.suggest_int("rounds", 50, 400, log=True),
-            "leaves": trial.suggest_int("leaves", 7, 63, log=True),
-            "learning_rate": trial.suggest_float("learning_rate", 0.01, 0.1, log=True),
-            "column_share": trial.suggest_float("column_share", 0.1, 0.6),
-            "leaf_rows": trial.suggest_int("leaf_rows", 500, 5000, log=True),
-        }
-
-    @classmethod
-    def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
-        """All except the second-by-second columns."""
-        return without_lags(offered)
-
-    def required_columns(self, sample: Sample) -> list[int]:
-        """The volatilities of the linear part."""
-        return [sample.names.index(name) for name in available_volatilities(as_float32(sample.x), sample.names)]
-
-    def _learn(self, rows: TrainingRows) -> ForecastModel:
-        target = log_target(rows.volatility, rows.tau)
-        curve = curve_from_errors(target - self._held_out_forecast(rows, target), rows.weight)
-        forecast = self._fit_forecast(rows, slice(None), target)
-        return ForecastModel(forecast, curve, forecast.importance(rows.x))
-
-    def _held_out_forecast(self, rows: TrainingRows, target: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n,) a forecast of each half of the rows by a model of the other half."""
-        first, second = slice(len(rows) // 2), slice(len(rows) // 2, None)
-        forecast = np.empty(len(rows))
-        for fitted, held_out in ((first, second), (second, first)):
-            forecast[held_out] = self._fit_forecast(rows, fitted, target)(rows.x[held_out])
-        return forecast
-
-    def _fit_forecast(self, rows: TrainingRows, part: slice, target: NDArray[np.float64]) -> VolatilityForecast:
-        x, weight = rows.x[part], rows.weight[part]
-        selected = [rows.names[column] for column in self._required or []]
-        linear = LinearForecast.fit(x, rows.names, selected, target[part], weight)
-        data = Dataset(x, target[part] - linear(x), weight=weight)
-        trees = train(self._parameters(*x.shape), data, self._settings["rounds"])
-        return VolatilityForecast(linear, with_float32_splits(trees))
-
-    def _parameters(self, rows: int, width: int) -> dict[str, Any]:
-        # Rows of one minute share their future: a leaf of a few hundred rows may hold a single event.
-        leaf_rows = min(self._settings["leaf_rows"], max(5, rows // 10))
-        return {
-            "objective": "regression",
-            "num_leaves": self._settings["leaves"],
-            "learning_rate": self._settings["learning_rate"],
-            "min_data_in_leaf": leaf_rows,
-            "lambda_l2": self._settings["shrinkage"] * leaf_rows,
-            "feature_fraction": min(1.0, max(self._settings["column_share"], _MIN_COLUMNS / width)),
-            "bagging_fraction": self._settings["row_share"],
-            "bagging_freq": 1,
-            "max_bin": 63,
-            "seed": self._seed,
-            "deterministic": True,
-            "force_row_wise": True,
-            "num_threads": _threads(rows),
-            "verbosity": -1,
-        }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class VolatilityForecast:
-    """A forecast of the logarithm of volatility over τ: the linear part plus the trees."""
-
-    linear: LinearForecast
-    trees: Booster
-
-    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The forecast for each row of ``x`` (n, f)."""
-        return self.linear(x) + self._trees(x)
-
-    def _trees(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        return np.asarray(self.trees.predict(x, num_threads=1), np.float64)
-
-    def importance(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Shares of the variance over rows ``x`` of the linear part and of the trees.
-
-        The linear part's share is divided by absolute coefficients, the trees' by the gain of the splits on each
-        feature.
-        """
-        linear = np.zeros(x.shape[1])
-        linear[self.linear.columns] = np.abs(self.linear.coefficients)
-        gain = np.asarray(self.trees.feature_importance("gain"), np.float64)
-        parts = np.array([np.var(self.linear(x)), np.var(self._trees(x))])
-        known = [part * as_shares(weight) for part, weight in zip(parts, (linear, gain), strict=True) if weight.any()]
-        return as_shares(np.sum(known, axis=0) if known else np.zeros(x.shape[1]))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ForecastModel:
-    """The probability that a forecast volatility reaches τ; ``shares`` are the forecast's importances."""
-
-    forecast: VolatilityForecast
-    curve: LogisticCurve
-    shares: NDArray[np.float64]
-
-    def score(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The curve at each row's forecast."""
-        return self.curve(self.forecast(x))
-
-    def importance(self) -> NDArray[np.float64]:
-        """Those of the forecast."""
-        return self.shares
-
-    def to_onnx(self) -> ModelProto:
-        """Linear part, trees and curve as one graph."""
-        width = len(self.shares)
-        graph = GraphBuilder(width)
-        inputs = _graph_inputs(width)
-        converted = convert_lightgbm(self.forecast.trees, "volspike", inputs, target_opset=OPSET)
-        residual = graph.include(converted, converted.graph.output[0].name)
-        trees = graph.add("Squeeze", graph.to_double(residual), np.array([1]))
-        forecast = graph.add("Add", trees, self.forecast.linear.add_to(graph))
-        return graph.finish_curve(forecast, self.curve)
 
 
 _THRESHOLDS: Final = re.compile(r"^threshold=(.*)$", re.MULTILINE)
@@ -391,9 +243,11 @@ def _with_missing_branch(decision: str) -> str:
     return decision if int(decision) & _MISSING_TYPE else str(_MISSING_GOES_LEFT)
 
 
-def _threads(rows: int) -> int:
+def threads(rows: int) -> int:
+    """The threads with which trees learn from this many rows."""
     return THREADS if rows >= THREADED_ROWS else 1
 
 
-def _graph_inputs(width: int) -> list[tuple[str, FloatTensorType]]:
+def graph_inputs(width: int) -> list[tuple[str, FloatTensorType]]:
+    """The input of a graph over rows of ``width`` values, as the converters take it."""
     return [(INPUT, FloatTensorType([None, width]))]

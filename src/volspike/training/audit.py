@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from math import ceil, isnan
+from math import ceil, isnan, nan
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from volspike.datasets import Dataset, load_dataset
 from volspike.datasets.build import row_second
@@ -21,6 +22,7 @@ from volspike.evaluation import Interval, Scored, pooled
 from volspike.evaluation.bootstrap import LEAST_BLOCKS, Draws, percentile_interval, resampled_areas
 from volspike.evaluation.metrics import average_precision, known
 from volspike.evaluation.scored import block_length, spike_events
+from volspike.labels import SpikeDefinition
 from volspike.models import DETECTORS
 from volspike.training.fitting import select_columns
 from volspike.training.folds import Fold, TrainingData, prepare_training_data
@@ -58,6 +60,7 @@ class AuditRequest:
     columns: tuple[str, ...] | None = None
     folds: int = 5
     label_percentile: float = 90.0
+    spike: str | None = None
     rows: int = DEFAULT_ROWS
     seed: int = 0
 
@@ -70,6 +73,7 @@ class AuditRequest:
             split_method=protocol,
             folds=self.folds,
             label_percentile=self.label_percentile,
+            spike=self.spike,
             seed=self.seed,
         )
 
@@ -87,13 +91,17 @@ class AuditRequest:
             raise UsageError(f"--rows must be at least {LEAST_ROWS}, was {self.rows}")
 
 
+UNKNOWN: Final = Interval(nan, nan)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProtocolScore:
     """PR-AUC over ``rows`` test rows with its 95 % block-bootstrap interval.
 
     ``guessing`` covers 95 % of the scores reached by chance: the model's own scores rotated in time within each fold,
     as autocorrelated as before but unrelated to the labels. ``persistence`` is the PR-AUC of the last minute's
-    volatility on the same rows. Undefined values are NaN.
+    volatility on the same rows. ``tau_alone`` is the interval of the PR-AUC of 1/τ, NaN if τ is the same for all rows
+    of a fold: a lower τ is reached more often, even if returns are independent. Undefined values are NaN.
     """
 
     rows: int
@@ -104,11 +112,12 @@ class ProtocolScore:
     interval: Interval
     guessing: Interval
     persistence: float
+    tau_alone: Interval = UNKNOWN
 
     @property
     def beats_chance(self) -> bool:
-        """Whether the score is above what chance reaches."""
-        return self.pr_auc > self.guessing.high
+        """Whether the score is above what chance, and τ alone, reach."""
+        return self.pr_auc > self.guessing.high and not self.pr_auc <= self.tau_alone.high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +142,7 @@ class AuditReport:
             "model": self.request.model,
             "seed": self.request.seed,
             "label_percentile": self.request.label_percentile,
+            "spike": self.request.spike,
             "simulated": self.simulated,
             "rows": self.rows,
             "every_nth_second": self.step,
@@ -152,7 +162,9 @@ class AuditReport:
         noise, turned, yours = (self.scores[data, protocol] for data in ("null market", "turned", "yours"))
         if isnan(noise.pr_auc) or isnan(yours.pr_auc):
             return f"{protocol} cannot be evaluated: its test rows are of one class only; record for longer"
-        on_noise = f"{protocol} scores {noise.pr_auc:.2f} on an unpredictable market (chance: {_span(noise.guessing)})"
+        by_tau = "" if isnan(noise.tau_alone.low) else f"; τ alone: {_span(noise.tau_alone)}"
+        chance = f"chance: {_span(noise.guessing)}{by_tau}"
+        on_noise = f"{protocol} scores {noise.pr_auc:.2f} on an unpredictable market ({chance})"
         if noise.beats_chance:
             return f"{on_noise}: {_describe_leak(yours, turned)}"
         return f"{on_noise}: it does not leak. {_describe_skill(yours)}"
@@ -200,10 +212,14 @@ def audit(request: AuditRequest, on_step: OnStep) -> AuditReport:
     request.check()
     on_step("reading")
     dataset = load_dataset(request.features)
+    spike = request.training_request(PROTOCOLS[0]).spike_definition(dataset.facts)
+    if spike.is_adaptive:
+        dataset = replace(dataset, tau=dataset.thresholds(spike))
+        dataset = dataset.only(np.isfinite(dataset.tau))
     step = ceil(len(dataset) / request.rows)
     yours = every_nth_second(dataset, step)
     on_step("generating an unpredictable market")
-    null = build_null_dataset(dataset, request)
+    null = build_null_dataset(dataset, request, spike)
     del dataset
     scores = {}
     for variant, rows in data_variants(yours, null, request.seed):
@@ -229,32 +245,41 @@ def data_variants(yours: Dataset, null: Dataset, seed: int) -> Iterator[tuple[st
 def every_nth_second(dataset: Dataset, step: int) -> Dataset:
     """The rows of the seconds that are multiples of ``step``."""
     kept = row_second(dataset.time, dataset.facts.every) % step == 0
-    columns = ("time", "product", "session", "x", "future_volatility", "persistence")
-    return replace(dataset, **{name: getattr(dataset, name)[kept] for name in columns})
+    return dataset.only(kept)
 
 
 def rotate_labels(dataset: Dataset, seed: int) -> Dataset:
     """Each product's future volatilities rotated by the same quarter to three quarters of its rows.
 
     Features are then unrelated to labels except by chance, while labels stay as autocorrelated as before. The rotation
-    crosses sessions: within one, a volatile session's features would still meet a volatile session's labels.
+    crosses sessions: within one, a volatile session's features would still meet a volatile session's labels. Where rows
+    have a τ of their own, volatilities are rotated as multiples of it, so that the labels are those of other rows.
     """
     share = np.random.default_rng([seed, 2]).uniform(0.25, 0.75)
-    future = dataset.future_volatility.copy()
+    scale = _scale(dataset)
+    multiple = dataset.future_volatility / scale
     for product in np.unique(dataset.product):
         rows = np.flatnonzero(dataset.product == product)
-        future[rows] = np.roll(future[rows], round(share * len(rows)))
-    return replace(dataset, future_volatility=future)
+        multiple[rows] = np.roll(multiple[rows], round(share * len(rows)))
+    return replace(dataset, future_volatility=multiple * scale)
 
 
 def shuffle_labels(dataset: Dataset, seed: int) -> Dataset:
-    """The future volatilities in random order."""
+    """The future volatilities in random order, as multiples of τ where rows have one of their own."""
     rng = np.random.default_rng([seed, 3])
-    return replace(dataset, future_volatility=rng.permutation(dataset.future_volatility))
+    scale = _scale(dataset)
+    return replace(dataset, future_volatility=rng.permutation(dataset.future_volatility / scale) * scale)
 
 
-def build_null_dataset(dataset: Dataset, request: AuditRequest) -> Dataset:
+def _scale(dataset: Dataset) -> NDArray[np.float64]:
+    """(n,) τ of each row; 1 without."""
+    return np.where(np.isfinite(dataset.tau), dataset.tau, 1.0)
+
+
+def build_null_dataset(dataset: Dataset, request: AuditRequest, spike: SpikeDefinition) -> Dataset:
     """A null market as long as the recording, up to ``MOST_SECONDS``, with as many ticks per second.
+
+    Its rows have τ according to ``spike``, if that differs from row to row.
 
     Raises:
         NotEnoughData: the recording has no one-second return.
@@ -269,7 +294,7 @@ def build_null_dataset(dataset: Dataset, request: AuditRequest) -> Dataset:
         start=int(row_second(dataset.time[:1], dataset.facts.every)[0]),
         seed=request.seed,
     )
-    return null_dataset(dataset.facts, market, request.rows)
+    return null_dataset(dataset.facts, market, request.rows, spike)
 
 
 def score_protocol(dataset: Dataset, request: TrainingRequest) -> ProtocolScore:
@@ -284,16 +309,24 @@ def score_protocol(dataset: Dataset, request: TrainingRequest) -> ProtocolScore:
     data = prepare_training_data(request, dataset)
     (model,) = request.model_names()
     folds = data.fold_set.selection or data.fold_set.folds
-    scored = pooled([_score_fold(model, data, fold) for fold in folds])
+    parts = [_score_fold(model, data, fold) for fold in folds]
+    scored, tau = pooled([part for part, _ in parts]), np.concatenate([tau for _, tau in parts])
     if len(scored) == 0:
         raise NotEnoughData(f"{model}: every test row lacks a value; audit a model that accepts them (lightgbm)")
-    return protocol_score(scored, request.seed)
+    return protocol_score(scored, request.seed, tau if data.spike.is_adaptive else None)
 
 
-def protocol_score(scored: Scored, seed: int = 0) -> ProtocolScore:
-    """The score of pooled rows; those of each fold must be in time order."""
+def protocol_score(scored: Scored, seed: int = 0, tau: NDArray[np.float64] | None = None) -> ProtocolScore:
+    """The score of pooled rows; those of each fold must be in time order.
+
+    ``tau`` (n,) is that of each row, if it differs from row to row.
+    """
     draws = Draws.of(scored.time, block_length(scored), RESAMPLES, seed)
     (resampled,) = resampled_areas([(scored.y, scored.probability)], draws)
+    tau_alone = UNKNOWN
+    if tau is not None:
+        (by_tau,) = resampled_areas([(scored.y, 1.0 / tau)], draws)
+        tau_alone = percentile_interval(by_tau["pr_auc"])
     return ProtocolScore(
         rows=len(scored),
         folds=len(np.unique(scored.fold)),
@@ -303,11 +336,15 @@ def protocol_score(scored: Scored, seed: int = 0) -> ProtocolScore:
         interval=percentile_interval(resampled["pr_auc"]),
         guessing=percentile_interval(np.array([_rotated_pr_auc(scored, share) for share in ROTATIONS])),
         persistence=average_precision(scored.y, scored.baseline),
+        tau_alone=tau_alone,
     )
 
 
-def _score_fold(model: str, data: TrainingData, fold: Fold) -> Scored:
-    """The test rows of a fold with persistence as baseline; only areas are used, so that thresholds do not matter."""
+def _score_fold(model: str, data: TrainingData, fold: Fold) -> tuple[Scored, NDArray[np.float64]]:
+    """The test rows of a fold with persistence as baseline, and their τ.
+
+    Only areas are used, so that thresholds do not matter.
+    """
     dataset = data.dataset
     features, _ = select_columns(model, data, fold)
     sample = fold.fit_rows.sample(dataset, features, fold.y, fold.tau)
@@ -315,7 +352,7 @@ def _score_fold(model: str, data: TrainingData, fold: Fold) -> Scored:
     score = detector.probability(dataset.inputs(features, fold.tau, fold.test))
     is_scored = np.isfinite(score) & np.isfinite(dataset.persistence[fold.test])
     rows = fold.test[is_scored]
-    return Scored(
+    scored = Scored(
         time=dataset.time[rows],
         product=dataset.product[rows],
         fold=np.full(len(rows), fold.number, np.int32),
@@ -327,6 +364,7 @@ def _score_fold(model: str, data: TrainingData, fold: Fold) -> Scored:
         baseline_threshold=np.ones(len(rows)),
         horizon_s=dataset.facts.horizon_s,
     )
+    return scored, fold.tau[rows]
 
 
 def _rotated_pr_auc(scored: Scored, share: float) -> float:

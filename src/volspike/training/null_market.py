@@ -24,7 +24,7 @@ from volspike.datasets.dataset import PERSISTENCE, SESSION_GAP_NS, numbers
 from volspike.datasets.feature_file import open_feature_file
 from volspike.errors import NotEnoughData
 from volspike.features import Every, FeatureEngine, FeatureRows
-from volspike.labels import HORIZON_S, future_volatility
+from volspike.labels import HORIZON_S, LevelThreshold, SpikeDefinition, SpikeKind, future_volatility
 from volspike.market import SECOND_NS, Kind, Profile, Ticks
 
 PRICE: Final = 100.0
@@ -73,10 +73,13 @@ def _returns(second: NDArray[np.int64], price: NDArray[np.float64]) -> NDArray[n
     return np.asarray(np.diff(np.log(price[np.searchsorted(second, every, side="right") - 1])))
 
 
-def null_dataset(facts: FeatureFacts, market: NullMarket, most_rows: int) -> Dataset:
+def null_dataset(
+    facts: FeatureFacts, market: NullMarket, most_rows: int, spike: SpikeDefinition | None = None
+) -> Dataset:
     """The warm and labelled rows of a null market with the features, profile and row spacing of ``facts``.
 
-    Of more than ``most_rows`` rows every k-th second's are kept.
+    Of more than ``most_rows`` rows every k-th second's are kept. They have τ if ``spike`` derives it from outcomes
+    (``level``); that of ``jump`` is derived from a feature.
     """
     engine = FeatureEngine(facts.feature_set, facts.profile, facts.every)
     rng = np.random.default_rng([market.seed, 1])
@@ -87,12 +90,18 @@ def null_dataset(facts: FeatureFacts, market: NullMarket, most_rows: int) -> Dat
     tape = _generate_ticks(market, closing, facts.profile, product, rng)
     parts = [_thin_rows(rows, facts.every, step) for rows in engine.run_all(tape)]
     time, session, x = (np.concatenate(column) for column in zip(*parts, strict=True))
-    volatility = future_volatility(closing, HORIZON_S)[row_second(time, facts.every) - market.start]
+    future = future_volatility(closing, HORIZON_S)
+    place = row_second(time, facts.every) - market.start
+    volatility = future[place]
+    level = spike if spike is not None and spike.kind is SpikeKind.LEVEL else None
+    tau = np.full(len(place), np.nan)
+    if level is not None:
+        tau = LevelThreshold(level.value).taus(market.start + np.arange(len(future)), future)[place]
     known = np.isfinite(volatility)
     names = facts.feature_set.names
     persistence = x[known, names.index(PERSISTENCE)] if PERSISTENCE in names else np.full(known.sum(), np.nan)
     return Dataset(
-        facts=msgspec.structs.replace(facts, simulated=True, losses=()),
+        facts=msgspec.structs.replace(facts, simulated=True, losses=(), spike=None if level is None else str(level)),
         products=(product,),
         time=time[known],
         product=np.zeros(known.sum(), np.int32),
@@ -100,7 +109,7 @@ def null_dataset(facts: FeatureFacts, market: NullMarket, most_rows: int) -> Dat
         names=names,
         x=x[known],
         future_volatility=volatility[known],
-        tau=np.full(known.sum(), np.nan),
+        tau=tau[known],
         persistence=persistence,
     )
 

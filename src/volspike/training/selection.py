@@ -78,7 +78,7 @@ def _objection(pooled: Comparison, final: Comparison) -> str | None:
         return "gain is undefined: the test rows are of one class"
     gain = f"gain {_describe(pooled)}"
     if pooled.spike_events < LEAST_EVENTS:
-        return f"{gain} rests on {pooled.spike_events} separate spike events, {LEAST_EVENTS} are needed"
+        return f"{gain} rests on {pooled.spike_events} separate spike event(s), {LEAST_EVENTS} are needed"
     if not pooled.gain_intervals["pr_auc"].low > 0.0:
         return f"{gain} does not exclude zero"
     if final.gain_intervals["pr_auc"].high < 0.0 or final.gain < -pooled.gain:
