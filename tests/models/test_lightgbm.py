@@ -1,4 +1,4 @@
-"""LightGBM on the residual of a linear forecast, in float32 and in one graph."""
+"""A forecast of log volatility and a classifier, combined, in float32 and in one graph."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from lightgbm import Dataset, train
+from scipy.special import expit
 
 from tests.models.samples import chosen, exported, fitted, full_sample, sample_of
+from volspike.models.combined import Combination
 from volspike.models.detector import as_float32
 from volspike.models.forecast import available_volatilities, log_target
 from volspike.models.trees import with_float32_splits
@@ -109,3 +111,38 @@ def test_without_any_volatility_the_mean_is_the_linear_part() -> None:
     probability = fitted("lightgbm", part).probability(part.x)
     assert np.isfinite(probability).all()
     assert probability.std() > 0.01
+
+
+def test_weights_follow_held_out_rows() -> None:
+    """Of two scores, the one that predicts the outcomes has the greater weight; none is negative."""
+    random = np.random.default_rng(7)
+    signal = random.normal(size=30_000)
+    y = (random.random(30_000) < expit(signal - 1.0)).astype(np.int8)
+    noise, weight = random.normal(size=30_000), np.ones(30_000)
+    for forecast, classifier in ((signal, noise), (noise, signal)):
+        found = Combination.fit(np.column_stack([forecast, classifier]), y, weight)
+        better, worse = sorted((found.forecast, found.classifier), reverse=True)
+        assert (found.forecast > found.classifier) == (forecast is signal)
+        assert better == pytest.approx(1.0, abs=0.25)
+        assert 0.0 <= worse < 0.25
+    opposite = Combination.fit(np.column_stack([signal, -signal]), y, weight)
+    assert opposite.classifier >= 0.0
+
+
+def test_few_rows_keep_equal_weights() -> None:
+    """A minute of rows is one observation: it moves the weights hardly from one half."""
+    random = np.random.default_rng(8)
+    margins = random.normal(size=(60, 2))
+    found = Combination.fit(margins, (margins[:, 0] > 0).astype(np.int8), np.ones(60))
+    assert (found.forecast, found.classifier) == pytest.approx((0.5, 0.5), abs=0.1)
+
+
+def test_a_half_without_spikes_leaves_the_forecast_alone() -> None:
+    """If one half of the training time holds no spike, the classifier has no weight."""
+    sample = full_sample(1200, 9)
+    y = sample.y.copy()
+    y[:600] = 0
+    detector: Any = fitted("lightgbm", dataclasses.replace(sample, y=y))
+    assert detector._model.combination == Combination(1.0, 0.0, 0.0)
+    served = exported(detector, sample.x.shape[1]).probability(sample.x)
+    np.testing.assert_allclose(served, detector.probability(sample.x), atol=1e-5, rtol=0)

@@ -58,7 +58,7 @@ def test_evidence_is_enough_at_its_limits(result: ModelResult) -> None:
 @pytest.mark.parametrize(
     ("pooled", "final", "reason"),
     [
-        ((0.05, 0.01, 0.1, LEAST_EVENTS - 1), (0.05, 0.0, 0.1), "rests on 19 separate spike events, 20 are needed"),
+        ((0.05, 0.01, 0.1, LEAST_EVENTS - 1), (0.05, 0.0, 0.1), "rests on 19 separate spike event(s), 20 are needed"),
         ((0.05, 0.0, 0.1), (0.05, 0.0, 0.1), "+0.050 (+0.000 … +0.100) does not exclude zero"),
         ((0.05, np.nan, np.nan), (0.05, 0.0, 0.1), "(no interval) does not exclude zero"),
         ((np.nan, np.nan, np.nan), (0.05, 0.0, 0.1), "the test rows are of one class"),
