@@ -209,9 +209,10 @@ def test_what_cannot_be_trained_on_is_refused(
 def test_an_artifact_has_a_head_for_each_horizon(features: Path, tmp_path: Path, volspike: Run) -> None:
     """The artifact of the first horizon scores the others too, each as a model that was trained for it alone."""
     every = ("train", "--features", features.name, "--spike", "jump:1.2", "--models", "ewma_30", "logistic", *QUICK)
-    outcome = volspike(*every, "--horizons", "60", "300")
+    outcome = volspike(*every, "--promote", "--horizons", "60", "300")
     assert outcome.status == 0, outcome.err
     assert "Horizon 300 s" in outcome.out
+    assert Artifact.load(tmp_path / "models" / "production").horizons == (60, 300)
     assert volspike("label", "--features", features.name, "--horizon", "300", "--spike", "jump:1.2").status == 0
     alone = ("train", "--features", features.name, "--models", "ewma_30", *QUICK[:-1], "alone")
     assert volspike(*alone).status == 0
@@ -221,7 +222,9 @@ def test_an_artifact_has_a_head_for_each_horizon(features: Path, tmp_path: Path,
     assert artifact.heads[300].metadata.split.purge_s == 300
     x = np.abs(np.random.default_rng(0).normal(1e-4, 1e-5, (20, len(other.features))))
     np.testing.assert_array_equal(artifact.heads[300].probability(x), other.probability(x))
-    assert set(Artifact.load(tmp_path / "models" / "logistic").heads) == {300}
+    logistic = Artifact.load(tmp_path / "models" / "logistic")
+    assert set(logistic.heads) == {300}
+    assert set(Artifact.load(tmp_path / "models" / logistic.metadata.baseline).heads) == {300}
 
 
 @pytest.mark.parametrize("horizons", [("30",), ("60", "7200")])

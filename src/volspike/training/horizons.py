@@ -16,7 +16,7 @@ from volspike.datasets.feature_file import facts_of, open_feature_file
 from volspike.models import METADATA_FILE, ONNX_FILE, Artifact
 from volspike.models.artifact import head_files
 from volspike.models.metadata import decode_metadata
-from volspike.training.report import TrainingReport
+from volspike.training.report import ModelResult, TrainingReport
 from volspike.training.request import TrainingRequest, check_horizons
 from volspike.training.run import train
 
@@ -26,6 +26,8 @@ OnStep = Callable[[str], None]
 def train_horizons(request: TrainingRequest, horizons: Sequence[int], on_step: OnStep) -> list[TrainingReport]:
     """Train the requested models for every horizon and write one artifact for each model; one report per horizon.
 
+    The best baseline of the first horizon is trained for the others and written as well.
+
     ``on_step`` receives the name of each step as it begins. Each artifact is replaced at once by one with all heads.
 
     Raises:
@@ -34,20 +36,25 @@ def train_horizons(request: TrainingRequest, horizons: Sequence[int], on_step: O
     horizons = check_horizons(horizons)
     with open_feature_file(request.features) as file:
         spike = request.spike_definition(facts_of(request.features, file))
-    reports = []
+    reports: list[TrainingReport] = []
     with TemporaryDirectory(prefix="volspike-horizons-") as folder:
         for horizon in horizons:
             place = Path(folder) / str(horizon)
             labelled = Path(folder) / "labelled.parquet"
             on_step(f"labels of {horizon} s")
             label_file(request.features, labelled, spike, horizon=horizon)
-            each = replace(request, features=labelled, artifacts=place)
+            models = (*request.models, *(report.best_baseline for report in reports[:1]))
+            each = replace(request, models=models, features=labelled, artifacts=place)
             reports.append(train(each, _named(on_step, horizon)))
         first, *others = [Path(folder) / str(horizon) for horizon in horizons]
-        for name in request.model_names():
-            if (first / name).is_dir():
-                _write_with_heads(first / name, [other / name for other in others], request.artifacts / name)
-    return [_at_destination(report, request) for report in reports]
+        written = [result.model for result in _results(reports[0]) if result.artifact is not None]
+        for name in written:
+            _write_with_heads(first / name, [other / name for other in others], request.artifacts / name)
+    return [_at_destination(report, request, written) for report in reports]
+
+
+def _results(report: TrainingReport) -> tuple[ModelResult, ...]:
+    return (*report.models, *report.baselines)
 
 
 def _named(on_step: OnStep, horizon: int) -> OnStep:
@@ -65,14 +72,14 @@ def _write_with_heads(first: Path, others: Sequence[Path], target: Path) -> None
     Artifact.save(target, (first / ONNX_FILE).read_bytes(), metadata, extras)
 
 
-def _at_destination(report: TrainingReport, request: TrainingRequest) -> TrainingReport:
-    """The report with the request and the folders of the final artifacts."""
-    models = tuple(
-        replace(
-            model,
-            artifact=None if model.artifact is None else request.artifacts / model.model,
-            plots=tuple(request.artifacts / model.model / plot.name for plot in model.plots),
-        )
-        for model in report.models
-    )
-    return replace(report, request=request, models=models)
+def _at_destination(report: TrainingReport, request: TrainingRequest, written: Sequence[str]) -> TrainingReport:
+    """The report with the request and the folders of the ``written`` artifacts."""
+
+    def move(result: ModelResult) -> ModelResult:
+        if result.artifact is None or result.model not in written:
+            return replace(result, artifact=None, plots=())
+        folder = request.artifacts / result.model
+        return replace(result, artifact=folder, plots=tuple(folder / plot.name for plot in result.plots))
+
+    models, baselines = tuple(map(move, report.models)), tuple(map(move, report.baselines))
+    return replace(report, request=request, models=models, baselines=baselines)
