@@ -16,9 +16,9 @@ SHIPPED = Artifact.load(DEFAULT_MODEL).metadata
 
 @pytest.mark.parametrize("model", [SHIPPED, Artifact.load(TEN_MODEL).metadata])
 def test_rows_are_those_of_the_model(model: Metadata) -> None:
-    """By default rows have the model's digest, rate and profile."""
+    """By default rows have the features, rate and profile of the model."""
     kind = RowKind.for_model(model)
-    assert kind.feature_set.digest == model.feature_digest
+    assert kind.feature_set == model.feature_set
     assert (kind.every, kind.profile) == (model.every, model.profile)
     assert kind.differs_from(model) == []
 
@@ -28,7 +28,7 @@ def test_what_is_asked_for_wins_and_the_difference_is_named() -> None:
     kind = RowKind.for_model(SHIPPED, windows=[60, 30], scope="core", every=Every.SECOND, profile=Profile.TRADE)
     assert kind == RowKind(FeatureSet((30, 60), Scope.CORE), Every.SECOND, Profile.TRADE)
     assert kind.differs_from(SHIPPED) == [
-        f"feature digest {SHIPPED.feature_digest}, not {kind.feature_set.digest}",
+        f"feature digest {SHIPPED.feature_set.digest}, not {kind.feature_set.digest}",
         "rows every tick, not 1s",
         "profile ticker, not trade",
     ]
