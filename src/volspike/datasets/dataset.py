@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from volspike.datasets.feature_file import LABEL_COLUMNS, FeatureFacts, facts_of, open_feature_file
@@ -102,31 +103,51 @@ def load_dataset(path: Path, labelled: bool = True) -> Dataset:
     has_labels = "future_volatility" in file.schema_arrow.names
     if labelled and not has_labels:
         raise UnreadableFile(path, "has no labels; add them with `volspike label --features FILE`")
-    wanted = ["timestamp", "product_id", "session_id", "is_warm", "future_volatility", "tau", *names]
-    table = file.read([name for name in wanted if name in file.schema_arrow.names])
     longest = f"log_return_{facts.feature_set.longest_window}s"
-    warm = table["is_warm"] if "is_warm" in table.column_names else pc.is_finite(table[longest])
-    usable = table.filter(pc.fill_null(warm, False))
+    has_mark = "is_warm" in file.schema_arrow.names
+    wanted = ["timestamp", "product_id", "session_id", "is_warm" if has_mark else longest, "future_volatility", "tau"]
+    table = file.read([name for name in wanted if name in file.schema_arrow.names])
+    kept = pc.fill_null(table["is_warm"] if has_mark else pc.is_finite(table[longest]), False)
     if labelled:
-        usable = usable.filter(pc.fill_null(pc.is_finite(usable["future_volatility"]), False))
-    elif not has_labels:
+        kept = pc.and_(kept, pc.fill_null(pc.is_finite(table["future_volatility"]), False))
+    usable = table.filter(kept)
+    if not has_labels:
         usable = usable.append_column("future_volatility", pa.nulls(usable.num_rows, pa.float64()))
     if usable.num_rows == 0:
         raise NotEnoughData(
             f"{path}: none of its {table.num_rows:,} rows is warm{' and has a known future' if labelled else ''}: "
             "a session must last over six minutes; record for longer"
         )
-    return _as_arrays(facts, usable, names)
+    return _as_arrays(facts, usable, names, lambda order: _read_features(file, names, kept, order))
 
 
-def _as_arrays(facts: FeatureFacts, table: pa.Table, names: tuple[str, ...]) -> Dataset:
+COLUMNS_AT_ONCE: Final = 16
+"""Features read at a time: the rows of a long file are held once, not once more as a table."""
+
+
+def _read_features(
+    file: pq.ParquetFile, names: tuple[str, ...], kept: pa.ChunkedArray, order: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """(n, features) the ``kept`` rows in this order."""
+    x = np.empty((len(order), len(names)))
+    for first in range(0, len(names), COLUMNS_AT_ONCE):
+        part = file.read(list(names[first : first + COLUMNS_AT_ONCE])).filter(kept)
+        for column, name in enumerate(names[first : first + COLUMNS_AT_ONCE], first):
+            x[:, column] = numbers(part, name)[order]
+    return x
+
+
+def _as_arrays(
+    facts: FeatureFacts,
+    table: pa.Table,
+    names: tuple[str, ...],
+    read_features: Callable[[NDArray[np.intp]], NDArray[np.float64]],
+) -> Dataset:
     time = numbers(table, "timestamp").astype(np.int64)
     products, code = _products(table)
     order = np.lexsort((code, time))
     product = code[order]
-    x = np.empty((len(order), len(names)))
-    for column, name in enumerate(names):
-        x[:, column] = numbers(table, name)[order]
+    x = read_features(order)
     session = (
         numbers(table, "session_id").astype(np.int64)[order]
         if "session_id" in table.column_names
