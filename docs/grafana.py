@@ -289,7 +289,7 @@ def learning() -> list[Panel]:
         lines(
             "Last training run, evaluation",
             {"{{figure}}": "training_figure"},
-            what="On the final block, which takes no part in any choice.",
+            what="On the final block, which can only overrule a choice.",
         ),
         lines("Features by drift severity", {"{{severity}}": "drift_features"}),
         lines("Data drift severity", {"{{severity}}": "drift_severity"}, span=12),

@@ -56,7 +56,7 @@ READING: Final = """
 How to read the tables:
 
 - Every metric is out of sample. *Pooled* covers the test blocks that the choice of the model is based on. The *final
-  block* is the newest one and takes no part in any choice.
+  block* is the newest one and can only overrule the choice of a model.
 - **PR-AUC** is the average precision. Random guessing reaches the base rate, the share of spikes.
 - **Gain** is the PR-AUC minus that of the best baseline on the same rows. A baseline is a simple rule, such as the
   volatility of the last minute. A model is worth its cost only if it beats the best of them.

@@ -193,7 +193,7 @@ TRAINING_FIGURE: Final = MetricSpec(
     "training_figure",
     "gauge",
     "share",
-    "Metrics of the last training run's model on the final block, which no choice used.",
+    "Metrics of the last training run's model on the final block, which can only overrule a choice.",
     ("figure",),
 )
 

@@ -79,7 +79,7 @@ def held_out_rows(dataset: Dataset, champion_end_ns: int, challenger: Metadata) 
     """The rows that neither model was trained or tuned on.
 
     They begin one longest window after the champion's data. The challenger's final block may be used, because it
-    influenced no choice.
+    was not fitted to and could only overrule the choice of its model.
     """
     reach = dataset.facts.feature_set.longest_window * SECOND_NS
     block = parse_time(challenger.data.test_start) if challenger.data.test_start else 0

@@ -126,7 +126,7 @@ def recent_performance(outcomes: Path, model: Metadata, days: float = RECENT_DAY
 
 
 def reference_metrics(model: Metadata) -> tuple[float, float]:
-    """PR-AUC and base rate on the final block, which no choice used, or else on all test rows; NaN if missing."""
+    """PR-AUC and base rate on the final block, which no model was fitted to, or else on all test rows; or NaN."""
     for name in ("model_final", "model"):
         metrics = model.metrics.get(name, {})
         pr_auc, base_rate = metrics.get("pr_auc"), metrics.get("base_rate")

@@ -34,7 +34,7 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     """A training run that ended at ``time`` (ns UTC): its model, the reason for it, and its outcome.
 
     The model was ``promoted``, or ``kept`` without being promoted, or the run ``failed``. The metrics are those on the
-    final block, which no choice used; None where undefined.
+    final block, which no model was fitted to; None where undefined.
     """
 
     time: int

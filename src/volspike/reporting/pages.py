@@ -265,7 +265,7 @@ def _folds(paper: Paper, model: ModelEvaluation) -> None:
     paper.heading("Folds of the training", 1, above=100)
     paper.paragraph(
         "Each fold's test rows were scored by a model trained on the rows before them (from the artifact's metadata). "
-        "The model of the final fold is served; its test rows influenced no choice."
+        "The model of the final fold is served; its test rows can only overrule the choice."
     )
     paper.picture(plot_folds(folds, model.metadata), "PR-AUC of model and baseline per fold", width_mm=_PICTURE_MM)
     table = fold_table(model.metadata)
