@@ -10,6 +10,7 @@ import pytest
 
 from tests.models.samples import market_sample
 from volspike.errors import UsageError
+from volspike.models.detector import as_float32
 
 
 def test_rows_are_taken_with_all_that_belongs_to_them() -> None:
@@ -45,3 +46,13 @@ def test_weights_and_tau_are_above_zero(field: str, value: Any) -> None:
     """No row counts for nothing, and no volatility below 0 is a spike."""
     with pytest.raises(UsageError, match="above 0"):
         dataclasses.replace(market_sample(50, 3), **{field: value})
+
+
+def test_single_precision_is_kept_as_it_is() -> None:
+    """Rows in single precision are not copied; of double ones, infinities and numbers beyond float32 are missing."""
+    single = np.array([[1.5, np.nan], [2.5, 3.5]], np.float32)
+    assert as_float32(single) is single
+    np.testing.assert_array_equal(as_float32(np.array([[1.5, np.inf], [1e300, 3.5]])), [[1.5, np.nan], [np.nan, 3.5]])
+    infinite = np.array([[np.inf, 1.0]], np.float32)
+    np.testing.assert_array_equal(as_float32(infinite), [[np.nan, 1.0]])
+    assert np.isinf(infinite[0, 0])

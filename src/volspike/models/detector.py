@@ -183,6 +183,7 @@ DETECTORS: Final[Mapping[str, type[Detector]]] = _Registry(
 class Sample:
     """Rows in time order; ``names`` are the columns of ``x`` (n, f), in which NaN is a missing value.
 
+    ``x`` is in double precision, or in that of the ONNX form (``as_float32``), which takes half the memory.
     ``volatility`` (n,) is the future volatility of each row, ``y`` (n,) is 1 where it is at least ``tau`` (n,). If that
     differs from row to row, it is also the last column of ``x``, named ``TAU``. ``weight``
     (n,) is above 0 and 1 on average; rows whose futures overlap count less.
@@ -192,7 +193,7 @@ class Sample:
     """
 
     names: tuple[str, ...]
-    x: NDArray[np.float64]
+    x: NDArray[Any]
     y: NDArray[np.int8]
     volatility: NDArray[np.float64]
     tau: NDArray[np.float64]
@@ -246,7 +247,12 @@ def training_rows(sample: Sample, required: list[int] | None = None) -> Training
     single = as_float32(sample.x)
     kept = is_complete(single if required is None else single[:, required])
     rows = TrainingRows(
-        sample.names, single[kept], sample.y[kept], sample.volatility[kept], sample.tau[kept], sample.weight[kept]
+        sample.names,
+        single if kept.all() else single[kept],
+        sample.y[kept],
+        sample.volatility[kept],
+        sample.tau[kept],
+        sample.weight[kept],
     )
     spikes = int(np.count_nonzero(rows.y))
     if spikes in (0, len(rows)):
@@ -257,8 +263,13 @@ def training_rows(sample: Sample, required: list[int] | None = None) -> Training
     return rows
 
 
-def as_float32(x: NDArray[np.float64]) -> NDArray[np.float32]:
-    """``x`` in the precision of every model's ONNX form; values that are not finite in it are missing (NaN)."""
+def as_float32(x: NDArray[np.float64] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """``x`` in the precision of every model's ONNX form; values that are not finite in it are missing (NaN).
+
+    An array that is in this form already is returned as it is.
+    """
+    if x.dtype == np.float32 and not np.isinf(x).any():
+        return np.asarray(x, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         single = np.asarray(x, np.float64).astype(np.float32)
     single[~np.isfinite(single)] = np.nan

@@ -22,6 +22,7 @@ from volspike.errors import NotEnoughData, SchemaMismatch
 from volspike.labels import HORIZON_S, TAU, SpikeDefinition, SpikeKind, spike_threshold, spikes
 from volspike.market import format_time
 from volspike.models import DETECTORS, Sample
+from volspike.models.detector import as_float32
 from volspike.training.request import TrainingRequest
 
 LEAST_ROWS: Final = 500
@@ -242,7 +243,7 @@ class FitRows:
         """The rows as input of ``Detector.fit``; ``y`` and ``tau`` are those of every row of the data set."""
         return Sample(
             names=names,
-            x=dataset.inputs(names, tau, self.rows),
+            x=as_float32(dataset.inputs(names, tau, self.rows)),
             y=y[self.rows],
             volatility=dataset.future_volatility[self.rows],
             tau=tau[self.rows],
