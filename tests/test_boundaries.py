@@ -44,7 +44,7 @@ from volspike.labels import (
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer, RowThresholds, ScoredRow
 from volspike.market import SECOND_NS
-from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.drift import DriftSeverity, dataset_severity, feature_severity
 from volspike.monitoring.outcome_database import OutcomeDatabase, OutcomeRecord, PredictionRecord
 from volspike.monitoring.performance import ServedModel
@@ -57,7 +57,7 @@ RELEASE: Final = 0.8 * LEVEL
 
 def live_pipeline() -> tuple[LivePipeline, ScoredRow]:
     """A pipeline whose τ and threshold are ``LEVEL``, and a row."""
-    artifact = Artifact.load(DEFAULT_MODEL)
+    artifact = Artifact.load(TEN_MODEL)
     artifact.metadata = msgspec.structs.replace(
         artifact.metadata, tau=LEVEL, thresholds={"rate_10": LEVEL}, served_threshold="rate_10"
     )

@@ -127,12 +127,12 @@ def test_a_folder_is_read_when_it_changes(tmp_path: Path) -> None:
     assert first.artifact is not None
     assert first.artifact.name == "logistic"
     assert folder.load_changed() is None
-    shutil.copytree(DEFAULT_MODEL, tmp_path / "har")
-    promote(tmp_path / "har")
+    shutil.copytree(DEFAULT_MODEL, tmp_path / "trees")
+    promote(tmp_path / "trees")
     second = folder.load_changed()
     assert second is not None
     assert second.artifact is not None
-    assert second.artifact.name == "har"
+    assert second.artifact.name == "relative_trees"
     assert folder.load_changed() is None
     (tmp_path / "production" / ONNX_FILE).write_bytes(b"half")
     damaged = folder.load_changed()

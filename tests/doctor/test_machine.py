@@ -23,7 +23,7 @@ from volspike.doctor.machine import (
     room_at,
 )
 from volspike.market import SECOND_NS, Cause, Gap, parse_time
-from volspike.models import DEFAULT_MODEL, METADATA_FILE, ONNX_FILE, SIMULATED_MODEL
+from volspike.models import DEFAULT_MODEL, METADATA_FILE, ONNX_FILE, SIMULATED_MODEL, TEN_MODEL
 from volspike.tape import LEDGER_NAME, Ledger, tape_name
 
 NOW = parse_time("2026-01-05T12:00:00Z")
@@ -138,7 +138,7 @@ def test_a_model_that_cannot_be_served_is_bad(tmp_path: Path) -> None:
     assert finding.severity is Severity.BAD
     assert "sha256" in finding.found
     other = tmp_path / "other"
-    shutil.copytree(DEFAULT_MODEL, other)
+    shutil.copytree(TEN_MODEL, other)
     text = (other / METADATA_FILE).read_text().replace('"profile": "ticker"', '"profile": "ticker+trade"')
     (other / METADATA_FILE).write_text(text)
     assert check_model(other, tmp_path, FeedSettings())[0].severity is not Severity.BAD

@@ -39,35 +39,35 @@ def served(artifacts: Path) -> tuple[str, str]:
 
 @pytest.fixture
 def shelf(tmp_path: Path) -> Path:
-    """A folder with two artifacts, ``har`` and ``ten``."""
-    artifact(tmp_path / "har", created="2026-01-01T00:00:00Z")
+    """A folder with two artifacts, ``relative_trees`` and ``ten``."""
+    artifact(tmp_path / "relative_trees", created="2026-01-01T00:00:00Z")
     artifact(tmp_path / "ten", TEN_MODEL, created="2026-01-02T00:00:00Z", simulated=False)
     return tmp_path
 
 
 def test_rollback_steps_back_one_model_at_a_time(shelf: Path) -> None:
     """Each rollback serves the previous model, at last the shipped one; a further rollback is refused."""
-    promote(shelf / "har", "first")
+    promote(shelf / "relative_trees", "first")
     promote(shelf / "ten", "second")
     assert served(shelf)[0] == "logistic"
     rollback(shelf)
-    assert served(shelf) == ("har", "2026-01-01T00:00:00Z")
+    assert served(shelf) == ("relative_trees", "2026-01-01T00:00:00Z")
     rollback(shelf)
-    assert served(shelf) == ("har", Artifact.load(DEFAULT_MODEL).metadata.created)
+    assert served(shelf) == ("relative_trees", Artifact.load(DEFAULT_MODEL).metadata.created)
     with pytest.raises(UsageError, match="first model"):
         rollback(shelf)
     events = [(entry.event, entry.model, entry.reason) for entry in read_history(shelf)]
     assert events == [
-        ("promoted", "har", "first"),
+        ("promoted", "relative_trees", "first"),
         ("promoted", "logistic", "second"),
-        ("rolled_back", "har", "no reason given"),
-        ("rolled_back", "har", "no reason given"),
+        ("rolled_back", "relative_trees", "no reason given"),
+        ("rolled_back", "relative_trees", "no reason given"),
     ]
 
 
 def test_retired_model_is_promoted_by_name(shelf: Path) -> None:
     """A model replaced by a rollback is kept, and found by its folder name or the start of its digest."""
-    promote(shelf / "har")
+    promote(shelf / "relative_trees")
     promote(shelf / "ten")
     rollback(shelf)
     kept = next(model for model in list_models(shelf) if model.name.startswith("retired/logistic"))
@@ -86,18 +86,18 @@ def test_rollback_needs_a_model_in_production(shelf: Path) -> None:
 
 def test_damaged_model_is_not_promoted(shelf: Path) -> None:
     """An artifact that does not load changes neither production nor the history."""
-    promote(shelf / "har")
+    promote(shelf / "relative_trees")
     (shelf / "ten" / "model.onnx").write_bytes(b"half")
     with pytest.raises(ModelError):
         promote(shelf / "ten")
-    assert served(shelf)[0] == "har"
+    assert served(shelf)[0] == "relative_trees"
     assert len(read_history(shelf)) == 1
 
 
 @pytest.mark.parametrize("step", ["_retire", "_read_files", "replace_folder"])
 def test_failure_at_any_step_changes_nothing(shelf: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk while retiring, reading or replacing changes neither the served model nor the history."""
-    promote(shelf / "har")
+    promote(shelf / "relative_trees")
 
     def fail(*_: object, **__: object) -> None:
         raise UsageError("no space left on device")
@@ -105,7 +105,7 @@ def test_failure_at_any_step_changes_nothing(shelf: Path, step: str, monkeypatch
     monkeypatch.setattr(f"volspike.lifecycle.promotion.{step}", fail)
     with pytest.raises(UsageError, match="no space"):
         promote(shelf / "ten")
-    assert served(shelf)[0] == "har"
+    assert served(shelf)[0] == "relative_trees"
     assert [entry.event for entry in read_history(shelf)] == ["promoted"]
 
 
@@ -113,10 +113,10 @@ def test_simulated_model_does_not_replace_a_real_one(shelf: Path) -> None:
     """A model of a simulated market never replaces one of a real market; the reverse is allowed."""
     artifact(shelf / "made_up", simulated=True)
     promote(shelf / "made_up")
-    promote(shelf / "har")
+    promote(shelf / "relative_trees")
     with pytest.raises(UsageError, match="simulated market"):
         promote(shelf / "made_up")
-    assert served(shelf)[0] == "har"
+    assert served(shelf)[0] == "relative_trees"
 
 
 def test_promoted_challenger_leaves_shadow(shelf: Path) -> None:
@@ -131,14 +131,14 @@ def test_promoted_challenger_leaves_shadow(shelf: Path) -> None:
 def test_concurrent_promotion_is_refused(shelf: Path) -> None:
     """The second of two runs gets an error and changes nothing."""
     with exclusive_access(shelf), pytest.raises(UsageError, match="another run"):
-        promote(shelf / "har")
+        promote(shelf / "relative_trees")
     assert load_production(shelf) is None
 
 
 def test_oldest_retired_models_are_deleted(shelf: Path) -> None:
     """Only the newest ten previously served models are kept."""
     for _ in range(KEPT + 3):
-        promote(shelf / "har")
+        promote(shelf / "relative_trees")
     assert len(list((shelf / "retired").iterdir())) == KEPT
     promotion = read_promotion(shelf / "production")
     assert promotion is not None

@@ -21,7 +21,7 @@ from volspike.live.metrics import LIVE_METRICS, MAX_PRODUCTS, FeedCollector, Fee
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
 from volspike.market import SECOND_NS, Cause, Gap
-from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.tape.recorder import Recorder
@@ -47,7 +47,7 @@ def samples(collector: Collector) -> dict[str, float]:
 
 
 def scorer() -> LiveScorer:
-    return LiveScorer(Artifact.load(DEFAULT_MODEL))
+    return LiveScorer(Artifact.load(TEN_MODEL))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExcha
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer, ScoredRow
 from volspike.market import SECOND_NS, Cause, Gap, Kind, Tick
-from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.tape import Ledger, read_ticks
@@ -34,7 +34,7 @@ class Remembering(LiveScorer):
     """A scorer that keeps its scored rows."""
 
     def __init__(self) -> None:
-        super().__init__(Artifact.load(DEFAULT_MODEL))
+        super().__init__(Artifact.load(TEN_MODEL))
         self.scored: list[ScoredRow] = []
 
     def update(self, tick: Tick) -> list[ScoredRow]:
@@ -76,7 +76,7 @@ def test_the_recorded_tape_replays_to_the_same_rows_and_scores(tmp_path: Path) -
     scorer = Remembering()
     pipeline = asyncio.run(live(tmp_path, scorer))
     assert pipeline.health()["ticks"] > 2000
-    again, gaps = LiveScorer(Artifact.load(DEFAULT_MODEL)), Ledger.read(tmp_path)
+    again, gaps = LiveScorer(Artifact.load(TEN_MODEL)), Ledger.read(tmp_path)
     replayed: list[ScoredRow] = []
     for ticks in read_ticks([tmp_path]):
         for tick in ticks:
@@ -88,7 +88,7 @@ def test_the_recorded_tape_replays_to_the_same_rows_and_scores(tmp_path: Path) -
 
 
 def pipeline() -> LivePipeline:
-    return LivePipeline(LiveScorer(Artifact.load(DEFAULT_MODEL)), ["BTC-USD"], "test", simulated=True)
+    return LivePipeline(LiveScorer(Artifact.load(TEN_MODEL)), ["BTC-USD"], "test", simulated=True)
 
 
 def test_probabilities_are_null_during_warm_up() -> None:
@@ -170,7 +170,7 @@ class Rising(LiveScorer):
 
 def test_an_open_alert_shows_its_peak_so_far() -> None:
     """A page that opens during an alert shows its highest probability so far."""
-    live = LivePipeline(Rising(Artifact.load(DEFAULT_MODEL)), ["BTC-USD"], "test", simulated=True)
+    live = LivePipeline(Rising(Artifact.load(TEN_MODEL)), ["BTC-USD"], "test", simulated=True)
     for tick in walk(20):
         live.take(frame(tick))
     told = live.snapshot(None)
@@ -196,7 +196,7 @@ def test_one_spike_is_one_alert_on_page_and_receivers(tmp_path: Path) -> None:
     """A probability that rises and falls is one alert that opens and closes; predictions get outcomes later."""
     pager, outcomes = Pager(), OutcomeStore(tmp_path / "outcomes.sqlite")
     router = AlertRouter(receivers=(pager,))
-    scorer = Alarming(Artifact.load(DEFAULT_MODEL))
+    scorer = Alarming(Artifact.load(TEN_MODEL))
     live = LivePipeline(scorer, ["BTC-USD"], "test", simulated=True, router=router, outcomes=outcomes)
     for tick in walk(200):
         live.take(frame(tick))
@@ -214,7 +214,7 @@ def test_one_spike_is_one_alert_on_page_and_receivers(tmp_path: Path) -> None:
 
 def test_a_source_without_the_required_ticks_is_refused() -> None:
     """A model of tickers is not served on trades alone; a source with both is accepted."""
-    scorer = LiveScorer(Artifact.load(DEFAULT_MODEL))
+    scorer = LiveScorer(Artifact.load(TEN_MODEL))
     scorer.check_source({Kind.TICKER, Kind.TRADE})
     with pytest.raises(SchemaMismatch, match="profile ticker"):
         scorer.check_source({Kind.TRADE})
@@ -222,7 +222,7 @@ def test_a_source_without_the_required_ticks_is_refused() -> None:
 
 def twin(**changes: Any) -> Artifact:
     """The included model with changed metadata: another model for the same rows."""
-    known = Artifact.load(DEFAULT_MODEL)
+    known = Artifact.load(TEN_MODEL)
     facts = msgspec.structs.replace(known.metadata, **changes)
     return Artifact(known.directory, facts, known._scorer)
 

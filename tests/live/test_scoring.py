@@ -128,7 +128,7 @@ def test_a_damaged_calibration_file_stops_nothing(tmp_path: Path) -> None:
 def test_live_rows_have_the_probabilities_of_every_horizon(market: Path) -> None:
     """The heads of a model score each warm row next to it."""
     artifact = model("jump:2")
-    artifact.heads = {300: model("jump:3")}
+    artifact.heads = {300: model("jump:2")}
     rows = live(market, artifact)
     warm = [row for row in rows if row.row.is_warm]
     assert {tuple(row.horizons) for row in warm} == {(300,)}

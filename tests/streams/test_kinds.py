@@ -11,15 +11,15 @@ from volspike.market import Profile
 from volspike.models import DEFAULT_MODEL, TEN_MODEL, Artifact, Metadata
 from volspike.streams.featurizer import RowKind
 
-SHIPPED = Artifact.load(DEFAULT_MODEL).metadata
+SHIPPED = Artifact.load(TEN_MODEL).metadata
 
 
-@pytest.mark.parametrize("model", [SHIPPED, Artifact.load(TEN_MODEL).metadata])
+@pytest.mark.parametrize("model", [SHIPPED, Artifact.load(DEFAULT_MODEL).metadata])
 def test_rows_are_those_of_the_model(model: Metadata) -> None:
-    """By default rows have the features, rate and profile of the model."""
+    """By default rows have the features, rate and profile of the model; tickers for a model of any profile."""
     kind = RowKind.for_model(model)
     assert kind.feature_set == model.feature_set
-    assert (kind.every, kind.profile) == (model.every, model.profile)
+    assert (kind.every, kind.profile) == (model.every, model.source_profile or Profile.TICKER)
     assert kind.differs_from(model) == []
 
 
