@@ -180,7 +180,7 @@ export function showModel(model) {
     ["A spike is", model.spike_text ?? words.UNKNOWN],
     model.is_product_in_training ? ["This product", "in the training data"] : ["This product", "not in the training data", "unsure"],
     ...(model.learns ? [["Calibration", "continued on this product's own outcomes"]] : []),
-    ["τ (1 s returns)", `${words.quantity(model.tau)}${ADAPTIVE.test(model.spike ?? "") ? " in training, now relative to the market" : ""}`],
+    [ADAPTIVE.test(model.spike ?? "") ? "τ in training" : "τ (1 s returns)", words.quantity(model.tau)],
     ...(name === model.name ? [] : headline(model.metrics ?? {}, name)),
     ["Rows", [model.profile, model.every].filter(Boolean).join(", every ") || words.UNKNOWN],
     ["Trained until", typeof model.trained_until === "number" ? words.moment(model.trained_until) : (model.trained_until ?? words.UNKNOWN).slice(0, 16).replace("T", " ")],
@@ -196,7 +196,7 @@ function headline({ calm, minutes_30_per_day: budget }, baseline) {
   }
   if (typeof budget?.recall_model === "number") {
     const theirs = typeof budget.recall_baseline === "number" ? `; ${baseline} ${words.probability(budget.recall_baseline)}` : "";
-    rows.push(["Onsets caught at 30 min of alarm a day", `${words.probability(budget.recall_model)}${theirs}`]);
+    rows.push(["Onsets caught, 30 min alarm/day", `${words.probability(budget.recall_model)}${theirs}`]);
   }
   return rows;
 }
