@@ -264,7 +264,16 @@ def test_a_column_without_values_is_left_out_by_name(market: Dataset, request_fo
         facts = Artifact.load(folder(model)).metadata
         assert facts.left_out == model.left_out == ("spread_mean_60s",)
         assert "spread_mean_60s" not in facts.features
-    assert "logistic, xgboost exclude spread_mean_60s: no value in any training row" in report.warnings
+    assert "logistic, xgboost exclude spread_mean_60s: too few values in the training rows" in report.warnings
+
+
+def test_a_column_that_begins_late_costs_no_rows(market: Dataset, request_for: RequestFor) -> None:
+    """A column that is missing for the first third is left out of a model that needs every value only."""
+    late = with_holes(market, "spread_mean_60s", slice(0, len(market) // 3))
+    logistic, xgboost = trained(late, request_for(models=("logistic", "xgboost"))).models
+    assert logistic.left_out == ("spread_mean_60s",)
+    assert (logistic.unscored_rows, sum(fold.left_out_rows for fold in logistic.folds)) == (0, 0)
+    assert xgboost.left_out == ()
 
 
 def test_all_columns_are_all_of_the_file(market: Dataset, request_for: RequestFor) -> None:

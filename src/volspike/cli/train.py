@@ -282,9 +282,7 @@ def _where(report: TrainingReport) -> None:
         if model.artifact is None:
             continue
         best = max(model.importance, key=model.importance.__getitem__)
-        left = (
-            f"; {len(model.left_out)} columns left out, since the feed does not provide them" if model.left_out else ""
-        )
+        left = f"; {len(model.left_out)} columns left out: too few values" if model.left_out else ""
         tried = f"; {model.search.trials} settings tried" if model.search.trials else ""
         out.print(
             f"{model.model} → {model.artifact} ({model.seconds:.1f} s; most important feature {best}{left}{tried})"

@@ -5,7 +5,7 @@ Thresholds and metrics come from the calibrated probabilities of the verified ON
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,8 +28,12 @@ from volspike.training.folds import Fold, TrainingData
 TOLERANCE: Final = 1e-5
 """Largest accepted difference between the probabilities of an ONNX graph and of the model it was exported from."""
 
+MOSTLY_KNOWN: Final = 0.8
+"""The share of values, relative to the column with the most, below which a column is left out of a model that needs
+every value."""
+
 _CHUNK: Final = 10_000
-"""Rows searched at a time for a value of a column: nearly every column has one in the first chunk."""
+"""Rows in which values are counted at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +142,7 @@ def served_threshold_name(thresholds: Mapping[str, float], requested: str) -> st
 
 
 def select_columns(name: str, data: TrainingData, fold: Fold) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The columns a detector uses, and those it would use if they had a value in the fold's training rows.
+    """The columns a detector uses, and those it would use if they had enough values in the fold's training rows.
 
     Raises:
         NotEnoughData: none of the offered columns has a value.
@@ -146,7 +150,7 @@ def select_columns(name: str, data: TrainingData, fold: Fold) -> tuple[tuple[str
     """
     dataset, offered = data.dataset, data.offered_columns(name)
     wanted = DETECTORS[name].columns(offered)
-    filled = tuple(column for column in offered if _has_values(dataset, fold, column))
+    filled = _filled_columns(dataset, fold, offered, mostly=not DETECTORS[name].accepts_missing)
     if wanted and not filled:
         raise NotEnoughData(f"none of the columns {', '.join(offered)} has a value in the training rows")
     features = DETECTORS[name].columns(filled)
@@ -160,12 +164,18 @@ def select_columns(name: str, data: TrainingData, fold: Fold) -> tuple[tuple[str
     return features, tuple(column for column in wanted if column not in filled)
 
 
-def _has_values(dataset: Dataset, fold: Fold, column: str) -> bool:
-    if column == TAU:
-        return True
-    rows, place = fold.fit_rows.rows, dataset.names.index(column)
-    chunks = (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
-    return any(np.isfinite(dataset.x[chunk, place]).any() for chunk in chunks)
+def _filled_columns(dataset: Dataset, fold: Fold, offered: Sequence[str], *, mostly: bool) -> tuple[str, ...]:
+    """The columns with a value in the fold's training rows; ``mostly``: with nearly as many as the one with the most.
+
+    A detector that needs every value would otherwise lose all rows of the first day to a column of the day before.
+    """
+    rows = fold.fit_rows.rows
+    counts = np.zeros(len(dataset.names), np.int64)
+    for start in range(0, len(rows), _CHUNK):
+        counts += np.isfinite(dataset.x[rows[start : start + _CHUNK]]).sum(axis=0)
+    least = max(1.0, MOSTLY_KNOWN * float(counts.max(initial=0))) if mostly else 1.0
+    known = {name for name, count in zip(dataset.names, counts.tolist(), strict=True) if count >= least}
+    return tuple(column for column in offered if column == TAU or column in known)
 
 
 def _fit_calibration(requested: str, dataset: Dataset, fold: Fold, raw: Export) -> tuple[Calibration, str]:

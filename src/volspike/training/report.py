@@ -168,4 +168,4 @@ def _left_out_columns(models: Sequence[ModelResult]) -> Iterator[str]:
     for columns in dict.fromkeys(model.left_out for model in models if model.left_out):
         names = [model.model for model in models if model.left_out == columns]
         verb = "exclude" if len(names) > 1 else "excludes"
-        yield f"{', '.join(names)} {verb} {', '.join(columns)}: no value in any training row"
+        yield f"{', '.join(names)} {verb} {', '.join(columns)}: too few values in the training rows"
