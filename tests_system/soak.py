@@ -147,7 +147,7 @@ def _copy_model(folder: Path) -> Path:
     model = folder / "model"
     shutil.copytree(SIMULATED_MODEL, model, ignore=shutil.ignore_patterns("__*"))
     facts = msgspec.json.decode((model / METADATA_FILE).read_bytes())
-    facts |= {"thresholds": {"low": LOW_THRESHOLD}, "served_threshold": "low"}
+    facts |= {"thresholds": {"low": LOW_THRESHOLD}, "served_threshold": "low", "adaptation": None}
     (model / METADATA_FILE).write_bytes(msgspec.json.encode(facts))
     return model
 

@@ -21,7 +21,7 @@ def test_server_serves_the_retrained_model(tmp_path: Path, serve: Callable[..., 
     production = tmp_path / "models/artifacts/production"
     shutil.copytree(SIMULATED_MODEL, production, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     server = serve(tmp_path, "--port", "0")
-    assert server.get("/version").json["model"].startswith("logistic")
+    assert server.get("/version").json["model"].startswith("relative_trees")
     shutil.rmtree(production)  # now the champion is the shipped model, which was trained on another market's time
 
     succeeded(run_volspike(tmp_path, "simulate", "--minutes", "1200", "--seed", "3", "--out", TAPE))
@@ -35,7 +35,7 @@ def test_server_serves_the_retrained_model(tmp_path: Path, serve: Callable[..., 
 
     assert "production *" in succeeded(run_volspike(tmp_path, "models", "list")).out
     succeeded(run_volspike(tmp_path, "models", "rollback", "--reason", "a test"))
-    wait_until_served(server, "logistic")
+    wait_until_served(server, "relative_trees")
 
 
 def wait_until_served(server: Server, model: str) -> None:

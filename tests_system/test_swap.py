@@ -24,7 +24,6 @@ from volspike.api.load_test import Answer, LoadMeasurement, LoadPlan, Target, ru
 from volspike.lifecycle.promotion import promote
 from volspike.models import (
     BASELINE_MODEL,
-    DEFAULT_MODEL,
     METADATA_FILE,
     ONNX_FILE,
     SIMULATED_MODEL,
@@ -131,13 +130,13 @@ def test_requests_before_shutdown_are_answered(tmp_path: Path, serve: Callable[.
 def copy_with_threshold(folder: Path, model: Path, threshold: float) -> None:
     """Writes a copy of the model with another threshold to ``folder``."""
     metadata = msgspec.structs.replace(
-        Artifact.load(model).metadata, thresholds={"other": threshold}, served_threshold="other"
+        Artifact.load(model).metadata, thresholds={"other": threshold}, served_threshold="other", adaptation=None
     )
     Artifact.save(folder, (model / ONNX_FILE).read_bytes(), metadata, {})
 
 
 def test_promoted_model_scores_a_live_market(tmp_path: Path, serve: Callable[..., Server]) -> None:
-    """A promoted model scores the next tick and the windows stay warm; a model of other features is refused by name."""
+    """A promoted model scores the next tick and the windows stay warm; a model of other rows is refused."""
     artifacts = tmp_path / "models" / "artifacts"
     copy_with_threshold(artifacts / "other", SIMULATED_MODEL, 0.123)
     server = serve(tmp_path, *UP, "--no-record", "--config", write_settings(tmp_path), command="up")
@@ -152,10 +151,10 @@ def test_promoted_model_scores_a_live_market(tmp_path: Path, serve: Callable[...
     assert ticks
     assert all(tick["is_warm"] and tick["threshold"] == 0.123 for tick in ticks)
 
-    shutil.copytree(DEFAULT_MODEL, artifacts / "full")
-    promote(artifacts / "full")
+    shutil.copytree(TEN_MODEL, artifacts / "ten")
+    promote(artifacts / "ten")
     wait_until(lambda: server.get("/health").json["model_refused"] is not None)
-    assert "feature digest" in server.get("/health").json["model_refused"]
+    assert "rows every tick" in server.get("/health").json["model_refused"]
     assert server.get("/version").json["threshold"] == 0.123
     assert (artifacts / "production" / METADATA_FILE).is_file()
     assert server.stop()[0] == 0
