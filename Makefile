@@ -60,12 +60,13 @@ docs: $(DEV) ## Generate the pages that come from the code
 bench: $(DEV) ## Run all benchmarks, including those of comparable libraries
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md
 
-results: $(DEV) ## Train all models on both recordings and write the results (DATA=../shared/data)
-	$(BIN)/volspike replay --raw "$(DATA)/bitflyer/*.parquet" --every 1s --feature-set deep --add-labels \
-		--out build/results/bitflyer.parquet
-	$(BIN)/python docs/results.py bitflyer build/results/bitflyer.parquet --fold-by day --search 0
+results: $(DEV) ## Train models on both recordings and write the results (DATA=../shared/data)
+	$(BIN)/volspike replay --raw "$(DATA)/bitflyer/*.parquet" --every 1s --add-labels --out build/results/bitflyer.parquet
+	$(BIN)/python docs/results.py bitflyer build/results/bitflyer.parquet --fold-by day --search 0 \
+		--models logistic xgboost lightgbm
 	$(BIN)/volspike replay --raw "$(DATA)/coinbase/*.ndjson" --add-labels --out build/results/coinbase.parquet
-	$(BIN)/python docs/results.py coinbase build/results/coinbase.parquet --fold-by rows --search 0
+	$(BIN)/python docs/results.py coinbase build/results/coinbase.parquet --fold-by rows --search 0 \
+		--models logistic random_forest xgboost lightgbm
 	$(BIN)/python docs/generate.py
 
 # The recordings that the model for real markets learns from, and those that it is only evaluated on, each as
