@@ -175,7 +175,7 @@ def reached(recording: Recording, run: Figures, chosen: Figures) -> str:
         f"{'yes' if is_reached else 'no'}. The chosen model, `{name}`, has pooled PR-AUC {number(ours['pr_auc'])}, "
         f"the best baseline, `{best}`, has {number(theirs['pr_auc'])}. The gain is {signed(ours['pr_auc_gain'])} "
         f"({between(low, high)}), or {100 * ratio:+.0f} %; {verdict}. The rows contain {ours['spike_events']} spike "
-        f"event(s).{_in_folds(chosen['pooled']['folds'], by_fold)}{after}{_with_hindsight(run, theirs['pr_auc'])}"
+        f"event(s).{_in_folds(chosen['pooled']['folds'], by_fold)}{after}"
     )
 
 
@@ -192,18 +192,6 @@ def _in_folds(folds: Figures, ratio: float | None) -> str:
     return (
         f" As the mean per fold: {number(folds['model'])} against {number(folds['baseline'])}, {100 * ratio:+.0f} %, a "
         f"gain of {signed(folds['gain'])} ({ends}); the model is better in {folds['ahead']} of {folds['folds']} folds."
-    )
-
-
-def _with_hindsight(run: Figures, baseline: float) -> str:
-    """PR-AUC of a rule that also knows the minutes after the predicted one."""
-    found = run.get("hindsight")
-    if found is None:
-        return ""
-    return (
-        " For scale: a rule that also knows the volatility of the two minutes *after* the predicted one, which is "
-        f"impossible live, has {number(found['pr_auc'])} pooled "
-        f"({100 * (found['pr_auc'] / baseline - 1.0):+.0f} %) and {number(found['mean_per_fold'])} as mean per fold."
     )
 
 

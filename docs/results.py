@@ -13,19 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
 from volspike import __version__
-from volspike.datasets import Dataset, load_dataset
+from volspike.datasets import load_dataset
 from volspike.datasets.feature_file import write_atomically
-from volspike.evaluation.metrics import average_precision
-from volspike.features.engine import Every
-from volspike.labels import HORIZON_S
-from volspike.market import SECOND_NS, format_time
-from volspike.models.detector import VOLATILITY_OFFSET, plain_volatilities
-from volspike.training.folds import prepare_training_data
+from volspike.market import format_time
 from volspike.training.report import ModelResult, TrainingReport
 from volspike.training.request import TrainingRequest
 from volspike.training.run import train_on
@@ -79,39 +71,6 @@ def _of_model(model: ModelResult) -> dict[str, Any]:
     }
 
 
-def hindsight_bound(dataset: Dataset, request: TrainingRequest) -> dict[str, Any] | None:
-    """PR-AUC of a score that also knows the two minutes after the predicted one, over the selection folds.
-
-    No forecast can use it. Volatility barely changes from one minute to the next, so that the minutes on both sides
-    predict a minute about as well as anything can; what this score misses is mostly chance. It is a logistic regression
-    on log volatilities, pooled and as mean of the folds; None unless rows are seconds of a single product.
-    """
-    if dataset.facts.every is not Every.SECOND or len(dataset.products) != 1:
-        return None
-    columns = [dataset.names.index(name) for name in plain_volatilities(dataset.names)]
-    later = [_volatility_after(dataset, minutes * HORIZON_S) for minutes in (1, 2)]
-    x = np.log(np.column_stack([dataset.x[:, columns], *later]) + VOLATILITY_OFFSET)
-    scored = []
-    for fold in prepare_training_data(request, dataset).fold_set.selection:
-        train, test = (rows[np.isfinite(x[rows]).all(axis=1)] for rows in (fold.fit_rows.rows, fold.test))
-        mean, deviation = x[train].mean(axis=0), x[train].std(axis=0)
-        model = LogisticRegression(max_iter=500).fit((x[train] - mean) / deviation, fold.y[train])
-        scored.append((fold.y[test], model.decision_function((x[test] - mean) / deviation)))
-    if not scored:
-        return None
-    y, score = (np.concatenate(parts) for parts in zip(*scored, strict=True))
-    by_fold = [average_precision(*fold) for fold in scored]
-    return {"pr_auc": average_precision(y, score), "mean_per_fold": float(np.mean(by_fold)), "rows": len(y)}
-
-
-def _volatility_after(dataset: Dataset, seconds: int) -> NDArray[np.float64]:
-    """The future volatility of the row ``seconds`` later in the same session; NaN if there is none."""
-    wanted = dataset.time + seconds * SECOND_NS
-    place = np.minimum(np.searchsorted(dataset.time, wanted), len(wanted) - 1)
-    exists = (dataset.time[place] == wanted) & (dataset.session[place] == dataset.session)
-    return np.where(exists, dataset.future_volatility[place], np.nan)
-
-
 def main() -> None:
     """Train on the given file and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -134,7 +93,7 @@ def main() -> None:
     )
     dataset = load_dataset(request.features)
     report = train_on(dataset, request, lambda step: print(step, file=sys.stderr))  # noqa: T201
-    found = {**results_of(report), "hindsight": hindsight_bound(dataset, request)}
+    found = results_of(report)
     file = given.results / f"{given.name}.json"
     with write_atomically(file) as part:
         part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")

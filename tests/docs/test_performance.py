@@ -86,9 +86,8 @@ def test_a_chosen_baseline_misses_the_target(run: Any) -> None:
 
 
 def test_the_mean_per_fold_must_reach_the_target_too(run: Any) -> None:
-    """20 % more in the pool and 5 % more per fold misses the target; the hindsight rule is stated for scale."""
+    """20 % more in the pool and 5 % more per fold misses the target."""
     best = run["best_baseline"]
-    run = run | {"hindsight": {"pr_auc": 0.44, "mean_per_fold": 0.43, "rows": 1000}}
     chosen = next(model for model in run["models"] if model["model"] != best)
     figures = chosen["pooled"]["model"] | {"pr_auc": 0.5, "pr_auc_gain": 0.1, "pr_auc_gain_low": 0.05}
     folds = chosen["pooled"]["folds"] | {"model": 0.42, "baseline": 0.4}
@@ -97,4 +96,3 @@ def test_the_mean_per_fold_must_reach_the_target_too(run: Any) -> None:
     assert text.startswith("no. ")
     assert "+25 %" in text
     assert "+5 %" in text
-    assert "0.440 pooled (+10 %) and 0.430 as mean per fold" in text
