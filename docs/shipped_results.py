@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from volspike.episodes import SeriesOrder, alarm_runs
 from volspike.evaluation import Comparison, Contrast, Scored, compare, pooled, reliability
 from volspike.evaluation.metrics import average_precision
-from volspike.market import SECOND_NS
+from volspike.market import SECOND_NS, format_time
 from volspike.models.alert_level import alert_levels
 from volspike.models.metadata import Adaptation
 from volspike.models.volatility import forecast_inputs
@@ -38,7 +38,7 @@ RESAMPLES = 300
 
 @dataclass(frozen=True)
 class Result:
-    """The figures of one market.
+    """The figures of one market, named with the month in which its recording begins.
 
     ``deciles`` are observed over predicted rates of the tenths of the probabilities with enough events. ``minutes`` are
     alarm minutes per day from the market's first row on: of all days together, and of each. ``baselines`` are the
@@ -139,7 +139,7 @@ def result_of(
     spans = [known, *(each for each in days if seconds[each].sum() >= LEAST_DAY_S)]
     bins = reliability(scored.y, scored.probability, scored.time, resamples=1).bins
     return Result(
-        market=market.name,
+        market=f"{market.name} {format_time(int(dataset.time[0]))[:7]}",
         days=float(seconds[used].sum()) / 86_400.0,
         comparison=compare(scored, baseline_name=best, resamples=RESAMPLES),
         deciles=tuple(part.ratio for part in bins if part.spike_events >= DECILE_EVENTS),

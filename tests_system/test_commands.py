@@ -27,6 +27,7 @@ BODY = (
     '"realized_volatility_60s":0.0015}}'
 )
 ANSWER = {"prediction", "probability", "alert", "inference_time_ms", "model_version", "threshold"}
+FORECAST = {"expected_volatility_bp", "volatility_low_bp", "volatility_high_bp", "horizon_s", "spike", "tau"}
 FILES = {"feature_importance.png", "metadata.json", "model.onnx"}
 
 
@@ -65,11 +66,11 @@ def test_from_a_tape_to_a_probability(workspace: Path, serve: Callable[..., Serv
 
     server = serve(workspace, *SERVE.split()[1:])
     old = server.post("/predict", BODY)
-    assert (old.status, set(old.json)) == (200, ANSWER)
+    assert (old.status, set(old.json)) == (200, ANSWER | FORECAST)
     assert old.json["model_version"] == "logistic (ml)"  # the model of the ten features of the earlier system
     features = dict.fromkeys(server.get("/version").json["features"], 0.5)
     answer = server.post("/predict", json.dumps({"features": features}))
-    assert (answer.status, set(answer.json)) == (200, ANSWER | ({"simulated"} if simulated else set()))
+    assert (answer.status, set(answer.json)) == (200, ANSWER | FORECAST | ({"simulated"} if simulated else set()))
     assert 0.0 <= answer.json["probability"] <= 1.0
     assert answer.json["model_version"] == "random_forest (ml)"
 
@@ -79,7 +80,7 @@ def test_demo_runs_in_an_empty_folder(tmp_path: Path) -> None:
     outcome = succeeded(run_volspike(tmp_path, "demo", "--once", "--port", "0"))
     assert outcome.out.index("SIMULATED") < outcome.out.index("rows of 135 features")
     (answer,) = (json.loads(line) for line in outcome.out.splitlines() if line.startswith('  {"prediction"'))
-    assert set(answer) == ANSWER | {"simulated"}
+    assert set(answer) == ANSWER | FORECAST | {"simulated"}
     assert answer["simulated"] is True
     port = re.search(r"see http://127\.0\.0\.1:(\d+)/ ", outcome.out)
     assert port is not None

@@ -9,20 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests_system.processes import Server, run_volspike, succeeded
-from volspike.models import SIMULATED_MODEL
+from volspike.models import METADATA_FILE, TEN_MODEL
 
 TAPE = "data/raw/ticks_BTCUSD_20260105_000000.ndjson"
-RETRAIN = "retrain --if-needed --models har --folds 2 --shadow-hours 0"
+RETRAIN = "retrain --models har --folds 2 --shadow-hours 0"
 TIMEOUT_S = 30
 
 
 def test_server_serves_the_retrained_model(tmp_path: Path, serve: Callable[..., Server]) -> None:
-    """The server serves the shipped model, then one that is better on held-out rows, then the old one again."""
+    """The server serves the model in production, then one that is better on held-out rows, then the old one again."""
     production = tmp_path / "models/artifacts/production"
-    shutil.copytree(SIMULATED_MODEL, production, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(TEN_MODEL, production)
+    facts = (production / METADATA_FILE).read_text()
+    (production / METADATA_FILE).write_text(facts.replace('"simulated": false', '"simulated": true'))
     server = serve(tmp_path, "--port", "0")
-    assert server.get("/version").json["model"].startswith("relative_trees")
-    shutil.rmtree(production)  # now the champion is the shipped model, which was trained on another market's time
+    assert server.get("/version").json["model"].startswith("logistic")
 
     succeeded(run_volspike(tmp_path, "simulate", "--minutes", "1200", "--seed", "3", "--out", TAPE))
     output = succeeded(run_volspike(tmp_path, *RETRAIN.split())).out
@@ -35,7 +36,7 @@ def test_server_serves_the_retrained_model(tmp_path: Path, serve: Callable[..., 
 
     assert "production *" in succeeded(run_volspike(tmp_path, "models", "list")).out
     succeeded(run_volspike(tmp_path, "models", "rollback", "--reason", "a test"))
-    wait_until_served(server, "relative_trees")
+    wait_until_served(server, "logistic")
 
 
 def wait_until_served(server: Server, model: str) -> None:

@@ -70,8 +70,9 @@ SCALE_FREE: Final = (
     *(f"tick_ratio_{half_life}s" for half_life in (10, 60, 300)),
     *(f"intensity_ratio_{half_life}s" for half_life in (1, 10, 60)),
     *(f"seconds_to_full_{minutes}min" for minutes in (5, 15, 60)),
+    *("hour_to_day_ratio", "yesterday_to_day_ratio", "yesterday_to_hour_ratio"),
 )
-"""Used as they are."""
+"""Used as they are. The memory of a day, which separates a volatile hour from a volatile day, is missing at first."""
 
 COLUMNS: Final = frozenset((*VOLATILITIES, *RETURNS, *SCALE_FREE))
 
