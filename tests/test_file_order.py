@@ -172,7 +172,7 @@ def test_promotion_keeps_the_champion_before_it_replaces_it(tmp_path: Path) -> N
         promote(tmp_path / "har")
     renamed = [operation for operation in operations.all if operation.call in {"rename", "fsync"}]
     retired, aside, served, logged = map(str, renamed)
-    assert re.fullmatch(r"rename retired/\.har-\S+ -> retired/har-\S+", retired)
+    assert re.fullmatch(r"rename retired/\.(\w+)-\S+ -> retired/\1-\S+", retired)
     assert re.fullmatch(r"rename production -> \.production\.[0-9a-f]{8}\.old", aside)
     assert re.fullmatch(r"rename \.production\.[0-9a-f]{8} -> production", served)
     assert logged == f"fsync {HISTORY_FILE}"

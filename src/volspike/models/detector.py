@@ -248,7 +248,8 @@ def training_rows(sample: Sample, required: list[int] | None = None) -> Training
     kept = is_complete(single if required is None else single[:, required])
     rows = TrainingRows(
         sample.names,
-        single if kept.all() else single[kept],
+        # in one memory order, on which the last bit of a sum depends
+        np.ascontiguousarray(single) if kept.all() else single[kept],
         sample.y[kept],
         sample.volatility[kept],
         sample.tau[kept],
