@@ -64,6 +64,7 @@ class FakeArtifact:
     directory: Path = Path("models/artifacts/fake")
     features: tuple[str, ...] = NAMES
     threshold: float = 0.5
+    accepts_missing: bool = False
     metadata: FakeMetadata = field(default_factory=FakeMetadata)
     heads: Mapping[int, Any] = field(default_factory=dict)
     horizons: tuple[int, ...] = (60,)

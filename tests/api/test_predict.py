@@ -127,6 +127,18 @@ def test_values_that_are_not_finite_numbers_are_named(client: Any, value: object
     assert many.json()["rows"] == [{"row": 1, "missing": [], "unknown": [], "not_finite": ["spread_mean_60s"]}]
 
 
+def test_an_unknown_value_is_null_where_the_model_accepts_that(served: Any) -> None:
+    """It is scored as missing, in one row and in several; NaN, which is no JSON, stays refused."""
+    client = served(fake_artifact(accepts_missing=True))
+    row = QUIET | {"log_return_60s": None}
+    assert client.predict({"features": row}).json()["probability"] == QUIET["spread_mean_60s"]
+    assert client.predict({"rows": [QUIET, row]}).json()["probability"] == [QUIET["spread_mean_60s"]] * 2
+    refused = client.predict(json.dumps({"features": QUIET | {"log_return_60s": nan}}).encode())
+    assert refused.status_code == 422
+    assert refused.json()["not_finite"] == ["log_return_60s"]
+    assert "each a finite number, or null where it is unknown" in refused.json()["detail"]
+
+
 def test_every_fault_of_a_row_is_named_at_once(client: Any) -> None:
     """One response names missing, unknown and non-finite features, and what the model needs."""
     refused = client.predict({"features": {"log_return_60s": None, "spread_mean_300s": 1.0, "é": 2.0}})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from time import perf_counter
 from typing import Any, Final, Literal, TypeAlias
 
@@ -75,7 +75,7 @@ class PredictHandler:
     def reply(self, body: bytes) -> tuple[int, bytes]:
         """Status and response to a ``/predict`` body: 200, or 422 with every error named."""
         started = perf_counter()
-        rows = parse_rows(body, self._names, self._max_rows)
+        rows = parse_rows(body, self._names, self._max_rows, accepts_missing=self.artifact.accepts_missing)
         if isinstance(rows, Refusal):
             return UNPROCESSABLE, encode(rows)
         answer = self._predict_one(rows.values[0]) if rows.single else self._predict_many(rows.values)
@@ -197,13 +197,14 @@ class _Body(msgspec.Struct, forbid_unknown_fields=True):
 _decode = msgspec.json.Decoder(_Body).decode
 
 
-def parse_rows(body: bytes, names: Sequence[str], max_rows: int) -> Rows | Refusal:
+def parse_rows(body: bytes, names: Sequence[str], max_rows: int, *, accepts_missing: bool = False) -> Rows | Refusal:
     """The rows of ``body`` with their values in the order of ``names``, or every error in it.
 
     A body is ``{"features": {name: number}}`` or ``{"rows": [{name: number}, …]}`` with 1 to ``max_rows`` rows. Every
-    row has exactly ``names``; a boolean is not a number, and a number beyond single precision is not finite.
+    row has exactly ``names``; a boolean is not a number, and a number beyond single precision is not finite. With
+    ``accepts_missing`` a value may be null, which becomes NaN.
     """
-    return _parse_valid(body, names, max_rows) or _parse_or_refuse(body, names, max_rows)
+    return _parse_valid(body, names, max_rows) or _parse_or_refuse(body, names, max_rows, accepts_missing)
 
 
 def _parse_valid(body: bytes, names: Sequence[str], max_rows: int) -> Rows | None:
@@ -236,7 +237,7 @@ def _ordered(features: dict[str, float], names: Sequence[str]) -> Values | None:
     return row
 
 
-def _parse_or_refuse(body: bytes, names: Sequence[str], max_rows: int) -> Rows | Refusal:
+def _parse_or_refuse(body: bytes, names: Sequence[str], max_rows: int, accepts_missing: bool) -> Rows | Refusal:
     try:
         # integers as floats: Python refuses to parse integers of more than 4300 digits
         document = json.loads(body.decode(), parse_int=float)
@@ -250,10 +251,10 @@ def _parse_or_refuse(body: bytes, names: Sequence[str], max_rows: int) -> Rows |
     if isinstance(rows, Refusal):
         return rows
     single = "features" in document
-    faults = list(_faults_of(rows, frozenset(names), names))
+    faults = list(_faults_of(rows, names, accepts_missing))
     if faults:
-        return _refusal(faults, names, single=single)
-    return Rows([[row[name] for name in names] for row in rows], single=single)
+        return _refusal(faults, names, single=single, accepts_missing=accepts_missing)
+    return Rows([[nan if row[name] is None else row[name] for name in names] for row in rows], single=single)
 
 
 def _rows_of(document: Any, max_rows: int) -> list[dict[str, Any]] | Refusal:
@@ -277,14 +278,14 @@ def _rows_of(document: Any, max_rows: int) -> list[dict[str, Any]] | Refusal:
     return rows
 
 
-def _faults_of(rows: Iterable[dict[str, Any]], known: frozenset[str], names: Sequence[str]) -> Iterable[RowFaults]:
-    found = 0
+def _faults_of(rows: Iterable[dict[str, Any]], names: Sequence[str], accepts_missing: bool) -> Iterable[RowFaults]:
+    known, found = frozenset(names), 0
     for index, row in enumerate(rows):
         faults = RowFaults(
             row=index,
             missing=[name for name in names if name not in row],
             unknown=[_printable(name) for name in row if name not in known],
-            not_finite=[name for name in names if name in row and not _is_finite(row[name])],
+            not_finite=[name for name in names if name in row and not _is_valid(row[name], accepts_missing)],
         )
         if faults.missing or faults.unknown or faults.not_finite:
             yield faults
@@ -293,11 +294,13 @@ def _faults_of(rows: Iterable[dict[str, Any]], known: frozenset[str], names: Seq
             return
 
 
-def _is_finite(value: Any) -> bool:
+def _is_valid(value: Any, accepts_missing: bool) -> bool:
+    if value is None:
+        return accepts_missing
     return isinstance(value, float) and isfinite(value) and abs(value) <= MAX_FLOAT32
 
 
-def _refusal(faults: list[RowFaults], names: Sequence[str], *, single: bool) -> Refusal:
+def _refusal(faults: list[RowFaults], names: Sequence[str], *, single: bool, accepts_missing: bool) -> Refusal:
     """One refusal for all faults; its lists are the union over the rows, in order of first occurrence."""
     missing = _union(fault.missing for fault in faults)
     unknown = _union(fault.unknown for fault in faults)
@@ -307,7 +310,8 @@ def _refusal(faults: list[RowFaults], names: Sequence[str], *, single: bool) -> 
     if not single:
         at_least = "at least " if len(faults) == MAX_FAULTY_ROWS else ""
         parts.insert(0, f"{at_least}{len(faults)} of the rows cannot be scored, the first is row {faults[0].row}")
-    parts.append(f"the model needs {', '.join(names)}, each a finite number")
+    or_null = ", or null where it is unknown" if accepts_missing else ""
+    parts.append(f"the model needs {', '.join(names)}, each a finite number{or_null}")
     return Refusal(
         detail="; ".join(parts),
         missing=missing,

@@ -10,7 +10,11 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 Probability = Annotated[float, Meta(ge=0, le=1)]
 BinaryLabel = Literal[0, 1]
 Features = Annotated[
-    dict[str, float], Meta(description="every feature of the model (see /version), each a finite number")
+    dict[str, float | None],
+    Meta(
+        description="every feature of the model (see /version), each a finite number, or null where it is unknown and "
+        "the model accepts that"
+    ),
 ]
 
 
