@@ -112,6 +112,7 @@ def predictor(probability: float) -> PredictHandler:
         features=("a",),
         threshold=LEVEL,
         heads={},
+        accepts_missing=False,
         metadata=SimpleNamespace(simulated=False, spike_definition="fixed:1", horizon_s=60),
         threshold_of=lambda _: 1.0,
         thresholds=lambda x: np.ones(len(x)),
