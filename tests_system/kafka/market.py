@@ -10,6 +10,12 @@ import numpy as np
 from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.market import SECOND_NS, Kind, Profile, Tick, Ticks
 from volspike.models import TEN_MODEL, Artifact
+from volspike.models.volatility import (
+    DEFAULT_BAND,
+    expected_volatility,
+    forecast_inputs,
+    forecast_log_volatility,
+)
 from volspike.monitoring.alerts import StreamAlerts
 from volspike.streams.wire import (
     FeatureRowCodec,
@@ -95,12 +101,21 @@ def expected_predictions(ticks: list[Tick], model_version: str) -> tuple[dict[st
         columns = [rows.column_names.index(name) for name in artifact.features]
         scores = artifact.probability(rows.values[:, columns])
         scores[~rows.is_warm] = np.nan
+        weights = forecast_inputs(feature_set.names)
+        past = rows.values[:, [rows.column_names.index(name) for name in weights]].tolist()
+        volatilities = (
+            expected_volatility(forecast_log_volatility(row, tuple(weights.values())), DEFAULT_BAND, 60)
+            if warm
+            else None
+            for row, warm in zip(past, rows.is_warm.tolist(), strict=True)
+        )
         scored_rows = zip(
             rows.product.tolist(), rows.timestamp.tolist(), format_times(rows.timestamp), rows.column("price").tolist(),
             scores.tolist(), strict=True,
         )  # fmt: skip
         for code, time, text, price, score in scored_rows:
             product, known = rows.products[code], None if np.isnan(score) else score
+            volatility = next(volatilities)
             event = watch.update(product, time, known, price, simulated=False)
             if event is not None:
                 alerts.add((event.id, event.is_open))
@@ -114,6 +129,11 @@ def expected_predictions(ticks: list[Tick], model_version: str) -> tuple[dict[st
                 model_version=model_version,
                 simulated=False,
                 digest=feature_set.digest,
+                spike=str(artifact.metadata.spike_definition),
+                tau=None if known is None else artifact.metadata.tau,
+                expected_volatility_bp=None if volatility is None else volatility.expected_bp,
+                volatility_low_bp=None if volatility is None else volatility.low_bp,
+                volatility_high_bp=None if volatility is None else volatility.high_bp,
             )
             values.setdefault(product, []).append(encode_prediction(prediction))
     return values, alerts

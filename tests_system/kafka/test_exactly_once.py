@@ -201,4 +201,5 @@ def assert_predictions(
     sent = Counter(alert for worker in workers for alert in worker.alerts())
     assert alerts
     assert set(sent) == alerts
-    assert sum(sent.values()) - len(sent) <= disturbed["kill"] + disturbed["freeze"] + disturbed["broker"]
+    # one fault may repeat all alerts of a transaction, each of them once
+    assert max(sent.values()) - 1 <= disturbed["kill"] + disturbed["freeze"] + disturbed["broker"]

@@ -77,12 +77,13 @@ def test_stream_and_replay_write_the_same_file(pipeline: Pipeline, market: Marke
     assert "rows labelled" in outcome.out
     again = succeeded(pipeline.featurize("--output-file", "stream.parquet", "--add-labels"))
     assert "\n0 messages" in again.out
-    succeeded(run_volspike(pipeline.folder, "replay", "--raw", pipeline.tape, "--out", "plain.parquet", "--add-labels"))
+    plain = ("--raw", pipeline.tape, "--every", "1s", "--out", "plain.parquet", "--add-labels")
+    succeeded(run_volspike(pipeline.folder, "replay", *plain))
     found = compare(pipeline.folder / "stream.parquet", pipeline.folder / "plain.parquet", labels=True)
     assert found.is_equal, found
-    assert found.common == TICKS
+    assert found.common > 1000
     succeeded(pipeline.predict())  # the default model, which has the features of the rows
-    assert len(read_all(pipeline.settings, pipeline.settings.topic_predictions)) == TICKS
+    assert len(read_all(pipeline.settings, pipeline.settings.topic_predictions)) == found.common
 
 
 def test_rows_per_second(pipeline: Pipeline, market: Market) -> None:
@@ -101,7 +102,7 @@ def test_rows_of_other_features_stop_the_predictor(pipeline: Pipeline) -> None:
     for _ in range(2):
         outcome = pipeline.predict()
         assert (outcome.status, outcome.err.count("\n")) == (4, 1)
-        assert "SchemaMismatch: model har expects feature digest" in outcome.err
+        assert "SchemaMismatch: model relative_trees expects feature digest" in outcome.err
         assert "give featurize and predict-stream the same --model" in outcome.err
     assert read_all(pipeline.settings, pipeline.settings.topic_predictions) == []
 
