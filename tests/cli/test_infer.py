@@ -120,3 +120,22 @@ def spoil(folder: Path, model: Path) -> None:
     (folder / "flipped" / "model.onnx").write_bytes(graph)
     (folder / "told" / "metadata.json").write_text("{}")
     (folder / "half" / "model.onnx").unlink()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("infer", "--model", "logistic", "--features", "features.parquet"),
+        ("backtest", "--model", "logistic", "--features", "features.parquet"),
+        ("report", "--artifacts", "logistic", "--features", "features.parquet", "--output", "r.pdf"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_labels_of_another_horizon_are_refused(
+    features: Path, model: Path, tmp_path: Path, volspike: Run, command: tuple[str, ...]
+) -> None:
+    """A model of a minute is not evaluated on outcomes of five: the command names both and how to label the rows."""
+    assert volspike("label", "--features", features.name, "--horizon", "300").status == 0
+    with untouched(tmp_path):
+        outcome = volspike(*command)
+    assert_refused(outcome, MODEL, "forecasts 60 s, the labels of the rows cover 300 s", "--horizon 60")

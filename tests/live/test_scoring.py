@@ -18,7 +18,7 @@ from volspike.feeds.simulation.market import simulate_market
 from volspike.labels import SpikeDefinition
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer, ScoredRow
-from volspike.market import Ticks
+from volspike.market import SECOND_NS, Ticks
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.models.alert_level import AlertLevel
 from volspike.models.metadata import Adaptation
@@ -134,3 +134,20 @@ def test_live_rows_have_the_probabilities_of_every_horizon(market: Path) -> None
     assert {tuple(row.horizons) for row in warm} == {(300,)}
     assert all(row.horizons == {} for row in rows if not row.row.is_warm)
     assert [row.horizons[300] for row in warm] == [row.probability for row in warm]
+
+
+def test_a_model_of_another_horizon_brings_its_own_outcomes(market: Path) -> None:
+    """After it is adopted, outcomes cover its horizon and begin with the rows that it scored."""
+    scorer, longer = LiveScorer(model("jump:2")), model("jump:2")
+    longer.metadata = msgspec.structs.replace(longer.metadata, horizon_s=300)
+    ticks = [tick for part in read_ticks([market]) for tick in part if tick.product_id == "BTC-USD"]
+    half = len(ticks) // 2
+    for tick in ticks[:half]:
+        scorer.update(tick)
+    scorer.adopt(longer)
+    later = [row for tick in ticks[half:] for row in scorer.update(tick)]
+    prices = {row.row.timestamp // SECOND_NS - 1: float(row.row.values[0]) for row in later}
+    outcomes = [outcome for row in later for outcome in row.outcomes]
+    assert outcomes[0].second >= min(prices)
+    window = np.array([prices[outcomes[0].second + step] for step in range(301)])
+    assert outcomes[0].future_volatility == pytest.approx(np.diff(np.log(window)).std(), rel=1e-9)

@@ -34,10 +34,10 @@ def test_the_weights_are_shares_of_columns_of_the_feature_sets() -> None:
     assert forecast_inputs(("realized_volatility_60s",)) == {}
 
 
-@pytest.mark.parametrize("values", [[0.0, 1e-4], [math.nan, 1e-4], [-1e-4, 1e-4]])
+@pytest.mark.parametrize("values", [[], [0.0, 1e-4], [math.nan, 1e-4], [-1e-4, 1e-4]])
 def test_a_forecast_needs_volatilities_above_zero(values: list[float]) -> None:
-    """Without a price change or a value there is no forecast."""
-    assert math.isnan(forecast_log_volatility(values, [0.5, 0.5]))
+    """Without inputs, a price change or a value there is no forecast."""
+    assert math.isnan(forecast_log_volatility(values, [0.5] * len(values)))
     assert expected_volatility(math.nan, DEFAULT_BAND, 60) is None
 
 

@@ -15,6 +15,7 @@ from volspike.models.volatility import (
     expected_volatility,
     forecast_inputs,
     forecast_log_volatility,
+    volatility_fields,
 )
 from volspike.monitoring.alerts import StreamAlerts
 from volspike.streams.wire import (
@@ -131,9 +132,7 @@ def expected_predictions(ticks: list[Tick], model_version: str) -> tuple[dict[st
                 digest=feature_set.digest,
                 spike=str(artifact.metadata.spike_definition),
                 tau=None if known is None else artifact.metadata.tau,
-                expected_volatility_bp=None if volatility is None else volatility.expected_bp,
-                volatility_low_bp=None if volatility is None else volatility.low_bp,
-                volatility_high_bp=None if volatility is None else volatility.high_bp,
+                **volatility_fields(volatility),
             )
             values.setdefault(product, []).append(encode_prediction(prediction))
     return values, alerts

@@ -26,6 +26,7 @@ from volspike.models.volatility import (
     expected_volatility,
     forecast_inputs,
     forecast_log_volatility,
+    volatility_fields,
 )
 
 OK: Final = 200
@@ -105,9 +106,7 @@ class PredictHandler:
             spike=self._spike,
             tau=tau if isfinite(tau) else None,
             horizon_s=self._horizon,
-            expected_volatility_bp=None if volatility is None else volatility.expected_bp,
-            volatility_low_bp=None if volatility is None else volatility.low_bp,
-            volatility_high_bp=None if volatility is None else volatility.high_bp,
+            **volatility_fields(volatility),
             horizons=self._other_horizons(row) if self._heads else UNSET,
             simulated=self._simulated,
         )
@@ -158,9 +157,7 @@ class PredictHandler:
                     horizon_s=horizon,
                     probability=probability if isfinite(probability) else None,
                     tau=tau if isfinite(tau) else None,
-                    expected_volatility_bp=None if volatility is None else volatility.expected_bp,
-                    volatility_low_bp=None if volatility is None else volatility.low_bp,
-                    volatility_high_bp=None if volatility is None else volatility.high_bp,
+                    **volatility_fields(volatility),
                 )
             )
         return predictions
@@ -168,8 +165,6 @@ class PredictHandler:
     def _expected_volatility(self, row: Values, horizon: int | None = None) -> ExpectedVolatility | None:
         """The expected volatility with the band of the recordings: a request has no history of its product."""
         past = [row[place] for place in self._volatility_places]
-        if not past:
-            return None
         forecast = forecast_log_volatility(past, self._volatility_weights)
         return expected_volatility(forecast, DEFAULT_BAND, horizon or self._horizon)
 

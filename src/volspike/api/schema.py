@@ -49,7 +49,7 @@ class Prediction(Struct, kw_only=True):
     """
 
     prediction: Annotated[BinaryLabel, Meta(description="1 if the probability reaches the threshold")]
-    probability: Annotated[Probability, Meta(description="of a volatility spike within the next 60 s")]
+    probability: Annotated[Probability, Meta(description="of a volatility spike within the next `horizon_s` seconds")]
     alert: Annotated[bool, Meta(description="true if prediction is 1")]
     inference_time_ms: Annotated[float, Meta(description="time spent in the model, in milliseconds")]
     model_version: str

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.options import Spike, spike_definition
+from volspike.cli.options import Horizon, Spike, spike_definition
 from volspike.cli.replay import print_labels
 from volspike.cli.screen import note_if_simulated, out, warn
 from volspike.errors import UsageError
@@ -29,6 +29,7 @@ def run(
     ] = "time_based",
     threshold_percentile: Annotated[float, typer.Option(help="Percentile of future volatility that defines τ.")] = 90.0,
     spike: Spike = None,
+    horizon: Horizon = 60,
 ) -> None:
     """Merge feature files without duplicate rows, label the result, and split it on request."""
     from volspike.datasets import SPLIT_METHODS
@@ -36,7 +37,8 @@ def run(
 
     if split_method not in SPLIT_METHODS:
         raise UsageError(f"unknown split method {split_method!r}; use one of {', '.join(SPLIT_METHODS)}")
-    result = consolidate(_files(features, output), output, spike_definition(spike, threshold_percentile))
+    definition = spike_definition(spike, threshold_percentile)
+    result = consolidate(_files(features, output), output, definition, horizon=horizon)
     note_if_simulated(result.labels.facts.simulated)
     out.print(
         f"{len(result.files)} files, {result.read:,} rows, {result.duplicates:,} of them duplicates → "

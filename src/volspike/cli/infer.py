@@ -47,7 +47,7 @@ def run(
         )
     artifact = Artifact.load(model)
     dataset = load_dataset(features, labelled=False)
-    artifact.check_inputs(dataset.facts.digest, dataset.facts.every, dataset.facts.profile, dataset.names)
+    artifact.check_dataset(dataset)
     note_if_simulated(dataset.facts.simulated or artifact.metadata.simulated)
     newest = np.arange(max(0, len(dataset) - n_samples), len(dataset))
     if mode == "benchmark":

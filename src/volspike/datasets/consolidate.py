@@ -28,7 +28,7 @@ from volspike.datasets.feature_file import (
 from volspike.datasets.splits import Split, newest_fold, split
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import ROW_COLUMNS
-from volspike.labels import SpikeDefinition
+from volspike.labels import HORIZON_S, SpikeDefinition
 
 PART_ENDINGS = {"train": "_train", "validation": "_val", "test": "_test"}
 
@@ -44,7 +44,7 @@ class ConsolidateResult:
 
 
 def consolidate(
-    files: Sequence[Path], out: Path, spike: SpikeDefinition = PERCENTILE, gap_s: float = 300
+    files: Sequence[Path], out: Path, spike: SpikeDefinition = PERCENTILE, gap_s: float = 300, horizon: int = HORIZON_S
 ) -> ConsolidateResult:
     """Merges feature files into ``out``, in time order and without duplicates, and labels the result.
 
@@ -65,7 +65,7 @@ def consolidate(
     with write_atomically(out) as part:
         metadata = with_facts(merged.schema, facts).metadata
         pq.write_table(merged.take(kept).replace_schema_metadata(metadata), part, **PARQUET)
-        labels = label_file(part, part, spike, gap_s)
+        labels = label_file(part, part, spike, gap_s, horizon)
     return ConsolidateResult(tuple(files), merged.num_rows, merged.num_rows - len(kept), labels)
 
 

@@ -19,8 +19,9 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from volspike.datasets import Dataset
 from volspike.episodes import SeriesOrder, spike_runs
-from volspike.labels import HORIZON_S
+from volspike.labels import HORIZON_S, spikes
 from volspike.market import SECOND_NS
 
 DAY_NS: Final = 86_400 * SECOND_NS
@@ -53,6 +54,33 @@ class Scored:
     baseline: NDArray[np.float64]
     baseline_threshold: NDArray[np.float64]
     horizon_s: int = HORIZON_S
+
+    @classmethod
+    def of(
+        cls,
+        dataset: Dataset,
+        rows: NDArray[np.int64],
+        tau: NDArray[np.float64],
+        *,
+        probability: NDArray[np.float64],
+        threshold: NDArray[np.float64] | float,
+        baseline: NDArray[np.float64],
+        baseline_threshold: NDArray[np.float64] | float,
+        fold: int = 0,
+    ) -> Self:
+        """The labelled ``rows`` (n,) of a data set with their scores; ``tau`` is that of every row of the data set."""
+        return cls(
+            time=dataset.time[rows],
+            product=dataset.product[rows],
+            fold=np.full(len(rows), fold, np.int32),
+            y=spikes(dataset.future_volatility[rows], tau[rows]),
+            past_volatility=dataset.persistence[rows] / tau[rows],
+            probability=probability,
+            threshold=np.broadcast_to(threshold, len(rows)).astype(np.float64),
+            baseline=baseline,
+            baseline_threshold=np.broadcast_to(baseline_threshold, len(rows)).astype(np.float64),
+            horizon_s=dataset.facts.horizon_s,
+        )
 
     def __len__(self) -> int:
         return len(self.time)

@@ -19,7 +19,6 @@ from volspike.datasets import Dataset
 from volspike.errors import ArtifactCorrupt, UsageError
 from volspike.evaluation import Comparison, Scored, compare
 from volspike.evaluation.metrics import known
-from volspike.labels import spikes
 from volspike.lifecycle.promotion import CHALLENGER, SHADOW_FILE, load_production
 from volspike.market import SECOND_NS, format_time, parse_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
@@ -101,17 +100,14 @@ def compare_challenger(
     rows, ours, theirs = rows[both], ours[both], theirs[both]
     if len(rows) == 0:
         return Verdict(is_not_worse=None, reason="no row is held out from both models", figures={})
-    scored = Scored(
-        time=dataset.time[rows],
-        product=dataset.product[rows],
-        fold=np.zeros(len(rows), np.int32),
-        y=spikes(dataset.future_volatility[rows], tau[rows]),
-        past_volatility=dataset.persistence[rows] / tau[rows],
+    scored = Scored.of(
+        dataset,
+        rows,
+        tau,
         probability=ours,
-        threshold=np.full(len(rows), challenger.threshold),
+        threshold=challenger.threshold,
         baseline=theirs,
-        baseline_threshold=np.full(len(rows), champion.threshold),
-        horizon_s=dataset.facts.horizon_s,
+        baseline_threshold=champion.threshold,
     )
     comparison = compare(scored, baseline_name="champion", baseline_is_probability=True, resamples=resamples)
     span = {"from": format_time(int(dataset.time[rows[0]])), "to": format_time(int(dataset.time[rows[-1]]))}

@@ -126,8 +126,7 @@ class _Run:
             self._on_step(f"replaying {len(tapes)} tapes")
             self._features = replay_tapes(tapes, champion.artifact.metadata, self._folder, request.most_rows)
             dataset = load_thinned(self._features, self._folder, 2 * request.most_rows)
-        facts = dataset.facts
-        champion.artifact.check_inputs(facts.digest, str(facts.every), str(facts.profile), facts.feature_set.names)
+        champion.artifact.check_dataset(dataset)
         return champion, dataset
 
     def _decide_shadow(self, dataset: Dataset, champion: Champion) -> RetrainingResult | None:

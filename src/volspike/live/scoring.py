@@ -90,13 +90,17 @@ class LiveScorer:
     def adopt(self, artifact: Artifact) -> None:
         """Score with another model from the next row on; the engine and its warm windows stay.
 
-        What was learned from the outcomes of the previous model's probabilities is forgotten.
+        What was learned from the outcomes of the previous model's probabilities is forgotten. Outcomes of another
+        horizon begin with the next row.
 
         Raises:
             SchemaMismatch: the model needs other rows than the engine produces.
         """
         self.check(artifact)
         self._calibrations = {}
+        if artifact.metadata.horizon_s != self.artifact.metadata.horizon_s:
+            self._labels = DelayedLabels(artifact.metadata.horizon_s, is_per_second=self._is_per_second)
+            self._volatilities = {}
         self._use(artifact)
 
     def check(self, artifact: Artifact) -> None:

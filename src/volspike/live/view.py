@@ -9,7 +9,7 @@ from typing import Any, Final
 from volspike.episodes import Episode
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.market import SECOND_NS
-from volspike.models.volatility import ExpectedVolatility
+from volspike.models.volatility import volatility_fields
 
 MS_NS: Final = 1_000_000
 SECOND_MS: Final = 1000
@@ -74,7 +74,8 @@ class ProductView:
             "spread_bps": finite(values["spread_bps"]),
             "probability": finite(scored.probability),
             "tau": finite(scored.tau),
-            **_volatility(scored.volatility),
+            **volatility_fields(scored.volatility),
+            "state": None if scored.volatility is None else scored.volatility.state,
             "threshold": finite(threshold),
             "is_calibrated": scored.is_calibrated,
             "horizons": {str(horizon): finite(probability) for horizon, probability in scored.horizons.items()},
@@ -109,18 +110,6 @@ class ProductView:
         }
         self.spikes.append(spike)
         return spike
-
-
-def _volatility(expected: ExpectedVolatility | None) -> dict[str, Any]:
-    """The expected volatility over the horizon with its band in basis points, and the state; null if unknown."""
-    if expected is None:
-        return dict.fromkeys(("expected_volatility_bp", "volatility_low_bp", "volatility_high_bp", "state"))
-    return {
-        "expected_volatility_bp": finite(expected.expected_bp),
-        "volatility_low_bp": finite(expected.low_bp),
-        "volatility_high_bp": finite(expected.high_bp),
-        "state": expected.state,
-    }
 
 
 def finite(value: float) -> float | None:

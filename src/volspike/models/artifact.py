@@ -139,6 +139,20 @@ class Artifact:
         tau = self.threshold_of(row) if tau is None else tau
         return self._scorer.probability_of([*row, tau]) if isfinite(tau) else nan
 
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Refuses rows of another kind than the training rows, or with labels of another horizon.
+
+        Raises:
+            SchemaMismatch: the features, the rows' spacing, the source's profile or the horizon differ.
+        """
+        facts, horizon = dataset.facts, self.metadata.horizon_s
+        self.check_inputs(facts.digest, str(facts.every), str(facts.profile), dataset.names)
+        if facts.horizon_s != horizon and np.isfinite(dataset.future_volatility).any():
+            raise SchemaMismatch(
+                f"model {self.name} forecasts {horizon} s, the labels of the rows cover {facts.horizon_s} s",
+                remedy=f"label them with `volspike label --features FILE --horizon {horizon}`",
+            )
+
     def score_rows(
         self, dataset: Dataset, rows: NDArray[np.int64], tau: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:

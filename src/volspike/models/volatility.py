@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from math import exp, isfinite, log, nan, sqrt
-from typing import Final
+from typing import Final, TypedDict
 
 import msgspec
 import numpy as np
@@ -74,6 +74,25 @@ class ExpectedVolatility(msgspec.Struct, frozen=True, gc=False):
     state: MarketState | None = None
 
 
+class VolatilityFields(TypedDict):
+    """The expected volatility and its band as fields of a response, None if they are unknown."""
+
+    expected_volatility_bp: float | None
+    volatility_low_bp: float | None
+    volatility_high_bp: float | None
+
+
+def volatility_fields(expected: ExpectedVolatility | None) -> VolatilityFields:
+    """The expected volatility as fields of a response."""
+    if expected is None:
+        return {"expected_volatility_bp": None, "volatility_low_bp": None, "volatility_high_bp": None}
+    return {
+        "expected_volatility_bp": expected.expected_bp,
+        "volatility_low_bp": expected.low_bp,
+        "volatility_high_bp": expected.high_bp,
+    }
+
+
 def forecast_inputs(names: Sequence[str]) -> dict[str, float]:
     """The weight of each column that the forecast uses, given the columns of a row; {} if it has too few."""
     for weights in (WEIGHTS, CORE_WEIGHTS):
@@ -83,12 +102,12 @@ def forecast_inputs(names: Sequence[str]) -> dict[str, float]:
 
 
 def forecast_log_volatility(values: Sequence[float], weights: Sequence[float]) -> float:
-    """The forecast of ln v from past volatilities and their weights; NaN unless all are above 0.
+    """The forecast of ln v from past volatilities and their weights; NaN without any, or unless all are above 0.
 
     >>> round(exp(forecast_log_volatility([1e-4, 4e-4], [0.5, 0.5])), 6)
     0.0002
     """
-    total = 0.0
+    total = 0.0 if values else nan
     for value, weight in zip(values, weights, strict=True):
         if not value > 0.0:
             return nan

@@ -37,7 +37,7 @@ from volspike.evaluation.forecast_metrics import r_squared
 from volspike.evaluation.metrics import average_precision, known
 from volspike.evaluation.scored import BLOCK_S
 from volspike.evaluation.spike_events import COLUMNS, AlarmOutcome, match_alarms
-from volspike.labels import SpikeDefinition, spikes
+from volspike.labels import SpikeDefinition
 from volspike.market import format_time, parse_time
 from volspike.models import Artifact, Metadata
 from volspike.models.alert_level import BUDGET_MINUTES
@@ -216,7 +216,7 @@ def run_backtest(
     """
     metadata = artifact.metadata
     facts = dataset.facts
-    artifact.check_inputs(facts.digest, str(facts.every), str(facts.profile), dataset.names)
+    artifact.check_dataset(dataset)
     spike = request.spike or metadata.spike_definition
     is_own = spike == metadata.spike_definition
     tau = dataset.thresholds(spike, metadata.tau if is_own else None)
@@ -228,13 +228,20 @@ def run_backtest(
     probability, unscored = with_lowest(live[rows])
     if unscored == len(rows):
         raise NotEnoughData(f"{features}: {metadata.model} can score none of {len(rows):,} rows; a value is missing")
-    scored = _score_rows(artifact, dataset, rows, tau, probability)
+    scored = Scored.of(
+        dataset,
+        rows,
+        tau,
+        probability=probability,
+        threshold=artifact.alert_thresholds(dataset, live, request.budget)[rows],
+        baseline=np.zeros(len(rows)),  # the best one is not known yet
+        baseline_threshold=np.inf,
+    )
     on_step("comparing with the baselines")
     scores = {name: with_lowest(score)[0] for name, score in baseline_scores(artifact, dataset, rows, tau).items()}
     baselines = _rank_baselines(scored, scores)
     best = next(iter(baselines))
     scored = scored.with_baseline(calibrated(scores[best], scored.y), np.full(len(rows), np.inf))
-    scored = scored.with_threshold(artifact.alert_thresholds(dataset, live, request.budget)[rows])
     timeline = SpikeTimeline.of(scored)
     scored = _with_equal_alarms(scored, timeline)
     on_step("computing intervals")
@@ -271,28 +278,6 @@ def with_lowest(score: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
     undefined = ~np.isfinite(score)
     lowest = float(score[~undefined].min()) if not undefined.all() else 0.0
     return np.where(undefined, lowest, score), int(undefined.sum())
-
-
-def _score_rows(
-    artifact: Artifact,
-    dataset: Dataset,
-    rows: NDArray[np.int64],
-    tau: NDArray[np.float64],
-    probability: NDArray[np.float64],
-) -> Scored:
-    """The rows with the model's score; the baseline and the alert thresholds are filled in later."""
-    return Scored(
-        time=dataset.time[rows],
-        product=dataset.product[rows],
-        fold=np.zeros(len(rows), np.int32),
-        y=spikes(dataset.future_volatility[rows], tau[rows]),
-        past_volatility=dataset.persistence[rows] / tau[rows],
-        probability=probability,
-        threshold=np.full(len(rows), artifact.threshold),
-        baseline=np.zeros(len(rows)),
-        baseline_threshold=np.full(len(rows), np.inf),
-        horizon_s=dataset.facts.horizon_s,
-    )
 
 
 def past_volatilities(dataset: Dataset, rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

@@ -30,7 +30,6 @@ from volspike.evaluation import (
     reliability,
 )
 from volspike.evaluation.comparison import PERSISTENCE
-from volspike.labels import spikes
 from volspike.market import SECOND_NS, format_time, parse_time
 from volspike.models import METADATA_FILE, Artifact, Metadata
 from volspike.models.artifact import load_stored_baseline
@@ -217,17 +216,14 @@ def evaluate_artifact(
     if not known.any():
         raise NotEnoughData(f"{title}: none of {len(known):,} rows can be scored ({held_out.description})")
     rows, metadata = held_out.rows[known], artifact.metadata
-    scored = Scored(
-        time=dataset.time[rows],
-        product=dataset.product[rows],
-        fold=np.zeros(len(rows), np.int32),
-        y=spikes(dataset.future_volatility[rows], tau[rows]),
-        past_volatility=dataset.persistence[rows] / tau[rows],
+    scored = Scored.of(
+        dataset,
+        rows,
+        tau,
         probability=probability[known],
         threshold=threshold[rows],
         baseline=baseline.score[known],
-        baseline_threshold=np.full(len(rows), baseline.threshold),
-        horizon_s=metadata.horizon_s,
+        baseline_threshold=baseline.threshold,
     )
     both = 0 < int(scored.y.sum()) < len(scored)
     return ModelEvaluation(
@@ -358,8 +354,7 @@ def evaluate(features: Path, folder: Path, on_step: Callable[[str], None]) -> Ev
 
 def _check(features: Path, artifacts: Iterable[Artifact], dataset: Dataset) -> None:
     for artifact in artifacts:
-        facts = dataset.facts
-        artifact.check_inputs(facts.digest, str(facts.every), str(facts.profile), dataset.names)
+        artifact.check_dataset(dataset)
     if not np.isfinite(dataset.persistence).any():
         raise SchemaMismatch(f"{features} has no values of the last minute's volatility", missing=[PERSISTENCE])
 

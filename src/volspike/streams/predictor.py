@@ -19,6 +19,7 @@ from volspike.models.volatility import (
     expected_volatility,
     forecast_inputs,
     forecast_log_volatility,
+    volatility_fields,
 )
 from volspike.streams.metrics import PredictionMetrics
 from volspike.streams.state import MakeStage, ReceivedMessage, StageOutput
@@ -180,9 +181,7 @@ class PredictionStage(Generic[A]):
                 spike=self._spike,
                 tau=tau,
                 horizon_s=self._horizon,
-                expected_volatility_bp=None if volatility is None else volatility.expected_bp,
-                volatility_low_bp=None if volatility is None else volatility.low_bp,
-                volatility_high_bp=None if volatility is None else volatility.high_bp,
+                **volatility_fields(volatility),
             )
             output.keys.append(line.product_id.encode())
             output.values.append(encode_prediction(prediction))

@@ -352,17 +352,15 @@ def _score_fold(model: str, data: TrainingData, fold: Fold) -> tuple[Scored, NDA
     score = detector.probability(dataset.inputs(features, fold.tau, fold.test))
     is_scored = np.isfinite(score) & np.isfinite(dataset.persistence[fold.test])
     rows = fold.test[is_scored]
-    scored = Scored(
-        time=dataset.time[rows],
-        product=dataset.product[rows],
-        fold=np.full(len(rows), fold.number, np.int32),
-        y=fold.y[rows],
-        past_volatility=dataset.persistence[rows] / fold.tau[rows],
+    scored = Scored.of(
+        dataset,
+        rows,
+        fold.tau,
         probability=score[is_scored],
-        threshold=np.ones(len(rows)),
+        threshold=1.0,
         baseline=dataset.persistence[rows] / fold.tau[rows],
-        baseline_threshold=np.ones(len(rows)),
-        horizon_s=dataset.facts.horizon_s,
+        baseline_threshold=1.0,
+        fold=fold.number,
     )
     return scored, fold.tau[rows]
 

@@ -126,17 +126,15 @@ def evaluate_model(data: TrainingData, model: ModelFits, best: BestBaselines, *,
 def _score_pair(dataset: Dataset, model: FoldFit, baseline: FoldFit) -> Scored:
     """The test rows of a fold, which are the same for both."""
     rows, fold = model.test.rows, model.fold
-    return Scored(
-        time=dataset.time[rows],
-        product=dataset.product[rows],
-        fold=np.full(len(rows), fold.number, np.int32),
-        y=fold.y[rows],
-        past_volatility=dataset.persistence[rows] / fold.tau[rows],
+    return Scored.of(
+        dataset,
+        rows,
+        fold.tau,
         probability=model.test.probability,
-        threshold=np.full(len(rows), model.threshold),
+        threshold=model.threshold,
         baseline=baseline.test.probability,
-        baseline_threshold=np.full(len(rows), baseline.threshold),
-        horizon_s=dataset.facts.horizon_s,
+        baseline_threshold=baseline.threshold,
+        fold=fold.number,
     )
 
 
