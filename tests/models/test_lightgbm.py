@@ -11,7 +11,9 @@ from lightgbm import Dataset, train
 from scipy.special import expit
 
 from tests.models.samples import chosen, exported, fitted, full_sample, sample_of
-from volspike.models.combined import Combination
+from volspike.labels import TAU
+from volspike.models import Sample
+from volspike.models.combined import FORECAST_ALONE, Combination
 from volspike.models.detector import as_float32
 from volspike.models.forecast import available_volatilities, log_target
 from volspike.models.trees import with_float32_splits
@@ -137,12 +139,26 @@ def test_few_rows_keep_equal_weights() -> None:
     assert (found.forecast, found.classifier) == pytest.approx((0.5, 0.5), abs=0.1)
 
 
+def with_tau(sample: Sample) -> Sample:
+    """The same rows with τ as their last column, as for a τ that differs from row to row."""
+    return dataclasses.replace(sample, names=(*sample.names, TAU), x=np.column_stack([sample.x, sample.tau]))
+
+
 def test_a_half_without_spikes_leaves_the_forecast_alone() -> None:
-    """If one half of the training time holds no spike, the classifier has no weight."""
-    sample = full_sample(1200, 9)
+    """If one half of the training time holds no spike, there is no classifier."""
+    sample = with_tau(full_sample(1200, 9))
     y = sample.y.copy()
     y[:600] = 0
     detector: Any = fitted("lightgbm", dataclasses.replace(sample, y=y))
-    assert detector._model.combination == Combination(1.0, 0.0, 0.0)
+    assert (detector._model.combination, detector._model.pair.classifier) == (FORECAST_ALONE, None)
+
+
+@pytest.mark.parametrize("is_frozen", [True, False])
+def test_only_a_moving_threshold_has_a_classifier(is_frozen: bool) -> None:
+    """With a frozen τ the share of spikes shifts from day to day, so only the forecast is used; both are exported."""
+    sample = full_sample(1200, 9) if is_frozen else with_tau(full_sample(1200, 9))
+    detector: Any = fitted("lightgbm", sample)
+    assert (detector._model.pair.classifier is None) is is_frozen
+    assert (detector._model.combination == FORECAST_ALONE) is is_frozen
     served = exported(detector, sample.x.shape[1]).probability(sample.x)
     np.testing.assert_allclose(served, detector.probability(sample.x), atol=1e-5, rtol=0)
