@@ -184,7 +184,7 @@ def roc_curve(y: NDArray[np.int8], scores: Mapping[str, NDArray[np.float64]], *,
         cuts = Cuts.of(y, score)
         rate, recall = _thinned(np.append(0.0, cuts.false_alarm_rate()), np.append(0.0, cuts.recall()))
         axes.plot(rate, recall, color=colour, ls=line, lw=1.8, label=f"{label}: ROC-AUC {roc_auc(y, score):.3f}")
-    axes.plot([0, 1], [0, 1], color=GREY, ls=(0, (1, 3)), lw=1.2, label="guessing: 0.500")
+    axes.plot([0, 1], [0, 1], color=GREY, ls=(0, (1, 3)), lw=1.2, label="chance: 0.500")
     axes.legend(loc="lower right", frameon=False)
     return png(figure)
 

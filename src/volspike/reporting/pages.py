@@ -94,9 +94,9 @@ def write_title_page(paper: Paper, evaluation: EvaluationReport) -> None:
         f"{row_spacing(evaluation.every)}, profile {evaluation.profile}."
     )
     paper.paragraph(
-        "A model forecasts the probability of a volatility spike in the next 60 seconds: a volatility of at least τ, a "
-        "percentile of its training rows. Every model was scored by its ONNX graph on rows held out from its training, "
-        "and compared with the best baseline on the same rows."
+        "A model forecasts the probability of a volatility spike within its horizon: a volatility of at least τ, which "
+        "its page defines. Every model was scored by its ONNX graph on rows held out from its training, and compared "
+        "with the best baseline on the same rows."
     )
     paper.heading("Evaluation", 2)
     paper.bullets(list(_describe_evaluations(evaluation.models)))
