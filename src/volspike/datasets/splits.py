@@ -59,9 +59,9 @@ def lookback_s(names: Iterable[str]) -> int:
     """The longest lookback of the named columns in seconds: the largest number of seconds in a name.
 
     An exponential mean counts with the number of seconds in its name, its half-life, although older prices still
-    contribute a little. The memory of a day (``yesterday_to_day_ratio`` and its siblings) does not count: a day of embargo
-    would cost most recordings their training rows. It reads past prices only, so no outcome leaks, but a test row and a
-    training label may share some.
+    contribute a little. The memory of a day (``yesterday_to_day_ratio`` and its siblings) does not count: an embargo of
+    a day would cost most recordings their training rows. It reads past prices only, so no outcome leaks, but a test row
+    and a training label may share some.
 
     >>> lookback_s(["spread_mean_60s", "realized_volatility_3600s", "time_of_day_sin"])
     3600

@@ -104,7 +104,7 @@ class LightGBM(Detector):
         return CombinedModel(pair, curve, combination, pair.importance(rows.x, curve, combination))
 
     def _fit_pair(self, rows: TrainingRows, part: slice, target: NDArray[np.float64], *, classifies: bool) -> Pair:
-        """The forecast of some of the rows and, if it ``classifies``, the classifier; both share the binned features."""
+        """The forecast of some of the rows and, if it ``classifies``, the classifier; they share binned features."""
         x, weight = rows.x[part], rows.weight[part]
         selected = [rows.names[column] for column in self._required or []]
         linear = LinearForecast.fit(x, rows.names, selected, target[part], weight)
