@@ -220,10 +220,15 @@ def test_without_a_timestamp_the_time_is_ours() -> None:
     ],
 )
 def test_a_fault_in_a_ticker_is_located(change: dict[str, Any], path: str) -> None:
-    """An invalid value is refused with its path through events and tickers."""
+    """An invalid value costs its own ticker and is located through events and tickers."""
+    frame = decoded(ticker(QUOTE, QUOTE | change, QUOTE))
+    (fault,) = frame.faults
+    assert fault.error.path == path
+    assert (fault.products, fault.lost) == (("BTC-USD",) if "product_id" not in change else (), 1)
+    assert len(frame.ticks) == 2
     with pytest.raises(MalformedTick) as caught:
-        decoded(ticker(QUOTE, QUOTE | change))
-    assert caught.value.path == path
+        decoded(ticker(QUOTE | change))
+    assert caught.value.path == path.replace("[1]", "[0]")
 
 
 @pytest.mark.parametrize(
@@ -237,24 +242,25 @@ def test_a_fault_in_a_ticker_is_located(change: dict[str, Any], path: str) -> No
     ],
 )
 def test_a_fault_in_a_trade_is_located(change: dict[str, Any], path: str) -> None:
-    """An invalid trade is refused with its path."""
-    with pytest.raises(MalformedTick) as caught:
-        decoded(market_trades("update", TRADE, TRADE | change))
-    assert caught.value.path == path
+    """An invalid trade costs only itself and is located; a frame without a valid one is refused."""
+    frame = decoded(market_trades("update", TRADE, TRADE | change))
+    assert [(fault.error.path, fault.products, fault.lost) for fault in frame.faults] == [(path, ("BTC-USD",), 1)]
+    assert len(frame.ticks) == 1
+    with pytest.raises(MalformedTick):
+        decoded(market_trades("update", TRADE | change))
 
 
 def test_a_missing_field_is_located_at_the_field() -> None:
     """A ticker without a price is located where the price should be."""
     with pytest.raises(MalformedTick, match="missing") as caught:
-        decoded(ticker(QUOTE, {"product_id": "BTC-USD"}))
-    assert caught.value.path == "$.events[0].tickers[1].price"
+        decoded(ticker({"product_id": "BTC-USD"}))
+    assert caught.value.path == "$.events[0].tickers[0].price"
 
 
 @pytest.mark.parametrize(
     ("change", "path"),
     [
         ({"timestamp": "now"}, "$.timestamp"),
-        ({"sequence_num": "many"}, "$.sequence_num"),
         ({"events": None}, "$.events"),
         ({"channel": 7}, "$.channel"),
     ],
@@ -264,6 +270,41 @@ def test_a_fault_in_the_envelope_is_located(change: dict[str, Any], path: str) -
     with pytest.raises(MalformedTick) as caught:
         decoded(ticker(QUOTE) | change)
     assert caught.value.path == path
+
+
+@pytest.mark.parametrize("change", [{"sequence_num": "many"}, {"sequence_num": None}, {"sequence_num": -9}])
+def test_a_damaged_sequence_number_costs_no_tick(change: dict[str, Any]) -> None:
+    """A sequence number that is none is missing; a jump of the next one reports the doubt."""
+    frame = decoded(ticker(QUOTE) | change)
+    assert (frame.sequence, len(frame.ticks), frame.faults) == (MISSING_ID, 1, ())
+
+
+@pytest.mark.parametrize("change", [{"timestamp": "now"}, {"timestamp": None}, {"timestamp": 7}])
+def test_a_damaged_timestamp_costs_no_trade(change: dict[str, Any]) -> None:
+    """Trades have times of their own."""
+    frame = decoded(market_trades("update", TRADE) | change)
+    assert (frame.time, len(frame.ticks)) == (RECEIVED, 1)
+
+
+@pytest.mark.parametrize("event", [7, None, {}, {"type": "update", "tickers": 7}, []])
+def test_a_damaged_event_costs_only_itself(event: Any) -> None:
+    """The other events of the frame are kept; the loss is of unknown size."""
+    message = ticker(QUOTE)
+    message["events"].append(event)
+    frame = decoded(message)
+    (fault,) = frame.faults
+    assert (fault.error.path.split(".")[1], fault.products, fault.lost) == ("events[1]", (), -1)
+    assert len(frame.ticks) == 1
+
+
+def test_numbers_that_json_lacks_cost_their_ticker_only() -> None:
+    """NaN as a price costs one ticker of the frame; NaN as a size costs nothing but the size."""
+    text = msgspec.json.encode(ticker(QUOTE | {"price": "A"}, QUOTE | {"best_bid_quantity": "B"}))
+    frame = decode_advanced_trade(text.replace(b'"A"', b"NaN").replace(b'"B"', b"-Infinity"), RECEIVED)
+    (fault,), (tick,) = frame.faults, frame.ticks
+    assert fault.error.path == "$.events[0].tickers[0].price"
+    assert isnan(tick.bid_size)
+    assert msgspec.json.decode(frame.messages[0].text)["price"] == QUOTE["price"]
 
 
 @pytest.mark.parametrize("frame", [b"", b"null", b"[]", b"{}", b'{"channel":"l2_data"', b"\x00", b'{"a":' * 100_000])

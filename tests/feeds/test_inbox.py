@@ -27,15 +27,61 @@ def test_missing_numbers_are_found_exactly_once(numbers: set[int], data: st.Data
     assert missing_numbers(came) == sorted(set(range(min(numbers), max(numbers))) - numbers)
 
 
-@given(st.lists(st.integers(0, 100)))
-def test_any_order_of_arrival_reveals_every_loss(numbers: list[int]) -> None:
-    """In any order, the missing numbers found are ascending and unique, and include all that never arrive."""
+@given(st.sets(st.integers(0, 100), min_size=1), st.data())
+def test_late_numbers_hide_no_loss(numbers: set[int], data: st.DataObject) -> None:
+    """When neighbours are swapped, the missing numbers found are ascending, and include all that never arrive."""
+    came = sorted(numbers)
+    for place in range(0, len(came) - 1, 2):
+        if data.draw(st.booleans()):
+            came[place : place + 2] = came[place + 1], came[place]
     check = SequenceCheck()
-    reported = [number for current in numbers for number in check.missing(current)]
+    reported = [number for current in came for number in check.missing(current)]
     assert all(one < other for one, other in pairwise(reported))
-    if numbers:
-        assert set(range(numbers[0], max(numbers))) - set(numbers) <= set(reported)
-        assert check.repeated == len(numbers) - (max(numbers) - numbers[0] - len(reported)) - 1
+    assert set(range(came[0], max(came))) - numbers <= set(reported)
+    assert check.repeated == len(came) - (max(came) - came[0] - len(reported)) - 1
+
+
+def resets(numbers: list[int]) -> list[int]:
+    """The numbers at which a reset is found."""
+    check = SequenceCheck()
+    found = []
+    for number in numbers:
+        check.missing(number)
+        if check.has_reset:
+            found.append(number)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ([50, 51, 0, 1, 2, 3], [2]),
+        ([50, 51, 0, 4, 9], [9]),
+        ([50, 51, 20, 52, 21, 53, 22, 54], []),
+        ([50, 51, 51, 51, 51], []),
+        ([50, 51, 20, 20, 20], []),
+        ([50, 51, 22, 21, 20], []),
+        ([2000, 1000, 2001], []),
+        ([2000, 999, 1000], [999]),
+        ([2, 0, 1, 2], [2]),
+    ],
+)
+def test_reset_is_a_large_step_back_or_a_run_of_lower_numbers(numbers: list[int], expected: list[int]) -> None:
+    """Three ascending lower numbers, or a step back of more than 1000, are a reset; single late numbers are not."""
+    assert resets(numbers) == expected
+
+
+@given(st.integers(1100, 10_000), st.sets(st.integers(3, 300)))
+def test_losses_after_a_reset_are_found(highest: int, lost: set[int]) -> None:
+    """From the number at which the reset is found, each number left out is found once."""
+    after = [number for number in range(400) if number not in lost]
+    assert missing_numbers([highest - 1, highest, *after]) == sorted(lost)
+
+
+def test_single_late_number_after_a_large_step_leaves_the_count_as_it_was() -> None:
+    """A number far below the highest looks like a reset; the next number continues the old count and its losses."""
+    assert missing_numbers([5000, 5001, 7, 5002, 5005]) == [5003, 5004]
+    assert missing_numbers([5000, 5001, 7, 5004, 5005]) == [5002, 5003]
 
 
 @given(st.lists(st.integers(0, 25), max_size=40))

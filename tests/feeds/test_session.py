@@ -281,12 +281,16 @@ def test_an_error_of_the_exchange_is_reported() -> None:
 
 
 def test_a_malformed_frame_does_not_end_the_session() -> None:
-    """Malformed bytes are a fault with its path; a readable sequence number still counts."""
+    """Malformed bytes are faults and one gap of unknown size; a readable sequence number still counts."""
     broken = b'{"channel":"ticker","timestamp":"","sequence_num":1,"events":[{"tick'
     events, session = listen(ScriptedExchange(says(ticker(0), broken, b"\xf0", ticker(2))), frames(2))
     faults = of(FeedFault, events)
     assert [fault.data for fault in faults] == [broken, b"\xf0"]
-    assert not of(Gap, events)
+    first, second = of(FeedFrame, events)
+    (gap,) = of(Gap, events)
+    assert (gap.start, gap.end, gap.cause, gap.lost) == (first.received, second.received, Cause.MALFORMED, -1)
+    assert gap.detail == "2 faults, the first: Input data was truncated at $"
+    assert events[-2:] == [gap, second]
     assert session.stats.malformed == 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Iterator
 from math import isnan
 from pathlib import Path
@@ -15,7 +16,7 @@ from prometheus_client.registry import Collector
 from tests.live.markets import START, frame, walk
 
 from volspike.errors import MalformedTick
-from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedState
+from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedState, FeedStats
 from volspike.live import pipeline as live
 from volspike.live.metrics import LIVE_METRICS, MAX_PRODUCTS, FeedCollector, FeedCounts
 from volspike.live.pipeline import LivePipeline
@@ -61,6 +62,7 @@ def full(tmp_path: Path) -> Iterator[LivePipeline]:
         recorder=Recorder(tmp_path / "tape", clock=lambda: START),
         outcomes=OutcomeStore(tmp_path / "outcomes.sqlite"),
         router=AlertRouter(receivers=[DeadReceiver()], attempts=1),
+        stats=lambda: FeedStats(ignored=Counter(), repeated=5, unrequested=6),
     )
     yield pipeline
     pipeline.close()
@@ -117,7 +119,10 @@ def test_events_are_counted(full: LivePipeline) -> None:
         Cause.RECONNECT: 1,
         Cause.RESTART: 0,
         Cause.OVERFLOW: 0,
+        Cause.MALFORMED: 0,
+        Cause.CLOCK: 0,
     }
+    assert (seen["feed_repeated_total"], seen["feed_unrequested_ticks_total"]) == (5, 6)
     assert seen['feed_gap_seconds_total{cause="sequence"}'] == 1
     assert seen["feed_lost_messages_total"] == 9
     assert seen['feature_whole{product="BTC-USD"}'] == 0

@@ -18,6 +18,7 @@ from volspike.features import FeatureRow
 from volspike.feeds.events import FeedEvent, FeedState
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
+from volspike.feeds.simulation.faults import Faults
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer, ScoredRow
 from volspike.market import SECOND_NS, Cause, Gap, Kind, Tick
@@ -53,9 +54,9 @@ def bits(rows: Iterable[ScoredRow]) -> dict[str, list[tuple[object, ...]]]:
     return rows_of
 
 
-async def live(folder: Path, scorer: LiveScorer) -> LivePipeline:
+async def live(folder: Path, scorer: LiveScorer, faults: Faults) -> LivePipeline:
     """The complete pipeline on a simulated market of seven minutes at full speed."""
-    market = SimulatedExchangeSettings(products=PAIRS, seconds=420, speed=0, start=START, subscribes=3)
+    market = SimulatedExchangeSettings(products=PAIRS, seconds=420, speed=0, start=START, subscribes=3, faults=faults)
     async with SimulatedExchange(market) as exchange:
         settings = FeedSettings(products=PAIRS, url=exchange.url("coinbase"))
         async with FeedSession(settings) as session:
@@ -71,10 +72,11 @@ async def live(folder: Path, scorer: LiveScorer) -> LivePipeline:
     return pipeline
 
 
-def test_the_recorded_tape_replays_to_the_same_rows_and_scores(tmp_path: Path) -> None:
+@pytest.mark.parametrize("faults", [Faults(), Faults(malformed=0.002, drop=0.002)])
+def test_the_recorded_tape_replays_to_the_same_rows_and_scores(tmp_path: Path, faults: Faults) -> None:
     """Replaying the live tape gives bit-equal rows and scores, including gaps."""
     scorer = Remembering()
-    pipeline = asyncio.run(live(tmp_path, scorer))
+    pipeline = asyncio.run(live(tmp_path, scorer, faults))
     assert pipeline.health()["ticks"] > 2000
     again, gaps = LiveScorer(Artifact.load(TEN_MODEL)), Ledger.read(tmp_path)
     replayed: list[ScoredRow] = []
@@ -84,6 +86,7 @@ def test_the_recorded_tape_replays_to_the_same_rows_and_scores(tmp_path: Path) -
                 again.mark_gap(gaps.pop(0))
             replayed += again.update(tick)
     assert bits(replayed) == bits(scorer.scored)
+    assert {gap.cause for gap in Ledger.read(tmp_path)} >= ({Cause.MALFORMED} if faults.malformed else set())
     assert sum(not math.isnan(row.probability) for row in scorer.scored) > 300
 
 

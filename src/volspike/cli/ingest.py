@@ -98,7 +98,7 @@ async def _ingest(
         relay = None if cluster is None else _relay(cluster, source)
         recorder = None if folder is None else Recorder(folder, simulated=source.simulated)
         err.print(f"listening to {source.name} for {', '.join(settings.products)}", markup=False)
-        counts, began = FeedCounts(source.timed_from), time.monotonic()
+        counts, began = FeedCounts(source.timed_from, source.stats), time.monotonic()
         with metrics_server(_registry(source, counts, recorder), at.host, at.port):
             topic_check = asyncio.create_task(_warn_if_missing(cluster)) if cluster is not None else None
             listening = asyncio.create_task(_listen(source, recorder, relay, counts))

@@ -44,6 +44,18 @@ class ExchangeError(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     reason: str = ""
 
 
+class Damage(msgspec.Struct, frozen=True):
+    """A frame, or a part of it, that could not be decoded.
+
+    ``products`` are those whose data was lost; empty if it may be any product. ``lost`` is the number of lost messages,
+    -1 if it is unknown.
+    """
+
+    error: MalformedTick
+    products: tuple[str, ...] = ()
+    lost: int = -1
+
+
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
     """One decoded frame.
 
@@ -51,7 +63,8 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     ``history`` are trades from before the subscription; they belong in no window. ``ignored`` names the channel or
     type of a frame that is unknown or not used, so that the caller can count it. ``sequence`` numbers the messages of
     an Advanced Trade connection (a jump is a loss) and is ``MISSING_ID`` on Exchange, whose ticks carry their own.
-    ``time`` is the frame's in nanoseconds UTC, or ``received`` if the frame has none.
+    ``time`` is the frame's in nanoseconds UTC, or ``received`` if the frame has none. ``faults`` are the parts of the
+    frame that could not be decoded; the rest is valid.
     """
 
     time: int
@@ -63,6 +76,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     ack: Subscriptions | None = None
     error: ExchangeError | None = None
     ignored: str | None = None
+    faults: tuple[Damage, ...] = ()
 
 
 class FeedFrame(msgspec.Struct, frozen=True, gc=False):
@@ -74,7 +88,10 @@ class FeedFrame(msgspec.Struct, frozen=True, gc=False):
 
 
 class FeedFault(msgspec.Struct, frozen=True):
-    """One frame that could not be decoded."""
+    """One frame that could not be decoded, or not completely; ``error`` is the first fault in it.
+
+    The valid rest of the frame follows as a ``FeedFrame``. The loss itself is reported as a ``Gap``.
+    """
 
     received: int
     data: bytes
@@ -95,7 +112,7 @@ class FeedState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeedError(msgspec.Struct, frozen=True, kw_only=True):
-    """The exchange refused a request, or does not send ``products``; the session goes on."""
+    """The exchange refused a request, or does not send ``products``, or sends others; the session goes on."""
 
     received: int
     reason: str
@@ -111,8 +128,8 @@ class FeedStats(msgspec.Struct, frozen=True, kw_only=True):
     ``frames`` and ``bytes`` came over the socket; ``ticks``, ``malformed``, ``errors`` and ``ignored`` (by channel)
     count what was read from the queue, which holds ``queued`` frames. ``overflows`` counts frames dropped because the
     queue was full, ``lost`` the messages skipped by the exchange's sequence numbers, ``repeated`` the numbers that
-    came twice or late. ``last_received`` is ns UTC (0: nothing yet). ``latency_ns`` is the last tick's ``received``
-    minus its ``time``.
+    came twice or late, ``unrequested`` the rejected ticks of products that were not requested. ``last_received`` is ns
+    UTC (0: nothing yet). ``latency_ns`` is the last tick's ``received`` minus its ``time``.
     """
 
     frames: int = 0
@@ -126,6 +143,7 @@ class FeedStats(msgspec.Struct, frozen=True, kw_only=True):
     gaps: int = 0
     lost: int = 0
     repeated: int = 0
+    unrequested: int = 0
     overflows: int = 0
     queued: int = 0
     last_received: int = 0

@@ -7,7 +7,7 @@ decodes. ``Inbox`` is the queue: frames that do not fit are dropped, counted and
 from __future__ import annotations
 
 from collections import deque
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
@@ -33,19 +33,22 @@ class AckDeadline(msgspec.Struct, gc=False):
 class Overflow(msgspec.Struct):
     """Marks ``lost`` frames dropped between two kept ones; grows while it is the last entry.
 
-    ``missing`` counts messages that the exchange's sequence numbers skipped in the same span.
+    ``missing`` counts messages that the exchange's sequence numbers skipped in the same span; with ``has_reset`` it is
+    unknown how many.
     """
 
     start: int
     end: int
     lost: int = 0
     missing: int = 0
+    has_reset: bool = False
 
     def gaps(self, products: tuple[str, ...]) -> list[Gap]:
         """The loss as gaps of ``products``."""
         gaps = [Gap(start=self.start, end=self.end, products=products, cause=Cause.OVERFLOW, lost=self.lost)]
-        if self.missing:
-            gaps.append(Gap(start=self.start, end=self.end, products=products, cause=Cause.SEQUENCE, lost=self.missing))
+        if self.missing or self.has_reset:
+            lost = -1 if self.has_reset else self.missing
+            gaps.append(Gap(start=self.start, end=self.end, products=products, cause=Cause.SEQUENCE, lost=lost))
         return gaps
 
 
@@ -83,7 +86,8 @@ class Inbox:
         """Keep a notice behind the frames that came before it."""
         if self._mark is not None:
             if isinstance(notice, Gap) and notice.cause is Cause.SEQUENCE:
-                self._mark.missing += notice.lost
+                self._mark.missing += max(0, notice.lost)
+                self._mark.has_reset |= notice.lost < 0
                 self._mark.end = notice.end
                 return
             self._last = self._mark.end
@@ -141,6 +145,7 @@ class FrameIntake:
         self._idle_ns = round(settings.idle_timeout_s * SECOND_NS)
         self._inbox = inbox
         self._earlier_repeated = 0
+        self._last_in_order = 0
         self.frames = self.bytes = self.lost = self.last_received = 0
         self._check = SequenceCheck()
         self._silence = SilenceDetector(self._silence_ns, self._idle_ns, 0)
@@ -164,6 +169,10 @@ class FrameIntake:
             missing = self._check.missing(number)
             if missing:
                 self._note_missing(missing, received)
+            elif self._check.has_reset:
+                self._note_reset(number, received)
+            if not self._check.is_behind:
+                self._last_in_order = received
         self.frames += 1
         self.bytes += len(data)
         self.last_received = received
@@ -191,19 +200,43 @@ class FrameIntake:
         )
         self._inbox.note(gap)
 
+    def _note_reset(self, number: int, received: int) -> None:
+        """Any number of messages may be lost since the last one before the numbers went back."""
+        gap = Gap(
+            start=min(self._last_in_order, received),
+            end=received,
+            products=self._products,
+            cause=Cause.SEQUENCE,
+            detail=f"the sequence numbers were reset: {number} after {self._check.before_reset}",
+        )
+        self._inbox.note(gap)
+
+
+LARGE_STEP_BACK: Final = 1000
+RUN_AFTER_RESET: Final = 3
+"""Numbers lower than the highest by more than the first, or this many ascending lower ones in a row, are a reset."""
+
 
 class SequenceCheck:
     """Finds missing numbers on one connection, where the exchange numbers every message.
 
-    Numbers may start anywhere. ``repeated`` counts numbers not above the highest so far: duplicates, and messages that
-    arrived after they were reported missing.
+    Numbers may start anywhere. A lower number than the highest so far is a duplicate or late, and counted in
+    ``repeated``, unless it shows that the exchange has started to count again (``has_reset``, true for the call that
+    found out). Counting then continues from there; if the next numbers continue the old count, so does the check.
     """
 
-    __slots__ = ("_highest", "repeated")
+    __slots__ = ("_behind", "_highest", "_trials", "before_reset", "has_reset", "is_behind", "repeated")
 
     def __init__(self) -> None:
         self._highest = -1
+        self._behind: list[int] = []
+        self._trials = 0
         self.repeated = 0
+        self.before_reset = -1
+        """The highest number before the last reset."""
+        self.has_reset = False
+        self.is_behind = False
+        """Whether the last number was not above the highest."""
 
     def missing(self, number: int) -> range:
         """The numbers skipped before ``number`` (0 or more); empty if it follows its predecessor.
@@ -213,13 +246,35 @@ class SequenceCheck:
         [range(0, 0), range(0, 0), range(9, 11), range(0, 0)]
         """
         before = self._highest
+        self.is_behind = self.has_reset = False
         if number <= before:
-            self.repeated += 1
+            self._go_back(number)
             return _NOTHING
         self._highest = number
+        if self._behind:
+            self._behind.clear()
+        if self._trials:
+            self._trials -= 1
+            if before < self.before_reset < number:  # the old count goes on: there was no reset
+                self._trials, before = 0, self.before_reset
         if number == before + 1 or before < 0:
             return _NOTHING
         return range(before + 1, number)
+
+    def _go_back(self, number: int) -> None:
+        behind = self._behind
+        if behind and number <= behind[-1]:
+            behind[:] = [number]
+        elif behind or number < self._highest:
+            behind.append(number)
+        if self._highest - number > LARGE_STEP_BACK or len(behind) >= RUN_AFTER_RESET:
+            self.has_reset = True
+            self.before_reset, self._highest = self._highest, number
+            self._trials = RUN_AFTER_RESET
+            behind.clear()
+        else:
+            self.is_behind = True
+            self.repeated += 1
 
 
 _NOTHING = range(0)

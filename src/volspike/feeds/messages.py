@@ -10,6 +10,7 @@ which has no ``type``.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from math import inf, isnan, nan
@@ -91,6 +92,20 @@ def drop_empty_fields(value: Any) -> Any:
     if isinstance(value, list):
         return [drop_empty_fields(item) for item in value]
     return value
+
+
+def replace_invalid_numbers(frame: bytes | str) -> bytes | None:
+    """The frame with null for ``NaN`` and ``Infinity``, which JSON does not have; None if that does not make it JSON.
+
+    Programs in Python write such numbers; they cost the field and not the frame.
+    """
+    try:
+        text = frame if isinstance(frame, str) else frame.decode()
+        if "NaN" not in text and "Infinity" not in text:
+            return None
+        return msgspec.json.encode(json.loads(text, parse_constant=lambda _: None))
+    except (*DECODE_ERRORS, OverflowError):
+        return None
 
 
 def malformed_from(error: Exception) -> MalformedTick:

@@ -1,4 +1,4 @@
-"""The two Coinbase protocols: address, channels, subscribe messages, frame decoder and sequence numbers.
+"""The two Coinbase protocols: address, channels, subscribe messages, frame decoder, damage and sequence numbers.
 
 ``PROTOCOLS`` holds everything in which they differ. ``SubscriptionCheck`` compares what the exchange confirms with what
 was requested.
@@ -14,8 +14,8 @@ import msgspec
 
 from volspike.config import FeedSettings
 from volspike.errors import MalformedTick
-from volspike.feeds.events import Frame
-from volspike.feeds.messages import DECODE_ERRORS, Identifier, decode_json
+from volspike.feeds.events import Damage, Frame
+from volspike.feeds.messages import DECODE_ERRORS, Identifier, decode_json, replace_invalid_numbers
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import MISSING_ID, Kind
@@ -23,10 +23,14 @@ from volspike.market import MISSING_ID, Kind
 
 @dataclass(frozen=True, slots=True)
 class FeedProtocol:
-    """One protocol. ``url`` is the exchange's; ``sequence`` finds a frame's number without decoding the frame."""
+    """One protocol. ``url`` is the exchange's; ``sequence`` finds a frame's number without decoding the frame.
+
+    ``damage`` is what was lost with a frame that ``decode`` refused.
+    """
 
     url: str
     decode: Callable[[bytes, int], Frame]
+    damage: Callable[[bytes, MalformedTick], Damage]
     sequence: Callable[[bytes], int]
     channels: Callable[[FeedSettings], tuple[str, ...]]
     messages: Callable[[Sequence[str], Sequence[str]], list[str]]
@@ -45,14 +49,36 @@ def decode_any(frame: bytes | str, received: int) -> Frame:
     """Decode a frame of either protocol: Advanced Trade names a ``channel``, Exchange a ``type``.
 
     Raises:
-        MalformedTick: the frame names neither, or does not fit the one it names.
+        MalformedTick: the frame names neither, or does not fit the one it names completely.
     """
-    head = decode_json(_HEAD, frame)
+    head = decode_json(_HEAD, replace_invalid_numbers(frame) or frame)
     if head.channel is not None:
-        return decode_advanced_trade(frame, received)
+        decoded = decode_advanced_trade(frame, received)
+        if decoded.faults:
+            raise decoded.faults[0].error
+        return decoded
     if head.type is not None:
         return decode_exchange(frame, received)
     raise MalformedTick("neither a channel nor a type is named")
+
+
+def exchange_damage(data: bytes, error: MalformedTick) -> Damage:
+    """One message, of the product that it names; a truncated one may still name it."""
+    names = set(_PRODUCT.findall(data))
+    return Damage(error, tuple(name.decode() for name in names) if len(names) == 1 else (), 1)
+
+
+def advanced_trade_damage(data: bytes, error: MalformedTick) -> Damage:
+    """The tickers or trades of a frame, of the products that they name.
+
+    Both are unknown if the frame is truncated, has elements without a product, or belongs to another channel.
+    """
+    try:
+        frame = _NAMES.decode(replace_invalid_numbers(data) or data)
+        elements = [element for event in frame.events for element in (*event.tickers, *event.trades)]
+    except DECODE_ERRORS:
+        return Damage(error)
+    return Damage(error, tuple(sorted({each.product_id for each in elements})), len(elements) or -1)
 
 
 def advanced_trade_sequence(data: bytes) -> int:
@@ -136,6 +162,7 @@ def data_names(products: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for product in products for name in (data_name(product), product)))
 
 
+_PRODUCT = re.compile(rb'"product_id"\s*:\s*"([0-9A-Za-z-]+)"')
 _CHANNELS_OF_KIND = {Kind.TICKER: ("ticker",), Kind.TRADE: ("market_trades", "matches")}
 _HEAD_BYTES = 256
 _SEQUENCE = re.compile(rb'"sequence_num"\s*:\s*"?([0-9]{1,18})[",}\s]')
@@ -150,6 +177,20 @@ class _Head(msgspec.Struct, gc=False):
     type: str | None = None
 
 
+class _Name(msgspec.Struct):
+    product_id: str
+
+
+class _Names(msgspec.Struct):
+    tickers: list[_Name] = []
+    trades: list[_Name] = []
+
+
+class _NamedEvents(msgspec.Struct):
+    events: list[_Names]
+
+
+_NAMES = msgspec.json.Decoder(_NamedEvents)
 _NUMBERED = msgspec.json.Decoder(_Numbered, strict=False)
 _HEAD = msgspec.json.Decoder(_Head)
 
@@ -184,6 +225,7 @@ PROTOCOLS: Mapping[str, FeedProtocol] = {
     "coinbase": FeedProtocol(
         url="wss://advanced-trade-ws.coinbase.com",
         decode=decode_advanced_trade,
+        damage=advanced_trade_damage,
         sequence=advanced_trade_sequence,
         channels=_advanced_trade_channels,
         messages=_advanced_trade_messages,
@@ -191,6 +233,7 @@ PROTOCOLS: Mapping[str, FeedProtocol] = {
     "coinbase-exchange": FeedProtocol(
         url="wss://ws-feed.exchange.coinbase.com",
         decode=decode_exchange,
+        damage=exchange_damage,
         sequence=exchange_sequence,
         channels=_exchange_channels,
         messages=_exchange_messages,

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from random import SystemRandom
 from typing import NoReturn, Self
 
@@ -22,7 +22,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from volspike.config import FeedSettings
-from volspike.errors import MalformedTick, UsageError
+from volspike.errors import UsageError
 from volspike.feeds.connection import (
     Backoff,
     Pace,
@@ -32,10 +32,10 @@ from volspike.feeds.connection import (
     open_connection,
     parse_address,
 )
-from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, FeedStats, Frame
-from volspike.feeds.inbox import AckDeadline, Arrival, Entry, FrameIntake, Inbox, Overflow
-from volspike.feeds.protocol import PROTOCOLS, FeedProtocol, SubscriptionCheck, data_names
-from volspike.market import Cause, Gap
+from volspike.feeds.decoder import EventDecoder
+from volspike.feeds.events import FeedEvent, FeedState, FeedStats
+from volspike.feeds.inbox import AckDeadline, FrameIntake, Inbox
+from volspike.feeds.protocol import PROTOCOLS, data_names
 
 CONNECTIONS_PER_S = 8
 MESSAGES_PER_S = 8
@@ -125,6 +125,7 @@ class FeedSession:
             gaps=decoder.gaps,
             lost=intake.lost,
             repeated=intake.repeated,
+            unrequested=decoder.unrequested,
             overflows=self._inbox.dropped,
             queued=self._inbox.frames,
             last_received=intake.last_received,
@@ -262,93 +263,6 @@ class SessionEvents:
             if not self._listening.cancelled():
                 self._listening.result()
             raise StopAsyncIteration
-
-
-class EventDecoder:
-    """Turns entries of the inbox, in order, into events.
-
-    Its state across entries is what the exchange has confirmed, and since when data is absent after a lost connection.
-    """
-
-    def __init__(self, protocol: FeedProtocol, requested: Mapping[str, Set[str]], products: tuple[str, ...]) -> None:
-        self._decode_frame = protocol.decode
-        self._requested = requested
-        self._products = products
-        self._subscription = SubscriptionCheck(requested)
-        self._last = 0
-        self._absent_since = 0
-        self.ticks = self.malformed = self.errors = self.connections = self.gaps = self.latency_ns = 0
-        self.ignored: Counter[str] = Counter()
-
-    def decode(self, entry: Entry) -> Sequence[FeedEvent]:
-        """The events of an entry; a gap comes before the frame that ends it."""
-        if isinstance(entry, Arrival):
-            return self._decode_arrival(entry)
-        if isinstance(entry, Overflow):
-            self._last = entry.end
-            return self._count(entry.gaps(self._products))
-        if isinstance(entry, Gap):
-            return self._count([entry])
-        if isinstance(entry, AckDeadline):
-            return self._check_acks(entry)
-        return (self._follow_state(entry),)
-
-    def finish(self, now: int) -> Sequence[FeedEvent]:
-        """The gap that is still open when the session ends at ``now``, if there is one."""
-        return self._count([self._end_absence(now)]) if self._absent_since else ()
-
-    def _decode_arrival(self, arrival: Arrival) -> Sequence[FeedEvent]:
-        received, data = arrival.received, arrival.data
-        self._last = received
-        try:
-            frame = self._decode_frame(data, received)
-        except MalformedTick as error:
-            self.malformed += 1
-            return (FeedFault(received, data, error),)
-        if frame.ticks:
-            self.ticks += len(frame.ticks)
-            self.latency_ns = received - frame.ticks[-1].time
-        elif frame.ignored is not None:
-            self.ignored[frame.ignored] += 1
-        if not self._subscription.is_confirmed:
-            self._subscription.update(frame)
-        event = FeedFrame(received, data, frame)
-        if self._absent_since and frame.ticks:
-            return (*self._count([self._end_absence(received)]), event)
-        return (event,) if frame.error is None else (event, self._exchange_error(frame, received))
-
-    def _exchange_error(self, frame: Frame, received: int) -> FeedError:
-        self.errors += 1
-        error = frame.error
-        text = ": ".join(filter(None, (error.message, error.reason))) if error else ""
-        return FeedError(received=received, reason=f"error message from the exchange: {text or 'no text'}")
-
-    def _check_acks(self, deadline: AckDeadline) -> Sequence[FeedEvent]:
-        missing = self._subscription.missing()
-        self._subscription = SubscriptionCheck({})
-        if not missing:
-            return ()
-        self.errors += 1
-        channels = "; ".join(" ".join((channel, *products)) for channel, products in missing.items())
-        products = tuple(sorted({product for products in missing.values() for product in products}))
-        reason = f"requested and not confirmed by the exchange: {channels}"
-        return (FeedError(received=deadline.received, reason=reason, products=products),)
-
-    def _follow_state(self, state: FeedState) -> FeedState:
-        if state.is_connected:
-            self.connections += 1
-            self._subscription = SubscriptionCheck(self._requested)
-        elif not self._absent_since:
-            self._absent_since = self._last
-        return state
-
-    def _end_absence(self, end: int) -> Gap:
-        start, self._absent_since = self._absent_since, 0
-        return Gap(start=start, end=max(start, end), products=self._products, cause=Cause.RECONNECT)
-
-    def _count(self, gaps: list[Gap]) -> list[Gap]:
-        self.gaps += len(gaps)
-        return gaps
 
 
 class IdleTimer:

@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from volspike.episodes import Episode
-from volspike.feeds.events import FeedEvent, FeedFault, FeedFrame, FeedState
+from volspike.feeds.events import FeedEvent, FeedFault, FeedFrame, FeedState, FeedStats
 from volspike.live.scoring import ScoredRow
 from volspike.market import SECOND_NS, Cause, Gap
 from volspike.monitoring.alerts import AlertRouter
@@ -28,7 +28,9 @@ FEED_SILENCE: Final = MetricSpec(
     "feed_silence_seconds", "gauge", "seconds", "Time since the last frame of the exchange, heartbeats included."
 )
 FEED_FRAMES: Final = MetricSpec("feed_frames_total", "counter", "frames", "Frames received from the exchange.")
-FEED_MALFORMED: Final = MetricSpec("feed_malformed_total", "counter", "frames", "Frames that could not be parsed.")
+FEED_MALFORMED: Final = MetricSpec(
+    "feed_malformed_total", "counter", "frames", "Frames that could not be parsed, or not completely."
+)
 FEED_TICKS: Final = MetricSpec("feed_ticks_total", "counter", "ticks", "Ticks received, by product.", ("product",))
 FEED_LATENCY: Final = MetricSpec(
     "feed_latency_seconds",
@@ -42,7 +44,13 @@ FEED_GAP_SECONDS: Final = MetricSpec(
     "feed_gap_seconds_total", "counter", "seconds", "Total length of the gaps, by cause.", ("cause",)
 )
 FEED_LOST: Final = MetricSpec(
-    "feed_lost_messages_total", "counter", "messages", "Lost messages, by the exchange's sequence numbers."
+    "feed_lost_messages_total", "counter", "messages", "Lost messages, in the gaps whose number is known."
+)
+FEED_REPEATED: Final = MetricSpec(
+    "feed_repeated_total", "counter", "messages", "Messages whose sequence number came before: duplicate or late."
+)
+FEED_UNREQUESTED: Final = MetricSpec(
+    "feed_unrequested_ticks_total", "counter", "ticks", "Rejected ticks of products that were not requested."
 )
 FEED_RECONNECTS: Final = MetricSpec("feed_reconnects_total", "counter", "connections", "Connections after the first.")
 SOURCE_INFO: Final = MetricSpec(
@@ -135,7 +143,7 @@ TAPE_RECORDING: Final = MetricSpec("tape_recording", "gauge", "boolean", "1 whil
 
 LIVE_METRICS: Final = (
     *(FEED_CONNECTED, FEED_SILENCE, FEED_FRAMES, FEED_MALFORMED, FEED_TICKS, FEED_LATENCY),
-    *(FEED_GAPS, FEED_GAP_SECONDS, FEED_LOST, FEED_RECONNECTS, SOURCE_INFO),
+    *(FEED_GAPS, FEED_GAP_SECONDS, FEED_LOST, FEED_REPEATED, FEED_UNREQUESTED, FEED_RECONNECTS, SOURCE_INFO),
     *(FEATURE_ROWS, FEATURE_AGE, FEATURE_WARM, FEATURE_WHOLE),
     *(SCORE_LATENCY, SCORE_PROBABILITY, PROBABILITY, THRESHOLD),
     *(ALERT_EPISODES, ALERT_OPEN, ALERT_MESSAGES, SPIKE_SECONDS),
@@ -170,9 +178,11 @@ class FeedCounts:
 
     Args:
         timed_from: time (ns UTC) from which ticks are in real time, so that latency is defined; None for never.
+        stats: the statistics of the session, which counts what makes no event; None for a source without a session.
     """
 
-    def __init__(self, timed_from: int | None = 0) -> None:
+    def __init__(self, timed_from: int | None = 0, stats: Callable[[], FeedStats] | None = None) -> None:
+        self.stats = stats
         self.started = time.time_ns()
         self.is_connected = False
         self.reason = "connecting"
@@ -238,8 +248,8 @@ class LiveCounts(FeedCounts):
     ``threshold`` is the served model's; ``performance`` holds its metrics from delayed labels, empty until the first.
     """
 
-    def __init__(self, timed_from: int | None, threshold: float) -> None:
-        super().__init__(timed_from)
+    def __init__(self, timed_from: int | None, threshold: float, stats: Callable[[], FeedStats] | None = None) -> None:
+        super().__init__(timed_from, stats)
         self.threshold = threshold
         self.performance: dict[str, Any] = {}
         self.scoring = Distribution(SCORE_LATENCY, per_unit=SECOND_NS)
@@ -287,6 +297,9 @@ class FeedCollector(Collector):
         seconds: Samples = (((cause.value,), ns / SECOND_NS) for cause, ns in counts.gap_ns.items())
         yield FEED_GAP_SECONDS.family(seconds)
         yield FEED_LOST.single(counts.lost)
+        stats = None if counts.stats is None else counts.stats()
+        yield FEED_REPEATED.family([] if stats is None else [((), stats.repeated)])
+        yield FEED_UNREQUESTED.family([] if stats is None else [((), stats.unrequested)])
         recorder = self._recorder
         yield TAPE_RECORDING.family([] if recorder is None else [((), recorder.is_recording)])
         yield TAPE_UNRECORDED.family([] if recorder is None else [((), recorder.unrecorded)])

@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -32,7 +32,7 @@ import structlog
 
 from volspike.episodes import Episode, EpisodeTracker
 from volspike.errors import DataError, UsageError
-from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
+from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, FeedStats
 from volspike.labels import is_spike
 from volspike.live.metrics import LiveCollector, LiveCounts
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
@@ -86,6 +86,7 @@ class LivePipeline:
         source: name of the source, shown on the dashboard.
         simulated: whether the market is simulated; shown wherever a number is shown.
         timed_from: time (ns UTC) from which ticks are in real time; None for never.
+        stats: the statistics of the source's session; None for a source without one.
         recorder: writes the tape; None records nothing.
         outcomes: stores predictions and outcomes; None stores nothing.
         router: sends alerts to receivers; None leaves them to the dashboard.
@@ -100,6 +101,7 @@ class LivePipeline:
         *,
         simulated: bool,
         timed_from: int | None = 0,
+        stats: Callable[[], FeedStats] | None = None,
         recorder: Recorder | None = None,
         outcomes: OutcomeStore | None = None,
         router: AlertRouter | None = None,
@@ -112,7 +114,7 @@ class LivePipeline:
         self.outcomes = outcomes
         self.router = router
         self.publisher = Publisher()
-        self.counts = LiveCounts(timed_from, scorer.artifact.threshold)
+        self.counts = LiveCounts(timed_from, scorer.artifact.threshold, stats)
         self._model = ServedModel.of(scorer.artifact.metadata, simulated=simulated)
         self._products: dict[str, _Product] = {}
         self._calibration = calibration
@@ -233,7 +235,7 @@ class LivePipeline:
         if self.recorder is not None:
             self.recorder.gap(gap)
         seconds = (gap.end - gap.start) / SECOND_NS
-        log.warning("gap", cause=gap.cause, products=gap.products, seconds=seconds, lost=gap.lost)
+        log.warning("gap", cause=gap.cause, products=gap.products, seconds=seconds, lost=gap.lost, detail=gap.detail)
 
     def _product(self, name: str) -> _Product:
         """A product; created with its first row if it is not subscribed by name, as on a tape."""

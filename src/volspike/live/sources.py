@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +16,7 @@ import msgspec
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
 from volspike.feeds.connection import probe_simulated
-from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, Frame
+from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, FeedStats, Frame
 from volspike.feeds.protocol import PROTOCOLS
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
@@ -39,6 +39,7 @@ class Source:
         kinds: the kinds of ticks that it sends.
         events: its events, to be iterated once.
         timed_from: time (ns UTC) from which its ticks are in real time, so that latency is defined; None for never.
+        stats: the statistics of its session; None for a tape.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Source:
     kinds: frozenset[Kind]
     events: AsyncIterator[FeedEvent]
     timed_from: int | None
+    stats: Callable[[], FeedStats] | None = None
 
 
 @asynccontextmanager
@@ -72,13 +74,15 @@ async def open_source(
         async with SimulatedExchange(market) as exchange:
             simulated_feed = msgspec.structs.replace(settings, protocol="coinbase", url=exchange.url("coinbase"))
             async with FeedSession(simulated_feed) as session:
-                yield Source("simulated exchange", True, frozenset(Kind), session.events(), timed_from)
+                yield Source(
+                    "simulated exchange", True, frozenset(Kind), session.events(), timed_from, lambda: session.stats
+                )
     elif chosen in PROTOCOLS:
         feed = msgspec.structs.replace(settings, protocol=chosen)
         # Coinbase's own address needs no check; if nothing responds yet, the session refuses a simulated exchange later
         simulated = bool(settings.url and await probe_simulated(settings.url, feed))
         async with FeedSession(feed, simulated=simulated) as session:
-            yield Source(session.url, simulated, kinds_of(feed), session.events(), 0)
+            yield Source(session.url, simulated, kinds_of(feed), session.events(), 0, lambda: session.stats)
     else:
         raise UsageError(f"unknown --source {name!r}; use one of {', '.join(SOURCES)}")
 

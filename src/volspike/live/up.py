@@ -207,6 +207,7 @@ def _pipeline(scorer: LiveScorer, feed: FeedSettings, source: Source, options: L
         source.name,
         simulated=source.simulated,
         timed_from=source.timed_from,
+        stats=source.stats,
         recorder=Recorder(options.tape, simulated=source.simulated) if options.tape is not None and is_live else None,
         outcomes=OutcomeStore(options.outcomes) if options.outcomes is not None and is_live else None,
         router=AlertRouter(options.alerts),

@@ -20,6 +20,10 @@ class Cause(StrEnum):
     """No recorder ran between two recordings."""
     OVERFLOW = "overflow"
     """Frames came faster than they were read, and the full queue dropped some."""
+    MALFORMED = "malformed"
+    """Frames, or ticks in them, could not be decoded or have an impossible time."""
+    CLOCK = "clock"
+    """The exchange's clock, or ours, was set to another time."""
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):

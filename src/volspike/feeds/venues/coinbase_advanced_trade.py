@@ -3,17 +3,21 @@
 Every frame except an error is an envelope: ``channel``, ``timestamp``, ``sequence_num`` and ``events``. Tickers have no
 time of their own and get the envelope's. They contain no trade; trades come from ``market_trades``, newest first and
 with the maker's side.
+
+A frame may hold many tickers or trades. Those that cannot be decoded are listed in ``Frame.faults``, and the others are
+kept; a frame without any valid one is malformed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import nan
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from volspike.errors import MalformedTick
-from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
+from volspike.feeds.events import Damage, ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.messages import (
     DECODE_ERRORS,
     TAKER_OF_MAKER,
@@ -25,6 +29,7 @@ from volspike.feeds.messages import (
     malformed_from,
     quote_side,
     read_time,
+    replace_invalid_numbers,
     valid_price,
     valid_size,
     with_path_prefix,
@@ -33,6 +38,7 @@ from volspike.market import MISSING_ID, Kind, Tick
 
 Detailed = TypeVar("Detailed")
 Required = TypeVar("Required")
+Default = TypeVar("Default")
 
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -116,6 +122,19 @@ class _Subscriptions(_Envelope, tag_field="channel", tag="subscriptions", kw_onl
     events: list[_SubscriptionsEvent]
 
 
+class _DamagedEnvelope(msgspec.Struct):
+    """The frame of a data channel with events, numbers or times that may be damaged."""
+
+    channel: str
+    events: list[msgspec.Raw]
+    timestamp: msgspec.Raw = msgspec.Raw(b'""')
+    sequence_num: msgspec.Raw = msgspec.Raw(b"-1")
+
+
+class _Named(msgspec.Struct, gc=False):
+    product_id: str = ""
+
+
 class _Head(_Envelope):
     channel: str = ""
     type: str = ""
@@ -131,7 +150,14 @@ _QUOTE = msgspec.json.Decoder(_Quote, strict=False)
 _DETAILED_QUOTE = msgspec.json.Decoder(_DetailedQuote, strict=False)
 _TRADE = msgspec.json.Decoder(_Trade, strict=False)
 _DETAILED_TRADE = msgspec.json.Decoder(_DetailedTrade, strict=False)
-_CHANNELS = {"ticker", "ticker_batch", "market_trades", "heartbeats", "subscriptions"}
+_DAMAGED = msgspec.json.Decoder(_DamagedEnvelope)
+_NAMED = msgspec.json.Decoder(_Named)
+_TICKER_EVENT = msgspec.json.Decoder(_TickerEvent)
+_TRADES_EVENT = msgspec.json.Decoder(_TradesEvent)
+_TEXT = msgspec.json.Decoder(str)
+_NUMBER = msgspec.json.Decoder(Identifier, strict=False)
+_DATA_CHANNELS = {"ticker", "ticker_batch", "market_trades"}
+_CHANNELS = {*_DATA_CHANNELS, "heartbeats", "subscriptions"}
 
 
 def decode_advanced_trade(frame: bytes | str, received: int) -> Frame:
@@ -141,8 +167,18 @@ def decode_advanced_trade(frame: bytes | str, received: int) -> Frame:
     sequence number; its body is not decoded.
 
     Raises:
-        MalformedTick: the frame does not have the shape of its channel.
+        MalformedTick: the frame does not have the shape of its channel, or nothing in it is valid.
     """
+    try:
+        return _decode(frame, received)
+    except MalformedTick:
+        valid = replace_invalid_numbers(frame)
+        if valid is None:
+            raise
+    return _decode(valid, received)
+
+
+def _decode(frame: bytes | str, received: int) -> Frame:
     try:
         message = _MESSAGE.decode(frame)
     except DECODE_ERRORS as error:
@@ -152,6 +188,9 @@ def decode_advanced_trade(frame: bytes | str, received: int) -> Frame:
 
 def _decode_unusual(frame: bytes | str, received: int, error: Exception) -> Frame:
     """Decode what the typed decoder rejected: another channel, an error, an empty field, or a malformed frame."""
+    envelope = _read_or(_DAMAGED, frame, None)
+    if envelope is not None and envelope.channel in _DATA_CHANNELS:
+        return _decode_damaged(envelope, received, error)
     head = decode_json(_HEAD, frame)
     if not head.channel:
         return _without_channel(head, received)
@@ -160,6 +199,45 @@ def _decode_unusual(frame: bytes | str, received: int, error: Exception) -> Fram
     if not isinstance(error, msgspec.ValidationError):
         raise malformed_from(error) from error
     return _frame(decode_without_empty_fields(_MESSAGE, frame), received)
+
+
+def _decode_damaged(envelope: _DamagedEnvelope, received: int, error: Exception) -> Frame:
+    """Decode the valid events of a data frame that the typed decoder rejected with ``error``.
+
+    A damaged envelope costs a ticker, which has its time from there, but no trade.
+    """
+    sequence = _read_or(_NUMBER, envelope.sequence_num, MISSING_ID)
+    timestamp = _read_or(_TEXT, envelope.timestamp, None)
+    if envelope.channel == "market_trades":
+        trades, faults = _valid_events(_TRADES_EVENT, envelope.events, _TradesEvent([]))
+        return _frame(_MarketTrades(events=trades, timestamp=timestamp or "", sequence_num=sequence), received, faults)
+    if timestamp is None:
+        raise malformed_from(error) from error
+    events, faults = _valid_events(_TICKER_EVENT, envelope.events, _TickerEvent([]))
+    return _frame(_Ticker(events=events, timestamp=timestamp, sequence_num=sequence), received, faults)
+
+
+def _read_or(
+    decoder: msgspec.json.Decoder[Required], text: bytes | str | msgspec.Raw, default: Default
+) -> Required | Default:
+    try:
+        return decoder.decode(text)
+    except DECODE_ERRORS:
+        return default
+
+
+def _valid_events(
+    decoder: msgspec.json.Decoder[Required], texts: list[msgspec.Raw], empty: Required
+) -> tuple[list[Required], list[Damage]]:
+    """The events, with ``empty`` in place of those that cannot be decoded, and their faults."""
+    events, faults = [], []
+    for i, text in enumerate(texts):
+        try:
+            events.append(decoder.decode(text))
+        except DECODE_ERRORS as error:
+            events.append(empty)
+            faults.append(Damage(with_path_prefix(malformed_from(error), f"$.events[{i}]")))
+    return events, faults
 
 
 def _without_channel(head: _Head, received: int) -> Frame:
@@ -174,33 +252,52 @@ def _time(envelope: _Envelope, received: int) -> int:
     return read_time(envelope.timestamp, "$.timestamp") if envelope.timestamp else received
 
 
-def _frame(message: _Message, received: int) -> Frame:
-    time = _time(message, received)
+def _frame(message: _Message, received: int, faults: Sequence[Damage] = ()) -> Frame:
     sequence = message.sequence_num
     if isinstance(message, _Ticker):
-        ticks, messages = _tickers(message, time, received)
-        return Frame(time=time, sequence=sequence, ticks=ticks, messages=messages)
+        time = _time(message, received)
+        ticks, messages, found = _tickers(message, time, received)
+        damage = _damage_beside(ticks, (*faults, *found))
+        return Frame(time=time, sequence=sequence, ticks=ticks, messages=messages, faults=damage)
     if isinstance(message, _MarketTrades):
-        return _trades(message, time, received)
+        return _trades(message, received, faults)
+    time = _time(message, received)
     if isinstance(message, _Heartbeats):
         return Frame(time=time, sequence=sequence, heartbeats=_heartbeats(message, time))
     return Frame(time=time, sequence=sequence, ack=_ack(message))
 
 
-def _tickers(message: _Ticker, time: int, received: int) -> tuple[tuple[Tick, ...], tuple[TickMessage, ...]]:
+def _damage_beside(valid: Sequence[Tick], faults: tuple[Damage, ...]) -> tuple[Damage, ...]:
+    """The faults of a frame with valid ticks; raises the first fault of a frame without."""
+    if faults and not valid:
+        raise faults[0].error
+    return faults
+
+
+def _damage(fault: MalformedTick, path: str, text: msgspec.Raw) -> Damage:
+    """The loss of one ticker or trade."""
+    name = _read_or(_NAMED, text, _Named()).product_id
+    return Damage(with_path_prefix(fault, path), (name,) if name else (), 1)
+
+
+def _tickers(
+    message: _Ticker, time: int, received: int
+) -> tuple[tuple[Tick, ...], tuple[TickMessage, ...], list[Damage]]:
     ticks: list[Tick] = []
     messages: list[TickMessage] = []
+    faults: list[Damage] = []
     for i, event in enumerate(message.events):
         for j, text in enumerate(event.tickers):
             try:
                 quote = _read_message(_DETAILED_QUOTE, _QUOTE, text)
                 ticks.append(_ticker(quote, time, received))
             except MalformedTick as fault:
-                raise with_path_prefix(fault, f"$.events[{i}].tickers[{j}]") from fault
+                faults.append(_damage(fault, f"$.events[{i}].tickers[{j}]", text))
+                continue
             # a reader would take a time in the quote for the tick's, which is the envelope's
             detailed = quote if isinstance(quote, _DetailedQuote) and not quote.time else None
             messages.append(TickMessage(text, detailed))
-    return tuple(ticks), tuple(messages)
+    return tuple(ticks), tuple(messages), faults
 
 
 def _read_message(
@@ -233,11 +330,12 @@ def _ticker(quote: _DetailedQuote | _Quote, time: int, received: int) -> Tick:
     )
 
 
-def _trades(message: _MarketTrades, time: int, received: int) -> Frame:
+def _trades(message: _MarketTrades, received: int, damaged_events: Sequence[Damage]) -> Frame:
     """Past trades (a snapshot's) and new ones, each oldest first; the exchange sends the newest first."""
     history: list[Tick] = []
     ticks: list[Tick] = []
     messages: list[TickMessage] = []
+    faults = list(damaged_events)
     for i, event in enumerate(message.events):
         trades: list[tuple[Tick, TickMessage]] = []
         for j, text in enumerate(event.trades):
@@ -246,7 +344,7 @@ def _trades(message: _MarketTrades, time: int, received: int) -> Frame:
                 detailed = trade if isinstance(trade, _DetailedTrade) else None
                 trades.append((_trade(trade, received), TickMessage(text, detailed)))
             except MalformedTick as fault:
-                raise with_path_prefix(fault, f"$.events[{i}].trades[{j}]") from fault
+                faults.append(_damage(fault, f"$.events[{i}].trades[{j}]", text))
         trades.reverse()
         if event.type == "snapshot":
             history.extend(tick for tick, _ in trades)
@@ -254,12 +352,21 @@ def _trades(message: _MarketTrades, time: int, received: int) -> Frame:
             ticks.extend(tick for tick, _ in trades)
             messages.extend(message for _, message in trades)
     return Frame(
-        time=time,
+        time=_time_of_trades(message, received),
         sequence=message.sequence_num,
         ticks=tuple(ticks),
         messages=tuple(messages),
         history=tuple(history),
+        faults=_damage_beside((*ticks, *history), tuple(faults)),
     )
+
+
+def _time_of_trades(envelope: _Envelope, received: int) -> int:
+    """The time of the envelope, or ``received`` if it is damaged; trades have their own."""
+    try:
+        return _time(envelope, received)
+    except MalformedTick:
+        return received
 
 
 def _trade(trade: _DetailedTrade | _Trade, received: int) -> Tick:

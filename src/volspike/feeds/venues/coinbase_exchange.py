@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+from volspike.errors import MalformedTick
 from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.messages import (
     DECODE_ERRORS,
@@ -23,6 +24,7 @@ from volspike.feeds.messages import (
     malformed_from,
     quote_side,
     read_time,
+    replace_invalid_numbers,
     valid_price,
     valid_size,
 )
@@ -113,6 +115,16 @@ def decode_exchange(frame: bytes | str, received: int) -> Frame:
     Raises:
         MalformedTick: the frame does not have the shape of its type.
     """
+    try:
+        return _decode(frame, received)
+    except MalformedTick:
+        valid = replace_invalid_numbers(frame)
+        if valid is None:
+            raise
+    return _decode(valid, received)
+
+
+def _decode(frame: bytes | str, received: int) -> Frame:
     try:
         detailed = _DETAILED.decode(frame)
     except DECODE_ERRORS:  # another type, an empty field, or a fault
