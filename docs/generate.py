@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from volspike.api import metrics as api_metrics
+from volspike.background import BACKGROUND_FAULTS
 from volspike.cli.app import COMMANDS, app, load_command
 from volspike.features import DEFAULT_WINDOWS, FAMILIES, Feature, FeatureEngine, FeatureSet, Scope
 from volspike.features.catalogue import GROUPS
@@ -90,6 +91,10 @@ def shortened(numbers: Sequence[str]) -> str:
 
 METRICS = {
     "The API": ("`GET /metrics` of `volspike serve` and of `volspike up`.", api_metrics.API_METRICS),
+    "Background work": (
+        "The same endpoint, and `--metrics-port` of `volspike ingest` and `volspike predict-stream`.",
+        (BACKGROUND_FAULTS,),
+    ),
     "The model": ("The same endpoint; absent while no model is loaded.", api_metrics.MODEL_METRICS),
     "Training and drift": (
         "The same endpoint; from the files of the last training run and the last drift check, absent before the first.",

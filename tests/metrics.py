@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from volspike.api import metrics as api
+from volspike.background import BACKGROUND_FAULTS
 from volspike.live import metrics as live
 from volspike.streams import metrics as streams
 from volspike.telemetry import MetricSpec
@@ -14,6 +15,7 @@ SERVED: Final = (
     *api.MODEL_METRICS,
     *api.RESULT_METRICS,
     *live.LIVE_METRICS,
+    BACKGROUND_FAULTS,
 )
 """The metrics of ``volspike up``."""
 

@@ -1,12 +1,168 @@
-"""A bounded queue for a background thread: adding never blocks, and a full queue drops its oldest item."""
+"""Background work: supervised tasks and threads that an error does not end, and the bounded queue of such a thread.
+
+A fault of background work is logged and counted, and the work starts again after a pause. Until it succeeds,
+``/health`` reports its name and its last error.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from threading import Condition
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from threading import Condition, Event, Thread
+from typing import Final, Generic, TypeAlias, TypeVar
+
+import structlog
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from volspike.telemetry import MetricSpec
 
 T = TypeVar("T")
+
+BACKGROUND_FAULTS: Final = MetricSpec(
+    "background_faults_total",
+    "counter",
+    "faults",
+    "Unexpected errors of background work, by task; the work starts again after a pause.",
+    ("task",),
+)
+
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 60.0
+ERROR_CHARACTERS: Final = 300
+"""How much of an error's text ``BackgroundTask.error`` keeps."""
+
+_log = structlog.get_logger(__name__)
+
+
+class BackgroundTask:
+    """Work next to the main loop that an error does not end; its state can be read in any thread.
+
+    Args:
+        name: label of its metric, and its name in ``/health``.
+        first_pause_s: pause after a fault; it doubles with each further fault in a row.
+        longest_pause_s: upper limit of the pause.
+    """
+
+    def __init__(
+        self, name: str, *, first_pause_s: float = FIRST_PAUSE_S, longest_pause_s: float = LONGEST_PAUSE_S
+    ) -> None:
+        self.name = name
+        self.faults = 0
+        self.error: str | None = None
+        """The last error, until the work succeeds again."""
+        self._first_pause_s, self._longest_pause_s = first_pause_s, longest_pause_s
+        self._pause_s = first_pause_s
+
+    def fail(self, error: BaseException | str) -> float:
+        """Log and count a fault; returns the pause in seconds before the next attempt.
+
+        Give a text instead of an exception if its message or its traceback may contain a secret.
+        """
+        pause_s, self._pause_s = self._pause_s, min(2.0 * self._pause_s, self._longest_pause_s)
+        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+        self.error = " ".join(text.split())[:ERROR_CHARACTERS]
+        self.faults += 1
+        _log.error(
+            "background_fault",
+            task=self.name,
+            error=self.error,
+            faults=self.faults,
+            pause_s=pause_s,
+            exc_info=None if isinstance(error, str) else error,
+        )
+        return pause_s
+
+    def succeed(self) -> None:
+        """Note that the work succeeded, which ends the fault and resets the pause."""
+        if self.error is not None:
+            _log.info("background_recovered", task=self.name, faults=self.faults)
+            self.error, self._pause_s = None, self._first_pause_s
+
+    async def repeat(self, step: Callable[[], Awaitable[object]], every_s: float) -> None:
+        """Await ``step`` every ``every_s`` seconds until cancelled, and later than that if the pause is longer."""
+        pause_s = 0.0
+        while True:
+            await asyncio.sleep(max(every_s, pause_s))
+            try:
+                await step()
+            except Exception as error:  # noqa: BLE001  the boundary of the task
+                pause_s = self.fail(error)
+            else:
+                pause_s = 0.0
+                self.succeed()
+
+
+class SupervisedThread(BackgroundTask):
+    """A daemon thread that calls ``work(self)``, again after each fault, until it returns.
+
+    ``work`` calls ``succeed`` after each unit of work.
+    """
+
+    def __init__(self, name: str, work: Callable[[SupervisedThread], None], *, first_pause_s: float) -> None:
+        super().__init__(name, first_pause_s=first_pause_s)
+        self._work = work
+        self._is_closing = Event()
+        self._thread = Thread(target=self._run, name=f"volspike-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the work has not returned yet."""
+        return self._thread.is_alive()
+
+    def close(self, timeout_s: float) -> bool:
+        """Wait for the work to return, up to ``timeout_s``; False if it has not.
+
+        The caller first makes the work return, such as by closing its queue. A pause ends at once, and a fault from now
+        on ends the thread after one more attempt.
+        """
+        self._is_closing.set()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            is_last = self._is_closing.is_set()
+            try:
+                self._work(self)
+            except BaseException as error:  # noqa: BLE001  the boundary of the thread: nothing may end it silently
+                pause_s = self.fail(error)
+                if is_last:
+                    return
+                self._is_closing.wait(pause_s)
+            else:
+                return
+
+
+def supervised(
+    name: str, work: Callable[[SupervisedThread], None], *, first_pause_s: float = FIRST_PAUSE_S
+) -> SupervisedThread:
+    """Start ``work(thread)`` in a supervised thread named ``name``, which is also the label of its metric."""
+    return SupervisedThread(name, work, first_pause_s=first_pause_s)
+
+
+TaskList: TypeAlias = Callable[[], Iterable[BackgroundTask]]
+"""Returns the background tasks that exist at the moment."""
+
+
+class BackgroundCollector(Collector):
+    """The metric of the background tasks; tasks of the same name are counted together."""
+
+    def __init__(self, tasks: TaskList) -> None:
+        self._tasks = tasks
+
+    def collect(self) -> Iterator[Metric]:
+        """The faults of each task so far."""
+        faults: dict[str, int] = {}
+        for task in self._tasks():
+            faults[task.name] = faults.get(task.name, 0) + task.faults
+        yield BACKGROUND_FAULTS.family(((name,), number) for name, number in faults.items())
+
+    def describe(self) -> Iterator[Metric]:
+        """The metric without its values."""
+        yield BACKGROUND_FAULTS.family([])
 
 
 class Backlog(Generic[T]):

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from volspike import __version__
 from volspike.api import metrics
 from volspike.api.app import create_app
+from volspike.background import BACKGROUND_FAULTS
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactMissing
 
@@ -32,6 +33,7 @@ def test_health_with_a_model(client: Any) -> None:
         "model_version": "random_forest (ml)",
         "model_refused": None,
         "kafka_connected": None,
+        "background_faults": [],
         "reason": None,
     }
     assert client.get("/health/live").json() == {"status": "alive"}
@@ -162,7 +164,7 @@ def test_every_metric_is_declared(client: Any) -> None:
     text = client.get("/metrics").text
     exposed = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     kinds = {name: kind for name, kind in exposed.items() if not name.endswith("_created")}
-    declared = (*metrics.API_METRICS, *metrics.MODEL_METRICS, *metrics.RESULT_METRICS)
+    declared = (*metrics.API_METRICS, *metrics.MODEL_METRICS, *metrics.RESULT_METRICS, BACKGROUND_FAULTS)
     assert kinds == {metric.name: metric.kind for metric in declared}
     for metric in declared:
         assert f"# HELP {metric.name} {metric.meaning}" in text

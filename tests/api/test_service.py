@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,7 +14,9 @@ from structlog.testing import capture_logs
 from tests.api.conftest import FakeArtifact, FakeMetadata, fake_artifact
 
 from volspike.api.app import create_app
+from volspike.api.schema import BackgroundFault, Health
 from volspike.api.service import LoadResult, ModelFolder, Service, validate
+from volspike.background import BackgroundTask
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactCorrupt, SchemaMismatch
 from volspike.lifecycle.promotion import promote
@@ -144,6 +147,55 @@ def test_a_folder_is_read_when_it_changes(tmp_path: Path) -> None:
     repaired = folder.load_changed()
     assert repaired is not None
     assert repaired.artifact is not None
+
+
+def test_an_unexpected_error_does_not_end_the_watching_of_the_folder() -> None:
+    """Health names the task and its error until a check succeeds; then the next model is served."""
+    answers: list[LoadResult | Exception] = [RuntimeError("drive gone"), LoadResult(OTHER, None)]
+    healths: list[Health] = []
+
+    async def followed() -> None:
+        made = Service(ServingSettings(model=Path("nowhere"), reload_s=1e-6), lambda _: fake_artifact())
+        made.start()
+        made._following._first_pause_s = made._following._pause_s = 0.0
+
+        def load_changed() -> LoadResult | None:
+            healths.append(made.health())
+            answer = answers.pop(0) if answers else None
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        made._folder.load_changed = load_changed  # type: ignore[method-assign]
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            following = group.create_task(made.follow())
+            while len(healths) < 3:
+                await asyncio.sleep(0)
+            following.cancel()
+        assert made.version().threshold == 0.25
+        assert made.metrics.registry.get_sample_value("background_faults_total", {"task": "model folder"}) == 1.0
+
+    asyncio.run(followed())
+    assert [health.status for health in healths[:3]] == ["healthy", "degraded", "healthy"]
+    assert healths[1].background_faults == [
+        BackgroundFault(task="model folder", error="RuntimeError: drive gone", faults=1)
+    ]
+    assert healths[1].reason == "background task 'model folder' failed: RuntimeError: drive gone"
+
+
+def test_faults_of_other_background_tasks_are_in_health_and_metrics() -> None:
+    """A task of the live pipeline degrades the health of the service that shows it."""
+    task = BackgroundTask("performance")
+    made = Service(ServingSettings(model=Path("nowhere")), lambda _: fake_artifact(), background=lambda: [task])
+    made.start()
+    task.fail("database is locked")
+    assert (made.health().status, made.health().reason) == (
+        "degraded",
+        "background task 'performance' failed: database is locked",
+    )
+    task.succeed()
+    assert (made.health().status, made.health().background_faults) == ("healthy", [])
+    assert made.metrics.registry.get_sample_value("background_faults_total", {"task": "performance"}) == 1.0
 
 
 def test_a_folder_that_changes_while_it_is_read_is_read_again(tmp_path: Path) -> None:

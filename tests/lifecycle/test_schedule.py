@@ -21,11 +21,12 @@ class FakeProcess:
         self.command = list(command)
         self.ended = Event()
         self.calls: list[str] = []
+        self.status = 0
 
     def wait(self, timeout: float | None = None) -> int:
         if not self.ended.wait(timeout):
             raise subprocess.TimeoutExpired(self.command, timeout or 0.0)
-        return 0
+        return self.status
 
     def terminate(self) -> None:
         self.calls.append("terminate")
@@ -87,7 +88,8 @@ def test_command_has_trigger_and_arguments() -> None:
 def test_one_run_at_a_time_and_none_after_the_end() -> None:
     """A run due while another is active is skipped; closing the schedule ends the active run and starts no other."""
     starter = FakeStart()
-    with RetrainingSchedule([], start=starter) as schedule:
+    schedule = RetrainingSchedule([], start=starter)
+    with schedule:
         assert set(schedule.due()) == {"check", "shadow"}
         thread = Thread(target=schedule.run, args=("schedule",))
         thread.start()
@@ -97,6 +99,26 @@ def test_one_run_at_a_time_and_none_after_the_end() -> None:
     assert starter.runs[0].calls == ["terminate"]
     assert schedule.run("schedule") is None
     assert len(starter.runs) == 1
+
+
+def test_a_run_that_fails_is_reported_and_the_next_one_starts() -> None:
+    """A process that cannot be started, or ends with an error, is a fault of the task until a run succeeds."""
+    endings: list[OSError | int] = [OSError("no more processes"), 1, 3, 0]
+
+    def start(command: Sequence[str]) -> FakeProcess:
+        ending = endings.pop(0)
+        if isinstance(ending, OSError):
+            raise ending
+        process = FakeProcess(command)
+        process.status = ending
+        process.ended.set()
+        return process
+
+    schedule = RetrainingSchedule([], start=start)
+    with schedule as (task,):
+        results = [(schedule.run("schedule"), task.error, task.faults) for _ in range(4)]
+    status = "a run ended with status 1; `volspike retrain` shows its error"
+    assert results == [(None, "OSError: no more processes", 1), (1, status, 2), (3, None, 2), (0, None, 2)]
 
 
 def test_process_has_the_lowest_priority() -> None:

@@ -6,12 +6,13 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 from tests.live.markets import START, frame, walk
 
+from volspike.background import BackgroundTask
 from volspike.config import FeedSettings
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import FeatureRow
@@ -19,7 +20,7 @@ from volspike.feeds.events import FeedEvent, FeedState
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import Faults
-from volspike.live.pipeline import LivePipeline
+from volspike.live.pipeline import LivePipeline, _Periodic
 from volspike.live.scoring import LiveScorer, ScoredRow
 from volspike.market import SECOND_NS, Cause, Gap, Kind, Tick
 from volspike.models import TEN_MODEL, Artifact
@@ -130,6 +131,66 @@ def test_a_snapshot_is_json() -> None:
     assert told["health"]["latency_ms"]["p50"] == 0.0
     with pytest.raises(UsageError, match="DOGE-USD"):
         live.snapshot("DOGE-USD")
+
+
+@pytest.mark.parametrize("name", ["rows", "health", "tape", "performance", "calibration"])
+def test_an_error_of_a_periodic_task_does_not_end_it(name: str, tmp_path: Path) -> None:
+    """Each periodic task goes on after one error, and events are processed meanwhile."""
+    live = LivePipeline(
+        LiveScorer(Artifact.load(TEN_MODEL)),
+        ["BTC-USD"],
+        "test",
+        simulated=True,
+        recorder=Recorder(tmp_path, simulated=True),
+        outcomes=OutcomeStore(tmp_path / "outcomes.sqlite"),
+        calibration=tmp_path / "calibration",
+    )
+    (position,) = (index for index, each in enumerate(live._periodic) if each.task.name == name)
+    step, calls, errors = live._periodic[position].step, [0], [RuntimeError("unexpected")]
+
+    async def failing_once() -> None:
+        if errors:
+            raise errors.pop()
+        await step()
+        calls[0] += 1
+
+    task = BackgroundTask(name, first_pause_s=0.0)
+    periodic = list(live._periodic)
+    periodic[position] = _Periodic(task, failing_once, 0.0)
+    live._periodic = tuple(periodic)
+
+    async def events() -> AsyncIterator[FeedEvent]:
+        async with asyncio.timeout(10):
+            while calls[0] < 2:
+                yield frame(walk(1)[0])
+                await asyncio.sleep(0)
+
+    asyncio.run(live.run(events()))
+    assert (task.faults, task.error) == (1, None)
+    assert live.counts.frames > 1
+    assert name in [each.name for each in live.tasks]
+
+
+def test_an_error_of_the_processing_is_raised_as_it_is() -> None:
+    """An error in the main loop ends the pipeline with that error, after its parts are closed."""
+    closed: list[str] = []
+
+    class Part:
+        tasks = ()
+
+        def close(self) -> None:
+            closed.append("closed")
+            raise RuntimeError("not closed")
+
+    async def events() -> AsyncIterator[FeedEvent]:
+        yield frame(walk(1)[0])
+        raise SchemaMismatch("other rows")
+
+    live = pipeline()
+    live.router = live.outcomes = cast("Any", Part())
+    with pytest.raises(SchemaMismatch, match="other rows"):
+        asyncio.run(live.run(events()))
+    assert closed == ["closed", "closed"]
 
 
 def test_readers_receive_rows_and_health_until_the_end() -> None:

@@ -167,6 +167,48 @@ def test_dead_receivers_are_counted_and_hold_up_nobody(
         assert secret not in told
 
 
+class Raising(Fake):
+    """A receiver that raises an error with a secret in its text at the first ``raises`` attempts."""
+
+    def __init__(self, raises: int, error: type[BaseException] = RuntimeError) -> None:
+        super().__init__()
+        self.raises, self.error = raises, error
+
+    def send(self, title: str, body: str) -> bool:
+        self.raises -= 1
+        if self.raises >= 0:
+            raise self.error("https://host/hunter2")
+        return super().send(title, body)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit])
+def test_a_receiver_that_raises_stops_no_delivery(error: type[BaseException]) -> None:
+    """The others have each alert once; it has its own at the next attempt, and its secrets stay hidden."""
+    bad, good = Raising(2, error), Fake()
+    with structlog.testing.capture_logs() as logs:
+        router = AlertRouter(receivers=[bad, good], backoff_s=0.01)
+        router.send(alert(0))
+        router.send(alert(1))
+        assert router.close(DEADLINE_S)
+    assert [(t.sent, t.failures, t.given_up) for t in router.deliveries] == [(2, 2, 0), (2, 0, 0)]
+    assert [(task.faults, task.error) for task in router.tasks] == [(2, None), (0, None)]
+    faults = [entry["error"] for entry in logs if entry["event"] == "background_fault"]
+    assert faults == [f"fake://here: {error.__name__}"] * 2
+    assert "hunter2" not in repr(logs)
+
+
+def test_a_receiver_that_hangs_delays_no_other() -> None:
+    """Every receiver has a thread of its own."""
+    gate = threading.Event()
+    stuck, good = Fake(gate), Fake()
+    router = AlertRouter(receivers=[stuck, good])
+    router.send(alert())
+    assert stuck.started.wait(DEADLINE_S)
+    assert good.started.wait(DEADLINE_S)
+    gate.set()
+    assert router.close(DEADLINE_S)
+
+
 def test_putting_never_waits_and_the_oldest_go() -> None:
     """While a receiver hangs, alerts are queued up to the limit; then the oldest are dropped and counted."""
     gate = threading.Event()

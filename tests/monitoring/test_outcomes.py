@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -47,6 +48,27 @@ def store(tmp_path: Path) -> Iterator[OutcomeStore]:
     it = OutcomeStore(tmp_path / "outcomes.sqlite", flush_s=0.01)
     yield it
     assert it.close()
+
+
+def test_an_unexpected_error_does_not_end_the_writing(store: OutcomeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows of the failed batch are counted as lost, and the next ones are written."""
+    written = store._database.write
+    errors = [RuntimeError("unexpected")]
+
+    def write(*batch: Any) -> None:
+        if errors:
+            raise errors.pop()
+        written(*batch)
+
+    monkeypatch.setattr(store._database, "write", write)
+    (task,) = store.tasks
+    store.predict(foreseen(0, 0.5))
+    assert store.flush()
+    assert (store.lost, store.fault) == (1, "unexpected")
+    store.predict(foreseen(1, 0.5))
+    assert store.flush(10.0)
+    assert (store.lost, store.fault, task.faults) == (1, None, 1)
+    assert len(rows(store._path)) == 1
 
 
 def rows(path: Path, columns: str = "*") -> list[tuple[object, ...]]:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
-import structlog
 from fastapi import APIRouter, FastAPI, Request, Response
 from msgspec import Struct
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -29,6 +28,7 @@ from volspike.api.docs import (
 from volspike.api.edge import CORRELATION_HEADER, CORRELATION_KEY, PAGE_HEADERS, ApiKey, BodyLimit, Edge, RateLimit
 from volspike.api.schema import Health, Live, Prediction, Predictions, Problem, Readiness, Refusal, Version, encode
 from volspike.api.service import Adopt, Load, Service
+from volspike.background import TaskList
 from volspike.config import ServingSettings
 from volspike.models import Artifact
 
@@ -43,8 +43,6 @@ DESCRIPTION: Final = (
 LIMITED_PATHS: Final = frozenset({"/predict"})
 """The rate limit applies to these only: monitoring is never rejected."""
 
-log = structlog.get_logger(__name__)
-
 
 def create_app(
     settings: ServingSettings,
@@ -54,24 +52,24 @@ def create_app(
     served: Artifact | None = None,
     adopt: Adopt | None = None,
     collectors: Sequence[Collector] = (),
+    background: TaskList = tuple,
 ) -> FastAPI:
     """The application for ``settings``; it loads its model with ``load`` when it starts.
 
-    ``pages`` are additional routes, including the page at ``/``; without them ``/`` is a plain page. ``served`` and
-    ``adopt`` are as for ``Service``. ``/metrics`` includes the metrics of ``collectors``.
+    ``pages`` are additional routes, including the page at ``/``; without them ``/`` is a plain page. ``served``,
+    ``adopt`` and ``background`` are as for ``Service``. ``/metrics`` includes the metrics of ``collectors``.
     """
-    service = Service(settings, load, served=served, adopt=adopt)
+    service = Service(settings, load, served=served, adopt=adopt, background=background)
     for collector in collectors:
         service.metrics.registry.register(collector)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         service.start()
-        following = asyncio.create_task(service.follow(), name="model folder")
-        following.add_done_callback(_log_failure)
-        yield
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        async with asyncio.TaskGroup() as group:
+            following = group.create_task(service.follow())
+            yield
+            following.cancel()
 
     app = Application(
         title="volspike",
@@ -100,12 +98,6 @@ def create_app(
         app.add_middleware(RateLimit, per_minute=settings.rate_limit, paths=LIMITED_PATHS)
     app.add_middleware(Edge, metrics=service.metrics, endpoints=endpoints, log_requests=settings.log_requests)
     return app
-
-
-def _log_failure(following: asyncio.Task[None]) -> None:
-    """The served model stays in use if the folder is no longer checked."""
-    if not following.cancelled() and (fault := following.exception()) is not None:
-        log.error("model_folder_check_failed", exc_info=fault)
 
 
 def _add_prediction(app: FastAPI, service: Service) -> None:

@@ -112,6 +112,14 @@ class Problem(Struct):
     detail: str
 
 
+class BackgroundFault(Struct, kw_only=True):
+    """A background task whose last attempt failed; it is tried again after a pause."""
+
+    task: str
+    error: Annotated[str, Meta(description="its last error")]
+    faults: Annotated[int, Meta(description="number of its errors since the start")]
+
+
 class Health(Struct, kw_only=True):
     """The state of the service. ``kafka_connected`` is null if no Kafka pipeline runs."""
 
@@ -123,6 +131,9 @@ class Health(Struct, kw_only=True):
         str | None, Meta(description="why the newest model was rejected while the previous one is served")
     ]
     kafka_connected: bool | None
+    background_faults: Annotated[
+        list[BackgroundFault], Meta(description="background tasks that currently fail; empty if all work")
+    ]
     reason: Annotated[str | None, Meta(description="why the service is degraded")]
 
 

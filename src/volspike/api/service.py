@@ -22,7 +22,8 @@ import structlog
 import volspike
 from volspike.api.metrics import ApiMetrics, ModelCollector, ResultsCollector
 from volspike.api.predict import OK, UNPROCESSABLE, PredictHandler
-from volspike.api.schema import Health, Version
+from volspike.api.schema import BackgroundFault, Health, Version
+from volspike.background import BackgroundCollector, BackgroundTask, TaskList
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactCorrupt, VolspikeError
 from volspike.models import METADATA_FILE, ONNX_FILE, Artifact
@@ -52,10 +53,17 @@ class Service:
         load: loads the model in a folder.
         served: a model that is already in use, as in a live pipeline; its folder may still be empty.
         adopt: receives each new model first; if it raises, the previous model stays in use here as well.
+        background: other background tasks of the process, for ``/health`` and the metrics.
     """
 
     def __init__(
-        self, settings: ServingSettings, load: Load, *, served: Artifact | None = None, adopt: Adopt | None = None
+        self,
+        settings: ServingSettings,
+        load: Load,
+        *,
+        served: Artifact | None = None,
+        adopt: Adopt | None = None,
+        background: TaskList = tuple,
     ) -> None:
         self.settings = settings
         self.metrics = ApiMetrics()
@@ -67,9 +75,15 @@ class Service:
         self._load = load
         self._served = served
         self._adopt = adopt
+        self._background = background
+        self._following = BackgroundTask("model folder")
         self._folder = ModelFolder(named_model(settings) or production_model(settings), load)
         self.metrics.registry.register(ResultsCollector(settings.results))
         self.metrics.registry.register(ModelCollector(lambda: self.artifact))
+        self.metrics.registry.register(BackgroundCollector(self._tasks))
+
+    def _tasks(self) -> list[BackgroundTask]:
+        return [self._following, *self._background()]
 
     @property
     def artifact(self) -> Artifact | None:
@@ -90,13 +104,15 @@ class Service:
             self._serve(loaded.artifact)
 
     async def follow(self) -> None:
-        """Check the folder for a new model every ``reload_s`` seconds until cancelled."""
-        while self.settings.reload_s > 0.0:
-            await asyncio.sleep(self.settings.reload_s)
-            # in a thread: the folder may be on a network drive, and a model takes a while to load
-            loaded = await asyncio.to_thread(self._folder.load_changed)
-            if loaded is not None:
-                self.replace(loaded)
+        """Check the folder for a new model every ``reload_s`` seconds until cancelled; an error does not end it."""
+        if self.settings.reload_s > 0.0:
+            await self._following.repeat(self._check_folder, self.settings.reload_s)
+
+    async def _check_folder(self) -> None:
+        # in a thread: the folder may be on a network drive, and a model takes a while to load
+        loaded = await asyncio.to_thread(self._folder.load_changed)
+        if loaded is not None:
+            self.replace(loaded)
 
     def replace(self, loaded: LoadResult) -> None:
         """Serve the loaded model from the next request on, or keep the previous one and record the reason."""
@@ -157,9 +173,17 @@ class Service:
 
     def health(self) -> Health:
         """The body of ``/health``."""
-        reason = self.reason or (
-            self.refused and f"the newest model was rejected and the previous one is served: {self.refused}"
-        )
+        faults = [
+            BackgroundFault(task=task.name, error=error, faults=task.faults)
+            for task in self._tasks()
+            if (error := task.error) is not None
+        ]
+        reasons = [
+            self.reason,
+            self.refused and f"the newest model was rejected and the previous one is served: {self.refused}",
+            *(f"background task {fault.task!r} failed: {fault.error}" for fault in faults),
+        ]
+        reason = "; ".join(filter(None, reasons)) or None
         return Health(
             status="healthy" if reason is None else "degraded",
             timestamp=datetime.now(UTC).isoformat(),
@@ -167,6 +191,7 @@ class Service:
             model_version=None if self.predictor is None else self.predictor.version,
             model_refused=self.refused,
             kafka_connected=None,
+            background_faults=faults,
             reason=reason,
         )
 

@@ -7,8 +7,9 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias
 
 import typer
 
@@ -19,6 +20,7 @@ from volspike.errors import BrokerUnavailable, StreamError, UsageError
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from volspike.background import BackgroundTask
     from volspike.config import FeedSettings
     from volspike.live.metrics import FeedCounts
     from volspike.live.sources import Source
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from volspike.tape.recorder import Recorder
 
 EXAMPLES = "Example: volspike ingest --pair BTC-USD --minutes 60 --save-disk"
+
+PeriodicWork: TypeAlias = "dict[BackgroundTask, Callable[[], Awaitable[None]]]"
 
 FLUSH_EVERY_S = 1.0
 DELIVER_WITHIN_S = 10.0
@@ -99,9 +103,10 @@ async def _ingest(
         recorder = None if folder is None else Recorder(folder, simulated=source.simulated)
         err.print(f"listening to {source.name} for {', '.join(settings.products)}", markup=False)
         counts, began = FeedCounts(source.timed_from, source.stats), time.monotonic()
-        with metrics_server(_registry(source, counts, recorder), at.host, at.port):
+        periodic = _periodic_work(recorder, relay)
+        with metrics_server(_registry(source, counts, recorder, list(periodic)), at.host, at.port):
             topic_check = asyncio.create_task(_warn_if_missing(cluster)) if cluster is not None else None
-            listening = asyncio.create_task(_listen(source, recorder, relay, counts))
+            listening = asyncio.create_task(_listen(source, recorder, relay, counts, periodic))
             stop_on_signals(listening)
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(asyncio.shield(listening), minutes * 60 or None)
@@ -127,13 +132,17 @@ def _print_counts(counts: FeedCounts, elapsed_s: float, recorder: Recorder | Non
     )
 
 
-def _registry(source: Source, counts: FeedCounts, recorder: Recorder | None) -> CollectorRegistry:
+def _registry(
+    source: Source, counts: FeedCounts, recorder: Recorder | None, tasks: list[BackgroundTask]
+) -> CollectorRegistry:
     """The metrics of the feed for Prometheus."""
     from prometheus_client import CollectorRegistry
 
+    from volspike.background import BackgroundCollector
     from volspike.live.metrics import FeedCollector
 
     registry = CollectorRegistry()
+    registry.register(BackgroundCollector(lambda: tasks))
     registry.register(FeedCollector(source.name, simulated=source.simulated, counts=counts, recorder=recorder))
     return registry
 
@@ -163,11 +172,13 @@ def _print_relayed(relay: TickRelay, folder: Path | None) -> None:
         warn(f"{relay.undelivered:,} ticks were not delivered to {relay.topic}{again}")
 
 
-async def _listen(source: Source, recorder: Recorder | None, relay: TickRelay | None, counts: FeedCounts) -> None:
+async def _listen(
+    source: Source, recorder: Recorder | None, relay: TickRelay | None, counts: FeedCounts, periodic: PeriodicWork
+) -> None:
     from volspike.feeds.events import FeedError, FeedFault, FeedFrame, FeedState
     from volspike.market import Gap
 
-    flushing = asyncio.create_task(_flush(recorder, relay))
+    running = [asyncio.create_task(task.repeat(step, FLUSH_EVERY_S)) for task, step in periodic.items()]
     try:
         async for event in source.events:
             counts.add(event)
@@ -188,17 +199,24 @@ async def _listen(source: Source, recorder: Recorder | None, relay: TickRelay | 
                 case FeedError():
                     warn(event.reason)
     finally:
-        flushing.cancel()
+        for task in running:
+            task.cancel()
 
 
-async def _flush(recorder: Recorder | None, relay: TickRelay | None) -> None:
-    """Lets the recorder write while the market is silent, and the relay report stalls."""
-    while recorder is not None or relay is not None:
-        await asyncio.sleep(FLUSH_EVERY_S)
+def _periodic_work(recorder: Recorder | None, relay: TickRelay | None) -> PeriodicWork:
+    """The recorder writes also while the market is silent, and the relay reports stalls."""
+    from volspike.background import BackgroundTask
+
+    async def flush_tape() -> None:
         if recorder is not None:
             recorder.tick(time.time_ns())
+
+    async def serve_relay() -> None:
         if relay is not None:
             relay.tick()
+
+    parts = (("tape", recorder, flush_tape), ("kafka", relay, serve_relay))
+    return {BackgroundTask(name): step for name, part, step in parts if part is not None}
 
 
 def stop_on_signals(task: asyncio.Task[None]) -> None:

@@ -59,6 +59,7 @@ def run(
     check_worker_options(commit_ms, commit_rows, metrics_port)
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_features=topic_in, topic_predictions=topic_out)
     from volspike.api.predict import model_version
+    from volspike.background import BackgroundCollector
     from volspike.logs import configure_logs
     from volspike.monitoring.alerts import AlertRouter, StreamAlerts
     from volspike.streams.metrics import PredictionMetrics, WorkerMetrics
@@ -79,6 +80,7 @@ def run(
         cold_start=cold_start,
     )
     router, metrics = AlertRouter(alert or ()), WorkerMetrics()
+    metrics.registry.register(BackgroundCollector(lambda: router.tasks))
     version, counts = model_version(artifact.name), PredictionMetrics(metrics.registry)
     try:
         spike = artifact.metadata.spike_definition.describe()

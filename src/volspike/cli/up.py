@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +16,7 @@ from volspike.cli.screen import out
 from volspike.errors import UsageError
 
 if TYPE_CHECKING:
+    from volspike.background import BackgroundTask
     from volspike.config import ServingSettings
     from volspike.live.up import Background
 
@@ -107,8 +109,8 @@ def _retraining(wanted: bool | None, at: str, tape: Path, outcomes: Path, servin
     places = {"--tape": tape, "--outcomes": outcomes, "--artifacts": serving.artifacts, "--results": serving.results}
     arguments = [str(word) for place in places.items() for word in place]
 
-    def background(simulated: bool) -> AbstractContextManager[object]:
+    def background(simulated: bool) -> AbstractContextManager[Sequence[BackgroundTask]]:
         is_wanted = not simulated if wanted is None else wanted
-        return RetrainingSchedule(arguments, at) if is_wanted else nullcontext()
+        return RetrainingSchedule(arguments, at) if is_wanted else nullcontext(())
 
     return background

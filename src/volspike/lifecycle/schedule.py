@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from threading import Lock
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
 import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
-from volspike.errors import UsageError
+from volspike.background import BackgroundTask
+from volspike.errors import DataError, UsageError
 
 WEEKLY: Final = "0 2 * * mon"
 """Monday 02:00 UTC: drift check and retraining if needed."""
@@ -28,6 +29,9 @@ DAILY: Final = "30 2 * * *"
 
 LATE_S: Final = 3600
 """A run missed because the machine slept is started up to this many seconds late."""
+
+_EXPECTED_STATUSES: Final = frozenset({0, DataError.exit_status})
+"""Of a run that worked, or had too little data; bad data is in the history and in the metric of the last training."""
 
 _LOWEST: Final = 19
 _STOP_WITHIN_S: Final = 5.0
@@ -74,7 +78,8 @@ def cron(text: str) -> CronTrigger:
 class RetrainingSchedule:
     """Runs ``volspike retrain`` with ``arguments`` on schedule; a context manager that stops a running process on exit.
 
-    At most one run at a time: a run that is due while another is active is skipped. ``start`` creates the process.
+    At most one run at a time: a run that is due while another is active is skipped. ``start`` creates the process. Its
+    context returns its background task, which fails with a run that cannot be started or that ends with an error.
     """
 
     def __init__(
@@ -89,16 +94,17 @@ class RetrainingSchedule:
         self._running: Process | None = None
         self._lock = Lock()
         self._is_closed = False
+        self._task = BackgroundTask("retraining")
         self._scheduler = BackgroundScheduler(
             timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": LATE_S}
         )
         self._scheduler.add_job(self.run, cron(check_at), args=["schedule"], id="check")
         self._scheduler.add_job(self.run, cron(DAILY), args=["shadow", "--only-shadow"], id="shadow")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> tuple[BackgroundTask, ...]:
         self._scheduler.start()
         log.info("retraining_scheduled", **{name: due.isoformat() for name, due in self.due().items()})
-        return self
+        return (self._task,)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
@@ -113,7 +119,22 @@ class RetrainingSchedule:
         return {job.id: job.next_run_time for job in self._scheduler.get_jobs()}
 
     def run(self, trigger: str, *more: str) -> int | None:
-        """Run now and wait; the exit status, or None if another run is active or the schedule was closed."""
+        """Run now and wait; the exit status, or None if there was no run.
+
+        There is none while another is active, after the end of the schedule, and if the process cannot be started.
+        """
+        try:
+            status = self._run_process(trigger, more)
+        except Exception as error:  # noqa: BLE001  the boundary of the task: the next run is started at its time
+            self._task.fail(error)
+            return None
+        if status in _EXPECTED_STATUSES:
+            self._task.succeed()
+        elif status is not None and not self._is_closed:
+            self._task.fail(f"a run ended with status {status}; `volspike retrain` shows its error")
+        return status
+
+    def _run_process(self, trigger: str, more: Sequence[str]) -> int | None:
         with self._lock:
             if self._running is not None or self._is_closed:
                 log.info("retraining_skipped", trigger=trigger)
@@ -121,9 +142,11 @@ class RetrainingSchedule:
             command = [sys.executable, "-m", "volspike", "retrain", "--if-needed", "--trigger", trigger]
             process = self._running = self._start([*command, *more, *self._arguments])
         log.info("retraining_started", trigger=trigger)
-        status = process.wait()
-        with self._lock:
-            self._running = None
+        try:
+            status = process.wait()
+        finally:
+            with self._lock:
+                self._running = None
         log.info("retraining_ended", trigger=trigger, status=status)
         return status
 

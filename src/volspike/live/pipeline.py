@@ -12,7 +12,8 @@ A frame is processed by plain function calls, in this order (``LivePipeline.take
 7. Outcomes are stored, and shown if they are spikes.
 
 None of these waits for a disk, an alert receiver or a reader of the dashboard: those have bounded queues. The dashboard
-is updated by the clock: rows four times per second, health every second, performance every ten.
+is updated by the clock: rows four times per second, health every second, performance every ten. An error in one of
+these does not end it (``BackgroundTask``).
 """
 
 from __future__ import annotations
@@ -20,16 +21,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 import structlog
 
+from volspike.background import BackgroundTask
 from volspike.episodes import Episode, EpisodeTracker
 from volspike.errors import DataError, UsageError
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, FeedStats
@@ -77,6 +79,14 @@ class _Product:
     level: AlertLevel | None
 
 
+class _Periodic(NamedTuple):
+    """A background task of the event loop, its step, and the seconds between two steps."""
+
+    task: BackgroundTask
+    step: Callable[[], Coroutine[Any, Any, None]]
+    every_s: float
+
+
 class LivePipeline:
     """Scores the events of a source until it ends.
 
@@ -121,6 +131,7 @@ class LivePipeline:
         for product in products:
             self._product(product)
         self._restore_calibration()
+        self._periodic = self._periodic_tasks()
 
     def collector(self) -> LiveCollector:
         """The collector of the pipeline's metrics."""
@@ -133,31 +144,38 @@ class LivePipeline:
             outcomes=self.outcomes,
         )
 
+    @property
+    def tasks(self) -> tuple[BackgroundTask, ...]:
+        """All background tasks of the pipeline and its parts."""
+        parts = (self.outcomes, self.router)
+        return (*(each.task for each in self._periodic), *(task for part in parts if part for task in part.tasks))
+
     async def run(self, events: AsyncIterable[FeedEvent]) -> None:
-        """Process events until there are no more; then end every dashboard stream and close the parts."""
-        publishing = (
-            self._publish_rows(),
-            self._publish_health(),
-            self._publish_performance(),
-            self._save_calibrations(),
-        )
-        tasks = [asyncio.create_task(each) for each in publishing]
+        """Process events until there are no more; then end every dashboard stream and close the parts.
+
+        An error of a periodic task does not end the processing of events; an error of that processing ends it all.
+        """
         try:
-            async for event in events:
-                self.take(event)
+            async with asyncio.TaskGroup() as group:
+                running = [group.create_task(each.task.repeat(each.step, each.every_s)) for each in self._periodic]
+                async for event in events:
+                    self.take(event)
+                for task in running:
+                    task.cancel()
+        except BaseExceptionGroup as faults:  # of one: the supervised tasks raise none
+            raise faults.exceptions[0] from None
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self.publisher.close()
             await asyncio.to_thread(self.close)
 
     def close(self) -> None:
-        """Write out what is queued; may take seconds if a disk or a receiver is slow."""
-        self._save_calibration(self._calibration_state())
-        for part in (self.recorder, self.outcomes, self.router):
-            if part is not None:
-                part.close()
+        """Write out what is queued; may take seconds if a disk or a receiver is slow. One failure prevents no other."""
+        parts = [part for part in (self.recorder, self.outcomes, self.router) if part is not None]
+        for close in (lambda: self._save_calibration(self._calibration_state()), *(part.close for part in parts)):
+            try:
+                close()
+            except Exception:  # the other parts are still to be closed
+                log.exception("part_not_closed")
 
     def take(self, event: FeedEvent) -> None:
         """Process one event completely."""
@@ -266,34 +284,43 @@ class LivePipeline:
         self._model = ServedModel.of(artifact.metadata, simulated=self.simulated)
         self.publisher.close()
 
+    def _periodic_tasks(self) -> tuple[_Periodic, ...]:
+        tasks = [
+            _Periodic(BackgroundTask("rows"), self._publish_rows, ROWS_EVERY_S),
+            _Periodic(BackgroundTask("health"), self._publish_health, HEALTH_EVERY_S),
+        ]
+        if self.recorder is not None:
+            tasks.append(_Periodic(BackgroundTask("tape"), self._flush_tape, ROWS_EVERY_S))
+        if self.outcomes is not None:
+            tasks.append(_Periodic(BackgroundTask("performance"), self._publish_performance, PERFORMANCE_EVERY_S))
+        if self._calibration is not None:
+            tasks.append(_Periodic(BackgroundTask("calibration"), self._save_calibrations, SAVE_EVERY_S))
+        return tuple(tasks)
+
     async def _publish_rows(self) -> None:
-        while True:
-            await asyncio.sleep(ROWS_EVERY_S)
-            if self.recorder is not None:
-                self.recorder.tick(time.time_ns())
-            for product in self._products.values():
-                point = product.view.take_unpublished()
-                if point is not None:
-                    self._publish("tick", point)
+        for product in self._products.values():
+            point = product.view.take_unpublished()
+            if point is not None:
+                self._publish("tick", point)
 
     async def _publish_health(self) -> None:
-        while True:
-            await asyncio.sleep(HEALTH_EVERY_S)
-            self._publish("health", self.health())
+        self._publish("health", self.health())
+
+    async def _flush_tape(self) -> None:
+        if self.recorder is not None:
+            self.recorder.tick(time.time_ns())
 
     async def _publish_performance(self) -> None:
-        while self.outcomes is not None:
-            await asyncio.sleep(PERFORMANCE_EVERY_S)
-            since, model = time.time_ns() - PERFORMANCE_WINDOW_NS, self._model
-            performance = await asyncio.to_thread(self.outcomes.performance, since, None, model=model)
-            if model is self._model:
-                self.counts.performance = {**performance.figures(), "since": since // MS_NS}
-                self._publish("performance", self.counts.performance)
+        if self.outcomes is None:
+            return
+        since, model = time.time_ns() - PERFORMANCE_WINDOW_NS, self._model
+        performance = await asyncio.to_thread(self.outcomes.performance, since, None, model=model)
+        if model is self._model:
+            self.counts.performance = {**performance.figures(), "since": since // MS_NS}
+            self._publish("performance", self.counts.performance)
 
     async def _save_calibrations(self) -> None:
-        while self._calibration is not None:
-            await asyncio.sleep(SAVE_EVERY_S)
-            await asyncio.to_thread(self._save_calibration, self._calibration_state())
+        await asyncio.to_thread(self._save_calibration, self._calibration_state())
 
     def _calibration_state(self) -> CalibrationFile:
         levels = {name: each.level.state() for name, each in self._products.items() if each.level is not None}

@@ -9,7 +9,7 @@ import asyncio
 import gzip
 import hashlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -26,6 +26,7 @@ from volspike.api.edge import PAGE_HEADERS
 from volspike.api.schema import Problem
 from volspike.api.server import Server, server_config
 from volspike.api.service import validate
+from volspike.background import BackgroundTask
 from volspike.config import FeedSettings, ServingSettings
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
@@ -128,8 +129,10 @@ def dashboard_assets() -> dict[str, Asset]:
     return assets
 
 
-Background: TypeAlias = Callable[[bool], AbstractContextManager[object]]
-"""Makes a context to run in while a source is served, such as a retraining schedule; receives ``simulated``."""
+Background: TypeAlias = Callable[[bool], AbstractContextManager[Sequence[BackgroundTask]]]
+"""Makes a context to run in while a source is served, such as a retraining schedule; receives ``simulated``.
+
+The context returns its background tasks."""
 
 HEAD_START_S: Final = 420
 """Seconds that a simulated market sends at once, so that the windows are full when the page opens."""
@@ -155,7 +158,7 @@ class LiveOptions:
     tape: Path | None = None
     outcomes: Path | None = None
     alerts: tuple[str, ...] = field(default=(), repr=False)
-    background: Background = lambda _: nullcontext()
+    background: Background = lambda _: nullcontext(())
 
 
 async def serve_live(
@@ -178,18 +181,21 @@ async def serve_live(
         scorer.check_source(set(source.kinds))
         log.info("source_opened", source=source.name, simulated=source.simulated)
         pipeline = _pipeline(scorer, feed, source, options)
+        retraining: list[BackgroundTask] = []
         app = create_app(
             with_companion(serving),
             pages=dashboard_routes(pipeline.publisher, pipeline.snapshot),
             served=artifact,
             adopt=pipeline.adopt,
             collectors=[pipeline.collector()],
+            background=lambda: [*pipeline.tasks, *retraining],
         )
         server = Server(server_config(app, serving), on_stop=pipeline.publisher.close)
         running = asyncio.create_task(pipeline.run(source.events), name="pipeline")
         running.add_done_callback(lambda task: _source_ended(task, server))
         try:
-            with options.background(source.simulated):
+            with options.background(source.simulated) as tasks:
+                retraining += tasks
                 await server.serve(sockets=[listener])
         finally:
             running.cancel()

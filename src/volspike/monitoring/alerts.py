@@ -1,7 +1,7 @@
 """Alerts: the message of an opened or closed alert, its delivery to Apprise receivers, and the alerts of a stream.
 
-Alerts are logged at once and sent to receivers from a thread of their own. A receiver that is down does not delay the
-pipeline: the queue is bounded, and alerts that cannot be delivered are counted.
+Alerts are logged at once and sent to each receiver from a supervised thread. A receiver that is down, hangs or raises
+delays neither the pipeline nor another receiver: queues are bounded, and alerts that cannot be delivered are counted.
 
 Apprise URLs are secrets; logs and messages show their scheme and host only.
 """
@@ -14,13 +14,12 @@ import re
 import time
 from collections.abc import Sequence
 from itertools import count
-from threading import Thread
 from typing import Final, Protocol, Self
 
 import msgspec
 import structlog
 
-from volspike.background import Backlog
+from volspike.background import BackgroundTask, Backlog, SupervisedThread, supervised
 from volspike.episodes import Episode, EpisodeTracker, TrackerState
 from volspike.errors import DataError, UsageError
 from volspike.market import format_time
@@ -111,20 +110,95 @@ class DeliveryCounts(msgspec.Struct):
 
 
 class _Attempt(msgspec.Struct, order=True):
-    """An alert for one receiver, due at a monotonic time; the earliest is first."""
+    """The next attempt to deliver an alert, due at a monotonic time; the earliest is first."""
 
     due: float
     number: int
-    receiver: int
     attempt: int
     alert: Alert
 
 
+class _Delivery:
+    """Delivers alerts to one receiver in a supervised thread of its own, so that no receiver delays another."""
+
+    def __init__(self, receiver: Receiver, attempts: int, backoff_s: float, queue_alerts: int) -> None:
+        self._receiver = receiver
+        self._attempts, self._backoff_s, self._queue_alerts = attempts, backoff_s, queue_alerts
+        self.backlog: Backlog[Alert] = Backlog(queue_alerts)
+        self.counts = DeliveryCounts(receiver.address)
+        self._retries: list[_Attempt] = []
+        self._numbers = count()
+        self._is_abandoned = False
+        self.thread = supervised("alerts", self._deliver_all)
+
+    def close(self, deadline_s: float) -> bool:
+        """Deliver what is queued; after ``deadline_s`` drop and count the rest, and return False."""
+        self.backlog.close()
+        is_complete = self.thread.close(deadline_s)
+        self._is_abandoned = True
+        left, retries = self.backlog.drop_all(), len(self._retries)
+        self.counts.given_up += retries
+        if left or retries:
+            _log.warning("alerts_undelivered", receiver=self.counts.receiver, alerts=left, retries=retries)
+        return is_complete and not left and not retries
+
+    def _deliver_all(self, thread: SupervisedThread) -> None:
+        while not self._is_abandoned:
+            wait = max(0.0, self._retries[0].due - time.monotonic()) if self._retries else None
+            new = self.backlog.take(1, wait)
+            for alert in new:
+                self._try(_Attempt(0.0, next(self._numbers), 1, alert), thread)
+            if new:
+                continue
+            if not self._retries:
+                return
+            self._wait_for_retry()
+            self._try(heapq.heappop(self._retries), thread)
+
+    def _wait_for_retry(self) -> None:
+        """A closed backlog returns at once, so that this waits for the next retry."""
+        while not self._is_abandoned and (wait := self._retries[0].due - time.monotonic()) > 0.0:
+            time.sleep(min(wait, 0.05))
+
+    def _try(self, attempt: _Attempt, thread: SupervisedThread) -> None:
+        """One attempt; after a failure it is queued again or given up."""
+        if self._is_abandoned:
+            return
+        if self._send(attempt.alert, thread):
+            self.counts.sent += 1
+            return
+        self.counts.failures += 1
+        if attempt.attempt < self._attempts:
+            attempt.due = time.monotonic() + self._backoff_s * 2.0 ** (attempt.attempt - 1)
+            attempt.attempt += 1
+            heapq.heappush(self._retries, attempt)
+            if len(self._retries) <= self._queue_alerts:
+                return
+            attempt = heapq.heappop(self._retries)
+        self.counts.given_up += 1
+        receiver = self.counts.receiver
+        _log.warning("alert_undelivered", receiver=receiver, id=attempt.alert.id, given_up=self.counts.given_up)
+
+    def _send(self, alert: Alert, thread: SupervisedThread) -> bool:
+        """Send once. A receiver that raises has failed; only the kind of its error is reported.
+
+        The text of the error, and the values in its traceback, may contain the receiver's URL.
+        """
+        try:
+            is_sent = self._receiver.send(alert.title, alert.body)
+        except BaseException as error:  # noqa: BLE001  other people's plugins may raise anything
+            thread.fail(f"{self.counts.receiver}: {type(error).__name__}")
+            return False
+        if is_sent:
+            thread.succeed()
+        return is_sent
+
+
 class AlertRouter:
-    """Sends every alert to every receiver from one thread; without receivers alerts are only logged.
+    """Sends every alert to every receiver, each in a thread of its own; without receivers alerts are only logged.
 
     Each delivery is tried ``attempts`` times, after ``backoff_s``, twice that, and so on; new alerts precede retries.
-    If ``queue_alerts`` are waiting, the oldest is dropped and counted.
+    If ``queue_alerts`` wait for a receiver, the oldest is dropped and counted.
 
     Args:
         urls: Apprise URLs.
@@ -145,31 +219,26 @@ class AlertRouter:
         backoff_s: float = 1.0,
         queue_alerts: int = QUEUE_ALERTS,
     ) -> None:
-        self._receivers: list[Receiver] = [*(AppriseReceiver(url, timeout_s) for url in urls), *receivers]
-        self._attempts, self._backoff_s, self._queue_alerts = attempts, backoff_s, queue_alerts
-        self._backlog: Backlog[Alert] = Backlog(queue_alerts)
-        self._retries: list[_Attempt] = []
-        self._numbers = count()
-        self._is_abandoned = False
-        self._deliveries = [DeliveryCounts(receiver.address) for receiver in self._receivers]
-        self._thread = (
-            Thread(target=self._deliver_all, name="volspike-alerts", daemon=True) if self._receivers else None
-        )
-        if self._thread is not None:
-            self._thread.start()
+        every: list[Receiver] = [*(AppriseReceiver(url, timeout_s) for url in urls), *receivers]
+        self._deliveries = [_Delivery(receiver, attempts, backoff_s, queue_alerts) for receiver in every]
 
     def __repr__(self) -> str:
-        return f"AlertRouter({[receiver.address for receiver in self._receivers]!r})"
+        return f"AlertRouter({[delivery.counts.receiver for delivery in self._deliveries]!r})"
 
     @property
     def deliveries(self) -> tuple[DeliveryCounts, ...]:
         """The counts of each receiver, in the given order."""
-        return tuple(msgspec.structs.replace(counts) for counts in self._deliveries)
+        return tuple(msgspec.structs.replace(delivery.counts) for delivery in self._deliveries)
+
+    @property
+    def tasks(self) -> tuple[BackgroundTask, ...]:
+        """The background tasks that deliver alerts."""
+        return tuple(delivery.thread for delivery in self._deliveries)
 
     @property
     def dropped(self) -> int:
-        """Alerts that were sent to no receiver: the queue was full, or the router was closed first."""
-        return self._backlog.dropped
+        """Alerts that were not sent to a receiver: its queue was full, or the router was closed first."""
+        return sum(delivery.backlog.dropped for delivery in self._deliveries)
 
     def send(self, alert: Alert) -> None:
         """Log the alert and queue it; never waits for a receiver."""
@@ -183,63 +252,17 @@ class AlertRouter:
             time=format_time(alert.time_ns),
             simulated=alert.simulated,
         )
-        if self._thread is not None and not self._backlog.put(alert):
-            _log.warning("alert_dropped", dropped=self.dropped)
+        for delivery in self._deliveries:
+            if not delivery.backlog.put(alert):
+                _log.warning("alert_dropped", receiver=delivery.counts.receiver, dropped=delivery.backlog.dropped)
 
     def close(self, deadline_s: float = 5.0) -> bool:
         """Deliver what is queued; after ``deadline_s`` drop and count the rest, and return False."""
-        self._backlog.close()
-        if self._thread is None:
-            return True
-        self._thread.join(deadline_s)
-        if not self._thread.is_alive():
-            return True
-        self._is_abandoned = True
-        left = self._backlog.drop_all()
-        retries = list(self._retries)
-        for retry in retries:
-            self._deliveries[retry.receiver].given_up += 1
-        _log.warning("alerts_undelivered", alerts=left, retries=len(retries))
-        return False
-
-    def _deliver_all(self) -> None:
-        while not self._is_abandoned:
-            wait = max(0.0, self._retries[0].due - time.monotonic()) if self._retries else None
-            new = self._backlog.take(1, wait)
-            for alert in new:
-                for receiver in range(len(self._receivers)):
-                    self._try(_Attempt(0.0, next(self._numbers), receiver, 1, alert))
-            if new:
-                continue
-            if not self._retries:
-                return
-            self._wait_for_retry()
-            self._try(heapq.heappop(self._retries))
-
-    def _wait_for_retry(self) -> None:
-        """A closed backlog returns at once, so that this waits for the next retry."""
-        while not self._is_abandoned and (wait := self._retries[0].due - time.monotonic()) > 0.0:
-            time.sleep(min(wait, 0.05))
-
-    def _try(self, attempt: _Attempt) -> None:
-        """One attempt at one receiver; after a failure it is queued again or given up."""
-        if self._is_abandoned:
-            return
-        counts = self._deliveries[attempt.receiver]
-        if self._receivers[attempt.receiver].send(attempt.alert.title, attempt.alert.body):
-            counts.sent += 1
-            return
-        counts.failures += 1
-        if attempt.attempt < self._attempts:
-            attempt.due = time.monotonic() + self._backoff_s * 2.0 ** (attempt.attempt - 1)
-            attempt.attempt += 1
-            heapq.heappush(self._retries, attempt)
-            if len(self._retries) <= self._queue_alerts:
-                return
-            attempt = heapq.heappop(self._retries)
-            counts = self._deliveries[attempt.receiver]
-        counts.given_up += 1
-        _log.warning("alert_undelivered", receiver=counts.receiver, id=attempt.alert.id, given_up=counts.given_up)
+        for delivery in self._deliveries:
+            delivery.backlog.close()
+        end = time.monotonic() + deadline_s
+        complete = [delivery.close(max(0.0, end - time.monotonic())) for delivery in self._deliveries]
+        return all(complete)
 
 
 class Receiver(Protocol):
@@ -250,7 +273,7 @@ class Receiver(Protocol):
         """Its address without secrets."""
 
     def send(self, title: str, body: str) -> bool:
-        """Try to send a message once; False if it failed. Called from one thread; may take seconds."""
+        """Try to send a message once; False if it failed. Called from one thread; may take seconds, and may raise."""
 
 
 class AppriseReceiver:

@@ -10,13 +10,13 @@ import time
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Final
 
 import numpy as np
 import structlog
 
-from volspike.background import Backlog
+from volspike.background import BackgroundTask, Backlog, SupervisedThread, supervised
 from volspike.errors import UnreadableFile
 from volspike.market import SECOND_NS
 from volspike.monitoring.outcome_database import OutcomeDatabase, OutcomeRecord, PredictionRecord
@@ -60,8 +60,8 @@ class OutcomeStore:
         self._backlog: Backlog[PredictionRecord | OutcomeRecord | Event] = Backlog(queue_rows)
         self._failed = 0
         self._fault: str | None = None
-        self._thread = Thread(target=self._write_all, name="volspike-outcomes", daemon=True)
-        self._thread.start()
+        self._pruned_at = -PRUNE_EVERY_S
+        self._thread = supervised("outcomes", self._write_all)
 
     @property
     def lost(self) -> int:
@@ -72,6 +72,11 @@ class OutcomeStore:
     def fault(self) -> str | None:
         """The error of the last batch; None if it was written."""
         return self._fault
+
+    @property
+    def tasks(self) -> tuple[BackgroundTask, ...]:
+        """The background task that writes."""
+        return (self._thread,)
 
     def predict(self, prediction: PredictionRecord) -> None:
         """Store the prediction unless a later one of the same second follows; NaN is ignored."""
@@ -132,26 +137,22 @@ class OutcomeStore:
         """Write what is queued and close the file; on timeout count the rest as lost and return False."""
         self._queue_held()
         self._backlog.close()
-        self._thread.join(timeout)
-        if self._thread.is_alive():
-            self._backlog.drop_all()
-            return False
-        return True
+        is_complete = self._thread.close(timeout)
+        left = self._backlog.drop_all()  # also what a thread that ended with a fault has left
+        return is_complete and not left
 
     def _queue_held(self) -> None:
         for product in list(self._held):
             self._backlog.put(self._held.pop(product))
 
-    def _write_all(self) -> None:
-        pruned = -PRUNE_EVERY_S
-        try:
-            while batch := self._batch():
-                self._write(batch)
-                if time.monotonic() - pruned >= PRUNE_EVERY_S:
-                    self._prune()
-                    pruned = time.monotonic()
-        finally:
-            self._database.close()
+    def _write_all(self, thread: SupervisedThread) -> None:
+        while batch := self._batch():
+            self._write(batch)
+            if time.monotonic() - self._pruned_at >= PRUNE_EVERY_S:
+                self._pruned_at = time.monotonic()
+                self._prune()
+            thread.succeed()
+        self._database.close()
 
     def _batch(self) -> list[PredictionRecord | OutcomeRecord | Event]:
         """The rows of ``flush_s`` after the first one; empty at the end."""
@@ -170,9 +171,14 @@ class OutcomeStore:
             self._failed += len(rows)
             self._fault = str(error)
             _log.error("predictions_not_stored", file=str(self._path), reason=str(error), rows=len(rows))
-        for item in batch:
-            if isinstance(item, Event):
-                item.set()
+        except Exception as error:  # counted here, logged by the supervisor of the thread
+            self._failed += len(rows)
+            self._fault = str(error)
+            raise
+        finally:
+            for item in batch:
+                if isinstance(item, Event):
+                    item.set()
 
     def _prune(self) -> None:
         try:

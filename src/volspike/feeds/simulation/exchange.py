@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Annotated, Self, TypeAlias
 
 import msgspec
+import structlog
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
@@ -338,13 +339,20 @@ class SimulatedExchange:
                 return
 
     async def _run(self) -> None:
-        """Run the market to its end, each event at its time."""
+        """Run the market to its end, each event at its time; after an error disconnect all clients and raise it."""
         count = 0
-        async with aclosing(self._moments) as moments:
-            async for moment in moments:
-                count += 1
-                await self._wait_until(moment.time, count)
-                self._dispatch(moment)
+        try:
+            async with aclosing(self._moments) as moments:
+                async for moment in moments:
+                    count += 1
+                    await self._wait_until(moment.time, count)
+                    self._dispatch(moment)
+        except Exception:
+            structlog.get_logger(__name__).exception("simulated_market_failed")
+            self.is_over.set()
+            for connection in list(self._connections):
+                connection.end(1011, "the simulated market failed", self.now)
+            raise
         self.is_over.set()
         for connection in list(self._connections):
             connection.push(connection.injector.close(1000, "the simulated market is over", self.now), self.now)
