@@ -115,9 +115,10 @@ def result_of(
     """The figures of the given rows of a market; alert thresholds and alarms run from its first row."""
     y, dataset = market.y, market.dataset
     series = SeriesOrder.of(dataset.time, dataset.product)
-    levels = alert_levels(series, probability, adaptation.alert_log_odds)
+    is_calm = dataset.is_calm(market.tau)
+    levels = alert_levels(series, probability, adaptation.alert_log_odds, may_open=is_calm)
     is_open, seconds = np.zeros(len(y), np.bool_), np.empty(len(y))
-    is_open[series.order] = alarm_runs(series, probability, levels).mask(len(y))
+    is_open[series.order] = alarm_runs(series, probability, levels, is_calm).mask(len(y))
     seconds[series.order] = series.seconds()
     used = rows & np.isfinite(probability) & np.isfinite(dataset.persistence)
     scores = {name: np.nan_to_num(score, nan=-1.0)[used] for name, score in baseline_scores(market).items()}
@@ -132,6 +133,7 @@ def result_of(
         threshold=levels[used],
         baseline=scores[best],
         baseline_threshold=np.ones(int(used.sum())),
+        holds_budget=True,
     )
     day = dataset.time // DAY_NS
     known = np.isfinite(probability)

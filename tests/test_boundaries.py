@@ -159,11 +159,12 @@ def infer_alert(probability: float, capsys: pytest.CaptureFixture[str]) -> bool:
         name="a",
         score_rows=lambda *_: np.full(1, probability),
         alert_thresholds=lambda *_: np.full(1, LEVEL),
+        holds_budget=False,
     )
     facts: Any = None
     none, number = np.zeros(1), np.zeros(1, np.int64)
     dataset = Dataset(facts, ("X",), number, number.astype(np.int32), number, (), np.zeros((1, 0)), none, none, none)
-    _live(artifact, dataset, np.array([0]))
+    _live(artifact, dataset, np.array([0]), np.ones(1))
     return "1 rows scored, 1 alerts" in capsys.readouterr().out
 
 

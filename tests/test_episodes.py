@@ -234,19 +234,23 @@ def test_recorded_episodes_equal_live_ones(rows: list[tuple[int, float]]) -> Non
     ]
 
 
-@given(recorded_rows, st.lists(st.sampled_from([0.3, 0.5, 0.7]), min_size=1, max_size=5))
+@given(
+    recorded_rows,
+    st.lists(st.sampled_from([0.3, 0.5, 0.7]), min_size=1, max_size=5),
+    st.lists(st.booleans(), min_size=1, max_size=7),
+)
 def test_recorded_episodes_equal_live_ones_at_a_threshold_that_moves(
-    rows: list[tuple[int, float]], levels: list[float]
+    rows: list[tuple[int, float]], levels: list[float], may: list[bool]
 ) -> None:
-    """Each row is compared with its own threshold, and the release level moves with it."""
+    """Each row is compared with its own threshold, the release level moves with it, and only some rows may open one."""
     second = np.cumsum([step for step, _ in rows]).astype(int).tolist()
-    threshold = np.resize(levels, len(rows))
+    threshold, may_open = np.resize(levels, len(rows)), np.resize(may, len(rows))
     live, is_open = EpisodeTracker(0.5, product="BTC-USD"), []
-    for at, (_, probability), level in zip(second, rows, threshold.tolist(), strict=True):
+    for at, (_, probability), level, opens in zip(second, rows, threshold.tolist(), may_open.tolist(), strict=True):
         live.set_threshold(level)
-        live.update(at * SECOND, probability)
+        live.update(at * SECOND, probability, may_open=opens)
         is_open.append(live.current is not None)
-    found = alarm_runs(ordered(second), np.array([probability for _, probability in rows]), threshold)
+    found = alarm_runs(ordered(second), np.array([probability for _, probability in rows]), threshold, may_open)
     assert found.mask(len(second)).tolist() == is_open
 
 
@@ -259,13 +263,24 @@ def test_a_threshold_that_is_no_number_above_zero_is_refused(threshold: float) -
     assert live.threshold == 0.5
 
 
-def slow_episodes(second: list[int], score: list[float]) -> list[tuple[int, int]]:
+def test_a_row_that_may_open_no_episode_ends_none() -> None:
+    """An episode that is open continues through rows at which none may open."""
+    live = EpisodeTracker(0.5, product="BTC-USD")
+    assert live.update(0, 0.9, may_open=False) is None
+    assert live.update(SECOND, 0.9, may_open=True) is not None
+    assert live.update(2 * SECOND, 0.9, may_open=False) is None
+    assert live.current is not None
+    assert live.current.opened == SECOND
+
+
+def slow_episodes(second: list[int], score: list[float], may_open: list[bool]) -> list[tuple[int, int]]:
     """First and last position of each episode at a threshold of 0.5, each row decided from all rows since it opened."""
     found: list[tuple[int, int]] = []
     start, is_capped = None, False
     for row, now in enumerate(second):
         if start is None:
-            start, is_capped = (row if isfinite(score[row]) and score[row] >= 0.5 else None), False
+            opens = isfinite(score[row]) and score[row] >= 0.5 and may_open[row]
+            start, is_capped = (row if opens else None), False
             continue
         known = [at for at in range(start, row) if isfinite(score[at])]
         is_unknown = now - second[known[-1]] >= 60
@@ -282,13 +297,15 @@ def slow_episodes(second: list[int], score: list[float]) -> list[tuple[int, int]
     return found if start is None or is_capped else [*found, (start, len(second) - 1)]
 
 
-@given(recorded_rows)
-def test_recorded_episodes_equal_a_slow_reading_of_the_rule(rows: list[tuple[int, float]]) -> None:
+@given(recorded_rows, st.lists(st.booleans(), min_size=1, max_size=7))
+def test_recorded_episodes_equal_a_slow_reading_of_the_rule(rows: list[tuple[int, float]], may: list[bool]) -> None:
     """The same episodes as deciding each row from everything since the opening."""
     second = np.cumsum([step for step, _ in rows]).astype(int).tolist()
     score = [probability for _, probability in rows]
-    found = alarm_runs(ordered(second), np.array(score), 0.5)
-    assert list(zip(found.first.tolist(), found.last.tolist(), strict=True)) == slow_episodes(second, score)
+    may_open = np.resize(may, len(rows))
+    found = alarm_runs(ordered(second), np.array(score), 0.5, may_open)
+    expected = slow_episodes(second, score, may_open.tolist())
+    assert list(zip(found.first.tolist(), found.last.tolist(), strict=True)) == expected
 
 
 def test_each_series_begins_without_an_episode() -> None:

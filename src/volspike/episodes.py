@@ -3,7 +3,9 @@
 The alert-episode rule is ``next_state``. It runs on live rows (``EpisodeTracker``) and, compiled, on recorded rows
 (``alarm_runs``). An episode
 
-- opens when the probability is at least the threshold;
+- opens when the probability is at least the threshold. Under a budget of alarm minutes (``models.alert_level``) it
+  opens only while the volatility of the last minute is not known to have reached τ, so that the minutes are spent on
+  spikes that have not begun;
 - lasts at least ``HOLD_S``;
 - after that closes as soon as the probability has been below the release level, ``RELEASE_SHARE`` of the threshold,
   for ``QUIET_S`` without interruption; or if it has been unknown for ``UNKNOWN_S``, silence included;
@@ -54,6 +56,7 @@ def next_state(
     state: EpisodeState,
     now: int,
     probability: float,
+    may_open: bool,
     threshold: float,
     release: float,
     hold: int,
@@ -69,8 +72,8 @@ def next_state(
     opened, known, low_since, disarmed = state
     is_known = isfinite(probability)
     if opened == NEVER and disarmed == NEVER:
-        opens = is_known and probability >= threshold
-        return (now, now, NEVER, NEVER) if opens else state
+        is_opened = is_known and may_open and probability >= threshold
+        return (now, now, NEVER, NEVER) if is_opened else state
     may_end = disarmed != NEVER or now - opened >= hold
     if may_end and now - known >= unknown:
         return NEVER, known, NEVER, NEVER
@@ -202,8 +205,10 @@ class EpisodeTracker:
         self._low_since = NEVER if state.low_since is None else state.low_since
         self._disarmed = NEVER if state.disarmed is None else state.disarmed
 
-    def update(self, time_ns: int, probability: float | None) -> Episode | None:
+    def update(self, time_ns: int, probability: float | None, *, may_open: bool = True) -> Episode | None:
         """Adds a row (probability None or NaN: unknown) and returns the episode that opened or closed with it, if any.
+
+        If not ``may_open``, the row opens no episode.
 
         A late row counts as if it were at the newest time. A row more than ``unknown_s`` before the newest is no late
         row: time starts again from it, an open episode closes, and a disarmed tracker is armed.
@@ -218,6 +223,7 @@ class EpisodeTracker:
             (NEVER if episode is None else episode.opened, self._known, self._low_since, self._disarmed),
             now,
             value,
+            may_open,
             self.threshold,
             self.release,
             self._hold,
@@ -335,16 +341,23 @@ def spike_runs(series: SeriesOrder, y: NDArray[np.int8]) -> Runs:
     return Runs(spike[np.append(True, is_apart)], spike[np.append(is_apart, True)])
 
 
-def alarm_runs(series: SeriesOrder, score: NDArray[np.float64], threshold: NDArray[np.float64] | float) -> Runs:
+def alarm_runs(
+    series: SeriesOrder,
+    score: NDArray[np.float64],
+    threshold: NDArray[np.float64] | float,
+    may_open: NDArray[np.bool_] | bool = True,
+) -> Runs:
     """The episodes of ``score`` (n, in the rows' order; NaN is unknown) at one threshold or one per row.
 
-    A run holds the positions at which the episode is open, so not the one that closes it. A threshold that is not
-    above 0, possible for a score that is no probability, is its own release level.
+    ``may_open`` is of each row (n, in the rows' order) or of all. A run holds the positions at which the episode is
+    open, so not the one that closes it. A threshold that is not above 0, possible for a score that is no probability,
+    is its own release level.
     """
     level = np.broadcast_to(np.asarray(threshold, np.float64), score.shape)[series.order]
     release = np.where(level > 0.0, RELEASE_SHARE * level, level)
     spans = [round(span * SECOND_NS) for span in (HOLD_S, QUIET_S, UNKNOWN_S, CAP_S)]
-    first, last = _compiled_episodes()(series.time, score[series.order], level, release, series.begins, *spans)
+    opens = np.broadcast_to(may_open, score.shape)[series.order]
+    first, last = _compiled_episodes()(series.time, score[series.order], opens, level, release, series.begins, *spans)
     return Runs(first, last)
 
 
@@ -365,6 +378,7 @@ def _compiled_episodes() -> Callable[..., tuple[NDArray[np.int64], NDArray[np.in
 def _episodes(
     time: NDArray[np.int64],
     score: NDArray[np.float64],
+    may_open: NDArray[np.bool_],
     threshold: NDArray[np.float64],
     release: NDArray[np.float64],
     begins: NDArray[np.bool_],
@@ -381,7 +395,8 @@ def _episodes(
         if begins[row]:
             state = IDLE
         was_open = state[0] != NEVER
-        state = next_state(state, time[row], score[row], threshold[row], release[row], hold, quiet, unknown, cap)
+        level, low = threshold[row], release[row]
+        state = next_state(state, time[row], score[row], may_open[row], level, low, hold, quiet, unknown, cap)
         if state[0] != NEVER:
             if not was_open:
                 first[count] = row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,19 @@ def test_probabilities_learn_from_outcomes_as_in_a_file(market: Path, tmp_path: 
     raw = model("jump:1.2").score_rows(dataset, np.arange(len(dataset)))
     assert np.isfinite(batch).mean() > 0.9
     assert np.nanmean(np.abs(batch - raw)) > 1e-3
+
+
+def test_under_a_budget_alerts_open_in_calm_rows_only(market: Path) -> None:
+    """A row whose last minute has reached τ opens no alert, unless the threshold is fixed."""
+    slopes = (0.0, 1.0, 0.0, 0.1, 0.0, 0.0)
+    adaptation = Adaptation(listed=slopes, unlisted=slopes, deviation=0.5, alert_log_odds=-0.8)
+    rows = [row for row in live(market, model("jump:1.2", adaptation)) if isfinite(row.probability)]
+    calm, busy = (next(row for row in rows if row.is_calm is is_calm) for is_calm in (True, False))
+    assert busy.row.by_name()["realized_volatility_60s"] >= busy.tau
+    for row, budget, opens in ((calm, adaptation, True), (busy, adaptation, False), (busy, None, True)):
+        pipeline = LivePipeline(LiveScorer(model("jump:1.2", budget)), ["BTC-USD"], "test", simulated=True)
+        pipeline._take_row(row._replace(probability=0.999), 0)
+        assert (pipeline._product(row.row.product_id).episodes.current is not None) is opens
 
 
 def test_a_restart_forgets_no_calibration(market: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def minutes_per_day(time: NDArray[np.int64], probability: NDArray[np.float64], b
 
 MARKETS: Final[dict[str, Any]] = {
     # mean and deviation of the log odds of each minute, given its day
-    "calm, then in turmoil": lambda day: (-4.0 + 3.0 * (day > 1.5), 1.0 + 0.0 * day),
+    "may, then in turmoil": lambda day: (-4.0 + 3.0 * (day > 1.5), 1.0 + 0.0 * day),
     "the same every day": lambda day: (-3.0 + 0.0 * day, 1.0 + 0.0 * day),
     "rising for days": lambda day: (-6.0 + day, 0.5 + 0.0 * day),
     "nearly constant": lambda day: (-5.0 + 0.0 * day, 1e-6 + 0.0 * day),
@@ -52,30 +52,35 @@ def test_alarm_minutes_are_within_half_of_the_budget(market: str, budget: float)
     assert budget / 1.5 <= used <= 1.5 * budget
 
 
-steps = st.tuples(st.one_of(st.integers(1, 5), st.just(70)), st.one_of(st.just(nan), st.floats(0.01, 0.99)))
+steps = st.tuples(
+    st.one_of(st.integers(1, 5), st.just(70)), st.one_of(st.just(nan), st.floats(0.01, 0.99)), st.booleans()
+)
 
 
 @given(st.lists(steps, min_size=1, max_size=120), st.floats(-3.0, 1.0), st.integers(0, 120))
-def test_live_rows_and_recorded_rows_have_the_same_bits(rows: list[tuple[int, float]], first: float, cut: int) -> None:
+def test_live_rows_and_recorded_rows_have_the_same_bits(
+    rows: list[tuple[int, float, bool]], first: float, cut: int
+) -> None:
     """A tracker with the threshold of each row opens the episodes of a replay, even across a restart."""
-    time = START + np.cumsum([step for step, _ in rows]) * SECOND
-    probability = np.array([value for _, value in rows])
+    time = START + np.cumsum([step for step, _, _ in rows]) * SECOND
+    probability = np.array([value for _, value, _ in rows])
+    may_open = np.array([may for _, _, may in rows])
     level = AlertLevel(first)
     tracker = EpisodeTracker(level.threshold, product="BTC-USD")
     thresholds, is_open = [], []
-    for row, (now, value) in enumerate(zip(time.tolist(), probability.tolist(), strict=True)):
+    for row, (now, value, may) in enumerate(zip(time.tolist(), probability.tolist(), may_open.tolist(), strict=True)):
         if row == cut:
             saved, level = level.state(), AlertLevel(0.0)
             level.resume(saved)
         if isfinite(value):
             tracker.set_threshold(level.update(now, is_open=tracker.current is not None))
-        tracker.update(now, value)
+        tracker.update(now, value, may_open=may)
         thresholds.append(level.threshold)
         is_open.append(tracker.current is not None)
     series = series_of(time)
-    levels = alert_levels(series, probability, first)
+    levels = alert_levels(series, probability, first, may_open=may_open)
     assert np.array(thresholds).tobytes() == levels.tobytes()
-    assert alarm_runs(series, probability, levels).mask(len(time)).tolist() == is_open
+    assert alarm_runs(series, probability, levels, may_open).mask(len(time)).tolist() == is_open
 
 
 def test_an_open_alert_raises_the_threshold_and_its_absence_lowers_it() -> None:

@@ -180,7 +180,9 @@ def test_a_budget_moves_the_threshold_as_live(artifact: Artifact, dataset: Datas
     series = SeriesOrder.of(dataset.time, dataset.product)
     probability = artifact.score_rows(dataset, np.arange(len(dataset)))
     first = float(np.log(artifact.threshold / (1.0 - artifact.threshold)))
-    np.testing.assert_array_equal(found.scored.threshold, alert_levels(series, probability, first, 200.0))
+    is_calm = dataset.persistence < artifact.metadata.tau
+    expected = alert_levels(series, probability, first, 200.0, is_calm)
+    np.testing.assert_array_equal(found.scored.threshold, expected)
     assert found.figures()["budget_minutes_per_day"] == 200.0
     assert 130.0 < found.alarm_minutes_per_day < 300.0
 
@@ -204,7 +206,9 @@ def test_an_adaptive_model_is_scored_as_live(artifact: Artifact, dataset: Datase
     backtest = backtested(adaptive, wider)
     assert backtest.budget == 30.0
     np.testing.assert_array_equal(backtest.scored.probability, found)
-    np.testing.assert_array_equal(backtest.scored.threshold, adaptive.alert_thresholds(wider, found))
+    np.testing.assert_array_equal(
+        backtest.scored.threshold, adaptive.alert_thresholds(wider, found, np.full(len(wider), artifact.metadata.tau))
+    )
     assert found.tolist() != artifact.score_rows(wider, np.arange(len(dataset))).tolist()
     doubled = SpikeDefinition.parse(f"fixed:{2 * artifact.metadata.tau}")
     other = backtested(adaptive, wider, BacktestRequest(spike=doubled))

@@ -53,7 +53,8 @@ def run(
     if mode == "benchmark":
         _benchmark(artifact, dataset, newest)
     else:
-        _live(artifact, dataset, newest)
+        tau = dataset.thresholds(artifact.metadata.spike_definition, artifact.metadata.tau)
+        _live(artifact, dataset, newest, tau)
 
 
 def _benchmark(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> None:
@@ -124,19 +125,25 @@ def _evaluate(
         warn(f"the model was trained or evaluated on rows until {end}: figures on those rows are not out of sample")
 
 
-def _live(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp]) -> None:
-    """Prints when a product's probability crosses the alert threshold."""
+def _live(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp], tau: NDArray[np.float64]) -> None:
+    """Prints when an alert of a product opens and closes."""
+    from volspike.episodes import SeriesOrder, alarm_runs
     from volspike.market import format_time
 
     every_row = artifact.score_rows(dataset, np.arange(len(dataset)))
-    thresholds = artifact.alert_thresholds(dataset, every_row)[rows].tolist()
+    thresholds = artifact.alert_thresholds(dataset, every_row, tau)
+    series = SeriesOrder.of(dataset.time, dataset.product)
+    is_open = np.empty(len(dataset), np.bool_)
+    may_open = dataset.is_calm(tau) if artifact.holds_budget else True
+    is_open[series.order] = alarm_runs(series, every_row, thresholds, may_open).mask(len(dataset))
     alarmed: set[int] = set()
     scored = alerts = 0
-    for probability, threshold, row in zip(every_row[rows].tolist(), thresholds, rows.tolist(), strict=True):
+    for row in rows.tolist():
+        probability, threshold, is_alert = every_row[row], thresholds[row], bool(is_open[row])
         if np.isnan(probability):
             continue
         scored += 1
-        product, is_alert = int(dataset.product[row]), probability >= threshold
+        product = int(dataset.product[row])
         if is_alert != (product in alarmed):
             alarmed ^= {product}
             alerts += is_alert

@@ -69,6 +69,10 @@ class Dataset:
         names = ("time", "product", "session", "x", "future_volatility", "tau", "persistence")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
+    def is_calm(self, tau: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(n,) whether the last minute's volatility is not known to have reached ``tau`` (n,)."""
+        return ~(self.persistence >= tau)
+
     def thresholds(self, spike: SpikeDefinition, percentile: float | None = None) -> NDArray[np.float64]:
         """(n,) τ of each row; NaN where it is unknown. ``percentile`` is the value that the percentile had in training.
 

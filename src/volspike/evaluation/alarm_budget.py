@@ -48,10 +48,17 @@ class AlarmScan:
         series: the order of the n rows.
         seconds: (n,) the time each position covers (``SeriesOrder.seconds``).
         score: (n,) in the rows' order, no NaN.
+        may_open: of each row (n,) in the rows' order or of all: whether an alarm may open.
     """
 
-    def __init__(self, series: SeriesOrder, seconds: NDArray[np.float64], score: NDArray[np.float64]) -> None:
-        self._series, self._score = series, score
+    def __init__(
+        self,
+        series: SeriesOrder,
+        seconds: NDArray[np.float64],
+        score: NDArray[np.float64],
+        may_open: NDArray[np.bool_] | bool = True,
+    ) -> None:
+        self._series, self._score, self._may_open = series, score, may_open
         self._covered = np.append(0.0, np.cumsum(seconds))
         self._cuts = Cuts.of(np.zeros(len(score), np.int8), score)
         self._minutes: dict[int, float] = {}
@@ -69,7 +76,7 @@ class AlarmScan:
 
     def alarms(self, at: int) -> Runs:
         """The alarms at the threshold of cut ``at``."""
-        return alarm_runs(self._series, self._score, self.threshold(at))
+        return alarm_runs(self._series, self._score, self.threshold(at), self._may_open)
 
     def minutes_per_day(self, at: int) -> float:
         """Minutes of alarm per covered day at the threshold of cut ``at``; 0 if no time is covered."""
@@ -144,9 +151,14 @@ class BudgetPoint:
 _OF_EACH: Final = ("threshold", "minutes_per_day", "alarms", "onsets_caught", "lead_median_s")
 
 
+def timeline_scan(timeline: SpikeTimeline, score: NDArray[np.float64]) -> AlarmScan:
+    """The alarms of a score (n,) of the rows of ``timeline``."""
+    return AlarmScan(timeline.series, timeline.seconds, score, timeline.may_open)
+
+
 def alarm_curve(timeline: SpikeTimeline, score: NDArray[np.float64], limit: float = CURVE_LIMIT) -> list[AlarmPoint]:
     """Onset recall over alarm minutes, from the highest threshold to the first that exceeds ``limit``, excluded."""
-    scan = AlarmScan(timeline.series, timeline.seconds, score)
+    scan = timeline_scan(timeline, score)
     points = []
     for at in scan.grid():
         if scan.minutes_per_day(at) > limit:
@@ -158,7 +170,7 @@ def alarm_curve(timeline: SpikeTimeline, score: NDArray[np.float64], limit: floa
 def budget_points(scored: Scored, draws: Draws, budgets: Sequence[float] = BUDGETS) -> tuple[BudgetPoint, ...]:
     """Onset recall of model and baseline at each budget; ``draws`` are of the rows of ``scored``."""
     timeline = SpikeTimeline.of(scored)
-    scans = [AlarmScan(timeline.series, timeline.seconds, score) for score in (scored.probability, scored.baseline)]
+    scans = [timeline_scan(timeline, score) for score in (scored.probability, scored.baseline)]
     pairs = [[_point(timeline, scan, scan.cut_within(budget)) for scan in scans] for budget in budgets]
     onset_rows = timeline.series.order[timeline.spikes.first[timeline.is_onset]]
     columns = np.zeros((len(scored), 1 + 2 * len(pairs)))

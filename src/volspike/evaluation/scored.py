@@ -42,6 +42,7 @@ class Scored:
         baseline: (n,) the score of the baseline.
         baseline_threshold: (n,) from which the baseline's score is an alarm.
         horizon_s: the seconds that the outcome of a row covers.
+        holds_budget: whether ``threshold`` follows a budget of alarm minutes; alarms then open in calm rows only.
     """
 
     time: NDArray[np.int64]
@@ -54,6 +55,7 @@ class Scored:
     baseline: NDArray[np.float64]
     baseline_threshold: NDArray[np.float64]
     horizon_s: int = HORIZON_S
+    holds_budget: bool = False
 
     @classmethod
     def of(
@@ -67,6 +69,7 @@ class Scored:
         baseline: NDArray[np.float64],
         baseline_threshold: NDArray[np.float64] | float,
         fold: int = 0,
+        holds_budget: bool = False,
     ) -> Self:
         """The labelled ``rows`` (n,) of a data set with their scores; ``tau`` is that of every row of the data set."""
         return cls(
@@ -80,6 +83,7 @@ class Scored:
             baseline=baseline,
             baseline_threshold=np.broadcast_to(baseline_threshold, len(rows)).astype(np.float64),
             horizon_s=dataset.facts.horizon_s,
+            holds_budget=holds_budget,
         )
 
     def __len__(self) -> int:
@@ -89,6 +93,11 @@ class Scored:
     def is_calm(self) -> NDArray[np.bool_]:
         """(n,) whether the last minute was no spike itself. There a warning has value."""
         return self.past_volatility < 1.0
+
+    @property
+    def may_open(self) -> NDArray[np.bool_]:
+        """(n,) whether an alarm may open at the row."""
+        return self.is_calm if self.holds_budget else np.ones(len(self), np.bool_)
 
     @property
     def day(self) -> NDArray[np.int64]:
@@ -112,7 +121,7 @@ class Scored:
         return replace(self, baseline=score, baseline_threshold=threshold)
 
 
-_ARRAYS: Final = tuple(field.name for field in fields(Scored) if field.name != "horizon_s")
+_ARRAYS: Final = tuple(field.name for field in fields(Scored) if field.name not in ("horizon_s", "holds_budget"))
 
 
 def pooled(parts: Sequence[Scored]) -> Scored:

@@ -137,20 +137,27 @@ def _outcome(event: int, lead: float) -> AlarmOutcome:
 class SpikeTimeline:
     """The spike events of n rows, found once for alarms at any number of thresholds.
 
-    ``is_onset`` is of each event; ``seconds`` (n, by position) is the time that each row covers.
+    ``is_onset`` is of each event; ``seconds`` (n, by position) is the time that each row covers; ``may_open`` (n, in
+    the rows' order) is where an alarm may open.
     """
 
     series: SeriesOrder
     spikes: Runs
     is_onset: NDArray[np.bool_]
     seconds: NDArray[np.float64]
+    may_open: NDArray[np.bool_]
 
     @classmethod
     def of(cls, scored: Scored) -> Self:
         """The events of the rows of ``scored``."""
         series = scored.series()
         spikes = spike_runs(series, scored.y)
-        return cls(series, spikes, scored.is_calm[series.order[spikes.first]], series.seconds())
+        is_onset = scored.is_calm[series.order[spikes.first]]
+        return cls(series, spikes, is_onset, series.seconds(), scored.may_open)
+
+    def alarms(self, score: NDArray[np.float64], threshold: NDArray[np.float64] | float) -> Runs:
+        """The alarms of a score (n, in the rows' order) at one threshold or one per row."""
+        return alarm_runs(self.series, score, threshold, self.may_open)
 
     def leads(self, alarms: Runs) -> NDArray[np.float64]:
         """(e,) seconds from the first alarm that catches each event to the realized spike, capped; NaN if none does."""
@@ -185,7 +192,7 @@ def find_events(scored: Scored, *, of_baseline: bool = False) -> Events:
 def match_alarms(timeline: SpikeTimeline, score: NDArray[np.float64], threshold: NDArray[np.float64] | float) -> Events:
     """The events of ``timeline``, and the alarms of a score (n, in the rows' order) at one threshold or one per row."""
     series, spikes, n = timeline.series, timeline.spikes, len(timeline.seconds)
-    alarms = alarm_runs(series, score, threshold)
+    alarms = timeline.alarms(score, threshold)
     lead = timeline.leads(alarms)
     is_caught, in_time = ~np.isnan(lead), lead > 0.0
 

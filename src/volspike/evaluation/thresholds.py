@@ -117,15 +117,20 @@ def false_alarm_threshold(
 
 
 def alarm_minutes_threshold(
-    score: NDArray[np.float64], time: NDArray[np.int64], product: NDArray[np.int32], most_per_day: float
+    score: NDArray[np.float64],
+    time: NDArray[np.int64],
+    product: NDArray[np.int32],
+    most_per_day: float,
+    may_open: NDArray[np.bool_] | bool = True,
 ) -> float:
     """The threshold with at most ``most_per_day`` minutes of alarm per covered day of a product.
 
+    ``may_open`` is of each row (n,) or of all: whether an alarm may open at it.
     It is the lowest one before the first, from the highest score down, that exceeds the budget. If the highest score
     does already, the threshold is above it and flags none. See ``volspike.evaluation.alarm_budget``.
     """
     series = SeriesOrder.of(time, product)
-    scan = AlarmScan(series, series.seconds(), score)
+    scan = AlarmScan(series, series.seconds(), score, may_open)
     return scan.threshold(scan.cut_within(most_per_day))
 
 

@@ -216,7 +216,8 @@ class LivePipeline:
             product.episodes.set_threshold(product.level.update(row.timestamp, is_open=is_open))
         threshold = product.episodes.threshold
         product.view.add_row(scored, received, threshold)
-        episode = product.episodes.update(row.timestamp, scored.probability)
+        may_open = product.level is None or scored.is_calm
+        episode = product.episodes.update(row.timestamp, scored.probability, may_open=may_open)
         if episode is not None:
             self._take_episode(product.view, episode, price, scored.is_calibrated)
         self._store_prediction(scored, threshold)

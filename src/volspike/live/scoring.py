@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from volspike.datasets.dataset import PERSISTENCE
 from volspike.errors import SchemaMismatch
 from volspike.features import ROW_FLOATS, Every, FeatureEngine, FeatureRow
 from volspike.labels import (
@@ -49,6 +50,7 @@ class Outcome(NamedTuple):
 class ScoredRow(NamedTuple):
     """A feature row with the model's probability and the row's threshold τ, NaN where they are unknown.
 
+    ``is_calm`` is false if the volatility of the last minute is known to have reached τ.
     ``outcomes`` are those of earlier rows that this row completed; ``volatility`` is None if it is unknown.
     ``is_calibrated`` is whether the outcomes of the product confirm the level of the probability; None if the model
     does not learn from outcomes. ``horizons`` are the probabilities of the model's other horizons in seconds.
@@ -57,6 +59,7 @@ class ScoredRow(NamedTuple):
     row: FeatureRow
     probability: float
     tau: float
+    is_calm: bool
     outcomes: list[Outcome]
     volatility: ExpectedVolatility | None
     is_calibrated: bool | None
@@ -85,6 +88,7 @@ class LiveScorer:
         weights = forecast_inputs(names)
         self._volatility_columns = np.array([names.index(name) for name in weights], np.intp)
         self._volatility_weights = tuple(weights.values())
+        self._last_minute = names.index(PERSISTENCE) if PERSISTENCE in names else None
         self._use(artifact)
 
     def adopt(self, artifact: Artifact) -> None:
@@ -164,8 +168,9 @@ class LiveScorer:
                 calibration.observe(outcome.second, outcome.future_volatility)
         is_calibrated = None if calibration is None else calibration.is_calibrated
         tau = thresholds.add(second, float(row.values[self._trailing_hour]))
+        is_calm = self._last_minute is None or not row.values[self._last_minute] >= tau
         if not row.is_warm:
-            return ScoredRow(row, nan, tau, outcomes, None, is_calibrated, {})
+            return ScoredRow(row, nan, tau, is_calm, outcomes, None, is_calibrated, {})
         probability = self.artifact.probability_of(row.values[self._columns].tolist(), tau)
         if calibration is not None:
             inputs = row.values[self._calibration_columns].tolist()
@@ -176,7 +181,7 @@ class LiveScorer:
             horizon: head.probability_of(row.values[columns].tolist(), self._jump_threshold(head, row))
             for horizon, head, columns in self._heads
         }
-        return ScoredRow(row, probability, tau, outcomes, volatility, is_calibrated, horizons)
+        return ScoredRow(row, probability, tau, is_calm, outcomes, volatility, is_calibrated, horizons)
 
     def _jump_threshold(self, head: Artifact, row: FeatureRow) -> float | None:
         """τ of a row for another horizon; None where the head derives it itself."""

@@ -202,10 +202,19 @@ class Artifact:
             )
         return calibrated
 
+    @property
+    def holds_budget(self) -> bool:
+        """Whether the alert threshold follows a budget of alarm minutes instead of being fixed."""
+        return self.metadata.adaptation is not None
+
     def alert_thresholds(
-        self, dataset: Dataset, probability: NDArray[np.float64], budget_minutes: float | None = None
+        self,
+        dataset: Dataset,
+        probability: NDArray[np.float64],
+        tau: NDArray[np.float64],
+        budget_minutes: float | None = None,
     ) -> NDArray[np.float64]:
-        """(n,) the alert threshold of each row of a data set whose probabilities are ``probability`` (n,).
+        """(n,) the alert threshold of each row of a data set, given the ``probability`` and ``tau`` (n,) of each.
 
         It follows the alarm minutes if the model has an ``adaptation`` or a budget is given, and otherwise is the
         model's own.
@@ -219,7 +228,8 @@ class Artifact:
         first = min(max(self.threshold, 1e-6), 1.0 - 1e-6)
         log_odds = log(first / (1.0 - first)) if adaptation is None else adaptation.alert_log_odds
         series = SeriesOrder.of(dataset.time, dataset.product)
-        return alert_levels(series, probability, log_odds, budget_minutes or BUDGET_MINUTES)
+        budget = budget_minutes or BUDGET_MINUTES
+        return alert_levels(series, probability, log_odds, budget, dataset.is_calm(tau))
 
     def thresholds(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) τ of rows ``x`` (n, number of features) under the model's spike definition.

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.datasets import Dataset
-from volspike.episodes import alarm_runs
 from volspike.errors import NotEnoughData
 from volspike.evaluation import (
     AlarmPoint,
@@ -31,7 +30,7 @@ from volspike.evaluation import (
     compare_forecasts,
     reliability,
 )
-from volspike.evaluation.alarm_budget import DAY_S, AlarmScan
+from volspike.evaluation.alarm_budget import DAY_S, timeline_scan
 from volspike.evaluation.bootstrap import Draws
 from volspike.evaluation.forecast_metrics import r_squared
 from volspike.evaluation.metrics import average_precision, known
@@ -233,9 +232,10 @@ def run_backtest(
         rows,
         tau,
         probability=probability,
-        threshold=artifact.alert_thresholds(dataset, live, request.budget)[rows],
+        threshold=artifact.alert_thresholds(dataset, live, tau, request.budget)[rows],
         baseline=np.zeros(len(rows)),  # the best one is not known yet
         baseline_threshold=np.inf,
+        holds_budget=artifact.holds_budget or request.budget is not None,
     )
     on_step("comparing with the baselines")
     scores = {name: with_lowest(score)[0] for name, score in baseline_scores(artifact, dataset, rows, tau).items()}
@@ -245,7 +245,7 @@ def run_backtest(
     timeline = SpikeTimeline.of(scored)
     scored = _with_equal_alarms(scored, timeline)
     on_step("computing intervals")
-    alarms = alarm_runs(timeline.series, scored.probability, scored.threshold)
+    alarms = timeline.alarms(scored.probability, scored.threshold)
     volatility, volatility_baseline = _compare_volatility(dataset, rows, request.seed)
     is_reliable = (is_own or artifact.takes_tau) and 0 < int(scored.y.sum()) < len(scored)
     return Backtest(
@@ -357,7 +357,7 @@ def _with_equal_alarms(scored: Scored, timeline: SpikeTimeline) -> Scored:
     """The baseline with the lowest threshold that uses no more alarm minutes than the model does."""
     counts = match_alarms(timeline, scored.probability, scored.threshold).counts.sum(axis=0)
     used = dict(zip(COLUMNS, counts.tolist(), strict=True))
-    scan = AlarmScan(timeline.series, timeline.seconds, scored.baseline)
+    scan = timeline_scan(timeline, scored.baseline)
     minutes = used["alarm_seconds"] / 60.0 / scan.days if scan.days else 0.0
     threshold = scan.threshold(scan.cut_within(minutes))
     return scored.with_baseline(scored.baseline, np.full(len(scored), threshold))

@@ -208,9 +208,9 @@ def evaluate_artifact(
     """
     baseline = score_baseline(artifact, dataset, held_out.rows)
     probability = artifact.score_rows(dataset, np.arange(len(dataset)))
-    threshold = artifact.alert_thresholds(dataset, probability)
-    probability = probability[held_out.rows]
     tau = dataset.thresholds(artifact.metadata.spike_definition, artifact.metadata.tau)
+    threshold = artifact.alert_thresholds(dataset, probability, tau)
+    probability = probability[held_out.rows]
     known = np.isfinite(probability) & np.isfinite(baseline.score) & np.isfinite(tau[held_out.rows])
     known &= np.isfinite(dataset.persistence[held_out.rows])
     if not known.any():
@@ -224,6 +224,7 @@ def evaluate_artifact(
         threshold=threshold[rows],
         baseline=baseline.score[known],
         baseline_threshold=baseline.threshold,
+        holds_budget=artifact.holds_budget,
     )
     both = 0 < int(scored.y.sum()) < len(scored)
     return ModelEvaluation(

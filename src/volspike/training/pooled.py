@@ -259,8 +259,9 @@ def budget_log_odds(markets: Sequence[Market], scores: Sequence[NDArray[np.float
     levels = []
     for market, score in zip(markets, scores, strict=True):
         known = np.isfinite(score)
-        time, product = market.dataset.time[known], market.dataset.product[known]
-        level = alarm_minutes_threshold(score[known], time, product, BUDGET_MINUTES)
+        dataset = market.dataset.only(known)
+        is_calm = dataset.is_calm(market.tau[known])
+        level = alarm_minutes_threshold(score[known], dataset.time, dataset.product, BUDGET_MINUTES, is_calm)
         if 0.0 < level < 1.0:
             levels.append(float(logit(level)))
     return float(np.median(levels))
