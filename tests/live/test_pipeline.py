@@ -133,7 +133,7 @@ def test_a_snapshot_is_json() -> None:
         live.snapshot("DOGE-USD")
 
 
-@pytest.mark.parametrize("name", ["rows", "health", "tape", "performance", "calibration"])
+@pytest.mark.parametrize("name", ["rows", "health", "performance", "calibration"])
 def test_an_error_of_a_periodic_task_does_not_end_it(name: str, tmp_path: Path) -> None:
     """Each periodic task goes on after one error, and events are processed meanwhile."""
     live = LivePipeline(

@@ -33,6 +33,7 @@ def record(folder: Path, start: int, count: int) -> None:
     with Recorder(folder, clock=clock, simulated=True) as recorder:
         for number in range(count):
             recorder.frame(*ticker(start + number * 1_000_003, 100.0 + number, ("BTC-USD", "ETH-USD")[number % 2]))
+        recorder.flush()
         files = recorder.files
     for path in files:
         os.utime(path, ns=(start, start))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +18,11 @@ from hypothesis import strategies as st
 
 from tests.tape.recording import NOON, Clock, Heard, advanced_trade, heard, of_product, read_back, ticker, ticks_of
 from tests.tape.strategies import assert_same, read_with_report
+from volspike.errors import UsageError
 from volspike.market import SECOND_NS, Cause, Gap, Ticks
 from volspike.tape import Ledger, Recorder, rejected_path, tapes_of
 from volspike.tape.blocks import Blocks
+from volspike.tape.names import RECORDER_LOCK_NAME
 
 QUOTE = {
     "type": "ticker",
@@ -209,25 +216,12 @@ def test_a_silent_products_file_is_finished_by_the_clock(tmp_path: Path) -> None
     clock = Clock()
     with Recorder(tmp_path, clock=clock) as recorder:
         recorder.frame(*ticker(NOON))
-        recorder.tick(NOON + 3600 * SECOND_NS)
+        clock.now = NOON + 3600 * SECOND_NS
+        recorder.flush()
         assert recorder.files == [tmp_path / "ticks_BTCUSD_20231115_120000.ndjson"]
-        recorder.tick(NOON + 3662 * SECOND_NS)
+        clock.now = NOON + 3662 * SECOND_NS
+        recorder.flush()
         assert recorder.files == []
-
-
-def test_lines_are_handed_on_within_half_a_second(tmp_path: Path) -> None:
-    """A frame half a second later, or the pipeline's beat, brings what is held to the file."""
-    clock = Clock()
-    with Recorder(tmp_path, clock=clock) as recorder:
-        recorder.frame(*ticker(NOON))
-        (tape,) = recorder.files
-        assert tape.read_bytes() == b""
-        clock.now += SECOND_NS // 2
-        recorder.frame(*ticker(clock.now))
-        assert tape.read_bytes().count(b"\n") == 2
-        recorder.frame(*ticker(clock.now))
-        recorder.tick(clock.now + SECOND_NS // 2)
-        assert tape.read_bytes().count(b"\n") == 3
 
 
 def test_a_new_run_begins_a_new_file_and_tells_the_gap(tmp_path: Path) -> None:
@@ -268,18 +262,47 @@ def test_a_line_that_only_lacks_its_end_is_kept(tmp_path: Path) -> None:
     assert tape.read_bytes() == whole
 
 
-def test_a_file_that_is_being_recorded_is_let_alone(tmp_path: Path) -> None:
-    """A second recorder in the same folder neither repairs nor continues the files of the first."""
+def test_a_second_recorder_in_the_folder_is_refused(tmp_path: Path) -> None:
+    """It names the first one's process, changes none of its files, and may start when the first one has ended."""
     with Recorder(tmp_path, clock=Clock()) as first:
         first.frame(*ticker(NOON))
         first.flush()
         (tape,) = first.files
         with tape.open("ab") as file:
             file.write(b'{"torn')
-        second = Recorder(tmp_path, clock=Clock())
-        assert second.repaired == []
-        second.close()
-    assert tape.read_bytes().endswith(b'{"torn')
+        with pytest.raises(UsageError, match=rf"{tmp_path}: another recorder \(process {os.getpid()}\)"):
+            Recorder(tmp_path, clock=Clock())
+        assert tape.read_bytes().endswith(b'{"torn')
+    with Recorder(tmp_path, clock=Clock()) as second:
+        assert second.repaired == [tape]
+
+
+def test_the_lock_of_an_ended_process_does_not_refuse(tmp_path: Path) -> None:
+    """A lock file that no process holds is taken over, whatever it contains."""
+    for text in (b"1\n", b"", b"no number"):
+        (tmp_path / RECORDER_LOCK_NAME).write_bytes(text)
+        with Recorder(tmp_path, clock=Clock()) as recorder:
+            assert recorder.fault == ""
+            assert int((tmp_path / RECORDER_LOCK_NAME).read_bytes()) == os.getpid()
+
+
+def test_a_recorder_whose_folder_was_taken_over_stops(tmp_path: Path) -> None:
+    """If the folder is removed and another recorder begins there, the first one counts its ticks as lost."""
+    folder, clock = tmp_path / "tapes", Clock()
+    with Recorder(folder, clock=clock) as first:
+        first.frame(*ticker(NOON))
+        first.flush()
+        folder.rename(tmp_path / "moved")
+        with Recorder(folder, clock=clock):
+            for _ in range(2):
+                clock.now += 10 * SECOND_NS
+                first.frame(*ticker(clock.now))
+                first.flush()
+            assert f"another recorder (process {os.getpid()})" in first.fault
+        clock.now += 10 * SECOND_NS
+        first.frame(*ticker(clock.now))
+    assert (first.recorded, first.unrecorded) == (2, 2)
+    assert [gap.lost for gap in Ledger.read(folder)] == [2]
 
 
 def test_a_folder_that_cannot_be_is_a_fault_and_no_exception(tmp_path: Path) -> None:
@@ -292,7 +315,7 @@ def test_a_folder_that_cannot_be_is_a_fault_and_no_exception(tmp_path: Path) -> 
     for second in range(25):
         clock.now = NOON + second * SECOND_NS
         recorder.frame(*ticker(clock.now))
-        recorder.tick(clock.now)
+        recorder.flush()
         if second == 12:
             (tmp_path / "file").unlink()
     assert recording(recorder)
@@ -310,15 +333,15 @@ def test_a_folder_that_vanishes_is_noticed(tmp_path: Path) -> None:
     with Recorder(folder, clock=clock) as recorder:
         recorder.frame(*ticker(NOON))
         recorder.flush()
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
         clock.now += SECOND_NS
         recorder.frame(*ticker(clock.now))
+        recorder.flush()
         assert not recording(recorder)
         assert "removed" in recorder.fault
         clock.now += 10 * SECOND_NS
         recorder.frame(*ticker(clock.now))
+        recorder.flush()
         assert recording(recorder)
     (gap,) = Ledger.read(folder)
     assert (gap.start, gap.end, gap.lost) == (NOON, clock.now, 1)
@@ -355,6 +378,7 @@ def test_a_full_disk_leaves_whole_lines_and_an_exact_count(
         clock.now += 10 * SECOND_NS
         told.append(ticker(clock.now))
         recorder.frame(*told[-1])
+        recorder.flush()
         assert recording(recorder)
     assert recorder.recorded + recorder.unrecorded == len(told)
     back, report = read_with_report(folder)
@@ -390,16 +414,173 @@ def test_clock_that_steps_back_over_the_hour_keeps_its_file(tmp_path: Path, earl
 @pytest.mark.parametrize(("after_ns", "open_files"), [(60 * SECOND_NS, 1), (60 * SECOND_NS + 1, 0)])
 def test_file_of_a_past_hour_is_closed_after_a_minute(tmp_path: Path, after_ns: int, open_files: int) -> None:
     """Frames of the last second may arrive for exactly a minute."""
-    with Recorder(tmp_path, clock=Clock()) as recorder:
+    clock = Clock()
+    with Recorder(tmp_path, clock=clock) as recorder:
         recorder.frame(*ticker(NOON))
-        recorder.tick(NOON + 3600 * SECOND_NS + after_ns)
+        clock.now = NOON + 3600 * SECOND_NS + after_ns
+        recorder.flush()
         assert len(recorder.files) == open_files
 
 
-@pytest.mark.parametrize(("after_ns", "lines"), [(SECOND_NS // 2 - 1, 0), (SECOND_NS // 2, 1), (-1, 1)])
-def test_lines_are_flushed_at_exactly_half_a_second(tmp_path: Path, after_ns: int, lines: int) -> None:
-    """Lines are passed on when they are half a second old, and at once if the clock steps back."""
-    with Recorder(tmp_path, clock=Clock()) as recorder:
+class GatedDisk:
+    """A disk that takes nothing from the tapes while it is ``blocked``, as a network disk that does not answer."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.entered = threading.Event()
+        self._write = os.write
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        self.entered.set()
+        assert self.open.wait(30)
+        return self._write(descriptor, data)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[GatedDisk]:
+    """The disk behind ``os.write``, which opens at the end of the test."""
+    gated = GatedDisk()
+    monkeypatch.setattr(os, "write", gated.write)
+    yield gated
+    gated.open.set()
+
+
+def test_lines_are_written_without_a_call(tmp_path: Path, disk: GatedDisk) -> None:
+    """The writer thread passes a line to the file after ``flush_s``, whether or not more frames arrive."""
+    disk.open.set()
+    with Recorder(tmp_path, clock=Clock(), flush_s=0.001) as recorder:
         recorder.frame(*ticker(NOON))
-        recorder.tick(NOON + after_ns)
-        assert recorder.recorded == lines
+        assert disk.entered.wait(30)
+    assert recorder.recorded == 1
+
+
+async def longest_pause_s(recorder: Recorder, disk: GatedDisk) -> float:
+    """The longest time that an event loop is blocked while it records 100 frames to a disk that takes nothing."""
+    pauses = []
+    for number in range(100):
+        began = time.perf_counter()
+        recorder.frame(*ticker(NOON + number))
+        await asyncio.sleep(0)
+        pauses.append(time.perf_counter() - began)
+    assert await asyncio.to_thread(disk.entered.wait, 30)
+    return max(pauses)
+
+
+def test_a_slow_disk_does_not_block_the_loop(tmp_path: Path, disk: GatedDisk) -> None:
+    """While a write does not return, the loop is blocked for less than 20 ms, and no tick is lost."""
+    with Recorder(tmp_path, clock=Clock(), flush_s=0.0001) as recorder:
+        pause_s = min(
+            asyncio.run(longest_pause_s(recorder, disk)) for _ in range(10)
+        )  # a busy machine has pauses of its own
+        assert recorder.recorded == 0
+        disk.open.set()
+    assert pause_s < 0.02
+    assert (recorder.recorded, recorder.unrecorded, recorder.fault) == (1000, 0, "")
+
+
+def test_lines_that_a_slow_disk_has_no_time_for_are_a_gap(tmp_path: Path, disk: GatedDisk) -> None:
+    """A full queue refuses frames and counts their ticks; the gap is between the lines before and after."""
+    clock = Clock()
+    with Recorder(tmp_path, clock=clock, queue_lines=3) as recorder:
+        recorder.frame(*ticker(NOON))
+        assert not recorder.flush(timeout=0.01)
+        assert disk.entered.wait(30)
+        for number in range(1, 6):
+            recorder.frame(*ticker(NOON + number))
+        recorder.frame(*ticker(NOON + 6, product_id="ETH-USD"))
+        assert not recording(recorder)
+        assert "more than 3 ticks wait" in recorder.fault
+        assert (recorder.unrecorded, recorder.waiting) == (3, 4)
+        disk.open.set()
+        assert recorder.flush()
+        recorder.frame(*ticker(NOON + 7))
+        assert recording(recorder)
+        clock.now = NOON + 8
+    assert (recorder.recorded, recorder.unrecorded, recorder.waiting) == (5, 3, 0)
+    assert read_back(tmp_path).received.tolist() == [NOON, NOON + 1, NOON + 2, NOON + 3, NOON + 7]
+    btc, eth = Ledger.read(tmp_path)
+    assert (btc.start, btc.end, btc.products, btc.lost) == (NOON + 3, NOON + 7, ("BTC-USD",), 2)
+    assert (eth.start, eth.products, eth.lost) == (NOON + 6, ("ETH-USD",), 1)
+    assert "the disk was too slow" in btc.detail
+
+
+def test_closing_does_not_wait_for_a_disk_that_hangs(tmp_path: Path, disk: GatedDisk) -> None:
+    """After its timeout ``close`` counts what was not written as lost."""
+    recorder = Recorder(tmp_path, clock=Clock(), flush_s=0.0001)
+    recorder.frame(*ticker(NOON))
+    assert disk.entered.wait(30)
+    recorder.frame(*ticker(NOON + 1))
+    recorder.close(timeout=0.01)
+    recorder.frame(*ticker(NOON + 2))
+    assert (recorder.recorded, recorder.unrecorded) == (0, 3)
+    assert not recording(recorder)
+
+
+IO_ERROR = OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        *((call, IO_ERROR) for call in ("write", "fsync", "close", "open", "stat")),
+        ("write", RuntimeError("unexpected")),
+    ],
+)
+def test_nothing_is_raised_whatever_the_disk_does(
+    tmp_path: Path, call: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If a call of the operating system fails until the end, every tick is recorded or counted, and has a gap."""
+
+    def failing(*_: object, **__: object) -> object:
+        raise error
+
+    clock = Clock()
+    with Recorder(tmp_path, clock=clock) as recorder:
+        recorder.frame(*ticker(NOON))
+        recorder.flush()
+        with monkeypatch.context() as patch:
+            owner: object = Path if call == "stat" else os
+            patch.setattr(owner, call, failing)
+            for _ in range(2):
+                clock.now += 3600 * SECOND_NS
+                recorder.frame(*ticker(clock.now))
+                recorder.gap(Gap(start=NOON, end=NOON, products=("BTC-USD",), cause=Cause.SILENCE))
+                recorder.flush()
+            recorder.close()
+    assert recorder.recorded + recorder.unrecorded == 3
+    assert len(read_back(tmp_path)) == recorder.recorded
+    assert recorder.fault
+
+
+def test_a_loss_at_the_end_is_in_the_ledger(tmp_path: Path) -> None:
+    """If no line follows lost ticks, the gap ends when the recording does."""
+    clock = Clock()
+    with Recorder(tmp_path, clock=clock) as recorder, pytest.MonkeyPatch.context() as patch:
+        recorder.frame(*ticker(NOON))
+        recorder.flush()
+        patch.setattr(os, "write", full_disk)
+        recorder.frame(*ticker(NOON + 1))
+        recorder.flush()
+        patch.undo()
+        clock.now = NOON + 5
+    (gap,) = Ledger.read(tmp_path)
+    assert (gap.start, gap.end, gap.lost) == (NOON, NOON + 5, 1)
+
+
+def full_disk(*_: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_clock_set_back_does_not_delay_the_next_attempt(tmp_path: Path) -> None:
+    """After a failed write the recorder tries again at once if the clock steps back by more than its pause."""
+    clock = Clock()
+    with Recorder(tmp_path, clock=clock) as recorder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "write", full_disk)
+        recorder.frame(*ticker(NOON))
+        recorder.flush()
+        assert not recording(recorder)
+        patch.undo()
+        clock.now = NOON - 3600 * SECOND_NS
+        recorder.frame(*ticker(clock.now))
+        recorder.flush()
+        assert recording(recorder)

@@ -32,7 +32,7 @@ EXAMPLES = "Example: volspike ingest --pair BTC-USD --minutes 60 --save-disk"
 
 PeriodicWork: TypeAlias = "dict[BackgroundTask, Callable[[], Awaitable[None]]]"
 
-FLUSH_EVERY_S = 1.0
+CHECK_EVERY_S = 1.0
 DELIVER_WITHIN_S = 10.0
 
 
@@ -100,11 +100,14 @@ async def _ingest(
     async with open_source(name, settings, speed=speed) as source:
         note_if_simulated(source.simulated)
         relay = None if cluster is None else _relay(cluster, source)
-        recorder = None if folder is None else Recorder(folder, simulated=source.simulated)
+        recorder = None
+        if folder is not None:
+            recorder = await asyncio.to_thread(Recorder, folder, simulated=source.simulated)
         err.print(f"listening to {source.name} for {', '.join(settings.products)}", markup=False)
         counts, began = FeedCounts(source.timed_from, source.stats), time.monotonic()
         periodic = _periodic_work(recorder, relay)
-        with metrics_server(_registry(source, counts, recorder, list(periodic)), at.host, at.port):
+        tasks = [*periodic, *(recorder.tasks if recorder is not None else ())]
+        with metrics_server(_registry(source, counts, recorder, tasks), at.host, at.port):
             topic_check = asyncio.create_task(_warn_if_missing(cluster)) if cluster is not None else None
             listening = asyncio.create_task(_listen(source, recorder, relay, counts, periodic))
             stop_on_signals(listening)
@@ -113,9 +116,11 @@ async def _ingest(
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
         if recorder is not None:
-            recorder.close()
+            await asyncio.to_thread(recorder.close)
             if recorder.fault:
                 warn(recorder.fault)
+            if recorder.unrecorded:
+                warn(f"{recorder.unrecorded:,} ticks could not be recorded; `volspike gaps --tape {folder}` lists when")
         if topic_check is not None:
             await topic_check
     _print_counts(counts, time.monotonic() - began, recorder)
@@ -178,7 +183,7 @@ async def _listen(
     from volspike.feeds.events import FeedError, FeedFault, FeedFrame, FeedState
     from volspike.market import Gap
 
-    running = [asyncio.create_task(task.repeat(step, FLUSH_EVERY_S)) for task, step in periodic.items()]
+    running = [asyncio.create_task(task.repeat(step, CHECK_EVERY_S)) for task, step in periodic.items()]
     try:
         async for event in source.events:
             counts.add(event)
@@ -204,18 +209,22 @@ async def _listen(
 
 
 def _periodic_work(recorder: Recorder | None, relay: TickRelay | None) -> PeriodicWork:
-    """The recorder writes also while the market is silent, and the relay reports stalls."""
+    """Warns when the tape cannot be written, and lets the relay report stalls."""
     from volspike.background import BackgroundTask
 
-    async def flush_tape() -> None:
-        if recorder is not None:
-            recorder.tick(time.time_ns())
+    reported = ""
+
+    async def check_tape() -> None:
+        nonlocal reported
+        if recorder is not None and recorder.fault != reported:
+            reported = recorder.fault
+            warn(reported or f"{recorder.folder}: the tape is written again; {recorder.unrecorded:,} ticks were lost")
 
     async def serve_relay() -> None:
         if relay is not None:
             relay.tick()
 
-    parts = (("tape", recorder, flush_tape), ("kafka", relay, serve_relay))
+    parts = (("tape", recorder, check_tape), ("kafka", relay, serve_relay))
     return {BackgroundTask(name): step for name, part, step in parts if part is not None}
 
 

@@ -139,6 +139,9 @@ OUTCOMES_LOST: Final = MetricSpec(
 TAPE_UNRECORDED: Final = MetricSpec(
     "tape_unrecorded_ticks_total", "counter", "ticks", "Ticks that could not be written to the tape."
 )
+TAPE_WAITING: Final = MetricSpec(
+    "tape_waiting_ticks", "gauge", "ticks", "Ticks that wait to be written to the tape; a slow disk raises it."
+)
 TAPE_RECORDING: Final = MetricSpec("tape_recording", "gauge", "boolean", "1 while the tape can be written, else 0.")
 
 LIVE_METRICS: Final = (
@@ -148,7 +151,7 @@ LIVE_METRICS: Final = (
     *(SCORE_LATENCY, SCORE_PROBABILITY, PROBABILITY, THRESHOLD),
     *(ALERT_EPISODES, ALERT_OPEN, ALERT_MESSAGES, SPIKE_SECONDS),
     *(LIVE_ROWS, LIVE_ALERTS, LIVE_BASE_RATE, LIVE_PRECISION, LIVE_RECALL, LIVE_BRIER, LIVE_PR_AUC),
-    *(OUTCOMES_LOST, TAPE_RECORDING, TAPE_UNRECORDED),
+    *(OUTCOMES_LOST, TAPE_RECORDING, TAPE_UNRECORDED, TAPE_WAITING),
 )
 
 MAX_PRODUCTS: Final = 64
@@ -303,6 +306,7 @@ class FeedCollector(Collector):
         recorder = self._recorder
         yield TAPE_RECORDING.family([] if recorder is None else [((), recorder.is_recording)])
         yield TAPE_UNRECORDED.family([] if recorder is None else [((), recorder.unrecorded)])
+        yield TAPE_WAITING.family([] if recorder is None else [((), recorder.waiting)])
 
 
 class LiveCollector(FeedCollector):

@@ -3,7 +3,7 @@
 A frame is processed by plain function calls, in this order (``LivePipeline.take``):
 
 1. ``FeedCounts.add`` counts it.
-2. ``Recorder.frame`` writes its bytes to the tape.
+2. ``Recorder.frame`` queues its lines for the tape.
 3. ``LiveScorer.update`` turns each tick into feature rows, their probabilities, and the outcomes of rows a minute ago.
 4. ``ProductView.add_row`` keeps the row for the dashboard.
 5. ``EpisodeTracker.update`` opens or closes an alert, which goes to the dashboard and the ``AlertRouter``. Its
@@ -128,6 +128,7 @@ class LivePipeline:
         self._model = ServedModel.of(scorer.artifact.metadata, simulated=simulated)
         self._products: dict[str, _Product] = {}
         self._calibration = calibration
+        self._tape_fault = ""
         for product in products:
             self._product(product)
         self._restore_calibration()
@@ -147,7 +148,7 @@ class LivePipeline:
     @property
     def tasks(self) -> tuple[BackgroundTask, ...]:
         """All background tasks of the pipeline and its parts."""
-        parts = (self.outcomes, self.router)
+        parts = (self.recorder, self.outcomes, self.router)
         return (*(each.task for each in self._periodic), *(task for part in parts if part for task in part.tasks))
 
     async def run(self, events: AsyncIterable[FeedEvent]) -> None:
@@ -290,8 +291,6 @@ class LivePipeline:
             _Periodic(BackgroundTask("rows"), self._publish_rows, ROWS_EVERY_S),
             _Periodic(BackgroundTask("health"), self._publish_health, HEALTH_EVERY_S),
         ]
-        if self.recorder is not None:
-            tasks.append(_Periodic(BackgroundTask("tape"), self._flush_tape, ROWS_EVERY_S))
         if self.outcomes is not None:
             tasks.append(_Periodic(BackgroundTask("performance"), self._publish_performance, PERFORMANCE_EVERY_S))
         if self._calibration is not None:
@@ -306,10 +305,10 @@ class LivePipeline:
 
     async def _publish_health(self) -> None:
         self._publish("health", self.health())
-
-    async def _flush_tape(self) -> None:
-        if self.recorder is not None:
-            self.recorder.tick(time.time_ns())
+        fault = "" if self.recorder is None else self.recorder.fault
+        if self.recorder is not None and fault != self._tape_fault:
+            self._tape_fault = fault
+            log.warning("tape_fault" if fault else "tape_restored", reason=fault, lost=self.recorder.unrecorded)
 
     async def _publish_performance(self) -> None:
         if self.outcomes is None:

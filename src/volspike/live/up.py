@@ -180,7 +180,7 @@ async def serve_live(
         scorer = LiveScorer(artifact, source.kinds)
         scorer.check_source(set(source.kinds))
         log.info("source_opened", source=source.name, simulated=source.simulated)
-        pipeline = _pipeline(scorer, feed, source, options)
+        pipeline = await _pipeline(scorer, feed, source, options)
         retraining: list[BackgroundTask] = []
         app = create_app(
             with_companion(serving),
@@ -205,8 +205,14 @@ async def serve_live(
         raise fault
 
 
-def _pipeline(scorer: LiveScorer, feed: FeedSettings, source: Source, options: LiveOptions) -> LivePipeline:
-    is_live = not options.source.startswith("tape:")
+async def _pipeline(scorer: LiveScorer, feed: FeedSettings, source: Source, options: LiveOptions) -> LivePipeline:
+    recorder, outcomes, calibration = None, None, None
+    if not options.source.startswith("tape:"):
+        if options.tape is not None:
+            recorder = await asyncio.to_thread(Recorder, options.tape, simulated=source.simulated)
+        if options.outcomes is not None:
+            outcomes = await asyncio.to_thread(OutcomeStore, options.outcomes)
+            calibration = options.outcomes.with_suffix(".calibration")
     return LivePipeline(
         scorer,
         feed.products,
@@ -214,10 +220,10 @@ def _pipeline(scorer: LiveScorer, feed: FeedSettings, source: Source, options: L
         simulated=source.simulated,
         timed_from=source.timed_from,
         stats=source.stats,
-        recorder=Recorder(options.tape, simulated=source.simulated) if options.tape is not None and is_live else None,
-        outcomes=OutcomeStore(options.outcomes) if options.outcomes is not None and is_live else None,
+        recorder=recorder,
+        outcomes=outcomes,
         router=AlertRouter(options.alerts),
-        calibration=options.outcomes.with_suffix(".calibration") if options.outcomes is not None and is_live else None,
+        calibration=calibration,
     )
 
 

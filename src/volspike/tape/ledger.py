@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import msgspec
@@ -25,6 +26,9 @@ from volspike.market import SECOND_NS, Cause, Gap, Ticks, format_time, parse_tim
 from volspike.tape.lines import decode_line
 from volspike.tape.names import LEDGER_NAME, HourName, read_hour_name
 from volspike.tape.report import RejectedLines, rejected_path
+
+MOST_PENDING = 10_000
+"""Gaps kept in memory while the ledger cannot be written."""
 
 _TAIL_BYTES = 1 << 16
 
@@ -53,13 +57,15 @@ class LedgerContents(NamedTuple):
 class Ledger:
     """Appends gaps to the ledger of one folder. The file is open only during a write, because gaps are rare.
 
-    Gaps that cannot be written stay in memory until a later ``flush`` succeeds; ``fault`` states the reason.
+    Gaps that cannot be written stay in memory until a later ``flush`` succeeds; ``fault`` states the reason. Beyond
+    ``MOST_PENDING`` of them, the newest ones are merged. One thread may add gaps while another one flushes.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / LEDGER_NAME
         self.fault = ""
         self._pending: list[Gap] = []
+        self._lock = Lock()
 
     @classmethod
     def read(cls, folder: Path) -> list[Gap]:
@@ -77,20 +83,38 @@ class Ledger:
 
     def add(self, gap: Gap) -> None:
         """Adds a gap, which ``flush`` writes."""
-        self._pending.append(gap)
+        with self._lock:
+            if len(self._pending) >= MOST_PENDING:
+                gap = _merge(self._pending.pop(), gap)
+            self._pending.append(gap)
 
     def flush(self) -> bool:
         """Writes all pending gaps or none; False if the file cannot be written, see ``fault``."""
-        if not self._pending:
+        with self._lock:
+            gaps, self._pending = self._pending, []
+        if not gaps:
             return True
         try:
-            _append(self.path, b"".join(map(gap_line, self._pending)))
+            _append(self.path, b"".join(map(gap_line, gaps)))
         except OSError as error:
             self.fault = f"{self.path}: {error.strerror or error}"
+            with self._lock:
+                self._pending = gaps + self._pending
             return False
-        self._pending.clear()
         self.fault = ""
         return True
+
+
+def _merge(first: Gap, second: Gap) -> Gap:
+    """One gap over both, so that a ledger that cannot be written for days takes no more memory."""
+    return Gap(
+        start=min(first.start, second.start),
+        end=max(first.end, second.end),
+        products=tuple(sorted({*first.products, *second.products})),
+        cause=second.cause,
+        lost=-1 if min(first.lost, second.lost) < 0 else first.lost + second.lost,
+        detail="several gaps, merged while the ledger could not be written",
+    )
 
 
 def read_ledger(folder: Path) -> LedgerContents:

@@ -161,6 +161,9 @@ def _key(path: Path) -> tuple[Path, str, str]:
 LEDGER_NAME = "gaps.ndjson"
 """The file name of a folder's gap ledger (see ``ledger``)."""
 
+RECORDER_LOCK_NAME = ".recorder.lock"
+"""The file that a recorder locks in its folder; it holds the process id."""
+
 PARQUET_ENDINGS = (".parquet",)
 NDJSON_ENDINGS = tuple(kind + packed for kind in (".ndjson", ".jsonl", ".json") for packed in ("", ".zst", ".gz"))
 _ENDINGS = "they end in .ndjson, .jsonl or .json (also with .zst or .gz), or in .parquet"
