@@ -8,6 +8,7 @@ import pytest
 
 from tests.doctor.servers import nobody, open_exchange
 from volspike.config import FeedSettings
+from volspike.doctor.examination import _findings_or_raise
 from volspike.doctor.finding import Finding, Severity
 from volspike.doctor.services import check_feed
 from volspike.errors import UsageError
@@ -51,6 +52,24 @@ def test_a_silent_exchange_is_a_warning() -> None:
         finding = checked(exchange.url(), 2.0)
     assert finding.severity is Severity.WARNING
     assert "sent no tick of BTC-USD" in finding.found
+
+
+def test_an_unusable_proxy_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The missing package is named, and the other checks still run."""
+    monkeypatch.setenv("wss_proxy", "socks5h://proxy.example:1080")
+    monkeypatch.setattr("volspike.feeds.connection.find_spec", lambda _: None)
+    finding = checked("wss://exchange.invalid")
+    assert finding.severity is Severity.BAD
+    assert "pip install python-socks" in finding.found
+
+
+def test_a_check_that_fails_is_a_finding() -> None:
+    """An unexpected error of one check is reported under its name; wrong usage is raised."""
+    (finding,) = _findings_or_raise("disk", RuntimeError("no such device"))
+    assert (finding.check, finding.severity) == ("disk", Severity.BAD)
+    assert finding.found == "the check failed: RuntimeError: no such device"
+    with pytest.raises(UsageError):
+        _findings_or_raise("clock", UsageError("not an address"))
 
 
 def test_an_invalid_address_is_wrong_usage() -> None:

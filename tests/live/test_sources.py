@@ -9,14 +9,16 @@ from pathlib import Path
 import msgspec
 import pytest
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Response
 
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
+from volspike.feeds.connection import check_reachability
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.market import simulate_market
-from volspike.live.sources import can_reach, open_source
+from volspike.live.sources import open_source
 from volspike.market import SECOND_NS, Kind, Tick
 from volspike.tape import write_ndjson
 
@@ -135,7 +137,23 @@ def test_an_unknown_source_is_refused() -> None:
         asyncio.run(run())
 
 
-def test_an_unreachable_exchange_returns_false() -> None:
-    """A host that does not resolve or refuses the connection is not an error."""
-    assert not asyncio.run(can_reach("wss://volspike.invalid"))
-    assert not asyncio.run(can_reach("wss://127.0.0.1", timeout_s=2.0))
+@pytest.mark.parametrize("url", ["wss://volspike.invalid", "wss://127.0.0.1:9"])
+def test_an_unreachable_exchange_is_not_an_error(url: str) -> None:
+    """A host that does not resolve or refuses the connection is unreachable, with the reason."""
+    answer = asyncio.run(check_reachability(url, FeedSettings(), timeout_s=2.0))
+    assert not answer.is_reachable
+    assert answer.reason
+
+
+@pytest.mark.parametrize(("status", "is_reachable"), [(503, True), (429, True), (403, False)])
+def test_an_exchange_that_refuses_for_now_is_reachable(status: int, is_reachable: bool) -> None:
+    """An exchange in maintenance is not replaced by a simulated one."""
+
+    async def run() -> bool:
+        def refuse(connection: ServerConnection, _: object) -> Response:
+            return connection.respond(status, "no\n")
+
+        async with serve(ServerConnection.wait_closed, "127.0.0.1", 0, process_request=refuse) as server:
+            return (await check_reachability(f"ws://127.0.0.1:{port_of(server)}", FeedSettings())).is_reachable
+
+    assert asyncio.run(run()) is is_reachable

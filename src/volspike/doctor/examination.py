@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volspike.config import FeedSettings
-from volspike.doctor.finding import Finding
+from volspike.doctor.finding import Finding, Severity
 from volspike.doctor.machine import check_disk, check_gaps, check_model
 from volspike.doctor.services import check_api, check_clock, check_feed, check_kafka, check_mlflow, check_prometheus
+from volspike.errors import UsageError
 from volspike.live import scoring, sources
 
 # the checks run in threads, and modules that import each other must not be imported in several threads at once
@@ -61,23 +62,29 @@ async def examine(request: Examination) -> list[Finding]:
         UsageError: an address is not valid.
     """
     within_s, named, now = request.within_s, request.named, time.time_ns()
-    checks: tuple[Awaitable[list[Finding]], ...] = (
-        check_feed(request.feed, within_s),
-        check_clock(request.rest, within_s),
-        check_api(request.api, "api" in named, within_s),
-        asyncio.to_thread(check_kafka, request.kafka, "kafka" in named, within_s),
-        check_mlflow(request.mlflow, "mlflow" in named, within_s),
-        check_prometheus(request.prometheus, "prometheus" in named, within_s),
-        asyncio.to_thread(check_model, request.model, request.production, request.feed),
-        asyncio.to_thread(check_disk, request.tape, request.outcomes, now),
-        asyncio.to_thread(check_gaps, request.tape, now),
-    )
+    checks: dict[str, Awaitable[list[Finding]]] = {
+        "feed": check_feed(request.feed, within_s),
+        "clock": check_clock(request.rest, within_s),
+        "api": check_api(request.api, "api" in named, within_s),
+        "kafka": asyncio.to_thread(check_kafka, request.kafka, "kafka" in named, within_s),
+        "mlflow": check_mlflow(request.mlflow, "mlflow" in named, within_s),
+        "prometheus": check_prometheus(request.prometheus, "prometheus" in named, within_s),
+        "model": asyncio.to_thread(check_model, request.model, request.production, request.feed),
+        "disk": asyncio.to_thread(check_disk, request.tape, request.outcomes, now),
+        "gaps": asyncio.to_thread(check_gaps, request.tape, now),
+    }
     # every check finishes, also when another one raises
-    results = await asyncio.gather(*checks, return_exceptions=True)
-    return [finding for result in results for finding in _findings_or_raise(result)]
+    results = await asyncio.gather(*checks.values(), return_exceptions=True)
+    return [
+        finding for name, result in zip(checks, results, strict=True) for finding in _findings_or_raise(name, result)
+    ]
 
 
-def _findings_or_raise(result: list[Finding] | BaseException) -> list[Finding]:
-    if isinstance(result, BaseException):
+def _findings_or_raise(name: str, result: list[Finding] | BaseException) -> list[Finding]:
+    """The findings of a check; one finding for an unexpected error, which must not hide the other checks."""
+    if isinstance(result, UsageError) or (isinstance(result, BaseException) and not isinstance(result, Exception)):
         raise result
+    if isinstance(result, Exception):
+        found = f"the check failed: {type(result).__name__}: {result}"
+        return [Finding(check=name, severity=Severity.BAD, found=found, remedy="remove the cause that the error names")]
     return result

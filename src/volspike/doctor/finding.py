@@ -10,6 +10,7 @@ import httpx
 import msgspec
 
 from volspike.errors import UsageError
+from volspike.feeds.rest import http_client
 
 Fact: TypeAlias = str | int | float | bool | None
 
@@ -68,8 +69,10 @@ def check_rest_url(url: str) -> None:
 async def fetch(url: str, within_s: float) -> httpx.Response | str:
     """The response to ``GET url`` with any status; a sentence if none arrives in time."""
     try:
-        async with httpx.AsyncClient(timeout=within_s, headers={"user-agent": "volspike"}) as client:
+        async with http_client(httpx.AsyncClient, url, timeout=within_s, headers={"user-agent": "volspike"}) as client:
             return await client.get(url)
+    except UsageError as error:  # of the proxy
+        return str(error)
     except httpx.TimeoutException:
         return f"no answer within {within_s:g} s"
     except httpx.RequestError as error:

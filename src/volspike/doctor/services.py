@@ -14,8 +14,10 @@ import msgspec
 
 from volspike.config import FeedSettings
 from volspike.doctor.finding import Fact, Finding, Severity, check_rest_url, fetch, is_invalid_url
-from volspike.errors import StreamError
+from volspike.errors import StreamError, UsageError
+from volspike.feeds.connection import parse_address, proxy_for
 from volspike.feeds.events import FeedError, FeedFrame, FeedState
+from volspike.feeds.protocol import PROTOCOLS
 from volspike.feeds.session import FeedSession
 from volspike.market import SECOND_NS, parse_time
 from volspike.training.tracking import database_file, masked
@@ -161,6 +163,13 @@ async def check_feed(settings: FeedSettings, within_s: float) -> list[Finding]:
     Raises:
         UsageError: the URL is not that of a websocket.
     """
+    url = settings.url or PROTOCOLS[settings.protocol].url
+    address = parse_address(url)
+    try:
+        proxy_for(address)
+    except UsageError as error:
+        remedy = "install the package or change the variables, then check again"
+        return [_feed_finding(Severity.BAD, str(error), remedy, {"url": url})]
     async with FeedSession(settings) as session:
         progress = _FeedProgress(settings.products)
         try:

@@ -8,11 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from ipaddress import ip_address
-from typing import Final, Literal
+from typing import Final
+from urllib.request import getproxies, proxy_bypass
 
+import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidURI, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidStatus, InvalidURI, WebSocketException
+from websockets.proxy import get_proxy, parse_proxy
 from websockets.uri import WebSocketURI, parse_uri
 
 from volspike.config import FeedSettings
@@ -31,6 +36,7 @@ async def open_connection(url: str, settings: FeedSettings) -> ClientConnection:
     Raises:
         OSError: the host is unreachable or does not answer within the connect timeout.
         WebSocketException: the host does not speak websocket or refuses the handshake.
+        UsageError: the url is not a websocket url, or the proxy of the environment cannot be used.
     """
     return await connect(
         url,
@@ -66,18 +72,37 @@ def is_simulated(connection: ClientConnection) -> bool:
     return connection.response is not None and connection.response.headers.get(MARKET_HEADER) == SIMULATED
 
 
-async def probe_simulated(url: str, settings: FeedSettings) -> bool | None:
-    """Whether the exchange at ``url`` is simulated, from a connection of its own; None if unreachable.
+@dataclass(frozen=True, slots=True)
+class Reachability:
+    """Whether an exchange answered a connection of its own, and whether it said that it is simulated.
+
+    ``reason`` is empty if it answered, else the reason why not.
+    """
+
+    is_reachable: bool
+    is_simulated: bool = False
+    reason: str = ""
+
+
+async def check_reachability(url: str, settings: FeedSettings, timeout_s: float | None = None) -> Reachability:
+    """Connects to the exchange at ``url`` exactly as a session does, proxy included, and disconnects.
+
+    An exchange that refuses the handshake for now (429, 5xx) was reached.
 
     Raises:
-        UsageError: the url is not a websocket url.
+        UsageError: the url is not a websocket url, or the proxy of the environment cannot be used.
     """
+    if timeout_s is not None:
+        settings = msgspec.structs.replace(settings, connect_timeout_s=timeout_s)
     try:
         connection = await open_connection(url, settings)
-    except (OSError, WebSocketException):
-        return None
+    except InvalidStatus as error:
+        status = error.response.status_code
+        return Reachability(is_reachable=status == 429 or status >= 500, reason=str(error))
+    except (OSError, WebSocketException) as error:
+        return Reachability(is_reachable=False, reason=str(error) or type(error).__name__)
     try:
-        return is_simulated(connection)
+        return Reachability(is_reachable=True, is_simulated=is_simulated(connection))
     finally:
         await close_connection(connection)
 
@@ -90,14 +115,57 @@ def parse_address(url: str) -> WebSocketURI:
         raise UsageError(f"{error}; the url of a feed starts with ws:// or wss://") from error
 
 
-def proxy_for(address: WebSocketURI) -> Literal[True] | None:
-    """``True`` for the system's proxy; None, for no proxy, to an exchange on this machine."""
-    if address.host == "localhost":
+def proxy_for(address: WebSocketURI) -> str | None:
+    """The environment's proxy for an exchange; None without one, and for an exchange on this machine.
+
+    The order is ``wss_proxy`` or ``ws_proxy``, ``socks_proxy``, ``https_proxy``, ``http_proxy`` (for ws:// only) and
+    ``all_proxy``, in either case. Hosts in ``no_proxy`` have none. A proxy without a scheme is an HTTP proxy.
+
+    Raises:
+        UsageError: its address is invalid, or it needs a package that is not installed.
+    """
+    if is_this_machine(address.host):
         return None
+    proxy = get_proxy(address)
+    if proxy is None and not proxy_bypass(f"{address.host}:{address.port}"):
+        proxy = getproxies().get("all")
+    if proxy is None:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
     try:
-        return None if ip_address(address.host).is_loopback else True
-    except ValueError:
+        parsed = parse_proxy(proxy)
+    except (InvalidProxy, ValueError) as error:
+        reason = str(error).rpartition(": ")[2] if isinstance(error, InvalidProxy) else str(error)
+        raise UsageError(
+            f"the proxy {_without_password(proxy)} of the environment is not usable ({reason}); "
+            "correct HTTPS_PROXY or ALL_PROXY, for example http://proxy.example:3128"
+        ) from None
+    if parsed.scheme.startswith("socks") and find_spec("python_socks") is None:
+        raise UsageError(
+            f"the proxy {_without_password(proxy)} of the environment needs the package python-socks: "
+            "pip install python-socks, or name an HTTP proxy in HTTPS_PROXY"
+        )
+    return proxy
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is ``localhost`` or a loopback address.
+
+    >>> is_this_machine("localhost"), is_this_machine("::1"), is_this_machine("10.0.0.1"), is_this_machine("a.example")
+    (True, True, False, False)
+    """
+    if host == "localhost":
         return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _without_password(proxy: str) -> str:
+    """A proxy's address without user name and password."""
+    scheme, _, rest = proxy.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 class Backoff:

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from math import isnan
 from types import TracebackType
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import httpx
 import msgspec
 
 from volspike.errors import DataError, MalformedTick, UsageError
+from volspike.feeds.connection import is_this_machine
 from volspike.feeds.messages import TAKER_OF_MAKER, decode_json, read_time, valid_price, valid_size, with_path_prefix
 from volspike.market import Kind, Tick
 
@@ -84,6 +85,29 @@ def _tick(trade: _Trade, product_id: str) -> Tick:
     )
 
 
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
+
+
+def http_client(kind: type[C], url: str, **options: Any) -> C:
+    """A client for ``url`` that uses the proxy of the environment, except for a server on this machine.
+
+    Raises:
+        UsageError: the proxy's address is invalid, or it needs a package that is not installed.
+    """
+    try:
+        return kind(trust_env=not is_this_machine(httpx.URL(url).host), **options)
+    except ImportError:
+        raise UsageError(
+            "the SOCKS proxy of the environment needs the package socksio: "
+            "pip install socksio, or name an HTTP proxy in HTTPS_PROXY"
+        ) from None
+    except (ValueError, httpx.InvalidURL) as error:
+        raise UsageError(
+            f"the proxy of the environment is not usable ({' '.join(str(error).split())}); "
+            "correct HTTPS_PROXY or ALL_PROXY, for example http://proxy.example:3128"
+        ) from None
+
+
 class TradesClient:
     """Downloads pages of trades, at most ``rate`` requests per second, with retries.
 
@@ -112,9 +136,8 @@ class TradesClient:
         self._clock, self._sleep = clock, sleep
         self._next = clock()
         self._has_answered = False
-        self._http = httpx.Client(
-            headers={"accept": "application/json", "user-agent": "volspike"}, timeout=timeout_s, transport=transport
-        )
+        headers = {"accept": "application/json", "user-agent": "volspike"}
+        self._http = http_client(httpx.Client, self.url, headers=headers, timeout=timeout_s, transport=transport)
 
     def trades(self, product_id: str, *, after: int | None = None, limit: int = LONGEST_PAGE) -> tuple[Tick, ...]:
         """The newest ``limit`` trades of a product with an id below ``after`` (None: of all), oldest first.

@@ -31,6 +31,7 @@ from volspike.feeds.connection import (
     is_simulated,
     open_connection,
     parse_address,
+    proxy_for,
 )
 from volspike.feeds.decoder import EventDecoder
 from volspike.feeds.events import FeedEvent, FeedState, FeedStats
@@ -59,7 +60,7 @@ class FeedSession:
     share of each wait from [0, 1).
 
     Raises:
-        UsageError: the url is not a websocket url.
+        UsageError: the url is not a websocket url, or the proxy of the environment cannot be used.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class FeedSession:
         protocol = PROTOCOLS[settings.protocol]
         self.settings = settings
         self.url = settings.url or protocol.url
-        parse_address(self.url)
+        proxy_for(parse_address(self.url))  # refuses an unusable address or proxy at once
         self._simulated = simulated
         self._messages = protocol.subscribe_messages(settings)
         self._inbox = Inbox(settings.queue_frames, settings.queue_bytes)

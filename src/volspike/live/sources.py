@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
+import structlog
 
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
-from volspike.feeds.connection import probe_simulated
+from volspike.feeds.connection import check_reachability
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, FeedStats, Frame
 from volspike.feeds.protocol import PROTOCOLS
 from volspike.feeds.session import FeedSession
@@ -27,6 +26,8 @@ SOURCES: Final = ("auto", "coinbase", "coinbase-exchange", "simulator", "tape:PA
 CONNECT_TIMEOUT_S: Final = 5.0
 SUBSCRIBES: Final = 3
 """Subscribe messages of an Advanced Trade session: ticker, market_trades, heartbeats."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ async def open_source(
     ``head_start_s`` seconds at once.
 
     Raises:
-        UsageError: unknown source.
+        UsageError: unknown source, or the proxy of the environment cannot be used.
     """
     chosen = await _choose(name, settings)
     if chosen.startswith("tape:"):
@@ -80,7 +81,7 @@ async def open_source(
     elif chosen in PROTOCOLS:
         feed = msgspec.structs.replace(settings, protocol=chosen)
         # Coinbase's own address needs no check; if nothing responds yet, the session refuses a simulated exchange later
-        simulated = bool(settings.url and await probe_simulated(settings.url, feed))
+        simulated = bool(settings.url) and (await check_reachability(settings.url, feed)).is_simulated
         async with FeedSession(feed, simulated=simulated) as session:
             yield Source(session.url, simulated, kinds_of(feed), session.events(), 0, lambda: session.stats)
     else:
@@ -95,19 +96,13 @@ def kinds_of(settings: FeedSettings) -> frozenset[Kind]:
 async def _choose(name: str, settings: FeedSettings) -> str:
     if name != "auto":
         return name
-    return "coinbase" if settings.url or await can_reach(PROTOCOLS["coinbase"].url) else "simulator"
-
-
-async def can_reach(url: str, timeout_s: float = CONNECT_TIMEOUT_S) -> bool:
-    """Whether a TLS connection to the host of ``url`` succeeds in time."""
-    host = urlsplit(url).hostname
-    try:
-        async with asyncio.timeout(timeout_s):
-            _, writer = await asyncio.open_connection(host, 443, ssl=ssl.create_default_context())
-    except OSError:  # includes timeouts, names that do not resolve and invalid certificates
-        return False
-    writer.close()
-    return True
+    if settings.url:
+        return "coinbase"
+    url = PROTOCOLS["coinbase"].url
+    answer = await check_reachability(url, settings, CONNECT_TIMEOUT_S)
+    if not answer.is_reachable:
+        log.warning("exchange_unreachable", url=url, reason=answer.reason, used_instead="the simulated market")
+    return "coinbase" if answer.is_reachable else "simulator"
 
 
 def _tape(path: str, speed: float) -> Source:
