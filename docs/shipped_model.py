@@ -34,7 +34,7 @@ from volspike.market import format_time
 from volspike.models import Artifact, DataFacts, Detector, Metadata, SplitFacts
 from volspike.models.adaptive import EVENTS_NEEDED
 from volspike.models.alert_level import BUDGET_MINUTES
-from volspike.models.metadata import ANY_PROFILE, Adaptation, PartFigures
+from volspike.models.metadata import ANY_PROFILE, Adaptation, MarketFacts, PartFigures
 from volspike.reporting.card import CARD_FILE
 from volspike.reporting.format import SIMULATED
 from volspike.training.evaluate import library_versions
@@ -156,6 +156,10 @@ def metadata_of(
         scope=str(facts.scope),
         simulated=facts.simulated,
         products=training.products,
+        markets=tuple(
+            MarketFacts(venue=market.venue, product=market.product, start=format_time(first), end=format_time(last))
+            for market, (first, last) in zip(markets, ends, strict=True)
+        ),
         horizon_s=facts.horizon_s,
         label_percentile=90.0,
         tau=float(np.median(sample.tau)),

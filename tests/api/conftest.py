@@ -28,6 +28,7 @@ from volspike.config import ServingSettings
 from volspike.features.schema import FeatureSet
 from volspike.labels import SpikeDefinition, SpikeKind
 from volspike.models import DETECTORS, TEN_FEATURES, Artifact, DataFacts, Metadata, Sample, SplitFacts
+from volspike.models.metadata import MarketFacts
 
 NAMES: Final = ("spread_mean_60s", "log_return_60s", "trade_intensity_60s")
 
@@ -35,6 +36,9 @@ NAMES: Final = ("spread_mean_60s", "log_return_60s", "trade_intensity_60s")
 DATA: Final = DataFacts(
     rows=9, train_rows=7, validation_rows=1, test_rows=1, start="2025-12-01T00:00:00Z", end="2025-12-05T00:00:00Z"
 )
+
+
+SPLIT: Final = SplitFacts(method="walk_forward", folds=5, fractions=(0.7, 0.15, 0.15), note="")
 
 
 SPIKE: Final = SpikeDefinition(SpikeKind.PERCENTILE, 90.0)
@@ -51,6 +55,13 @@ class FakeMetadata:
     data: DataFacts = DATA
     horizon_s: int = 60
     spike_definition: SpikeDefinition = SPIKE
+    served_threshold: str = "best_f1"
+    threshold: float = 0.5
+    adaptation: None = None
+    split: SplitFacts = SPLIT
+    products: tuple[str, ...] = ("BTC-USD",)
+    markets: tuple[MarketFacts, ...] = (MarketFacts(venue="coinbase", product="BTC-USD"),)
+    venues: tuple[str, ...] = ("coinbase",)
     metrics: Mapping[str, Mapping[str, float | None]] = field(
         default_factory=lambda: {"model": {"pr_auc": 0.25, "brier": 0.0625, "precision": None, "f1": 0.5}}
     )

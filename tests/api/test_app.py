@@ -62,6 +62,11 @@ def test_version_describes_the_model(client: Any) -> None:
         "horizon_s": 60,
         "horizons": [60],
         "simulated": False,
+        "threshold_name": "best_f1",
+        "split_method": "walk_forward",
+        "products": ["BTC-USD"],
+        "venues": ["coinbase"],
+        "limitations": [],
     }
 
 
@@ -135,7 +140,7 @@ def test_a_real_artifact_is_served(artifact: Path, new_client: Any) -> None:
     assert answer["model_version"] == "logistic (ml)"
     assert answer["simulated"] is True
     assert answer["threshold"] == 0.4
-    assert [event["event"] for event in logged] == ["model_loaded"]
+    assert [event["event"] for event in logged] == ["model_loaded", "model_limitations"]
 
 
 def test_metrics_are_counted_exactly(client: Any) -> None:

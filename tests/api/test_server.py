@@ -197,6 +197,7 @@ def test_connections_are_reused_and_sigterm_stops_gracefully(process: Any) -> No
     assert server.wait() == 0
     assert [event["event"] for event in server.events] == [
         "model_loaded",
+        "model_limitations",
         "server_started",
         "server_stopping",
         "server_stopped",

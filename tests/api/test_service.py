@@ -20,7 +20,17 @@ from volspike.background import BackgroundTask
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactCorrupt, SchemaMismatch
 from volspike.lifecycle.promotion import promote
-from volspike.models import DEFAULT_MODEL, METADATA_FILE, ONNX_FILE, TEN_FEATURES, TEN_MODEL, Artifact
+from volspike.models import (
+    DEFAULT_MODEL,
+    METADATA_FILE,
+    ONNX_FILE,
+    TEN_FEATURES,
+    TEN_MODEL,
+    Artifact,
+    Metadata,
+    SplitFacts,
+)
+from volspike.models.evidence import Limitations, all_limitations, live_markets
 
 OTHER = fake_artifact(threshold=0.25, metadata=FakeMetadata(onnx_sha256="cd" * 32))
 FEATURES = {"spread_mean_60s": 0.3, "log_return_60s": -1.0, "trade_intensity_60s": 7}
@@ -230,6 +240,47 @@ def test_a_server_without_a_model_serves_the_first_one_that_arrives() -> None:
     assert made.health().model_loaded is False
     made.replace(LoadResult(OTHER, None))
     assert (made.health().status, made.version().threshold) == ("healthy", 0.25)
+
+
+def test_the_shipped_model_is_served_until_one_is_promoted(tmp_path: Path) -> None:
+    """Without a named and a promoted model the shipped one is served, as by ``up``, and the log says so once."""
+    made = Service(ServingSettings(artifacts=tmp_path), Artifact.load)
+    with capture_logs() as logged:
+        made.start()
+    shipped = Artifact.load(DEFAULT_MODEL).metadata
+    assert (made.health().status, made.version().model_digest) == ("healthy", shipped.onnx_sha256[:12])
+    assert made.version().venues == list(shipped.venues)
+    assert [event["event"] for event in logged] == ["shipped_model_served", "model_loaded"]
+    made.replace(LoadResult(OTHER, None))
+    assert made.version().threshold == 0.25
+
+
+def test_a_damaged_promoted_model_is_not_replaced_by_the_shipped_one(tmp_path: Path) -> None:
+    """What was promoted is served or reported, never silently exchanged."""
+    (tmp_path / "production").mkdir()
+    (tmp_path / "production" / "metadata.json").write_text("{}")
+    made = Service(ServingSettings(artifacts=tmp_path), Artifact.load)
+    made.start()
+    assert made.health().model_loaded is False
+
+
+def test_limitations_are_logged_and_part_of_the_version() -> None:
+    """The log and ``/version`` state what limits the model; a live pipeline adds what its market differs in."""
+    split = SplitFacts(method="stratified", folds=1, fractions=(), note="")
+    served = fake_artifact(metadata=FakeMetadata(split=split))
+    made = Service(ServingSettings(model=Path("m")), lambda _: served)
+    with capture_logs() as logged:
+        made.start()
+    (limitation,) = made.version().limitations
+    assert limitation.startswith("NO EVIDENCE: stratified split")
+    assert [event["limitations"] for event in logged if event["event"] == "model_limitations"] == [[limitation]]
+
+    def on_gemini(metadata: Metadata) -> Limitations:
+        return all_limitations(metadata, live_markets(["gemini:BTC-USD"], simulated=False), simulated=False)
+
+    made = Service(ServingSettings(model=Path("m")), lambda _: served, limitations=on_gemini)
+    made.start()
+    assert [text.partition(":")[0] for text in made.version().limitations] == ["NO EVIDENCE", "another venue"]
 
 
 def _load(path: Path) -> Artifact:

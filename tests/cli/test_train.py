@@ -90,6 +90,18 @@ def test_the_chosen_model_goes_into_service_on_request(features: Path, tmp_path:
     assert Artifact.load(tmp_path / "models" / "production").name == name
 
 
+def test_a_degenerate_threshold_is_reported_and_not_promoted(features: Path, tmp_path: Path, volspike: Run) -> None:
+    """``rate_99`` is in alarm nearly always: the report is complete, the promotion refused, the exit status 2."""
+    options = ("--models", "seasonal", "--promote", "--threshold", "rate_99", *QUICK)
+    outcome = volspike("train", "--features", features.name, *options)
+    assert outcome.status == USAGE
+    assert "chosen: " in outcome.out
+    assert "promoted: " not in outcome.out
+    assert "DEGENERATE THRESHOLD: rate_99" in outcome.err
+    assert "is not promoted: DEGENERATE THRESHOLD" in outcome.err.splitlines()[-1]
+    assert not (tmp_path / "models" / "production").exists()
+
+
 def test_all_models_and_all_columns(features: Path, tmp_path: Path, volspike: Run) -> None:
     """``--models all`` trains every detector that the file suffices for, ``--columns all`` on all that has values."""
     outcome = volspike("train", "--features", features.name, "--models", "all", "--columns", "all", *QUICK)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tests.lifecycle.artifacts import artifact
 from tests.lifecycle.conftest import until
@@ -117,6 +118,26 @@ def test_simulated_model_does_not_replace_a_real_one(shelf: Path) -> None:
     with pytest.raises(UsageError, match="simulated market"):
         promote(shelf / "made_up")
     assert served(shelf)[0] == "relative_trees"
+
+
+def test_model_without_evidence_is_promoted_by_force_only(shelf: Path) -> None:
+    """A stratified split and a degenerate threshold prevent a promotion; the history states them if it is forced."""
+    shipped = Artifact.load(TEN_MODEL).metadata
+    artifact(shelf / "random", TEN_MODEL, split=structs.replace(shipped.split, method="stratified"))
+    artifact(shelf / "loud", TEN_MODEL, metrics={"model": {"rows": 100, "tp": 5, "fp": 85, "fn": 0}})
+    for name, reason in (("random", "NO EVIDENCE: stratified split"), ("loud", "in alarm on 90% of 100 test rows")):
+        with pytest.raises(UsageError, match=f"{name} is not promoted: .*{reason}.*promote {name} --force"):
+            promote(shelf / name)
+        assert load_production(shelf) is None
+    promote(shelf / "random", "for a demonstration", force=True)
+    assert served(shelf)[0] == "logistic"
+    (entry,) = read_history(shelf)
+    assert entry.reason.startswith("for a demonstration (forced; NO EVIDENCE")
+
+
+def test_model_with_few_events_is_promoted(shelf: Path) -> None:
+    """Limitations that do not block need no force."""
+    assert promote(shelf / "ten") == shelf / "production"
 
 
 def test_promoted_challenger_leaves_shadow(shelf: Path) -> None:

@@ -18,6 +18,7 @@ from volspike.lifecycle.promotion import exclusive_access, read_history
 from volspike.lifecycle.retrain import is_simulated, load_thinned, recent_tapes, replay_tapes, retrain, thin_features
 from volspike.market import SECOND_NS, parse_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, Artifact
+from volspike.models.evidence import Limitation, LimitationKind
 from volspike.models.metadata import decode_metadata
 from volspike.monitoring.results import TrainingResult, read_result
 
@@ -52,6 +53,21 @@ def test_better_challenger_is_promoted(whole: Dataset, champion: Put, ask: Ask, 
     assert result is not None
     assert result.outcome == "promoted"
     assert [path.name for path in artifacts.iterdir() if path.name.startswith(".retraining.")] == [".retraining.lock"]
+
+
+@pytest.mark.parametrize("hours", [0.0, 1.0])
+def test_challenger_with_a_degenerate_threshold_is_rejected(
+    whole: Dataset, champion: Put, ask: Ask, rows: Hold, hours: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However good its figures are, it is neither promoted nor put in shadow, and the history has the reason."""
+    limitation = Limitation(LimitationKind.DEGENERATE_THRESHOLD, "in alarm on 90% of 100 test rows")
+    monkeypatch.setattr("volspike.lifecycle.challenger.blocking_limitations", lambda _: (limitation,))
+    artifacts = champion("blind")
+    rows(whole)
+    done = retrain(ask(shadow_hours=hours), quiet)
+    assert (done.outcome, done.reasons[-1]) == ("rejected", limitation.text)
+    assert [entry.event for entry in read_history(artifacts)][-1] == "rejected"
+    assert not (artifacts / "challenger").exists()
 
 
 def test_challenger_waits_in_shadow(whole: Dataset, champion: Put, ask: Ask, rows: Hold) -> None:

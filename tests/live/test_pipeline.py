@@ -131,6 +131,10 @@ def test_a_snapshot_is_json() -> None:
     assert told["health"]["latency_ms"]["p50"] == 0.0
     with pytest.raises(UsageError, match="DOGE-USD"):
         live.snapshot("DOGE-USD")
+    kinds = [text.partition(":")[0] for text in told["model"]["limitations"]]
+    assert kinds == ["few events", "SIMULATED"]
+    assert (told["model"]["split_method"], told["model"]["venues"]) == ("walk_forward", ["coinbase"])
+    assert told["model"]["has_evidence"]
 
 
 @pytest.mark.parametrize("name", ["rows", "health", "performance", "calibration"])
@@ -244,15 +248,17 @@ def test_an_open_alert_shows_its_peak_so_far() -> None:
 
 
 class Pager:
-    """A receiver that keeps the titles."""
+    """A receiver that keeps titles and bodies."""
 
     address = "pager"
 
     def __init__(self) -> None:
         self.titles: list[str] = []
+        self.bodies: list[str] = []
 
     def send(self, title: str, body: str) -> bool:
         self.titles.append(title)
+        self.bodies.append(body)
         return True
 
 
@@ -273,6 +279,7 @@ def test_one_spike_is_one_alert_on_page_and_receivers(tmp_path: Path) -> None:
     assert outcomes.close()
     assert len(pager.titles) == 2
     assert all("SIMULATED" in title for title in pager.titles)
+    assert all("SIMULATED: trained on a real market and used on a simulated one" in body for body in pager.bodies)
     assert judged.rows == 139  # the last 60 seconds and the unfinished one have no outcome yet
 
 

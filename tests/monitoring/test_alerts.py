@@ -132,6 +132,8 @@ def test_a_simulated_market_is_named_so() -> None:
     unsure = msgspec.structs.replace(alert(), spike="at least 2 times the volatility", is_calibrated=False)
     assert "a spike is at least 2 times the volatility, UNCALIBRATED" in unsure.body
     assert "UNCALIBRATED" not in alert().body
+    limited = msgspec.structs.replace(alert(), limitations=("NO EVIDENCE: stratified split",))
+    assert "; NO EVIDENCE: stratified split" in limited.body
 
 
 def test_a_failure_is_tried_again() -> None:

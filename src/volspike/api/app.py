@@ -27,10 +27,11 @@ from volspike.api.docs import (
 )
 from volspike.api.edge import CORRELATION_HEADER, CORRELATION_KEY, PAGE_HEADERS, ApiKey, BodyLimit, Edge, RateLimit
 from volspike.api.schema import Health, Live, Prediction, Predictions, Problem, Readiness, Refusal, Version, encode
-from volspike.api.service import Adopt, Load, Service
+from volspike.api.service import Adopt, LimitationsOf, Load, Service
 from volspike.background import TaskList
 from volspike.config import ServingSettings
 from volspike.models import Artifact
+from volspike.models.evidence import model_limitations
 
 INLINE_BYTES: Final = 16 * 1024
 """Bodies up to this size (about 50 rows) are scored on the event loop, faster than a thread could be started; larger
@@ -51,15 +52,17 @@ def create_app(
     pages: APIRouter | None = None,
     served: Artifact | None = None,
     adopt: Adopt | None = None,
+    limitations: LimitationsOf = model_limitations,
     collectors: Sequence[Collector] = (),
     background: TaskList = tuple,
 ) -> FastAPI:
     """The application for ``settings``; it loads its model with ``load`` when it starts.
 
     ``pages`` are additional routes, including the page at ``/``; without them ``/`` is a plain page. ``served``,
-    ``adopt`` and ``background`` are as for ``Service``. ``/metrics`` includes the metrics of ``collectors``.
+    ``adopt``, ``limitations`` and ``background`` are as for ``Service``. ``/metrics`` includes the metrics of
+    ``collectors``.
     """
-    service = Service(settings, load, served=served, adopt=adopt, background=background)
+    service = Service(settings, load, served=served, adopt=adopt, limitations=limitations, background=background)
     for collector in collectors:
         service.metrics.registry.register(collector)
 

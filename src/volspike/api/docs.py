@@ -136,7 +136,12 @@ def front_page(version: Version, health: Health) -> str:
     else:
         simulated = " <strong>SIMULATED</strong>: trained on a simulated market" if version.simulated else ""
         rows.append(("Model", f"{escape(version.model)}{simulated}"))
-        rows.append(("Alert threshold", f"probability {version.threshold:.4g}"))
+        rows.append(
+            ("Alert threshold", f"probability {version.threshold:.4g} ({escape(version.threshold_name or '')})")
+        )
+        trained = f"{', '.join(version.products)}, venues {', '.join(version.venues) or 'not stated'}"
+        rows.append(("Trained on", escape(f"{trained}, split {version.split_method}")))
+        rows += [("Limitation", f"<strong>{escape(limitation)}</strong>") for limitation in version.limitations]
     links = [("/docs", "endpoints"), ("/health", "status"), ("/version", "code and model"), ("/metrics", "metrics")]
     items = "".join(f'<li><a href="{path}"><code>{path}</code></a>: {text}</li>' for path, text in links)
     summary = "The probability of a volatility spike within the next 60 seconds."

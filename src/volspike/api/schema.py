@@ -170,6 +170,15 @@ class Version(Struct, kw_only=True):
     horizon_s: int | None
     horizons: Annotated[list[int], Meta(description="all horizons of the model in seconds, horizon_s first")]
     simulated: bool | None
+    threshold_name: Annotated[str | None, Meta(description="how the threshold was chosen, such as best_f1")]
+    split_method: Annotated[
+        str | None, Meta(description="the split behind the model's figures; stratified: no evidence")
+    ]
+    products: Annotated[list[str], Meta(description="the products that the model was trained on")]
+    venues: Annotated[list[str], Meta(description="the venues of its training data; empty if they are not stated")]
+    limitations: Annotated[
+        list[str], Meta(description="what limits its figures or its use here, such as NO EVIDENCE or another product")
+    ]
 
 
 encode = msgspec.json.Encoder().encode

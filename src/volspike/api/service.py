@@ -26,14 +26,18 @@ from volspike.api.schema import BackgroundFault, Health, Version
 from volspike.background import BackgroundCollector, BackgroundTask, TaskList
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactCorrupt, VolspikeError
-from volspike.models import METADATA_FILE, ONNX_FILE, Artifact
-from volspike.models.choice import named_model, production_model
+from volspike.models import DEFAULT_MODEL, METADATA_FILE, ONNX_FILE, Artifact, Metadata
+from volspike.models.choice import holds_model, named_model, production_model
+from volspike.models.evidence import Limitations, model_limitations, texts
 
 Load: TypeAlias = Callable[[Path], Artifact]
 """Loads the model in a folder, or raises a ModelError."""
 
 Adopt: TypeAlias = Callable[[Artifact], None]
 """Passes a new model on to another user of it, or raises a VolspikeError and changes nothing."""
+
+LimitationsOf: TypeAlias = Callable[[Metadata], Limitations]
+"""The limitations of a model where it is used."""
 
 FileIdentity: TypeAlias = tuple[tuple[int, int, int, int], ...]
 
@@ -54,6 +58,7 @@ class Service:
         served: a model that is already in use, as in a live pipeline; its folder may still be empty.
         adopt: receives each new model first; if it raises, the previous model stays in use here as well.
         background: other background tasks of the process, for ``/health`` and the metrics.
+        limitations: those of a model where it is used, such as on a live market; by default those of the model alone.
     """
 
     def __init__(
@@ -64,6 +69,7 @@ class Service:
         served: Artifact | None = None,
         adopt: Adopt | None = None,
         background: TaskList = tuple,
+        limitations: LimitationsOf = model_limitations,
     ) -> None:
         self.settings = settings
         self.metrics = ApiMetrics()
@@ -77,6 +83,7 @@ class Service:
         self._adopt = adopt
         self._background = background
         self._following = BackgroundTask("model folder")
+        self._limitations = limitations
         self._folder = ModelFolder(named_model(settings) or production_model(settings), load)
         self.metrics.registry.register(ResultsCollector(settings.results))
         self.metrics.registry.register(ModelCollector(lambda: self.artifact))
@@ -91,15 +98,22 @@ class Service:
         return None if self.predictor is None else self.predictor.artifact
 
     def start(self) -> None:
-        """Load the model, or keep the reason why it cannot be loaded; the server starts in both cases."""
+        """Load the model, or keep the reason why it cannot be loaded; the server starts in both cases.
+
+        Without a named and a promoted model the one that ships is served until a model is promoted.
+        """
         self.companion = self._load_companion()
         if self._served is not None:
             self._serve(self._served)
             return
-        loaded = self._folder.load_changed() or load_validated(self._folder.path, self._load)
+        path = self._folder.path
+        if named_model(self.settings) is None and not holds_model(path):
+            log.info("shipped_model_served", path=str(DEFAULT_MODEL), reason=f"no model was promoted to {path}")
+            path = DEFAULT_MODEL
+        loaded = self._folder.load_changed() or load_validated(path, self._load)
         if loaded.artifact is None:
             self.reason = loaded.reason
-            log.error("model_not_loaded", path=str(self._folder.path), reason=loaded.reason)
+            log.error("model_not_loaded", path=str(path), reason=loaded.reason)
         else:
             self._serve(loaded.artifact)
 
@@ -146,6 +160,8 @@ class Service:
             simulated=artifact.metadata.simulated,
             **({} if before is None else {"features_changed": before.features != artifact.features}),
         )
+        if limitations := texts(self._limitations(artifact.metadata)):
+            log.warning("model_limitations", model_version=self.predictor.version, limitations=limitations)
 
     def _refuse(self, reason: str) -> None:
         self.refused = reason
@@ -217,6 +233,11 @@ class Service:
             horizon_s=None if metadata is None else metadata.horizon_s,
             horizons=[] if artifact is None else list(artifact.horizons),
             simulated=None if metadata is None else metadata.simulated,
+            threshold_name=None if metadata is None else metadata.served_threshold,
+            split_method=None if metadata is None else metadata.split.method,
+            products=[] if metadata is None else list(metadata.products),
+            venues=[] if metadata is None else list(metadata.venues),
+            limitations=[] if metadata is None else texts(self._limitations(metadata)),
         )
 
 

@@ -32,7 +32,7 @@ COMMANDS: Final = {
     "retrain": "Train a challenger on recorded data and promote it once it is no worse than the champion.",
     "models": "List the models, promote one, or roll back to the previous one; servers follow without a restart.",
     "infer": "Score the newest rows of a feature file with a model.",
-    "serve": "Serve a model over HTTP; without a model the server starts and reports why it is not ready.",
+    "serve": "Serve a model over HTTP: the named or promoted one, otherwise the one that ships, as `volspike up` does.",
     "load-test": "Send many prediction requests to a running server and report how long the answers took.",
     "gaps": "List lost data: when, which products, why, and how many messages if that is known.",
     "compact": "Convert finished hours of recorded NDJSON into Parquet; the NDJSON is deleted after verification.",

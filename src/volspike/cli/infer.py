@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from volspike.cli.screen import figure, note_if_simulated, out, table, warn
+from volspike.cli.options import Venue
+from volspike.cli.screen import figure, note_if_simulated, out, table, warn, warn_of_limitations
 from volspike.errors import NotEnoughData, UsageError
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ def run(
         str, typer.Option(help="benchmark: time and evaluate; live: row by row with alerts.")
     ] = "benchmark",
     n_samples: Annotated[int, typer.Option(help="Number of newest rows to use.")] = 1000,
+    venue: Venue = None,
 ) -> None:
     """Score the newest rows of a feature file with a model."""
     from volspike.datasets import load_dataset
     from volspike.models import Artifact
+    from volspike.models.evidence import all_limitations, dataset_markets, describe_training
 
     if mode not in MODES or n_samples < 1:
         raise UsageError(
@@ -50,6 +53,10 @@ def run(
     artifact.check_dataset(dataset)
     note_if_simulated(dataset.facts.simulated or artifact.metadata.simulated)
     newest = np.arange(max(0, len(dataset) - n_samples), len(dataset))
+    markets = dataset_markets(dataset.only(newest), venue)
+    limitations = all_limitations(artifact.metadata, markets, simulated=dataset.facts.simulated)
+    out.print(describe_training(artifact.metadata))
+    warn_of_limitations(artifact.name, limitations)
     if mode == "benchmark":
         _benchmark(artifact, dataset, newest)
     else:
@@ -102,10 +109,9 @@ def _evaluate(
     probability: NDArray[np.float64],
     tau: NDArray[np.float64],
 ) -> None:
-    """Prints PR-AUC next to persistence on rows with a known outcome, and warns about training rows."""
+    """Prints PR-AUC next to persistence on rows with a known outcome."""
     from volspike.evaluation import evaluate_scores
     from volspike.labels import spikes
-    from volspike.market import format_time
 
     future, persistence = dataset.future_volatility[rows], dataset.persistence[rows]
     known = np.isfinite(future) & np.isfinite(probability) & np.isfinite(persistence) & np.isfinite(tau)
@@ -120,9 +126,6 @@ def _evaluate(
         f"(persistence {figure(baseline.pr_auc)}), precision {figure(found.precision)}, recall {figure(found.recall)} "
         f"at threshold {figure(artifact.threshold)}"
     )
-    end = artifact.metadata.data.end
-    if format_time(int(dataset.time[rows[0]])) <= end:
-        warn(f"the model was trained or evaluated on rows until {end}: figures on those rows are not out of sample")
 
 
 def _live(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp], tau: NDArray[np.float64]) -> None:

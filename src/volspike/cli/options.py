@@ -34,6 +34,12 @@ Spike: TypeAlias = Annotated[
         "trailing 24 h), fixed:VALUE, or percentile:90 (of the training rows).",
     ),
 ]
+Venue: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--venue", help="Venue of products whose name states none, as binance:BTC-USDT does (default: coinbase)."
+    ),
+]
 Horizon: TypeAlias = Annotated[
     int, typer.Option("--horizon", help="Seconds of the future that a label covers: 60, 300, 900 or 3600.")
 ]

@@ -23,7 +23,7 @@ from volspike.cli.options import (
     worker_name,
 )
 from volspike.cli.options import StreamModel as Model
-from volspike.cli.screen import out, warn
+from volspike.cli.screen import out, warn, warn_of_limitations
 
 EXAMPLES = "Example: volspike predict-stream --model models/artifacts/production"
 
@@ -61,6 +61,7 @@ def run(
     from volspike.api.predict import model_version
     from volspike.background import BackgroundCollector
     from volspike.logs import configure_logs
+    from volspike.models.evidence import all_limitations, live_markets, model_limitations, texts
     from volspike.monitoring.alerts import AlertRouter, StreamAlerts
     from volspike.streams.metrics import PredictionMetrics, WorkerMetrics
     from volspike.streams.predictor import predictor_factory
@@ -69,6 +70,7 @@ def run(
     configure_logs("INFO")
     artifact = stream_model(model)
     out.print(f"model {artifact.name} from {artifact.directory}, threshold {artifact.threshold:.4f}")
+    warn_of_limitations(artifact.name, model_limitations(artifact.metadata))
     plan = WorkerPlan(
         group=group,
         name=worker_name(worker),
@@ -84,8 +86,17 @@ def run(
     version, counts = model_version(artifact.name), PredictionMetrics(metrics.registry)
     try:
         spike = artifact.metadata.spike_definition.describe()
+
+        def limitations(product: str, simulated: bool) -> list[str]:
+            return texts(
+                all_limitations(artifact.metadata, live_markets([product], simulated=simulated), simulated=simulated)
+            )
+
         make = predictor_factory(
-            artifact, version, lambda: StreamAlerts(artifact.threshold, router, spike=spike), counts
+            artifact,
+            version,
+            lambda: StreamAlerts(artifact.threshold, router, spike=spike, limitations=limitations),
+            counts,
         )
         run_worker(settings, plan, make, metrics_host, metrics_port, "predicting", metrics)
     finally:

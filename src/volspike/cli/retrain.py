@@ -88,8 +88,8 @@ def run(
 def print_result(done: RetrainingResult) -> None:
     """Prints the outcome of the run and the figures behind it."""
     note_if_simulated(done.simulated)
-    for caveat in done.warnings:
-        warn(caveat)
+    for limitation in done.warnings:
+        warn(limitation)
     if done.need is not None:
         _need(done.need)
     if done.verdict is not None and done.verdict.figures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isnan
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from volspike.models.evidence import Limitation
     from volspike.tape import TapeReport
 
 PIPED_WIDTH = 160
@@ -30,6 +31,12 @@ SIMULATED = "SIMULATED market: these numbers show that the software works; they 
 def warn(text: str) -> None:
     """Prints one warning line on stderr."""
     err.print(f"warning: {text}", style="yellow")
+
+
+def warn_of_limitations(model: str, limitations: Iterable[Limitation]) -> None:
+    """Prints one warning line for each limitation of a model."""
+    for limitation in limitations:
+        warn(f"{model}: {limitation.text}")
 
 
 def note_if_simulated(simulated: bool) -> None:

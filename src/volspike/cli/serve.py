@@ -23,9 +23,10 @@ def run(
     ] = None,
     config: Config = None,
 ) -> None:
-    """Serve a model over HTTP; without a model the server starts and reports why it is not ready.
+    """Serve a model over HTTP: the named or promoted one, otherwise the one that ships, as `volspike up` does.
 
-    A model that appears in the folder later is verified, tried, and served from the next request on.
+    A named or promoted model that cannot be loaded is reported as not ready. A model that appears in the folder later
+    is verified, tried, and served from the next request on.
     """
     from volspike.api.server import serve
     from volspike.models.choice import with_companion

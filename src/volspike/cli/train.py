@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import Spike
+from volspike.cli.options import Spike, Venue
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
+from volspike.errors import VolspikeError
 
 if TYPE_CHECKING:
     from volspike.evaluation import Comparison, Contrast, Interval
@@ -58,6 +59,7 @@ def run(
     promote: Annotated[
         bool, typer.Option("--promote", help="Promote the chosen model to ARTIFACTS/production.")
     ] = False,
+    venue: Venue = None,
     seed: Annotated[
         int, typer.Option(help="Random seed; the same seed gives the same result.", min=0, max=2**32 - 1)
     ] = 0,
@@ -87,6 +89,7 @@ def run(
         threshold=threshold,
         search=search,
         promote=promote,
+        venue=venue,
         seed=seed,
     )
     request.model_names()
@@ -101,14 +104,20 @@ def run(
     from volspike.training.run import train
 
     with working("training") as show:
-        first, *others = train_horizons(request, horizons, show) if horizons else [train(request, show)]
-        report = promote_chosen(first)
+        report, *others = train_horizons(request, horizons, show) if horizons else [train(request, show)]
+    refusal: VolspikeError | None = None
+    try:
+        report = promote_chosen(report)
+    except VolspikeError as error:  # raised below: a refused promotion must not cost the report
+        refusal = error
     for horizon, other in zip(horizons[1:] if horizons else (), others, strict=True):
         out.print(f"Horizon {horizon} s")
         print_result(other)
     print_result(report)
     if tracking.is_on:
         follow(report, tracking)
+    if refusal is not None:
+        raise refusal
 
 
 def tracking_settings(uri: str | None) -> TrackingSettings:
@@ -131,21 +140,23 @@ def follow(report: TrainingReport, settings: TrackingSettings) -> None:
 
     with working("tracking") as show:
         tracking = track_run(report, settings, show)
-    for caveat in tracking.warnings:
-        warn(caveat)
+    for limitation in tracking.warnings:
+        warn(limitation)
     out.print(tracking.summary())
 
 
 def print_result(report: TrainingReport) -> None:
     """Prints a training report: folds, figures, verdicts, and the artifacts."""
     note_if_simulated(report.simulated)
-    for caveat in report.warnings:
-        warn(caveat)
+    for limitation in report.warnings:
+        warn(limitation)
     embargo = "" if report.split_method == "stratified" else f", embargo {report.embargo_s} s"
     by = f" by {report.fold_by}" if report.split_method == "walk_forward" else ""
+    is_evidence = report.split_method != "stratified"
+    figures = "all figures are out of sample" if is_evidence else "NO EVIDENCE: no figure is out of sample"
     out.print(
         f"{report.rows:,} rows of {', '.join(report.products)}, {report.start} to {report.end}, split "
-        f"{report.split_method}{by}{embargo}; all figures are out of sample unless the split is stratified"
+        f"{report.split_method}{by}{embargo}; {figures}"
     )
     _folds(report)
     everyone = (*report.models, *report.baselines)
@@ -153,6 +164,8 @@ def print_result(report: TrainingReport) -> None:
         blocks = len(report.models[0].folds) - 1
         _figures(f"Pooled test rows of {blocks} fold(s), used for the choice", report, everyone)
         _figures("Final block, which can only overrule the choice", report, everyone, final=True)
+    elif report.split_method == "stratified":
+        _figures("Test rows of a stratified split: NO EVIDENCE of skill", report, everyone)
     else:
         _figures("Test rows; the choice was made on the validation rows before them", report, everyone)
     _headline(report, everyone)

@@ -24,6 +24,7 @@ from volspike.market import SECOND_NS, format_time, parse_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
 from volspike.models.artifact import replace_folder
 from volspike.models.choice import holds_model
+from volspike.models.evidence import blocking_limitations, texts
 
 TOLERANCE: Final = 0.05
 """Share of the champion's PR-AUC that a challenger may be below it while no difference is shown."""
@@ -72,6 +73,12 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     is_not_worse: bool | None
     reason: str
     figures: dict[str, Any]
+
+
+def refuse_challenger(challenger: Artifact) -> Verdict | None:
+    """The verdict on a challenger that must not be promoted whatever its figures are; None for any other."""
+    blocking = texts(blocking_limitations(challenger.metadata))
+    return Verdict(is_not_worse=False, reason="; ".join(blocking), figures={}) if blocking else None
 
 
 def held_out_rows(dataset: Dataset, champion_end_ns: int, challenger: Metadata) -> NDArray[np.int64]:

@@ -25,6 +25,7 @@ from volspike.market import format_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
 from volspike.models.artifact import replace_folder
 from volspike.models.choice import PRODUCTION, holds_model
+from volspike.models.evidence import blocking_limitations, texts
 from volspike.models.metadata import decode_metadata
 
 if TYPE_CHECKING:
@@ -142,19 +143,35 @@ class StoredModel:
         return self.metadata.onnx_sha256[:12]
 
 
-def promote(artifact: Path, reason: str = NO_REASON, trigger: str = "by hand", artifacts: Path | None = None) -> Path:
+def promote(
+    artifact: Path,
+    reason: str = NO_REASON,
+    trigger: str = "by hand",
+    artifacts: Path | None = None,
+    *,
+    force: bool = False,
+) -> Path:
     """Copy ``artifact`` to ``artifacts/production``; returns that folder.
 
-    Without ``artifacts`` it is the folder that holds ``artifact``, which may be a model in ``retired``.
+    Without ``artifacts`` it is the folder that holds ``artifact``, which may be a model in ``retired``. With ``force``
+    its blocking limitations (``volspike.models.evidence``) become part of the reason.
 
     Raises:
         UsageError: ``production`` is not an artifact, cannot be written, is being changed by another run, or holds a
-            model of a real market while ``artifact`` learned from a simulated one.
+            model of a real market while ``artifact`` learned from a simulated one; or ``artifact`` has a blocking
+            limitation, without ``force``.
         ModelError: the artifact does not load.
     """
     if artifacts is None:
         artifacts = artifact.parent.parent if artifact.parent.name == RETIRED else artifact.parent
     metadata = Artifact.load(artifact).metadata
+    if blocking := texts(blocking_limitations(metadata)):
+        if not force:
+            raise UsageError(
+                f"{artifact} is not promoted: {'; '.join(blocking)}; to serve it nevertheless, run `volspike models "
+                f"promote {artifact.name} --force`"
+            )
+        reason = f"{reason} (forced; {'; '.join(blocking)})"
     with exclusive_access(artifacts):
         served = load_production(artifacts)
         if served is not None and metadata.simulated and not served.metadata.simulated:

@@ -34,6 +34,7 @@ from volspike.lifecycle.challenger import (
     held_out_rows,
     load_challenger,
     load_champion,
+    refuse_challenger,
     remove_challenger,
     start_shadow,
 )
@@ -136,7 +137,7 @@ class _Run:
             return None
         challenger, shadow = waiting
         self._on_step("evaluating the challenger in shadow")
-        verdict = evaluate_shadow(dataset, champion, challenger, shadow, self._now())
+        verdict = refuse_challenger(challenger) or evaluate_shadow(dataset, champion, challenger, shadow, self._now())
         reasons = (shadow.reason, verdict.reason)
         if verdict.is_not_worse:
             return self._promote(challenger, shadow.version, reasons, verdict)
@@ -156,7 +157,7 @@ class _Run:
         version = self._track(report)
         self._on_step("comparing champion and challenger")
         rows = held_out_rows(dataset, champion.data_end_ns, challenger.metadata)
-        verdict = compare_challenger(dataset, rows, champion.artifact, challenger)
+        verdict = refuse_challenger(challenger) or compare_challenger(dataset, rows, champion.artifact, challenger)
         reasons = (*need.reasons, verdict.reason)
         figures = need.figures() | verdict.figures
         if verdict.is_not_worse is False or (verdict.is_not_worse is None and request.shadow_hours == 0):

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -41,8 +41,9 @@ from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.live.stream import Publisher
 from volspike.live.view import MS_NS, ProductView
 from volspike.market import SECOND_NS, Gap, Tick
-from volspike.models import Artifact
+from volspike.models import Artifact, Metadata
 from volspike.models.alert_level import AlertLevel
+from volspike.models.evidence import Limitations, all_limitations, has_evidence, live_markets, texts
 from volspike.monitoring.alerts import Alert, AlertRouter
 from volspike.monitoring.outcome_database import OutcomeRecord, PredictionRecord
 from volspike.monitoring.outcomes import OutcomeStore
@@ -230,7 +231,15 @@ class LivePipeline:
         self._publish("alert", view.add_episode(episode))
         if self.router is not None:
             spike = self.scorer.artifact.metadata.spike_definition.describe()
-            alert = Alert.of(episode, price, simulated=self.simulated, spike=spike, is_calibrated=is_calibrated)
+            limitations = texts(self.limitations(self.scorer.artifact.metadata, [episode.product]))
+            alert = Alert.of(
+                episode,
+                price,
+                simulated=self.simulated,
+                spike=spike,
+                is_calibrated=is_calibrated,
+                limitations=limitations,
+            )
             self.router.send(alert)
 
     def _store_prediction(self, scored: ScoredRow, threshold: float) -> None:
@@ -265,6 +274,11 @@ class LivePipeline:
             episodes = EpisodeTracker(artifact.threshold, product=name)
             product = self._products[name] = _Product(ProductView(name, self.scorer), episodes, _alert_level(artifact))
         return product
+
+    def limitations(self, metadata: Metadata, products: Iterable[str] | None = None) -> Limitations:
+        """The limitations of a model on this source's market, for these products or for all."""
+        markets = live_markets(self._products if products is None else products, simulated=self.simulated)
+        return all_limitations(metadata, markets, simulated=self.simulated)
 
     def adopt(self, artifact: Artifact) -> None:
         """Score with another model from the next tick on; call it in the event loop.
@@ -408,6 +422,11 @@ class LivePipeline:
                 "horizons": list(self.scorer.artifact.horizons),
                 "learns": metadata.adaptation is not None,
                 "is_product_in_training": name in metadata.products,
+                "split_method": metadata.split.method,
+                "has_evidence": has_evidence(metadata),
+                "products": list(metadata.products),
+                "venues": list(metadata.venues),
+                "limitations": texts(self.limitations(metadata, [name])),
                 "trained_until": metadata.data.end,
                 "simulated": metadata.simulated,
                 "metrics": metadata.metrics,

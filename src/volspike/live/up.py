@@ -187,6 +187,7 @@ async def serve_live(
             pages=dashboard_routes(pipeline.publisher, pipeline.snapshot),
             served=artifact,
             adopt=pipeline.adopt,
+            limitations=pipeline.limitations,
             collectors=[pipeline.collector()],
             background=lambda: [*pipeline.tasks, *retraining],
         )

@@ -24,6 +24,7 @@ from volspike.episodes import SeriesOrder
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, SchemaMismatch, UsageError
 from volspike.features.schema import DEFINITION
 from volspike.labels import TRAILING_HOUR, SpikeKind, jump_threshold
+from volspike.models.evidence import model_limitations, texts
 from volspike.models.metadata import ANY_PROFILE, Metadata, decode_metadata, encode_metadata
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Artifact:
 
     @classmethod
     def save(cls, directory: Path, onnx: bytes, metadata: Metadata, extras: Mapping[str, bytes]) -> Self:
-        """Writes an artifact with its extra files (name → content) and loads it; fills in the hash.
+        """Writes an artifact with its extra files (name → content) and loads it; fills in the hash and the limitations.
 
         It replaces an existing artifact only after it has been loaded from a temporary folder.
 
@@ -89,7 +90,10 @@ class Artifact:
             UsageError: ``directory`` contains something other than an artifact, or cannot be written.
             ModelError: the new artifact does not load.
         """
-        metadata = msgspec.structs.replace(metadata, onnx_sha256=hashlib.sha256(onnx).hexdigest())
+        limitations = tuple(texts(model_limitations(metadata)))
+        metadata = msgspec.structs.replace(
+            metadata, onnx_sha256=hashlib.sha256(onnx).hexdigest(), limitations=limitations
+        )
         files = {**extras, ONNX_FILE: onnx, METADATA_FILE: encode_metadata(metadata)}
         replace_folder(directory, files, mark=METADATA_FILE, check=cls.load)
         return cls.load(directory)

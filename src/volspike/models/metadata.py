@@ -39,6 +39,20 @@ class DataFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     test_end: str = ""
 
 
+class MarketFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A product at a venue, and the time range of its rows (RFC 3339); empty if unknown."""
+
+    venue: str
+    product: str
+    start: str = ""
+    end: str = ""
+
+    @property
+    def name(self) -> str:
+        """Venue and product."""
+        return f"{self.venue}:{self.product}"
+
+
 class SplitFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The split into training, validation and test rows; ``note`` says which part the served model learned from.
 
@@ -111,10 +125,13 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ``windows``, ``scope``, ``leader``, ``every`` and ``profile`` (``any``: its inputs are the same for all) define the
     rows it accepts. ``feature_digest`` is that of the training rows' feature set, ``feature_definition`` the version of
     the formulas behind the names.
+    ``markets`` are the products with their venues and time ranges; artifacts of older versions do not state them.
     ``spike`` is the text of the ``SpikeDefinition``. ``tau`` is the future volatility from which a row is a spike; the
     median over the training rows if it differs from row to row, and then the model ``takes_tau`` of each row as its
     last input, after the ``features``. A probability of at least ``thresholds[served_threshold]`` is an alert; a
     threshold above 1 gives none. With an ``adaptation`` both follow each product's outcomes and alarms instead.
+    ``requested_threshold`` is the name that was requested, "" if unknown; ``limitations`` are those of
+    ``volspike.models.evidence`` when it was written.
     ``metrics`` contains the figures of
     ``model`` and of the best baseline, named ``baseline``, on the same held-out rows; names that end in ``_final``
     refer to the final block, where ``final_baseline`` is best ("": the same), and which can only overrule a choice.
@@ -145,11 +162,14 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     horizon_s: int
     label_percentile: float
     tau: float
+    markets: tuple[MarketFacts, ...] = ()
     spike: str = ""
     takes_tau: bool = False
     adaptation: Adaptation | None = None
     thresholds: dict[str, float]
     served_threshold: str
+    requested_threshold: str = ""
+    limitations: tuple[str, ...] = ()
     accepts_missing: bool
     data: DataFacts
     split: SplitFacts
@@ -208,6 +228,11 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         definition = self.spike_definition
         tau = f" (τ = {self.tau:.3g})" if not definition.is_adaptive else f" (median τ in training {self.tau:.3g})"
         return definition.describe() + tau
+
+    @property
+    def venues(self) -> tuple[str, ...]:
+        """The venues of the training data in alphabetical order; empty if they are not stated."""
+        return tuple(sorted({market.venue for market in self.markets}))
 
     @property
     def threshold(self) -> float:

@@ -12,9 +12,9 @@ import heapq
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, TypeAlias
 
 import msgspec
 import structlog
@@ -51,7 +51,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """An alert that opened or closed at ``time_ns`` (UTC); ``probability`` is the one then, or the peak if closed.
 
     ``spike`` is the definition of a spike as a phrase; ``is_calibrated`` is False while the product has too few
-    outcomes to confirm the level of the probability.
+    outcomes to confirm the level of the probability. ``limitations`` are those of the model on this market.
     """
 
     id: str
@@ -64,10 +64,18 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     simulated: bool
     spike: str = ""
     is_calibrated: bool | None = None
+    limitations: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, episode: Episode, price: float, *, simulated: bool, spike: str = "", is_calibrated: bool | None = None
+        cls,
+        episode: Episode,
+        price: float,
+        *,
+        simulated: bool,
+        spike: str = "",
+        is_calibrated: bool | None = None,
+        limitations: Iterable[str] = (),
     ) -> Self:
         """The alert of an episode that opened or closed at ``price``."""
         return cls(
@@ -81,6 +89,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
             simulated=simulated,
             spike=spike,
             is_calibrated=is_calibrated,
+            limitations=tuple(limitations),
         )
 
     @property
@@ -97,6 +106,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         text += f", price {self.price:,.10g}, {format_time(self.time_ns)}"
         text += f"; a spike is {self.spike}" if self.spike else ""
         text += ", UNCALIBRATED: too few outcomes of this product so far" if self.is_calibrated is False else ""
+        text += "".join(f"; {limitation}" for limitation in self.limitations)
         return f"{text}, SIMULATED market" if self.simulated else text
 
 
@@ -251,6 +261,7 @@ class AlertRouter:
             price=alert.price,
             time=format_time(alert.time_ns),
             simulated=alert.simulated,
+            limitations=list(alert.limitations),
         )
         for delivery in self._deliveries:
             if not delivery.backlog.put(alert):
@@ -374,6 +385,10 @@ def safe_address(url: str) -> str:
     return f"{scheme}://{host}" if is_plain else f"{scheme}://…"
 
 
+LimitationTexts: TypeAlias = Callable[[str, bool], Iterable[str]]
+"""The limitations of the model on a product, whose market may be simulated."""
+
+
 class _StreamState(msgspec.Struct, frozen=True):
     """The snapshot of ``StreamAlerts``."""
 
@@ -385,12 +400,20 @@ class StreamAlerts:
     """The alerts of a stream partition's products, with state that survives restarts; ``streams.predictor.AlertWatch``.
 
     Without a ``router`` alerts are marked in the predictions and sent nowhere. ``spike`` is the definition of a spike
-    as a phrase.
+    as a phrase, and ``limitations`` those of the model.
     """
 
-    def __init__(self, threshold: float, router: AlertRouter | None = None, *, spike: str = "") -> None:
+    def __init__(
+        self,
+        threshold: float,
+        router: AlertRouter | None = None,
+        *,
+        spike: str = "",
+        limitations: LimitationTexts | None = None,
+    ) -> None:
         self._threshold = threshold
         self._spike = spike
+        self._limitations = limitations
         self._router = router
         self._trackers: dict[str, EpisodeTracker] = {}
 
@@ -402,7 +425,10 @@ class StreamAlerts:
         if tracker is None:
             tracker = self._trackers[product] = EpisodeTracker(self._threshold, product=product)
         episode = tracker.update(time_ns, probability)
-        return None if episode is None else Alert.of(episode, price, simulated=simulated, spike=self._spike)
+        if episode is None:
+            return None
+        limitations = () if self._limitations is None else self._limitations(product, simulated)
+        return Alert.of(episode, price, simulated=simulated, spike=self._spike, limitations=limitations)
 
     def publish(self, alert: Alert) -> None:
         """Send an alert to the router."""

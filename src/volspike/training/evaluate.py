@@ -24,6 +24,7 @@ from volspike.labels import TAU
 from volspike.market import format_time
 from volspike.models import DETECTORS, Artifact, DataFacts, Metadata, SplitFacts
 from volspike.models.artifact import StoredBaselineFacts, stored_baseline_files
+from volspike.models.evidence import LimitationKind, dataset_markets, model_limitations, texts
 from volspike.models.metadata import Figure, FoldFigures, PartFigures
 from volspike.training.fitting import FoldFit
 from volspike.training.folds import TrainingData, is_baseline
@@ -96,12 +97,16 @@ def evaluate_model(data: TrainingData, model: ModelFits, best: BestBaselines, *,
     selection = pooled(pairs[:-1]) if len(pairs) > 1 else pairs[-1]
     comparison = _compare_folds(data, model, pairs, selection, best, with_parts=write)
     directory = data.request.artifacts / name
+    limitations: tuple[str, ...] = ()
     if write:
         facts = build_metadata(data, served, model.search, comparison)
         files = draw_plots(selection, served, facts.baseline, simulated=facts.simulated)
         if facts.baseline != name:
             files |= _baseline_files(best.pooled.served)
         Artifact.save(directory, served.export.graph.SerializeToString(), facts, files)
+        limitations = tuple(
+            texts(each for each in model_limitations(facts) if each.kind is LimitationKind.DEGENERATE_THRESHOLD)
+        )
     return ModelResult(
         model=name,
         is_baseline=is_baseline(name),
@@ -120,6 +125,7 @@ def evaluate_model(data: TrainingData, model: ModelFits, best: BestBaselines, *,
         importance=served.importance,
         export_difference=max(fit.export.difference for fit in model.fits),
         seconds=model.seconds,
+        limitations=limitations,
     )
 
 
@@ -214,11 +220,13 @@ def build_metadata(
         leader=facts.leader,
         simulated=facts.simulated,
         products=dataset.products,
+        markets=dataset_markets(dataset, request.venue),
         horizon_s=facts.horizon_s,
         label_percentile=request.label_percentile,
         tau=served.fold.typical_tau,
         thresholds=served.thresholds,
         served_threshold=served.threshold_name,
+        requested_threshold=request.threshold,
         accepts_missing=DETECTORS[served.model].accepts_missing,
         data=_data_facts(data, served),
         split=_split_facts(data),

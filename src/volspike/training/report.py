@@ -53,7 +53,8 @@ class ModelResult:
     threshold; ``final`` covers the final block, where another baseline may be best. With a single fold both are the
     same. ``artifact`` and ``plots`` are None and empty for a baseline that was neither requested nor the best.
     ``export_difference`` is the largest difference between the ONNX graph and the trained model. ``thresholds``,
-    ``tau`` and ``importance`` belong to the final fold, whose model is served.
+    ``tau`` and ``importance`` belong to the final fold, whose model is served. ``limitations`` say that
+    its threshold is degenerate.
     """
 
     model: str
@@ -73,6 +74,7 @@ class ModelResult:
     importance: dict[str, float]
     export_difference: float
     seconds: float
+    limitations: tuple[str, ...] = ()
 
     @property
     def unscored_rows(self) -> int:
@@ -146,6 +148,7 @@ def _model_warnings(model: ModelResult, request: TrainingRequest) -> Iterator[st
             f"all {metrics.tp + metrics.fn:,} spikes of the test rows belong to {model.pooled.spike_events} spike "
             "event(s), too few for any conclusion: record for longer"
         )
+    yield from model.limitations
     if substituted := [fold for fold in model.folds if fold.threshold_name != request.threshold]:
         yield (
             f"in fold {', '.join(str(fold.fold) for fold in substituted)} no threshold satisfies {request.threshold} "

@@ -49,6 +49,7 @@ class TrainingRequest:
     threshold: str = BEST_F1
     search: int = DEFAULT_TRIALS
     promote: bool = False
+    venue: str | None = None
     seed: int = 0
 
     def check(self) -> None:

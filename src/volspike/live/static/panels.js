@@ -172,8 +172,10 @@ export function showModel(model) {
   const name = model.baseline ?? "persistence";
   const baseline = model.metrics?.[name] ?? {};
   write("model-name", [model.name, model.version].filter(Boolean).join(" · ") || "No model");
-  byId("figures").replaceChildren(intervals(ours, baseline, name));
-  write("model-verdict", name === model.name ? `This model is the best baseline itself. ${BASELINES[name] ?? ""}` : comparison(ours, name));
+  byId("figures").replaceChildren(intervals(ours, baseline, name, model.has_evidence === false ? "NO EVIDENCE" : "out of sample"));
+  byId("limitations").hidden = !(model.limitations ?? []).length;
+  byId("limitations").replaceChildren(...(model.limitations ?? []).map((limitation) => made("li", limitation)));
+  write("model-verdict", model.has_evidence === false ? "NO EVIDENCE: these figures are not out of sample." : name === model.name ? `This model is the best baseline itself. ${BASELINES[name] ?? ""}` : comparison(ours, name));
   facts("model", [
     ...(model.simulated ? [["Training data", "a SIMULATED market", "unsure"]] : []),
     ["Alert threshold", `${words.probability(model.threshold)}${model.threshold_name ? ` (${model.threshold_name})` : ""}`],
@@ -183,6 +185,8 @@ export function showModel(model) {
     [ADAPTIVE.test(model.spike ?? "") ? "τ in training" : "τ (1 s returns)", words.quantity(model.tau)],
     ...(name === model.name ? [] : headline(model.metrics ?? {}, name)),
     ["Rows", [model.profile, model.every].filter(Boolean).join(", every ") || words.UNKNOWN],
+    ["Split", model.split_method || words.UNKNOWN, model.has_evidence === false ? "unsure" : ""],
+    ["Venues in training", (model.venues ?? []).join(", ") || "not stated"],
     ["Trained until", typeof model.trained_until === "number" ? words.moment(model.trained_until) : (model.trained_until ?? words.UNKNOWN).slice(0, 16).replace("T", " ")],
   ]);
 }
@@ -202,10 +206,10 @@ function headline({ calm, minutes_30_per_day: budget }, baseline) {
 }
 
 // Two confidence intervals on one axis, to see whether they overlap.
-function intervals(ours, baseline, baselineName) {
+function intervals(ours, baseline, baselineName, evidence) {
   const maximum = Math.max(0.2, ...[ours, baseline].flatMap((each) => [each.pr_auc ?? 0, each.pr_auc_high ?? 0]));
   const x = (value) => 4 + (312 * value) / Math.min(1, maximum * 1.1);
-  const label = `PR-AUC out of sample: model ${spoken(ours)}, ${baselineName} ${spoken(baseline)}`;
+  const label = `PR-AUC ${evidence}: model ${spoken(ours)}, ${baselineName} ${spoken(baseline)}`;
   const picture = drawn("svg", { viewBox: "0 0 320 104", role: "img", "aria-label": label });
   [["Model", ours, "model", 14], [baselineName, baseline, "baseline", 58]].forEach(([name, each, kind, y]) => {
     picture.append(drawn("text", { x: 4, y }, name));
