@@ -198,7 +198,7 @@ def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("{wrong}/prose.ndjson", DATA, ["prose.ndjson", "2 lines, no tick", "one tick or one Coinbase frame"]),
         ("{wrong}/prose.parquet", DATA, ["prose.parquet", "cannot be read as Parquet"]),
         ("{wrong}/other.ndjson", DATA, ["other.ndjson", "2 rejected, the first at line 1"]),
-        ("{wrong}/other.parquet", DATA, ["other.parquet", "column time, price, last_size missing", "found a, b"]),
+        ("{wrong}/other.parquet", DATA, ["other.parquet", "column time, price missing", "found a, b"]),
         ("{wrong}/types.parquet", DATA, ["types.parquet", "time is string", "times must be timestamps"]),
         ("{wrong}/notes.txt", USAGE, ["notes.txt", "is no tape by its name", ".ndjson"]),
         ("nowhere/*.ndjson", USAGE, ["no tape matches nowhere/*.ndjson"]),

@@ -76,8 +76,8 @@ def test_rows_that_cannot_be_believed_are_set_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "text"),
     [
-        ({"timestamp": [NOON], "price": [1.0], "best_bid": [1.0], "is_warm": [True]}, "column last_size missing"),
-        ({"a": [1], "b": [2]}, "column time, price, last_size missing"),
+        ({"timestamp": [NOON], "price": [1.0], "best_bid": [1.0], "is_warm": [True]}, "it is a feature file"),
+        ({"a": [1], "b": [2]}, "column time, price missing, found a, b; looked for time, "),
         (TRADES | {"price": ["1", "2"]}, "price is string"),
         (TRADES | {"timestamp": [1, 2]}, "timestamp is int64"),
         (TRADES | {"side": [1, 2]}, "side is int64"),

@@ -16,9 +16,8 @@ from volspike.market import SECOND_NS
 from volspike.market.time import NOT_A_TIME, parse_times
 from volspike.streams.wire import Message, tick_message
 from volspike.tape import TapeReport, tape_line, tapes_of
-from volspike.tape.blocks import Blocks
+from volspike.tape.blocks import Blocks, holds_parquet
 from volspike.tape.lines import SIMULATED, read_irregular_line
-from volspike.tape.names import is_parquet
 from volspike.tape.parquet import parquet_ticks
 
 BLOCK_BYTES: Final = 256 << 10
@@ -101,7 +100,7 @@ def _merged(timed: Sequence[tuple[int, Path]], report: TapeReport) -> Iterator[M
 
 
 def _messages(path: Path, report: TapeReport) -> Iterator[Message]:
-    return _parquet_messages(path, report) if is_parquet(path) else _text_messages(path, report)
+    return _parquet_messages(path, report) if holds_parquet(path) else _text_messages(path, report)
 
 
 def _note_empty(path: Path, report: TapeReport) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -11,6 +13,7 @@ from typing import BinaryIO, Protocol, Self
 import pyarrow as pa
 
 from volspike.errors import UnreadableFile
+from volspike.tape.names import is_parquet
 
 LONGEST_LINE = 64 << 20
 """Longest line in bytes; an order book's snapshot has five million."""
@@ -158,18 +161,122 @@ class ZstdStream:
         self._file.close()
 
 
+class _Decompressor(Protocol):
+    """A decompressor of the standard library for one stream."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
+class PackedStream:
+    """A bzip2 or xz file of one or several streams; of a damaged one, everything that can be decompressed."""
+
+    def __init__(self, path: Path, name: str, decompressor: Callable[[], _Decompressor]) -> None:
+        self.fault: str | None = None
+        self.consumed = 0
+        self._file: BinaryIO = path.open("rb")
+        self._name = name
+        self._new_decompressor = decompressor
+        self._stream = decompressor()
+        self._at_start = True
+
+    def read(self, size: int) -> bytes:
+        """About ``size`` bytes of text."""
+        while self.fault is None:
+            packed = b""
+            if self._stream.eof:
+                packed, self._stream, self._at_start = self._stream.unused_data, self._new_decompressor(), True
+            if not packed and self._stream.needs_input:
+                packed = self._file.read(_PACKED_READ)
+                self.consumed += len(packed)
+                if not packed:
+                    if not self._at_start:
+                        self.fault = f"the {self._name} stream is cut off: its last lines are missing"
+                    return b""
+            self._at_start = False
+            try:
+                text = self._stream.decompress(packed, size)
+            except (OSError, lzma.LZMAError) as error:
+                self.fault = f"the {self._name} stream is broken ({error}): what follows is missing"
+                return b""
+            if text:
+                return text
+        return b""
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+_UNSUPPORTED = {
+    b"PK\x03\x04": "a zip archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a rar archive",
+    b"\x04\x22\x4d\x18": "lz4 data",
+    b"\xff\x06\x00\x00sNaPpY": "snappy data",
+    b"\x1f\x9d": "compress (.Z) data",
+    b"Obj\x01": "an Avro file",
+    b"ARROW1": "an Arrow file",
+    b"SQLite format 3": "an SQLite database",
+}
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+_LONGEST_SIGNATURE = 16
+
+
 def open_text(path: Path) -> TextStream:
-    """The text of a tape by its ending: ``.zst``, ``.gz``, or uncompressed.
+    """The text of a tape: gzip, Zstandard, bzip2, xz or uncompressed by its first bytes, whatever its name.
+
+    Raises:
+        UnreadableFile: the file cannot be opened, or is compressed in another way.
+    """
+    try:
+        head = _first_bytes(path)
+        for signature, name in _UNSUPPORTED.items():
+            if head.startswith(signature):
+                raise UnreadableFile(
+                    path, f"{name}, which is not read; unpack it, or pack the tape with gzip, zstd, bzip2 or xz"
+                )
+        if head.startswith(b"\x1f\x8b"):
+            return GzipStream(path)
+        if head.startswith(_ZSTD) or head[1:4] == _ZSTD_SKIPPABLE:
+            return ZstdStream(path)
+        if head.startswith(b"BZh"):
+            return PackedStream(path, "bzip2", bz2.BZ2Decompressor)
+        if head.startswith(b"\xfd7zXZ\x00"):
+            return PackedStream(path, "xz", lzma.LZMADecompressor)
+        return PlainStream(path)
+    except OSError as error:
+        raise UnreadableFile(path, f"cannot be opened ({error.strerror or error})") from error
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_LONGEST_SIGNATURE)
+
+
+_TEXT_OR_PACKED = (b"{", b"[", b"\xef\xbb\xbf", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", _ZSTD)
+
+
+def holds_parquet(path: Path) -> bool:
+    """Whether a tape is read as Parquet: by its first bytes or, if they are no text either, by its name.
 
     Raises:
         UnreadableFile: the file cannot be opened.
     """
-    name = path.name.lower()
-    kind = ZstdStream if name.endswith(".zst") else GzipStream if name.endswith(".gz") else PlainStream
     try:
-        return kind(path)
+        head = _first_bytes(path)
     except OSError as error:
         raise UnreadableFile(path, f"cannot be opened ({error.strerror or error})") from error
+    return head.startswith(b"PAR1") or (is_parquet(path) and not head.startswith(_TEXT_OR_PACKED))
 
 
 class Blocks:

@@ -1,16 +1,22 @@
 """Decoding of tape lines: blocks of regular lines at once, every other line by itself.
 
 A regular line has exactly the fields of ``TapeLine``; ``parse`` turns them into columns. Other lines that are read:
-a tape line with empty or missing fields, a bare frame of either protocol, and a recorder's record, which is an object
-with the frame as a string under ``raw`` or ``data`` and the receive time in seconds under ``ts``.
+
+- an object with the fields of a tick under any names of ``fields``, with or without a ``raw`` message;
+- a bare frame of either protocol of Coinbase;
+- a recorder's envelope: an object in which one value is such an object, a list of them, or their text, whatever its
+  name, and in which the first field known as a time is the receive time;
+- any of these after the receive time and a blank.
 """
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
+from contextlib import suppress
 from functools import cache
-from math import nan
+from math import isnan, nan
 from typing import Any
 
 import msgspec
@@ -20,16 +26,19 @@ from volspike.errors import MalformedTick
 from volspike.feeds.events import Frame
 from volspike.feeds.messages import (
     DECODE_ERRORS,
+    LAST_MATCH,
     Identifier,
     RawMessage,
-    drop_empty_fields,
     malformed_from,
     read_time,
     tick_from_raw,
+    with_path_prefix,
 )
 from volspike.feeds.protocol import decode_any
-from volspike.market import MISSING_ID, Tick
+from volspike.market import MISSING_ID, Kind, Tick
 from volspike.market.time import NOT_A_TIME
+from volspike.tape.fields import UNREAD_IDS, FieldNames, listed, match_names, read_instant
+from volspike.tape.flat import Context, FlatObject, JsonObject, is_flat
 
 
 class TapeLine(msgspec.Struct, gc=False, kw_only=True):
@@ -124,44 +133,14 @@ RECORDED_FRAMES = {"", "recv"}
 SIMULATED = "simulated"
 """``source`` of a line that a simulation made."""
 
-_ABSENT = msgspec.Raw(b"")
-
 
 class IrregularLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of a line: its ticks in order, and the number of other messages by type."""
+    """The content of a line: its ticks in order, the number of other messages by type, and remarks about its names."""
 
     ticks: tuple[Tick, ...] = ()
     ignored: dict[str, int] = {}
     simulated: bool = False
-
-
-class _Probe(msgspec.Struct, gc=False):
-    """The fields that identify the form of a line; an order book of five million bytes is not decoded."""
-
-    t: Any = ""
-    ts: Any = None
-    raw: msgspec.Raw = _ABSENT
-    data: msgspec.Raw = _ABSENT
-    timestamp: Any = None
-    price: Any = None
-    channel: Any = None
-
-
-class _LooseLine(msgspec.Struct, gc=False, kw_only=True):
-    """``TapeLine`` in which ``raw`` may have the fields that the line lacks."""
-
-    timestamp: str
-    product_id: str = ""
-    price: float = nan
-    best_bid: float = nan
-    best_ask: float = nan
-    raw: RawMessage | None = None
-    time: str = ""
-    sequence: Identifier = MISSING_ID
-    source: str = ""
-
-
-_PROBE = msgspec.json.Decoder(_Probe)
+    notes: tuple[str, ...] = ()
 
 
 def read_irregular_line(text: bytes) -> IrregularLine:
@@ -172,18 +151,12 @@ def read_irregular_line(text: bytes) -> IrregularLine:
     """
     if not is_utf8(text):
         raise MalformedTick("not UTF-8")
-    try:
-        probe = _PROBE.decode(text)
-    except DECODE_ERRORS as error:
-        raise malformed_from(error) from error
-    if isinstance(probe.t, str) and probe.t not in RECORDED_FRAMES:
-        return IrregularLine(ignored={probe.t: 1})
-    for frame in (probe.raw, probe.data):
-        if bytes(memoryview(frame)[:1]) == b'"':
-            return _read_record(msgspec.json.decode(frame, type=str), probe.ts)
-    if probe.timestamp is not None and probe.channel is None and (probe.price is not None or probe.raw):
-        return _read_loose_line(text)
-    return _read_frame(text)
+    text, received = _split_prefix(text)
+    values = _decode_object(text)
+    record = _text_or_none(values.get("t"))
+    if record is not None and record not in RECORDED_FRAMES and not _is_time(record):
+        return IrregularLine(ignored={record: 1})
+    return _read_object(text, values, Context(received), is_envelope=True)
 
 
 def line_tick(line: TapeLine) -> Tick | None:
@@ -209,35 +182,246 @@ def line_tick(line: TapeLine) -> Tick | None:
     return None if tick is None else _check_range(tick)
 
 
-def _read_loose_line(text: bytes) -> IrregularLine:
+_LINE_NAMES = frozenset(TapeLine.__struct_fields__)
+_RAW_NAMES = frozenset(RawMessage.__struct_fields__)
+_EXCHANGE_NAMES = _RAW_NAMES - {"best_bid_quantity", "best_ask_quantity"}
+
+
+def has_regular_names(text: bytes) -> bool:
+    """Whether ``TapeLine`` and ``RawMessage`` read every field of a tick that a regular line holds."""
+    line, raw = _names_of(text)
+    for names, read, other in ((line, _LINE_NAMES, raw), (raw, _RAW_NAMES, line)):
+        for field, name in names.of.items():
+            if name not in read and field != "kind" and other.of.get(field) not in _LINE_NAMES | _RAW_NAMES:
+                return False
+    return True
+
+
+def name_notes(text: bytes) -> tuple[str, ...]:
+    """Remarks about the names of a regular line that are not read."""
+    line, raw = _names_of(text)
+    return line.notes + raw.notes
+
+
+class _Keys(msgspec.Struct, gc=False):
+    raw: dict[str, msgspec.Raw] = {}
+
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_KEYS = msgspec.json.Decoder(_Keys)
+
+
+def _names_of(text: bytes) -> tuple[FieldNames, FieldNames]:
+    return match_names(tuple(_OBJECT.decode(text))), match_names(tuple(_KEYS.decode(text).raw))
+
+
+def _split_prefix(text: bytes) -> tuple[bytes, int]:
+    """A line without the time in front of its object, and that time; ``NOT_A_TIME`` if there is none."""
+    if text[:1] == b"{":
+        return text, NOT_A_TIME
+    prefix, opening, rest = text.partition(b"{")
+    if not opening or not 0 < len(prefix) <= _LONGEST_PREFIX:
+        return text, NOT_A_TIME
     try:
-        line = msgspec.convert(drop_empty_fields(msgspec.json.decode(text)), _LooseLine, strict=False)
+        received = read_instant(prefix.decode().strip(" \t,;:|"), "$")
+    except MalformedTick:
+        return text, NOT_A_TIME
+    return opening + rest, received
+
+
+_LONGEST_PREFIX = 64
+
+
+def _decode_object(text: bytes) -> dict[str, msgspec.Raw]:
+    """The values of a JSON object; ``NaN`` and ``Infinity``, which are no JSON, become null.
+
+    Raises:
+        MalformedTick: the text is no JSON object.
+    """
+    try:
+        return _OBJECT.decode(text)
+    except DECODE_ERRORS as error:
+        if b"NaN" not in text and b"Infinity" not in text:
+            raise malformed_from(error) from error
+    try:
+        plain = json.loads(text, parse_constant=lambda _: None)
+        return _OBJECT.decode(msgspec.json.encode(plain))
     except DECODE_ERRORS as error:
         raise malformed_from(error) from error
-    fields = {name: getattr(line, name) for name in _LooseLine.__struct_fields__ if name != "raw"}
-    tick = line_tick(TapeLine(raw=line.raw or RawMessage(), **fields))
-    simulated = line.source == SIMULATED
-    return IrregularLine(ignored={"history": 1}) if tick is None else IrregularLine(ticks=(tick,), simulated=simulated)
 
 
-def _read_record(frame: str, seconds: Any) -> IrregularLine:
-    """A recorder's record; ``ts`` is read from its decimal digits, because a float would round it."""
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise MalformedTick(f"Expected seconds since 1970, got {seconds!r}", "$.ts")
+def _text_or_none(value: msgspec.Raw | None) -> str | None:
+    if value is None or bytes(memoryview(value)[:1]) != b'"':
+        return None
+    return msgspec.json.decode(value, type=str)
+
+
+def _is_time(text: str) -> bool:
     try:
-        received = int(Decimal(repr(seconds)).scaleb(9).to_integral_value())
-    except (InvalidOperation, ValueError, OverflowError) as error:
-        raise MalformedTick(f"Expected seconds since 1970, got {seconds!r}", "$.ts") from error
-    return _content(decode_any(frame, received))
+        read_instant(text, "$")
+    except MalformedTick:
+        return False
+    return True
 
 
-def _read_frame(text: bytes) -> IrregularLine:
-    """A frame without a receive time; the exchange's time replaces it."""
-    frame = decode_any(text, NOT_A_TIME)
-    if frame.ticks and frame.time == NOT_A_TIME:
+_FRAME_TYPES = {"ticker", "match", LAST_MATCH, "heartbeat", "subscriptions", "error"}
+
+
+def _read_object(text: bytes, values: JsonObject, context: Context, *, is_envelope: bool = False) -> IrregularLine:
+    """The content of an object: a tick, a frame of either protocol, or with ``is_envelope`` one object around these."""
+    if "channel" in values and "events" in values:
+        return _read_advanced_trade(text, context)
+    kind = _text_or_none(values.get("type"))
+    if kind in _FRAME_TYPES and "timestamp" not in values:
+        return _read_frame(text, values, context)
+    names = match_names(tuple(values))
+    raw = values.get("raw")
+    has_raw = raw is not None and bytes(memoryview(raw)[:1]) == b"{"
+    if is_flat(names, context) or (has_raw and is_envelope and "timestamp" in names):
+        return _read_flat(values, context)
+    if is_envelope:
+        found = _unwrap(values, names, context)
+        if found is not None:
+            return found
+    if kind is None and "channel" not in values:
+        raise MalformedTick(
+            f"no tick and no frame in the fields {_listed(values)}; looked for price with {listed(('timestamp',))} "
+            "or time, a channel or type of Coinbase, or one object or text that holds these"
+        )
+    return _content(decode_any(text, context.received))
+
+
+def _listed(values: JsonObject) -> str:
+    return ", ".join(list(values)[:8]) + (", …" if len(values) > 8 else "") if values else "(none)"
+
+
+def _read_flat(values: JsonObject, context: Context) -> IrregularLine:
+    flat = FlatObject(values, context)
+    tick = flat.tick()
+    if tick is None:
+        return IrregularLine(ignored={"history": 1}, notes=flat.notes)
+    simulated = _text_or_none(values.get("source")) == SIMULATED or values.get("simulated") == b"true"
+    notes = flat.notes if tick.trade_id != MISSING_ID or not flat.has_id else (*flat.notes, UNREAD_IDS)
+    return IrregularLine(ticks=(_check_range(tick),), simulated=simulated, notes=notes)
+
+
+def _read_frame(text: bytes, values: JsonObject, context: Context) -> IrregularLine:
+    """A message of Coinbase; one whose names or values its codec does not read is read as a flat object."""
+    names = match_names(tuple(values))
+    if not _EXCHANGE_NAMES.issuperset(names.of.values()):
+        return _read_flat(values, context)
+    try:
+        content = _content(_with_receive_time(decode_any(text, context.received)))
+    except MalformedTick:
+        if "price" not in names:
+            raise
+        return _read_flat(values, context)
+    return msgspec.structs.replace(content, notes=names.notes) if names.notes else content
+
+
+def _read_advanced_trade(text: bytes, context: Context) -> IrregularLine:
+    """A frame of Advanced Trade; best sizes may have any name."""
+    frame = _with_receive_time(decode_any(text, context.received))
+    ticks, notes = list(frame.ticks), tuple[str, ...]()
+    for place, (tick, message) in enumerate(zip(frame.ticks, frame.messages, strict=False)):
+        values = _OBJECT.decode(message.text)
+        names = match_names(tuple(values))
+        notes += names.notes
+        if (tick.kind is Kind.TICKER and not _RAW_NAMES.issuperset(names.of.values())) or _lacks_size(tick, names):
+            ticks[place] = FlatObject(values, Context(tick.received, frame.time)).tick() or tick
+    content = _content(msgspec.structs.replace(frame, ticks=tuple(ticks)))
+    return msgspec.structs.replace(content, notes=notes) if notes else content
+
+
+def _lacks_size(tick: Tick, names: FieldNames) -> bool:
+    """Whether the codec found no size of the book where the message names one."""
+    return (isnan(tick.bid_size) and "bid_size" in names) or (isnan(tick.ask_size) and "ask_size" in names)
+
+
+def _with_receive_time(frame: Frame) -> Frame:
+    """The frame, with the exchange's time in place of a missing receive time."""
+    if not frame.ticks or frame.ticks[0].received != NOT_A_TIME:
+        return frame
+    if frame.time == NOT_A_TIME:
         raise MalformedTick("required and missing", "$.time")
     ticks = tuple(msgspec.structs.replace(tick, received=frame.time) for tick in frame.ticks)
-    return _content(msgspec.structs.replace(frame, ticks=ticks))
+    return msgspec.structs.replace(frame, ticks=ticks)
+
+
+def _unwrap(values: JsonObject, names: FieldNames, context: Context) -> IrregularLine | None:
+    """The content of the only value that holds a frame or tick; None if there is no such value.
+
+    Raises:
+        MalformedTick: the only candidate is damaged, or several values hold different ticks.
+    """
+    around: Context | None = None
+    found: dict[str, IrregularLine] = {}
+    faults: list[MalformedTick] = []
+    for name, value in values.items():
+        objects = _inner_objects(value)
+        if not objects:
+            continue
+        around = around or _envelope_context(values, names, context)
+        try:
+            found[name] = _joined([_read_object(text, _decode_object(text), around) for text in objects])
+        except MalformedTick as fault:
+            faults.append(with_path_prefix(fault, f"$.{name}"))
+    if not found:
+        if faults:
+            raise faults[0]
+        return None
+    first = next(iter(found.values()))
+    if len(found) > 1 and any(repr(other.ticks) != repr(first.ticks) for other in found.values()):
+        raise MalformedTick(f"several values hold different ticks: {', '.join(found)}")
+    return first
+
+
+def _inner_objects(value: msgspec.Raw) -> list[bytes]:
+    """The texts of the object, of the list of objects, or of the object within a text; none of anything else."""
+    text = bytes(value)
+    if text[:1] == b'"':
+        if text[1:2] not in _OPENING:
+            return []
+        text = msgspec.json.decode(text, type=str).strip().encode()
+        if text[:1] == b'"':  # encoded twice
+            with suppress(msgspec.DecodeError):
+                text = msgspec.json.decode(text, type=str).strip().encode()
+    if text[:1] == b"{":
+        return [text]
+    if text[:1] == b"[":
+        with suppress(msgspec.DecodeError):
+            items = [bytes(item) for item in msgspec.json.decode(text, type=list[msgspec.Raw])]
+            return [item for item in items if item[:1] == b"{"]
+    return []
+
+
+_OPENING = (b"{", b"[", b"\\", b" ")
+"""How a text begins that may hold JSON: an object, a list, an escape or a blank."""
+
+
+def _envelope_context(values: JsonObject, names: FieldNames, context: Context) -> Context:
+    """The time and product that an envelope states: its first field that is known as a time is the receive time."""
+    received = context.received
+    clock = next((names.of[field] for field in ("received", "timestamp", "time") if field in names), None)
+    clock = "t" if clock is None and "t" in values and values["t"] not in (b'""', b'"recv"') else clock
+    if received == NOT_A_TIME and clock is not None:
+        received = read_instant(values[clock], f"$.{clock}")
+    product = _text_or_none(values[names.of["product_id"]]) if "product_id" in names else None
+    return Context(received, product_id=product or "")
+
+
+def _joined(lines: list[IrregularLine]) -> IrregularLine:
+    if len(lines) == 1:
+        return lines[0]
+    ignored: Counter[str] = Counter()
+    for line in lines:
+        ignored.update(line.ignored)
+    return IrregularLine(
+        ticks=tuple(tick for line in lines for tick in line.ticks),
+        ignored=dict(ignored),
+        simulated=any(line.simulated for line in lines),
+        notes=tuple(note for line in lines for note in line.notes),
+    )
 
 
 def _content(frame: Frame) -> IrregularLine:

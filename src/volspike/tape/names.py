@@ -165,8 +165,10 @@ RECORDER_LOCK_NAME = ".recorder.lock"
 """The file that a recorder locks in its folder; it holds the process id."""
 
 PARQUET_ENDINGS = (".parquet",)
-NDJSON_ENDINGS = tuple(kind + packed for kind in (".ndjson", ".jsonl", ".json") for packed in ("", ".zst", ".gz"))
-_ENDINGS = "they end in .ndjson, .jsonl or .json (also with .zst or .gz), or in .parquet"
+NDJSON_ENDINGS = tuple(
+    kind + packed for kind in (".ndjson", ".jsonl", ".json") for packed in ("", ".zst", ".gz", ".bz2", ".xz")
+)
+_ENDINGS = "they end in .ndjson, .jsonl or .json (also with .zst, .gz, .bz2 or .xz), or in .parquet"
 
 
 def is_parquet(path: Path) -> bool:

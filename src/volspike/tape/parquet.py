@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -16,9 +16,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from volspike.errors import UnreadableFile
-from volspike.feeds.messages import SIDES
 from volspike.market import MISSING_ID, Kind, Side, Ticks
 from volspike.market.time import NOT_A_TIME
+from volspike.tape.fields import (
+    MAKER_SIDE,
+    UNREAD_IDS,
+    FieldNames,
+    kind_of,
+    listed,
+    match_names,
+    read_identifier,
+    side_of,
+)
 from volspike.tape.names import product_of
 from volspike.tape.report import RejectedLines, TapeReport
 
@@ -51,19 +60,18 @@ INSTANTS = ("time", "received")
 WORDS = ("kind", "product_id", "side")
 IDS = ("trade_id", "sequence")
 
-_ALIASES = {
-    "time": ("timestamp",),
-    "trade_id": ("id",),
-    "last_size": ("size", "quantity", "qty", "amount"),
-}
-
 
 class Layout(NamedTuple):
-    """The file's column for each column of ``Tick`` that it has, and the product if it has no column for it."""
+    """The file's column for each column of ``Tick`` that it has, and the product if it has no column for it.
+
+    ``type`` is among the columns where messages have a type instead of a ``kind``. ``notes`` are remarks about columns
+    that are not read.
+    """
 
     columns: dict[str, str]
     product_id: str | None
     simulated: bool
+    notes: tuple[str, ...] = ()
 
 
 def tape_metadata(simulated: bool) -> dict[bytes, bytes]:
@@ -74,22 +82,27 @@ def tape_metadata(simulated: bool) -> dict[bytes, bytes]:
 def layout_of(path: Path, schema: pa.Schema, metadata: Mapping[bytes, bytes]) -> Layout:
     """The layout of the file at ``path``; ``metadata`` is its key-value metadata.
 
-    A file without ``kind`` is a table of trades made elsewhere: it needs ``time``, ``price`` and a size. If it has no
-    column for the product, its name must state it.
+    A file without ``kind`` is a table of ticks made elsewhere. It needs a time and a price, under any name of
+    ``fields``. If it has no column for the product, its name must state it.
 
     Raises:
-        UnreadableFile: it is no tape; the message names columns that are missing or have the wrong type.
+        UnreadableFile: it is no tape; the message names columns that are missing, duplicate or of the wrong type.
     """
-    columns = _columns(schema)
-    needed = ("time", "price") if "kind" in columns else ("time", "price", "last_size")
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        there = ", ".join(schema.names[:8]) + (", …" if len(schema.names) > 8 else "")
+    if _FEATURE_COLUMN in schema.names:
+        raise UnreadableFile(path, f"no tape: it is a feature file (column {_FEATURE_COLUMN}); name the tapes")
+    names = match_names(tuple(schema.names))
+    twice = [name for name in names.of.values() if schema.names.count(name) > 1]
+    if twice:
         raise UnreadableFile(
             path,
-            f"no tape: column {', '.join(missing)} missing, found {there or 'no columns'}; "
-            "use a tape of volspike, or trades with time, price and size",
+            f"no tape: {len(schema.get_all_field_indices(twice[0]))} columns are named {twice[0]}; rename or drop one",
         )
+    columns, notes = _columns(schema, names)
+    missing = [name for name in ("time", "price") if name not in columns]
+    if missing:
+        there = ", ".join(schema.names[:8]) + (", …" if len(schema.names) > 8 else "") or "no columns"
+        wanted = listed([*missing, "timestamp"])
+        raise UnreadableFile(path, f"no tape: column {', '.join(missing)} missing, found {there}; looked for {wanted}")
     types = {column: schema.field(column).type for column in columns.values()}
     wrong = [f"{column} is {types[column]}" for name, column in columns.items() if not _fits(name, types[column])]
     if wrong:
@@ -99,28 +112,40 @@ def layout_of(path: Path, schema: pa.Schema, metadata: Mapping[bytes, bytes]) ->
     product = None if "product_id" in columns else product_of(path)
     if product is None and "product_id" not in columns:
         raise UnreadableFile(path, "no product: add a column product_id, or name the file ticks_BTCUSD_….parquet")
-    return Layout(columns, product, _is_simulated(path, metadata))
+    return Layout(columns, product, _is_simulated(path, metadata), notes)
 
 
-def _columns(schema: pa.Schema) -> dict[str, str]:
-    columns = {}
-    for name in TAPE_SCHEMA.names:
-        source = next((known for known in (name, *_ALIASES.get(name, ())) if known in schema.names), None)
-        if source is not None:
-            columns[name] = source
+_FEATURE_COLUMN = "is_warm"
+
+
+def _columns(schema: pa.Schema, names: FieldNames) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The columns by field, and remarks about the others; ``timestamp`` is read as in a JSON line (see ``fields``)."""
+    columns, notes = dict(names.of), names.notes
+    if "kind" in columns and columns["kind"] != "kind":
+        columns["type"] = columns.pop("kind")
+        if not _fits("type", schema.field(columns["type"]).type):
+            del columns["type"]
+    stamp = columns.pop("timestamp", None)
+    if stamp is not None and "time" not in columns:
+        columns["time"] = stamp
+    elif stamp is not None and "received" not in columns and _fits("received", schema.field(stamp).type):
+        columns["received"] = stamp
+    elif stamp is not None:
+        notes += (f"{stamp} is not used, because the time is read from {columns['time']}",)
     if "time" not in columns and "received" in columns:
         columns["time"] = columns["received"]
-    return columns
+    return columns, notes
 
 
 def _fits(name: str, kind: pa.DataType) -> bool:
+    words = kind.value_type if pa.types.is_dictionary(kind) else kind
+    is_text = bool(pa.types.is_string(words) or pa.types.is_large_string(words) or pa.types.is_null(words))
     if name in INSTANTS:
         return bool(pa.types.is_timestamp(kind))
-    if name in WORDS:
-        words = kind.value_type if pa.types.is_dictionary(kind) else kind
-        return bool(pa.types.is_string(words) or pa.types.is_large_string(words) or pa.types.is_null(words))
-    if name in IDS:
-        return bool(pa.types.is_integer(kind) or pa.types.is_null(kind))
+    if name in WORDS or name == "type":
+        return is_text
+    if name in IDS and is_text:
+        return True
     return bool(
         pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
     )
@@ -233,7 +258,6 @@ def _dictionary(codes: NDArray[np.int8], words: Mapping[int, str]) -> pa.Diction
 
 
 _KINDS = {kind.name.lower(): int(kind) for kind in Kind}
-_SIDE_CODES = {word: int(side) for word, side in SIDES.items()}
 _UNKNOWN = -9
 
 
@@ -266,17 +290,30 @@ class _Reading:
 
     def ticks(self, file: pq.ParquetFile, rows: int) -> Iterator[Ticks]:
         self._report.simulated |= self._layout.simulated
+        for note in self._layout.notes:
+            self._report.add_note(self._path, note)
+        has_unread_ids = False
         total, size = file.metadata.num_rows, self._path.stat().st_size
         done = 0
         columns = list(dict.fromkeys(self._layout.columns.values()))
         for batch in file.iter_batches(batch_size=rows, columns=columns):
-            yield self._valid_ticks(batch, done + 1)
+            ticks = self._valid_ticks(batch, done + 1)
+            if not has_unread_ids and self._has_unread_ids(batch, ticks):
+                has_unread_ids = True
+                self._report.add_note(self._path, UNREAD_IDS)
+            yield ticks
             self._report.lines += len(batch)
             # Arrow does not report how far it has read; the share of rows is close enough for a progress bar.
             self._report.bytes_read += size * (done + len(batch)) // total - size * done // total
             done += len(batch)
         if total == 0:
             self._report.bytes_read += size
+
+    def _has_unread_ids(self, batch: pa.RecordBatch, ticks: Ticks) -> bool:
+        name = self._layout.columns.get("trade_id")
+        if name is None or pa.types.is_integer(batch.schema.field(name).type):
+            return False
+        return bool((ticks.trade_id == MISSING_ID).any() and batch.column(name).null_count < len(batch))
 
     def _valid_ticks(self, batch: pa.RecordBatch, first: int) -> Ticks:
         table = _Batch(batch, self._layout)
@@ -311,19 +348,27 @@ class _Batch:
         products, product = self._products()
         bid, bid_size = self._quote("best_bid", "bid_size")
         ask, ask_size = self._quote("best_ask", "ask_size")
+        last_size = self._numbers("last_size")
+        is_quoted = "best_bid" in self._columns or "best_ask" in self._columns
+        has_size = ~np.isnan(last_size) if is_quoted else np.full(len(time), "last_size" in self._columns)
+        kind, is_match = self._kinds(has_size & np.isnan(bid) & np.isnan(ask))
+        side = self._coded("side", _side_code, int(Side.UNKNOWN))
+        if is_match.any() or self._columns.get("side") == MAKER_SIDE:  # they state the maker's side
+            is_match |= self._columns.get("side") == MAKER_SIDE
+            side = np.where(is_match & (side != _UNKNOWN), -side, side)
         return Ticks(
             products=products,
             time=time,
             received=received,
-            kind=self._kinds(),
+            kind=kind,
             product=product,
             price=self._numbers("price"),
             best_bid=bid,
             best_ask=ask,
             bid_size=bid_size,
             ask_size=ask_size,
-            last_size=self._numbers("last_size"),
-            side=self._coded("side", _SIDE_CODES, int(Side.UNKNOWN)),
+            last_size=last_size,
+            side=side,
             trade_id=self._ids("trade_id"),
             sequence=self._ids("sequence"),
         )
@@ -373,15 +418,22 @@ class _Batch:
         if name not in self._columns:
             return np.full(len(self._batch), MISSING_ID, np.int64)
         column = self._column(name)
+        if not pa.types.is_integer(column.type):
+            return np.array([read_identifier(value) for value in column.to_pylist()], np.int64)
         if not pa.types.is_int64(column.type):
             column = column.cast(pa.int64())
         return np.asarray(pc.fill_null(column, MISSING_ID) if column.null_count else column)
 
-    def _kinds(self) -> NDArray[np.int8]:
+    def _kinds(self, is_bare: NDArray[np.bool_]) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+        """The kind of each row, and whether its type is ``match``; without either, a size without quotes is a trade."""
         if "kind" in self._columns:
-            return self._coded("kind", _KINDS, _UNKNOWN)
-        is_quoted = "best_bid" in self._columns or "best_ask" in self._columns
-        return np.full(len(self._batch), int(Kind.TICKER if is_quoted else Kind.TRADE), np.int8)
+            return self._coded("kind", lambda word: _KINDS.get(word, _UNKNOWN), _UNKNOWN), np.zeros_like(is_bare)
+        kind = np.where(is_bare, np.int8(Kind.TRADE), np.int8(Kind.TICKER))
+        if "type" not in self._columns:
+            return kind, np.zeros_like(is_bare)
+        stated = self._coded("type", _kind_code, _UNKNOWN)
+        is_match = self._coded("type", lambda word: int(word == "match"), 0)
+        return np.where(stated == _UNKNOWN, kind, stated), is_match == 1
 
     def _products(self) -> tuple[tuple[str, ...], NDArray[np.int32]]:
         if self._product is not None:
@@ -390,11 +442,11 @@ class _Batch:
         empty = [code for code, name in enumerate(names) if not name]
         return tuple(names), np.where(np.isin(codes, empty), -1, codes).astype(np.int32) if empty else codes
 
-    def _coded(self, name: str, codes: Mapping[str, int], missing: int) -> NDArray[np.int8]:
+    def _coded(self, name: str, code: Callable[[str], int], missing: int) -> NDArray[np.int8]:
         if name not in self._columns:
             return np.full(len(self._batch), missing, np.int8)
         words, indices = self._words(name)
-        table = np.array([*(codes.get(word, _UNKNOWN) for word in words), missing], np.int8)
+        table = np.array([*(code(word) for word in words), missing], np.int8)
         return np.asarray(table[indices])
 
     def _words(self, name: str) -> tuple[list[str], NDArray[np.int32]]:
@@ -406,6 +458,16 @@ class _Batch:
             column = column.dictionary_encode()
         indices = pc.fill_null(column.indices, -1) if column.indices.null_count else column.indices
         return [word or "" for word in column.dictionary.to_pylist()], np.asarray(indices).astype(np.int32, copy=False)
+
+
+def _side_code(word: str) -> int:
+    side = side_of(word)
+    return _UNKNOWN if side is None else int(side)
+
+
+def _kind_code(word: str) -> int:
+    kind = kind_of(word)
+    return _UNKNOWN if kind is None else int(kind)
 
 
 def _row(batch: pa.RecordBatch, row: int) -> dict[str, Any]:

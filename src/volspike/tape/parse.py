@@ -19,7 +19,16 @@ from volspike.feeds.messages import LAST_MATCH, SIDES, TAKER_OF_MAKER, RawMessag
 from volspike.market import MISSING_ID, Kind, Side, Tick, Ticks
 from volspike.market.time import NOT_A_TIME, parse_times
 from volspike.tape.blocks import Blocks
-from volspike.tape.lines import SIMULATED, TapeLine, decode_block, decode_line, line_tick, read_irregular_line
+from volspike.tape.lines import (
+    SIMULATED,
+    TapeLine,
+    decode_block,
+    decode_line,
+    has_regular_names,
+    line_tick,
+    name_notes,
+    read_irregular_line,
+)
 from volspike.tape.report import TapeReport
 
 Floats = NDArray[np.float64]
@@ -164,6 +173,9 @@ def _products(names: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int32]]
     return tuple(codes), np.array([codes[name] for name in names], np.int32)
 
 
+_SAMPLED_LINES = 32
+"""Lines of each block whose names are checked."""
+
 BLOCK_BYTES = 2 << 20
 """Bytes of text decoded at once; the fastest of 256 KiB to 8 MiB."""
 
@@ -224,12 +236,13 @@ class _Reading:
         self._report = report
         self._rejected = rejected
         self._line = 1
+        self._notes: set[str] = set()
 
     def ticks(self, block: bytes) -> Ticks:
         """The ticks of the next block, in the order of its lines."""
         first = self._line
         lines = decode_block(block)
-        if lines is None:
+        if lines is None or not self._has_regular_names(block):
             found = self._one_by_one(block, first)
             self._line += block.count(b"\n")
         else:
@@ -243,6 +256,29 @@ class _Reading:
                 self._rejected.add(number, reason, text)
         return ticks
 
+    def _has_regular_names(self, block: bytes) -> bool:
+        """Whether the names in a sample of a block's regular lines are all read; notes the others."""
+        is_regular = True
+        for place in range(0, len(block), max(1, len(block) // _SAMPLED_LINES)):
+            end = block.find(b"\n", place)
+            text = block[block.rfind(b"\n", 0, place) + 1 : end if end >= 0 else len(block)]
+            if text:
+                is_regular &= self._reads_names(text)
+        return is_regular
+
+    def _reads_names(self, text: bytes) -> bool:
+        """Whether the names of a regular line are all read; remarks about the others are noted once per tape."""
+        if not has_regular_names(text):
+            return False
+        self._note(name_notes(text))
+        return True
+
+    def _note(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            if note not in self._notes:
+                self._notes.add(note)
+                self._report.add_note(self._path, note)
+
     def _one_by_one(self, block: bytes, first: int) -> _Found:
         """Reads every line by itself, so that only the damaged ones are lost."""
         lines: list[TapeLine] = []
@@ -254,7 +290,7 @@ class _Reading:
                 continue
             self._report.lines += 1
             line = decode_line(stripped)
-            if line is None:
+            if line is None or not self._reads_names(stripped):
                 odd.append((number, stripped))
             else:
                 lines.append(line)
@@ -271,6 +307,7 @@ class _Reading:
             found.reject(number, fault, text)
             return
         found.add_ticks(number, line_content.ticks)
+        self._note(line_content.notes)
         self._report.ignored.update(line_content.ignored)
         self._report.simulated |= line_content.simulated
 
@@ -296,8 +333,8 @@ class _Reading:
             number = int(found.numbers[row])
             try:
                 tick = line_tick(found.lines[row])
-            except MalformedTick as fault:
-                found.reject(number, fault, texts[number - first].strip())
+            except MalformedTick:  # a side or time of another form
+                self._irregular_line(found, number, texts[number - first].strip())
                 continue
             if tick is None:
                 self._report.ignored["history"] += 1

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from volspike.errors import UnreadableFile, UsageError
 from volspike.market import Ticks
-from volspike.tape.names import is_parquet, tapes_of
+from volspike.tape.blocks import holds_parquet
+from volspike.tape.names import tapes_of
 from volspike.tape.parquet import parquet_ticks, rechunk
 from volspike.tape.parse import BLOCK_BYTES, ndjson_ticks
 from volspike.tape.report import RejectedLines, TapeReport, rejected_path
@@ -108,7 +109,7 @@ class _Reading:
 
     def _first_received(self, path: Path) -> int | None:
         """When the tape's first tick was received; None if it has none."""
-        if is_parquet(path):
+        if holds_parquet(path):
             parts = parquet_ticks(path, TapeReport(), rows=_FIRST_ROWS)
         else:
             parts = ndjson_ticks(path, TapeReport(), block_bytes=_FIRST_BYTES)
@@ -133,7 +134,7 @@ class _Reading:
                 rejected.discard()
 
     def _parts(self, path: Path, rejected: RejectedLines | None) -> Iterator[Ticks]:
-        if is_parquet(path):
+        if holds_parquet(path):
             return parquet_ticks(path, self._report, rejected, rows=self._chunk)
         return ndjson_ticks(path, self._report, rejected, block_bytes=self._block_bytes)
 

@@ -101,7 +101,9 @@ def rejected_path(tape: Path) -> Path:
     >>> rejected_path(Path("data/ticks_BTCUSD.ndjson.zst")).name
     'ticks_BTCUSD.rejected.ndjson'
     """
-    stem = tape.name.removesuffix(".zst").removesuffix(".gz")
+    stem = tape.name
+    for packed in (".zst", ".gz", ".bz2", ".xz"):
+        stem = stem.removesuffix(packed)
     return tape.with_name(stem.rpartition(".")[0] + REJECTED_ENDING)
 
 
