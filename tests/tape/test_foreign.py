@@ -149,6 +149,17 @@ def test_messages_without_ticks_in_an_envelope_are_counted(tmp_path: Path) -> No
     assert dict(report.ignored) == {"heartbeat": 1, "l2update": 1, "subscriptions": 1}
 
 
+def test_the_valid_part_of_a_damaged_frame_is_read(tmp_path: Path) -> None:
+    """A frame with one damaged ticker gives the others, and a rejection that locates the fault."""
+    tickers = [FLAT, FLAT | {"price": "-1"}, FLAT]
+    frame = FRAME | {"events": [{"type": "update", "tickers": tickers}]}
+    ticks, report = read_with_report(tape_of(tmp_path / "a.ndjson", {"received_at": LATER, "message": frame}))
+    assert len(ticks) == 2
+    assert [(rejected.line, "$.events[0].tickers[1]" in rejected.reason) for rejected in report.rejections] == [
+        (1, True)
+    ]
+
+
 def test_two_different_frames_in_one_line_are_refused(tmp_path: Path) -> None:
     """A line in which two values hold different ticks is ambiguous; the same ticks twice are read once."""
     other = TICKER | {"price": "7"}

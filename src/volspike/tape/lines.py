@@ -11,7 +11,6 @@ A regular line has exactly the fields of ``TapeLine``; ``parse`` turns them into
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,6 +30,7 @@ from volspike.feeds.messages import (
     RawMessage,
     malformed_from,
     read_time,
+    replace_invalid_numbers,
     tick_from_raw,
     with_path_prefix,
 )
@@ -135,12 +135,16 @@ SIMULATED = "simulated"
 
 
 class IrregularLine(msgspec.Struct, frozen=True, kw_only=True):
-    """The content of a line: its ticks in order, the number of other messages by type, and remarks about its names."""
+    """The content of a line: its ticks in order, the number of other messages by type, and remarks about its names.
+
+    ``faults`` are the parts of a frame that could not be decoded.
+    """
 
     ticks: tuple[Tick, ...] = ()
     ignored: dict[str, int] = {}
     simulated: bool = False
     notes: tuple[str, ...] = ()
+    faults: tuple[MalformedTick, ...] = ()
 
 
 def read_irregular_line(text: bytes) -> IrregularLine:
@@ -241,11 +245,11 @@ def _decode_object(text: bytes) -> dict[str, msgspec.Raw]:
     try:
         return _OBJECT.decode(text)
     except DECODE_ERRORS as error:
-        if b"NaN" not in text and b"Infinity" not in text:
+        plain = replace_invalid_numbers(text)
+        if plain is None:
             raise malformed_from(error) from error
     try:
-        plain = json.loads(text, parse_constant=lambda _: None)
-        return _OBJECT.decode(msgspec.json.encode(plain))
+        return _OBJECT.decode(plain)
     except DECODE_ERRORS as error:
         raise malformed_from(error) from error
 
@@ -421,6 +425,7 @@ def _joined(lines: list[IrregularLine]) -> IrregularLine:
         ignored=dict(ignored),
         simulated=any(line.simulated for line in lines),
         notes=tuple(note for line in lines for note in line.notes),
+        faults=tuple(fault for line in lines for fault in line.faults),
     )
 
 
@@ -436,6 +441,7 @@ def _content(frame: Frame) -> IrregularLine:
     return IrregularLine(
         ticks=tuple(_check_range(tick) for tick in frame.ticks),
         ignored={name: number for name, number in ignored.items() if number},
+        faults=tuple(damage.error for damage in frame.faults),
     )
 
 
