@@ -38,7 +38,7 @@ from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
 from volspike.live.up import dashboard_routes
 from volspike.logs import configure_logs
-from volspike.market import SECOND_NS, Kind, Tick, format_time
+from volspike.market import SECOND_NS, Kind, Mode, Tick, format_time
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.tape.recorder import Recorder
@@ -157,7 +157,7 @@ def pipeline_of(products: Sequence[str], **parts: Any) -> LivePipeline:
     """A pipeline of the default model over a simulated source, without wall-clock latencies."""
     configure_logs("ERROR")
     scorer = LiveScorer(Artifact.load(DEFAULT_MODEL))
-    return LivePipeline(scorer, products, "benchmark", simulated=True, timed_from=None, **parts)
+    return LivePipeline(scorer, products, "benchmark", mode=Mode.SIMULATED, timed_from=None, **parts)
 
 
 def a_frames_way(*, recorded: bool, kept: bool) -> dict[str, float]:

@@ -43,7 +43,7 @@ from volspike.labels import (
 )
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer, RowThresholds, ScoredRow
-from volspike.market import SECOND_NS
+from volspike.market import SECOND_NS, Mode
 from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.drift import DriftSeverity, dataset_severity, feature_severity
 from volspike.monitoring.outcome_database import OutcomeDatabase, OutcomeRecord, PredictionRecord
@@ -62,7 +62,7 @@ def live_pipeline() -> tuple[LivePipeline, ScoredRow]:
         artifact.metadata, tau=LEVEL, thresholds={"rate_10": LEVEL}, served_threshold="rate_10"
     )
     scorer = LiveScorer(artifact)
-    pipeline = LivePipeline(scorer, ["BTC-USD"], "test", simulated=True)
+    pipeline = LivePipeline(scorer, ["BTC-USD"], "test", mode=Mode.SIMULATED)
     (row, *_) = [row for second in range(3) for row in scorer.update(tick_at(second * SECOND_NS, 100.0))]
     return pipeline, row
 

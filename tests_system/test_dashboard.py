@@ -24,6 +24,7 @@ from volspike.config import ServingSettings
 from volspike.errors import UsageError
 from volspike.live.stream import Publisher
 from volspike.live.up import dashboard_routes
+from volspike.market import Mode
 from volspike.models import TEN_FEATURES
 
 FLAGS: Final = (
@@ -53,9 +54,10 @@ OVERFLOWING: Final = """
 class FakeMarket:
     """A live source with a fixed history; a test sends the present."""
 
-    def __init__(self, *, simulated: bool = True, past_s: int = PAST_S) -> None:
+    def __init__(self, mode: Mode = Mode.SIMULATED, *, past_s: int = PAST_S) -> None:
         self.publisher = Publisher()
-        self.simulated = simulated
+        self.mode = mode
+        self.is_ended = False
         self.now = START + 1000 * past_s
         self.started = 1000 * int(time.time())  # today, like a tape that is replayed now
         self.alerts = [self.alert(PRODUCTS[0], "a1", "closed", START + 400_000, START + 470_000, 0.71)]
@@ -100,7 +102,13 @@ class FakeMarket:
         counts = {"frames": 15_201, "ticks": 15_033, "malformed": 0, "gaps": 1, "reconnects": 1}
         times = {"latency_ms": {"p50": 31.4, "p99": 88.0}, "score_us": {"p50": 41.0, "p99": 133.0}}
         recorder = {"is_recording": True, "recorder_fault": None, "last_received": self.now, "started": self.started}
-        return {"is_connected": True, "reason": "", "source": "simulator", **times, **counts, **recorder}
+        replay = self.replay() if self.mode.is_replay else None
+        source = {"is_connected": True, "reason": "", "source": "simulator", "mode": self.mode, "replay": replay}
+        return source | times | counts | recorder
+
+    def replay(self) -> dict[str, Any]:
+        progress = {"is_ended": self.is_ended, "fraction": 1.0 if self.is_ended else 0.4, "speed": 2.0}
+        return progress | {"start": START, "now": self.now, "sessions": 2, "skipped_s": 7200}
 
     def performance(self, product: str | None = None) -> dict[str, Any]:
         figures = {"precision": 0.42, "recall": None, "brier": 0.081, "pr_auc": None, "base_rate": 0.09}
@@ -108,8 +116,14 @@ class FakeMarket:
 
     def model(self) -> dict[str, Any]:
         about = {"name": "random_forest", "version": "2025-12-06", "threshold_name": "best_f1", "profile": "ticker"}
-        learned = {"every": "tick", "tau": 8.7e-5, "trained_until": "2025-12-06T03:34:27Z", "metrics": FIGURES}
-        return {"threshold": THRESHOLD, "simulated": self.simulated, **about, **learned}
+        learned = {
+            "every": "tick",
+            "tau": 8.7e-5,
+            "trained_from": "2025-12-01",
+            "trained_until": "2025-12-06T03:34:27Z",
+            "metrics": FIGURES,
+        }
+        return {"threshold": THRESHOLD, "simulated": self.mode.is_simulated, **about, **learned}
 
     def snapshot(self, product: str | None) -> dict[str, Any]:
         product = product or PRODUCTS[0]
@@ -119,7 +133,8 @@ class FakeMarket:
             {"product": product, "time": START + 1000 * s, "future_volatility": 2e-4, "tau": 8.7e-5}
             for s in range(405, 470)
         ]
-        market = {"source": "simulator", "simulated": self.simulated, "products": PRODUCTS, "product": product}
+        market = {"source": "simulator", "simulated": self.mode.is_simulated, "products": PRODUCTS, "product": product}
+        market |= {"mode": self.mode, "warm_up": {"seconds": 0, "missing": []}}
         past = {"points": self.points[product], "alerts": self.alerts, "spikes": spikes}
         return {**market, "model": self.model(), **past, "health": self.health(), "performance": self.performance()}
 
@@ -203,7 +218,7 @@ def open_page(browser: Browser, served: Served, **context: Any) -> Iterator[Open
         dashboard = OpenPage(opened.new_page())
         dashboard.page.goto(served.url)
         dashboard.page.wait_for_url("**/?product=*")
-        expect(dashboard.page.locator("#link")).to_have_attribute("data-state", "live")
+        expect(dashboard.page.locator("#link")).to_have_attribute("data-state", served.market.mode)
         served.wait_for_readers()
         yield dashboard
     assert dashboard.errors == []
@@ -231,6 +246,11 @@ def test_numbers_change(browser: Browser, served: Served) -> None:
         dashboard.text("probability", "–")
         dashboard.text("spread-bps", "–")
         dashboard.text("verdict", "Warming up")
+        missing = [{"inputs": ["spread_mean_300s", "log_return_300s"], "reason": "301 s are needed", "seconds": 217}]
+        served.tick(64_322.75, None, is_warm=False, warm_up={"seconds": 217, "missing": missing})
+        dashboard.text("verdict", "Warming up (217 s)")
+        dashboard.text("verdict-more", "2 inputs: 301 s are needed")
+        dashboard.text("missing", "2 inputs without a value: 301 s are needed, 3 min left")
         served.tick(64_323.0, 0.1, is_whole=False)
         dashboard.text("verdict", "Data loss")
         assert "64,323.00 BTC-USD" in dashboard.page.title()
@@ -272,7 +292,8 @@ def test_product_can_be_changed(browser: Browser, served: Served) -> None:
 def test_simulated_market_has_a_banner(browser: Browser, served: Served) -> None:
     """The banner is on the page and in its title, and stays visible when the page is scrolled."""
     with open_page(browser, served) as dashboard:
-        banner = dashboard.page.locator("#simulated")
+        banner = dashboard.page.locator("#mode")
+        dashboard.text("link", "Simulated")
         expect(banner).to_contain_text("SIMULATED")
         dashboard.page.evaluate("scrollTo(0, document.body.scrollHeight)")
         expect(banner).to_be_in_viewport()
@@ -282,10 +303,41 @@ def test_simulated_market_has_a_banner(browser: Browser, served: Served) -> None
 
 
 def test_real_market_has_no_banner(browser: Browser) -> None:
-    """A real market has no banner."""
-    with Served(FakeMarket(simulated=False)) as served, open_page(browser, served) as dashboard:
+    """A real market has no banner, and only its pill says that it is live."""
+    with Served(FakeMarket(Mode.LIVE)) as served, open_page(browser, served) as dashboard:
         expect(dashboard.page.locator("#price")).not_to_have_text("–")
-        expect(dashboard.page.locator("#simulated")).to_be_hidden()
+        expect(dashboard.page.locator("#mode")).to_be_hidden()
+        expect(dashboard.page.locator("#in-sample")).to_be_hidden()
+        expect(dashboard.page.locator("#link-text")).to_have_text("Live")
+
+
+@pytest.mark.parametrize("mode", [Mode.REPLAY, Mode.SIMULATED_REPLAY])
+def test_replay_is_not_shown_as_live(browser: Browser, mode: Mode) -> None:
+    """Banner, pill, title, alerts and chart name a replay and its day; its end is shown as such."""
+    with Served(FakeMarket(mode)) as served, open_page(browser, served) as dashboard:
+        dashboard.text("mode", f"{mode.label} A recorded tape of 2025-12-06")
+        dashboard.text("link", "2025-12-06 06:00:39")
+        assert "Live" not in dashboard.page.locator("#link").inner_text()
+        assert dashboard.page.title().startswith(f"{mode.label} · ")
+        expect(dashboard.page.locator("#alerts li")).to_contain_text(
+            f"BTC-USD · 2025-12-06 05:53:20 – 05:54:30 · {mode.label}"
+        )
+        dashboard.text("health", "40 % read, speed ×2")
+        dashboard.text("health", "2, 2 h 0 min between them skipped")
+        dashboard.text("performance-note", "not stored")
+        expect(dashboard.page.locator("#in-sample")).to_be_hidden()
+        served.tick(64_000.0, 0.1, is_in_sample=True)
+        dashboard.text("in-sample", "IN-SAMPLE The model's own data (2025-12-01 to 2025-12-06)")
+        chart = dashboard.page.locator("#chart")
+        chart.focus()
+        chart.press("ArrowLeft")
+        dashboard.text("readout", "2025-12-06 06:00")
+        served.market.is_ended = True
+        served.publish("health", served.market.health())
+        expect(dashboard.page.locator("#link-text")).to_have_text("Replay ended")
+        dashboard.text("verdict", "Replay ended")
+        dashboard.text("verdict-more", "the tape ends at 2025-12-06 06:00:41")
+        assert "ended" in dashboard.page.title()
 
 
 def test_metrics_have_intervals_and_a_baseline(browser: Browser, served: Served) -> None:
@@ -316,7 +368,7 @@ def test_silence_is_shown(browser: Browser, served: Served) -> None:
         dashboard.text("verdict", "Stale")
         expect(dashboard.page.locator("body")).to_have_attribute("data-stale", "")
         served.tick(64_001.0, 0.1)
-        expect(dashboard.page.locator("#link")).to_have_attribute("data-state", "live")
+        expect(dashboard.page.locator("#link")).to_have_attribute("data-state", "simulated")
 
 
 def test_closed_stream_is_reconnected(browser: Browser, served: Served) -> None:
@@ -324,7 +376,7 @@ def test_closed_stream_is_reconnected(browser: Browser, served: Served) -> None:
     with open_page(browser, served) as dashboard:
         served.end_streams()
         expect(dashboard.page.locator("#link")).to_have_attribute("data-state", "lost")
-        expect(dashboard.page.locator("#link")).to_have_attribute("data-state", "live", timeout=20_000)
+        expect(dashboard.page.locator("#link")).to_have_attribute("data-state", "simulated", timeout=20_000)
         served.wait_for_readers()
         served.tick(64_777.0, 0.1)
         dashboard.text("price", "64,777.00")
@@ -343,11 +395,12 @@ def test_chart_can_be_read_by_keyboard(browser: Browser, served: Served) -> None
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1440])
-def test_nothing_overflows(browser: Browser, served: Served, width: int) -> None:
+def test_nothing_overflows(browser: Browser, width: int) -> None:
     """At each width, neither the page nor an element in it is wider than the screen."""
-    with open_page(browser, served, viewport={"width": width, "height": 740}) as dashboard:
+    market = FakeMarket(Mode.SIMULATED_REPLAY)
+    with Served(market) as served, open_page(browser, served, viewport={"width": width, "height": 740}) as dashboard:
         served.publish("alert", served.market.alert("BTC-USD", "a2", "open", served.market.now, None, 0.62))
-        served.tick(1_234_567.891, 0.62)
+        served.tick(1_234_567.891, 0.62, is_in_sample=True)
         dashboard.text("price", "1,234,567.89")
         assert dashboard.page.evaluate("document.documentElement.scrollWidth") <= width
         assert dashboard.page.evaluate(OVERFLOWING) == 0

@@ -239,6 +239,12 @@ class EpisodeTracker:
             self._open = msgspec.structs.replace(episode, peak_probability=value)
         return None
 
+    def end_session(self) -> Episode | None:
+        """Closes the open episode at the time at which a silence after the newest row closes it; None without one."""
+        if self._open is None:
+            return None
+        return self.update(max(self._open.opened + self._hold, self._known + self._unknown), None)
+
     def _reason(self, now: int) -> CloseReason:
         if self._disarmed != NEVER:
             return CloseReason.CAPPED

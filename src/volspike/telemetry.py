@@ -30,6 +30,7 @@ LABELS: Final = {
     "outcome": "promoted, kept, failed (training runs); swapped, refused (new models)",
     "partition": "the partitions assigned to the worker",
     "prediction": "0 or 1",
+    "mode": "live, replay, simulated or simulated replay",
     "product": "the subscribed products, or the first 64 of a tape; or other",
     "result": "sent, failed, given_up, let_go",
     "severity": "none, low, medium, high",

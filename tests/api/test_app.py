@@ -34,6 +34,9 @@ def test_health_with_a_model(client: Any) -> None:
         "model_refused": None,
         "kafka_connected": None,
         "background_faults": [],
+        "mode": None,
+        "simulated": None,
+        "source": None,
         "reason": None,
     }
     assert client.get("/health/live").json() == {"status": "alive"}
@@ -67,6 +70,7 @@ def test_version_describes_the_model(client: Any) -> None:
         "products": ["BTC-USD"],
         "venues": ["coinbase"],
         "limitations": [],
+        "mode": None,
     }
 
 

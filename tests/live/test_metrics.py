@@ -20,7 +20,7 @@ from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedState, Fe
 from volspike.live.metrics import LIVE_METRICS, MAX_PRODUCTS, FeedCollector, FeedCounts
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
-from volspike.market import SECOND_NS, Cause, Gap
+from volspike.market import SECOND_NS, Cause, Gap, Mode
 from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
@@ -57,7 +57,7 @@ def full(tmp_path: Path) -> Iterator[LivePipeline]:
         scorer(),
         ["BTC-USD"],
         "test",
-        simulated=True,
+        mode=Mode.SIMULATED,
         recorder=Recorder(tmp_path / "tape", clock=lambda: START),
         outcomes=OutcomeStore(tmp_path / "outcomes.sqlite"),
         router=AlertRouter(receivers=[DeadReceiver()], attempts=1),
@@ -98,7 +98,7 @@ def test_events_are_counted(full: LivePipeline) -> None:
         full.take(Gap(start=end - SECOND_NS // 2, end=end, products=("BTC-USD",), cause=cause, lost=lost))
     full.take(frame(walk(WARM_S + 2)[-1]))
     seen = samples(full.collector())
-    assert seen['live_source_info{simulated="true",source="test"}'] == 1
+    assert seen['live_source_info{mode="simulated",simulated="true",source="test"}'] == 1
     assert seen["feed_connected"] == 1
     assert seen["feed_reconnects_total"] == 1
     assert seen["feed_malformed_total"] == 1
@@ -131,7 +131,7 @@ def test_events_are_counted(full: LivePipeline) -> None:
 
 def test_unknown_values_are_not_exposed() -> None:
     """Before the first row a product has no age, an unknown probability is NaN, and absent parts have no samples."""
-    pipeline = LivePipeline(scorer(), ["BTC-USD"], "test", simulated=True)
+    pipeline = LivePipeline(scorer(), ["BTC-USD"], "test", mode=Mode.SIMULATED)
     assert not [
         name for name in samples(pipeline.collector()) if name.startswith(("feature_", "live_p", "outcomes_", "tape_"))
     ]
@@ -164,7 +164,7 @@ def test_an_episode_is_counted_when_it_opens(full: LivePipeline) -> None:
 
 def test_series_are_bounded() -> None:
     """With any number of products the series stay bounded: the rest is counted as ``other``."""
-    pipeline = LivePipeline(scorer(), ["BTC-USD"], "test", simulated=True)
+    pipeline = LivePipeline(scorer(), ["BTC-USD"], "test", mode=Mode.SIMULATED)
     tick = walk(1)[0]
     sizes = []
     for k in range(MAX_PRODUCTS + 40):
@@ -190,13 +190,15 @@ def test_a_feed_has_the_metrics_of_the_pipelines_feed(tmp_path: Path, timed_from
         FeedState(received=START, is_connected=True, reason="", url="", attempt=2),
     ]
     recorder = Recorder(tmp_path, clock=lambda: START)
-    pipeline = LivePipeline(scorer(), ["BTC-USD"], "test", simulated=True, timed_from=timed_from, recorder=recorder)
+    pipeline = LivePipeline(
+        scorer(), ["BTC-USD"], "test", mode=Mode.SIMULATED, timed_from=timed_from, recorder=recorder
+    )
     counts = FeedCounts(timed_from)
     for event in events:
         pipeline.take(event)
         counts.add(event)
     recorder.close()
-    feed = samples(FeedCollector("test", simulated=True, counts=counts, recorder=recorder))
+    feed = samples(FeedCollector("test", mode=Mode.SIMULATED, counts=counts, recorder=recorder))
     live = samples(pipeline.collector())
     for each in (feed, live):
         each.pop("feed_silence_seconds")  # the time since the last frame

@@ -10,23 +10,25 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+import structlog
 from tests.live.markets import START, frame, walk
 
 from volspike.background import BackgroundTask
 from volspike.config import FeedSettings
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import FeatureRow
-from volspike.feeds.events import FeedEvent, FeedState
+from volspike.feeds.events import FeedEvent, FeedState, SessionEnd
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import Faults
 from volspike.live.pipeline import LivePipeline, _Periodic
 from volspike.live.scoring import LiveScorer, ScoredRow
-from volspike.market import SECOND_NS, Cause, Gap, Kind, Tick
+from volspike.live.sources import open_source
+from volspike.market import SECOND_NS, Cause, Gap, Kind, Mode, Tick, Ticks, format_time
 from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
-from volspike.tape import Ledger, read_ticks
+from volspike.tape import Ledger, read_ticks, write_ndjson
 from volspike.tape.recorder import Recorder
 
 PAIRS = ("BTC-USD", "ETH-USD")
@@ -62,7 +64,7 @@ async def live(folder: Path, scorer: LiveScorer, faults: Faults) -> LivePipeline
         settings = FeedSettings(products=PAIRS, url=exchange.url("coinbase"))
         async with FeedSession(settings) as session:
             recorder = Recorder(folder, simulated=True)
-            pipeline = LivePipeline(scorer, PAIRS, "simulated", simulated=True, recorder=recorder)
+            pipeline = LivePipeline(scorer, PAIRS, "simulated", mode=Mode.SIMULATED, recorder=recorder)
             running = asyncio.create_task(pipeline.run(session.events()))
             await exchange.is_over.wait()
             async with asyncio.timeout(30):  # frames in flight when the market ends are still to be read
@@ -92,7 +94,7 @@ def test_the_recorded_tape_replays_to_the_same_rows_and_scores(tmp_path: Path, f
 
 
 def pipeline() -> LivePipeline:
-    return LivePipeline(LiveScorer(Artifact.load(TEN_MODEL)), ["BTC-USD"], "test", simulated=True)
+    return LivePipeline(LiveScorer(Artifact.load(TEN_MODEL)), ["BTC-USD"], "test", mode=Mode.SIMULATED)
 
 
 def test_probabilities_are_null_during_warm_up() -> None:
@@ -144,7 +146,7 @@ def test_an_error_of_a_periodic_task_does_not_end_it(name: str, tmp_path: Path) 
         LiveScorer(Artifact.load(TEN_MODEL)),
         ["BTC-USD"],
         "test",
-        simulated=True,
+        mode=Mode.SIMULATED,
         recorder=Recorder(tmp_path, simulated=True),
         outcomes=OutcomeStore(tmp_path / "outcomes.sqlite"),
         calibration=tmp_path / "calibration",
@@ -238,7 +240,7 @@ class Rising(LiveScorer):
 
 def test_an_open_alert_shows_its_peak_so_far() -> None:
     """A page that opens during an alert shows its highest probability so far."""
-    live = LivePipeline(Rising(Artifact.load(TEN_MODEL)), ["BTC-USD"], "test", simulated=True)
+    live = LivePipeline(Rising(Artifact.load(TEN_MODEL)), ["BTC-USD"], "test", mode=Mode.SIMULATED)
     for tick in walk(20):
         live.take(frame(tick))
     told = live.snapshot(None)
@@ -267,7 +269,7 @@ def test_one_spike_is_one_alert_on_page_and_receivers(tmp_path: Path) -> None:
     pager, outcomes = Pager(), OutcomeStore(tmp_path / "outcomes.sqlite")
     router = AlertRouter(receivers=(pager,))
     scorer = Alarming(Artifact.load(TEN_MODEL))
-    live = LivePipeline(scorer, ["BTC-USD"], "test", simulated=True, router=router, outcomes=outcomes)
+    live = LivePipeline(scorer, ["BTC-USD"], "test", mode=Mode.SIMULATED, router=router, outcomes=outcomes)
     for tick in walk(200):
         live.take(frame(tick))
     (alert,) = live.snapshot(None)["alerts"]
@@ -281,6 +283,93 @@ def test_one_spike_is_one_alert_on_page_and_receivers(tmp_path: Path) -> None:
     assert all("SIMULATED" in title for title in pager.titles)
     assert all("SIMULATED: trained on a real market and used on a simulated one" in body for body in pager.bodies)
     assert judged.rows == 139  # the last 60 seconds and the unfinished one have no outcome yet
+
+
+class Insistent(LiveScorer):
+    """A scorer whose probability is always high."""
+
+    def score(self, row: FeatureRow) -> ScoredRow:
+        return super().score(row)._replace(probability=0.9)
+
+
+def test_the_end_of_a_session_closes_the_alert() -> None:
+    """An alert that is open where a session of a tape ends closes when a silence closes it, and is no alert later."""
+    pager = Pager()
+    router = AlertRouter(receivers=(pager,))
+    scorer = Insistent(Artifact.load(TEN_MODEL))
+    live = LivePipeline(scorer, ["BTC-USD"], "test", mode=Mode.REPLAY, router=router)
+    ticks = walk(90)
+    for tick in ticks:
+        live.take(frame(tick))
+    live.take(SessionEnd(last=ticks[-1].received, next=ticks[-1].received + 3600 * SECOND_NS))
+    (alert,) = live.snapshot(None)["alerts"]
+    assert (alert["state"], alert["mode"], alert["simulated"]) == ("closed", "replay", False)
+    assert alert["closed"] == (ticks[-1].time + 60 * SECOND_NS) // 1_000_000
+    assert router.close()
+    assert pager.titles == [
+        "REPLAY BTC-USD: volatility spike likely",
+        "REPLAY BTC-USD: volatility spike alert closed",
+    ]
+
+
+def test_the_end_of_a_tape_is_shown_until_the_pipeline_is_stopped(tmp_path: Path) -> None:
+    """After a replay alerts are closed, the end is logged, health reports it, and readers stay connected."""
+    write_ndjson([Ticks.of(walk(90))], tmp_path / "ticks.ndjson")
+
+    async def run() -> tuple[LivePipeline, list[dict[str, Any]]]:
+        async with open_source(f"tape:{tmp_path}", FeedSettings(), speed=0.0) as source:
+            scorer = Insistent(Artifact.load(TEN_MODEL))
+            live = LivePipeline(scorer, source.products, source.name, mode=source.mode, replay=source.replay)
+            reader = live.publisher.subscribe()
+            running = asyncio.create_task(live.run(source.events))
+            seen: list[dict[str, Any]] = []
+            async with asyncio.timeout(30):
+                async for name, data in reader:
+                    if name == "health":
+                        seen.append(msgspec.json.decode(data))
+                    if sum(health["replay"]["is_ended"] for health in seen) == 2:
+                        break
+            assert not running.done()
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            return live, seen
+
+    with structlog.testing.capture_logs() as logs:
+        live, seen = asyncio.run(run())
+    assert seen[-1]["replay"]["fraction"] == 1.0
+    assert (seen[-1]["mode"], seen[-1]["is_connected"], seen[-1]["reason"]) == ("replay", False, "the replay has ended")
+    assert [alert["state"] for alert in live.snapshot(None)["alerts"]] == ["closed"]
+    (ended,) = [entry for entry in logs if entry["event"] == "replay_ended"]
+    assert (ended["ticks"], ended["sessions"], ended["rejected_lines"]) == (90, 1, 0)
+    state = live.state()
+    assert (state.mode, state.simulated, state.replay and state.replay.is_ended) == (Mode.REPLAY, False, True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "product", "ends", "expected"),
+    [
+        (Mode.REPLAY, "BTC-USD", 9, [True] * 10 + [False] * 10),
+        (Mode.REPLAY, "ETH-USD", 9, [False] * 20),
+        (Mode.SIMULATED_REPLAY, "BTC-USD", 9, [False] * 20),
+    ],
+)
+def test_rows_within_the_data_of_the_model_are_in_sample(
+    mode: Mode, product: str, ends: int, expected: list[bool]
+) -> None:
+    """Rows of a product and time that the model's data includes are marked, up to its last time, and logged once.
+
+    A model of a real market has no data of a simulated one, whatever the time.
+    """
+    known = Artifact.load(TEN_MODEL).metadata
+    span = {"start": format_time(START), "end": format_time(START + ends * SECOND_NS)}
+    artifact = twin(data=msgspec.structs.replace(known.data, **span), products=(product,), simulated=False)
+    live = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", mode=mode)
+    with structlog.testing.capture_logs() as logs:
+        for tick in walk(20):
+            live.take(frame(tick))
+    assert [point["is_in_sample"] for point in live.snapshot(None)["points"]] == expected
+    assert [entry["event"] for entry in logs].count("in_sample") == any(expected)
+    assert live.state().products[0].is_in_sample == expected[-1]
 
 
 def test_a_source_without_the_required_ticks_is_refused() -> None:

@@ -19,7 +19,7 @@ from volspike.feeds.simulation.market import simulate_market
 from volspike.labels import SpikeDefinition
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer, ScoredRow
-from volspike.market import SECOND_NS, Ticks
+from volspike.market import SECOND_NS, Mode, Ticks
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.models.alert_level import AlertLevel
 from volspike.models.metadata import Adaptation
@@ -102,7 +102,7 @@ def test_under_a_budget_alerts_open_in_calm_rows_only(market: Path) -> None:
     calm, busy = (next(row for row in rows if row.is_calm is is_calm) for is_calm in (True, False))
     assert busy.row.by_name()["realized_volatility_60s"] >= busy.tau
     for row, budget, opens in ((calm, adaptation, True), (busy, adaptation, False), (busy, None, True)):
-        pipeline = LivePipeline(LiveScorer(model("jump:1.2", budget)), ["BTC-USD"], "test", simulated=True)
+        pipeline = LivePipeline(LiveScorer(model("jump:1.2", budget)), ["BTC-USD"], "test", mode=Mode.SIMULATED)
         pipeline._take_row(row._replace(probability=0.999), 0)
         assert (pipeline._product(row.row.product_id).episodes.current is not None) is opens
 
@@ -112,21 +112,21 @@ def test_a_restart_forgets_no_calibration(market: Path, tmp_path: Path) -> None:
     slopes = (0.0, 1.0, 0.0, 0.1, 0.0, 0.0)
     adaptation = Adaptation(listed=slopes, unlisted=slopes, deviation=0.5, alert_log_odds=-0.8)
     artifact, file = model("jump:1.2", adaptation), tmp_path / "data" / "outcomes.calibration"
-    first = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", simulated=True, calibration=file)
+    first = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", mode=Mode.SIMULATED, calibration=file)
     for ticks in read_ticks([market]):
         for tick in ticks:
             first.take(FeedFrame(tick.received, b"", Frame(time=tick.time, ticks=(tick,))))
     first.close()
     learned = first.scorer._calibrations["BTC-USD"]
     assert learned.events > 0
-    second = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", simulated=True, calibration=file)
+    second = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", mode=Mode.SIMULATED, calibration=file)
     np.testing.assert_array_equal(second.scorer._calibrations["BTC-USD"].coefficients, learned.coefficients)
     assert second.scorer._calibrations["BTC-USD"].events == learned.events
     levels = [each._products["ETH-USD"].level for each in (first, second)]
     assert levels[0] is not None
     assert levels[1] is not None
     assert levels[0].state() == levels[1].state() != AlertLevel(-0.8).state()
-    real = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", simulated=False, calibration=file)
+    real = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", mode=Mode.LIVE, calibration=file)
     assert real.scorer._calibrations == {}
 
 
@@ -135,7 +135,7 @@ def test_a_damaged_calibration_file_stops_nothing(tmp_path: Path) -> None:
     file = tmp_path / "outcomes.calibration"
     file.write_bytes(b"not a calibration")
     with capture_logs() as logged:
-        LivePipeline(LiveScorer(model("jump:2")), ["BTC-USD"], "test", simulated=True, calibration=file)
+        LivePipeline(LiveScorer(model("jump:2")), ["BTC-USD"], "test", mode=Mode.SIMULATED, calibration=file)
     assert [entry["event"] for entry in logged] == ["calibration_not_restored"]
 
 

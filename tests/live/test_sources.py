@@ -14,13 +14,13 @@ from websockets.http11 import Response
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
 from volspike.feeds.connection import check_reachability
-from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
+from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, SessionEnd
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.market import simulate_market
 from volspike.live.sources import open_source
-from volspike.market import SECOND_NS, Kind, Tick
-from volspike.tape import write_ndjson
+from volspike.market import SECOND_NS, Cause, Gap, Kind, Mode, Tick, Ticks
+from volspike.tape import Ledger, write_ndjson
 
 START = 1_760_000_400 * SECOND_NS
 PATIENCE_S = 20.0
@@ -35,7 +35,8 @@ def test_a_tape_is_replayed_tick_by_tick(tmp_path: Path) -> None:
 
     async def run() -> list[bool]:
         async with open_source(f"tape:{path}", FeedSettings(), speed=0.0) as source:
-            assert (source.simulated, source.kinds, source.timed_from) == (True, frozenset({Kind.TICKER}), None)
+            assert (source.mode, source.kinds) == (Mode.SIMULATED_REPLAY, frozenset({Kind.TICKER}))
+            assert source.timed_from is None
             states = []
             async for event in source.events:
                 if isinstance(event, FeedState):
@@ -44,7 +45,7 @@ def test_a_tape_is_replayed_tick_by_tick(tmp_path: Path) -> None:
                     told.extend(event.frame.ticks)
             return states
 
-    assert asyncio.run(run()) == [True]
+    assert asyncio.run(run()) == [True, False]
     assert [tick.time for tick in told] == [
         int(time) for part in simulate_market(["BTC-USD"], 60, 1, START) for time in part.time
     ]
@@ -63,6 +64,63 @@ def test_a_tape_is_replayed_at_its_pace(tmp_path: Path) -> None:
         return (ticks[-1].received - ticks[0].received) / SECOND_NS / 20.0 - (loop.time() - began)
 
     assert asyncio.run(run()) <= 0.0
+
+
+def test_a_silence_over_300_s_ends_the_session_and_is_skipped(tmp_path: Path) -> None:
+    """At speed 1 a tape with a silence of a day between two files takes no longer than its ticks.
+
+    A silence of exactly 300 s is not an end. Gaps of the ledger next to the tape come before the ticks after them.
+    """
+    day = 86_400 * SECOND_NS
+    for start in (START, START + day):
+        write_ndjson(simulate_market(["BTC-USD"], 1, 1, start), tmp_path / f"ticks_{start}.ndjson")
+    ledger = Ledger(tmp_path)
+    ledger.add(Gap(start=START, end=START + day, products=("BTC-USD",), cause=Cause.RESTART))
+    assert ledger.flush()
+
+    async def run() -> list[FeedEvent]:
+        async with asyncio.timeout(PATIENCE_S), open_source(f"tape:{tmp_path}", FeedSettings()) as source:
+            told = [event async for event in source.events]
+            assert source.replay is not None
+            assert (source.replay.sessions, source.replay.fraction, source.replay.is_ended) == (2, 1.0, True)
+            assert day - 2 * SECOND_NS < source.replay.skipped_ns < day
+            return told
+
+    told = asyncio.run(run())
+    kinds = [type(event).__name__ for event in told]
+    ends = [event for event in told if isinstance(event, SessionEnd)]
+    assert len(ends) == 1
+    at = kinds.index("SessionEnd")
+    assert kinds[at : at + 3] == ["SessionEnd", "Gap", "FeedFrame"]
+    assert ends[0].last < START + 2 * SECOND_NS < START + day <= ends[0].next
+
+
+@pytest.mark.parametrize(("seconds", "ends"), [(300.0, 0), (300.1, 1)])
+def test_a_session_ends_after_more_than_300_s(seconds: float, ends: int, tmp_path: Path) -> None:
+    """A silence of exactly 300 s on a tape continues the session."""
+    ticks = [tick(START), tick(START + round(seconds * 1000) * 1_000_000)]
+    write_ndjson([Ticks.of(ticks)], tmp_path / "ticks.ndjson")
+
+    async def run() -> list[FeedEvent]:
+        async with open_source(f"tape:{tmp_path}", FeedSettings(), speed=0.0) as source:
+            return [event async for event in source.events]
+
+    assert sum(isinstance(event, SessionEnd) for event in asyncio.run(run())) == ends
+
+
+def tick(time: int) -> Tick:
+    return Tick(time=time, received=time, kind=Kind.TICKER, product_id="BTC-USD", price=100.0)
+
+
+def test_a_missing_tape_is_refused(tmp_path: Path) -> None:
+    """A tape that does not exist is a usage error when the source is opened."""
+
+    async def run() -> None:
+        async with open_source(f"tape:{tmp_path}/none.ndjson", FeedSettings()):
+            pass
+
+    with pytest.raises(UsageError, match="no such tape"):
+        asyncio.run(run())
 
 
 async def _first(events: AsyncIterator[FeedEvent]) -> FeedEvent:

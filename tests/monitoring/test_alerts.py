@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import structlog
 
+from volspike.market import Mode
 from volspike.monitoring.alerts import Alert, AlertRouter
 
 # Apprise's mail plugin imports a module that Python 3.13 no longer has
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:Deprecati
 DEADLINE_S = 10.0
 
 
-def alert(number: int = 0, *, is_open: bool = True, simulated: bool = False) -> Alert:
+def alert(number: int = 0, *, is_open: bool = True, mode: Mode = Mode.LIVE, is_in_sample: bool = False) -> Alert:
     return Alert(
         id=f"episode-{number}",
         product="BTC-USD",
@@ -32,7 +33,8 @@ def alert(number: int = 0, *, is_open: bool = True, simulated: bool = False) -> 
         probability=0.731,
         threshold=0.6,
         price=97_123.45,
-        simulated=simulated,
+        mode=mode,
+        is_in_sample=is_in_sample,
     )
 
 
@@ -125,8 +127,9 @@ def test_a_receiver_gets_the_message() -> None:
 
 def test_a_simulated_market_is_named_so() -> None:
     """Title and body contain SIMULATED only for a simulated market."""
-    for text in (alert(simulated=True).title, alert(is_open=False, simulated=True).body):
+    for text in (alert(mode=Mode.SIMULATED).title, alert(is_open=False, mode=Mode.SIMULATED).body):
         assert "SIMULATED" in text
+        assert "REPLAY" not in text
     assert "SIMULATED" not in alert().title + alert().body
     assert "peak probability 0.731" in alert(is_open=False).body
     unsure = msgspec.structs.replace(alert(), spike="at least 2 times the volatility", is_calibrated=False)
@@ -261,17 +264,30 @@ def test_closing_keeps_its_deadline() -> None:
     gate.set()
 
 
+@pytest.mark.parametrize("mode", [Mode.REPLAY, Mode.SIMULATED_REPLAY])
+def test_a_replay_is_named_so(mode: Mode) -> None:
+    """Title and body name a replay, a simulated one as both, and a time within the model's data."""
+    replayed = alert(mode=mode, is_in_sample=True)
+    for text in (replayed.title, replayed.body):
+        assert "REPLAY" in text
+        assert ("SIMULATED" in text) is mode.is_simulated
+    assert "IN-SAMPLE" in replayed.body
+    assert "IN-SAMPLE" not in alert(mode=mode).body
+    assert "REPLAY" not in alert().title + alert().body
+
+
 def test_without_receivers_alerts_go_to_the_log() -> None:
     """Without receivers each alert is logged with its fields, and there is no thread."""
     before = threading.active_count()
     with structlog.testing.capture_logs() as logs:
         router = AlertRouter()
-        router.send(alert(simulated=True))
+        router.send(alert(mode=Mode.SIMULATED_REPLAY, is_in_sample=True))
         router.send(alert(is_open=False))
         assert threading.active_count() == before
         assert router.close()
     assert [entry["event"] for entry in logs] == ["alert_opened", "alert_closed"]
     assert logs[0]["product"] == "BTC-USD"
+    assert (logs[0]["mode"], logs[0]["in_sample"], logs[1]["mode"]) == ("simulated replay", True, "live")
     assert (logs[0]["price"], logs[0]["simulated"], logs[0]["time"]) == (97_123.45, True, "2023-11-14T22:13:20Z")
 
 

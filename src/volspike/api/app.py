@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -26,7 +26,18 @@ from volspike.api.docs import (
     response,
 )
 from volspike.api.edge import CORRELATION_HEADER, CORRELATION_KEY, PAGE_HEADERS, ApiKey, BodyLimit, Edge, RateLimit
-from volspike.api.schema import Health, Live, Prediction, Predictions, Problem, Readiness, Refusal, Version, encode
+from volspike.api.schema import (
+    Health,
+    Live,
+    Prediction,
+    Predictions,
+    Problem,
+    Readiness,
+    Refusal,
+    SourceState,
+    Version,
+    encode,
+)
 from volspike.api.service import Adopt, LimitationsOf, Load, Service
 from volspike.background import TaskList
 from volspike.config import ServingSettings
@@ -53,16 +64,19 @@ def create_app(
     served: Artifact | None = None,
     adopt: Adopt | None = None,
     limitations: LimitationsOf = model_limitations,
+    state: Callable[[], SourceState] | None = None,
     collectors: Sequence[Collector] = (),
     background: TaskList = tuple,
 ) -> FastAPI:
     """The application for ``settings``; it loads its model with ``load`` when it starts.
 
     ``pages`` are additional routes, including the page at ``/``; without them ``/`` is a plain page. ``served``,
-    ``adopt``, ``limitations`` and ``background`` are as for ``Service``. ``/metrics`` includes the metrics of
-    ``collectors``.
+    ``adopt``, ``limitations``, ``state`` and ``background`` are as for ``Service``. ``/metrics`` includes the metrics
+    of ``collectors``.
     """
-    service = Service(settings, load, served=served, adopt=adopt, limitations=limitations, background=background)
+    service = Service(
+        settings, load, served=served, adopt=adopt, limitations=limitations, state=state, background=background
+    )
     for collector in collectors:
         service.metrics.registry.register(collector)
 

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from volspike.market import Mode
+
 Probability = Annotated[float, Meta(ge=0, le=1)]
 BinaryLabel = Literal[0, 1]
 Features = Annotated[
@@ -120,8 +122,60 @@ class BackgroundFault(Struct, kw_only=True):
     faults: Annotated[int, Meta(description="number of its errors since the start")]
 
 
+class MissingInputs(Struct, kw_only=True):
+    """Inputs of the model without a value, for one reason."""
+
+    inputs: tuple[str, ...]
+    reason: str
+    seconds: Annotated[int | None, Meta(description="time until they have a value; null if unknown")]
+
+
+class WarmUp(Struct, kw_only=True):
+    """The warm-up of a product."""
+
+    seconds: Annotated[
+        int | None, Meta(description="time until the first probability; 0 if there is one, null if unknown")
+    ]
+    missing: list[MissingInputs]
+
+
+class ProductState(Struct, kw_only=True):
+    """The newest row of a product of the source; ``time`` is null before the first."""
+
+    product: str
+    time: Annotated[str | None, Meta(description="time of the market, ISO 8601, UTC")]
+    is_in_sample: Annotated[bool, Meta(description="whether the time lies within the model's own data")]
+    warm_up: WarmUp
+
+
+class ReplayState(Struct, kw_only=True):
+    """The progress of a replayed tape; times are milliseconds since the epoch, UTC."""
+
+    is_ended: bool
+    speed: Annotated[float, Meta(description="multiple of the original pace; 0 for no pace")]
+    fraction: Annotated[Probability, Meta(description="share of the tape that was read")]
+    start: Annotated[int, Meta(description="time of the first tick")]
+    now: Annotated[int, Meta(description="time of the newest tick")]
+    sessions: int
+    skipped_s: Annotated[int, Meta(description="seconds of the tape skipped between sessions")]
+
+
+class SourceState(Struct, kw_only=True):
+    """The source of a live pipeline."""
+
+    name: str
+    mode: Mode
+    simulated: bool
+    replay: ReplayState | None
+    products: list[ProductState]
+
+
 class Health(Struct, kw_only=True):
-    """The state of the service. ``kafka_connected`` is null if no Kafka pipeline runs."""
+    """The state of the service.
+
+    ``kafka_connected`` is null if no Kafka pipeline runs; ``mode``, ``simulated`` and ``source`` are null without a
+    live pipeline.
+    """
 
     status: Literal["healthy", "degraded"]
     timestamp: Annotated[str, Meta(description="current time, ISO 8601, UTC")]
@@ -134,6 +188,9 @@ class Health(Struct, kw_only=True):
     background_faults: Annotated[
         list[BackgroundFault], Meta(description="background tasks that currently fail; empty if all work")
     ]
+    mode: Annotated[Mode | None, Meta(description="origin of the data that the pipeline scores")]
+    simulated: Annotated[bool | None, Meta(description="whether that market is simulated")]
+    source: SourceState | None
     reason: Annotated[str | None, Meta(description="why the service is degraded")]
 
 
@@ -169,7 +226,8 @@ class Version(Struct, kw_only=True):
     spike_text: Annotated[str | None, Meta(description="the definition of a spike as a phrase")]
     horizon_s: int | None
     horizons: Annotated[list[int], Meta(description="all horizons of the model in seconds, horizon_s first")]
-    simulated: bool | None
+    simulated: Annotated[bool | None, Meta(description="whether the model was trained on a simulated market")]
+    mode: Annotated[Mode | None, Meta(description="origin of the data that the pipeline scores; null without one")]
     threshold_name: Annotated[str | None, Meta(description="how the threshold was chosen, such as best_f1")]
     split_method: Annotated[
         str | None, Meta(description="the split behind the model's figures; stratified: no evidence")

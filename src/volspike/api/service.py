@@ -22,7 +22,7 @@ import structlog
 import volspike
 from volspike.api.metrics import ApiMetrics, ModelCollector, ResultsCollector
 from volspike.api.predict import OK, UNPROCESSABLE, PredictHandler
-from volspike.api.schema import BackgroundFault, Health, Version
+from volspike.api.schema import BackgroundFault, Health, SourceState, Version
 from volspike.background import BackgroundCollector, BackgroundTask, TaskList
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactCorrupt, VolspikeError
@@ -57,6 +57,7 @@ class Service:
         load: loads the model in a folder.
         served: a model that is already in use, as in a live pipeline; its folder may still be empty.
         adopt: receives each new model first; if it raises, the previous model stays in use here as well.
+        state: the state of the live pipeline's source; None if there is no pipeline.
         background: other background tasks of the process, for ``/health`` and the metrics.
         limitations: those of a model where it is used, such as on a live market; by default those of the model alone.
     """
@@ -68,6 +69,7 @@ class Service:
         *,
         served: Artifact | None = None,
         adopt: Adopt | None = None,
+        state: Callable[[], SourceState] | None = None,
         background: TaskList = tuple,
         limitations: LimitationsOf = model_limitations,
     ) -> None:
@@ -81,6 +83,7 @@ class Service:
         self._load = load
         self._served = served
         self._adopt = adopt
+        self._state = state
         self._background = background
         self._following = BackgroundTask("model folder")
         self._limitations = limitations
@@ -200,6 +203,7 @@ class Service:
             *(f"background task {fault.task!r} failed: {fault.error}" for fault in faults),
         ]
         reason = "; ".join(filter(None, reasons)) or None
+        source = None if self._state is None else self._state()
         return Health(
             status="healthy" if reason is None else "degraded",
             timestamp=datetime.now(UTC).isoformat(),
@@ -208,6 +212,9 @@ class Service:
             model_refused=self.refused,
             kafka_connected=None,
             background_faults=faults,
+            mode=None if source is None else source.mode,
+            simulated=None if source is None else source.simulated,
+            source=source,
             reason=reason,
         )
 
@@ -238,6 +245,7 @@ class Service:
             products=[] if metadata is None else list(metadata.products),
             venues=[] if metadata is None else list(metadata.venues),
             limitations=[] if metadata is None else texts(self._limitations(metadata)),
+            mode=None if self._state is None else self._state().mode,
         )
 
 

@@ -148,7 +148,7 @@ def _registry(
 
     registry = CollectorRegistry()
     registry.register(BackgroundCollector(lambda: tasks))
-    registry.register(FeedCollector(source.name, simulated=source.simulated, counts=counts, recorder=recorder))
+    registry.register(FeedCollector(source.name, mode=source.mode, counts=counts, recorder=recorder))
     return registry
 
 

@@ -18,6 +18,7 @@ from volspike.errors import UsageError
 if TYPE_CHECKING:
     from volspike.background import BackgroundTask
     from volspike.config import ServingSettings
+    from volspike.live.sources import Source
     from volspike.live.up import Background
 
 EXAMPLES = "Example: volspike up --pair BTC-USD --pair ETH-USD"
@@ -27,7 +28,10 @@ def run(
     pair: Annotated[list[str] | None, typer.Option("--pair", "--pairs", help="Products (default: BTC-USD).")] = None,
     source: Annotated[
         str,
-        typer.Option(help="auto, coinbase, coinbase-exchange, simulator, or tape:PATH; auto decides once, at start."),
+        typer.Option(
+            help="auto, coinbase, coinbase-exchange, simulator, or tape:PATH; auto decides once, at start. A replayed "
+            "tape is scored by the model that a live market of its kind would get."
+        ),
     ] = "auto",
     model: Model = None,
     variant: Variant = None,
@@ -70,8 +74,8 @@ def run(
     from volspike.logs import configure_logs
     from volspike.models.choice import named_model
 
-    if speed < 0:
-        raise UsageError(f"--speed must not be negative, got {speed:g}")
+    if not 0 <= speed < float("inf"):
+        raise UsageError(f"--speed must be a number of at least 0, got {speed:g}")
     serving = serving_settings(
         config, api_key_file, model=model, variant=variant, host=host, port=port, rate_limit=rate_limit
     )
@@ -92,9 +96,13 @@ def run(
     with listen(serving.host, serving.port) as listener:
         warn_if_open(serving, listener)
         address, bound = listener.getsockname()[:2]
-        out.print(f"http://{address}:{bound}/ shows the market, /docs the API; stop with Ctrl-C", markup=False)
+
+        def announce(opened: Source) -> None:
+            shown = f"the {opened.mode} of {opened.name}" if opened.mode.is_replay else f"the {opened.mode} market"
+            out.print(f"http://{address}:{bound}/ shows {shown}, /docs the API; stop with Ctrl-C", markup=False)
+
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve_live(options, feed, serving, listener))
+            runner.run(serve_live(options, feed, serving, listener, announce))
 
 
 def _retraining(wanted: bool | None, at: str, tape: Path, outcomes: Path, serving: ServingSettings) -> Background:

@@ -1,7 +1,8 @@
 """Decoded frames, the events of a session, and its statistics.
 
 A codec turns the bytes of one websocket message into a ``Frame``, whichever protocol it came in. A session yields
-``FeedEvent``: frames, malformed frames, changes of the connection, errors and gaps.
+``FeedEvent``: frames, malformed frames, changes of the connection, errors and gaps; a replayed tape also ends of
+sessions.
 """
 
 from __future__ import annotations
@@ -119,7 +120,17 @@ class FeedError(msgspec.Struct, frozen=True, kw_only=True):
     products: tuple[str, ...] = ()
 
 
-FeedEvent: TypeAlias = FeedFrame | FeedFault | FeedState | FeedError | Gap
+class SessionEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """A replayed tape has a silence that ends the session.
+
+    Its last tick before the silence was received at ``last``, the first after it at ``next`` (ns UTC).
+    """
+
+    last: int
+    next: int
+
+
+FeedEvent: TypeAlias = FeedFrame | FeedFault | FeedState | FeedError | SessionEnd | Gap
 
 
 class FeedStats(msgspec.Struct, frozen=True, kw_only=True):

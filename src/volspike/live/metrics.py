@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from volspike.episodes import Episode
 from volspike.feeds.events import FeedEvent, FeedFault, FeedFrame, FeedState, FeedStats
 from volspike.live.scoring import ScoredRow
-from volspike.market import SECOND_NS, Cause, Gap
+from volspike.market import SECOND_NS, Cause, Gap, Mode
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.tape.recorder import Recorder
@@ -57,8 +57,9 @@ SOURCE_INFO: Final = MetricSpec(
     "live_source_info",
     "gauge",
     "boolean",
-    "Always 1; the labels are the source's name and whether it is simulated.",
-    ("source", "simulated"),
+    "Always 1; the labels are the source's name, whether it is simulated, and its mode: live, replay, simulated or "
+    "simulated replay.",
+    ("source", "simulated", "mode"),
 )
 FEATURE_ROWS: Final = MetricSpec("feature_rows_total", "counter", "rows", "Feature rows, by product.", ("product",))
 FEATURE_AGE: Final = MetricSpec(
@@ -282,13 +283,13 @@ class LiveCounts(FeedCounts):
 class FeedCollector(Collector):
     """Metrics of a feed and its tape; may be collected in another thread."""
 
-    def __init__(self, source: str, *, simulated: bool, counts: FeedCounts, recorder: Recorder | None = None) -> None:
-        self._source, self._simulated, self._feed, self._recorder = source, simulated, counts, recorder
+    def __init__(self, source: str, *, mode: Mode, counts: FeedCounts, recorder: Recorder | None = None) -> None:
+        self._source, self._mode, self._feed, self._recorder = source, mode, counts, recorder
 
     def collect(self) -> Iterator[Metric]:
         """All metrics."""
         counts = self._feed
-        yield SOURCE_INFO.family([((self._source, str(self._simulated).lower()), 1.0)])
+        yield SOURCE_INFO.family([((self._source, str(self._mode.is_simulated).lower(), self._mode), 1.0)])
         yield FEED_CONNECTED.single(counts.is_connected)
         yield FEED_SILENCE.single((time.perf_counter_ns() - counts.heard_at) / SECOND_NS)
         yield FEED_FRAMES.single(counts.frames)
@@ -316,13 +317,13 @@ class LiveCollector(FeedCollector):
         self,
         source: str,
         *,
-        simulated: bool,
+        mode: Mode,
         counts: LiveCounts,
         recorder: Recorder | None = None,
         router: AlertRouter | None = None,
         outcomes: OutcomeStore | None = None,
     ) -> None:
-        super().__init__(source, simulated=simulated, counts=counts, recorder=recorder)
+        super().__init__(source, mode=mode, counts=counts, recorder=recorder)
         self._counts, self._router, self._outcomes = counts, router, outcomes
 
     def collect(self) -> Iterator[Metric]:

@@ -14,6 +14,9 @@ A frame is processed by plain function calls, in this order (``LivePipeline.take
 None of these waits for a disk, an alert receiver or a reader of the dashboard: those have bounded queues. The dashboard
 is updated by the clock: rows four times per second, health every second, performance every ten. An error in one of
 these does not end it (``BackgroundTask``).
+
+A replay (``Source.replay``) runs on the time of its tape. Where a session of the tape ends, and at the tape's end, open
+alerts close as a silence would close them; after the end the dashboard keeps showing the last state.
 """
 
 from __future__ import annotations
@@ -31,16 +34,18 @@ import msgspec
 import numpy as np
 import structlog
 
+from volspike.api.schema import ReplayState, SourceState
 from volspike.background import BackgroundTask
 from volspike.episodes import Episode, EpisodeTracker
 from volspike.errors import DataError, UsageError
-from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, FeedStats
+from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, FeedStats, SessionEnd
 from volspike.labels import is_spike
 from volspike.live.metrics import LiveCollector, LiveCounts
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
+from volspike.live.sources import TapeReplay
 from volspike.live.stream import Publisher
 from volspike.live.view import MS_NS, ProductView
-from volspike.market import SECOND_NS, Gap, Tick
+from volspike.market import SECOND_NS, Gap, Mode, Tick, format_time, parse_time
 from volspike.models import Artifact, Metadata
 from volspike.models.alert_level import AlertLevel
 from volspike.models.evidence import Limitations, all_limitations, has_evidence, live_markets, texts
@@ -72,12 +77,14 @@ class CalibrationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Product:
     """The state of a product: its view on the dashboard, its alert, and the level of its alert threshold.
 
-    ``level`` is None if the model has a fixed threshold.
+    ``level`` is None if the model has a fixed threshold. ``is_in_sample_logged`` is whether a row within the model's
+    data has been reported.
     """
 
     view: ProductView
     episodes: EpisodeTracker
     level: AlertLevel | None
+    is_in_sample_logged: bool = False
 
 
 class _Periodic(NamedTuple):
@@ -95,13 +102,14 @@ class LivePipeline:
         scorer: feature engine and model.
         products: the subscribed products; the dashboard shows the first by default.
         source: name of the source, shown on the dashboard.
-        simulated: whether the market is simulated; shown wherever a number is shown.
+        mode: live, replay or simulated; shown wherever a number is shown.
         timed_from: time (ns UTC) from which ticks are in real time; None for never.
         stats: the statistics of the source's session; None for a source without one.
         recorder: writes the tape; None records nothing.
         outcomes: stores predictions and outcomes; None stores nothing.
         router: sends alerts to receivers; None leaves them to the dashboard.
         calibration: file in which calibrations and alert levels survive a restart; None keeps them in memory.
+        replay: the progress of the tape; None for other sources.
     """
 
     def __init__(
@@ -110,23 +118,26 @@ class LivePipeline:
         products: Sequence[str],
         source: str,
         *,
-        simulated: bool,
+        mode: Mode,
         timed_from: int | None = 0,
         stats: Callable[[], FeedStats] | None = None,
         recorder: Recorder | None = None,
         outcomes: OutcomeStore | None = None,
         router: AlertRouter | None = None,
         calibration: Path | None = None,
+        replay: TapeReplay | None = None,
     ) -> None:
         self.scorer = scorer
         self.source = source
-        self.simulated = simulated
+        self.mode = mode
+        self.replay = replay
         self.recorder = recorder
         self.outcomes = outcomes
         self.router = router
         self.publisher = Publisher()
         self.counts = LiveCounts(timed_from, scorer.artifact.threshold, stats)
-        self._model = ServedModel.of(scorer.artifact.metadata, simulated=simulated)
+        self._model = ServedModel.of(scorer.artifact.metadata, simulated=mode.is_simulated)
+        self._own_data = _own_data(scorer.artifact.metadata, mode)
         self._products: dict[str, _Product] = {}
         self._calibration = calibration
         self._tape_fault = ""
@@ -139,7 +150,7 @@ class LivePipeline:
         """The collector of the pipeline's metrics."""
         return LiveCollector(
             self.source,
-            simulated=self.simulated,
+            mode=self.mode,
             counts=self.counts,
             recorder=self.recorder,
             router=self.router,
@@ -156,12 +167,16 @@ class LivePipeline:
         """Process events until there are no more; then end every dashboard stream and close the parts.
 
         An error of a periodic task does not end the processing of events; an error of that processing ends it all.
+        After a replay the last state is shown until this task is cancelled.
         """
         try:
             async with asyncio.TaskGroup() as group:
                 running = [group.create_task(each.task.repeat(each.step, each.every_s)) for each in self._periodic]
                 async for event in events:
                     self.take(event)
+                if self.replay is not None:
+                    self._end_replay(self.replay)
+                    return  # once the periodic tasks are cancelled
                 for task in running:
                     task.cancel()
         except BaseExceptionGroup as faults:  # of one: the supervised tasks raise none
@@ -192,6 +207,10 @@ class LivePipeline:
             case FeedState():
                 state = {"connected": event.is_connected, "reason": event.reason}
                 log.info("feed_state", **state, url=event.url, attempt=event.attempt)
+            case SessionEnd():
+                self._end_session()
+                times = {"last": format_time(event.last), "next": format_time(event.next)}
+                log.info("session_ended", **times, skipped_s=(event.next - event.last) // SECOND_NS)
             case FeedError():
                 log.warning("feed_error", reason=event.reason, products=event.products)
 
@@ -217,7 +236,11 @@ class LivePipeline:
             is_open = product.episodes.current is not None
             product.episodes.set_threshold(product.level.update(row.timestamp, is_open=is_open))
         threshold = product.episodes.threshold
-        product.view.add_row(scored, received, threshold)
+        is_in_sample = self._is_in_sample(row.product_id, row.timestamp)
+        if is_in_sample and not product.is_in_sample_logged:
+            product.is_in_sample_logged = True
+            self._log_in_sample(row.product_id, row.timestamp)
+        product.view.add_row(scored, received, threshold, is_in_sample=is_in_sample)
         may_open = product.level is None or scored.is_calm
         episode = product.episodes.update(row.timestamp, scored.probability, may_open=may_open)
         if episode is not None:
@@ -228,19 +251,63 @@ class LivePipeline:
 
     def _take_episode(self, view: ProductView, episode: Episode, price: float, is_calibrated: bool | None) -> None:
         self.counts.add_episode(episode)
-        self._publish("alert", view.add_episode(episode))
+        time_ns = episode.opened if episode.closed is None else episode.closed
+        is_in_sample = self._is_in_sample(episode.product, time_ns)
+        origin = {"mode": self.mode, "simulated": self.mode.is_simulated, "is_in_sample": is_in_sample}
+        self._publish("alert", view.add_episode(episode, origin))
         if self.router is not None:
             spike = self.scorer.artifact.metadata.spike_definition.describe()
             limitations = texts(self.limitations(self.scorer.artifact.metadata, [episode.product]))
             alert = Alert.of(
                 episode,
                 price,
-                simulated=self.simulated,
+                mode=self.mode,
                 spike=spike,
                 is_calibrated=is_calibrated,
                 limitations=limitations,
+                is_in_sample=is_in_sample,
             )
             self.router.send(alert)
+
+    def _end_session(self) -> None:
+        """Close open alerts as a silence after the newest row does."""
+        for product in self._products.values():
+            newest, episode = product.view.newest, product.episodes.end_session()
+            if episode is not None and newest is not None:
+                self._take_episode(product.view, episode, float(newest.row.values[0]), newest.is_calibrated)
+
+    def _end_replay(self, replay: TapeReplay) -> None:
+        """Close open alerts and report the end."""
+        self._end_session()
+        self._publish("health", self.health())
+        report = replay.report
+        log.info(
+            "replay_ended",
+            source=self.source,
+            first=format_time(replay.start),
+            last=format_time(replay.now),
+            ticks=report.ticks,
+            sessions=replay.sessions,
+            rejected_lines=report.rejected,
+            notes=[f"{note.file}: {note.text}" for note in report.notes],
+        )
+
+    def _is_in_sample(self, product: str, time_ns: int) -> bool:
+        """Whether a row lies within the data that the model was trained or evaluated on."""
+        start, end = self._own_data
+        return start <= time_ns <= end and product in self.scorer.artifact.metadata.products
+
+    def _log_in_sample(self, product: str, time_ns: int) -> None:
+        data = self.scorer.artifact.metadata.data
+        log.warning(
+            "in_sample",
+            product=product,
+            time=format_time(time_ns),
+            model=self._model.name,
+            data_start=data.start,
+            data_end=data.end,
+            meaning="the model was trained or evaluated on this time, so its results here are no evidence",
+        )
 
     def _store_prediction(self, scored: ScoredRow, threshold: float) -> None:
         row, probability = scored.row, scored.probability
@@ -253,7 +320,7 @@ class LivePipeline:
 
     def _take_outcome(self, view: ProductView, outcome: Outcome) -> None:
         if self.outcomes is not None:
-            record = OutcomeRecord(outcome.product, outcome.second, outcome.future_volatility, self.simulated)
+            record = OutcomeRecord(outcome.product, outcome.second, outcome.future_volatility, self.mode.is_simulated)
             self.outcomes.outcome(record)
         if is_spike(outcome.future_volatility, outcome.tau):
             self.counts.of(outcome.product).spikes += 1
@@ -277,8 +344,8 @@ class LivePipeline:
 
     def limitations(self, metadata: Metadata, products: Iterable[str] | None = None) -> Limitations:
         """The limitations of a model on this source's market, for these products or for all."""
-        markets = live_markets(self._products if products is None else products, simulated=self.simulated)
-        return all_limitations(metadata, markets, simulated=self.simulated)
+        markets = live_markets(self._products if products is None else products, simulated=self.mode.is_simulated)
+        return all_limitations(metadata, markets, simulated=self.mode.is_simulated)
 
     def adopt(self, artifact: Artifact) -> None:
         """Score with another model from the next tick on; call it in the event loop.
@@ -297,7 +364,10 @@ class LivePipeline:
             product.episodes, product.level = trackers[name], _alert_level(artifact)
         self.scorer.adopt(artifact)
         self.counts.threshold, self.counts.performance = artifact.threshold, {}
-        self._model = ServedModel.of(artifact.metadata, simulated=self.simulated)
+        self._model = ServedModel.of(artifact.metadata, simulated=self.mode.is_simulated)
+        self._own_data = _own_data(artifact.metadata, self.mode)
+        for product in self._products.values():
+            product.is_in_sample_logged = False
         self.publisher.close()
 
     def _periodic_tasks(self) -> tuple[_Periodic, ...]:
@@ -338,7 +408,7 @@ class LivePipeline:
 
     def _calibration_state(self) -> CalibrationFile:
         levels = {name: each.level.state() for name, each in self._products.items() if each.level is not None}
-        return CalibrationFile(self._model.digest, self.simulated, self.scorer.dump_calibrations(), levels)
+        return CalibrationFile(self._model.digest, self.mode.is_simulated, self.scorer.dump_calibrations(), levels)
 
     def _save_calibration(self, state: CalibrationFile) -> None:
         """Replace the file; a disk that refuses it is logged and stops nothing."""
@@ -358,7 +428,7 @@ class LivePipeline:
             return
         try:
             state = msgspec.msgpack.decode(self._calibration.read_bytes(), type=CalibrationFile)
-            if (state.model, state.simulated) != (self._model.digest, self.simulated):
+            if (state.model, state.simulated) != (self._model.digest, self.mode.is_simulated):
                 return
             self.scorer.restore_calibrations(state.calibrations)
         except (OSError, msgspec.DecodeError, DataError) as error:
@@ -380,6 +450,9 @@ class LivePipeline:
             "is_connected": counts.is_connected,
             "reason": counts.reason,
             "source": self.source,
+            "mode": self.mode,
+            "simulated": self.mode.is_simulated,
+            "replay": None if self.replay is None else _replay_state(self.replay),
             "latency_ms": _percentiles(counts.recent_latency_ns, MS_NS),
             "score_us": _percentiles(counts.recent_scoring_ns, 1000),
             "frames": counts.frames,
@@ -393,6 +466,14 @@ class LivePipeline:
             "started": counts.started // MS_NS,
         }
 
+    def state(self) -> SourceState:
+        """The source and its products, for ``/health``."""
+        replay = None if self.replay is None else ReplayState(**_replay_state(self.replay))
+        products = [each.view.state() for each in self._products.values()]
+        return SourceState(
+            name=self.source, mode=self.mode, simulated=self.mode.is_simulated, replay=replay, products=products
+        )
+
     def snapshot(self, product: str | None) -> dict[str, Any]:
         """Everything that a page needs to show ``product`` (None: the first) at once.
 
@@ -405,7 +486,8 @@ class LivePipeline:
         view, metadata = self._products[name].view, self.scorer.artifact.metadata
         return {
             "source": self.source,
-            "simulated": self.simulated,
+            "mode": self.mode,
+            "simulated": self.mode.is_simulated,
             "products": list(self._products),
             "product": name,
             "model": {
@@ -427,17 +509,43 @@ class LivePipeline:
                 "products": list(metadata.products),
                 "venues": list(metadata.venues),
                 "limitations": texts(self.limitations(metadata, [name])),
+                "trained_from": metadata.data.start,
                 "trained_until": metadata.data.end,
                 "simulated": metadata.simulated,
                 "metrics": metadata.metrics,
                 "baseline": metadata.baseline,
             },
+            "warm_up": msgspec.to_builtins(view.warm_up()),
             "points": view.history(),
             "alerts": list(view.alerts),
             "spikes": list(view.spikes),
             "health": self.health(),
             "performance": self.counts.performance,
         }
+
+
+NO_DATA: Final = (1, 0)
+"""A range of time without any time in it."""
+
+
+def _own_data(metadata: Metadata, mode: Mode) -> tuple[int, int]:
+    """First and last time (ns UTC) of the data of a model of this kind of market."""
+    if metadata.simulated != mode.is_simulated:
+        return NO_DATA
+    return parse_time(metadata.data.start), parse_time(metadata.data.end)
+
+
+def _replay_state(replay: TapeReplay) -> dict[str, Any]:
+    """The progress of a replay, for the dashboard."""
+    return {
+        "is_ended": replay.is_ended,
+        "speed": replay.speed,
+        "fraction": replay.fraction,
+        "start": replay.start // MS_NS,
+        "now": replay.now // MS_NS,
+        "sessions": replay.sessions,
+        "skipped_s": replay.skipped_ns // SECOND_NS,
+    }
 
 
 def _alert_level(artifact: Artifact) -> AlertLevel | None:

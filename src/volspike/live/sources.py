@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ import structlog
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
 from volspike.feeds.connection import check_reachability
-from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, FeedStats, Frame
+from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, FeedStats, Frame, SessionEnd
 from volspike.feeds.protocol import PROTOCOLS
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
-from volspike.market import SECOND_NS, Kind
-from volspike.tape import TapeReport, read_ticks
+from volspike.labels import SESSION_GAP_S
+from volspike.market import SECOND_NS, Kind, Mode, Ticks
+from volspike.tape import Ledger, TapeReport, read_ticks, tapes_of
 
 SOURCES: Final = ("auto", "coinbase", "coinbase-exchange", "simulator", "tape:PATH")
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -30,25 +32,39 @@ SUBSCRIBES: Final = 3
 log = structlog.get_logger(__name__)
 
 
+SESSION_GAP_NS: Final = SESSION_GAP_S * SECOND_NS
+LATE_TICKS: Final = 256
+"""Ticks of a tape after which other tasks run even if the replay is late or has no pace."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """An open source.
 
     Attributes:
         name: shown to users.
-        simulated: whether its market is simulated.
+        mode: live, replay or simulated.
         kinds: the kinds of ticks that it sends.
+        products: the products that it sends; of a tape, those of its first ticks.
         events: its events, to be iterated once.
         timed_from: time (ns UTC) from which its ticks are in real time, so that latency is defined; None for never.
         stats: the statistics of its session; None for a tape.
+        replay: the progress of a tape; None for other sources.
     """
 
     name: str
-    simulated: bool
+    mode: Mode
     kinds: frozenset[Kind]
+    products: tuple[str, ...]
     events: AsyncIterator[FeedEvent]
     timed_from: int | None
     stats: Callable[[], FeedStats] | None = None
+    replay: TapeReplay | None = None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its market is simulated."""
+        return self.mode.is_simulated
 
 
 @asynccontextmanager
@@ -62,11 +78,17 @@ async def open_source(
     ``head_start_s`` seconds at once.
 
     Raises:
-        UsageError: unknown source, or the proxy of the environment cannot be used.
+        UsageError: unknown source, no such tape, or the proxy of the environment cannot be used.
+        UnreadableFile: no tick in the tape.
     """
     chosen = await _choose(name, settings)
     if chosen.startswith("tape:"):
-        yield _tape(chosen.removeprefix("tape:"), speed)
+        path = chosen.removeprefix("tape:")
+        if not path:
+            raise UsageError("--source tape: needs a path; name a tape, a folder or a glob after the colon")
+        replay = await asyncio.to_thread(TapeReplay, path, speed)
+        name = f"tape {path}"
+        yield Source(name, replay.mode, replay.kinds, replay.products, replay.events(), None, replay=replay)
     elif chosen == "simulator":
         market = SimulatedExchangeSettings(
             products=settings.products, seed=seed, speed=speed, head_start_s=head_start_s, subscribes=SUBSCRIBES
@@ -76,14 +98,21 @@ async def open_source(
             simulated_feed = msgspec.structs.replace(settings, protocol="coinbase", url=exchange.url("coinbase"))
             async with FeedSession(simulated_feed) as session:
                 yield Source(
-                    "simulated exchange", True, frozenset(Kind), session.events(), timed_from, lambda: session.stats
+                    "simulated exchange",
+                    Mode.SIMULATED,
+                    frozenset(Kind),
+                    settings.products,
+                    session.events(),
+                    timed_from,
+                    lambda: session.stats,
                 )
     elif chosen in PROTOCOLS:
         feed = msgspec.structs.replace(settings, protocol=chosen)
         # Coinbase's own address needs no check; if nothing responds yet, the session refuses a simulated exchange later
         simulated = bool(settings.url) and (await check_reachability(settings.url, feed)).is_simulated
         async with FeedSession(feed, simulated=simulated) as session:
-            yield Source(session.url, simulated, kinds_of(feed), session.events(), 0, lambda: session.stats)
+            mode, products = Mode.of(simulated=simulated), settings.products
+            yield Source(session.url, mode, kinds_of(feed), products, session.events(), 0, lambda: session.stats)
     else:
         raise UsageError(f"unknown --source {name!r}; use one of {', '.join(SOURCES)}")
 
@@ -105,27 +134,93 @@ async def _choose(name: str, settings: FeedSettings) -> str:
     return "coinbase" if answer.is_reachable else "simulator"
 
 
-def _tape(path: str, speed: float) -> Source:
-    report = TapeReport()
-    parts = read_ticks([path], report=report, keep_rejected=False)
-    first = next(parts)
+class TapeReplay:
+    """A recorded tape as a source: its ticks at their original pace times ``speed``, or at once for speed 0.
 
-    async def events() -> AsyncIterator[FeedEvent]:
-        loop = asyncio.get_running_loop()
-        start, began = int(first.received[0]), loop.time()
-        yield FeedState(received=start, is_connected=True, reason="replaying a tape", url=path, attempt=1)
-        part = first
-        while True:
-            for tick in part:
-                ahead = (tick.received - start) / SECOND_NS / speed - (loop.time() - began) if speed else 0.0
-                if ahead > 0.0:
-                    await asyncio.sleep(ahead)
+    A silence of more than ``SESSION_GAP_S`` on the tape ends the session, and the replay continues with the next tick
+    without a wait. The gaps of the ledger next to the tape are part of the events.
+
+    Attributes:
+        path: the tape, folder or glob.
+        report: products, kinds, rejected lines, and the bytes read so far.
+        start: when the first tick was received (ns UTC), ``now`` the newest.
+        sessions: sessions so far.
+        skipped_ns: time of the tape that was skipped between them.
+        is_ended: whether the last tick has been sent.
+
+    Raises:
+        UsageError: no such tape.
+        UnreadableFile: no tick in it.
+    """
+
+    def __init__(self, path: str, speed: float) -> None:
+        self.path, self.speed = path, speed
+        self.report = TapeReport()
+        self._parts = read_ticks([path], report=self.report, keep_rejected=False)
+        self._first = next(self._parts)
+        self.start = self.now = int(self._first.received[0])
+        self.kinds = frozenset(Kind(int(kind)) for kind in set(self._first.kind.tolist()))
+        self.products = tuple(self._first.products)
+        self.mode = Mode.of(simulated=self.report.simulated, replayed=True)
+        self.sessions, self.skipped_ns, self.is_ended = 1, 0, False
+        self._bytes = max(1, self.report.total_bytes)
+        self._read_before = self._sent = self._part_ticks = 0
+        folders = sorted({tape.parent for tape in tapes_of([path])})
+        gaps = (gap for folder in folders for gap in Ledger.read(folder) if gap.end > self.start)
+        self._gaps = deque(sorted(gaps, key=lambda gap: gap.end))
+
+    @property
+    def fraction(self) -> float:
+        """The share of the tape that has been sent, by bytes; 1 at its end."""
+        if self.is_ended:
+            return 1.0
+        of_part = self._sent / max(1, self._part_ticks)
+        return min(1.0, (self._read_before + of_part * (self.report.bytes_read - self._read_before)) / self._bytes)
+
+    async def events(self) -> AsyncIterator[FeedEvent]:
+        """The events of the tape, to be iterated once."""
+        pace = _Pace(self.speed, self.start)
+        yield self._state(is_connected=True, reason="replaying a tape")
+        part: Ticks | None = self._first
+        while part is not None:
+            self._part_ticks = len(part)
+            for self._sent, tick in enumerate(part):
+                if tick.received - self.now > SESSION_GAP_NS:
+                    self.sessions, self.skipped_ns = self.sessions + 1, self.skipped_ns + tick.received - self.now
+                    yield SessionEnd(last=self.now, next=tick.received)
+                    pace.restart(tick.received)
+                await pace.wait(tick.received)
+                self.now = max(self.now, tick.received)  # receive times of a tape may step back
+                while self._gaps and self._gaps[0].end <= tick.received:
+                    yield self._gaps.popleft()
                 yield FeedFrame(tick.received, b"", Frame(time=tick.time, ticks=(tick,)))
-            await asyncio.sleep(0)
-            following = next(parts, None)
-            if following is None:
-                return
-            part = following
+            self._read_before = self.report.bytes_read
+            part = await asyncio.to_thread(next, self._parts, None)
+        self.is_ended = True
+        yield self._state(is_connected=False, reason="the replay has ended")
 
-    kinds = frozenset(Kind(int(kind)) for kind in set(first.kind.tolist()))
-    return Source(f"tape {path}", report.simulated, kinds, events(), None)
+    def _state(self, *, is_connected: bool, reason: str) -> FeedState:
+        return FeedState(received=self.now, is_connected=is_connected, reason=reason, url=self.path, attempt=1)
+
+
+class _Pace:
+    """Delays ticks so that they follow each other as they were received, ``speed`` times as fast; 0 for no delay."""
+
+    def __init__(self, speed: float, start: int) -> None:
+        self._speed, self._unwaited = speed, 0
+        self.restart(start)
+
+    def restart(self, received: int) -> None:
+        """Continue with this receive time (ns UTC) now."""
+        self._start, self._began = received, asyncio.get_running_loop().time()
+
+    async def wait(self, received: int) -> None:
+        """Wait until the time of a tick has come; other tasks run at least every ``LATE_TICKS`` ticks."""
+        ahead = 0.0
+        if self._speed:
+            elapsed = asyncio.get_running_loop().time() - self._began
+            ahead = (received - self._start) / SECOND_NS / self._speed - elapsed
+        self._unwaited += 1
+        if ahead > 0.0 or self._unwaited >= LATE_TICKS:
+            self._unwaited = 0
+            await asyncio.sleep(max(0.0, ahead))

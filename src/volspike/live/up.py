@@ -162,15 +162,21 @@ class LiveOptions:
 
 
 async def serve_live(
-    options: LiveOptions, feed: FeedSettings, serving: ServingSettings, listener: socket.socket
+    options: LiveOptions,
+    feed: FeedSettings,
+    serving: ServingSettings,
+    listener: socket.socket,
+    announce: Callable[[Source], None] = lambda _: None,
 ) -> None:
     """Serve the dashboard and the API of a live source on ``listener`` until SIGTERM or SIGINT.
 
     A replayed tape is not recorded again, and its predictions are not stored. The model is the one in the settings, or
-    the one in production, or the one that the package includes for such a source.
+    the one in production, or the one that the package includes for a market of this kind, real or simulated; this rule
+    is the same for a live source and a replay. ``announce`` is called with the open source before it is served.
 
     Raises:
-        UsageError: unknown source.
+        UsageError: unknown source, or no such tape.
+        UnreadableFile: no tick in the tape.
         ModelError: the model cannot be loaded, or not used with this source.
     """
     async with open_source(options.source, feed, speed=options.speed, head_start_s=HEAD_START_S) as source:
@@ -179,8 +185,9 @@ async def serve_live(
         validate(artifact)
         scorer = LiveScorer(artifact, source.kinds)
         scorer.check_source(set(source.kinds))
-        log.info("source_opened", source=source.name, simulated=source.simulated)
-        pipeline = await _pipeline(scorer, feed, source, options)
+        mode, simulated = source.mode, source.simulated
+        log.info("source_opened", source=source.name, mode=mode, simulated=simulated, model=str(artifact.directory))
+        pipeline = await _pipeline(scorer, source, options)
         retraining: list[BackgroundTask] = []
         app = create_app(
             with_companion(serving),
@@ -188,10 +195,12 @@ async def serve_live(
             served=artifact,
             adopt=pipeline.adopt,
             limitations=pipeline.limitations,
+            state=pipeline.state,
             collectors=[pipeline.collector()],
             background=lambda: [*pipeline.tasks, *retraining],
         )
         server = Server(server_config(app, serving), on_stop=pipeline.publisher.close)
+        announce(source)
         running = asyncio.create_task(pipeline.run(source.events), name="pipeline")
         running.add_done_callback(lambda task: _source_ended(task, server))
         try:
@@ -206,9 +215,9 @@ async def serve_live(
         raise fault
 
 
-async def _pipeline(scorer: LiveScorer, feed: FeedSettings, source: Source, options: LiveOptions) -> LivePipeline:
+async def _pipeline(scorer: LiveScorer, source: Source, options: LiveOptions) -> LivePipeline:
     recorder, outcomes, calibration = None, None, None
-    if not options.source.startswith("tape:"):
+    if not source.mode.is_replay:
         if options.tape is not None:
             recorder = await asyncio.to_thread(Recorder, options.tape, simulated=source.simulated)
         if options.outcomes is not None:
@@ -216,20 +225,23 @@ async def _pipeline(scorer: LiveScorer, feed: FeedSettings, source: Source, opti
             calibration = options.outcomes.with_suffix(".calibration")
     return LivePipeline(
         scorer,
-        feed.products,
+        source.products,
         source.name,
-        simulated=source.simulated,
+        mode=source.mode,
         timed_from=source.timed_from,
         stats=source.stats,
         recorder=recorder,
         outcomes=outcomes,
         router=AlertRouter(options.alerts),
         calibration=calibration,
+        replay=source.replay,
     )
 
 
 def _source_ended(task: asyncio.Task[None], server: Server) -> None:
-    """After the end of a tape the server keeps showing its last state; after a pipeline error it stops."""
-    if not task.cancelled() and task.exception() is not None:
+    """After a pipeline error the server stops."""
+    if task.cancelled():
+        return
+    if task.exception() is not None:
         server.should_exit = True
     log.info("source_ended")

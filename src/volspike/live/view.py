@@ -6,9 +6,13 @@ from collections import deque
 from math import isfinite
 from typing import Any, Final
 
+from msgspec import to_builtins
+
+from volspike.api.schema import ProductState, WarmUp
 from volspike.episodes import Episode
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
-from volspike.market import SECOND_NS
+from volspike.live.warm_up import warm_up
+from volspike.market import SECOND_NS, format_time
 from volspike.models.volatility import volatility_fields
 
 MS_NS: Final = 1_000_000
@@ -27,17 +31,25 @@ class ProductView:
         self.alerts: deque[dict[str, Any]] = deque(maxlen=ALERTS)
         self.spikes: deque[dict[str, Any]] = deque(maxlen=POINTS)  # one per second of a spike
         self._scorer = scorer
-        self._newest: tuple[ScoredRow, int, float] | None = None
+        self._newest: tuple[ScoredRow, int, float, bool] | None = None
         self._is_published = True
 
-    def add_row(self, scored: ScoredRow, received: int, threshold: float) -> None:
-        """Set the newest row and its alert threshold; it replaces an earlier one of the same second."""
-        before, self._newest = self._newest, (scored, received, threshold)
+    def add_row(self, scored: ScoredRow, received: int, threshold: float, *, is_in_sample: bool = False) -> None:
+        """Set the newest row and its alert threshold; it replaces an earlier one of the same second.
+
+        ``is_in_sample`` is whether it lies within the model's own data.
+        """
+        before, self._newest = self._newest, (scored, received, threshold, is_in_sample)
         self._is_published = False
         if before is not None and before[0].row.timestamp // SECOND_NS != scored.row.timestamp // SECOND_NS:
             self._store(self._point(*before))
         if self.alerts:
             _raise_peak(self.alerts[-1], scored.probability)
+
+    @property
+    def newest(self) -> ScoredRow | None:
+        """The newest row; None before the first."""
+        return None if self._newest is None else self._newest[0]
 
     def store_newest(self) -> None:
         """Turn the newest row into a point now, before another model replaces the one that scored it."""
@@ -46,11 +58,11 @@ class ProductView:
             self._newest, self._is_published = None, True
 
     def take_unpublished(self) -> dict[str, Any] | None:
-        """The newest row as a point, once."""
+        """The newest row as a point with the product's warm-up, once."""
         if self._newest is None or self._is_published:
             return None
         self._is_published = True
-        return self._point(*self._newest)
+        return self._point(*self._newest) | {"warm_up": to_builtins(self.warm_up())}
 
     def history(self) -> list[dict[str, Any]]:
         """All points, oldest first; only the newest ``POINTS_WITH_FEATURES`` have features."""
@@ -61,7 +73,7 @@ class ProductView:
         if len(self.points) >= POINTS_WITH_FEATURES:
             self.points[-POINTS_WITH_FEATURES].pop("features", None)
 
-    def _point(self, scored: ScoredRow, received: int, threshold: float) -> dict[str, Any]:
+    def _point(self, scored: ScoredRow, received: int, threshold: float, is_in_sample: bool) -> dict[str, Any]:
         row, values = scored.row, scored.row.by_name()
         return {
             "product": row.product_id,
@@ -81,11 +93,25 @@ class ProductView:
             "horizons": {str(horizon): finite(probability) for horizon, probability in scored.horizons.items()},
             "is_warm": row.is_warm,
             "is_whole": row.is_whole,
+            "is_in_sample": is_in_sample,
             "features": self._scorer.inputs(row),
         }
 
-    def add_episode(self, episode: Episode) -> dict[str, Any]:
-        """Add an alert that opened, or replace it by its closed state; returns it for the event stream."""
+    def state(self) -> ProductState:
+        """The newest row's time and the product's warm-up, for ``/health``."""
+        time = None if self._newest is None else format_time(self._newest[0].row.timestamp)
+        is_in_sample = self._newest is not None and self._newest[3]
+        return ProductState(product=self.product, time=time, is_in_sample=is_in_sample, warm_up=self.warm_up())
+
+    def warm_up(self) -> WarmUp:
+        """The seconds and the inputs that the model still waits for after the newest row."""
+        return warm_up(self.newest, self._scorer.artifact, self._scorer.feature_set)
+
+    def add_episode(self, episode: Episode, origin: dict[str, Any]) -> dict[str, Any]:
+        """Add an alert that opened, or replace it by its closed state; returns it for the event stream.
+
+        ``origin`` are further fields: the mode of the source, and whether the time lies within the model's own data.
+        """
         alert = {
             "product": episode.product,
             "id": episode.id,
@@ -94,6 +120,7 @@ class ProductView:
             "closed": None if episode.closed is None else episode.closed // MS_NS,
             "peak_probability": finite(episode.peak_probability),
             "threshold": finite(episode.threshold),
+            **origin,
         }
         if self.alerts and self.alerts[-1]["id"] == episode.id:
             self.alerts.pop()

@@ -1,6 +1,7 @@
-"""Ticks, products, gaps and times; no I/O."""
+"""Ticks, products, gaps, times and modes; no I/O."""
 
 from volspike.market.gap import Cause, Gap
+from volspike.market.mode import Mode
 from volspike.market.tick import MISSING_ID, Kind, Profile, Side, Tick, Ticks
 from volspike.market.time import SECOND_NS, format_time, parse_time
 
@@ -10,6 +11,7 @@ __all__ = [
     "Cause",
     "Gap",
     "Kind",
+    "Mode",
     "Profile",
     "Side",
     "Tick",

@@ -22,7 +22,7 @@ import structlog
 from volspike.background import BackgroundTask, Backlog, SupervisedThread, supervised
 from volspike.episodes import Episode, EpisodeTracker, TrackerState
 from volspike.errors import DataError, UsageError
-from volspike.market import format_time
+from volspike.market import Mode, format_time
 
 QUEUE_ALERTS: Final = 256
 ATTEMPTS: Final = 3
@@ -50,8 +50,9 @@ _log = structlog.get_logger(__name__)
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """An alert that opened or closed at ``time_ns`` (UTC); ``probability`` is the one then, or the peak if closed.
 
-    ``spike`` is the definition of a spike as a phrase; ``is_calibrated`` is False while the product has too few
-    outcomes to confirm the level of the probability. ``limitations`` are those of the model on this market.
+    ``mode`` is that of the source. ``spike`` is the definition of a spike as a phrase; ``is_calibrated`` is False while
+    the product has too few outcomes to confirm the level of the probability. ``limitations`` are those of the model on
+    this market. ``is_in_sample`` is whether the time lies within the model's own data.
     """
 
     id: str
@@ -61,10 +62,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     probability: float
     threshold: float
     price: float
-    simulated: bool
+    mode: Mode
     spike: str = ""
     is_calibrated: bool | None = None
     limitations: tuple[str, ...] = ()
+    is_in_sample: bool = False
 
     @classmethod
     def of(
@@ -72,10 +74,11 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         episode: Episode,
         price: float,
         *,
-        simulated: bool,
+        mode: Mode,
         spike: str = "",
         is_calibrated: bool | None = None,
         limitations: Iterable[str] = (),
+        is_in_sample: bool = False,
     ) -> Self:
         """The alert of an episode that opened or closed at ``price``."""
         return cls(
@@ -86,16 +89,17 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
             probability=episode.peak_probability,
             threshold=episode.threshold,
             price=price,
-            simulated=simulated,
+            mode=mode,
             spike=spike,
             is_calibrated=is_calibrated,
             limitations=tuple(limitations),
+            is_in_sample=is_in_sample,
         )
 
     @property
     def title(self) -> str:
         """One line, for a phone."""
-        mark = "SIMULATED " if self.simulated else ""
+        mark = f"{self.mode.label} " if self.mode.label else ""
         return f"{mark}{self.product}: volatility spike {'likely' if self.is_open else 'alert closed'}"
 
     @property
@@ -107,7 +111,17 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         text += f"; a spike is {self.spike}" if self.spike else ""
         text += ", UNCALIBRATED: too few outcomes of this product so far" if self.is_calibrated is False else ""
         text += "".join(f"; {limitation}" for limitation in self.limitations)
-        return f"{text}, SIMULATED market" if self.simulated else text
+        text += ", IN-SAMPLE: the model was trained or evaluated on this time" if self.is_in_sample else ""
+        return text + _MARKS[self.mode]
+
+
+_MARKS: Final = {
+    Mode.LIVE: "",
+    Mode.REPLAY: ", REPLAY of a recorded tape",
+    Mode.SIMULATED: ", SIMULATED market",
+    Mode.SIMULATED_REPLAY: ", REPLAY of a recorded tape, SIMULATED market",
+}
+"""The end of an alert's text."""
 
 
 class DeliveryCounts(msgspec.Struct):
@@ -260,7 +274,9 @@ class AlertRouter:
             threshold=alert.threshold,
             price=alert.price,
             time=format_time(alert.time_ns),
-            simulated=alert.simulated,
+            mode=alert.mode,
+            simulated=alert.mode.is_simulated,
+            in_sample=alert.is_in_sample,
             limitations=list(alert.limitations),
         )
         for delivery in self._deliveries:
@@ -428,7 +444,8 @@ class StreamAlerts:
         if episode is None:
             return None
         limitations = () if self._limitations is None else self._limitations(product, simulated)
-        return Alert.of(episode, price, simulated=simulated, spike=self._spike, limitations=limitations)
+        mode = Mode.of(simulated=simulated)
+        return Alert.of(episode, price, mode=mode, spike=self._spike, limitations=limitations)
 
     def publish(self, alert: Alert) -> None:
         """Send an alert to the router."""

@@ -1,7 +1,6 @@
 // The chart on a canvas: price above, probability with its threshold below, one time axis.
 
 import * as words from "./words.js";
-import { SILENCE_MS } from "./market.js";
 
 const STEPS_S = [10, 15, 30, 60, 120, 180, 300];
 const AXIS_PX = 20;
@@ -80,7 +79,7 @@ export class Chart {
     const seen = this.#market.points.filter((point) => point.time >= at.start);
     brush.font = this.font;
     brush.textBaseline = "middle";
-    if (this.#market.simulated) this.#watermark(at);
+    if (this.#market.mode !== "live") this.#watermark(at, words.label(this.#market.mode));
     this.#times(at);
     this.#holes(at, seen);
     this.#alerts(at);
@@ -101,14 +100,14 @@ export class Chart {
     if (this.canvas.getAttribute("aria-label") !== text) this.canvas.setAttribute("aria-label", text);
   }
 
-  #watermark({ left, width, upper }) {
+  #watermark({ left, width, upper }, text) {
     const { brush } = this;
     brush.save();
     brush.globalAlpha = 0.1;
     brush.fillStyle = this.colour.ink;
     brush.textAlign = "center";
-    brush.font = `700 ${Math.round(Math.min(width / 7, 72))}px ${this.font.slice(5)}`;
-    brush.fillText("SIMULATED", left + width / 2, upper.top + upper.height / 2);
+    brush.font = `700 ${Math.round(Math.min((1.3 * width) / text.length, 72))}px ${this.font.slice(5)}`;
+    brush.fillText(text, left + width / 2, upper.top + upper.height / 2);
     brush.restore();
   }
 
@@ -117,19 +116,27 @@ export class Chart {
     const wanted = (at.end - at.start) / 1000 / Math.max(2, at.width / 90);
     const step = 1000 * (STEPS_S.find((each) => each >= wanted) ?? 300);
     const foot = at.lower.top + at.lower.height;
+    let first = at.left + 16;
+    if (this.#market.isReplay) {
+      const days = [...new Set([at.start, at.end].map(words.day))].join(" – "); // a tape is of another day than the clock's
+      brush.textAlign = "left";
+      brush.fillStyle = this.colour.quiet;
+      brush.fillText(days, at.left, foot + AXIS_PX / 2 + 2);
+      first = at.left + brush.measureText(days).width + 24;
+    }
     brush.textAlign = "center";
     for (let ms = Math.ceil(at.start / step) * step; ms <= at.end; ms += step) {
       const x = Math.round(this.x(ms)) + 0.5;
       this.#line(this.colour.grid, [[x, at.upper.top], [x, foot]]);
       brush.fillStyle = this.colour.quiet;
       const text = words.clock(ms).slice(0, step % 60_000 ? 8 : 5);
-      if (x > at.left + 16 && x < at.left + at.width + 20) brush.fillText(text, x, foot + AXIS_PX / 2 + 2);
+      if (x > first && x < at.left + at.width + 20) brush.fillText(text, x, foot + AXIS_PX / 2 + 2);
     }
   }
 
   #holes(at, seen) {
     seen.forEach((point, i) => {
-      if (i && point.time - seen[i - 1].time > SILENCE_MS) this.#band(at, seen[i - 1].time, point.time, this.colour.void);
+      if (i && point.time - seen[i - 1].time > this.#market.silenceMs) this.#band(at, seen[i - 1].time, point.time, this.colour.void);
     });
   }
 
@@ -204,7 +211,7 @@ export class Chart {
         before = null;
         continue;
       }
-      const broken = before === null || point.time - before > SILENCE_MS;
+      const broken = before === null || point.time - before > this.#market.silenceMs;
       brush[broken ? "moveTo" : "lineTo"](this.x(point.time), y(value));
       before = point.time;
     }
@@ -260,7 +267,7 @@ export class Chart {
     this.#line(this.colour.quiet, [[x, at.upper.top], [x, at.lower.top + at.lower.height]]);
     const spike = this.#market.spikes.some(([start, end]) => start <= point.time && point.time <= end);
     this.readout.textContent =
-      `${words.clock(point.time)} · ${words.price(point.price)} · spread ${words.basisPoints(point.spread_bps)} bps · ` +
+      `${this.#market.clock(point.time)} · ${words.price(point.price)} · spread ${words.basisPoints(point.spread_bps)} bps · ` +
       `probability ${words.probability(point.probability)}${spike ? " · really moved" : ""}`;
   }
 

@@ -28,10 +28,9 @@ const handlers = {
     ticked = performance.now() - ageOf(market);
     lost = 0;
     if (!changed) for (const [name, alert] of market.alerts) if (isNews(known.get(name), alert)) announce(alert);
-    panels.byId("simulated").hidden = !market.simulated;
     panels.showProducts(market.products, market.product);
     panels.showModel(market.model);
-    panels.showPerformance(market.performance);
+    panels.showPerformance(market.performance, market.isReplay);
     panels.showHealth(market.health, market.source, lost);
     panels.showAlerts(market);
     chart.show(market);
@@ -57,9 +56,10 @@ const handlers = {
   health(data) {
     market.health = data;
     panels.showHealth(data, market.source, lost);
+    settle();
   },
   performance(data) {
-    if ((data.product ?? market.product) === market.product) panels.showPerformance(data);
+    if ((data.product ?? market.product) === market.product) panels.showPerformance(data, market.isReplay);
   },
   lost(data) {
     lost = data.lost;
@@ -92,8 +92,10 @@ function refresh() {
   requested = true;
   requestAnimationFrame(() => {
     requested = false;
+    panels.showMode(market);
     panels.showNow(market.last, market.model);
     panels.showFeatures(market);
+    panels.showMissing(market.warmUp);
     settle();
     chart.draw();
   });
@@ -102,13 +104,20 @@ function refresh() {
 // Everything that depends on the age of the data.
 function settle() {
   const age = performance.now() - ticked;
-  const staleMs = market?.last && (link !== "live" || age > STALE_MS) ? age : null;
+  const isEnded = link === "live" && market?.replay?.is_ended === true;
+  const staleMs = !isEnded && market?.last && (link !== "live" || age > STALE_MS) ? age : null;
   document.body.toggleAttribute("data-stale", staleMs !== null);
-  const state = link === "live" && staleMs !== null ? "stale" : link;
+  const mode = market?.mode ?? "live";
+  const state = isEnded ? "ended" : link !== "live" ? link : staleMs !== null ? "stale" : mode;
+  const now = market?.last ? ` · ${market.clock(market.last.time)}` : "";
   const texts = {
     wait: "Connecting…",
     live: "Live",
-    stale: `${words.lasting(age)} old`,
+    simulated: "Simulated",
+    replay: `Replay${now}`,
+    "simulated replay": `Simulated replay${now}`,
+    ended: "Replay ended",
+    stale: market?.isReplay ? `Replay · silent for ${words.lasting(age)}` : `${words.lasting(age)} old`,
     lost: market?.last ? `Reconnecting… ${words.lasting(age)} old` : "Cannot connect, trying again…",
   };
   panels.byId("link").dataset.state = state;
@@ -117,15 +126,16 @@ function settle() {
   const verdict = panels.verdict(market, link, staleMs);
   panels.showVerdict(verdict);
   const price = `${words.price(market.last?.price)} ${market.product}`;
-  document.title = `${verdict[0] === "alert" ? "ALERT · " : ""}${market.simulated ? "SIMULATED · " : ""}${price} · volspike`;
+  document.title = `${verdict[0] === "alert" ? "ALERT · " : ""}${mode === "live" ? "" : `${words.label(mode)} · `}${isEnded ? "ended · " : ""}${price} · volspike`;
 }
 
 function announce(alert) {
-  const simulated = market.simulated ? "Simulated. " : "";
+  const label = words.label(market.mode);
+  const mode = label && `${label[0]}${label.slice(1).toLowerCase()}. `;
   const text =
     alert.state === "open"
-      ? `${simulated}Alert: ${alert.product}, a spike is likely within ${words.lasting(1000 * (market.model.horizon_s ?? 60))}, probability ${words.probability(alert.peak_probability)}.`
-      : `${simulated}The alert for ${alert.product} has closed.`;
+      ? `${mode}Alert: ${alert.product}, a spike is likely within ${words.lasting(1000 * (market.model.horizon_s ?? 60))}, probability ${words.probability(alert.peak_probability)}.`
+      : `${mode}The alert for ${alert.product} has closed.`;
   panels.write("say", text);
 }
 

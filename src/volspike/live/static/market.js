@@ -1,8 +1,10 @@
 // The state of the displayed product: fifteen minutes of one-second points, alerts and spikes.
 
+import * as words from "./words.js";
+
 export const KEPT_MS = 15 * 60_000;
-export const SILENCE_MS = 15_000; // a longer time without ticks is drawn as a gap
-const SESSION_MS = 300_000; // windows start again after such a silence
+const SILENCE_MS = 15_000;
+const PAUSE_MS = 1_500; // the longest usual time between two updates of the page
 const SPIKE_MS = 60_000; // a spike at t covers the minute after t
 const ALERTS = 50;
 const FEATURE_POINTS = 300;
@@ -18,6 +20,8 @@ export class Market {
     this.products = snapshot.products ?? [];
     this.source = snapshot.source;
     this.simulated = Boolean(snapshot.simulated);
+    this.mode = snapshot.mode ?? (this.simulated ? "simulated" : "live");
+    this.warmUp = snapshot.warm_up ?? null;
     this.model = snapshot.model ?? {};
     this.health = snapshot.health ?? {};
     this.performance = snapshot.performance ?? {};
@@ -34,6 +38,26 @@ export class Market {
     return this.points.at(-1);
   }
 
+  // The progress of a replayed tape; null for other sources.
+  get replay() {
+    return this.health.replay ?? null;
+  }
+
+  get isReplay() {
+    return this.mode.endsWith("replay");
+  }
+
+  // A longer time between two points is drawn as a gap. A fast replay sends points that are further apart.
+  get silenceMs() {
+    const speed = this.replay ? this.replay.speed || Infinity : 1;
+    return Math.max(SILENCE_MS, PAUSE_MS * speed);
+  }
+
+  // A time of the market: of a replay with its day.
+  clock(ms) {
+    return this.isReplay ? `${words.day(ms)} ${words.clock(ms)}` : words.clock(ms);
+  }
+
   // The newest point of a second replaces earlier ones of that second; older points are ignored.
   tick(tick) {
     if (tick.product !== undefined && tick.product !== this.product) return false;
@@ -43,6 +67,7 @@ export class Market {
     if (same) this.points.pop();
     this.points.push(tick);
     if (tick.features) this.#remember(tick.features, same);
+    if (tick.warm_up) this.warmUp = tick.warm_up;
     this.#raise(tick.probability);
     const oldest = tick.time - KEPT_MS;
     let stale = 0;
@@ -86,17 +111,6 @@ export class Market {
     const last = this.spikes.at(-1);
     if (last && start <= last[1]) last[1] = Math.max(last[1], end);
     else this.spikes.push([start, end]);
-  }
-
-  // Seconds until the longest window in the feature names is full; null without windows.
-  secondsToWarm() {
-    const windows = Object.keys(this.last?.features ?? {}).map((name) => Number(name.match(/_(\d+)s$/)?.[1] ?? 0));
-    const longest = Math.max(0, ...windows);
-    if (!longest) return null;
-    let first = this.points.length - 1;
-    while (first > 0 && this.points[first].time - this.points[first - 1].time <= SESSION_MS) first -= 1;
-    const seen = (this.last.time - this.points[first].time) / 1000;
-    return Math.max(1, Math.ceil(longest + 1 - seen));
   }
 
   // Standard deviations of the newest value from its mean of the last minutes; 0 with under a minute of values.

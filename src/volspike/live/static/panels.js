@@ -91,17 +91,39 @@ export function verdict(market, link, staleMs) {
   const tick = market.last;
   if (!tick) return ["wait", "Waiting for data", "no data received yet"];
   if (staleMs !== null) return ["stale", link === "live" ? "Stale" : "Not connected", `last update ${words.lasting(staleMs)} ago`];
+  if (market.replay?.is_ended) return ["wait", "Replay ended", `the tape ends at ${market.clock(market.replay.now)}`];
   const alert = market.openAlert;
-  if (alert) return ["alert", "ALERT", `since ${words.clock(alert.opened)}, peak ${words.probability(alert.peak_probability)}`];
-  if (!tick.is_warm) {
-    const seconds = market.secondsToWarm();
-    return ["unsure", seconds === null ? "Warming up" : `Warming up (${seconds} s)`, "feature windows are filling; no probability yet"];
+  if (alert) return ["alert", "ALERT", `since ${market.clock(alert.opened)}, peak ${words.probability(alert.peak_probability)}`];
+  if (tick.probability === null) {
+    const seconds = market.warmUp?.seconds;
+    const first = market.warmUp?.missing?.[0];
+    const more = first ? `no probability yet; ${inputs(first)}: ${first.reason}` : "no probability yet";
+    if (tick.is_warm) return ["unsure", "No probability", more];
+    return ["unsure", typeof seconds === "number" ? `Warming up (${seconds} s)` : "Warming up", more];
   }
-  if (tick.probability === null) return ["unsure", "No probability", "a feature of the model is unknown"];
   if (!tick.is_whole) return ["unsure", "Data loss", "messages are missing in the feature windows"];
   const threshold = tick.threshold ?? market.model.threshold;
   if (tick.probability >= threshold) return ["unsure", "Above the threshold", "no alert is open"];
   return ["quiet", "Calm", "below the alert threshold"];
+}
+
+// Missing inputs of the model: one by its name, several by their number.
+function inputs({ inputs: names }) {
+  return names.length === 1 ? words.feature(names[0]).filter(Boolean).join(" ") : `${names.length} inputs`;
+}
+
+// What the model still waits for, under the table of its features.
+export function showMissing(warmUp) {
+  const missing = warmUp?.missing ?? [];
+  byId("missing").hidden = missing.length === 0;
+  byId("missing").replaceChildren(
+    ...missing.map((each) => {
+      const left = typeof each.seconds === "number" ? `, ${words.lasting(1000 * each.seconds)} left` : "";
+      const item = made("li", `${inputs(each)} without a value: ${each.reason}${left}`);
+      item.title = each.inputs.join(", ");
+      return item;
+    }),
+  );
 }
 
 export function showVerdict([state, text, more]) {
@@ -118,8 +140,9 @@ export function showAlerts(market) {
     ...newest.map((alert) => {
       const open = alert.state === "open";
       const item = made("li", "", { "data-state": alert.state });
-      const when = open ? `${words.clock(alert.opened)} – now` : `${words.clock(alert.opened)} – ${words.clock(alert.closed)}`;
-      item.append(made("strong", `${alert.product} · ${when}`));
+      const when = `${market.clock(alert.opened)} – ${open ? "now" : words.clock(alert.closed)}`;
+      const marks = [words.label(alert.mode ?? market.mode), alert.is_in_sample ? "IN-SAMPLE" : ""].filter(Boolean).join(", ");
+      item.append(made("strong", `${alert.product} · ${when}${marks ? ` · ${marks}` : ""}`));
       const length = open ? "open" : `${words.lasting(alert.closed - alert.opened)}`;
       item.append(`${length} · peak ${words.probability(alert.peak_probability)}, threshold ${words.probability(alert.threshold)}`);
       return item;
@@ -246,7 +269,9 @@ function comparison({ pr_auc_gain: gain, pr_auc_gain_low: low, pr_auc_gain_high:
 
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 
-export function showPerformance(figures) {
+export function showPerformance(figures, isReplay) {
+  byId("performance-note").hidden = !isReplay;
+  byId("performance").hidden = isReplay;
   const row = (name, value, say) => (typeof value === "number" ? [name, say(value)] : [name, NOT_ENOUGH, "none"]);
   const three = (value) => value.toFixed(3);
   facts("performance", [
@@ -261,15 +286,35 @@ export function showPerformance(figures) {
   ]);
 }
 
+// The label of the mode, its meaning, and whether the model knows the displayed data already.
+export function showMode(market) {
+  const label = words.label(market.mode);
+  byId("mode").hidden = label === "";
+  byId("mode").dataset.mode = market.mode;
+  write("mode-label", label);
+  const day = market.isReplay && market.last ? ` of ${words.day(market.last.time)}` : "";
+  const texts = { simulated: "This market is simulated. ", replay: `A recorded tape${day}. `, "simulated replay": `A recorded tape${day} of a simulated market. ` };
+  write("mode-more", texts[market.mode] ?? "");
+  write("mode-text", market.simulated ? "No price here is real." : "No price here is current.");
+  const known = market.last?.is_in_sample === true;
+  byId("in-sample").hidden = !known;
+  if (known) {
+    const [from, until] = [market.model.trained_from, market.model.trained_until].map((time) => (time ?? words.UNKNOWN).slice(0, 10));
+    write("in-sample-more", `The model's own data (${from} to ${until}) includes this market and time. `);
+  }
+}
+
 export function showHealth(health, source, lost) {
+  const { replay } = health;
   const pair = (both, digits) => (both ? `${words.fixed(both.p50, digits)} / ${words.fixed(both.p99, digits)}` : words.UNKNOWN);
   // a tape, or a simulated market at another speed, is not in real time
   const hasOwnTime = Math.abs(health.latency_ms?.p50 ?? 0) > OWN_TIME_MS;
-  const latency = hasOwnTime ? "none: not in real time" : `${pair(health.latency_ms, 1)} ms`;
+  const latency = hasOwnTime || replay ? "none: not in real time" : `${pair(health.latency_ms, 1)} ms`;
   const bad = (value) => (value > 0 ? "bad" : "");
   const recording = health.recorder_fault ? [`no: ${health.recorder_fault}`, "bad"] : health.is_recording ? ["yes", "good"] : ["no", "none"];
+  const exchange = ["Exchange", health.is_connected ? "connected" : `not connected${health.reason ? `: ${health.reason}` : ""}`, health.is_connected ? "good" : "bad"];
   facts("health", [
-    ["Exchange", health.is_connected ? "connected" : `not connected${health.reason ? `: ${health.reason}` : ""}`, health.is_connected ? "good" : "bad"],
+    ...(replay ? progress(replay) : [exchange]),
     ["Source", health.source ?? source ?? words.UNKNOWN],
     ["Recording", ...recording],
     ["Latency p50 / p99", latency],
@@ -279,8 +324,19 @@ export function showHealth(health, source, lost) {
     ["Malformed frames", words.count(health.malformed), bad(health.malformed)],
     ["Frames", words.count(health.frames)],
     ["Ticks", words.count(health.ticks)],
-    ["Last frame", words.clock(health.last_received)],
+    ["Last frame", replay ? words.moment(health.last_received) : words.clock(health.last_received)],
     ["Running since", words.moment(health.started)],
     ...(lost ? [["Updates lost by this page", words.count(lost), "bad"]] : []),
   ]);
+}
+
+function progress(replay) {
+  const share = `${(100 * replay.fraction).toFixed(0)} %`;
+  const skipped = replay.skipped_s ? `, ${words.lasting(1000 * replay.skipped_s)} between them skipped` : "";
+  return [
+    ["Replay", replay.is_ended ? "ended" : `${share} read, ${replay.speed ? `speed ×${words.quantity(replay.speed)}` : "without a pace"}`],
+    ["Tape from", words.moment(replay.start)],
+    ["Tape time", words.moment(replay.now)],
+    ["Sessions", `${words.count(replay.sessions)}${skipped}`],
+  ];
 }

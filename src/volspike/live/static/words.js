@@ -41,6 +41,11 @@ export function clock(ms) {
   return known(ms) ? new Date(ms).toISOString().slice(11, 19) : UNKNOWN;
 }
 
+// The day of a time, as 2025-12-06.
+export function day(ms) {
+  return known(ms) ? new Date(ms).toISOString().slice(0, 10) : UNKNOWN;
+}
+
 export function moment(ms) {
   return known(ms) ? new Date(ms).toISOString().slice(0, 16).replace("T", " ") : UNKNOWN;
 }
@@ -52,6 +57,11 @@ export function lasting(ms) {
   const minutes = Math.floor(seconds / 60);
   if (minutes < 120) return `${minutes} min`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+// "live", "replay", "simulated" or "simulated replay" → what the page shows it as; empty for a live market.
+export function label(mode) {
+  return mode === "live" ? "" : mode.toUpperCase();
 }
 
 const FAMILIES = {
