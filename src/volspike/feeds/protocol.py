@@ -49,14 +49,11 @@ def decode_any(frame: bytes | str, received: int) -> Frame:
     """Decode a frame of either protocol: Advanced Trade names a ``channel``, Exchange a ``type``.
 
     Raises:
-        MalformedTick: the frame names neither, or does not fit the one it names completely.
+        MalformedTick: the frame names neither, or nothing in it fits the one it names.
     """
     head = decode_json(_HEAD, replace_invalid_numbers(frame) or frame)
     if head.channel is not None:
-        decoded = decode_advanced_trade(frame, received)
-        if decoded.faults:
-            raise decoded.faults[0].error
-        return decoded
+        return decode_advanced_trade(frame, received)
     if head.type is not None:
         return decode_exchange(frame, received)
     raise MalformedTick("neither a channel nor a type is named")

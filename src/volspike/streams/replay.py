@@ -155,8 +155,8 @@ def _line_content_messages(path: Path, number: int, text: bytes, report: TapeRep
     except MalformedTick as fault:
         report.add_rejected(path, number, str(fault))
         return
-    for fault in line_content.faults:
-        report.add_rejected(path, number, str(fault))
+    for damage in line_content.faults:
+        report.add_rejected(path, number, str(damage))
     report.ignored.update(line_content.ignored)
     report.simulated |= line_content.simulated
     for tick in line_content.ticks:

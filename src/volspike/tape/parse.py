@@ -307,8 +307,8 @@ class _Reading:
             found.reject(number, fault, text)
             return
         found.add_ticks(number, line_content.ticks)
-        for fault in line_content.faults:
-            found.reject(number, fault, text)
+        for damage in line_content.faults:
+            found.reject(number, damage, text)
         self._note(line_content.notes)
         self._report.ignored.update(line_content.ignored)
         self._report.simulated |= line_content.simulated
