@@ -69,6 +69,19 @@ def test_persistent_drift_requires_retraining(served: Champion, ask: Ask) -> Non
     assert any("16 days" in reason for reason in late.reasons)
 
 
+def test_damaged_outcomes_and_history_stop_no_retraining(served: Champion, ask: Ask) -> None:
+    """Outcomes that cannot be read count as unknown, with the reason; so do lines of the history."""
+    request = ask()
+    request.outcomes.parent.mkdir(parents=True, exist_ok=True)
+    request.outcomes.write_bytes(b"no database, but long enough to be read as the head of one " * 10)
+    for time, severity in (("yesterday", "medium"), ("2026-12-01T00:00:00Z", "odd")):
+        append_entry(request.artifacts, HistoryEntry(time=time, event="checked", reason="x", severity=severity))
+    dataset = until(market(25_000, skill=1.0), 12_000)
+    need = assess_need(request, dataset, served, parse_time("2026-12-01T00:00:00Z"))
+    assert need.performance is None
+    assert any("live performance not measured" in reason for reason in need.reasons)
+
+
 def test_first_own_hours_require_retraining(ask: Ask) -> None:
     """With the shipped model in service, six hours of own recordings are a reason to train, five are not."""
     shipped = load_champion(ask().artifacts, simulated=True)

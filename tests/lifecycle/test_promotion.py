@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from msgspec import structs
+from structlog.testing import capture_logs
 
 from tests.lifecycle.artifacts import artifact
 from tests.lifecycle.conftest import until
 from volspike.datasets import Dataset
 from volspike.errors import ArtifactMissing, ModelError, UsageError
+from volspike.lifecycle.challenger import load_challenger
 from volspike.lifecycle.promotion import (
     HISTORY_FILE,
     KEPT,
@@ -190,3 +193,23 @@ def test_torn_history_line_is_skipped(tmp_path: Path) -> None:
     append_entry(tmp_path, HistoryEntry(time="2", event="failed", reason="killed"))
     assert [entry.time for entry in read_history(tmp_path)] == ["0", "1", "2"]
     assert read_history(tmp_path / "absent") == []
+
+
+def test_history_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    """An entry is logged instead, since what it records has happened."""
+    (tmp_path / HISTORY_FILE).mkdir()
+    with capture_logs() as logged:
+        append_entry(tmp_path, HistoryEntry(time="2", event="failed", reason="killed"))
+    assert [entry["event"] for entry in logged] == ["history_not_written"]
+    assert "killed" in logged[0]["entry"]
+
+
+def test_damaged_challenger_is_renamed(shelf: Path) -> None:
+    """A challenger whose record or model is damaged no longer waits, and its files are kept."""
+    for number, (file, content) in enumerate((("shadow.json", b"{}"), ("model.onnx", b"damaged"))):
+        shutil.copytree(shelf / "ten", shelf / "challenger")
+        (shelf / "challenger" / "shadow.json").write_text('{"since":"2026-01-01T00:00:00Z","hours":1,"reason":"test"}')
+        (shelf / "challenger" / file).write_bytes(content)
+        assert load_challenger(shelf) is None
+        assert not (shelf / "challenger").exists()
+        assert len(list(shelf.glob("challenger.damaged-*"))) == number + 1

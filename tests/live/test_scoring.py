@@ -136,7 +136,10 @@ def test_a_damaged_calibration_file_stops_nothing(tmp_path: Path) -> None:
     file.write_bytes(b"not a calibration")
     with capture_logs() as logged:
         LivePipeline(LiveScorer(model("jump:2")), ["BTC-USD"], "test", mode=Mode.SIMULATED, calibration=file)
-    assert [entry["event"] for entry in logged] == ["calibration_not_restored"]
+    assert [entry["event"] for entry in logged] == ["damaged_file_renamed"]
+    (renamed,) = tmp_path.iterdir()
+    assert renamed.name.startswith("outcomes.calibration.damaged-")
+    assert renamed.read_bytes() == b"not a calibration"
 
 
 def test_live_rows_have_the_probabilities_of_every_horizon(market: Path) -> None:

@@ -17,9 +17,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from volspike.errors import UnreadableFile
 from volspike.evaluation import evaluate_scores
-from volspike.monitoring.outcome_database import OutcomeDatabase, OutcomeRecord, PredictionRecord
+from volspike.monitoring.outcome_database import DamagedDatabase, OutcomeDatabase, OutcomeRecord, PredictionRecord
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel, calibration
 
@@ -52,7 +51,9 @@ def store(tmp_path: Path) -> Iterator[OutcomeStore]:
 
 def test_an_unexpected_error_does_not_end_the_writing(store: OutcomeStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rows of the failed batch are counted as lost, and the next ones are written."""
-    written = store._database.write
+    database = store._database
+    assert database is not None
+    written = database.write
     errors = [RuntimeError("unexpected")]
 
     def write(*batch: Any) -> None:
@@ -60,7 +61,7 @@ def test_an_unexpected_error_does_not_end_the_writing(store: OutcomeStore, monke
             raise errors.pop()
         written(*batch)
 
-    monkeypatch.setattr(store._database, "write", write)
+    monkeypatch.setattr(database, "write", write)
     (task,) = store.tasks
     store.predict(foreseen(0, 0.5))
     assert store.flush()
@@ -271,13 +272,183 @@ def test_a_fault_in_writing_is_told_and_passes(tmp_path: Path) -> None:
     assert rows(path, "second") == [(START + 1,)]
 
 
-def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
-    """A file of another kind, another format, or an impossible path is named in the error."""
-    (tmp_path / "text").write_text("no database, but long enough to be read as the head of one " * 10)
-    sqlite3.connect(tmp_path / "later").execute("PRAGMA user_version = 99").connection.close()
-    for name in ("text", "later", "text/file"):
-        with pytest.raises(UnreadableFile, match=name):
-            OutcomeStore(tmp_path / name)
+def make_file(path: Path, kind: str) -> None:
+    """Puts a file at ``path`` that is no outcome database of this format."""
+    if kind == "text":
+        path.write_text("no database, but long enough to be read as the head of one " * 10)
+        return
+    if kind == "later":
+        statement = "PRAGMA user_version = 99"
+    elif kind == "foreign":
+        statement = "CREATE TABLE models (id INTEGER PRIMARY KEY, price REAL)"
+    else:
+        OutcomeDatabase(path).close()
+        content = path.read_bytes()
+        path.write_bytes(content[:100] + b"\xff" * (len(content) - 100))
+        return
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+NO_STORES = ["text", "later", "foreign", "damaged"]
+
+
+@pytest.mark.parametrize("kind", NO_STORES)
+def test_a_file_of_another_kind_is_renamed_and_a_new_one_begins(tmp_path: Path, kind: str) -> None:
+    """Its content is kept under another name, and predictions are stored."""
+    path = tmp_path / "outcomes.sqlite"
+    make_file(path, kind)
+    content = path.read_bytes()
+    store = OutcomeStore(path)
+    store.predict(foreseen(0, 0.1))
+    assert store.close()
+    assert (store.lost, store.fault) == (0, None)
+    (renamed,) = tmp_path.glob("outcomes.sqlite.damaged-*")
+    assert renamed.read_bytes() == content
+    assert rows(path, "second") == [(START,)]
+
+
+@pytest.mark.parametrize("kind", NO_STORES)
+def test_a_reader_refuses_such_a_file_and_leaves_it(tmp_path: Path, kind: str) -> None:
+    """A reader renames nothing, since another process may be writing."""
+    path = tmp_path / "outcomes.sqlite"
+    make_file(path, kind)
+    content = path.read_bytes()
+    with pytest.raises(DamagedDatabase, match=r"outcomes\.sqlite"):
+        OutcomeDatabase.open_reader(path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == content
+
+
+def test_reading_creates_no_file(tmp_path: Path) -> None:
+    """Neither without a file, nor for an empty one, nor for one that no process writes."""
+    path = tmp_path / "folder" / "outcomes.sqlite"
+    assert OutcomeDatabase.open_reader(path) is None
+    assert list(tmp_path.iterdir()) == []
+    OutcomeDatabase(path).close()
+    reader = OutcomeDatabase.open_reader(path)
+    assert reader is not None
+    assert reader.newest() is None
+    reader.close()
+    assert list(path.parent.iterdir()) == [path]
+    path.write_bytes(b"")
+    assert OutcomeDatabase.open_reader(path) is None
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("change", ["move", "remove", "replace"])
+def test_a_file_that_changes_while_it_is_written_loses_nothing_more(tmp_path: Path, change: str) -> None:
+    """Rows go to a new file at the path; the old one, if it still exists, keeps its rows."""
+    path, away = tmp_path / "outcomes.sqlite", tmp_path / "away.sqlite"
+    store = OutcomeStore(path, flush_s=0.0)
+    store.predict(foreseen(0, 0.1))
+    assert store.flush()
+    if change == "remove":
+        path.unlink()
+    else:
+        path.rename(away)
+    if change == "replace":
+        make_file(path, "foreign")
+    for second in (1, 2):
+        store.predict(foreseen(second, 0.1))
+        assert store.flush()
+    assert store.performance(0).model is not None
+    assert store.close()
+    assert store.lost == 0
+    assert rows(path, "second") == [(START + 1,), (START + 2,)]
+    if away.exists():
+        assert rows(away, "second") == [(START,)]
+    assert len(list(tmp_path.glob("outcomes.sqlite.damaged-*[Z0-9]"))) == (change == "replace")
+
+
+def test_damage_found_in_writing_begins_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If SQLite reports a damaged file, the batch is written to a new one."""
+    path = tmp_path / "outcomes.sqlite"
+    store = OutcomeStore(path, flush_s=0.0)
+    database = store._database
+    assert database is not None
+
+    def write(*_: object) -> None:
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    monkeypatch.setattr(database, "write", write)
+    store.predict(foreseen(0, 0.1))
+    assert store.close()
+    assert store.lost == 0
+    assert rows(path, "second") == [(START,)]
+    assert list(tmp_path.glob("outcomes.sqlite.damaged-*"))
+
+
+def test_damage_that_only_a_reader_finds_is_renamed(tmp_path: Path) -> None:
+    """After a reader has found values of another kind, the writer begins a new file."""
+    path = tmp_path / "outcomes.sqlite"
+    store = OutcomeStore(path, flush_s=0.0)
+    store.predict(foreseen(0, 0.1))
+    store.outcome(happened(0, 0.9))
+    assert store.flush()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("UPDATE predictions SET probability = 'high'")
+    other.close()
+    with pytest.raises(DamagedDatabase, match="another kind"):
+        store.performance(0)
+    store.predict(foreseen(1, 0.1))
+    assert store.flush()
+    assert store.performance(0).rows == 0
+    assert store.close()
+    assert rows(path, "second") == [(START + 1,)]
+
+
+@pytest.mark.parametrize("place", ["folder", "file/outcomes.sqlite", "locked"])
+def test_a_file_that_cannot_be_opened_is_a_fault_and_no_exception(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are counted as lost until the file can be opened."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    path = tmp_path / place
+    holder = OutcomeStore(path) if place == "locked" else None
+    store = OutcomeStore(path, flush_s=0.0)
+    store.predict(foreseen(0, 0.1))
+    assert store.flush()
+    assert (store.lost, store.fault is not None) == (1, True)
+    if holder is not None:
+        assert str(os.getpid()) in (store.fault or "")
+        assert holder.close()
+    elif place == "folder":
+        path.rmdir()
+    else:
+        (tmp_path / "file").unlink()
+    monkeypatch.setattr(sys.modules[OutcomeStore.__module__], "RETRY_S", 0.0)
+    store._retry_at = 0.0
+    store.predict(foreseen(1, 0.1))
+    assert store.flush()
+    assert (store.lost, store.fault) == (1, None)
+    assert store.close()
+    assert rows(path, "second") == [(START + 1,)]
+
+
+def test_a_full_disk_costs_only_the_rows_of_that_time(tmp_path: Path) -> None:
+    """While the database may not grow, rows are counted as lost; later ones are stored."""
+    path = tmp_path / "outcomes.sqlite"
+    store = OutcomeStore(path, flush_s=0.0)
+    database = store._database
+    assert database is not None
+    (pages,) = database._connection.execute("PRAGMA page_count").fetchone()
+    database._connection.execute(f"PRAGMA max_page_count = {pages}")
+    for second in range(1000):
+        store.predict(foreseen(second, 0.1))
+    assert store.flush()
+    assert store.lost > 0
+    assert "full" in (store.fault or "")
+    store.predict(foreseen(1000, 0.1))
+    assert store.flush()
+    assert store.fault is None
+    assert store.close()
+    assert len(rows(path)) + store.lost == 1001
 
 
 def test_tau_of_its_own_decides_a_prediction_of_an_older_file(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artif
 from volspike.models.artifact import replace_folder
 from volspike.models.choice import holds_model
 from volspike.models.evidence import blocking_limitations, texts
+from volspike.stores import rename_damaged
 
 TOLERANCE: Final = 0.05
 """Share of the champion's PR-AUC that a challenger may be below it while no difference is shown."""
@@ -177,19 +178,16 @@ def start_shadow(artifacts: Path, challenger: Path, shadow: Shadow) -> Path:
 
 
 def load_challenger(artifacts: Path) -> tuple[Artifact, Shadow] | None:
-    """The challenger in shadow; None if there is none.
-
-    Raises:
-        ArtifactCorrupt: its files are damaged.
-    """
+    """The challenger in shadow; None if there is none. A damaged one is renamed and no longer waits."""
     place = artifacts / CHALLENGER
     if not holds_model(place) or not (place / SHADOW_FILE).is_file():
         return None
     try:
         shadow = msgspec.json.decode((place / SHADOW_FILE).read_bytes(), type=Shadow)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ArtifactCorrupt(f"{place / SHADOW_FILE}: {error}; remove {place}") from error
-    return Artifact.load(place), shadow
+        return Artifact.load(place), shadow
+    except (msgspec.DecodeError, UnicodeDecodeError, ArtifactCorrupt) as error:
+        rename_damaged(place, str(error))
+        return None
 
 
 def evaluate_shadow(dataset: Dataset, champion: Champion, challenger: Artifact, shadow: Shadow, now_ns: int) -> Verdict:

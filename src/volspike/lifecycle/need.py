@@ -17,6 +17,7 @@ there is as much new data as it was trained on. ``decide`` is pure: it uses no c
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import nan
@@ -25,14 +26,15 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import structlog
 
 from volspike.datasets import Dataset
-from volspike.errors import NotEnoughData, UsageError
+from volspike.errors import NotEnoughData, UnreadableFile, UsageError
 from volspike.evaluation.metrics import known
 from volspike.lifecycle.challenger import Champion, rows_after
 from volspike.lifecycle.promotion import read_history
 from volspike.market import SECOND_NS, format_time, parse_time
-from volspike.models import DETECTORS
+from volspike.models import DETECTORS, Metadata
 from volspike.monitoring.block_permutation import DriftSample
 from volspike.monitoring.drift import Drift, DriftSeverity, check_drift
 from volspike.monitoring.performance_drift import PerformanceDrift, recent_performance
@@ -48,6 +50,8 @@ FLOOR: Final = 0.20
 LASTING_DAYS: Final = 14.0
 
 _DAY_NS: Final = 86_400 * SECOND_NS
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,8 +206,7 @@ class RetrainingNeed(msgspec.Struct, frozen=True, kw_only=True):
 def assess_need(request: RetrainingRequest, dataset: Dataset, champion: Champion, now_ns: int) -> RetrainingNeed:
     """Compare the rows since the champion's training with those before, and read the outcomes of its predictions.
 
-    Raises:
-        UnreadableFile: the outcomes or the history cannot be read.
+    Outcomes that cannot be read count as unknown, which is one of the reasons returned.
     """
     metadata = champion.artifact.metadata
     end_ns = champion.data_end_ns
@@ -211,7 +214,7 @@ def assess_need(request: RetrainingRequest, dataset: Dataset, champion: Champion
     newer = DriftSample.of(dataset, rows_after(dataset, end_ns), names)
     older = DriftSample.of(dataset, np.flatnonzero(dataset.time <= end_ns), names)
     drift, drift_reasons = _measure_drift(older, newer, request.seed)
-    performance = recent_performance(request.outcomes, metadata)
+    performance, performance_reasons = _measure_performance(request.outcomes, metadata)
     is_known = performance is not None and performance.is_conclusive
     decision = decide(
         Evidence(
@@ -225,7 +228,7 @@ def assess_need(request: RetrainingRequest, dataset: Dataset, champion: Champion
     data_reasons = _new_data_reasons(champion, hours)
     return RetrainingNeed(
         is_needed=decision.action.calls_for_training or bool(data_reasons),
-        reasons=(*decision.reasons, *drift_reasons, *data_reasons),
+        reasons=(*decision.reasons, *drift_reasons, *performance_reasons, *data_reasons),
         decision=decision,
         drift=drift,
         performance=performance,
@@ -243,11 +246,27 @@ def _measure_drift(older: DriftSample, newer: DriftSample, seed: int) -> tuple[D
         return None, (f"drift not measured: {error}",)
 
 
+def _measure_performance(outcomes: Path, metadata: Metadata) -> tuple[PerformanceDrift | None, tuple[str, ...]]:
+    try:
+        return recent_performance(outcomes, metadata), ()
+    except UnreadableFile as error:
+        return None, (f"live performance not measured: {error}",)
+
+
 def _past_checks(artifacts: Path, since: str) -> list[tuple[int, DriftSeverity]]:
-    """Time and severity of each drift check since the champion was trained."""
+    """Time and severity of each drift check since the champion was trained; none if the history cannot be read."""
     since_ns = parse_time(since)
-    checks = [(parse_time(entry.time), entry.severity) for entry in read_history(artifacts) if entry.severity]
-    return [(time_ns, DriftSeverity(severity)) for time_ns, severity in checks if time_ns >= since_ns]
+    checks = []
+    try:
+        history = read_history(artifacts)
+    except UnreadableFile as error:
+        _log.error("history_not_read", file=error.file, reason=error.reason)
+        return []
+    for entry in history:
+        with suppress(ValueError):  # a line with another time or severity is as good as a damaged one
+            if entry.severity and parse_time(entry.time) >= since_ns:
+                checks.append((parse_time(entry.time), DriftSeverity(entry.severity)))
+    return checks
 
 
 def _new_data_reasons(champion: Champion, new_hours: float) -> tuple[str, ...]:

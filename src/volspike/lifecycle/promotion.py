@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import msgspec
+import structlog
 
 from volspike.errors import ArtifactMissing, UnreadableFile, UsageError
 from volspike.locks import try_lock
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 HISTORY_FILE: Final = "history.jsonl"
 
 Event: TypeAlias = Literal["checked", "trained", "waits", "rejected", "promoted", "rolled_back", "failed"]
+
+_log = structlog.get_logger(__name__)
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -59,10 +62,9 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 def append_entry(artifacts: Path, entry: HistoryEntry) -> None:
-    """Append a line and sync it to disk.
+    """Append a line and sync it to disk; if the file cannot be written, the line is logged instead.
 
-    Raises:
-        UsageError: the file cannot be written.
+    What the line records has happened already, so a full disk must not make it look like a failure.
     """
     file = artifacts / HISTORY_FILE
     line = msgspec.json.encode(entry) + b"\n"
@@ -75,7 +77,7 @@ def append_entry(artifacts: Path, entry: HistoryEntry) -> None:
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
-        raise UsageError(f"{file} cannot be written: {error.strerror or error}") from error
+        _log.error("history_not_written", file=str(file), reason=error.strerror or str(error), entry=line.decode())
 
 
 def read_history(artifacts: Path) -> list[HistoryEntry]:

@@ -53,6 +53,7 @@ from volspike.monitoring.alerts import Alert, AlertRouter
 from volspike.monitoring.outcome_database import OutcomeRecord, PredictionRecord
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel
+from volspike.stores import rename_damaged
 from volspike.tape.recorder import Recorder
 
 ROWS_EVERY_S: Final = 0.25
@@ -431,8 +432,11 @@ class LivePipeline:
             if (state.model, state.simulated) != (self._model.digest, self.mode.is_simulated):
                 return
             self.scorer.restore_calibrations(state.calibrations)
-        except (OSError, msgspec.DecodeError, DataError) as error:
+        except OSError as error:
             log.warning("calibration_not_restored", file=str(self._calibration), reason=str(error))
+            return
+        except (msgspec.DecodeError, DataError) as error:
+            rename_damaged(self._calibration, str(error))
             return
         for name, level in state.levels.items():
             product = self._product(name).level

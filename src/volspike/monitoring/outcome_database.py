@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import isnan, nan
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from volspike.errors import UnreadableFile
@@ -43,9 +45,44 @@ _OUTCOME = """UPDATE predictions SET future_volatility = ?1,
 _EVALUATED = """SELECT time, probability, alert, spike FROM predictions
     WHERE model = ? AND second >= ? AND spike IS NOT NULL"""
 
+_COLUMNS_OF: Final = {
+    "models": frozenset(("id", "digest", "name", "version", "tau", "simulated", "used")),
+    "predictions": frozenset(
+        ("model", "second", "product", "time", "probability", "threshold", "alert", "future_volatility", "spike")
+    ),
+}
+_LOG: Final = "-wal"
+COMPANIONS: Final = (_LOG, "-shm")
+"""Endings of the files that SQLite keeps next to the database."""
+
 _COLUMNS: Final = [("time", "i8"), ("probability", "f8"), ("alert", "?"), ("spike", "i1")]
 _FETCH_ROWS: Final = 1024
 """Rows per conversion to an array, which blocks other threads for about a millisecond."""
+
+
+_log = structlog.get_logger(__name__)
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether an error means that the file's content is damaged, and not that it is locked or the disk is full."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+@contextmanager
+def database_errors(path: Path) -> Iterator[None]:
+    """Makes the errors of a disk and of SQLite in the block an ``UnreadableFile``, or a ``DamagedDatabase``."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if is_damage(error):
+            raise DamagedDatabase(path, f"not usable as an outcome database: {error}") from error
+        raise UnreadableFile(path, f"not usable as an outcome database: {error}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DamagedDatabase(path, f"holds values of another kind than predictions: {error}") from error
+    except OSError as error:
+        reason = f"not usable as an outcome database: {error.strerror or error}"
+        raise UnreadableFile(path, reason) from error
 
 
 class PredictionRecord(msgspec.Struct, frozen=True, gc=False):
@@ -81,41 +118,119 @@ class EvaluatedPredictions(msgspec.Struct, frozen=True):
     spike: NDArray[np.int8]
 
 
+NO_PREDICTIONS: Final = EvaluatedPredictions(
+    np.empty(0, np.int64), np.empty(0, np.float64), np.empty(0, np.bool_), np.empty(0, np.int8)
+)
+
+
+class DamagedDatabase(UnreadableFile):
+    """A file that is no outcome database of this format, or a damaged one; ``identity`` is its device and inode."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(path, reason)
+        self.identity = file_identity(path)
+
+
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of a file; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _reader_uri(path: Path) -> str:
+    # without a log no process writes to the file, and to open it as a shared one would create a log
+    is_logged = path.with_name(f"{path.name}{_LOG}").exists()
+    return f"{path.absolute().as_uri()}?mode={'ro' if is_logged else 'ro&immutable=1'}"
+
+
 class OutcomeDatabase:
     """A connection for one thread at a time; every write is one transaction.
 
+    Args:
+        path: the file; a writer creates it.
+        is_writer: whether the connection may change the file; a reader neither changes nor creates one.
+
     Raises:
-        UnreadableFile: the file is not an outcome database, has another version, or cannot be opened.
+        DamagedDatabase: the file is not an outcome database, is damaged, or has another version.
+        UnreadableFile: the file cannot be opened, or is locked.
     """
 
-    def __init__(self, path: Path) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-        except (OSError, sqlite3.Error) as error:
-            raise UnreadableFile(path, f"not usable as an outcome database: {error}") from error
-        try:
-            self._prepare(path)
-        except sqlite3.Error as error:
-            self._connection.close()
-            raise UnreadableFile(path, f"not usable as an outcome database: {error}") from error
+    def __init__(self, path: Path, *, is_writer: bool = True) -> None:
+        self._path, self._is_writer = path, is_writer
+        with database_errors(path):
+            if is_writer:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            name = str(path) if is_writer else _reader_uri(path)
+            self._connection = sqlite3.connect(
+                name, timeout=5.0, isolation_level=None, check_same_thread=False, uri=not is_writer
+            )
+            try:
+                self.is_empty = self._check_schema() == 0
+                if is_writer:
+                    self._prepare()
+            except BaseException:
+                self._connection.close()
+                raise
+        self._identity = file_identity(path)
 
-    def _prepare(self, path: Path) -> None:
+    @classmethod
+    def open_reader(cls, path: Path) -> OutcomeDatabase | None:
+        """A connection of a reader; None if there is no file or it is empty.
+
+        Raises:
+            DamagedDatabase: the file is not an outcome database, is damaged, or has another version.
+            UnreadableFile: the file cannot be opened, or is locked.
+        """
+        if not path.exists():
+            return None
+        reader = cls(path, is_writer=False)
+        if reader.is_empty:
+            reader.close()
+            return None
+        return reader
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the path still is the file that was opened; False if it was moved, removed or replaced."""
+        return self._identity is not None and file_identity(self._path) == self._identity
+
+    def _check_schema(self) -> int:
+        """The number of tables.
+
+        Raises:
+            DamagedDatabase: not the tables of an outcome database of this format.
+        """
         run = self._connection.execute
         (version,) = run("PRAGMA user_version").fetchone()
         if version not in (0, FORMAT):
-            self._connection.close()
-            raise UnreadableFile(path, f"outcome database of format {version}, expected {FORMAT}: move the file away")
+            raise DamagedDatabase(self._path, f"outcome database of format {version}, expected {FORMAT}")
+        tables = {name for (name,) in run("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not tables and version == 0:
+            return 0
+        for table, columns in _COLUMNS_OF.items():
+            missing = columns - {column[1] for column in run(f"PRAGMA table_info({table})")}
+            if missing:
+                reason = f"not an outcome database: table {table} has no column {', '.join(sorted(missing))}"
+                raise DamagedDatabase(self._path, reason)
+        return len(tables)
+
+    def _prepare(self) -> None:
+        run = self._connection.execute
         run("PRAGMA journal_mode = WAL")
         # a killed process loses no committed transaction; only a power cut could lose the last ones
         run("PRAGMA synchronous = NORMAL")
-        if version == 0:
-            for table in _TABLES:
-                run(table)
+        with self._connection:
+            run("BEGIN IMMEDIATE")
+            if self.is_empty:
+                for table in _TABLES:
+                    run(table)
+            elif "tau" not in {column[1] for column in run("PRAGMA table_info(predictions)")}:
+                # written before τ could differ from row to row; programs of that time still read the file
+                run("ALTER TABLE predictions ADD COLUMN tau REAL")
             run(f"PRAGMA user_version = {FORMAT}")
-        elif "tau" not in {column[1] for column in run("PRAGMA table_info(predictions)")}:
-            # written before τ could differ from row to row; programs of that time still read the file
-            run("ALTER TABLE predictions ADD COLUMN tau REAL")
 
     def write(self, items: Sequence[PredictionRecord | OutcomeRecord], now_s: int) -> None:
         """Write all items in one transaction, in order."""
@@ -197,5 +312,11 @@ class OutcomeDatabase:
         return deleted
 
     def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        """Close the file. If it was moved, it takes its log with it, which would otherwise stay at the old place."""
+        try:
+            if self._is_writer and not self.is_in_place:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            _log.warning("outcomes_not_complete", file=str(self._path), reason=str(error))
+        finally:
+            self._connection.close()

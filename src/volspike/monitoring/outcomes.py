@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from math import isfinite
 from pathlib import Path
 from threading import Event
@@ -18,14 +19,27 @@ import structlog
 
 from volspike.background import BackgroundTask, Backlog, SupervisedThread, supervised
 from volspike.errors import UnreadableFile
+from volspike.locks import LockFile
 from volspike.market import SECOND_NS
-from volspike.monitoring.outcome_database import OutcomeDatabase, OutcomeRecord, PredictionRecord
+from volspike.monitoring.outcome_database import (
+    COMPANIONS,
+    NO_PREDICTIONS,
+    DamagedDatabase,
+    OutcomeDatabase,
+    OutcomeRecord,
+    PredictionRecord,
+    database_errors,
+    file_identity,
+    is_damage,
+)
 from volspike.monitoring.performance import Performance, ServedModel, evaluate_predictions
+from volspike.stores import rename_damaged
 
 QUEUE_ROWS: Final = 65_536
 BATCH_ROWS: Final = 8_192
 MAX_EVALUATED_ROWS: Final = 200_000
 PRUNE_EVERY_S: Final = 3600.0
+RETRY_S: Final = 10.0
 
 _log = structlog.get_logger(__name__)
 
@@ -36,13 +50,14 @@ class OutcomeStore:
     ``predict`` and ``outcome`` are called from one thread and never wait. If the writer is too slow, the oldest rows
     are dropped and counted. A killed process loses about the last ``flush_s``.
 
+    No state of the file stops the caller. A damaged or foreign file is renamed and a new one begins, as it does if the
+    file is moved or removed meanwhile. While it cannot be written, or another process stores predictions in it, rows
+    are counted as lost, ``fault`` states the reason, and the file is tried again every ``RETRY_S``.
+
     Args:
         keep_days: older rows are deleted, at the start and every hour.
         flush_s: how long rows are collected before they are written together.
         now: the clock in seconds that determines which models are still in use.
-
-    Raises:
-        UnreadableFile: the file cannot be opened or is not an outcome database.
     """
 
     def __init__(
@@ -55,12 +70,18 @@ class OutcomeStore:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._path, self._keep_days, self._flush_s, self._now = path, keep_days, flush_s, now
-        self._database = OutcomeDatabase(path)
+        self._database: OutcomeDatabase | None = None
+        self._lock = LockFile(path.with_name(f".{path.name}.lock"))
+        self._retry_at = 0.0
+        self._damaged: tuple[int, int] | None = None
+        """Identity of a file in which a reader found damage."""
         self._held: dict[str, PredictionRecord] = {}
         self._backlog: Backlog[PredictionRecord | OutcomeRecord | Event] = Backlog(queue_rows)
         self._failed = 0
         self._fault: str | None = None
         self._pruned_at = -PRUNE_EVERY_S
+        with suppress(UnreadableFile):
+            self._opened()
         self._thread = supervised("outcomes", self._write_all)
 
     @property
@@ -120,15 +141,17 @@ class OutcomeStore:
         Raises:
             UnreadableFile: the file cannot be read.
         """
-        database = OutcomeDatabase(self._path)
+        rows = NO_PREDICTIONS
         try:
-            model = database.newest() if model is None else model
-            number = None if model is None else database.find(model)
-            rows = database.evaluated(-1 if number is None else number, since_ns, product, limit)
-        except sqlite3.Error as error:
-            raise UnreadableFile(self._path, f"predictions cannot be read: {error}") from error
-        finally:
-            database.close()
+            database = OutcomeDatabase.open_reader(self._path)
+            if database is not None:
+                with closing(database), database_errors(self._path):
+                    model = database.newest() if model is None else model
+                    number = None if model is None else database.find(model)
+                    rows = database.evaluated(-1 if number is None else number, since_ns, product, limit)
+        except DamagedDatabase as error:
+            self._damaged = error.identity  # the writer renames it
+            raise
         if len(rows.time) == limit:
             since_ns = int(np.min(rows.time))
         return evaluate_predictions(model, product, since_ns, rows.probability, rows.alert, rows.spike)
@@ -148,11 +171,65 @@ class OutcomeStore:
     def _write_all(self, thread: SupervisedThread) -> None:
         while batch := self._batch():
             self._write(batch)
-            if time.monotonic() - self._pruned_at >= PRUNE_EVERY_S:
+            if self._database is not None and time.monotonic() - self._pruned_at >= PRUNE_EVERY_S:
                 self._pruned_at = time.monotonic()
-                self._prune()
+                self._prune(self._database)
             thread.succeed()
-        self._database.close()
+        self._close_database()
+        self._lock.release()
+
+    def _opened(self) -> OutcomeDatabase:
+        """The database, opened again if the file is another one than before.
+
+        Raises:
+            UnreadableFile: it cannot be opened, or the last attempt was less than ``RETRY_S`` ago.
+        """
+        database = self._database
+        if database is not None and not database.is_in_place:
+            _log.warning("outcomes_moved", file=str(self._path), reason="moved, removed or replaced; a new file begins")
+            self._close_database()
+        elif self._damaged is not None and self._damaged == file_identity(self._path):
+            self._replace_damaged("a reader found damage")
+        self._damaged = None
+        if self._database is None:
+            if time.monotonic() < self._retry_at:
+                raise UnreadableFile(self._path, "cannot be opened")
+            try:
+                self._database = self._open()
+            except UnreadableFile as error:
+                self._retry_at = time.monotonic() + RETRY_S
+                self._report(error.reason)
+                raise
+        return self._database
+
+    def _open(self) -> OutcomeDatabase:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._lock.acquire():
+                raise UnreadableFile(self._path, f"process {self._lock.holder()} stores its predictions in this file")
+        except OSError as error:
+            raise UnreadableFile(self._path, f"cannot be opened: {error.strerror or error}") from error
+        try:
+            return OutcomeDatabase(self._path)
+        except DamagedDatabase as error:
+            if rename_damaged(self._path, error.reason, COMPANIONS) is None:
+                raise
+            return OutcomeDatabase(self._path)
+
+    def _close_database(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def _replace_damaged(self, reason: str) -> None:
+        self._close_database()
+        rename_damaged(self._path, reason, COMPANIONS)
+
+    def _report(self, reason: str) -> None:
+        """Sets the fault, which is logged once."""
+        if reason != self._fault:
+            _log.error("predictions_not_stored", file=str(self._path), reason=reason)
+        self._fault = reason
 
     def _batch(self) -> list[PredictionRecord | OutcomeRecord | Event]:
         """The rows of ``flush_s`` after the first one; empty at the end."""
@@ -165,12 +242,13 @@ class OutcomeStore:
         rows = [item for item in batch if not isinstance(item, Event)]
         try:
             if rows:
-                self._database.write(rows, int(self._now()))
-            self._fault = None
+                self._write_rows(rows)
+        except UnreadableFile:  # reported where it was opened
+            self._failed += len(rows)
         except sqlite3.Error as error:  # disk full, or locked by another program: the pipeline continues
             self._failed += len(rows)
-            self._fault = str(error)
-            _log.error("predictions_not_stored", file=str(self._path), reason=str(error), rows=len(rows))
+            self._report(str(error))
+            self._close_database()  # the next batch checks the file again
         except Exception as error:  # counted here, logged by the supervisor of the thread
             self._failed += len(rows)
             self._fault = str(error)
@@ -180,8 +258,18 @@ class OutcomeStore:
                 if isinstance(item, Event):
                     item.set()
 
-    def _prune(self) -> None:
+    def _write_rows(self, rows: list[PredictionRecord | OutcomeRecord]) -> None:
         try:
-            self._database.prune(self._keep_days, int(self._now()))
+            self._opened().write(rows, int(self._now()))
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self._replace_damaged(str(error))
+            self._opened().write(rows, int(self._now()))
+        self._fault = None
+
+    def _prune(self, database: OutcomeDatabase) -> None:
+        try:
+            database.prune(self._keep_days, int(self._now()))
         except sqlite3.Error as error:
             _log.warning("predictions_not_pruned", file=str(self._path), reason=str(error))

@@ -8,6 +8,7 @@ block-bootstrap interval is more than 5 % below the reference.
 
 from __future__ import annotations
 
+from contextlib import closing
 from math import nan
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from volspike.evaluation.bootstrap import LEAST_BLOCKS, Draws, percentile_interv
 from volspike.evaluation.scored import BLOCK_S, spike_events
 from volspike.market import SECOND_NS
 from volspike.models import Metadata
-from volspike.monitoring.outcome_database import OutcomeDatabase
+from volspike.monitoring.outcome_database import OutcomeDatabase, database_errors
 from volspike.monitoring.performance import ServedModel
 
 FALL: Final = 0.05
@@ -102,16 +103,14 @@ def recent_performance(outcomes: Path, model: Metadata, days: float = RECENT_DAY
     """The metrics of a served model over its newest ``days`` of outcomes; None without outcomes.
 
     Raises:
-        UnreadableFile: the file is not an outcome database.
+        UnreadableFile: the file cannot be read, or is not an outcome database.
     """
-    if not outcomes.is_file():
+    database = OutcomeDatabase.open_reader(outcomes)
+    if database is None:
         return None
-    database = OutcomeDatabase(outcomes)
-    try:
+    with closing(database), database_errors(outcomes):
         number = database.find(ServedModel.of(model, simulated=model.simulated))
         evaluated = None if number is None else database.evaluated(number, 0, None, MAX_EVALUATED_ROWS)
-    finally:
-        database.close()
     if evaluated is None or len(evaluated.time) == 0:
         return None
     recent = evaluated.time >= evaluated.time.max() - round(days * 86_400) * SECOND_NS
