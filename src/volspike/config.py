@@ -102,8 +102,8 @@ class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     An empty ``url`` means the protocol's own. ``matches`` subscribes to Exchange's trades as well, which its tickers
     already contain. No frame for ``heartbeat_timeout_s`` is a gap; no frame for ``idle_timeout_s`` closes the
-    connection. A connection that lasted ``lasting_s`` resets the backoff. The queue between socket and reader holds
-    ``queue_frames`` frames of ``queue_bytes`` bytes together.
+    connection. A connection that sent a tick or lasted ``lasting_s`` resets the backoff. The queue between socket and
+    reader holds ``queue_frames`` frames of ``queue_bytes`` bytes together.
     """
 
     protocol: Literal["coinbase", "coinbase-exchange"] = "coinbase"

@@ -124,7 +124,7 @@ def histories(draw: st.DrawFn) -> tuple[list[list[Tick]], list[Gap]]:
     ends = st.integers(START - SECOND, now + SECOND)
     gaps = [
         Gap(start=end - SECOND, end=end, products=tuple(draw(st.sets(st.sampled_from((*products, "Z"))))),
-            cause=Cause.SILENCE)
+            cause=draw(st.sampled_from([Cause.SILENCE, Cause.CLOCK])))
         for end in draw(st.lists(ends, max_size=4))
     ]  # fmt: skip
     return [tape for tape in tapes if tape], gaps

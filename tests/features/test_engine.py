@@ -184,6 +184,28 @@ def test_ticks_late_by_exactly_300_seconds_never_set_the_clock_back() -> None:
     assert [len(engine.update(tick_at(699.999999999))) for _ in range(10)] == [0] * 9 + [1]
 
 
+@pytest.mark.parametrize(("late_s", "begins"), [(0.5, False), (1.0, False), (1.1, True), (200.0, True), (400.0, True)])
+def test_clock_step_begins_a_session_at_an_earlier_time(late_s: float, begins: bool) -> None:
+    """After a reported clock step, the first tick that is late by more than a second begins a session."""
+    engine = FeatureEngine(SET)
+    engine.update(tick_at(1000))
+    gap = Gap(start=START, end=START, products=("BTC-USD",), cause=Cause.CLOCK)
+    engine.mark_gap(gap)
+    rows = [engine.update(tick_at(1000 - late_s + second)) for second in (0, 0.01)]
+    assert [len(made) for made in rows] == ([1, 1] if begins else [0, 0])
+    assert engine.dropped().late == (0 if begins else 2)
+
+
+def test_clock_step_without_an_earlier_time_changes_no_session() -> None:
+    """When the times go on, the session does too, and a later late tick is late again."""
+    engine = FeatureEngine(SET)
+    (before,) = engine.update(tick_at(1000))
+    engine.mark_gap(Gap(start=START, end=START, products=("BTC-USD",), cause=Cause.CLOCK))
+    (after,) = engine.update(tick_at(1001))
+    assert before.session_id == after.session_id
+    assert engine.update(tick_at(900)) == []
+
+
 def test_256_trade_ids_are_remembered() -> None:
     """A trade is a duplicate if its id is among the last 256 of its product; the one before those is forgotten."""
     engine = FeatureEngine(SET, Profile.TRADE)

@@ -11,9 +11,9 @@ import pytest
 from tests.feeds.scripted import of
 from volspike.feeds.decoder import LONGEST_FAULT_NS, EventDecoder
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame
-from volspike.feeds.inbox import Arrival
+from volspike.feeds.inbox import Arrival, ClockStep, Entry
 from volspike.feeds.protocol import PROTOCOLS
-from volspike.market import Cause, Gap, Tick
+from volspike.market import Cause, Gap, Tick, format_time
 
 START = 1_767_225_600_000_000_000
 STEP = 1_000_000
@@ -182,3 +182,59 @@ def test_products_that_were_not_requested_are_rejected() -> None:
     (error,) = of(FeedError, events)
     assert error.products == ("DOGE-USD", "ETH-USD")
     assert (reader.unrequested, reader.ticks) == (6, 3)
+
+
+def timed(second: float, shift: float = 0.0, product: str = "BTC-USD") -> Arrival:
+    """A ticker of the exchange's time ``second`` and ``shift``, received 50 ms after ``second``."""
+    quote = QUOTE | {"product_id": product, "time": format_time(START + round((second + shift) * 1e9))}
+    return Arrival(START + round(second * 1e9) + 50_000_000, exchange(quote))
+
+
+def decoded(arrivals: Sequence[Arrival]) -> list[FeedEvent]:
+    reader = decoder("coinbase-exchange")
+    return [event for arrival in arrivals for event in reader.decode(arrival)]
+
+
+@pytest.mark.parametrize("shift", [299.0, 3.2e9, -1.7e9, -3600.0])
+def test_impossible_time_is_a_fault_and_a_gap(shift: float) -> None:
+    """A tick 299 s or a century ahead, from 1970 or from an hour ago is rejected with its reason; no other is."""
+    arrivals = [timed(second, shift if second == 30 else 0.0) for second in range(60)]
+    events = decoded(arrivals)
+    assert len(ticks_of(events)) == 59
+    (fault,) = of(FeedFault, events)
+    assert "is impossible" in fault.error.reason
+    (gap,) = of(Gap, events)
+    assert (gap.start, gap.end) == (arrivals[29].received, arrivals[31].received)
+    assert (gap.products, gap.cause, gap.lost) == (("BTC-USD",), Cause.MALFORMED, 1)
+
+
+def test_step_of_the_exchange_clock_is_one_gap() -> None:
+    """When all times change together, the ticks are accepted again after the ninth, with a gap of its own."""
+    events = decoded(
+        [timed(second, 299.0 if second >= 30 else 0.0, product) for second in range(60) for product in PRODUCTS]
+    )
+    steps = [gap for gap in of(Gap, events) if gap.cause is Cause.CLOCK]
+    assert [(gap.products, gap.lost) for gap in steps] == [(PRODUCTS, 0)]
+    assert "+299.000 s" in steps[0].detail
+    rejected = sum(gap.lost for gap in of(Gap, events) if gap.cause is Cause.MALFORMED)
+    assert 120 - rejected == len(ticks_of(events))
+    assert rejected == 18
+
+
+def test_step_of_our_clock_is_a_gap_and_costs_no_tick() -> None:
+    """A step that the intake noted is a gap; ticks on both sides of it are accepted, an impossible one is not."""
+    reader = decoder("coinbase-exchange")
+    after = [msgspec.structs.replace(each, received=each.received + 300 * 10**9) for each in map(timed, range(30, 60))]
+    after[10] = msgspec.structs.replace(timed(40, 299.0), received=after[10].received)
+    step = ClockStep(START + 30 * 10**9, after[0].received, 300 * 10**9)
+    entries: list[Entry] = [*map(timed, range(30)), step, *after]
+    events = [event for entry in entries for event in reader.decode(entry)]
+    clock, damage = of(Gap, events)
+    assert (clock.cause, clock.start, clock.end, clock.detail) == (
+        Cause.CLOCK,
+        step.start,
+        step.end,
+        "our clock was set by +300.000 s",
+    )
+    assert (damage.cause, damage.lost) == (Cause.MALFORMED, 1)
+    assert len(ticks_of(events)) == 59

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from volspike.config import FeedSettings
 from volspike.feeds.events import FeedState
-from volspike.feeds.inbox import Arrival, Inbox, Overflow, SequenceCheck, SilenceDetector
-from volspike.market import Cause, Gap
+from volspike.feeds.inbox import Arrival, ClockStep, FrameIntake, Inbox, Overflow, SequenceCheck, SilenceDetector
+from volspike.feeds.protocol import PROTOCOLS
+from volspike.market import SECOND_NS, Cause, Gap
 
 SILENCE, IDLE = 10, 30
 
@@ -256,3 +258,41 @@ def test_full_inbox_takes_frames_again_when_half_of_the_bytes_are_free(taken_fir
         inbox.take()
     inbox.put(Arrival(99, b"x"))
     assert inbox.dropped == dropped
+
+
+def intake(inbox: Inbox, elapsed: list[int]) -> FrameIntake:
+    """An intake whose monotonic clock shows the only number in ``elapsed``."""
+    return FrameIntake(FeedSettings(), PROTOCOLS["coinbase-exchange"], inbox, elapsed=lambda: elapsed[0])
+
+
+@pytest.mark.parametrize("step_s", [-3600, -1, 1, 3600])
+def test_step_of_our_clock_is_noted(step_s: int) -> None:
+    """A step is noted before the frame that reveals it, once, with its size; it ends no connection as idle."""
+    inbox, elapsed = Inbox(100, 1 << 20), [0]
+    frames = intake(inbox, elapsed)
+    start = 1_000_000 * SECOND_NS
+    frames.begin_connection(start)
+    frames.add(start, b"1")
+    elapsed[0] = SECOND_NS
+    after = start + (1 + step_s) * SECOND_NS
+    frames.add(after, b"2")
+    elapsed[0] = 2 * SECOND_NS
+    assert not frames.check_silence(after + SECOND_NS)
+    first, step, second = taken(inbox)
+    assert step == ClockStep(min(start, after), after, step_s * SECOND_NS)
+    assert [entry.data for entry in (first, second) if isinstance(entry, Arrival)] == [b"1", b"2"]
+    elapsed[0] = 11 * SECOND_NS
+    assert not frames.check_silence(after + 10 * SECOND_NS)
+    (silence,) = taken(inbox)
+    assert isinstance(silence, Gap)
+    assert (silence.start, silence.end, silence.cause) == (after, after + 10 * SECOND_NS, Cause.SILENCE)
+
+
+def test_clock_that_is_slightly_fast_takes_no_step() -> None:
+    """Half a second gained every second is many small differences and no step."""
+    inbox, elapsed = Inbox(100, 1 << 20), [0]
+    frames = intake(inbox, elapsed)
+    for second in range(50):
+        elapsed[0] = second * SECOND_NS
+        frames.add(second * SECOND_NS * 3 // 2, b"")
+    assert all(isinstance(entry, Arrival) for entry in taken(inbox))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from volspike.config import FeedSettings
 from volspike.feeds.events import FeedEvent, FeedFault, FeedFrame, FeedState
+from volspike.feeds.protocol import advanced_trade_sequence
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import Faults, Sent
@@ -21,7 +22,7 @@ START = 1_767_225_600_000_000_000
 PATIENCE_S = 30.0
 OVER = "the simulated market is over"
 
-rates = st.sampled_from([0.0, 0.01, 0.05, 0.15])
+rates = st.sampled_from([0.0, 0.01, 0.05, 0.12])
 faults = st.builds(
     Faults,
     drop=rates,
@@ -30,6 +31,8 @@ faults = st.builds(
     skip=rates,
     malformed=rates,
     unknown=rates,
+    damage=rates,
+    mistime=rates,
     silence_every_s=st.sampled_from([0.0, 4.0]),
     silence_s=st.just(2.0),
     close_every_s=st.sampled_from([0.0, 5.0, 7.0]),
@@ -77,10 +80,13 @@ def named(gaps: list[Gap]) -> list[int]:
 
 def assert_losses_reported(events: list[FeedEvent], sent: list[Sent]) -> None:
     """On one connection, sent frames arrive in order; gaps name the lost and the late ones."""
-    came = [event.data for event in events if isinstance(event, FeedFrame | FeedFault)]
+    came: list[bytes] = []
+    for event in events:
+        if isinstance(event, FeedFrame | FeedFault) and not (came and came[-1] is event.data):
+            came.append(event.data)  # a partly damaged frame is a fault and a frame
     left = [frame for frame in sent if not frame.is_lost][: len(came)]
     assert came == [frame.data for frame in left]
-    numbers = [frame.sequence for frame in left if frame.sequence >= 0]
+    numbers = [number for frame in left if (number := advanced_trade_sequence(frame.data)) >= 0]
     told = named([event for event in events if isinstance(event, Gap) and event.cause is Cause.SEQUENCE])
     if not numbers:
         assert not told
@@ -105,3 +111,39 @@ def test_gaps_name_exactly_the_losses_after_any_faults(faults: Faults, seed: int
     assert all(earlier.end <= later.start for earlier, later in pairwise(absences))
     with_ticks = [any(isinstance(event, FeedFrame) and event.frame.ticks for event in part) for part in heard]
     assert len(absences) == sum(with_ticks[1:])
+
+
+def test_every_damaged_tick_lies_in_a_gap_of_its_product() -> None:
+    """Each frame that arrived damaged or with a wrong time was received within a gap with the cause ``malformed``."""
+    events, sent = asyncio.run(run_with_faults(Faults(damage=0.2, mistime=0.1), 3))
+    changed = {frame.data for frame in sent if frame.original and b'"price"' in frame.original}
+    received = [event.received for event in events if isinstance(event, FeedFault) and event.data in changed]
+    gaps = [event for event in events if isinstance(event, Gap) and event.cause is Cause.MALFORMED]
+    assert len(received) > 10
+    assert all(any(gap.start <= moment <= gap.end for gap in gaps) for moment in received)
+    lost = {frame.original for frame in sent if frame.original}
+    assert not lost & {event.data for event in events if isinstance(event, FeedFrame)}
+
+
+def test_reset_of_the_numbers_hides_no_later_loss() -> None:
+    """After the exchange counts from 0 again there is a gap of unknown size, and the next lost frames are found."""
+
+    async def whole() -> list[Gap]:
+        market = SimulatedExchangeSettings(products=("BTC-USD",), speed=10.0)
+        async with asyncio.timeout(PATIENCE_S), SimulatedExchange(market) as exchange:
+            gaps: list[Gap] = []
+            async with FeedSession(FeedSettings(url=exchange.url("coinbase"))) as session:
+                async for event in session.events():
+                    if isinstance(event, Gap):
+                        gaps.append(event)
+                        exchange.faults.drop(3)
+                    elif session.stats.frames == 30:
+                        exchange.faults.reset()
+                    if len(gaps) == 2:
+                        break
+            return gaps
+
+    reset, loss = asyncio.run(whole())
+    assert (reset.cause, reset.lost) == (Cause.SEQUENCE, -1)
+    assert reset.detail.startswith("the sequence numbers were reset: ")
+    assert (loss.cause, loss.lost) == (Cause.SEQUENCE, 3)

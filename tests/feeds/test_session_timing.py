@@ -11,10 +11,26 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 from websockets.http11 import Request, Response
 
-from tests.feeds.scripted import ScriptedExchange, drops, frames, heard, of, run, says, settings, some, ticker
+from tests.feeds.scripted import (
+    FULL_ACK,
+    ScriptedExchange,
+    ack,
+    drops,
+    frames,
+    heard,
+    of,
+    run,
+    says,
+    settings,
+    some,
+    ticker,
+)
+from volspike.feeds import connection as connection_module
 from volspike.feeds import session as session_module
+from volspike.feeds.connection import open_connection
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession, IdleTimer
+from volspike.feeds.simulation.client import answer_pings_if
 
 LONGEST_S = 1000.0
 
@@ -36,11 +52,11 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return taken
 
 
-def lose_connections(count: int, jitter: float, **options: Any) -> list[FeedEvent]:
-    """The events of a session that loses ``count`` connections after a frame each, and keeps the next."""
+def lose_connections(count: int, jitter: float, sent: tuple[bytes, ...] = (), **options: Any) -> list[FeedEvent]:
+    """The events of a session that loses ``count`` connections after the frames ``sent`` each, and keeps the next."""
 
     async def whole() -> list[FeedEvent]:
-        async with ScriptedExchange(*[says(ticker(0), then=drops)] * count, says()) as exchange:
+        async with ScriptedExchange(*[says(*sent, then=drops)] * count, says()) as exchange:
             session = FeedSession(settings(exchange.url, **options), jitter=lambda: jitter)
             return await heard(session, some(FeedState, 2 * count + 1))
 
@@ -48,15 +64,20 @@ def lose_connections(count: int, jitter: float, **options: Any) -> list[FeedEven
 
 
 @pytest.mark.parametrize(
-    ("lasting_s", "expected", "attempts"),
-    [(1e-9, [100.0, 100.0, 100.0, 100.0], [1, 1, 1, 1]), (LONGEST_S, [100.0, 200.0, 400.0, 500.0], [1, 2, 3, 4])],
-    ids=["lasted", "broke at once"],
+    ("sent", "lasting_s", "expected", "attempts"),
+    [
+        ((), 1e-9, [100.0, 100.0, 100.0, 100.0], [1, 1, 1, 1]),
+        ((ticker(0),), LONGEST_S, [100.0, 100.0, 100.0, 100.0], [1, 1, 1, 1]),
+        ((), LONGEST_S, [100.0, 200.0, 400.0, 500.0], [1, 2, 3, 4]),
+        ((ack(0, **FULL_ACK), b"{"), LONGEST_S, [100.0, 200.0, 400.0, 500.0], [1, 2, 3, 4]),
+    ],
+    ids=["lasted", "sent a tick", "broke at once", "sent no tick"],
 )
-def test_a_connection_that_lasted_resets_the_backoff(
-    waits: list[float], lasting_s: float, expected: list[float], attempts: list[int]
+def test_a_connection_with_data_resets_the_backoff(
+    waits: list[float], sent: tuple[bytes, ...], lasting_s: float, expected: list[float], attempts: list[int]
 ) -> None:
-    """After a connection that lasted the wait is the shortest again; after others it doubles up to its limit."""
-    events = lose_connections(4, 1.0, lasting_s=lasting_s, backoff_min_s=100.0, backoff_max_s=500.0)
+    """After a connection that lasted or sent a tick the wait is the shortest again; after others it doubles."""
+    events = lose_connections(4, 1.0, sent, lasting_s=lasting_s, backoff_min_s=100.0, backoff_max_s=500.0)
     assert [wait for wait in waits if wait > 2] == expected
     assert [state.attempt for state in of(FeedState, events) if not state.is_connected] == attempts
 
@@ -245,6 +266,61 @@ def test_a_full_socket_lets_other_tasks_run() -> None:
         return received
 
     assert 0 < run(whole()) < count
+
+
+@pytest.fixture
+def quick_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pings every 10 ms."""
+    monkeypatch.setattr(connection_module, "PING_EVERY_S", 0.01)
+
+
+@pytest.mark.usefixtures("quick_pings")
+def test_connection_with_frames_needs_no_pong() -> None:
+    """An exchange that answers no ping but sends frames is connected for as long as it does."""
+
+    async def send_without_pongs(connection: ServerConnection) -> None:
+        answer_pings_if(connection, lambda: False)
+        for number in range(40):
+            await connection.send(ticker(number), text=True)
+            await asyncio.sleep(0.01)
+        await connection.wait_closed()
+
+    async def whole() -> list[FeedEvent]:
+        async with ScriptedExchange(send_without_pongs) as exchange:
+            return await heard(FeedSession(settings(exchange.url)), frames(40))
+
+    events = run(whole())
+    assert [state.is_connected for state in of(FeedState, events)] == [True]
+
+
+def test_missing_pong_has_no_deadline() -> None:
+    """The websockets library waits for an answer to a ping for ever; its default closes busy connections after 20 s."""
+
+    async def whole() -> float | None:
+        async with ScriptedExchange(says()) as exchange:
+            connection = await open_connection(exchange.url, settings(exchange.url))
+            await connection.close()
+            return connection.ping_timeout
+
+    assert run(whole()) is None
+
+
+@pytest.mark.usefixtures("quick_pings")
+def test_silent_connection_is_closed_by_the_idle_timer() -> None:
+    """A connection that breaks without a close frame, half-open, is closed after the idle timeout."""
+
+    async def falls_silent(connection: ServerConnection) -> None:
+        answer_pings_if(connection, lambda: False)
+        await connection.send(ticker(0), text=True)
+        await connection.wait_closed()
+
+    async def whole() -> list[FeedEvent]:
+        async with ScriptedExchange(falls_silent) as exchange:
+            return await heard(FeedSession(settings(exchange.url, idle_timeout_s=0.2)), some(FeedState, 2))
+
+    first, second = of(FeedState, run(whole()))
+    assert (first.is_connected, second.is_connected) == (True, False)
+    assert second.reason == "no frame for 0.2 s: the connection was closed on our side"
 
 
 def test_no_check_after_the_context() -> None:

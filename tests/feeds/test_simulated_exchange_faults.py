@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from volspike.errors import MalformedTick, UsageError
 from volspike.feeds.protocol import decode_any
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
-from volspike.feeds.simulation.faults import KEPT_BYTES, Fault, Faults, Injector, Record
+from volspike.feeds.simulation.faults import DAMAGES, KEPT_BYTES, Fault, Faults, Injector, Record
 from volspike.feeds.simulation.protocols import ExchangeServer, Outgoing
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.market import SECOND_NS, parse_time
@@ -80,13 +80,13 @@ def test_random_faults_are_recorded_frame_by_frame(protocol: str) -> None:
     """With all faults at once, the client receives exactly the frames recorded as sent, in order."""
     faults = Faults(
         drop=0.05, delay=0.05, delay_s=0.001, duplicate=0.05, reorder=0.05, skip=0.02, malformed=0.05, unknown=0.05,
-        silence_every_s=11, silence_s=2, snapshot_every_s=13, snapshot_bytes=10_000,
+        damage=0.05, mistime=0.05, silence_every_s=11, silence_s=2, snapshot_every_s=13, snapshot_bytes=10_000,
     )  # fmt: skip
     frames, exchange, _ = heard(faults, protocol=protocol)
     assert frames == on_the_wire(exchange)
     assert exchange.record.frames == len(frames)
     assert exchange.record.lost == sum(sent.is_lost for sent in exchange.sent) > 10
-    assert set(faults_of(exchange)) == set(Fault) - {Fault.CLOSE, Fault.SLOW_READER, Fault.UNSENT}
+    assert set(faults_of(exchange)) == set(Fault) - {Fault.CLOSE, Fault.SLOW_READER, Fault.UNSENT, Fault.RESET}
 
 
 def test_dropped_numbers_are_the_client_s_gaps() -> None:
@@ -315,3 +315,47 @@ def test_record_keeps_the_start_of_a_large_frame(size: int, kept: int) -> None:
     record = Record(1)
     record.frame(1, START, Outgoing(0, b"x" * size))
     assert len(record.sent[0].data) == kept
+
+
+@pytest.mark.parametrize("way", DAMAGES)
+def test_damage_makes_a_frame_malformed(way: str) -> None:
+    """In each way the next ticker cannot be decoded; the record keeps what it would have been."""
+    frames, exchange, _ = heard(strike=lambda exchange: exchange.faults.damage(way, 3), protocol="coinbase-exchange")
+    damaged = [sent for sent in exchange.sent if sent.fault is Fault.DAMAGE]
+    assert len(damaged) == 3
+    assert {sent.data for sent in damaged} <= set(frames)
+    with_price = [sent for sent in damaged if b'"price"' in sent.original]
+    assert with_price
+    for sent in with_price:
+        assert decode_any(sent.original, 0).ticks
+        with pytest.raises(MalformedTick):
+            decode_any(sent.data, 0)
+
+
+@pytest.mark.parametrize("protocol", ["coinbase", "coinbase-exchange"])
+def test_mistimed_frames_have_other_times_only(protocol: str) -> None:
+    """The next frames are 299 s ahead, and equal otherwise; with a wrong clock all are."""
+    _, exchange, _ = heard(strike=lambda exchange: exchange.faults.mistime(299.0, 5), protocol=protocol)
+    wrong = [sent for sent in exchange.sent if sent.fault is Fault.MISTIME]
+    assert len(wrong) == 5
+    for sent in wrong:
+        assert decode_any(sent.data, 0).time in {0, decode_any(sent.original, 0).time + 299 * SECOND_NS}
+    frames, _, _ = heard(strike=lambda exchange: exchange.faults.set_clock(-3600.0), protocol=protocol)
+    times = [tick.time for frame in frames for tick in decode_any(frame, 0).ticks]
+    assert times
+    assert max(times) < START - 3500 * SECOND_NS
+
+
+def test_reset_begins_the_numbers_again() -> None:
+    """After a reset on Advanced Trade the next message has the number 0."""
+
+    async def run() -> list[int]:
+        async with SimulatedExchange(settings(seconds=20, speed=10.0)) as exchange, connect(exchange.url()) as client:
+            await client.send(TICKER)
+            before = [await client.recv(decode=False) for _ in range(5)]
+            exchange.faults.reset()
+            return numbers(before + await rest(client))
+
+    sent = asyncio.run(run())
+    (reset,) = [place for place in range(1, len(sent)) if sent[place] < sent[place - 1]]
+    assert sent[reset:] == list(range(len(sent) - reset))

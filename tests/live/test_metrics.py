@@ -61,7 +61,7 @@ def full(tmp_path: Path) -> Iterator[LivePipeline]:
         recorder=Recorder(tmp_path / "tape", clock=lambda: START),
         outcomes=OutcomeStore(tmp_path / "outcomes.sqlite"),
         router=AlertRouter(receivers=[DeadReceiver()], attempts=1),
-        stats=lambda: FeedStats(ignored=Counter(), repeated=5, unrequested=6),
+        stats=lambda: FeedStats(ignored=Counter(), repeated=5, unrequested=6, refused=("X-USD",)),
     )
     yield pipeline
     pipeline.close()
@@ -117,6 +117,8 @@ def test_events_are_counted(full: LivePipeline) -> None:
         Cause.CLOCK: 0,
     }
     assert (seen["feed_repeated_total"], seen["feed_unrequested_ticks_total"]) == (5, 6)
+    assert seen['feed_refused{product="X-USD"}'] == 1
+    assert full.health()["refused_products"] == ["X-USD"]
     assert seen['feed_gap_seconds_total{cause="sequence"}'] == 1
     assert seen["feed_lost_messages_total"] == 9
     assert seen['feature_whole{product="BTC-USD"}'] == 0

@@ -48,6 +48,10 @@ def run(
     skip: Annotated[float, typer.Option(help="With --port: share of frames after which numbers are skipped.")] = 0.0,
     malformed: Annotated[float, typer.Option(help="With --port: share of frames followed by a malformed one.")] = 0.0,
     unknown: Annotated[float, typer.Option(help="With --port: share of frames followed by an unknown one.")] = 0.0,
+    damage: Annotated[
+        float, typer.Option(help="With --port: share of frames that are truncated or have an invalid price.")
+    ] = 0.0,
+    mistime: Annotated[float, typer.Option(help="With --port: share of frames with times 299 s ahead.")] = 0.0,
     silence_every: Annotated[
         float, typer.Option(help="With --port: market seconds between losses of 15 s; 0 for none.")
     ] = 0.0,
@@ -78,6 +82,8 @@ def run(
         "skip": skip,
         "malformed": malformed,
         "unknown": unknown,
+        "damage": damage,
+        "mistime": mistime,
         "silence_every_s": silence_every,
         "close_every_s": close_every,
         "close_codes": close_code,

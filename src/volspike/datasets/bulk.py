@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from volspike.datasets.feature_file import FeatureFileWriter, feature_schema, record_batch
 from volspike.features import DroppedEvents, Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.features.kernel.layout import SESSION_GAP_NS
-from volspike.market import SECOND_NS, Gap, Profile, Ticks
+from volspike.market import SECOND_NS, Cause, Gap, Profile, Ticks
 from volspike.market.tick import DTYPES
 from volspike.tape import rejected_path
 from volspike.tape.reader import read_ticks
@@ -270,7 +270,7 @@ class StreamPartitioner:
         unit_input = UnitInput(self._options, ticks, positions, tuple(partition.gaps))
         partition.ticks += len(ticks)
         partition.gaps.clear()
-        cut = self._find_session_start(partition, ticks) if len(partition.products) == 1 else None
+        cut = self._find_session_start(partition, unit_input) if len(partition.products) == 1 else None
         if cut is None:
             yield Unit(number, unit_input)
             return
@@ -281,9 +281,13 @@ class StreamPartitioner:
             yield Unit(number, replace(unit_input, ticks=ticks[:end], positions=positions[:end]))
         yield Unit(number, replace(unit_input, ticks=ticks[at:], positions=positions[at:]), initial_state)
 
-    def _find_session_start(self, partition: _Partition, ticks: Ticks) -> tuple[int, bytes] | None:
+    def _find_session_start(self, partition: _Partition, unit: UnitInput) -> tuple[int, bytes] | None:
         """The index of the last tick that starts a session, and the engine state before it."""
         (product,) = partition.products
+        if any(placed.gap.cause is Cause.CLOCK for placed in unit.gaps):
+            self._pass_clock_steps(unit)
+            return None
+        ticks = unit.ticks
         times = ticks.time if partition.newest is None else np.append(partition.newest, ticks.time)
         newest = np.maximum.accumulate(times)
         partition.newest = int(newest[-1])
@@ -298,6 +302,16 @@ class StreamPartitioner:
         is_start = self._feed_scout(ticks[at : at + 1]) == 1
         self._feed_scout(ticks[at + 1 :])
         return (at, initial_state) if is_start else None
+
+    def _pass_clock_steps(self, unit: UnitInput) -> None:
+        """Ticks with clock steps between them, which begin sessions too, are not cut."""
+        done = 0
+        for placed in unit.gaps:
+            at = int(np.searchsorted(unit.positions, placed.position))
+            self._feed_scout(unit.ticks[done:at])
+            self._scout.mark_gap(placed.gap)
+            done = at
+        self._feed_scout(unit.ticks[done:])
 
     def _feed_scout(self, ticks: Ticks) -> int:
         return sum(len(rows) for rows in self._scout.run(ticks))

@@ -16,7 +16,7 @@ from volspike.errors import UsageError
 from volspike.features.kernel import layout
 from volspike.features.schema import FeatureSet, Scope
 from volspike.features.state import EngineState, dump, load
-from volspike.market import Gap, Kind, Profile, Tick, Ticks
+from volspike.market import Cause, Gap, Kind, Profile, Tick, Ticks
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -132,7 +132,8 @@ class FeatureEngine:
     - An event is a *duplicate* if its trade id is among the last 256 of its product and kind or, without a trade id,
       if it equals the event of that kind before it in every field.
     - An event older than the newest of its product and kind is *late*. (After ten in a row that are late by more than
-      300 s the newer time was wrong, and a new session begins.)
+      300 s, or with the first one late by more than a second after a gap with the cause ``clock``, the newer time was
+      wrong, and a new session begins.)
     - A trade older than the newest ticker message counts at the product's clock, where it became known.
     - A trade outside a session of ticker messages is *unplaced*; an event whose price is not finite and positive is
       *invalid*.
@@ -234,12 +235,15 @@ class FeatureEngine:
     def mark_gap(self, gap: Gap) -> None:
         """Makes rows of the gap's products not ``is_whole`` until their longest window begins after its end.
 
-        Call it before the first tick after the gap. A new session begins without gaps.
+        Call it before the first tick after the gap. A new session begins without gaps. After a clock step, a session
+        begins also with a time before the newest, which would otherwise be late.
         """
         for product_id in gap.products:
             code = self._code(product_id)  # first, because a new product may move the arrays
             clock = self._state.clocks[code]
             clock[layout.SILENCE_END] = max(clock[layout.SILENCE_END], gap.end)
+            if gap.cause is Cause.CLOCK:
+                clock[layout.OLDER_IN_A_ROW] = layout.CLOCK_SET_BACK_AFTER
 
     def run(self, ticks: Ticks, chunk: int = 16_384) -> Iterator[FeatureRows]:
         """The rows that these events make, in parts of at most ``chunk`` rows, computed as they are consumed.

@@ -1,14 +1,18 @@
 """One websocket connection to an exchange: opening, closing, backoff between attempts and request limits.
 
-The websockets library sends and answers pings.
+The websockets library sends pings, so that routers keep the connection, and answers them. A missing answer closes no
+connection, because a busy exchange answers late: any frame is a sign of life, and the session's idle timer closes a
+connection without frames.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Final
@@ -28,6 +32,8 @@ SIMULATED: Final = "simulated"
 """The handshake header, and its value, by which a simulated exchange makes itself known."""
 
 _BUFFERED_FRAMES = 256
+PING_EVERY_S = 20.0
+LONGEST_RETRY_AFTER_S: Final = 600.0
 
 
 async def open_connection(url: str, settings: FeedSettings) -> ClientConnection:
@@ -43,6 +49,8 @@ async def open_connection(url: str, settings: FeedSettings) -> ClientConnection:
         compression="deflate" if settings.compression else None,
         proxy=proxy_for(parse_address(url)),
         open_timeout=settings.connect_timeout_s,
+        ping_interval=PING_EVERY_S,
+        ping_timeout=None,
         close_timeout=settings.close_timeout_s,
         max_size=settings.max_frame_bytes,
         max_queue=_BUFFERED_FRAMES,
@@ -166,6 +174,27 @@ def _without_password(proxy: str) -> str:
     """A proxy's address without user name and password."""
     scheme, _, rest = proxy.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+def retry_after_s(text: str) -> float:
+    """Seconds to wait by a header ``Retry-After`` (a number, or an HTTP date), bounded; 0 for any other text.
+
+    >>> retry_after_s("120"), retry_after_s("soon"), retry_after_s("")
+    (120.0, 0.0, 0.0)
+    """
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text), LONGEST_RETRY_AFTER_S)
+    try:
+        seconds = parsedate_to_datetime(text).timestamp() - time.time()
+    except ValueError:
+        return 0.0
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_S)
+
+
+def handshake_wait_s(error: Exception) -> float:
+    """Seconds that an exchange which refused the handshake wants a client to wait; 0 if it states none."""
+    return retry_after_s(error.response.headers.get("Retry-After", "")) if isinstance(error, InvalidStatus) else 0.0
 
 
 class Backoff:

@@ -10,9 +10,11 @@ import msgspec
 
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage, FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, Frame
-from volspike.feeds.inbox import AckDeadline, Arrival, Entry, Overflow
-from volspike.feeds.protocol import FeedProtocol, SubscriptionCheck
+from volspike.feeds.inbox import AckDeadline, Arrival, ClockStep, Entry, Overflow
+from volspike.feeds.protocol import FeedProtocol, SubscriptionCheck, data_name
+from volspike.feeds.refusals import Refusals
 from volspike.market import SECOND_NS, Cause, Gap, Tick
+from volspike.market.clock import TimeCheck
 
 LONGEST_FAULT_NS: Final = SECOND_NS
 """How long damaged frames in a row are collected in one gap."""
@@ -80,11 +82,19 @@ class _Loss(msgspec.Struct):
 class EventDecoder:
     """Turns entries of the inbox, in order, into events.
 
-    Every loss becomes a ``Gap`` here: what intake and inbox report, absence after a lost connection, and damage. Ticks
-    of products that are not in ``products``, the names under which data may arrive, are rejected and counted.
+    Every loss becomes a ``Gap`` here: what intake and inbox report, absence after a lost connection, damage, impossible
+    times and clock steps. Ticks of products that are not in ``products``, the names under which data may arrive, are
+    rejected and counted.
     """
 
-    def __init__(self, protocol: FeedProtocol, requested: Mapping[str, Set[str]], products: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        protocol: FeedProtocol,
+        requested: Mapping[str, Set[str]],
+        products: tuple[str, ...],
+        refusals: Refusals | None = None,
+    ) -> None:
+        self._refusals = Refusals(()) if refusals is None else refusals
         self._protocol = protocol
         self._decode_frame = protocol.decode
         self._requested = requested
@@ -92,7 +102,9 @@ class EventDecoder:
         self._names = frozenset(products)
         self._subscription = SubscriptionCheck(requested)
         self._damage = DamageGaps(products)
+        self._times = TimeCheck()
         self._reported: set[str] = set()
+        self._is_tried_singly = False
         self._last = 0
         self._absent_since = 0
         self.ticks = self.malformed = self.errors = self.connections = self.gaps = self.latency_ns = 0
@@ -109,9 +121,11 @@ class EventDecoder:
             return (*damage, *self._count(entry.gaps(self._products)))
         if isinstance(entry, Gap):
             return self._count([*damage, entry])
+        if isinstance(entry, ClockStep):
+            return (*damage, *self._take_our_step(entry))
         if isinstance(entry, AckDeadline):
             return (*damage, *self._check_acks(entry))
-        return (*damage, self._follow_state(entry))
+        return (*damage, *self._follow_state(entry))
 
     def finish(self, now: int) -> Sequence[FeedEvent]:
         """The gaps that are still open when the session ends at ``now``."""
@@ -137,12 +151,13 @@ class EventDecoder:
             before.append(FeedFault(received, data, frame.faults[0].error))
         ticks = frame.ticks
         if ticks:
-            if not all(tick.product_id in self._names for tick in ticks):
-                frame = self._reject_unrequested(frame, received, before)
-                ticks = frame.ticks
+            frame = self._check_ticks(arrival, frame, last, before)
+            ticks = frame.ticks
             if ticks:
                 self.ticks += len(ticks)
                 self.latency_ns = received - ticks[-1].time
+                if self._refusals.refused:
+                    before += self._end_refusals({tick.product_id for tick in ticks}, received)
         elif frame.ignored is not None:
             self.ignored[frame.ignored] += 1
         before += self._count(self._damage.end_with(received, ticks))
@@ -153,31 +168,100 @@ class EventDecoder:
             return (*before, event, self._exchange_error(frame, received))
         return (*before, event) if before else (event,)
 
-    def _reject_unrequested(self, frame: Frame, received: int, before: list[FeedEvent]) -> Frame:
-        """The frame without ticks of products that were not requested; reports each such product once."""
-        kept = [place for place, tick in enumerate(frame.ticks) if tick.product_id in self._names]
-        self.unrequested += len(frame.ticks) - len(kept)
-        others = {tick.product_id for tick in frame.ticks} - self._names - self._reported
-        if others and len(self._reported) < _MOST_NAMES:
-            self._reported |= others
-            self.errors += 1
-            products = tuple(sorted(others))
-            reason = f"the exchange sends products that were not requested, which are rejected: {', '.join(products)}"
-            before.append(FeedError(received=received, reason=reason, products=products))
-        ticks, messages = frame.ticks, frame.messages
+    def _check_ticks(self, arrival: Arrival, frame: Frame, last: int, before: list[FeedEvent]) -> Frame:
+        """The frame without ticks that were not requested or have impossible times; ``before`` gets what that means."""
+        received, ticks, times = arrival.received, frame.ticks, self._times
+        kept, others, fault = [], [], ""
+        for place, tick in enumerate(ticks):
+            product = tick.product_id
+            if product not in self._names:
+                others.append(product)
+                continue
+            reason = times.fault(product, tick.time, received)
+            if times.step_ns:
+                before += self._end_clock_step(last, received)
+            if reason:
+                fault = fault or reason
+                self._damage.add(Damage(MalformedTick(reason, "$.time"), (product,), 1), last, received)
+            else:
+                kept.append(place)
+        if len(kept) == len(ticks):
+            return frame
+        if others:
+            self.unrequested += len(others)
+            before += self._report_unrequested(set(others), received)
+        if fault:
+            self.malformed += not frame.faults
+            before.append(FeedFault(received, arrival.data, MalformedTick(fault, "$.time")))
+        messages = frame.messages
         return msgspec.structs.replace(
             frame,
             ticks=tuple(ticks[place] for place in kept),
             messages=tuple(messages[place] for place in kept) if messages else (),
         )
 
-    def _exchange_error(self, frame: Frame, received: int) -> FeedError:
+    def _report_unrequested(self, products: set[str], received: int) -> list[FeedEvent]:
+        """An error that names products which were not requested, each of them once."""
+        new = products - self._reported
+        if not new or len(self._reported) >= _MOST_NAMES:
+            return []
+        self._reported |= new
         self.errors += 1
+        names = tuple(sorted(new))
+        reason = f"the exchange sends products that were not requested, which are rejected: {', '.join(names)}"
+        return [FeedError(received=received, reason=reason, products=names)]
+
+    def _end_clock_step(self, last: int, received: int) -> list[Gap]:
+        """The gap of the exchange's clock step that the times of ticks have shown."""
+        damage = self._damage.end_all(received)
+        start = min([gap.start for gap in damage], default=min(last or received, received))
+        product = self._times.stepped_product
+        products = (product,) if product else self._products
+        detail = f"the exchange's times have changed by {self._times.step_ns / SECOND_NS:+.3f} s against our clock"
+        step = Gap(start=start, end=received, products=products, cause=Cause.CLOCK, lost=0, detail=detail)
+        return self._count([*damage, step])
+
+    def _take_our_step(self, step: ClockStep) -> list[Gap]:
+        self._times.set_our_clock(step.by)
+        detail = f"our clock was set by {step.by / SECOND_NS:+.3f} s"
+        return self._count(
+            [Gap(start=step.start, end=step.end, products=self._products, cause=Cause.CLOCK, lost=0, detail=detail)]
+        )
+
+    def _exchange_error(self, frame: Frame, received: int) -> FeedError:
         error = frame.error
         text = ": ".join(filter(None, (error.message, error.reason))) if error else ""
-        return FeedError(received=received, reason=f"error message from the exchange: {text or 'no text'}")
+        return self._refuse(f"error message from the exchange: {text or 'no text'}", received)
+
+    def _refuse(self, reason: str, received: int) -> FeedError:
+        """The error for ``reason``; products that it names are refused, and the others requested without them."""
+        self.errors += 1
+        names = self._refusals.named_in(reason)
+        new = self._refusals.refuse(names, received)
+        if new:
+            self._subscription.leave_out(set(new))
+            reason += "; the other products are requested without"
+        elif not names and not self._subscription.is_confirmed and self._refusals.request_singly():
+            self._is_tried_singly = True
+            reason += "; each product is requested by itself"
+        return FeedError(received=received, reason=reason, products=names)
+
+    def _end_refusals(self, products: set[str], received: int) -> list[Gap]:
+        """The gaps of refused products that have data again."""
+        names = [name for name in self._refusals.refused if name in products or data_name(name) in products]
+        gaps = []
+        for name in names:
+            since = min(self._refusals.accept(name).since, received)
+            detail = "the exchange refused the product"
+            products_of_gap = tuple(dict.fromkeys((data_name(name), name)))
+            gap = Gap(start=since, end=received, products=products_of_gap, cause=Cause.RECONNECT, detail=detail)
+            gaps.append(gap)
+        return self._count(gaps)
 
     def _check_acks(self, deadline: AckDeadline) -> Sequence[FeedEvent]:
+        if self._is_tried_singly:  # the deadline of those requests comes later
+            self._is_tried_singly = False
+            return ()
         missing = self._subscription.missing()
         self._subscription = SubscriptionCheck({})
         if not missing:
@@ -185,16 +269,23 @@ class EventDecoder:
         self.errors += 1
         channels = "; ".join(" ".join((channel, *products)) for channel, products in missing.items())
         products = tuple(sorted({product for products in missing.values() for product in products}))
+        if set(missing.get("ticker", ())) < set(self._requested.get("ticker", ())) - self._refusals.refused.keys():
+            self._refusals.refuse(missing.get("ticker", ()), deadline.received)
         reason = f"requested and not confirmed by the exchange: {channels}"
         return (FeedError(received=deadline.received, reason=reason, products=products),)
 
-    def _follow_state(self, state: FeedState) -> FeedState:
+    def _follow_state(self, state: FeedState) -> Sequence[FeedEvent]:
         if state.is_connected:
             self.connections += 1
             self._subscription = SubscriptionCheck(self._requested)
+            self._subscription.leave_out(set(self._refusals.refused))
+            self._is_tried_singly = False
+            self._times.begin_connection()
         elif not self._absent_since:
             self._absent_since = self._last
-        return state
+        if not state.is_connected and self._refusals.named_in(state.reason):
+            return (state, self._refuse(state.reason, state.received))
+        return (state,)
 
     def _end_absence(self, end: int) -> Gap:
         start, self._absent_since = self._absent_since, 0

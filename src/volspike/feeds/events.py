@@ -139,8 +139,9 @@ class FeedStats(msgspec.Struct, frozen=True, kw_only=True):
     ``frames`` and ``bytes`` came over the socket; ``ticks``, ``malformed``, ``errors`` and ``ignored`` (by channel)
     count what was read from the queue, which holds ``queued`` frames. ``overflows`` counts frames dropped because the
     queue was full, ``lost`` the messages skipped by the exchange's sequence numbers, ``repeated`` the numbers that
-    came twice or late, ``unrequested`` the rejected ticks of products that were not requested. ``last_received`` is ns
-    UTC (0: nothing yet). ``latency_ns`` is the last tick's ``received`` minus its ``time``.
+    came twice or late, ``unrequested`` the rejected ticks of products that were not requested. ``refused`` are the
+    products that the exchange refuses at present. ``last_received`` is ns UTC (0: nothing yet). ``latency_ns`` is the
+    last tick's ``received`` minus its ``time``.
     """
 
     frames: int = 0
@@ -155,6 +156,7 @@ class FeedStats(msgspec.Struct, frozen=True, kw_only=True):
     lost: int = 0
     repeated: int = 0
     unrequested: int = 0
+    refused: tuple[str, ...] = ()
     overflows: int = 0
     queued: int = 0
     last_received: int = 0

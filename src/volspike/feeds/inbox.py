@@ -6,7 +6,9 @@ decodes. ``Inbox`` is the queue: frames that do not fit are dropped, counted and
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import msgspec
@@ -28,6 +30,14 @@ class AckDeadline(msgspec.Struct, gc=False):
     """The time by which the exchange should have confirmed everything requested."""
 
     received: int
+
+
+class ClockStep(msgspec.Struct, gc=False):
+    """Our clock was set by ``by`` ns between ``start``, when the last frame came, and ``end``, by the new time."""
+
+    start: int
+    end: int
+    by: int
 
 
 class Overflow(msgspec.Struct):
@@ -52,7 +62,7 @@ class Overflow(msgspec.Struct):
         return gaps
 
 
-Notice: TypeAlias = Gap | FeedState | AckDeadline
+Notice: TypeAlias = Gap | FeedState | AckDeadline | ClockStep
 Entry: TypeAlias = Arrival | Overflow | Notice
 
 
@@ -131,14 +141,28 @@ class Inbox:
         self.dropped += 1
 
 
+SHORTEST_STEP_NS: Final = SECOND_NS
+"""The shortest step of our clock that is noted."""
+
+
 class FrameIntake:
     """Puts the frames of successive connections into the inbox, each gap before the frame that reveals it.
 
-    Times are ns UTC of the wall clock, in which gaps are recorded. A step of that clock can make a silence longer or
-    shorter than it was; it hides no frame.
+    Times are ns UTC of the wall clock, in which gaps are recorded. ``elapsed`` (ns) is a clock that is never set, by
+    which steps of the wall clock are noticed; they make no silence longer or shorter than it was.
     """
 
-    def __init__(self, settings: FeedSettings, protocol: FeedProtocol, inbox: Inbox) -> None:
+    def __init__(
+        self,
+        settings: FeedSettings,
+        protocol: FeedProtocol,
+        inbox: Inbox,
+        *,
+        elapsed: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._elapsed = elapsed
+        self._ahead = 0
+        self._has_clock = False
         self._sequence_of = protocol.sequence
         self._products = data_names(settings.products)
         self._silence_ns = round(settings.heartbeat_timeout_s * SECOND_NS)
@@ -157,12 +181,14 @@ class FrameIntake:
 
     def begin_connection(self, now: int) -> None:
         """Start the sequence numbers and the silence of a new connection."""
+        self._check_clock(now)
         self._earlier_repeated += self._check.repeated
         self._check = SequenceCheck()
         self._silence = SilenceDetector(self._silence_ns, self._idle_ns, now)
 
     def add(self, received: int, data: bytes) -> None:
         """Add a frame; takes some microseconds whatever its content."""
+        self._check_clock(received)
         self._note_silence(self._silence.end(received))
         number = self._sequence_of(data)
         if number >= 0:
@@ -180,8 +206,20 @@ class FrameIntake:
 
     def check_silence(self, now: int) -> bool:
         """Note a silence that has become long enough; returns whether the connection is idle and should be closed."""
+        self._check_clock(now)
         self._note_silence(self._silence.detect(now))
         return self._silence.is_idle(now)
+
+    def _check_clock(self, now: int) -> None:
+        """Note a step of the wall clock since the last call; it may also run slightly faster or slower."""
+        ahead = now - self._elapsed()
+        step, self._ahead = ahead - self._ahead, ahead
+        if -SHORTEST_STEP_NS < step < SHORTEST_STEP_NS:
+            return
+        if self._has_clock:
+            self._silence.set_clock(step)
+            self._inbox.note(ClockStep(min(self.last_received or now, now), now, step))
+        self._has_clock = True
 
     def _note_silence(self, span: Span | None) -> None:
         if span is not None:
@@ -312,6 +350,12 @@ class SilenceDetector:
             return None
         self._reported_until = now
         return self._last, now
+
+    def set_clock(self, by_ns: int) -> None:
+        """The clock was set by ``by_ns``; the silence so far is as long as before."""
+        self._last += by_ns
+        if self._reported_until:
+            self._reported_until += by_ns
 
     def is_idle(self, now: int) -> bool:
         """Whether no frame has come for ``idle_ns``, so that the connection is worthless."""

@@ -40,9 +40,9 @@ class FeedProtocol:
         products = frozenset(settings.products)
         return {name: frozenset() if name == "heartbeats" else products for name in self.channels(settings)}
 
-    def subscribe_messages(self, settings: FeedSettings) -> list[str]:
-        """The subscribe messages, in the order in which they are sent."""
-        return self.messages(self.channels(settings), settings.products)
+    def subscribe_messages(self, settings: FeedSettings, products: Sequence[str]) -> list[str]:
+        """The subscribe messages for ``products``, in the order in which they are sent."""
+        return self.messages(self.channels(settings), products)
 
 
 def decode_any(frame: bytes | str, received: int) -> Frame:
@@ -112,6 +112,14 @@ class SubscriptionCheck:
 
     def __init__(self, requested: Mapping[str, Set[str]]) -> None:
         self._open = {channel: set(products) for channel, products in requested.items()}
+
+    def leave_out(self, products: Set[str]) -> None:
+        """Expect no confirmation of ``products``."""
+        for channel, open_products in list(self._open.items()):
+            if open_products and open_products <= products:
+                del self._open[channel]
+            else:
+                self._open[channel] = open_products - products
 
     @property
     def is_confirmed(self) -> bool:

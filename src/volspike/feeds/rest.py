@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from email.utils import parsedate_to_datetime
 from math import isnan
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self, TypeVar
@@ -19,7 +18,7 @@ import httpx
 import msgspec
 
 from volspike.errors import DataError, MalformedTick, UsageError
-from volspike.feeds.connection import is_this_machine
+from volspike.feeds.connection import is_this_machine, retry_after_s
 from volspike.feeds.messages import TAKER_OF_MAKER, decode_json, read_time, valid_price, valid_size, with_path_prefix
 from volspike.market import Kind, Tick
 
@@ -31,7 +30,6 @@ REQUESTS_PER_SECOND = 8.0
 
 _ATTEMPTS = 8
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
-_LONGEST_RETRY_AFTER_S = 600.0
 _PRODUCT = re.compile(r"[A-Z0-9]+(-[A-Z0-9]+)+")
 
 
@@ -189,7 +187,7 @@ class TradesClient:
                 self._has_answered = True
                 if not _is_temporary(answer) or attempt == _ATTEMPTS - 1:
                     return answer
-                wait = max(wait, _retry_after_s(answer))
+                wait = max(wait, retry_after_s(answer.headers.get("retry-after", "")))
             self._sleep(wait)
         raise AssertionError  # the last attempt returns or raises
 
@@ -222,18 +220,6 @@ def _base(url: str) -> str:
 
 def _is_temporary(answer: httpx.Response) -> bool:
     return answer.status_code == 429 or answer.status_code >= 500
-
-
-def _retry_after_s(answer: httpx.Response) -> float:
-    """Seconds to wait by the header ``Retry-After`` (a number, or an HTTP date), 0 without it."""
-    text = answer.headers.get("retry-after", "").strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), _LONGEST_RETRY_AFTER_S)
-    try:
-        seconds = parsedate_to_datetime(text).timestamp() - time.time()
-    except ValueError:
-        return 0.0
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER_S)
 
 
 def _reason(answer: httpx.Response) -> str:

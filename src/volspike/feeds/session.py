@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from random import SystemRandom
 from typing import NoReturn, Self
 
@@ -28,6 +29,7 @@ from volspike.feeds.connection import (
     Pace,
     close_connection,
     close_reason,
+    handshake_wait_s,
     is_simulated,
     open_connection,
     parse_address,
@@ -37,6 +39,7 @@ from volspike.feeds.decoder import EventDecoder
 from volspike.feeds.events import FeedEvent, FeedState, FeedStats
 from volspike.feeds.inbox import AckDeadline, FrameIntake, Inbox
 from volspike.feeds.protocol import PROTOCOLS, data_names
+from volspike.feeds.refusals import Refusals
 
 CONNECTIONS_PER_S = 8
 MESSAGES_PER_S = 8
@@ -71,15 +74,19 @@ class FeedSession:
         self.url = settings.url or protocol.url
         proxy_for(parse_address(self.url))  # refuses an unusable address or proxy at once
         self._simulated = simulated
-        self._messages = protocol.subscribe_messages(settings)
+        self._protocol = protocol
+        self._refusals = Refusals(settings.products)
         self._inbox = Inbox(settings.queue_frames, settings.queue_bytes)
         self._intake = FrameIntake(settings, protocol, self._inbox)
-        self._decoder = EventDecoder(protocol, protocol.requested_products(settings), data_names(settings.products))
+        self._decoder = EventDecoder(
+            protocol, protocol.requested_products(settings), data_names(settings.products), self._refusals
+        )
         self._backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, jitter)
         self._connection_pace = Pace(CONNECTIONS_PER_S)
         self._message_pace = Pace(MESSAGES_PER_S)
         self._attempt = 0
         self._has_lasted = False
+        self._retry_after_s = 0.0
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
 
@@ -127,6 +134,7 @@ class FeedSession:
             lost=intake.lost,
             repeated=intake.repeated,
             unrequested=decoder.unrequested,
+            refused=tuple(self._refusals.refused),
             overflows=self._inbox.dropped,
             queued=self._inbox.frames,
             last_received=intake.last_received,
@@ -134,25 +142,28 @@ class FeedSession:
         )
 
     async def _listen(self) -> None:
-        """The reconnect loop; a connection that lasted resets the backoff."""
+        """The reconnect loop; a connection that sent data resets the backoff."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._connection_pace.delay_s(loop.time()))
             self._attempt += 1
+            self._retry_after_s = 0.0
             reason = await self._run_connection()
             self._note_state(is_connected=False, reason=reason)
             if self._has_lasted:
                 self._has_lasted = False
                 self._attempt = 0
                 self._backoff.reset()
-            await asyncio.sleep(self._backoff.delay_s())
+            await asyncio.sleep(max(self._backoff.delay_s(), self._retry_after_s))
 
     async def _run_connection(self) -> str:
         """One connection from opening to closing; returns why it ended or could not be opened."""
         try:
             connection = await open_connection(self.url, self.settings)
         except (OSError, WebSocketException) as error:  # a timeout is an OSError
-            return f"cannot connect: {error}"
+            self._retry_after_s = handshake_wait_s(error)
+            wait = f"; the next attempt is in {self._retry_after_s:.0f} s" if self._retry_after_s else ""
+            return f"cannot connect: {error}{wait}"
         try:
             if self._simulated is not None and is_simulated(connection) != self._simulated:
                 return _OTHER_MARKET[self._simulated]
@@ -164,7 +175,10 @@ class FeedSession:
         loop = asyncio.get_running_loop()
         connected = loop.time()
         reason = f"not subscribed within {SUBSCRIBE_WITHIN_S:g} s"
+        ticks = self._decoder.ticks
         self._intake.begin_connection(time.time_ns())
+        self._refusals.begin_connection()
+        following = asyncio.create_task(self._follow_refusals(connection), name=f"request again from {self.url}")
         try:
             async with asyncio.timeout(SUBSCRIBE_WITHIN_S) as limit:
                 await self._subscribe(connection)
@@ -181,14 +195,31 @@ class FeedSession:
         except ConnectionClosed as closed:
             return close_reason(closed)
         finally:
-            self._has_lasted = loop.time() - connected >= self.settings.lasting_s
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            self._has_lasted = self._decoder.ticks > ticks or loop.time() - connected >= self.settings.lasting_s
 
     async def _subscribe(self, connection: ClientConnection) -> None:
+        await self._request(connection, self._refusals.accepted)
+        self._note_state(is_connected=True, reason="subscribed")
+
+    async def _request(self, connection: ClientConnection, products: tuple[str, ...]) -> None:
         loop = asyncio.get_running_loop()
-        for message in self._messages:
+        for message in self._protocol.subscribe_messages(self.settings, products):
             await asyncio.sleep(self._message_pace.delay_s(loop.time()))
             await connection.send(message)
-        self._note_state(is_connected=True, reason="subscribed")
+
+    async def _follow_refusals(self, connection: ClientConnection) -> None:
+        """Send the requests that refusals of the exchange make necessary, while the connection lasts."""
+        while True:
+            for products in await self._refusals.next_requests():
+                await self._request(connection, products)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.ack_timeout_s):
+                    await self._refusals.wait()
+                    continue
+            self._inbox.note(AckDeadline(time.time_ns()))
+            self._wake.set()
 
     async def _receive(self, connection: ClientConnection) -> NoReturn:
         """Take frames as they come; nothing here waits for the reader."""

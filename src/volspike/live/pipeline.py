@@ -464,6 +464,7 @@ class LivePipeline:
             "malformed": counts.malformed,
             "gaps": sum(counts.gaps.values()),
             "reconnects": counts.reconnects,
+            "refused_products": [] if counts.stats is None else list(counts.stats().refused),
             "last_received": counts.last_received // MS_NS or None,
             "is_recording": recorder is not None and recorder.is_recording,
             "recorder_fault": None if recorder is None else recorder.fault or None,

@@ -91,6 +91,11 @@ class TimeCheck:
         if abs(self._base) > _REAL_TIME_NS:
             self._base = _UNKNOWN
 
+    def set_our_clock(self, by_ns: int) -> None:
+        """Our clock was set forward (or back, if negative) by this much, as is known from another clock."""
+        if self._base != _UNKNOWN:
+            self._rebase(self._base - by_ns, self._window_end - _WINDOW_NS + by_ns)
+
     def fault(self, product: str, time: int, received: int) -> str:
         """The reason why the time of a tick is impossible; empty if it is possible. Times are in ns UTC.
 

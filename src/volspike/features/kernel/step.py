@@ -125,11 +125,13 @@ def _is_late(clocks: Array, p: int, kind: int, time: int) -> bool:
     """Older than the newest of its kind, unless the exchange's clock was set back.
 
     One tick stamped far in the future must not make every later one late: once ``CLOCK_SET_BACK_AFTER`` events in a row
-    are older by more than a session's gap, the newest time was wrong, and a new session begins.
+    are older by more than a session's gap, the newest time was wrong, and a new session begins. After a reported clock
+    step the first event that is older by more than a second is enough.
     """
     if time >= clocks[p, NEWEST + kind]:
         return False
-    if clocks[p, NEWEST + kind] - time <= SESSION_GAP_NS:
+    is_step_known = clocks[p, OLDER_IN_A_ROW] >= CLOCK_SET_BACK_AFTER
+    if clocks[p, NEWEST + kind] - time <= (SECOND_NS if is_step_known else SESSION_GAP_NS):
         return True
     clocks[p, OLDER_IN_A_ROW] += 1
     if clocks[p, OLDER_IN_A_ROW] < CLOCK_SET_BACK_AFTER:

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame, Opcode
 
 from volspike.feeds.simulation.faults import Close, Delay, Fault, Injector, Item, Record
 from volspike.feeds.simulation.protocols import Outgoing, ServerProtocol
@@ -16,6 +17,17 @@ from volspike.feeds.simulation.protocols import Outgoing, ServerProtocol
 AHEAD_BYTES = 1 << 16
 CLOSE_TIMEOUT_S = 1.0
 _POLICY_VIOLATION = 1008
+
+
+def answer_pings_if(socket: ServerConnection, answers: Callable[[], bool]) -> None:
+    """Leave pings of the client without an answer while ``answers`` is false, as a busy exchange may."""
+    send_frame = socket.protocol.send_frame
+
+    def send(frame: Frame) -> None:
+        if frame.opcode is not Opcode.PONG or answers():
+            send_frame(frame)
+
+    socket.protocol.send_frame = send  # type: ignore[method-assign]
 
 
 class SimulatedConnection:

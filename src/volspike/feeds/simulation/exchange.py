@@ -19,6 +19,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
+from http import HTTPStatus
 from types import TracebackType
 from typing import Annotated, Self, TypeAlias
 
@@ -29,7 +30,7 @@ from websockets.http11 import Request, Response
 
 from volspike.errors import UsageError
 from volspike.feeds.connection import MARKET_HEADER, SIMULATED
-from volspike.feeds.simulation.client import CLOSE_TIMEOUT_S, SimulatedConnection
+from volspike.feeds.simulation.client import CLOSE_TIMEOUT_S, SimulatedConnection, answer_pings_if
 from volspike.feeds.simulation.faults import Fault, Faults, Injected, Injector, Item, Record, Sent
 from volspike.feeds.simulation.market import Moment, Schedule, simulate_trades
 from volspike.feeds.simulation.protocols import AdvancedTradeServer, ExchangeServer, ProductDay, ServerProtocol
@@ -86,11 +87,19 @@ class FaultControls:
     """Faults on demand. Each method affects all open connections, or only ``connection``, and returns their number.
 
     Use it in the exchange's event loop. Seconds of a silence are simulated, those of a delay wall time.
+
+    Attributes:
+        rejected: the products whose subscription the exchange rejects; true if its error names them.
+        answers_pings: whether the exchange answers pings.
+        retry_after_s: while above 0, handshakes are answered with status 429 and this header ``Retry-After``.
     """
 
     def __init__(
         self, automatic: Faults, connections: Callable[[], Sequence[SimulatedConnection]], now: Callable[[], int]
     ) -> None:
+        self.rejected: dict[str, bool] = {}
+        self.answers_pings = True
+        self.retry_after_s = 0
         self._automatic = automatic
         self._connections = connections
         self._now = now
@@ -138,6 +147,22 @@ class FaultControls:
         """Send a text frame of these bytes."""
         return self._apply(lambda each: each.injector.malformed(data, self._now()), connection)
 
+    def damage(self, way: str = "truncated", frames: int = 1, connection: int | None = None) -> int:
+        """Damage the next frames in one of the ways ``DAMAGES``."""
+        return self._schedule(Fault.DAMAGE, frames, way, connection)
+
+    def mistime(self, seconds: float, frames: int = 1, connection: int | None = None) -> int:
+        """Send the next frames with times of the exchange that are wrong by ``seconds``."""
+        return self._schedule(Fault.MISTIME, frames, seconds, connection)
+
+    def set_clock(self, seconds: float, connection: int | None = None) -> int:
+        """Send all later frames with times of the exchange that are wrong by ``seconds``."""
+        return self._apply(lambda each: each.injector.set_clock(seconds, self._now()), connection)
+
+    def reset(self, connection: int | None = None) -> int:
+        """Begin the sequence numbers at 0 again."""
+        return self._apply(lambda each: each.injector.reset(self._now()), connection)
+
     def unknown(self, connection: int | None = None) -> int:
         """Send a message of an unknown kind."""
         return self._apply(lambda each: each.injector.unknown(self._now()), connection)
@@ -149,7 +174,7 @@ class FaultControls:
     def _affected(self, number: int | None) -> list[SimulatedConnection]:
         return [each for each in self._connections() if not each.has_ended and number in {None, each.number}]
 
-    def _schedule(self, fault: Fault, times: int, amount: float, number: int | None) -> int:
+    def _schedule(self, fault: Fault, times: int, amount: float | str, number: int | None) -> int:
         affected = self._affected(number)
         for each in affected:
             each.injector.schedule(fault, times, amount)
@@ -289,11 +314,19 @@ class SimulatedExchange:
         """Accept the paths of the protocols; answer ``/time`` as Coinbase's REST API does, and 404 to the rest."""
         path = request.path.removeprefix("/")
         if path in PROTOCOLS:
-            return None
+            return self._refuse_handshake(socket)
         if path == "time":
             now = self._time()
             return socket.respond(200, f'{{"iso":"{format_time(now)}","epoch":{now / SECOND_NS:.3f}}}\n')
         return socket.respond(404, f"There are {' and '.join(f'/{name}' for name in (*PROTOCOLS, 'time'))}.\n")
+
+    def _refuse_handshake(self, socket: ServerConnection) -> Response | None:
+        seconds = self.faults.retry_after_s
+        if not seconds:
+            return None
+        response = socket.respond(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.\n")
+        response.headers["Retry-After"] = str(seconds)
+        return response
 
     def _time(self) -> int:
         """Simulated time, ns UTC; between two events of the market it follows the wall clock."""
@@ -304,9 +337,10 @@ class SimulatedExchange:
     async def _accept(self, socket: ServerConnection) -> None:
         self.connected += 1
         number = self.connected
-        protocol: ServerProtocol = ExchangeServer(self._days)
+        answer_pings_if(socket, lambda: self.faults.answers_pings)
+        protocol: ServerProtocol = ExchangeServer(self._days, self.faults.rejected)
         if socket.request is not None and socket.request.path == f"/{PROTOCOLS[0]}":
-            protocol = AdvancedTradeServer(self._days, self._start)
+            protocol = AdvancedTradeServer(self._days, self._start, self.faults.rejected)
         injector = Injector(number, protocol, self.record, lambda: self.faults.automatic, self.settings.seed, self.now)
         connection = SimulatedConnection(
             number,

@@ -7,8 +7,9 @@ newest frames and faults; tests compare a client's gaps with it.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Annotated, NamedTuple, TypeAlias
 
@@ -16,7 +17,7 @@ import msgspec
 import numpy as np
 
 from volspike.feeds.simulation.protocols import Outgoing, ServerProtocol
-from volspike.market import SECOND_NS
+from volspike.market import SECOND_NS, format_time, parse_time
 
 KEPT_BYTES = 1 << 16
 
@@ -40,6 +41,12 @@ class Fault(StrEnum):
     """The connection ends, with or without a close frame."""
     MALFORMED = "malformed"
     """An additional frame that cannot be decoded."""
+    DAMAGE = "damage"
+    """A frame arrives damaged: truncated, or with a price that is none."""
+    MISTIME = "mistime"
+    """A frame arrives with other times of the exchange."""
+    RESET = "reset"
+    """The sequence numbers of a connection begin at 0 again."""
     UNKNOWN = "unknown"
     """An additional message of an unknown kind; numbered on Advanced Trade."""
     SNAPSHOT = "snapshot"
@@ -54,7 +61,8 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """One frame that was sent or lost (``is_lost``), in the order of sending.
 
     ``connection`` counts from 1 in the order of connecting, ``time`` is simulated (ns UTC), ``sequence`` is the
-    frame's number or -1, ``data`` its first 64 KiB. A frame in transit when a connection broke counts as sent.
+    frame's number or -1, ``data`` its first 64 KiB. ``original`` is the frame before it was damaged or mistimed, empty
+    for every other. A frame in transit when a connection broke counts as sent.
     """
 
     connection: int
@@ -62,6 +70,7 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
     data: bytes
     fault: Fault | None = None
+    original: bytes = b""
 
     @property
     def is_lost(self) -> bool:
@@ -88,10 +97,12 @@ class Record:
         self.faults: Counter[Fault] = Counter()
         self.frames = self.lost = 0
 
-    def frame(self, connection: int, time: int, out: Outgoing, fault: Fault | None = None) -> None:
+    def frame(
+        self, connection: int, time: int, out: Outgoing, fault: Fault | None = None, original: bytes = b""
+    ) -> None:
         """Add a frame; a lost one counts in ``lost``, not in ``frames``."""
         data = out.data if len(out.data) <= KEPT_BYTES else out.data[:KEPT_BYTES]
-        sent = Sent(connection=connection, time=time, sequence=out.sequence, data=data, fault=fault)
+        sent = Sent(connection=connection, time=time, sequence=out.sequence, data=data, fault=fault, original=original)
         if fault is not None and sent.is_lost:
             self.lost += 1
         else:
@@ -116,15 +127,55 @@ _BY_RATE = (
     Fault.SKIP,
     Fault.MALFORMED,
     Fault.UNKNOWN,
+    Fault.DAMAGE,
+    Fault.MISTIME,
 )
+
+BAD_PRICES: Mapping[str, bytes | None] = {
+    "zero": b'"0"',
+    "negative": b'"-1"',
+    "nan": b'"NaN"',
+    "bare nan": b"NaN",
+    "huge": b'"1e400"',
+    "empty": b'""',
+    "null": b"null",
+    "text": b'"dear"',
+    "object": b"{}",
+    "missing": None,
+}
+"""Ways to damage a price, and what replaces it; None removes it."""
+
+DAMAGES: tuple[str, ...] = ("truncated", *BAD_PRICES)
+
+_PRICE = re.compile(rb'"price":"[^"]*",?')
+_TIME = re.compile(rb'"(timestamp|time|current_time)":"([^" ]+)"')
+
+
+def damage_frame(data: bytes, way: str) -> bytes:
+    """The frame truncated, or with its first price damaged in one of ``DAMAGES``; without a price it is truncated."""
+    if way == "truncated" or _PRICE.search(data) is None:
+        return data[: len(data) // 2]
+    price = BAD_PRICES[way]
+    return _PRICE.sub(b"" if price is None else b'"price":' + price + b",", data, count=1)
+
+
+def shift_times(data: bytes, seconds: float) -> bytes:
+    """The frame with the exchange's times later, or earlier, by ``seconds``."""
+
+    def shifted(match: re.Match[bytes]) -> bytes:
+        time = parse_time(match[2].decode()) + round(seconds * SECOND_NS)
+        return b'"' + match[1] + b'":"' + format_time(time).encode() + b'"'
+
+    return _TIME.sub(shifted, data)
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Faults that occur by themselves.
 
     Rates are per frame; at most one fault hits a frame, so the rates add up to at most 1. ``…_every_s`` and
-    ``silence_s`` are simulated seconds, counted from connecting; 0 is never. ``delay_s`` is in seconds of the wall
-    clock. A connection is closed with one of ``close_codes``; 0 closes it without a close frame.
+    ``silence_s`` are simulated seconds, counted from connecting; 0 is never. ``mistime_s`` is the error of wrong times.
+    ``delay_s`` is in seconds of the wall clock. A connection is closed with one of ``close_codes``; 0 closes it without
+    a close frame.
     """
 
     drop: _Rate = 0.0
@@ -136,6 +187,9 @@ class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     skip_numbers: Annotated[int, msgspec.Meta(ge=1)] = 3
     malformed: _Rate = 0.0
     unknown: _Rate = 0.0
+    damage: _Rate = 0.0
+    mistime: _Rate = 0.0
+    mistime_s: float = 299.0
     silence_every_s: _Seconds = 0.0
     silence_s: _Seconds = 15.0
     close_every_s: _Seconds = 0.0
@@ -184,12 +238,13 @@ class Injector:
         self._record = record
         self._faults = faults
         self._rng = np.random.default_rng([seed, number, 2])
-        self._scheduled: deque[tuple[Fault, float]] = deque()
+        self._scheduled: deque[tuple[Fault, float | str]] = deque()
         self._held: Outgoing | None = None
         self._silent_until = opened
+        self._clock_s = 0.0
         self._last = dict.fromkeys((Fault.SILENCE, Fault.CLOSE, Fault.SNAPSHOT), opened)
 
-    def schedule(self, fault: Fault, times: int, amount: float = 0.0) -> None:
+    def schedule(self, fault: Fault, times: int, amount: float | str = 0.0) -> None:
         """Apply ``fault`` to the next ``times`` frames."""
         self._scheduled.extend([(fault, amount)] * times)
 
@@ -201,6 +256,8 @@ class Injector:
         if now < self._silent_until:
             self._record.frame(self._number, now, out, Fault.SILENCE)
             return []
+        if self._clock_s:
+            out = Outgoing(out.sequence, shift_times(out.data, self._clock_s))
         fault, amount = self._scheduled.popleft() if self._scheduled else self._draw()
         if fault is None:
             return self._put(out, now, None)
@@ -241,6 +298,18 @@ class Injector:
         self._record.fault(self._number, now, Fault.SKIP, detail=f"{numbers} numbers")
         return []
 
+    def reset(self, now: int) -> list[Item]:
+        """Begin the sequence numbers at 0 again."""
+        self._protocol.reset_numbers()
+        self._record.fault(self._number, now, Fault.RESET)
+        return []
+
+    def set_clock(self, seconds: float, now: int) -> list[Item]:
+        """Send all later times of the exchange with an error of ``seconds``."""
+        self._clock_s = seconds
+        self._record.fault(self._number, now, Fault.MISTIME, detail=f"all by {seconds:g} s")
+        return []
+
     def malformed(self, data: bytes, now: int) -> list[Item]:
         """Send a frame of these bytes."""
         return self._extra(Outgoing(-1, data), now, Fault.MALFORMED)
@@ -260,7 +329,7 @@ class Injector:
         self._record.fault(self._number, now, fault, out.sequence, f"{len(out.data)} bytes")
         return self._put(out, now, fault)
 
-    def _apply(self, out: Outgoing, now: int, fault: Fault, amount: float) -> list[Item]:
+    def _apply(self, out: Outgoing, now: int, fault: Fault, amount: float | str) -> list[Item]:
         if fault is Fault.DROP:
             self._record.fault(self._number, now, fault, out.sequence)
             self._record.frame(self._number, now, out, fault)
@@ -269,10 +338,21 @@ class Injector:
             self._record.fault(self._number, now, fault, out.sequence)
             self._held = out
             return []
+        if fault is Fault.DAMAGE or fault is Fault.MISTIME:
+            return self._change(out, now, fault, amount)
+        if isinstance(amount, str):
+            raise TypeError(f"{fault} takes a number, got {amount!r}")
         if fault is Fault.DELAY:
             self._record.fault(self._number, now, fault, out.sequence, f"{amount:g} s")
             return [Delay(amount), *self._put(out, now, fault)]
         return [*self._put(out, now, None), *self._append_fault(out, now, fault, amount)]
+
+    def _change(self, out: Outgoing, now: int, fault: Fault, amount: float | str) -> list[Item]:
+        """The frame damaged in the way ``amount``, or with times that are wrong by ``amount`` seconds."""
+        data = damage_frame(out.data, amount) if isinstance(amount, str) else shift_times(out.data, amount)
+        detail = amount if isinstance(amount, str) else f"{amount:g} s"
+        self._record.fault(self._number, now, fault, out.sequence, detail)
+        return self._put(Outgoing(out.sequence, data), now, fault, out.data)
 
     def _append_fault(self, out: Outgoing, now: int, fault: Fault, amount: float) -> list[Item]:
         """The items of a fault that leaves the frame itself intact."""
@@ -288,9 +368,9 @@ class Injector:
                 return self.unknown(now)
         return []
 
-    def _put(self, out: Outgoing, now: int, fault: Fault | None) -> list[Item]:
+    def _put(self, out: Outgoing, now: int, fault: Fault | None, original: bytes = b"") -> list[Item]:
         """The frame, then the one held back for reordering."""
-        self._record.frame(self._number, now, out, fault)
+        self._record.frame(self._number, now, out, fault, original)
         return [out.data, *self._release(now)]
 
     def _release(self, now: int) -> list[Item]:
@@ -300,7 +380,7 @@ class Injector:
         self._record.frame(self._number, now, held, Fault.REORDER)
         return [held.data]
 
-    def _draw(self) -> tuple[Fault | None, float]:
+    def _draw(self) -> tuple[Fault | None, float | str]:
         faults = self._faults()
         rates = faults.rates
         if not any(rates):
@@ -309,8 +389,18 @@ class Injector:
         for fault, rate in zip(_BY_RATE, rates, strict=True):
             draw -= rate
             if draw < 0:
-                return fault, faults.delay_s if fault is Fault.DELAY else faults.skip_numbers
+                return fault, self._amount(fault, faults)
         return None, 0.0
+
+    def _amount(self, fault: Fault, faults: Faults) -> float | str:
+        match fault:
+            case Fault.DELAY:
+                return faults.delay_s
+            case Fault.DAMAGE:
+                return DAMAGES[int(self._rng.integers(len(DAMAGES)))]
+            case Fault.MISTIME:
+                return faults.mistime_s
+        return faults.skip_numbers
 
     def _is_due(self, fault: Fault, every_s: float, now: int) -> bool:
         if every_s <= 0 or now - self._last[fault] < every_s * SECOND_NS:

@@ -8,10 +8,11 @@ too. The client's side is in ``feeds/venues``.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Annotated, NamedTuple, Protocol
+from types import MappingProxyType
+from typing import Annotated, Final, NamedTuple, Protocol
 from zlib import crc32
 
 import msgspec
@@ -100,8 +101,19 @@ def size_text(size: float) -> str:
 
 
 SNAPSHOT_LEVEL = 0.01
+NO_REJECTIONS: Final[Mapping[str, bool]] = MappingProxyType({})
 REFUSAL = b'{"type":"error","message":"authentication failure"}'
+UNNAMED_REJECTION = b'{"type":"error","message":"Failed to subscribe"}'
 MALFORMED = b'{"type":"error","message":"Malformed JSON"}'
+
+
+def rejection(products: Iterable[str], rejected: Mapping[str, bool]) -> list[Outgoing] | None:
+    """The error for a request with a rejected product, named if its value is true; None for any other request."""
+    for product in products:
+        if product in rejected:
+            reason = f'{{"type":"error","message":"Failed to subscribe","reason":"{product} is not a valid product"}}'
+            return [Outgoing(MISSING_ID, reason.encode() if rejected[product] else UNNAMED_REJECTION)]
+    return None
 
 
 class ServerProtocol(Protocol):
@@ -127,6 +139,9 @@ class ServerProtocol(Protocol):
 
     def skip_numbers(self, numbers: int) -> None:
         """Skip that many sequence numbers."""
+
+    def reset_numbers(self) -> None:
+        """Count from 0 again, as after a restart of a server behind the same connection."""
 
     def unknown_frame(self, now: int) -> Outgoing:
         """A message of an unknown kind."""
@@ -218,8 +233,9 @@ _EXCHANGE_MAKER = {Side.BUY: "sell", Side.SELL: "buy"}
 class ExchangeServer:
     """Coinbase Exchange: sequence numbers belong to the product and are equal on all connections without skips."""
 
-    def __init__(self, days: Mapping[str, ProductDay]) -> None:
+    def __init__(self, days: Mapping[str, ProductDay], rejected: Mapping[str, bool] = NO_REJECTIONS) -> None:
         self.subscribes = 0
+        self._rejected = rejected
         self._days = days
         self._subscriptions = ClientSubscriptions(EXCHANGE_CHANNELS, days)
         self._skipped = 0
@@ -238,6 +254,10 @@ class ExchangeServer:
                 requested[channel] = request.product_ids
             else:
                 requested[channel.name] = channel.product_ids or request.product_ids
+        products = [product for names in requested.values() for product in names]
+        refused = rejection(products, self._rejected) if is_subscribe else None
+        if refused is not None:
+            return refused
         new = self._subscriptions.update(is_subscribe, requested)
         if new is None:
             return [Outgoing(MISSING_ID, REFUSAL)]
@@ -265,6 +285,9 @@ class ExchangeServer:
     def skip_numbers(self, numbers: int) -> None:
         """Raise all later numbers on this connection by that many."""
         self._skipped += numbers
+
+    def reset_numbers(self) -> None:
+        """Nothing: the numbers belong to the products."""
 
     def unknown_frame(self, now: int) -> Outgoing:
         """A message of an unknown type."""
@@ -332,8 +355,11 @@ _ADVANCED_TRADE_MAKER = {Side.BUY: "SELL", Side.SELL: "BUY"}
 class AdvancedTradeServer:
     """Advanced Trade: every message of a connection is numbered, except errors."""
 
-    def __init__(self, days: Mapping[str, ProductDay], opened: int) -> None:
+    def __init__(
+        self, days: Mapping[str, ProductDay], opened: int, rejected: Mapping[str, bool] = NO_REJECTIONS
+    ) -> None:
         self.subscribes = 0
+        self._rejected = rejected
         self._days = days
         self._opened = opened
         self._subscriptions = ClientSubscriptions(ADVANCED_TRADE_CHANNELS, days)
@@ -347,6 +373,9 @@ class AdvancedTradeServer:
             return [Outgoing(MISSING_ID, MALFORMED)]
         is_subscribe = request.type == "subscribe"
         self.subscribes += is_subscribe
+        refused = rejection(request.product_ids, self._rejected) if is_subscribe else None
+        if refused is not None:
+            return refused
         new = self._subscriptions.update(is_subscribe, {request.channel: request.product_ids})
         if new is None:
             return [Outgoing(MISSING_ID, REFUSAL)]
@@ -386,6 +415,10 @@ class AdvancedTradeServer:
     def skip_numbers(self, numbers: int) -> None:
         """Raise the number of the next message by that many."""
         self._number += numbers
+
+    def reset_numbers(self) -> None:
+        """The next message has the number 0."""
+        self._number = 0
 
     def unknown_frame(self, now: int) -> Outgoing:
         """A message of an unknown channel, numbered like all others."""
