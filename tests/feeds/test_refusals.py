@@ -49,7 +49,7 @@ def listen_to_market(
 
 @pytest.mark.parametrize("protocol", ["coinbase", "coinbase-exchange"])
 def test_rejected_product_is_named_and_the_others_are_received(protocol: str) -> None:
-    """The exchange rejects the whole request; the session requests the others on the same connection."""
+    """The exchange rejects the complete request; the session requests the others on the same connection."""
 
     def change(exchange: SimulatedExchange) -> None:
         exchange.faults.rejected["ETH-USD"] = True

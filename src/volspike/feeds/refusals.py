@@ -12,7 +12,7 @@ RETRY_AFTER_S: Final = 300.0
 """Pause before a refused product is requested again."""
 
 
-class Refusal(NamedTuple):
+class RefusedSince(NamedTuple):
     """Since when (ns UTC) a product is refused, and when (s of a monotonic clock) it is requested again."""
 
     since: int
@@ -32,7 +32,7 @@ class Refusals:
         self._has_requests = asyncio.Event()
         self._is_whole_due = self._is_single_due = False
         self._has_tried_singly = False
-        self.refused: dict[str, Refusal] = {}
+        self.refused: dict[str, RefusedSince] = {}
 
     @property
     def accepted(self) -> tuple[str, ...]:
@@ -52,7 +52,7 @@ class Refusals:
         """Mark products as refused since ``received``; returns the new ones, without which the rest is requested."""
         new = tuple(product for product in products if product not in self.refused)
         for product in new:
-            self.refused[product] = Refusal(received, self._clock() + RETRY_AFTER_S)
+            self.refused[product] = RefusedSince(received, self._clock() + RETRY_AFTER_S)
         if new:
             self._is_whole_due = True
             self._has_requests.set()
@@ -66,7 +66,7 @@ class Refusals:
         self._has_requests.set()
         return True
 
-    def accept(self, product: str) -> Refusal:
+    def accept(self, product: str) -> RefusedSince:
         """A refused product has data again; returns its refusal."""
         return self.refused.pop(product)
 
@@ -98,6 +98,6 @@ class Refusals:
         now = self._clock()
         for product, refusal in self.refused.items():
             if refusal.retry_at <= now:
-                self.refused[product] = Refusal(refusal.since, now + RETRY_AFTER_S)
+                self.refused[product] = RefusedSince(refusal.since, now + RETRY_AFTER_S)
                 groups.append((product,))
         return groups
