@@ -1,4 +1,4 @@
-"""Training time and time per row of every detector, on synthetic rows with the scales of a market; one whole run."""
+"""Training time and time per row of every detector, on synthetic rows with the scales of a market; one complete run."""
 
 from __future__ import annotations
 

@@ -157,6 +157,20 @@ def test_a_long_unknown_closes_with_that_reason() -> None:
         assert [event.reason for event in events] == [None, CloseReason.UNKNOWN]
 
 
+def test_an_episode_expires_without_a_row() -> None:
+    """It closes at the second at which its probability has been unknown for a minute, as a row then would close it."""
+    it = tracker()
+    run(it, [(1.0, 0.7), (5.0, 0.7)])
+    assert it.expire(65 * SECOND - 1) is None
+    closed = it.expire(90 * SECOND)
+    assert closed is not None
+    assert (closed.closed, closed.reason) == (65 * SECOND, CloseReason.UNKNOWN)
+    assert it.expire(200 * SECOND) is None
+    assert [event.opened for event in run(it, [(91.0, 0.7)])] == [91 * SECOND]
+    (_, by_row) = run(tracker(), [(1.0, 0.7), (5.0, 0.7), (65.0, nan)])
+    assert by_row == closed
+
+
 def test_late_rows_count_as_at_the_newest_time() -> None:
     """A small step back neither shortens nor extends an episode."""
     events = run(tracker(), [(100, 0.7), (95, 0.9), (132, 0.1), (120, 0.1), (137, 0.1)])

@@ -241,9 +241,15 @@ class EpisodeTracker:
 
     def end_session(self) -> Episode | None:
         """Closes the open episode at the time at which a silence after the newest row closes it; None without one."""
-        if self._open is None:
-            return None
-        return self.update(max(self._open.opened + self._hold, self._known + self._unknown), None)
+        return None if self._open is None else self.update(self._expiry(self._open), None)
+
+    def expire(self, now: int) -> Episode | None:
+        """Closes the open episode as ``end_session`` does, if a silence up to ``now`` (ns) is long enough for that."""
+        return None if self._open is None or now < self._expiry(self._open) else self.end_session()
+
+    def _expiry(self, episode: Episode) -> int:
+        """The time at which a silence closes an episode."""
+        return max(episode.opened + self._hold, self._known + self._unknown)
 
     def _reason(self, now: int) -> CloseReason:
         if self._disarmed != NEVER:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +113,50 @@ def test_failure_at_any_step_changes_nothing(shelf: Path, step: str, monkeypatch
         promote(shelf / "ten")
     assert served(shelf)[0] == "relative_trees"
     assert [entry.event for entry in read_history(shelf)] == ["promoted"]
+
+
+def hidden(artifacts: Path) -> list[str]:
+    """The temporary folders in the artifacts folder and among the previous models."""
+    return [path.name for place in (artifacts, artifacts / "retired") for path in place.glob(".*") if path.is_dir()]
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from volspike.models.artifact import replace_folder
+
+def check(folder):
+    print("written", flush=True)
+    time.sleep(600)
+
+replace_folder(Path(sys.argv[1]), {"metadata.json": b"{}"}, mark="metadata.json", check=check)
+"""
+
+
+def test_killed_replacement_is_removed_and_a_running_one_is_not(shelf: Path) -> None:
+    """The next promotion deletes the temporary folder of a process that was killed, but not that of a running one."""
+    command = [sys.executable, "-c", KILLED, str(shelf / "other")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        promote(shelf / "relative_trees")
+        (running,) = hidden(shelf)
+        assert running.startswith(".other.")
+        process.kill()
+    promote(shelf / "ten")
+    assert hidden(shelf) == []
+    assert served(shelf)[0] == "logistic"
+
+
+def test_killed_promotion_keeps_the_served_model(shelf: Path) -> None:
+    """A model that a killed run had renamed away is in production again, and can be rolled back to."""
+    promote(shelf / "relative_trees")
+    (shelf / "production").rename(shelf / ".production.0123abcd.old")
+    (shelf / ".production.0123abcd").mkdir()
+    promote(shelf / "ten")
+    assert hidden(shelf) == []
+    assert rollback(shelf) == shelf / "production"
+    assert served(shelf)[0] == "relative_trees"
 
 
 def test_simulated_model_does_not_replace_a_real_one(shelf: Path) -> None:

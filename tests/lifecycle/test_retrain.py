@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 
 from tests.cli.command_line import run_in
 from tests.lifecycle.conftest import SECOND, Ask, as_real, until
+from volspike.cli.retrain import _cleanup_on_termination
 from volspike.datasets import Dataset, load_dataset
 from volspike.errors import UsageError
 from volspike.lifecycle.challenger import load_challenger
 from volspike.lifecycle.promotion import exclusive_access, read_history
-from volspike.lifecycle.retrain import is_simulated, load_thinned, recent_tapes, replay_tapes, retrain, thin_features
+from volspike.lifecycle.retrain import (
+    _run_folder,
+    is_simulated,
+    load_thinned,
+    recent_tapes,
+    replay_tapes,
+    retrain,
+    thin_features,
+)
 from volspike.market import SECOND_NS, parse_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, Artifact
 from volspike.models.evidence import Limitation, LimitationKind
@@ -213,3 +226,35 @@ def test_thinning_changes_no_label(tape: Path, tmp_path: Path) -> None:
     assert np.array_equal(full.x[places], thin.x, equal_nan=True)
     assert len(load_thinned(whole, tmp_path, 300)) == len(thin)
     assert len(load_thinned(whole, tmp_path, 400_000)) == len(full)
+
+
+def test_leftovers_of_killed_runs_are_removed(champion: Put, ask: Ask) -> None:
+    """The next run deletes their folders, whatever it decides; all its temporary files are in its own folder."""
+    artifacts = champion("good")
+    for name in (".retraining.run-a1b2c3d4", ".retraining.old_name"):
+        (artifacts / name).mkdir()
+        (artifacts / name / "features.parquet").write_bytes(b"half")
+    assert retrain(ask(only_shadow=True), quiet).outcome == "no_challenger"
+    assert [path.name for path in artifacts.glob(".retraining.*")] == [".retraining.lock"]
+    before = tempfile.gettempdir()
+    with _run_folder(artifacts) as folder, tempfile.TemporaryDirectory() as inside:
+        assert Path(inside).parent == folder
+    assert tempfile.gettempdir() == before
+    assert not folder.exists()
+
+
+def test_termination_ends_a_run_as_an_error_does() -> None:
+    """SIGTERM, which a stopping `volspike up` sends, lets the run remove its files; the handler is restored."""
+    before, cleaned = signal.getsignal(signal.SIGTERM), []
+
+    def run() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            Event().wait(10)
+        finally:
+            cleaned.append(True)
+
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)), _cleanup_on_termination():
+        run()
+    assert cleaned == [True]
+    assert signal.getsignal(signal.SIGTERM) is before

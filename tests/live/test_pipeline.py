@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -262,6 +263,27 @@ class Pager:
         self.titles.append(title)
         self.bodies.append(body)
         return True
+
+
+def test_an_alert_closes_while_no_row_arrives() -> None:
+    """With the feed down for a minute, an open alert closes by the clock, on the page and at the receivers."""
+    pager = Pager()
+    router = AlertRouter(receivers=[pager])
+    live = LivePipeline(Rising(Artifact.load(TEN_MODEL)), ["BTC-USD"], "test", mode=Mode.SIMULATED, router=router)
+    for tick in walk(20):
+        live.take(frame(tick))
+    product = live._products["BTC-USD"]
+    for away_s, state in ((59, "open"), (61, "closed")):
+        product.row_at = time.perf_counter_ns() - away_s * SECOND_NS
+        asyncio.run(live._expire_alerts())
+        assert [alert["state"] for alert in live.snapshot(None)["alerts"]] == [state]
+    assert router.close(10.0)
+    assert [title.rpartition(" ")[2] for title in pager.titles] == ["likely", "closed"]
+    replayed = LivePipeline(
+        Rising(Artifact.load(TEN_MODEL)), ["BTC-USD"], "tape", mode=Mode.REPLAY, timed_from=None, router=router
+    )
+    assert "alert expiry" in [task.name for task in live.tasks]
+    assert "alert expiry" not in [task.name for task in replayed.tasks]  # its time is not ours
 
 
 def test_one_spike_is_one_alert_on_page_and_receivers(tmp_path: Path) -> None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.streams.fake_kafka import PARTITIONS, Crash, FakeCluster
+from tests.streams.fake_kafka import PARTITIONS, Crash, FakeCluster, FakeEnd
 from tests.tape.strategies import tick_at
 from volspike.errors import SchemaMismatch, StreamError, StreamTruncated, WorkerFenced
 from volspike.features import Every, FeatureEngine, FeatureSet
 from volspike.market import SECOND_NS, Profile, Tick, Ticks
+from volspike.streams.clients import KafkaSettings
 from volspike.streams.featurizer import featurizer_factory
 from volspike.streams.metrics import WorkerProgress
 from volspike.streams.sink import facts_for, merge_parts, parquet_sink
 from volspike.streams.state import Bookmark, MakeStage, WorkerPlan
+from volspike.streams.transactions import Transactions
 from volspike.streams.wire import FeatureRowCodec
-from volspike.streams.worker import Worker
+from volspike.streams.worker import BatchPoller, Partitions, Worker
 from volspike.tape import tape_line
 
 SET = FeatureSet((3, 10))
@@ -215,3 +219,80 @@ class Seconds:
     def __call__(self) -> float:
         self.now += 0.1
         return self.now
+
+
+class Hours:
+    """A clock that only its ``sleep`` advances, as for errors that are returned at once."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sleeps: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.sleeps.append(seconds)
+
+
+RETRIABLE = KafkaError(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, "loading", False, True, False)
+
+
+def fail(*_: object) -> NoReturn:
+    raise KafkaException(RETRIABLE)
+
+
+def test_a_retriable_error_that_is_returned_at_once_is_retried_with_pauses() -> None:
+    """In a minute a call is attempted about 65 times, not millions of times; a stop ends it."""
+    time = Hours()
+    producer = SimpleNamespace(init_transactions=fail)
+    transactions = Transactions(
+        KafkaSettings(), lambda: producer, should_stop=lambda: time.now > 60, clock=time, sleep=time.sleep
+    )
+    with pytest.raises(StreamError, match="loading"):
+        transactions.start()
+    assert time.sleeps[:9] == [0.005 * 2**k for k in range(8)] + [1.0]
+    assert len(time.sleeps) < 70
+
+
+def test_committed_offsets_are_requested_with_pauses() -> None:
+    """A coordinator that is loading is not flooded with requests when partitions are assigned."""
+    time = Hours()
+    recovery: Any = None
+    partitions = Partitions(
+        KafkaSettings(), "ticks.raw", recovery, should_stop=lambda: time.now > 60, clock=time, sleep=time.sleep
+    )
+    with pytest.raises(StreamError, match="loading"):
+        partitions.recover(SimpleNamespace(committed=fail), [0])
+    assert 60 < len(time.sleeps) < 70
+
+
+def test_polls_that_return_only_errors_pause() -> None:
+    """A consumer that returns a transient error at once is polled ten times a second; an end is no error."""
+    time = Hours()
+    recovery: Any = None
+    partitions = Partitions(KafkaSettings(), "ticks.raw", recovery, should_stop=lambda: False)
+    poller = BatchPoller(KafkaSettings(), "ticks.raw", partitions, 10, sleep=time.sleep)
+    message = SimpleNamespace(error=lambda: RETRIABLE, partition=lambda: 0)
+    for _ in range(3):
+        assert poller.poll(SimpleNamespace(consume=lambda *_: [message]), 0.0) == []
+    assert time.sleeps == [0.1, 0.1, 0.1]
+    poller.poll(SimpleNamespace(consume=lambda *_: [FakeEnd(0)]), 0.0)
+    assert len(time.sleeps) == 3
+
+
+def test_transactions_that_abort_again_and_again_pause() -> None:
+    """The pause between aborted transactions doubles, and a commit resets it."""
+    time = Hours()
+    ticks = market()
+    cluster = filled(ticks, faults=dict.fromkeys((1, 2, 3, 8), "abort"))
+    Worker(
+        cluster,
+        plan(finish=True),
+        featurizer_factory(SET, Profile.TICKER, Every.TICK),
+        clock=Seconds(),
+        sleep=time.sleep,
+    ).run()
+    assert time.sleeps == [0.005, 0.01, 0.02, 0.005]
+    assert cluster.values("ticks.features") == expected(ticks)

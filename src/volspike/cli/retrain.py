@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -80,9 +84,23 @@ def run(
         seed=seed,
         tracking=tracking_settings(mlflow_uri),
     )
-    with working("retraining") as show:
+    with _cleanup_on_termination(), working("retraining") as show:
         done = retrain(request, show)
     print_result(done)
+
+
+@contextmanager
+def _cleanup_on_termination() -> Iterator[None]:
+    """SIGTERM ends the block as an error does, so that the run removes its temporary files."""
+
+    def end(number: int, _: object) -> NoReturn:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def print_result(done: RetrainingResult) -> None:

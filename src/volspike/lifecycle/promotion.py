@@ -24,7 +24,7 @@ from volspike.errors import ArtifactMissing, UnreadableFile, UsageError
 from volspike.locks import try_lock
 from volspike.market import format_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
-from volspike.models.artifact import replace_folder
+from volspike.models.artifact import recover_folders, replace_folder
 from volspike.models.choice import PRODUCTION, holds_model
 from volspike.models.evidence import blocking_limitations, texts
 from volspike.models.metadata import decode_metadata
@@ -175,6 +175,7 @@ def promote(
             )
         reason = f"{reason} (forced; {'; '.join(blocking)})"
     with exclusive_access(artifacts):
+        recover_artifacts(artifacts)
         served = load_production(artifacts)
         if served is not None and metadata.simulated and not served.metadata.simulated:
             raise UsageError(
@@ -213,6 +214,7 @@ def rollback(artifacts: Path, reason: str = NO_REASON) -> Path:
         ModelError: the previous model does not load.
     """
     with exclusive_access(artifacts):
+        recover_artifacts(artifacts)
         served = load_production(artifacts)
         if served is None:
             raise ArtifactMissing(f"{artifacts / PRODUCTION}: no model in production to roll back from")
@@ -296,6 +298,12 @@ def exclusive_access(artifacts: Path, operation: str = "promoting a model") -> I
         if not try_lock(stream.fileno()):
             raise UsageError(f"another run is {operation} in {artifacts}: try again when it has ended")
         yield
+
+
+def recover_artifacts(artifacts: Path) -> None:
+    """Finish what a killed promotion has left: a model that was being replaced is served again."""
+    for folder in (artifacts, artifacts / RETIRED):
+        recover_folders(folder)
 
 
 def _retire(artifacts: Path, model: StoredModel) -> str:

@@ -6,13 +6,15 @@ existing files in one step at the very end; each run appends a line to the histo
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -39,7 +41,7 @@ from volspike.lifecycle.challenger import (
     start_shadow,
 )
 from volspike.lifecycle.need import RetrainingNeed, RetrainingRequest, assess_need
-from volspike.lifecycle.promotion import Event, HistoryEntry, append_entry, exclusive_access, promote
+from volspike.lifecycle.promotion import Event, HistoryEntry, append_entry, exclusive_access, promote, recover_artifacts
 from volspike.market import SECOND_NS, format_time
 from volspike.models import Artifact, Metadata
 from volspike.monitoring.drift import drift_result
@@ -50,6 +52,8 @@ from volspike.training.mlflow import set_champion, track_run
 from volspike.training.report import TrainingReport
 from volspike.training.request import TrainingRequest
 from volspike.training.run import train_on
+
+RUN_FOLDER: Final = ".retraining.run-"
 
 OnStep = Callable[[str], None]
 RunOutcome = Literal["no_challenger", "not_needed", "waits", "rejected", "promoted"]
@@ -83,12 +87,36 @@ def retrain(request: RetrainingRequest, on_step: OnStep, now: Callable[[], int] 
     """
     request.check()
     with exclusive_access(request.artifacts, "retraining"):
+        remove_leftovers(request.artifacts)
         try:
-            with tempfile.TemporaryDirectory(prefix=".retraining.", dir=request.artifacts) as folder:
-                return _Run(request, Path(folder), on_step, now).execute()
+            with _run_folder(request.artifacts) as folder:
+                return _Run(request, folder, on_step, now).execute()
         except Exception as error:  # process boundary: recorded in the history, then raised again
             _record_failure(request, error, now())
             raise
+
+
+def remove_leftovers(artifacts: Path) -> None:
+    """Remove what killed runs have left in the artifacts folder; to be called with exclusive access for retraining."""
+    recover_artifacts(artifacts)
+    for folder in artifacts.glob(".retraining.*"):
+        if folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _run_folder(artifacts: Path) -> Iterator[Path]:
+    """The temporary folder of a run, which also holds all other temporary files of the process.
+
+    The next run removes it if this one is killed.
+    """
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix=RUN_FOLDER, dir=artifacts) as folder:
+        tempfile.tempdir = folder
+        try:
+            yield Path(folder)
+        finally:
+            tempfile.tempdir = before
 
 
 class _Run:

@@ -79,13 +79,16 @@ class _Product:
     """The state of a product: its view on the dashboard, its alert, and the level of its alert threshold.
 
     ``level`` is None if the model has a fixed threshold. ``is_in_sample_logged`` is whether a row within the model's
-    data has been reported.
+    data has been reported. ``last`` is the newest row, and ``row_at`` the time of its scoring on the clock of
+    ``time.perf_counter_ns``.
     """
 
     view: ProductView
     episodes: EpisodeTracker
     level: AlertLevel | None
     is_in_sample_logged: bool = False
+    last: ScoredRow | None = None
+    row_at: int = 0
 
 
 class _Periodic(NamedTuple):
@@ -136,6 +139,7 @@ class LivePipeline:
         self.outcomes = outcomes
         self.router = router
         self.publisher = Publisher()
+        self._timed_from = timed_from
         self.counts = LiveCounts(timed_from, scorer.artifact.threshold, stats)
         self._model = ServedModel.of(scorer.artifact.metadata, simulated=mode.is_simulated)
         self._own_data = _own_data(scorer.artifact.metadata, mode)
@@ -242,6 +246,7 @@ class LivePipeline:
             product.is_in_sample_logged = True
             self._log_in_sample(row.product_id, row.timestamp)
         product.view.add_row(scored, received, threshold, is_in_sample=is_in_sample)
+        product.last, product.row_at = scored, time.perf_counter_ns()
         may_open = product.level is None or scored.is_calm
         episode = product.episodes.update(row.timestamp, scored.probability, may_open=may_open)
         if episode is not None:
@@ -376,6 +381,8 @@ class LivePipeline:
             _Periodic(BackgroundTask("rows"), self._publish_rows, ROWS_EVERY_S),
             _Periodic(BackgroundTask("health"), self._publish_health, HEALTH_EVERY_S),
         ]
+        if self._timed_from is not None:
+            tasks.append(_Periodic(BackgroundTask("alert expiry"), self._expire_alerts, HEALTH_EVERY_S))
         if self.outcomes is not None:
             tasks.append(_Periodic(BackgroundTask("performance"), self._publish_performance, PERFORMANCE_EVERY_S))
         if self._calibration is not None:
@@ -394,6 +401,15 @@ class LivePipeline:
         if self.recorder is not None and fault != self._tape_fault:
             self._tape_fault = fault
             log.warning("tape_fault" if fault else "tape_restored", reason=fault, lost=self.recorder.unrecorded)
+
+    async def _expire_alerts(self) -> None:
+        """Close the alerts of products whose rows have stopped; a row would close them only when the feed is back."""
+        now = time.perf_counter_ns()
+        for product in self._products.values():
+            if (last := product.last) is not None:
+                episode = product.episodes.expire(last.row.timestamp + now - product.row_at)
+                if episode is not None:
+                    self._take_episode(product.view, episode, float(last.row.values[0]), last.is_calibrated)
 
     async def _publish_performance(self) -> None:
         if self.outcomes is None:

@@ -8,8 +8,11 @@ the training run, so that a later evaluation can compare both on the same rows.
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, log, nan
 from pathlib import Path
@@ -24,6 +27,7 @@ from volspike.episodes import SeriesOrder
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, SchemaMismatch, UsageError
 from volspike.features.schema import DEFINITION
 from volspike.labels import TRAILING_HOUR, SpikeKind, jump_threshold
+from volspike.locks import try_lock
 from volspike.models.evidence import model_limitations, texts
 from volspike.models.metadata import ANY_PROFILE, Metadata, decode_metadata, encode_metadata
 
@@ -358,23 +362,57 @@ def replace_folder(folder: Path, files: Mapping[str, bytes], *, mark: str, check
         raise UsageError(f"{folder} contains something other than an artifact; choose another folder, or move it away")
     new = folder.parent / f".{folder.name}.{uuid4().hex[:8]}"
     try:
-        _write(new, files)
-        check(new)
-        _swap(new, folder)
+        new.mkdir(parents=True)
+        with _locked(new):
+            for name, content in files.items():
+                (new / name).write_bytes(content)
+            check(new)
+            _swap(new, folder)
     except OSError as error:
         raise UsageError(f"{folder} cannot be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
+_STAGING: Final = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}(?P<old>\.old)?")
+
+
+def recover_folders(parent: Path) -> None:
+    """Finishes the replacements in ``parent`` that a killed ``replace_folder`` has left; running ones are not touched.
+
+    A folder that was renamed away and not replaced yet gets its name back; all other temporary folders are deleted.
+    """
+    for staging in sorted(parent.glob(".*"), reverse=True) if parent.is_dir() else ():  # ".old" first
+        match = _STAGING.fullmatch(staging.name)
+        if match is None or not staging.is_dir():
+            continue
+        folder = parent / match["name"]
+        with _locked(staging) as is_leftover:
+            if is_leftover and match["old"] and not folder.exists():
+                staging.rename(folder)
+            elif is_leftover:
+                shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Holds the lock of a folder, which stays with it when it is renamed; yields False if another process holds it.
+
+    Where a folder cannot be opened (Windows), there is no lock.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield True
+        return
+    try:
+        yield try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _is_replaceable(folder: Path, mark: str) -> bool:
     return folder.is_dir() and ((folder / mark).is_file() or not any(folder.iterdir()))
-
-
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    folder.mkdir(parents=True)
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
 
 
 def _swap(new: Path, folder: Path) -> None:
@@ -383,13 +421,14 @@ def _swap(new: Path, folder: Path) -> None:
         new.rename(folder)
         return
     old = new.with_name(new.name + ".old")
-    folder.rename(old)
-    try:
-        new.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with _locked(folder):
+        folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
 
 
 GRAPH_FILE: Final = "baseline.onnx"

@@ -278,7 +278,10 @@ def check_topic(
         consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in range(partitions)])
         began = clock()
         while found.messages < at_least and (left := began + within_s - clock()) > 0:
-            for message in consumer.consume(min(BATCH, at_least - found.messages), min(left, _SLICE_S)):
+            messages = consumer.consume(min(BATCH, at_least - found.messages), min(left, _SLICE_S))
+            if messages and all(message.error() is not None for message in messages):
+                time.sleep(min(left, _SLICE_S))  # an error is returned at once, where a silent topic waits
+            for message in messages:
                 if (error := message.error()) is None:
                     found.add(message)
                 elif error.name() not in _NOT_LOST:

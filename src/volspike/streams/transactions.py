@@ -48,6 +48,7 @@ class Transactions:
         open_producer: returns a producer with the worker's ``transactional.id``.
         should_stop: whether to stop retrying; called after every attempt.
         clock: returns seconds.
+        sleep: waits for so many seconds between two attempts.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class Transactions:
         *,
         should_stop: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._settings = settings
+        self._sleep = sleep
         self._open = open_producer
         self._should_stop = should_stop
         self._clock = clock
@@ -197,7 +200,7 @@ class Transactions:
             raise Aborted(KafkaError(KafkaError._TIMED_OUT)) from None  # noqa: SLF001 - how the client names its errors
 
     def _call(self, operation: Callable[[], T]) -> T:
-        began = self._clock()
+        began, pauses = self._clock(), retry_pauses()
         while True:
             try:
                 return operation()
@@ -211,6 +214,7 @@ class Transactions:
                 has_time = self._clock() - began < ATTEMPT_S or not self._should_stop()
                 if not (error.retriable() and has_time):
                     raise stream_error(self._settings, error) from exception
+                self._sleep(next(pauses))
 
     def _fenced(self, error: KafkaError) -> Exception:
         if error.name() in {"_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH", "INVALID_PRODUCER_ID_MAPPING"}:
@@ -224,6 +228,20 @@ SESSION_MS: Final = 10_000
 HEARTBEAT_MS: Final = 1_000
 RETRY_MS: Final = 5
 """The brokers may still be ending the last transaction when the next begins; a retry after 100 ms would add latency."""
+
+LONGEST_RETRY_S: Final = 1.0
+
+
+def retry_pauses() -> Iterator[float]:
+    """The pauses between attempts in seconds: ``RETRY_MS``, doubling up to ``LONGEST_RETRY_S``.
+
+    A retriable error may be returned at once, and a loop without pauses would then occupy a processor and the brokers.
+    """
+    pause_s = RETRY_MS / 1000
+    while True:
+        yield pause_s
+        pause_s = min(2.0 * pause_s, LONGEST_RETRY_S)
+
 
 READ_WITHIN_S: Final = 30.0
 ASK_S: Final = 10.0
@@ -356,6 +374,8 @@ class KafkaClients:
                 has_ended = True
             elif not is_transient(error):
                 raise stream_error(self.settings, error, topic)
+            elif not messages:  # returned at once, where a silent partition waits
+                time.sleep(_SLICE_S)
         return messages, has_ended
 
     def _reader(self, isolation: str) -> Any:

@@ -32,7 +32,15 @@ from volspike.streams.state import (
     snapshot_chunks,
     state_key,
 )
-from volspike.streams.transactions import ASK_S, Aborted, Clients, Transactions, close_quietly, is_transient
+from volspike.streams.transactions import (
+    ASK_S,
+    Aborted,
+    Clients,
+    Transactions,
+    close_quietly,
+    is_transient,
+    retry_pauses,
+)
 from volspike.streams.wire import dead_letter_headers
 
 
@@ -41,6 +49,7 @@ class Partitions:
 
     Args:
         should_stop: whether to stop retrying when the cluster does not answer.
+        sleep: waits for so many seconds between two attempts.
     """
 
     def __init__(
@@ -51,8 +60,10 @@ class Partitions:
         *,
         should_stop: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._settings = settings
+        self._sleep = sleep
         self._topic = topic
         self._recovery = recovery
         self._should_stop = should_stop
@@ -106,6 +117,7 @@ class Partitions:
 
     def _committed(self, consumer: Any, places: Sequence[TopicPartition]) -> list[TopicPartition]:
         """The committed offsets; retries while no broker answers or an open transaction may still change them."""
+        pauses = retry_pauses()
         while True:
             try:
                 found: list[TopicPartition] = consumer.committed(list(places), ASK_S)
@@ -113,6 +125,7 @@ class Partitions:
                 cause = error.args[0]
                 if self._should_stop() or not is_transient(cause):
                     raise stream_error(self._settings, cause, self._topic) from error
+                self._sleep(next(pauses))
             else:
                 return found
 
@@ -122,9 +135,18 @@ IDLE_S: Final = 0.1
 
 
 class BatchPoller:
-    """Polls messages of the assigned partitions, at most ``most`` at a time."""
+    """Polls messages of the assigned partitions, at most ``most`` at a time; ``sleep`` waits after an error."""
 
-    def __init__(self, settings: KafkaSettings, topic: str, partitions: Partitions, most: int) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topic: str,
+        partitions: Partitions,
+        most: int,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._sleep = sleep
         self._settings = settings
         self._topic = topic
         self._partitions = partitions
@@ -146,11 +168,12 @@ class BatchPoller:
         rest = consumer.consume(self._most - 1, max(0.0, wait_s)) if self._most > 1 else []
         batches: dict[int, list[Any]] = {}
         expected: dict[int, int] = {}
+        has_failed = False
         for place, message in enumerate((*first, *rest)):
             error = message.error()
             number = message.partition()
             if error is not None:
-                self._handle_error(error, number)
+                has_failed |= self._handle_error(error, number)
                 continue
             partition = self._partitions.get(number)
             if partition is None or (place == 0 and owners.get(number) is not partition):
@@ -161,20 +184,24 @@ class BatchPoller:
             expected[number] = offset + 1
             batches.setdefault(number, []).append(message)
             partition.has_ended = False
+        if has_failed and not batches:
+            self._sleep(IDLE_S)  # an error is returned at once, where a silent topic waits
         found = ((self._partitions.get(number), batch) for number, batch in batches.items())
         return [(partition, batch) for partition, batch in found if partition is not None]
 
-    def _handle_error(self, error: Any, number: int) -> None:
-        """Handles an error that the consumer returns in place of a message."""
+    def _handle_error(self, error: Any, number: int) -> bool:
+        """Handles an error that the consumer returns in place of a message; whether it is one that will disappear."""
         name = error.name()
         if name == "_PARTITION_EOF":
             if (partition := self._partitions.get(number)) is not None:
                 partition.has_ended = True
-        elif name in {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"}:
+            return False
+        if name in {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"}:
             reason = "the log was truncated before it was read, or the topic was recreated"
             raise StreamTruncated(self._topic, number, reason)
-        elif error.fatal() or not is_transient(error):
+        if error.fatal() or not is_transient(error):
             raise stream_error(self._settings, error, self._topic)
+        return True
 
 
 _NOW: Final = 0
@@ -298,6 +325,7 @@ class Worker:
     Args:
         stop: whether to end after the current batch; called several times a second.
         show: called with the progress about twice a second.
+        sleep: waits for so many seconds between two attempts.
     """
 
     def __init__(
@@ -310,8 +338,11 @@ class Worker:
         show: Callable[[WorkerProgress], None] = lambda _: None,
         metrics: WorkerMetrics | None = None,
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         settings = clients.settings
+        self._sleep = sleep
+        self._abort_pauses = retry_pauses()
         self._clients = clients
         self._settings = settings
         self._plan = plan
@@ -326,10 +357,14 @@ class Worker:
             cold_start=plan.cold_start,
             on_messages=self._tally.count_recovered,
         )
-        self._partitions = Partitions(settings, plan.topic_in, recovery, should_stop=stop, clock=clock)
-        self._poller = BatchPoller(settings, plan.topic_in, self._partitions, plan.commit_rows)
+        self._partitions = Partitions(settings, plan.topic_in, recovery, should_stop=stop, clock=clock, sleep=sleep)
+        self._poller = BatchPoller(settings, plan.topic_in, self._partitions, plan.commit_rows, sleep=sleep)
         self._transactions = Transactions(
-            settings, lambda: clients.producer(f"{plan.group}-{plan.name}"), should_stop=stop, clock=clock
+            settings,
+            lambda: clients.producer(f"{plan.group}-{plan.name}"),
+            should_stop=stop,
+            clock=clock,
+            sleep=sleep,
         )
         self._checkpoints = Checkpoints(settings, plan, self._transactions, 1, clock=clock)
         self._consumer: Any = None
@@ -405,7 +440,8 @@ class Worker:
             self._transactions.start()
             self._partitions.rewind(self._consumer)
         else:
-            self._consecutive_aborts = 0
+            if self._consecutive_aborts:
+                self._consecutive_aborts, self._abort_pauses = 0, retry_pauses()
 
     def _transact(self, batches: Sequence[tuple[AssignedPartition, list[Any]]]) -> None:
         """Processes the messages and commits their results, dead letters, offsets and due snapshots."""
@@ -445,6 +481,7 @@ class Worker:
         self._transactions.abort()
         if self._consecutive_aborts >= MOST_CONSECUTIVE_ABORTS and aborted.cause is not None:
             raise stream_error(self._settings, aborted.cause, self._plan.topic_out) from aborted
+        self._sleep(next(self._abort_pauses))
         self._partitions.rewind(self._consumer)
 
     # --- rebalancing
