@@ -13,9 +13,17 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias
 
 import typer
 
-from volspike.cli.options import MetricsHost, MetricsPort, Options, Servers, cluster_settings, metrics_server
+from volspike.cli.options import (
+    MetricsHost,
+    MetricsPort,
+    Options,
+    Servers,
+    check_writable,
+    cluster_settings,
+    metrics_server,
+)
 from volspike.cli.screen import err, note_if_simulated, out, warn
-from volspike.errors import BrokerUnavailable, StreamError, UsageError
+from volspike.errors import BrokerUnavailable, DataError, StreamError, UsageError
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -58,7 +66,10 @@ def run(
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
-    """Record an exchange's market hour by hour, with a ledger of every gap."""
+    """Record an exchange's market hour by hour, with a ledger of every gap.
+
+    The exit status is 3 if nothing was recorded.
+    """
     if minutes < 0 or speed < 0:
         raise UsageError(f"--minutes and --speed must not be negative, got {minutes:g} and {speed:g}")
     if source.startswith("tape:"):
@@ -67,6 +78,8 @@ def run(
         raise UsageError(f"--metrics-port takes 0 to 65535, got {metrics_port}")
     cluster = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic) if kafka else None
     at = MetricsAt(metrics_host, metrics_port)
+    if save_disk:
+        check_writable(out_folder, "--out")
     asyncio.run(_ingest(source, feed_settings(pair), minutes, out_folder if save_disk else None, speed, cluster, at))
 
 
@@ -127,6 +140,22 @@ async def _ingest(
     if relay is not None:
         relay.close(DELIVER_WITHIN_S)
         _print_relayed(relay, folder)
+    kept = counts.ticks if recorder is None else recorder.recorded
+    if not kept:
+        where = "received" if recorder is None else f"recorded in {recorder.folder}"
+        raise DataError(f"no tick was {where} from {source.name}: {_reason(counts, recorder)}")
+
+
+def _reason(counts: FeedCounts, recorder: Recorder | None) -> str:
+    """Why there is no tick, and what to do."""
+    if recorder is not None and recorder.fault:
+        return recorder.fault
+    if not counts.connections:
+        return f"{counts.reason}; check the network with volspike doctor"
+    refused = () if counts.stats is None else counts.stats().refused
+    if refused:
+        return f"the exchange refuses {', '.join(refused)}; name other products with --pair"
+    return "it sent none; listen longer with --minutes, or name other products with --pair"
 
 
 def _print_counts(counts: FeedCounts, elapsed_s: float, recorder: Recorder | None) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from threading import Event
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -72,6 +73,23 @@ Options: TypeAlias = Annotated[
         help="A librdkafka setting as key=value, for example for TLS and SASL: security.protocol=SASL_SSL.",
     ),
 ]
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Create a folder for recordings and write a file in it for a moment.
+
+    Raises:
+        UsageError: that is not possible.
+    """
+    folder = folder.expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(b" ")
+    except OSError as error:
+        raise UsageError(
+            f"{option} {folder}: cannot write there ({error.strerror or error}); name another folder"
+        ) from error
 
 
 def cluster_settings(servers: str | None, options: list[str] | None, **topics: str | None) -> KafkaSettings:

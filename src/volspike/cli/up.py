@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from volspike.cli.ingest import feed_settings
-from volspike.cli.options import Config, Host, KeyFile, Model, Port, RateLimit, Variant, serving_settings
+from volspike.cli.options import (
+    Config,
+    Host,
+    KeyFile,
+    Model,
+    Port,
+    RateLimit,
+    Variant,
+    check_writable,
+    serving_settings,
+)
 from volspike.cli.screen import out
 from volspike.errors import UsageError
 
@@ -82,6 +92,8 @@ def run(
     is_recorded = record and not source.startswith("tape:")
     if retrain and not is_recorded:
         raise UsageError("--retrain needs a recorded market: remove --no-record or the tape source")
+    if is_recorded:
+        check_writable(tape, "--tape")
     wanted = retrain if retrain is not None else None if is_recorded and named_model(serving) is None else False
     options = LiveOptions(
         source=source,
