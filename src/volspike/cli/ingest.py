@@ -147,7 +147,7 @@ async def _ingest(
 
 
 def _reason(counts: FeedCounts, recorder: Recorder | None) -> str:
-    """Why there is no tick, and what to do."""
+    """The reason for the missing ticks, and a remedy."""
     if recorder is not None and recorder.fault:
         return recorder.fault
     if not counts.connections:
