@@ -29,6 +29,23 @@ def test_a_report_and_cards_are_written(features: Path, models: Path, tmp_path: 
     assert (models / "logistic" / "card.md").read_text().startswith("# Model card: logistic\n")
 
 
+def test_a_stratified_model_is_reported_without_evidence(
+    features: Path, models: Path, tmp_path: Path, volspike: Run
+) -> None:
+    """The earlier system's workflow ends with a PDF and a card, both under the banner, and no verdict of skill."""
+    options = ("--models", "random_forest", "--split-method", "stratified", "--search", "0", "--artifacts", "drawn")
+    trained = volspike("train", "--features", features.name, *options)
+    assert trained.status == 0, trained.err
+    assert "Test rows of a stratified split: NO EVIDENCE of skill" in trained.out
+    outcome = volspike("report", "--features", features.name, "--artifacts", "drawn", "--cards")
+    assert outcome.status == 0, outcome.err
+    banner = "NO EVIDENCE: the figures of "
+    assert outcome.out.startswith(f"{SIMULATED}\n{banner}")
+    assert "better than" not in outcome.out
+    assert (tmp_path / "reports/model_eval.pdf").read_bytes().startswith(b"%PDF-")
+    assert banner in (tmp_path / "drawn/random_forest/card.md").read_text()[:300]
+
+
 def test_cards_alone_need_no_features(models: Path, tmp_path: Path, volspike: Run) -> None:
     """Cards are made from metadata; no PDF is written."""
     outcome = volspike("report", "--artifacts", "models/logistic", "--cards")

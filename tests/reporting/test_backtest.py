@@ -254,8 +254,9 @@ def test_what_the_reader_must_know_is_a_warning(backtest: Backtest, artifact: Ar
     past[:7] = nan
     found = backtested(artifact, replace(dataset, facts=facts, products=("A", "B"), persistence=past))
     text = " ".join(found.warnings)
-    assert "logistic was not trained on A, B" in text
-    assert "trained on a simulated market and is tested on a real one" in text
+    assert "logistic: another product: not trained on A, B, but on BTC-USD, ETH-USD" in text
+    assert "trained on a simulated market and used on a real one" in text
+    assert [text.partition(":")[0] for text in found.figures()["limitations"]][-2:] == ["SIMULATED", "another product"]
     assert "7 rows are left out" in text
     assert "out of sample" not in text
 

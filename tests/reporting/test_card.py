@@ -75,8 +75,8 @@ def test_few_events_add_a_warning() -> None:
         model = facts.metrics["model"] | {"spike_events": count}
         return msgspec.structs.replace(facts, metrics=facts.metrics | {"model": model})
 
-    assert "Only 4 spike event(s)" in model_card(with_events(4))
-    assert "too few for a conclusion" not in model_card(with_events(5))
+    assert "few events: 4 separate spike event(s)" in model_card(with_events(4))
+    assert "few events" not in model_card(with_events(5))
 
 
 def test_every_artifact_gets_a_card(report: TrainingReport, folder: Path) -> None:

@@ -83,6 +83,23 @@ def test_served_model_is_marked(report: TrainingReport, found: list[Page], evalu
     assert "Served model. " in " ".join(page.text for page in found)
 
 
+def test_every_page_without_evidence_says_so(found: list[Page], evaluation: EvaluationReport) -> None:
+    """The pages of a model without evidence have a banner; the other models' pages have none."""
+    first, *others = evaluation.models
+    marked = replace(evaluation, models=(replace(first, is_evidence=False), *others))
+    banner = f"NO EVIDENCE: the figures of {first.title} are not out of sample and show no skill."
+    rendered = pages(render_pdf(marked, lambda _: None))
+    with_banner = [page.text.startswith(banner) for page in rendered]
+    ends = [index for index, page in enumerate(rendered) if f" {others[0].title} " in page.text[: len(banner)]]
+    assert with_banner[0]
+    assert with_banner[-1]
+    own = with_banner[1:-1]
+    assert own == sorted(own, reverse=True)
+    assert 0 < sum(own) < len(own), ends
+    assert max(page.overflow for page in rendered) <= 0
+    assert not any("NO EVIDENCE:" in page.text for page in found[:-1])
+
+
 def test_one_model_makes_a_report(evaluation: EvaluationReport) -> None:
     """A report on a single artifact has a title page, model pages and the method."""
     alone = replace(evaluation, models=evaluation.models[:1])

@@ -15,11 +15,14 @@ import pytest
 from tests.reporting.conftest import ROWS, market_table
 from tests.reporting.pages import evaluated
 from volspike.datasets import load_dataset
-from volspike.errors import ArtifactCorrupt, ArtifactMissing, DataError, NotEnoughData, SchemaMismatch
-from volspike.market import SECOND_NS
-from volspike.models import Artifact
-from volspike.reporting.evaluate import EvaluationReport, select_held_out
+from volspike.errors import ArtifactCorrupt, ArtifactMissing, DataError, SchemaMismatch
+from volspike.market import SECOND_NS, format_time, parse_time
+from volspike.models import SIMULATED_MODEL, Artifact
+from volspike.models.metadata import MarketFacts
+from volspike.reporting.evaluate import EvaluationReport, evaluate_artifact, select_held_out
 from volspike.training.report import TrainingReport
+from volspike.training.request import TrainingRequest
+from volspike.training.run import train
 
 
 def test_figures_are_those_of_the_final_block(report: TrainingReport, evaluation: EvaluationReport) -> None:
@@ -51,7 +54,7 @@ def test_of_another_file_only_later_rows_are_held_out(report: TrainingReport, fo
     dataset = load_dataset(folder / "features.parquet")
     metadata = Artifact.load(folder / "models" / "logistic").metadata
     other = msgspec.structs.replace(metadata, data=msgspec.structs.replace(metadata.data, rows=1))
-    assert len(select_held_out(folder / "features.parquet", dataset, other).rows) == 0
+    assert not select_held_out(folder / "features.parquet", dataset, other).is_evidence
     later = replace(dataset, time=dataset.time + ROWS * SECOND_NS, session=dataset.session + ROWS)
     held_out = select_held_out(folder / "features.parquet", later, metadata)
     assert len(held_out.rows) == len(later)
@@ -63,14 +66,55 @@ def test_of_another_file_only_later_rows_are_held_out(report: TrainingReport, fo
     assert np.array_equal(rows, np.arange(ROWS - len(rows), ROWS))
 
 
-def test_stratified_model_has_no_held_out_rows_in_its_file(report: TrainingReport, folder: Path) -> None:
-    """Rows drawn at random leave no block that is held_out."""
-    dataset = load_dataset(folder / "features.parquet")
-    metadata = Artifact.load(folder / "models" / "logistic").metadata
-    drawn = msgspec.structs.replace(metadata, split=msgspec.structs.replace(metadata.split, method="stratified"))
-    held_out = select_held_out(folder / "features.parquet", dataset, drawn)
-    assert len(held_out.rows) == 0
-    assert "drawn at random" in held_out.description
+def test_stratified_model_is_evaluated_on_its_test_rows_without_evidence(folder: Path, tmp_path: Path) -> None:
+    """In its own file these are the rows of its split, with the figures of the training; in another all rows."""
+    features = folder / "features.parquet"
+    request = TrainingRequest(
+        features=features, models=("logistic",), artifacts=tmp_path, split_method="stratified", search=0, seed=3
+    )
+    trained = train(request, lambda _: None)
+    (model,) = evaluated(features, tmp_path / "logistic").models
+    assert not model.is_evidence
+    assert "test rows of its stratified split" in model.held_out
+    assert model.comparison.model.rows == trained.models[0].folds[0].test_rows
+    assert model.comparison.model.pr_auc == pytest.approx(trained.models[0].final.model.pr_auc, rel=1e-6)
+    dataset = load_dataset(features)
+    part = select_held_out(features, dataset.only(np.arange(100, 5000)), model.metadata)
+    assert (len(part.rows), part.is_evidence) == (4900, False)
+    assert "none of them held out" in part.description
+
+
+def test_rows_outside_the_recordings_of_a_shipped_model_are_held_out(folder: Path) -> None:
+    """A model of many recordings has seen a product only while it was recorded, at whatever venue."""
+    features = folder / "features.parquet"
+    dataset = load_dataset(features)
+    shipped = Artifact.load(SIMULATED_MODEL).metadata
+    later = select_held_out(features, dataset, shipped)
+    assert (len(later.rows), later.is_evidence) == (len(dataset), True)
+    first, middle = (format_time(int(dataset.time[row])) for row in (0, len(dataset) // 2))
+    recorded = MarketFacts(venue="gemini", product="BTC-USD", start=first, end=middle)
+    model = msgspec.structs.replace(shipped, markets=(recorded,))
+    rows = select_held_out(features, dataset, model).rows
+    bitcoin = dataset.product == dataset.products.index("BTC-USD")
+    assert (~bitcoin).sum() == (~bitcoin[rows]).sum()
+    window_ns = 300 * SECOND_NS
+    assert dataset.time[rows][bitcoin[rows]].min() - window_ns == pytest.approx(parse_time(middle), abs=2 * SECOND_NS)
+
+
+def test_rows_that_cannot_be_scored_count_as_missed(models: Path, folder: Path) -> None:
+    """As in training: they stay in the figures, rank last and are never flagged; a warning counts them."""
+    features = folder / "features.parquet"
+    artifact = Artifact.load(models / "logistic")
+    dataset = load_dataset(features)
+    held_out = select_held_out(features, dataset, artifact.metadata)
+    column = dataset.names.index(artifact.features[0])
+    dataset.x[held_out.rows[:50], column] = np.nan
+    model = evaluate_artifact(artifact, dataset, held_out, title="logistic", is_served=False, venue=None)
+    assert len(model.scored) == len(held_out.rows)
+    worst = np.argsort(model.scored.probability)[:50]
+    assert set(model.scored.time[worst].tolist()) == set(dataset.time[held_out.rows[:50]].tolist())
+    assert (model.scored.probability[worst] < artifact.threshold).all()
+    assert any(warning.startswith("50 rows lack a value that it needs") for warning in model.warnings)
 
 
 def test_a_final_block_of_other_rows_is_refused(report: TrainingReport, folder: Path) -> None:
@@ -131,11 +175,11 @@ def test_a_damaged_baseline_is_refused(models: Path, folder: Path) -> None:
 
 
 def test_nothing_to_evaluate(models: Path, folder: Path, tmp_path: Path) -> None:
-    """Without an artifact, or without held-out rows, there is an error and no report."""
+    """Without an artifact there is an error and no report; without held-out rows there is no evidence."""
     with pytest.raises(ArtifactMissing):
         evaluated(folder / "features.parquet", tmp_path / "nowhere")
     for path in models.glob("*/metadata.json"):
         facts = msgspec.json.decode(path.read_bytes())
         rewritten(path.parent, data=facts["data"] | {"rows": 1})
-    with pytest.raises(NotEnoughData, match="another file"):
-        evaluated(folder / "features.parquet", models)
+    evaluation = evaluated(folder / "features.parquet", models)
+    assert evaluation.without_evidence == tuple(model.title for model in evaluation.models)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from volspike.cli.options import Spike
+from volspike.cli.options import Spike, Venue
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 from volspike.errors import UsageError
 
@@ -30,6 +30,7 @@ def run(
         Path, typer.Option(help="Folder of an artifact, or a file in it; default is the shipped model.")
     ] = Path(SHIPPED),
     spike: Spike = None,
+    venue: Venue = None,
     budget: Annotated[
         str | None,
         typer.Option(help="Minutes of alarm per day, as 30m/day: the threshold follows the model's own alarms."),
@@ -52,6 +53,7 @@ def run(
         spike=None if spike is None else SpikeDefinition.parse(spike),
         budget=None if budget is None else parse_budget(budget),
         cost=None if cost is None else parse_cost(cost),
+        venue=venue,
     )
     is_shipped = str(model) == SHIPPED and not model.exists()
     artifact = Artifact.load(DEFAULT_MODEL if is_shipped else model)

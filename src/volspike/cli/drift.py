@@ -48,7 +48,15 @@ def run(
 
     from volspike.datasets import load_dataset
     from volspike.datasets.feature_file import write_atomically
-    from volspike.monitoring.drift import SPLIT_RATIOS, check_drift, drift_result, drift_samples
+    from volspike.monitoring.drift import (
+        SPLIT_RATIOS,
+        check_drift,
+        drift_result,
+        drift_samples,
+        shortage_of,
+        split_remedy,
+        untested_drift,
+    )
     from volspike.monitoring.evidently import check_evidently, write_report
     from volspike.monitoring.results import write_result
 
@@ -60,20 +68,24 @@ def run(
         embargo_s = dataset.facts.feature_set.longest_window
         ratio = SPLIT_RATIOS[kind] if split_ratio is None else split_ratio
         reference, current = drift_samples(dataset, ratio, embargo_s)
+        simulated = dataset.facts.simulated
         if columns:
             _require(columns, current.names)
             reference, current = reference.columns(tuple(columns)), current.columns(tuple(columns))
-        found = check_drift(reference, current, seed=seed)
+        if shortage_of(reference, current):
+            found = untested_drift(reference, current, split_remedy(dataset, ratio, embargo_s))
+        else:
+            found = check_drift(reference, current, seed=seed)
         with write_atomically(decision) as part:
             part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
         write_result(drift_result(found, time.time_ns()), results)
         if output is not None:
             show("writing Evidently's report")
-            pages = write_report(found, reference, current, output)
-    print_result(found, simulated=dataset.facts.simulated)
+            pages = write_report(found, reference, current, output, simulated=simulated)
+    print_result(found, simulated=simulated)
     out.print(f"findings → {decision}")
     if output is not None:
-        out.print(f"Evidently's report → {pages[0]} and {pages[1]}")
+        out.print(f"report → {pages[0]} and {pages[1]}")
 
 
 def report_type_of(text: str) -> ReportType:
@@ -95,7 +107,8 @@ def print_result(found: Drift, *, simulated: bool) -> None:
     """Prints the features by severity of drift, and the result for the data set."""
     note_if_simulated(simulated)
     for name, sample in (("reference", found.reference), ("current", found.current)):
-        out.print(f"{name}: {sample.rows:,} rows of {sample.hours:.1f} hours, {sample.start} to {sample.end}")
+        span = f", {sample.start} to {sample.end}" if sample.rows else ""
+        out.print(f"{name}: {sample.rows:,} rows of {sample.hours:.1f} hours{span}")
     worst = sorted(found.features, key=lambda f: (f.adjusted_p is None, f.adjusted_p or 0.0, -(f.distance or 0.0)))
     rows = [
         [
@@ -111,11 +124,8 @@ def print_result(found: Drift, *, simulated: bool) -> None:
         for feature in worst[:15]
     ]
     heads = ["feature", "drift", "adjusted p", "p", "distance", "blocks", "memory s", "missing"]
-    table(f"The {len(rows)} of {len(found.features)} features with the strongest evidence of drift", heads, rows)
+    if found.tested:
+        table(f"The {len(rows)} of {len(found.features)} features with the strongest evidence of drift", heads, rows)
     for note in found.notes:
         warn(note)
-    level = "unknown" if found.severity is None else found.severity.value
-    out.print(
-        f"drift of the data set: {level} ({found.share:.0%} of {len(found.features)} features drifted, "
-        f"{found.tested} could be tested)"
-    )
+    out.print(f"drift of the data set: {found.verdict}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from volspike.cli.options import Venue
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 from volspike.errors import UsageError
 
@@ -24,6 +25,7 @@ def run(
         "models/artifacts"
     ),
     output: Annotated[Path, typer.Option(help="PDF file to write.")] = Path("reports/model_eval.pdf"),
+    venue: Venue = None,
     cards: Annotated[
         bool, typer.Option("--cards", help="Write a model card, card.md, into the folder of each artifact.")
     ] = False,
@@ -32,7 +34,7 @@ def run(
     if features is None and not cards:
         raise UsageError("nothing to do: name rows with --features, or use --cards")
     if features is not None:
-        _report(features, artifacts, output)
+        _report(features, artifacts, output, venue)
     if cards:
         from volspike.reporting.card import write_cards
 
@@ -40,12 +42,12 @@ def run(
             out.print(f"→ {file}")
 
 
-def _report(features: Path, artifacts: Path, output: Path) -> None:
+def _report(features: Path, artifacts: Path, output: Path, venue: str | None) -> None:
     from volspike.reporting.evaluate import evaluate
     from volspike.reporting.pages import write_pdf
 
     with working("loading") as show:
-        evaluation = evaluate(features, artifacts, show)
+        evaluation = evaluate(features, artifacts, show, venue=venue)
         write_pdf(evaluation, output, show)
     print_result(evaluation)
     out.print(f"→ {output}")
@@ -53,9 +55,12 @@ def _report(features: Path, artifacts: Path, output: Path) -> None:
 
 def print_result(evaluation: EvaluationReport) -> None:
     """Prints the figures of each model and a verdict."""
+    from volspike.reporting.format import no_evidence
     from volspike.reporting.pages import verdict_of
 
     note_if_simulated(evaluation.simulated)
+    if banner := no_evidence(evaluation.without_evidence):
+        out.print(banner, style="bold magenta")
     for sentence in evaluation.left_out:
         warn(sentence)
     for model in evaluation.models:
@@ -64,6 +69,7 @@ def print_result(evaluation: EvaluationReport) -> None:
     rows = [
         [
             f"{model.title}{' *' if model.is_served else ''}",
+            "held out" if model.is_evidence else "NO EVIDENCE",
             figure(model.comparison.model.pr_auc),
             model.comparison.baseline_name,
             figure(model.comparison.baseline.pr_auc),
@@ -75,7 +81,7 @@ def print_result(evaluation: EvaluationReport) -> None:
         ]
         for model in evaluation.models
     ]
-    heads = ["", "PR-AUC", "baseline", "PR-AUC", "ROC-AUC", "Brier", "base rate", "events", "rows"]
-    table("Held-out rows", heads, rows)
+    heads = ["", "rows are", "PR-AUC", "baseline", "PR-AUC", "ROC-AUC", "Brier", "base rate", "events", "rows"]
+    table("Evaluated rows" if evaluation.without_evidence else "Held-out rows", heads, rows, 2)
     for model in evaluation.models:
         out.print(verdict_of(model))

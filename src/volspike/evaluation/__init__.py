@@ -7,7 +7,7 @@ from volspike.evaluation.contrast import Contrast
 from volspike.evaluation.forecast_metrics import ForecastComparison, compare_forecasts
 from volspike.evaluation.metrics import ScoreMetrics, evaluate_scores
 from volspike.evaluation.reliability import Reliability, ReliabilityBin, reliability
-from volspike.evaluation.scored import Scored, pooled
+from volspike.evaluation.scored import Scored, pooled, rank_unscored_last
 from volspike.evaluation.spike_events import EventFigures, SpikeTimeline, event_figures, find_events
 from volspike.evaluation.subsets import CalmRows, PartMeans
 from volspike.evaluation.thresholds import (
@@ -50,6 +50,7 @@ __all__ = [
     "per_hour",
     "per_product",
     "pooled",
+    "rank_unscored_last",
     "rate_threshold",
     "reliability",
 ]

@@ -27,6 +27,19 @@ from volspike.market import SECOND_NS
 DAY_NS: Final = 86_400 * SECOND_NS
 
 
+def rank_unscored_last(
+    score: NDArray[np.float64], threshold: float | NDArray[np.float64]
+) -> tuple[NDArray[np.float64], int]:
+    """The scores (n,) with a low one in place of undefined ones, and how many those are; as in training.
+
+    It is half the lowest score, or half the lowest ``threshold`` (one, or one per row) if that is less: such a row
+    ranks last, is never flagged, and its spike counts as missed. Scores must not be negative.
+    """
+    undefined = ~np.isfinite(score)
+    lowest = min(float(np.min(score[~undefined], initial=np.inf)), float(np.min(threshold, initial=np.inf))) / 2.0
+    return np.where(undefined, lowest, score), int(undefined.sum())
+
+
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Scored:
     """n rows, in any order, with the scores of a model and a baseline. No value is NaN.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from volspike.datasets import Dataset
 from volspike.errors import ArtifactCorrupt, UsageError
-from volspike.evaluation import Comparison, Scored, compare
+from volspike.evaluation import Comparison, Scored, compare, rank_unscored_last
 from volspike.evaluation.metrics import known
 from volspike.lifecycle.promotion import CHALLENGER, SHADOW_FILE, load_production
 from volspike.market import SECOND_NS, format_time, parse_time
@@ -101,13 +101,18 @@ def rows_after(dataset: Dataset, time_ns: int) -> NDArray[np.int64]:
 def compare_challenger(
     dataset: Dataset, rows: NDArray[np.int64], champion: Artifact, challenger: Artifact, resamples: int = RESAMPLES
 ) -> Verdict:
-    """Compare both models on those of ``rows`` that both can score, with spikes under the challenger's τ."""
+    """Compare both models on ``rows``, with spikes under the challenger's τ.
+
+    A row that a model cannot score counts against it. Rows that neither can score are left out.
+    """
     ours, theirs = (model.score_rows(dataset, rows) for model in (challenger, champion))
     tau = dataset.thresholds(challenger.metadata.spike_definition, challenger.metadata.tau)
-    both = np.isfinite(ours) & np.isfinite(theirs) & np.isfinite(dataset.persistence[rows]) & np.isfinite(tau[rows])
-    rows, ours, theirs = rows[both], ours[both], theirs[both]
+    either = (np.isfinite(ours) | np.isfinite(theirs)) & np.isfinite(dataset.persistence[rows]) & np.isfinite(tau[rows])
+    rows = rows[either]
     if len(rows) == 0:
         return Verdict(is_not_worse=None, reason="no row is held out from both models", figures={})
+    ours, unscored = rank_unscored_last(ours[either], challenger.threshold)
+    theirs, champion_unscored = rank_unscored_last(theirs[either], champion.threshold)
     scored = Scored.of(
         dataset,
         rows,
@@ -118,8 +123,13 @@ def compare_challenger(
         baseline_threshold=champion.threshold,
     )
     comparison = compare(scored, baseline_name="champion", baseline_is_probability=True, resamples=resamples)
-    span = {"from": format_time(int(dataset.time[rows[0]])), "to": format_time(int(dataset.time[rows[-1]]))}
-    return reach_verdict(comparison, span)
+    facts = {
+        "from": format_time(int(dataset.time[rows[0]])),
+        "to": format_time(int(dataset.time[rows[-1]])),
+        "challenger_unscored_rows": unscored,
+        "champion_unscored_rows": champion_unscored,
+    }
+    return reach_verdict(comparison, facts)
 
 
 def reach_verdict(comparison: Comparison, facts: dict[str, Any]) -> Verdict:

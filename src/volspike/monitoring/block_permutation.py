@@ -78,7 +78,7 @@ class DriftSample:
         """The features ``names`` of ``rows`` (ascending) of a data set, thinned to about ``most`` points in time."""
         time, product = dataset.time[rows], dataset.product[rows]
         kept = thin(time, product, most)
-        columns = np.array([dataset.names.index(name) for name in names])
+        columns = np.array([dataset.names.index(name) for name in names], np.intp)
         x = dataset.x[np.ix_(rows[kept], columns)]
         return cls(names, dataset.products, time[kept], product[kept], x)
 

@@ -122,7 +122,7 @@ class FeatureDrift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SampleFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Number and time range (RFC 3339) of a sample's rows."""
+    """Number and time range (RFC 3339; empty without rows) of a sample's rows."""
 
     rows: int
     start: str
@@ -133,7 +133,8 @@ class SampleFacts(msgspec.Struct, frozen=True, kw_only=True):
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a drift check: ``share`` of all ``features`` drifted.
 
-    ``severity`` is the data set's, None if too few features have a test. ``notes`` are sentences that qualify it.
+    ``severity`` is the data set's, None if too few features have a test; ``verdict`` is the result as a phrase.
+    ``notes`` are sentences that qualify it.
     """
 
     reference: SampleFacts
@@ -142,6 +143,12 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     severity: DriftSeverity | None
     features: tuple[FeatureDrift, ...]
     notes: tuple[str, ...]
+    verdict: str = ""
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """The features without a test."""
+        return tuple(feature.name for feature in self.features if not feature.is_tested)
 
     @property
     def is_drifted(self) -> bool:
@@ -171,23 +178,70 @@ def check_drift(
         NotEnoughData: a sample covers less than an hour, or they have no product or no feature in common.
     """
     reference, current, notes = _comparable(reference, current)
-    for name, sample in (("reference rows", reference), ("current rows", current)):
-        if sample.span_s < LEAST_SPAN_S:
-            raise NotEnoughData(
-                f"drift: {LEAST_SPAN_S / 60:.0f} min of data needed on each side, the {name} cover "
-                f"{sample.span_s / 60:.0f} min; record more or use another --split-ratio"
-            )
+    if shortage := shortage_of(reference, current):
+        raise NotEnoughData(f"drift: {shortage}; record more or use another --split-ratio")
     features = _test_features(reference, current, permutations, seed)
     share = drifted_share(feature.severity for feature in features)
     is_known = sum(feature.is_tested for feature in features) >= LEAST_TESTED_SHARE * len(features)
+    severity = dataset_severity(share) if is_known else None
     return Drift(
         reference=_facts(reference),
         current=_facts(current),
         share=share,
-        severity=dataset_severity(share) if is_known else None,
+        severity=severity,
         features=features,
+        verdict=_verdict(severity, features, share),
         notes=(*notes, *_coverage_notes(features, is_known=is_known), *_daytime_notes(reference, current)),
     )
+
+
+def shortage_of(reference: DriftSample, current: DriftSample) -> str:
+    """The sample that is too short to be tested, and the time that is needed; "" if none is."""
+    for name, sample in (("reference rows", reference), ("current rows", current)):
+        if sample.span_s < LEAST_SPAN_S:
+            needed, covered = LEAST_SPAN_S / 60, sample.span_s / 60
+            return f"{needed:.0f} min of data needed on each side, the {name} cover {covered:.0f} min"
+    return ""
+
+
+NOT_ENOUGH_DATA: Final = "not enough data"
+
+
+def untested_drift(reference: DriftSample, current: DriftSample, remedy: str) -> Drift:
+    """The result for samples of which one is too short: no feature has a test. ``remedy`` ends the note on it."""
+    note = f"{shortage_of(reference, current)}; {remedy}"
+    features = tuple(
+        FeatureDrift(
+            name=name,
+            severity=DriftSeverity.LOW,
+            distance=None,
+            p_value=None,
+            adjusted_p=None,
+            blocks=(0, 0),
+            memory_s=None,
+            reference_median=_median(reference.x[:, at]),
+            current_median=_median(current.x[:, at]),
+            missing_reference=_missing_share(reference.x[:, at]),
+            missing_current=_missing_share(current.x[:, at]),
+            note=NOT_ENOUGH_DATA,
+        )
+        for at, name in enumerate(current.names)
+    )
+    return Drift(
+        reference=_facts(reference),
+        current=_facts(current),
+        share=0.0,
+        severity=None,
+        features=features,
+        notes=(note,),
+        verdict=NOT_ENOUGH_DATA,
+    )
+
+
+def _verdict(severity: DriftSeverity | None, features: Sequence[FeatureDrift], share: float) -> str:
+    tested = sum(feature.is_tested for feature in features)
+    counts = f"{share:.0%} of {len(features)} features drifted, {tested} could be tested"
+    return f"{'unknown' if severity is None else severity.value} ({counts})"
 
 
 def testable_features(names: Iterable[str]) -> tuple[str, ...]:
@@ -251,7 +305,7 @@ def _feature(
     blocks: tuple[int, int] | None,
 ) -> FeatureDrift:
     before, now = reference.x[:, at], current.x[:, at]
-    missing = [float(np.mean(~np.isfinite(values))) for values in (before, now)]
+    missing = [_missing_share(values) for values in (before, now)]
     return FeatureDrift(
         name=current.names[at],
         severity=feature_severity(adjusted),
@@ -336,8 +390,8 @@ def _shares_below(ranks: NDArray[np.float64], levels: NDArray[np.float64]) -> ND
 def _facts(sample: DriftSample) -> SampleFacts:
     return SampleFacts(
         rows=len(sample),
-        start=format_time(int(sample.time[0])),
-        end=format_time(int(sample.time[-1])),
+        start=format_time(int(sample.time[0])) if len(sample) else "",
+        end=format_time(int(sample.time[-1])) if len(sample) else "",
         hours=round(sample.span_s / 3600.0, 3),
     )
 
@@ -369,6 +423,10 @@ def _median(values: NDArray[np.float64]) -> float | None:
     return float(np.median(known)) if len(known) else None
 
 
+def _missing_share(values: NDArray[np.float64]) -> float:
+    return float(np.mean(~np.isfinite(values))) if len(values) else 0.0
+
+
 def _known(value: float) -> float | None:
     return value if isfinite(value) else None
 
@@ -385,22 +443,39 @@ SPLIT_RATIOS: Final = {ReportType.DATA_DRIFT: 0.5, ReportType.TRAIN_TEST: 0.85}
 
 
 def drift_samples(dataset: Dataset, ratio: float, embargo_s: int) -> tuple[DriftSample, DriftSample]:
-    """The first ``ratio`` of the rows as reference, and the others after the embargo as current sample.
+    """The first ``ratio`` of the rows as reference, and the others after the embargo, if any, as current sample.
 
     Raises:
         UsageError: a ratio that is not between 0 and 1.
-        NotEnoughData: no row lies beyond the embargo.
     """
     if not 0.0 < ratio < 1.0:
         raise UsageError(f"--split-ratio must be between 0 and 1, got {ratio:g}")
-    cut = min(max(1, round(ratio * len(dataset))), len(dataset) - 1)
     names = testable_features(dataset.names)
+    early, late = _divide(dataset, ratio, embargo_s)
+    return DriftSample.of(dataset, early, names), DriftSample.of(dataset, late, names)
+
+
+def _divide(dataset: Dataset, ratio: float, embargo_s: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    cut = min(max(1, round(ratio * len(dataset))), max(1, len(dataset) - 1))
     late = cut + np.flatnonzero(dataset.time[cut:] > dataset.time[cut - 1] + embargo_s * SECOND_NS)
-    if len(late) == 0:
-        raise NotEnoughData(
-            f"drift: no row lies more than {embargo_s} s after the split; use a smaller --split-ratio or record more"
-        )
-    return DriftSample.of(dataset, np.arange(cut), names), DriftSample.of(dataset, late, names)
+    return np.arange(cut), late
+
+
+def sufficient_ratio(dataset: Dataset, ratio: float, embargo_s: int) -> float | None:
+    """The ratio nearest to ``ratio``, in steps of 0.05, whose samples are both long enough; None if there is none."""
+    for candidate in sorted((step / 20 for step in range(1, 20)), key=lambda other: abs(other - ratio)):
+        samples = (DriftSample.of(dataset, rows, ()) for rows in _divide(dataset, candidate, embargo_s))
+        if not shortage_of(*samples):
+            return candidate
+    return None
+
+
+def split_remedy(dataset: Dataset, ratio: float, embargo_s: int) -> str:
+    """The remedy if a sample of this split is too short, for a message."""
+    sufficient = sufficient_ratio(dataset, ratio, embargo_s)
+    if sufficient is None:
+        return f"record more, as no --split-ratio leaves {LEAST_SPAN_S / 60:.0f} min on both sides"
+    return f"use --split-ratio {sufficient:g} or record more"
 
 
 def drift_result(drift: Drift, time_ns: int) -> DriftResult:

@@ -1,18 +1,23 @@
 """Evidently's report on a drift check, as HTML and JSON, for readers who know it; no decision depends on it.
 
 Evidently is a large extra (``volspike[monitor]``): it is imported when a report is written, and never by a server. Its
-own tests assume independent rows and would find drift in every market, so the report shows volspike's p-values.
+own tests assume independent rows and would find drift in every market, so the report shows volspike's p-values and
+volspike's verdict, which also counts the features that could not be tested.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from volspike.datasets.feature_file import write_atomically
 from volspike.errors import UsageError
@@ -35,24 +40,89 @@ def check_evidently() -> None:
         )
 
 
-def write_report(drift: Drift, reference: DriftSample, current: DriftSample, page: Path) -> tuple[Path, Path]:
+def write_report(
+    drift: Drift, reference: DriftSample, current: DriftSample, page: Path, *, simulated: bool = False
+) -> tuple[Path, Path]:
     """Write ``page`` (HTML) and the same report as ``.json``; returns both paths.
 
-    Columns are the features with a test; a feature has drifted if volspike's test says so.
+    Both begin with volspike's verdict and the features that have no test. Evidently's part covers the features with a
+    test, of which one has drifted if volspike's test says so; without such a feature there is no such part.
 
     Raises:
-        UsageError: no feature has a test, or a path cannot be written.
+        UsageError: a path cannot be written.
     """
     names = tuple(feature.name for feature in drift.features if feature.is_tested)
-    if not names:
-        raise UsageError("drift report: no feature has a test; record more")
     data = page.with_suffix(".json")
-    with _quiet():
-        snapshot = _snapshot(drift, reference.columns(names), current.columns(names))
-        with write_atomically(page) as part, write_atomically(data) as data_part:
-            part.write_text(snapshot.get_html_str(as_iframe=False), encoding="utf-8")
-            data_part.write_text(snapshot.json(), encoding="utf-8")
+    head = _summary(drift, simulated=simulated)
+    if names:
+        with _quiet():
+            snapshot = _snapshot(drift, reference.columns(names), current.columns(names))
+            html = _with_verdict(snapshot.get_html_str(as_iframe=False), drift, head)
+            document = msgspec.json.decode(snapshot.json())
+    else:
+        html = _PAGE.format(head=head)
+        document = {"metrics": [], "tests": []}
+    document["volspike"] = {
+        "verdict": drift.verdict,
+        "simulated": simulated,
+        "notes": drift.notes,
+        "not_evaluated": {feature.name: feature.note for feature in drift.features if not feature.is_tested},
+        "reference": drift.reference,
+        "current": drift.current,
+    }
+    with write_atomically(page) as part, write_atomically(data) as data_part:
+        part.write_text(html, encoding="utf-8")
+        data_part.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
     return page, data
+
+
+_PAGE: Final = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="UTF-8"><meta name="viewport" content="width=device-width, initial-scale=1.0">
+<title>volspike: drift</title></head>
+<body style="margin:0">
+{head}
+</body>
+</html>
+"""
+
+_DATASET_LABEL: Final = re.compile(
+    r'"Dataset Drift is (?:NOT )?detected\. Dataset drift detection threshold is [0-9.]+"'
+)
+"""Evidently's verdict on the data set, which is about the features with a test only."""
+
+
+def _with_verdict(html: str, drift: Drift, head: str) -> str:
+    """Evidently's page with volspike's verdict at the top and in place of Evidently's.
+
+    Raises:
+        UsageError: the page has another form than that of the supported versions.
+    """
+    label = msgspec.json.encode(f"Drift of the data set: {drift.verdict}").decode().replace("<", "\\u003c")
+    html, labels = _DATASET_LABEL.subn(lambda _: label, html)
+    before, body, after = html.partition("<body>")
+    if not (labels and body):
+        raise UsageError(
+            "this version of Evidently writes other pages than 0.7, and its verdict would contradict volspike's; "
+            "run `pip install 'volspike[monitor]'`, or omit --output"
+        )
+    return f"{before}{body}\n{head}\n{after}"
+
+
+def _summary(drift: Drift, *, simulated: bool) -> str:
+    """Verdict, samples, notes and the features that have no test, as HTML that needs no style sheet."""
+    parts = ["<p><strong>SIMULATED market</strong>: nothing here describes a real market.</p>"] if simulated else []
+    parts.append(f'<h1 style="margin:0 0 8px;font-size:24px">Drift of the data set: {escape(drift.verdict)}</h1>')
+    for name, sample in (("Reference", drift.reference), ("Current", drift.current)):
+        span = f", {sample.start} to {sample.end}" if sample.rows else ""
+        parts.append(f"<p>{name}: {sample.rows:,} rows of {sample.hours:.1f} hours{escape(span)}</p>")
+    parts += [f"<p><strong>{escape(note)}</strong></p>" for note in drift.notes]
+    if untested := [feature for feature in drift.features if not feature.is_tested]:
+        items = "".join(f"<li><code>{escape(each.name)}</code>: {escape(each.note)}</li>" for each in untested)
+        title = f"Not evaluated: {len(untested)} of {len(drift.features)} features"
+        parts.append(f"<details open><summary>{title}</summary><ul style='columns:24em'>{items}</ul></details>")
+    style = "padding:16px 24px;border-bottom:3px solid #b2186b;font:15px/1.4 sans-serif;color:#111;background:#fff"
+    return f'<section id="volspike" style="{style}">{"".join(parts)}</section>'
 
 
 def _snapshot(drift: Drift, reference: DriftSample, current: DriftSample) -> Any:

@@ -7,7 +7,7 @@ spikes count as missed. The model is compared with whichever baseline has the gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -37,11 +37,12 @@ from volspike.evaluation.metrics import average_precision, known
 from volspike.evaluation.scored import BLOCK_S
 from volspike.evaluation.spike_events import COLUMNS, AlarmOutcome, match_alarms
 from volspike.labels import SpikeDefinition
-from volspike.market import format_time, parse_time
+from volspike.market import format_time
 from volspike.models import Artifact, Metadata
 from volspike.models.alert_level import BUDGET_MINUTES
 from volspike.models.artifact import load_stored_baseline
 from volspike.models.calibration import Platt
+from volspike.models.evidence import all_limitations, dataset_markets, texts
 from volspike.models.volatility import forecast_inputs
 from volspike.reporting.alert_history import (
     AlertRecord,
@@ -76,12 +77,13 @@ class BacktestRequest:
 
     With ``budget``, in minutes of alarm per day, the alert threshold follows the alarms so far
     (``models.alert_level``), as it does live for models with an ``adaptation``, whose default is ``BUDGET_MINUTES``.
-    For other models the default is their own threshold.
+    For other models the default is their own threshold. ``venue`` is that of products whose name states none.
     """
 
     spike: SpikeDefinition | None = None
     budget: float | None = None
     cost: AlarmCost | None = None
+    venue: str | None = None
     seed: int = 0
 
 
@@ -97,6 +99,7 @@ class BaselineFigures:
 class Backtest:
     """A model's backtest.
 
+    ``limitations`` are those of the model on these rows (``models.evidence``), which ``warnings`` include.
     ``budget`` is the minutes of alarm per day that the threshold holds, None for a fixed one. ``baselines`` are by
     PR-AUC, the best first; ``comparison`` is with the best, whose alarms use as many minutes as the model's. ``curve``
     and ``baseline_curve`` show onset recall over alarm minutes. ``reliability`` is None if the probabilities are of
@@ -114,6 +117,7 @@ class Backtest:
     end: int
     simulated: bool
     budget: float | None
+    limitations: tuple[str, ...]
     warnings: tuple[str, ...]
     scored: Scored
     comparison: Comparison
@@ -199,6 +203,8 @@ class Backtest:
             "baseline_curve": [point.figures() for point in self.baseline_curve],
             "days": [day.figures() for day in self.days],
             "alert_list": [alert.figures() for alert in self.alerts],
+            "split_method": self.metadata.split.method,
+            "limitations": list(self.limitations),
             "warnings": list(self.warnings),
         }
 
@@ -247,6 +253,8 @@ def run_backtest(
     on_step("computing intervals")
     alarms = timeline.alarms(scored.probability, scored.threshold)
     volatility, volatility_baseline = _compare_volatility(dataset, rows, request.seed)
+    markets = dataset_markets(dataset.only(rows), request.venue)
+    limitations = tuple(texts(all_limitations(metadata, markets, simulated=facts.simulated)))
     is_reliable = (is_own or artifact.takes_tau) and 0 < int(scored.y.sum()) < len(scored)
     return Backtest(
         features=features,
@@ -258,7 +266,8 @@ def run_backtest(
         end=int(scored.time.max()),
         simulated=facts.simulated,
         budget=request.budget or (None if metadata.adaptation is None else BUDGET_MINUTES),
-        warnings=tuple(_warnings(artifact, dataset, rows, unscored, spike)),
+        limitations=limitations,
+        warnings=tuple(_warnings(artifact, dataset, rows, unscored, spike, limitations)),
         scored=scored,
         comparison=compare(scored, baseline_name=best, resamples=RESAMPLES, seed=request.seed),
         baselines=baselines,
@@ -364,22 +373,15 @@ def _with_equal_alarms(scored: Scored, timeline: SpikeTimeline) -> Scored:
 
 
 def _warnings(
-    artifact: Artifact, dataset: Dataset, rows: NDArray[np.int64], unscored: int, spike: SpikeDefinition
+    artifact: Artifact,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    unscored: int,
+    spike: SpikeDefinition,
+    limitations: Sequence[str],
 ) -> list[str]:
     metadata = artifact.metadata
-    warnings = []
-    trained = [name for name in dataset.products if name in metadata.products]
-    start, end = int(dataset.time[rows].min()), int(dataset.time[rows].max())
-    if trained and start <= parse_time(metadata.data.end) and end >= parse_time(metadata.data.start):
-        warnings.append(
-            f"{metadata.model} was trained on {', '.join(trained)} until {metadata.data.end}: the figures of these "
-            "rows are not out of sample"
-        )
-    if new := [name for name in dataset.products if name not in metadata.products]:
-        warnings.append(f"{metadata.model} was not trained on {', '.join(new)}")
-    if metadata.simulated != dataset.facts.simulated:
-        trained_on, tested_on = ("a simulated", "a real") if metadata.simulated else ("a real", "a simulated")
-        warnings.append(f"{metadata.model} was trained on {trained_on} market and is tested on {tested_on} one")
+    warnings = [f"{metadata.model}: {limitation}" for limitation in limitations]
     if spike != metadata.spike_definition and not artifact.takes_tau:
         warnings.append(
             f"{metadata.model} predicts spikes of {metadata.spike_definition}; for {spike} its probabilities are "

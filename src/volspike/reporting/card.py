@@ -10,6 +10,7 @@ from typing import Final
 
 from volspike.datasets.feature_file import write_atomically
 from volspike.models import Artifact, Metadata
+from volspike.models.evidence import has_evidence, model_limitations, venues_text
 from volspike.models.metadata import Figure, PartFigures
 from volspike.reporting.evaluate import artifact_folders
 from volspike.reporting.format import (
@@ -18,6 +19,7 @@ from volspike.reporting.format import (
     between,
     day_and_time,
     fold_table,
+    no_evidence,
     number,
     row_spacing,
     share,
@@ -62,6 +64,8 @@ def model_card(metadata: Metadata) -> str:
         "Caveats and recommendations": _caveats(metadata),
     }
     simulated = f"**{SIMULATED}**\n\n" if metadata.simulated else ""
+    if not has_evidence(metadata):
+        simulated += f"**{no_evidence([metadata.model])}**\n\n"
     body = "\n".join(f"## {title}\n\n{text.rstrip()}\n" for title, text in sections.items())
     return f"# Model card: {metadata.model}\n\n{simulated}{body}"
 
@@ -132,9 +136,9 @@ def _training_data(facts: Metadata) -> str:
         else ""
     )
     return (
-        f"{data.rows:,} labelled rows of {', '.join(facts.products)} from {market}, {day_and_time(data.start)} to "
-        f"{day_and_time(data.end)}: {data.train_rows:,} training rows{learned} and {data.validation_rows:,} validation "
-        f"rows after them for calibration and thresholds.{left}"
+        f"{data.rows:,} labelled rows of {', '.join(facts.products)} (venues: {venues_text(facts)}) from {market}, "
+        f"{day_and_time(data.start)} to {day_and_time(data.end)}: {data.train_rows:,} training rows{learned} and "
+        f"{data.validation_rows:,} validation rows after them for calibration and thresholds.{left}"
     )
 
 
@@ -147,13 +151,9 @@ def _ethics() -> str:
 
 
 def _caveats(facts: Metadata) -> str:
-    model = facts.metrics.get("model", {})
-    events = model.get("spike_events")
-    few = events is not None and events < 5
     sentences = [
         "SIMULATED data: these metrics say nothing about a real market." if facts.simulated else "",
-        f"Only {events} spike event(s): too few for a conclusion." if few else "",
-        "A stratified split: no evidence of skill." if facts.split.method == "stratified" else "",
+        *(f"{limitation.text}." for limitation in model_limitations(facts)),
         "τ, thresholds and calibration fit only the market and the days named above; retrain on your own data.",
         "The intervals do not cover days unlike those recorded.",
         "Evaluate it with `volspike report` on held-out rows before relying on it.",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.datasets import Dataset, load_dataset
-from volspike.datasets.splits import FIRST_PRICE_NS
+from volspike.datasets.splits import DEFAULT_FRACTIONS, FIRST_PRICE_NS, Fractions, stratified
 from volspike.episodes import spike_runs
 from volspike.errors import ArtifactMissing, DataError, NotEnoughData, SchemaMismatch
 from volspike.evaluation import (
@@ -27,15 +27,21 @@ from volspike.evaluation import (
     evaluate_scores,
     per_hour,
     per_product,
+    rank_unscored_last,
     reliability,
 )
 from volspike.evaluation.comparison import PERSISTENCE
 from volspike.market import SECOND_NS, format_time, parse_time
+from volspike.market.product import split_product
 from volspike.models import METADATA_FILE, Artifact, Metadata
 from volspike.models.artifact import load_stored_baseline
+from volspike.models.evidence import LimitationKind, all_limitations, dataset_markets, has_evidence, texts
 from volspike.reporting.format import day_and_time
 
 MOST_EPISODES: Final = 3
+
+POOLED: Final = "pooled"
+"""The split method of the shipped models, which are trained on all rows of many recordings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,17 +77,23 @@ def largest_episodes(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeldOutRows:
-    """Row numbers, ascending, and a description of them."""
+    """Row numbers, ascending, and a description of them.
+
+    ``is_evidence`` is False for rows that training saw, or whose neighbours it saw: figures on them show no skill.
+    """
 
     rows: NDArray[np.int64]
     description: str
+    is_evidence: bool = True
 
 
 def select_held_out(features: Path, dataset: Dataset, metadata: Metadata) -> HeldOutRows:
     """The rows of the model's final block and all later ones, if ``dataset`` is the file it was trained on.
 
     Training purged and embargoed the rows before the final block. For any other file, and for a model with a
-    stratified split or an unknown final block, only rows whose windows begin after its training data are held out.
+    stratified split or an unknown final block, only rows whose windows begin after its training data are held out; for
+    a shipped model, which learned from many recordings, those outside the recordings of the same products. Without any
+    such row the rows are no evidence: the test rows of the stratified split, or all rows.
 
     Raises:
         DataError: the file has as many rows as the model's, but another number of them in the final block.
@@ -89,11 +101,15 @@ def select_held_out(features: Path, dataset: Dataset, metadata: Metadata) -> Hel
     facts = metadata.data
     start, end = parse_time(facts.start), parse_time(facts.end)
     is_same = _count(dataset, start, end) == facts.rows
-    if metadata.split.method == "stratified":
-        return _newer_rows(dataset, metadata, end, "its training rows were drawn at random (stratified split)")
-    if not is_same or not facts.test_start:
-        why = "it was trained on another file" if not is_same else "its metadata has no final block"
-        return _newer_rows(dataset, metadata, end, why)
+    is_random = not has_evidence(metadata)
+    if is_random or not is_same or not facts.test_start:
+        why = "its training rows were drawn at random (stratified split)" if is_random else ""
+        why = why or ("it was trained on another file" if not is_same else "its metadata has no final block")
+        if metadata.split.method == POOLED and metadata.markets:
+            held_out = _rows_outside_recordings(dataset, metadata)
+        else:
+            held_out = _newer_rows(dataset, metadata, end, why)
+        return held_out if len(held_out.rows) else _rows_without_evidence(dataset, metadata, is_same=is_same)
     first, last = parse_time(facts.test_start), parse_time(facts.test_end)
     found = _count(dataset, first, last)
     if found != facts.test_rows:
@@ -118,6 +134,42 @@ def _newer_rows(dataset: Dataset, metadata: Metadata, end: int, why: str) -> Hel
     rows = np.flatnonzero(window_start > end)
     training_end = day_and_time(metadata.data.end)
     return HeldOutRows(rows, f"{len(rows):,} rows whose windows begin after {training_end}, because {why}")
+
+
+def _rows_outside_recordings(dataset: Dataset, metadata: Metadata) -> HeldOutRows:
+    """The rows whose windows touch no training recording of their product, at whatever venue it was made."""
+    embargo = dataset.facts.feature_set.longest_window * SECOND_NS
+    is_outside = np.ones(len(dataset), np.bool_)
+    for code, name in enumerate(dataset.products):
+        of_product = dataset.product == code
+        for market in metadata.markets:
+            if market.product == split_product(name)[1]:
+                begin = parse_time(market.start or metadata.data.start) - embargo
+                end = parse_time(market.end or metadata.data.end) + embargo
+                is_outside &= ~(of_product & (dataset.time >= begin) & (dataset.time <= end))
+    rows = np.flatnonzero(is_outside)
+    return HeldOutRows(rows, f"{len(rows):,} rows outside the recordings that it was trained on")
+
+
+def _rows_without_evidence(dataset: Dataset, metadata: Metadata, *, is_same: bool) -> HeldOutRows:
+    """The test rows of a stratified split if this is the file that was split, otherwise all rows."""
+    facts = metadata.data
+    if not has_evidence(metadata) and is_same and len(dataset) == facts.rows:
+        rows = stratified(dataset, _fractions(metadata), metadata.seed).test
+        if len(rows) == facts.test_rows:
+            description = (
+                f"the {len(rows):,} test rows of its stratified split, which overlap its training rows in time"
+            )
+            return HeldOutRows(rows, description, is_evidence=False)
+    rows = np.arange(len(dataset))
+    end = day_and_time(facts.end)
+    description = f"all {len(rows):,} rows, none of them held out: its training data end {end}"
+    return HeldOutRows(rows, description, is_evidence=False)
+
+
+def _fractions(metadata: Metadata) -> Fractions:
+    fractions = metadata.split.fractions
+    return (fractions[0], fractions[1], fractions[2]) if len(fractions) == 3 else DEFAULT_FRACTIONS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,13 +227,15 @@ class ThresholdMetrics:
 class ModelEvaluation:
     """One model's metrics on held-out rows, described by ``held_out``; ``title`` is unique within the report.
 
-    ``reliability`` is None without rows of both classes. ``episodes`` are the largest spike episodes of ``scored``.
+    Without ``is_evidence`` its training saw these rows or their neighbours. ``reliability`` is None without rows of
+    both classes. ``episodes`` are the largest spike episodes of ``scored``.
     """
 
     title: str
     is_served: bool
     metadata: Metadata
     held_out: str
+    is_evidence: bool
     scored: Scored
     comparison: Comparison
     products: tuple[RowGroup, ...]
@@ -198,12 +252,12 @@ class ModelEvaluation:
 
 
 def evaluate_artifact(
-    artifact: Artifact, dataset: Dataset, held_out: HeldOutRows, *, title: str, is_served: bool
+    artifact: Artifact, dataset: Dataset, held_out: HeldOutRows, *, title: str, is_served: bool, venue: str | None
 ) -> ModelEvaluation:
-    """Evaluate ``artifact`` on the held-out rows that both it and its best baseline can score.
+    """Evaluate ``artifact`` on the held-out rows; one that it or its best baseline cannot score counts as missed.
 
     Raises:
-        NotEnoughData: there is no such row.
+        NotEnoughData: it can score none of them, or τ or the last minute's volatility of all is unknown.
         ArtifactCorrupt: the baseline's files are damaged.
     """
     baseline = score_baseline(artifact, dataset, held_out.rows)
@@ -211,18 +265,21 @@ def evaluate_artifact(
     tau = dataset.thresholds(artifact.metadata.spike_definition, artifact.metadata.tau)
     threshold = artifact.alert_thresholds(dataset, probability, tau)
     probability = probability[held_out.rows]
-    known = np.isfinite(probability) & np.isfinite(baseline.score) & np.isfinite(tau[held_out.rows])
-    known &= np.isfinite(dataset.persistence[held_out.rows])
-    if not known.any():
-        raise NotEnoughData(f"{title}: none of {len(known):,} rows can be scored ({held_out.description})")
+    known = np.isfinite(tau[held_out.rows]) & np.isfinite(dataset.persistence[held_out.rows])
     rows, metadata = held_out.rows[known], artifact.metadata
+    if not np.isfinite(probability[known]).any():
+        raise NotEnoughData(f"{title}: none of {len(known):,} rows can be scored ({held_out.description})")
+    ranked, unscored = rank_unscored_last(
+        probability[known], min(float(threshold.min()), *metadata.thresholds.values())
+    )
+    baseline_ranked, baseline_unscored = rank_unscored_last(baseline.score[known], baseline.threshold)
     scored = Scored.of(
         dataset,
         rows,
         tau,
-        probability=probability[known],
+        probability=ranked,
         threshold=threshold[rows],
-        baseline=baseline.score[known],
+        baseline=baseline_ranked,
         baseline_threshold=baseline.threshold,
         holds_budget=artifact.holds_budget,
     )
@@ -232,6 +289,7 @@ def evaluate_artifact(
         is_served=is_served,
         metadata=metadata,
         held_out=held_out.description,
+        is_evidence=held_out.is_evidence,
         scored=scored,
         comparison=_compare(scored, baseline),
         products=_product_parts(scored, dataset, baseline),
@@ -239,7 +297,7 @@ def evaluate_artifact(
         reliability=reliability(scored.y, scored.probability, scored.time, resamples=RESAMPLES) if both else None,
         thresholds=tuple(_metrics_at(name, metadata, scored) for name in metadata.thresholds),
         episodes=largest_episodes(scored, dataset.future_volatility[rows] / tau[rows], dataset.products),
-        warnings=_warnings(metadata, dataset, baseline, len(known) - len(rows)),
+        warnings=_warnings(metadata, dataset, venue, baseline, (unscored, baseline_unscored, len(known) - len(rows))),
     )
 
 
@@ -267,17 +325,21 @@ def _metrics_at(name: str, metadata: Metadata, scored: Scored) -> ThresholdMetri
     )
 
 
-def _warnings(metadata: Metadata, dataset: Dataset, baseline: BaselineScores, unscored: int) -> tuple[str, ...]:
-    warnings = [baseline.warning]
-    if metadata.simulated != dataset.facts.simulated:
-        trained_on, evaluated_on = ("a simulated", "a real") if metadata.simulated else ("a real", "a simulated")
-        warnings.append(f"it was trained on {trained_on} market and is evaluated on {evaluated_on} one")
-    if metadata.split.method == "stratified":
-        warnings.append("its own metrics come from a stratified split: no evidence of skill")
-    if unscored:
-        warnings.append(
-            f"{unscored:,} rows could not be scored: a value that the model or the baseline needs is missing"
-        )
+def _warnings(
+    metadata: Metadata, dataset: Dataset, venue: str | None, baseline: BaselineScores, counts: tuple[int, int, int]
+) -> tuple[str, ...]:
+    """``counts`` are rows without a score of the model, of the baseline, and rows that were left out."""
+    limitations = all_limitations(metadata, dataset_markets(dataset, venue), simulated=dataset.facts.simulated)
+    # which rows are held out is decided row by row, and stated in the description of the rows
+    warnings = [baseline.warning, *texts(one for one in limitations if one.kind is not LimitationKind.IN_SAMPLE)]
+    unscored, baseline_unscored, left_out = counts
+    for name, count in (("it", unscored), (f"its baseline {baseline.name}", baseline_unscored)):
+        if count:
+            warnings.append(
+                f"{count:,} rows lack a value that {name} needs: they rank last, and their spikes are missed"
+            )
+    if left_out:
+        warnings.append(f"{left_out:,} rows are left out: their threshold τ or last minute's volatility is unknown")
     return tuple(sentence for sentence in warnings if sentence)
 
 
@@ -299,6 +361,11 @@ class EvaluationReport:
     models: tuple[ModelEvaluation, ...]
     left_out: tuple[str, ...]
 
+    @property
+    def without_evidence(self) -> tuple[str, ...]:
+        """The titles of the models whose figures are no evidence."""
+        return tuple(model.title for model in self.models if not model.is_evidence)
+
 
 def artifact_folders(folder: Path) -> tuple[Path, ...]:
     """The artifact folders in ``folder``, sorted by name; ``folder`` itself if it is one.
@@ -314,15 +381,19 @@ def artifact_folders(folder: Path) -> tuple[Path, ...]:
     return found
 
 
-def evaluate(features: Path, folder: Path, on_step: Callable[[str], None]) -> EvaluationReport:
+def evaluate(
+    features: Path, folder: Path, on_step: Callable[[str], None], *, venue: str | None = None
+) -> EvaluationReport:
     """Evaluate every artifact in ``folder``; the served one is not repeated if it is a copy of another.
+
+    ``venue`` is that of products whose name states none.
 
     Raises:
         ArtifactMissing: there is no artifact.
         ArtifactCorrupt: one is damaged.
         SchemaMismatch: one was trained on rows of another kind than the file's.
         UnreadableFile: the file is not a feature file, or has no labels.
-        NotEnoughData: no artifact has held-out rows.
+        NotEnoughData: no artifact can score a row.
         DataError: the file has the size of an artifact's training file, but other rows.
     """
     artifacts = {path.name: Artifact.load(path) for path in artifact_folders(folder)}
@@ -333,7 +404,7 @@ def evaluate(features: Path, folder: Path, on_step: Callable[[str], None]) -> Ev
     for name, artifact in _without_copies(artifacts).items():
         on_step(f"{name}: scoring held-out rows")
         try:
-            models.append(_evaluate_one(features, name, artifact, dataset, served))
+            models.append(_evaluate_one(features, name, artifact, dataset, served, venue))
         except NotEnoughData as error:
             left_out.append(str(error))
     if not models:
@@ -376,10 +447,9 @@ def _evaluate_one(
     artifact: Artifact,
     dataset: Dataset,
     served: str | None,
+    venue: str | None,
 ) -> ModelEvaluation:
     title = name if name == artifact.name else f"{name} ({artifact.name})"
     held_out = select_held_out(features, dataset, artifact.metadata)
-    if not len(held_out.rows):
-        raise NotEnoughData(f"{title} is left out: {held_out.description}")
     is_served = artifact.metadata.onnx_sha256 == served
-    return evaluate_artifact(artifact, dataset, held_out, title=title, is_served=is_served)
+    return evaluate_artifact(artifact, dataset, held_out, title=title, is_served=is_served, venue=venue)

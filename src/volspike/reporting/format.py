@@ -79,6 +79,16 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 SIMULATED = "SIMULATED market: these numbers show that the system works; they say nothing about a real market."
 
+
+def no_evidence(titles: Sequence[str]) -> str:
+    """The banner of figures that training saw; "" without any.
+
+    >>> no_evidence(["har"])
+    'NO EVIDENCE: the figures of har are not out of sample and show no skill.'
+    """
+    return f"NO EVIDENCE: the figures of {', '.join(titles)} are not out of sample and show no skill." if titles else ""
+
+
 _MEANINGS = (
     (r"best_f1", "largest F1 on the validation rows"),
     (r"rate_([\d.]+)", "flags {} % of the validation rows"),

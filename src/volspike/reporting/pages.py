@@ -31,6 +31,7 @@ from volspike.reporting.format import (
     day_and_time,
     fold_table,
     headline_table,
+    no_evidence,
     number,
     reliability_table,
     row_spacing,
@@ -48,7 +49,7 @@ def render_pdf(evaluation: EvaluationReport, on_step: Callable[[str], None]) -> 
     """The evaluation as a PDF."""
     market = "SIMULATED market, " if evaluation.simulated else ""
     footer = f"volspike: {market}{evaluation.features.name}, {evaluation.start[:10]} to {evaluation.end[:10]}"
-    paper = Paper("Evaluation of volatility spike models", footer)
+    paper = Paper("Evaluation of volatility spike models", footer, no_evidence(evaluation.without_evidence))
     write_title_page(paper, evaluation)
     for model in evaluation.models:
         on_step(f"{model.title}: drawing")
@@ -95,7 +96,7 @@ def write_title_page(paper: Paper, evaluation: EvaluationReport) -> None:
     )
     paper.paragraph(
         "A model forecasts the probability of a volatility spike within its horizon: a volatility of at least τ, which "
-        "its page defines. Every model was scored by its ONNX graph on rows held out from its training, and compared "
+        f"its page defines. Every model was scored by its ONNX graph on {_rows_in_words(evaluation)}, and compared "
         "with the best baseline on the same rows."
     )
     paper.heading("Evaluation", 2)
@@ -115,8 +116,16 @@ def write_title_page(paper: Paper, evaluation: EvaluationReport) -> None:
         paper.bullets(warnings)
 
 
+def _rows_in_words(evaluation: EvaluationReport) -> str:
+    if not evaluation.without_evidence:
+        return "rows held out from its training"
+    return "the rows named below (NO EVIDENCE: rows that its training saw, or their neighbours)"
+
+
 def verdict_of(model: ModelEvaluation) -> str:
     """The verdict on a model, under its title in the report."""
+    if not model.is_evidence:
+        return f"{no_evidence([model.title])} Evaluated on {model.held_out}."
     if model.metadata.model == model.comparison.baseline_name:
         return f"{model.title} is the best baseline, which other models have to beat."
     return verdict(model.title, model.comparison)
@@ -129,7 +138,8 @@ def _describe_evaluations(models: Sequence[ModelEvaluation]) -> Iterator[str]:
         split = model.metadata.split
         way = split_in_words(split.method, split.folds, split.fold_by, split.training)
         embargo = f", purge {split.purge_s} s, embargo {split.embargo_s} s" if split.embargo_s is not None else ""
-        ways.setdefault(f"trained by {way}{embargo}; evaluated on {model.held_out}", []).append(model.title)
+        evidence = "" if model.is_evidence else "NO EVIDENCE, "
+        ways.setdefault(f"{evidence}trained by {way}{embargo}; evaluated on {model.held_out}", []).append(model.title)
     for way, titles in ways.items():
         yield f"{', '.join(titles)}: {way}."
 
@@ -147,7 +157,7 @@ def _summary_row(model: ModelEvaluation) -> tuple[str, ...]:
     comparison = model.comparison
     is_baseline = model.metadata.model == comparison.baseline_name
     return (
-        f"{model.title}{' *' if model.is_served else ''}",
+        f"{model.title}{' *' if model.is_served else ''}{'' if model.is_evidence else ' (NO EVIDENCE)'}",
         number(comparison.model.pr_auc),
         span(comparison.model_intervals["pr_auc"]),
         DASH if is_baseline else comparison.baseline_name,
@@ -168,7 +178,7 @@ _PICTURE_MM: Final = 150.0
 
 def write_model_pages(paper: Paper, model: ModelEvaluation) -> None:
     """Write the pages of one model, beginning on a new page."""
-    paper.start_page()
+    paper.start_page("" if model.is_evidence else no_evidence([model.title]))
     paper.heading(model.title, 0)
     _facts(paper, model)
     _headline(paper, model)
@@ -421,7 +431,8 @@ METHOD: Final = {
     "a percentile of the model's own training rows, frozen from then on; the same row can have different labels under "
     "different models.",
     "Rows": "Only rows held out from training, calibration and the choice of thresholds: the final block, which "
-    "walk_forward and time_based training keep as the newest rows, and later rows of the file.",
+    "walk_forward and time_based training keep as the newest rows, and later rows of the file. Where a model has none, "
+    "it is marked NO EVIDENCE, and its figures only show that the report works.",
     "Purge and embargo": "Between the rows a model was made from and those it is evaluated on, every row is removed "
     "whose label overlaps the later part or the windows of its rows (López de Prado, Advances in Financial Machine "
     "Learning, 2018, chapter 7).",
@@ -444,7 +455,7 @@ LIMITS: Final = (
 
 def write_method_page(paper: Paper, evaluation: EvaluationReport) -> None:
     """Write the page on method and limits, and the table of models."""
-    paper.start_page()
+    paper.start_page(no_evidence(evaluation.without_evidence))
     paper.heading("Method", 0)
     paper.bullets([f"{name}. {text}" for name, text in METHOD.items()])
     paper.heading("Limits", 1)

@@ -32,11 +32,22 @@ _KEEP_MM: Final = 30.0
 
 
 class _Sheets(FPDF):
-    """Pages with a footer."""
+    """Pages with a footer, and a banner at the top while there is one."""
 
-    def __init__(self, footer: str) -> None:
+    def __init__(self, footer: str, banner: str) -> None:
         super().__init__(orientation="P", unit="mm", format="A4")
         self._footer = footer
+        self.banner = banner
+
+    def header(self) -> None:
+        """The banner."""
+        if not self.banner:
+            return
+        self.set_font(_FONT, "B", size=9)
+        self.set_text_color(255, 255, 255)
+        self.set_fill_color(*_LOUD)
+        self.multi_cell(TEXT_MM, 5.5, self.banner, align="C", fill=True, new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+        self.ln(3)
 
     def footer(self) -> None:
         """The document's name and the page's number."""
@@ -61,10 +72,10 @@ def height_of(png: bytes, width_mm: float = TEXT_MM) -> float:
 
 
 class Paper:
-    """A PDF document under construction."""
+    """A PDF document under construction; ``banner`` is at the top of every page that begins while it is set."""
 
-    def __init__(self, title: str, footer: str) -> None:
-        self._sheets = sheets = _Sheets(footer)
+    def __init__(self, title: str, footer: str, banner: str = "") -> None:
+        self._sheets = sheets = _Sheets(footer, banner)
         fonts = Path(mpl.get_data_path()) / "fonts" / "ttf"
         for style, file in _FACES.items():
             sheets.add_font(_FONT, style, fonts / file)
@@ -76,8 +87,9 @@ class Paper:
         sheets.set_draw_color(*_LINE)
         sheets.add_page()
 
-    def start_page(self) -> None:
-        """Start a new page."""
+    def start_page(self, banner: str | None = None) -> None:
+        """Start a new page, from which on the banner is ``banner``; None keeps it."""
+        self._sheets.banner = self._sheets.banner if banner is None else banner
         self._sheets.add_page()
 
     def heading(self, text: str, level: int, *, above: float = _KEEP_MM) -> None:
