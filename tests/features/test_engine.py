@@ -184,6 +184,19 @@ def test_ticks_late_by_exactly_300_seconds_never_set_the_clock_back() -> None:
     assert [len(engine.update(tick_at(699.999999999))) for _ in range(10)] == [0] * 9 + [1]
 
 
+@pytest.mark.parametrize("skew_s", [0, 3600])
+def test_gap_by_a_clock_that_is_behind_marks_rows(skew_s: int) -> None:
+    """If our clock is behind the exchange's, the gap counts from the last event before it."""
+    engine = FeatureEngine(SET)
+    for second in range(60):
+        engine.update(tick_at(second))
+    end = START + (60 - skew_s) * SECOND_NS
+    engine.mark_gap(Gap(start=end - SECOND_NS, end=end, products=("BTC-USD",), cause=Cause.MALFORMED))
+    is_whole = [row.is_whole for second in range(60, 110) for row in engine.update(tick_at(second))]
+    assert not any(is_whole[:39])
+    assert is_whole[-1]
+
+
 @pytest.mark.parametrize(("late_s", "begins"), [(0.5, False), (1.0, False), (1.1, True), (200.0, True), (400.0, True)])
 def test_clock_step_begins_a_session_at_an_earlier_time(late_s: float, begins: bool) -> None:
     """After a reported clock step, the first tick that is late by more than a second begins a session."""

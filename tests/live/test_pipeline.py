@@ -76,7 +76,7 @@ async def live(folder: Path, scorer: LiveScorer, faults: Faults) -> LivePipeline
     return pipeline
 
 
-@pytest.mark.parametrize("faults", [Faults(), Faults(malformed=0.002, drop=0.002)])
+@pytest.mark.parametrize("faults", [Faults(), Faults(malformed=0.002, drop=0.002, damage=0.004, mistime=0.002)])
 def test_the_recorded_tape_replays_to_the_same_rows_and_scores(tmp_path: Path, faults: Faults) -> None:
     """Replaying the live tape gives bit-equal rows and scores, including gaps."""
     scorer = Remembering()

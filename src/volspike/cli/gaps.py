@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 EXAMPLES = "Example: volspike gaps --tape data/raw --product BTC-USD --since 2025-12-06T05:00:00Z"
 
+DETAIL_CHARACTERS = 60
+
 
 def run(
     tape: Annotated[Path, typer.Option(help="Folder of the tapes and their ledger, or a tape without one.")],
@@ -103,7 +105,20 @@ def _as_json(gap: Gap) -> dict[str, Any]:
 def _row(gap: Gap) -> list[str]:
     lost = "–" if gap.lost < 0 else f"{gap.lost:,}"
     seconds = f"{(gap.end - gap.start) / 1e9:,.3f}"
-    return [_short(gap.start), _short(gap.end), seconds, lost, gap.cause.value, " ".join(gap.products), gap.detail]
+    return [
+        _short(gap.start),
+        _short(gap.end),
+        seconds,
+        lost,
+        gap.cause.value,
+        " ".join(gap.products),
+        _first_words(gap.detail),
+    ]
+
+
+def _first_words(detail: str) -> str:
+    """The beginning of a long detail; ``--json`` has all of it."""
+    return detail if len(detail) <= DETAIL_CHARACTERS else f"{detail[: DETAIL_CHARACTERS - 1]}…"
 
 
 def _short(ns: int) -> str:

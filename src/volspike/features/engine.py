@@ -241,7 +241,8 @@ class FeatureEngine:
         for product_id in gap.products:
             code = self._code(product_id)  # first, because a new product may move the arrays
             clock = self._state.clocks[code]
-            clock[layout.SILENCE_END] = max(clock[layout.SILENCE_END], gap.end)
+            # the loss lies after the last event, whatever the difference between our clock and the exchange's
+            clock[layout.SILENCE_END] = max(clock[layout.SILENCE_END], gap.end, clock[layout.CLOCK])
             if gap.cause is Cause.CLOCK:
                 clock[layout.OLDER_IN_A_ROW] = layout.CLOCK_SET_BACK_AFTER
 

@@ -34,6 +34,11 @@ class DamageGaps:
         self._pending: dict[tuple[str, ...], _Loss] = {}
         self._since = 0
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether there is damage without a gap so far."""
+        return bool(self._pending)
+
     def add(self, damage: Damage, last: int, received: int) -> None:
         """Add the damage of a frame received at ``received``; ``last`` is when the frame before it was (0: none)."""
         known = tuple(product for product in damage.products if product in self._products)
@@ -49,8 +54,6 @@ class DamageGaps:
 
     def end_with(self, received: int, ticks: Iterable[Tick]) -> list[Gap]:
         """The gaps that end with a frame received at ``received`` with ``ticks``; they come before the frame."""
-        if not self._pending:
-            return []
         lacking = {product for products in self._pending for product in products}
         is_due = received - self._since >= LONGEST_FAULT_NS or any(tick.product_id in lacking for tick in ticks)
         return self.end_all(received) if is_due else []
@@ -149,18 +152,22 @@ class EventDecoder:
             for damage in frame.faults:
                 self._damage.add(damage, last, received)
             before.append(FeedFault(received, data, frame.faults[0].error))
+        names, times = self._names, self._times
+        for place, tick in enumerate(frame.ticks):
+            reason = times.fault(tick.product_id, tick.time, received) if tick.product_id in names else ""
+            if reason or times.step_ns or tick.product_id not in names:
+                frame = self._check_ticks(arrival, frame, last, before, place, reason)
+                break
         ticks = frame.ticks
         if ticks:
-            frame = self._check_ticks(arrival, frame, last, before)
-            ticks = frame.ticks
-            if ticks:
-                self.ticks += len(ticks)
-                self.latency_ns = received - ticks[-1].time
-                if self._refusals.refused:
-                    before += self._end_refusals({tick.product_id for tick in ticks}, received)
+            self.ticks += len(ticks)
+            self.latency_ns = received - ticks[-1].time
+            if self._refusals.refused:
+                before += self._end_refusals({tick.product_id for tick in ticks}, received)
         elif frame.ignored is not None:
             self.ignored[frame.ignored] += 1
-        before += self._count(self._damage.end_with(received, ticks))
+        if self._damage.is_pending:
+            before += self._count(self._damage.end_with(received, ticks))
         event = FeedFrame(received, data, frame)
         if self._absent_since and ticks:
             return (*before, *self._count([self._end_absence(received)]), event)
@@ -168,16 +175,21 @@ class EventDecoder:
             return (*before, event, self._exchange_error(frame, received))
         return (*before, event) if before else (event,)
 
-    def _check_ticks(self, arrival: Arrival, frame: Frame, last: int, before: list[FeedEvent]) -> Frame:
-        """The frame without ticks that were not requested or have impossible times; ``before`` gets what that means."""
+    def _check_ticks(
+        self, arrival: Arrival, frame: Frame, last: int, before: list[FeedEvent], first: int, first_reason: str
+    ) -> Frame:
+        """The frame without ticks that were not requested or have impossible times; ``before`` gets what that means.
+
+        The ticks before ``first`` are valid, and the check of that one returned ``first_reason``.
+        """
         received, ticks, times = arrival.received, frame.ticks, self._times
-        kept, others, fault = [], [], ""
-        for place, tick in enumerate(ticks):
+        kept, others, fault = list(range(first)), [], ""
+        for place, tick in enumerate(ticks[first:], first):
             product = tick.product_id
             if product not in self._names:
                 others.append(product)
                 continue
-            reason = times.fault(product, tick.time, received)
+            reason = first_reason if place == first else times.fault(product, tick.time, received)
             if times.step_ns:
                 before += self._end_clock_step(last, received)
             if reason:
@@ -270,7 +282,7 @@ class EventDecoder:
         channels = "; ".join(" ".join((channel, *products)) for channel, products in missing.items())
         products = tuple(sorted({product for products in missing.values() for product in products}))
         if set(missing.get("ticker", ())) < set(self._requested.get("ticker", ())) - self._refusals.refused.keys():
-            self._refusals.refuse(missing.get("ticker", ()), deadline.received)
+            self._refusals.refuse(missing.get("ticker", ()), deadline.received, rest_is_sent=True)
         reason = f"requested and not confirmed by the exchange: {channels}"
         return (FeedError(received=deadline.received, reason=reason, products=products),)
 

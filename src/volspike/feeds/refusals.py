@@ -30,7 +30,7 @@ class Refusals:
         self._clock = clock
         self._names = {product: re.compile(rf"(?<![\w-]){re.escape(product)}(?![\w-])") for product in products}
         self._has_requests = asyncio.Event()
-        self._is_whole_due = self._is_single_due = False
+        self._is_rest_due = self._is_single_due = False
         self._has_tried_singly = False
         self.refused: dict[str, RefusedSince] = {}
 
@@ -42,19 +42,22 @@ class Refusals:
     def begin_connection(self) -> None:
         """A new connection requests all ``accepted`` products itself."""
         self._has_requests.clear()
-        self._is_whole_due = self._is_single_due = self._has_tried_singly = False
+        self._is_rest_due = self._is_single_due = self._has_tried_singly = False
 
     def named_in(self, text: str) -> tuple[str, ...]:
         """The products that an error message names."""
         return tuple(product for product, name in self._names.items() if name.search(text))
 
-    def refuse(self, products: Iterable[str], received: int) -> tuple[str, ...]:
-        """Mark products as refused since ``received``; returns the new ones, without which the rest is requested."""
+    def refuse(self, products: Iterable[str], received: int, *, rest_is_sent: bool = False) -> tuple[str, ...]:
+        """Mark products as refused since ``received`` and return the new ones.
+
+        The rest is requested without them, unless the exchange sends it already.
+        """
         new = tuple(product for product in products if product not in self.refused)
         for product in new:
             self.refused[product] = RefusedSince(received, self._clock() + RETRY_AFTER_S)
-        if new:
-            self._is_whole_due = True
+        if new and not rest_is_sent:
+            self._is_rest_due = True
             self._has_requests.set()
         return new
 
@@ -92,9 +95,9 @@ class Refusals:
         groups: list[tuple[str, ...]] = []
         if self._is_single_due:
             groups = [(product,) for product in self.accepted]
-        elif self._is_whole_due and len(self.refused) < len(self._products):
+        elif self._is_rest_due and len(self.refused) < len(self._products):
             groups = [self.accepted]
-        self._is_whole_due = self._is_single_due = False
+        self._is_rest_due = self._is_single_due = False
         now = self._clock()
         for product, refusal in self.refused.items():
             if refusal.retry_at <= now:

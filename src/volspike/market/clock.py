@@ -78,8 +78,10 @@ class TimeCheck:
 
     def __init__(self) -> None:
         self._products: dict[str, _ProductTimes] = {}
-        self._base = self._current = self._previous = self._most = _UNKNOWN
-        self._window_end = 0
+        self._base = self._current = self._previous = self._least = self._most = _UNKNOWN
+        self._window_start = self._window_end = 0
+        self._is_settled = False
+        self._suspected: set[str] = set()
         self._run = _Run()
         self.step_ns = 0
         """By how much the last tick showed that a clock was set forward (exchange) or back (ours); 0 for no step."""
@@ -90,11 +92,12 @@ class TimeCheck:
         """Forget the difference of the clocks where it is not that of the present, as of a market in fast motion."""
         if abs(self._base) > _REAL_TIME_NS:
             self._base = _UNKNOWN
+            self._is_settled = False
 
     def set_our_clock(self, by_ns: int) -> None:
         """Our clock was set forward (or back, if negative) by this much, as is known from another clock."""
         if self._base != _UNKNOWN:
-            self._rebase(self._base - by_ns, self._window_end - _WINDOW_NS + by_ns)
+            self._rebase(self._base - by_ns, self._window_start + by_ns)
 
     def fault(self, product: str, time: int, received: int) -> str:
         """The reason why the time of a tick is impossible; empty if it is possible. Times are in ns UTC.
@@ -106,6 +109,16 @@ class TimeCheck:
         times = self._products.get(product)
         if times is None:
             times = self._products[product] = _ProductTimes()
+        elif (
+            self._is_settled
+            and self._window_start <= received < self._window_end
+            and self._least <= time - received - times.shift <= self._current
+        ):  # nothing changes but the newest time
+            times.newest = max(time, times.newest)
+            return ""
+        return self._evaluate(times, product, time, received)
+
+    def _evaluate(self, times: _ProductTimes, product: str, time: int, received: int) -> str:
         self.step_ns = 0
         offset = time - received - times.shift
         base, newest = self._base, times.newest
@@ -120,8 +133,8 @@ class TimeCheck:
             if not -_NEAR_NS <= offset <= _NEAR_NS:
                 return self._reject(times, product, time, offset, received)
             self._step(times, "", offset, received)
-        if received >= self._window_end or received < self._window_end - _WINDOW_NS:
-            self._window_end = received + _WINDOW_NS
+        if not self._window_start <= received < self._window_end:
+            self._begin_window(received)
             self._previous, self._current = self._current, offset
             self._set_base(max(self._previous, offset))
         elif offset > self._current:
@@ -129,14 +142,15 @@ class TimeCheck:
             if offset > base:
                 self._set_base(offset)
         times.newest = max(times.newest, time)
-        if times.run.count:
-            times.run.count = 0
-        if self._run.count:
-            self._run.count = 0
+        times.run.count = self._run.count = 0
+        self._suspected.discard(product)
+        self._is_settled = not self._suspected and not self.step_ns
         return ""
 
     def _reject(self, times: _ProductTimes, product: str, time: int, offset: int, received: int) -> str:
         """The reason, unless enough ticks agree: then it is a step, and the time is possible."""
+        self._is_settled = False
+        self._suspected.add(product)
         of_product = times.run.add(offset, received)
         of_all = self._run.add(offset, received)
         if of_all >= STEP_TICKS:
@@ -162,11 +176,15 @@ class TimeCheck:
 
     def _rebase(self, offset: int, received: int) -> None:
         self._current = self._previous = offset
-        self._window_end = received + _WINDOW_NS
+        self._begin_window(received)
         self._set_base(offset)
+
+    def _begin_window(self, received: int) -> None:
+        self._window_start, self._window_end = received, received + _WINDOW_NS
 
     def _set_base(self, base: int) -> None:
         self._base = base
+        self._least = base - BEHIND_NS
         self._most = base + (AHEAD_NS if abs(base) <= _REAL_TIME_NS else BEHIND_NS)
 
 
