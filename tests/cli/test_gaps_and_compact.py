@@ -70,6 +70,20 @@ def test_compacting_changes_the_form_and_no_tick(volspike: Run, tmp_path: Path) 
     assert [column.tobytes() for _, column in before.columns()] == [column.tobytes() for _, column in after.columns()]
 
 
+def test_compacting_deletes_tapes_older_than_the_days(volspike: Run, tmp_path: Path) -> None:
+    """The JSON names what was deleted and counts what was compacted."""
+    raw = recorded(tmp_path)
+    tape, old = raw / tape_name("BTC-USD", START), raw / tape_name("BTC-USD", START - 40 * 86_400 * SECOND_NS)
+    old.write_bytes(tape.read_bytes())
+    for path in (tape, old):
+        os.utime(path, ns=(START, START))
+    told = json.loads(volspike("compact", "--tape", "raw", "--keep-days", "30", "--remove-later", "--json").out)
+    assert (told["hours"], told["deleted"], told["notes"]) == (1, [old.name], [])
+    assert tape.exists()
+    assert not old.exists()
+    assert_refused(volspike("compact", "--tape", "raw", "--keep-days", "nan"), USAGE, "--keep-days")
+
+
 def test_compacting_nothing_is_told(volspike: Run, tmp_path: Path) -> None:
     """A folder that is not there is refused."""
     assert_refused(volspike("compact", "--tape", "nowhere"), USAGE, "nowhere")

@@ -25,6 +25,7 @@ from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.tape.recorder import Recorder
+from volspike.tape.upkeep import TapeUpkeep
 
 WARM_S = 3700
 
@@ -59,6 +60,7 @@ def full(tmp_path: Path) -> Iterator[LivePipeline]:
         "test",
         mode=Mode.SIMULATED,
         recorder=Recorder(tmp_path / "tape", clock=lambda: START),
+        upkeep=TapeUpkeep(tmp_path / "tape"),
         outcomes=OutcomeStore(tmp_path / "outcomes.sqlite"),
         router=AlertRouter(receivers=[DeadReceiver()], attempts=1),
         stats=lambda: FeedStats(ignored=Counter(), repeated=5, unrequested=6, refused=("X-USD",)),

@@ -168,6 +168,9 @@ class SourceState(Struct, kw_only=True):
     simulated: bool
     replay: ReplayState | None
     products: list[ProductState]
+    disk_free_bytes: Annotated[
+        int | None, Meta(description="free space on the disk of the tape; null if nothing is recorded")
+    ] = None
 
 
 class Health(Struct, kw_only=True):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias
 import typer
 
 from volspike.cli.options import (
+    KeepDays,
     MetricsHost,
     MetricsPort,
     Options,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from volspike.streams.clients import KafkaSettings
     from volspike.streams.producer import TickRelay
     from volspike.tape.recorder import Recorder
+    from volspike.tape.upkeep import TapeUpkeep, UpkeepResult
 
 EXAMPLES = "Example: volspike ingest --pair BTC-USD --minutes 60 --save-disk"
 
@@ -63,6 +65,7 @@ def run(
     ] = None,
     bootstrap_servers: Servers = None,
     kafka_option: Options = None,
+    keep_days: KeepDays = 30.0,
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
@@ -70,17 +73,19 @@ def run(
 
     The exit status is 3 if nothing was recorded.
     """
-    if minutes < 0 or speed < 0:
-        raise UsageError(f"--minutes and --speed must not be negative, got {minutes:g} and {speed:g}")
+    for option, number in (("--minutes", minutes), ("--speed", speed), ("--keep-days", keep_days)):
+        if not 0 <= number < float("inf"):
+            raise UsageError(f"{option} must be a number of at least 0, got {number:g}")
     if source.startswith("tape:"):
         raise UsageError("a tape is already recorded; `volspike convert` writes it in another format")
     if not 0 <= metrics_port < 65_536:
         raise UsageError(f"--metrics-port takes 0 to 65535, got {metrics_port}")
     cluster = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic) if kafka else None
     at = MetricsAt(metrics_host, metrics_port)
-    if save_disk:
-        check_writable(out_folder, "--out")
-    asyncio.run(_ingest(source, feed_settings(pair), minutes, out_folder if save_disk else None, speed, cluster, at))
+    folder = out_folder if save_disk else None
+    if folder is not None:
+        check_writable(folder, "--out")
+    asyncio.run(_ingest(source, feed_settings(pair), minutes, folder, keep_days, speed, cluster, at))
 
 
 class MetricsAt(NamedTuple):
@@ -102,6 +107,7 @@ async def _ingest(
     settings: FeedSettings,
     minutes: float,
     folder: Path | None,
+    keep_days: float,
     speed: float,
     cluster: KafkaSettings | None,
     at: MetricsAt,
@@ -109,18 +115,20 @@ async def _ingest(
     from volspike.live.metrics import FeedCounts
     from volspike.live.sources import open_source
     from volspike.tape.recorder import Recorder
+    from volspike.tape.upkeep import TapeUpkeep
 
     async with open_source(name, settings, speed=speed) as source:
         note_if_simulated(source.simulated)
         relay = None if cluster is None else _relay(cluster, source)
-        recorder = None
+        recorder, upkeep = None, None
         if folder is not None:
             recorder = await asyncio.to_thread(Recorder, folder, simulated=source.simulated)
+            upkeep = TapeUpkeep(folder, keep_days, report=_report_upkeep)
         err.print(f"listening to {source.name} for {', '.join(settings.products)}", markup=False)
         counts, began = FeedCounts(source.timed_from, source.stats), time.monotonic()
         periodic = _periodic_work(recorder, relay)
-        tasks = [*periodic, *(recorder.tasks if recorder is not None else ())]
-        with metrics_server(_registry(source, counts, recorder, tasks), at.host, at.port):
+        tasks = [*periodic, *(task for part in (recorder, upkeep) if part is not None for task in part.tasks)]
+        with metrics_server(_registry(source, counts, recorder, upkeep, tasks), at.host, at.port):
             topic_check = asyncio.create_task(_warn_if_missing(cluster)) if cluster is not None else None
             listening = asyncio.create_task(_listen(source, recorder, relay, counts, periodic))
             stop_on_signals(listening)
@@ -128,6 +136,8 @@ async def _ingest(
                 await asyncio.wait_for(asyncio.shield(listening), minutes * 60 or None)
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
+        if upkeep is not None:
+            await asyncio.to_thread(upkeep.close)
         if recorder is not None:
             await asyncio.to_thread(recorder.close)
             if recorder.fault:
@@ -167,7 +177,11 @@ def _print_counts(counts: FeedCounts, elapsed_s: float, recorder: Recorder | Non
 
 
 def _registry(
-    source: Source, counts: FeedCounts, recorder: Recorder | None, tasks: list[BackgroundTask]
+    source: Source,
+    counts: FeedCounts,
+    recorder: Recorder | None,
+    upkeep: TapeUpkeep | None,
+    tasks: list[BackgroundTask],
 ) -> CollectorRegistry:
     """The metrics of the feed for Prometheus."""
     from prometheus_client import CollectorRegistry
@@ -177,8 +191,20 @@ def _registry(
 
     registry = CollectorRegistry()
     registry.register(BackgroundCollector(lambda: tasks))
-    registry.register(FeedCollector(source.name, mode=source.mode, counts=counts, recorder=recorder))
+    feed = FeedCollector(source.name, mode=source.mode, counts=counts, recorder=recorder, upkeep=upkeep)
+    registry.register(feed)
     return registry
+
+
+def _report_upkeep(result: UpkeepResult) -> None:
+    for note in result.notes:
+        warn(f"not compacted: {note}")
+    if result.hours:
+        megabytes = f"{result.bytes_before / 1e6:,.1f} MB to {result.bytes_after / 1e6:,.1f} MB"
+        err.print(f"{result.hours:,} recorded hours compacted from {megabytes}", markup=False)
+    if result.deleted:
+        oldest = min(result.deleted)
+        warn(f"{len(result.deleted):,} tapes older than --keep-days deleted, {oldest} the first of them")
 
 
 def _relay(cluster: KafkaSettings, source: Source) -> TickRelay:

@@ -126,6 +126,9 @@ KeyFile: TypeAlias = Annotated[
         envvar="API_KEY_FILE",
     ),
 ]
+KeepDays: TypeAlias = Annotated[
+    float, typer.Option(help="Delete recorded tapes (and stored predictions) older than this many days; 0 keeps all.")
+]
 RateLimit: TypeAlias = Annotated[
     int | None,
     typer.Option(help="Requests to /predict per client and minute; 0 for no limit (env RATE_LIMIT; default 1000)."),

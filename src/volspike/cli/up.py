@@ -14,6 +14,7 @@ from volspike.cli.ingest import feed_settings
 from volspike.cli.options import (
     Config,
     Host,
+    KeepDays,
     KeyFile,
     Model,
     Port,
@@ -59,6 +60,7 @@ def run(
             help="Receiver of alerts as an Apprise URL (mailto://, slack://, json://, …).", envvar="ALERT_URLS"
         ),
     ] = None,
+    keep_days: KeepDays = 30.0,
     record: Annotated[bool, typer.Option("--record/--no-record", help="Record the market.")] = True,
     retrain: Annotated[
         bool | None,
@@ -86,6 +88,8 @@ def run(
 
     if not 0 <= speed < float("inf"):
         raise UsageError(f"--speed must be a number of at least 0, got {speed:g}")
+    if not 0 <= keep_days < float("inf"):
+        raise UsageError(f"--keep-days must be a number of at least 0, got {keep_days:g}")
     serving = serving_settings(
         config, api_key_file, model=model, variant=variant, host=host, port=port, rate_limit=rate_limit
     )
@@ -100,6 +104,7 @@ def run(
         speed=speed,
         tape=tape if record else None,
         outcomes=outcomes,
+        keep_days=keep_days,
         alerts=tuple(alert or ()),
         background=_retraining(wanted, retrain_at, tape, outcomes, serving),
     )

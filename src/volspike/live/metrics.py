@@ -21,6 +21,7 @@ from volspike.market import SECOND_NS, Cause, Gap, Mode
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.tape.recorder import Recorder
+from volspike.tape.upkeep import TapeUpkeep
 from volspike.telemetry import OTHER, PROBABILITIES, Distribution, MetricSpec, Samples
 
 FEED_CONNECTED: Final = MetricSpec("feed_connected", "gauge", "boolean", "1 while the exchange is connected, else 0.")
@@ -146,6 +147,13 @@ TAPE_UNRECORDED: Final = MetricSpec(
 TAPE_WAITING: Final = MetricSpec(
     "tape_waiting_ticks", "gauge", "ticks", "Ticks that wait to be written to the tape; a slow disk raises it."
 )
+TAPE_HOURS: Final = MetricSpec(
+    "tape_compacted_hours_total", "counter", "hours", "Recorded hours of a product that became Parquet."
+)
+TAPE_DELETED: Final = MetricSpec(
+    "tape_deleted_files_total", "counter", "files", "Tapes deleted because they were older than --keep-days."
+)
+DISK_FREE: Final = MetricSpec("disk_free_bytes", "gauge", "bytes", "Free space on the disk of the tape.")
 TAPE_RECORDING: Final = MetricSpec("tape_recording", "gauge", "boolean", "1 while the tape can be written, else 0.")
 
 LIVE_METRICS: Final = (
@@ -156,7 +164,7 @@ LIVE_METRICS: Final = (
     *(SCORE_LATENCY, SCORE_PROBABILITY, PROBABILITY, THRESHOLD),
     *(ALERT_EPISODES, ALERT_OPEN, ALERT_MESSAGES, SPIKE_SECONDS),
     *(LIVE_ROWS, LIVE_ALERTS, LIVE_BASE_RATE, LIVE_PRECISION, LIVE_RECALL, LIVE_BRIER, LIVE_PR_AUC),
-    *(OUTCOMES_LOST, TAPE_RECORDING, TAPE_UNRECORDED, TAPE_WAITING),
+    *(OUTCOMES_LOST, TAPE_RECORDING, TAPE_UNRECORDED, TAPE_WAITING, TAPE_HOURS, TAPE_DELETED, DISK_FREE),
 )
 
 MAX_PRODUCTS: Final = 64
@@ -287,8 +295,17 @@ class LiveCounts(FeedCounts):
 class FeedCollector(Collector):
     """Metrics of a feed and its tape; may be collected in another thread."""
 
-    def __init__(self, source: str, *, mode: Mode, counts: FeedCounts, recorder: Recorder | None = None) -> None:
-        self._source, self._mode, self._feed, self._recorder = source, mode, counts, recorder
+    def __init__(
+        self,
+        source: str,
+        *,
+        mode: Mode,
+        counts: FeedCounts,
+        recorder: Recorder | None = None,
+        upkeep: TapeUpkeep | None = None,
+    ) -> None:
+        self._source, self._mode, self._feed = source, mode, counts
+        self._recorder, self._upkeep = recorder, upkeep
 
     def collect(self) -> Iterator[Metric]:
         """All metrics."""
@@ -313,6 +330,11 @@ class FeedCollector(Collector):
         yield TAPE_RECORDING.family([] if recorder is None else [((), recorder.is_recording)])
         yield TAPE_UNRECORDED.family([] if recorder is None else [((), recorder.unrecorded)])
         yield TAPE_WAITING.family([] if recorder is None else [((), recorder.waiting)])
+        upkeep = self._upkeep
+        yield TAPE_HOURS.family([] if upkeep is None else [((), upkeep.hours)])
+        yield TAPE_DELETED.family([] if upkeep is None else [((), upkeep.deleted)])
+        free = None if upkeep is None else upkeep.free_bytes
+        yield DISK_FREE.family([] if free is None else [((), free)])
 
 
 class LiveCollector(FeedCollector):
@@ -325,10 +347,11 @@ class LiveCollector(FeedCollector):
         mode: Mode,
         counts: LiveCounts,
         recorder: Recorder | None = None,
+        upkeep: TapeUpkeep | None = None,
         router: AlertRouter | None = None,
         outcomes: OutcomeStore | None = None,
     ) -> None:
-        super().__init__(source, mode=mode, counts=counts, recorder=recorder)
+        super().__init__(source, mode=mode, counts=counts, recorder=recorder, upkeep=upkeep)
         self._counts, self._router, self._outcomes = counts, router, outcomes
 
     def collect(self) -> Iterator[Metric]:

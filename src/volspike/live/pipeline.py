@@ -55,6 +55,7 @@ from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel
 from volspike.stores import rename_damaged
 from volspike.tape.recorder import Recorder
+from volspike.tape.upkeep import TapeUpkeep
 
 ROWS_EVERY_S: Final = 0.25
 HEALTH_EVERY_S: Final = 1.0
@@ -110,6 +111,7 @@ class LivePipeline:
         timed_from: time (ns UTC) from which ticks are in real time; None for never.
         stats: the statistics of the source's session; None for a source without one.
         recorder: writes the tape; None records nothing.
+        upkeep: compacts the tape and deletes old ones; None does neither.
         outcomes: stores predictions and outcomes; None stores nothing.
         router: sends alerts to receivers; None leaves them to the dashboard.
         calibration: file in which calibrations and alert levels survive a restart; None keeps them in memory.
@@ -126,6 +128,7 @@ class LivePipeline:
         timed_from: int | None = 0,
         stats: Callable[[], FeedStats] | None = None,
         recorder: Recorder | None = None,
+        upkeep: TapeUpkeep | None = None,
         outcomes: OutcomeStore | None = None,
         router: AlertRouter | None = None,
         calibration: Path | None = None,
@@ -136,6 +139,7 @@ class LivePipeline:
         self.mode = mode
         self.replay = replay
         self.recorder = recorder
+        self.upkeep = upkeep
         self.outcomes = outcomes
         self.router = router
         self.publisher = Publisher()
@@ -158,6 +162,7 @@ class LivePipeline:
             mode=self.mode,
             counts=self.counts,
             recorder=self.recorder,
+            upkeep=self.upkeep,
             router=self.router,
             outcomes=self.outcomes,
         )
@@ -165,7 +170,7 @@ class LivePipeline:
     @property
     def tasks(self) -> tuple[BackgroundTask, ...]:
         """All background tasks of the pipeline and its parts."""
-        parts = (self.recorder, self.outcomes, self.router)
+        parts = (self.recorder, self.upkeep, self.outcomes, self.router)
         return (*(each.task for each in self._periodic), *(task for part in parts if part for task in part.tasks))
 
     async def run(self, events: AsyncIterable[FeedEvent]) -> None:
@@ -192,7 +197,7 @@ class LivePipeline:
 
     def close(self) -> None:
         """Write out what is queued; may take seconds if a disk or a receiver is slow. One failure prevents no other."""
-        parts = [part for part in (self.recorder, self.outcomes, self.router) if part is not None]
+        parts = [part for part in (self.recorder, self.upkeep, self.outcomes, self.router) if part is not None]
         for close in (lambda: self._save_calibration(self._calibration_state()), *(part.close for part in parts)):
             try:
                 close()
@@ -484,6 +489,8 @@ class LivePipeline:
             "last_received": counts.last_received // MS_NS or None,
             "is_recording": recorder is not None and recorder.is_recording,
             "recorder_fault": None if recorder is None else recorder.fault or None,
+            "outcomes_fault": None if self.outcomes is None else self.outcomes.fault,
+            "disk_free_bytes": None if self.upkeep is None else self.upkeep.free_bytes,
             "started": counts.started // MS_NS,
         }
 
@@ -492,7 +499,12 @@ class LivePipeline:
         replay = None if self.replay is None else ReplayState(**_replay_state(self.replay))
         products = [each.view.state() for each in self._products.values()]
         return SourceState(
-            name=self.source, mode=self.mode, simulated=self.mode.is_simulated, replay=replay, products=products
+            name=self.source,
+            mode=self.mode,
+            simulated=self.mode.is_simulated,
+            replay=replay,
+            products=products,
+            disk_free_bytes=None if self.upkeep is None else self.upkeep.free_bytes,
         )
 
     def snapshot(self, product: str | None) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from volspike.models.choice import model_to_serve, named_model, production_model
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.tape.recorder import Recorder
+from volspike.tape.upkeep import KEEP_DAYS, TapeUpkeep, UpkeepResult
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -149,6 +150,7 @@ class LiveOptions:
         speed: of a tape or the simulated market.
         tape: folder to record to, None to record nothing.
         outcomes: file of predictions and outcomes, None to store none; the calibration is stored next to it.
+        keep_days: older tapes and predictions are deleted; 0 keeps all.
         alerts: Apprise URLs of alert receivers, which are secrets.
         background: runs while the source is served.
     """
@@ -157,6 +159,7 @@ class LiveOptions:
     speed: float = 1.0
     tape: Path | None = None
     outcomes: Path | None = None
+    keep_days: float = KEEP_DAYS
     alerts: tuple[str, ...] = field(default=(), repr=False)
     background: Background = lambda _: nullcontext(())
 
@@ -216,12 +219,13 @@ async def serve_live(
 
 
 async def _pipeline(scorer: LiveScorer, source: Source, options: LiveOptions) -> LivePipeline:
-    recorder, outcomes, calibration = None, None, None
+    recorder, upkeep, outcomes, calibration = None, None, None, None
     if not source.mode.is_replay:
         if options.tape is not None:
             recorder = await asyncio.to_thread(Recorder, options.tape, simulated=source.simulated)
+            upkeep = TapeUpkeep(options.tape, options.keep_days, report=_log_upkeep)
         if options.outcomes is not None:
-            outcomes = await asyncio.to_thread(OutcomeStore, options.outcomes)
+            outcomes = await asyncio.to_thread(OutcomeStore, options.outcomes, keep_days=options.keep_days)
             calibration = options.outcomes.with_suffix(".calibration")
     return LivePipeline(
         scorer,
@@ -231,11 +235,22 @@ async def _pipeline(scorer: LiveScorer, source: Source, options: LiveOptions) ->
         timed_from=source.timed_from,
         stats=source.stats,
         recorder=recorder,
+        upkeep=upkeep,
         outcomes=outcomes,
         router=AlertRouter(options.alerts),
         calibration=calibration,
         replay=source.replay,
     )
+
+
+def _log_upkeep(result: UpkeepResult) -> None:
+    for note in result.notes:
+        log.warning("tape_not_compacted", reason=note)
+    if result.hours:
+        log.info("tape_compacted", **{name: getattr(result, name) for name in ("hours", "bytes_before", "bytes_after")})
+    if result.deleted:
+        files, oldest = len(result.deleted), min(result.deleted)
+        log.warning("old_tapes_deleted", files=files, bytes=result.deleted_bytes, oldest=oldest)
 
 
 def _source_ended(task: asyncio.Task[None], server: Server) -> None:

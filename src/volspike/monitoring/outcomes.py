@@ -55,7 +55,7 @@ class OutcomeStore:
     are counted as lost, ``fault`` states the reason, and the file is tried again every ``RETRY_S``.
 
     Args:
-        keep_days: older rows are deleted, at the start and every hour.
+        keep_days: older rows are deleted, at the start and every hour; 0 keeps all.
         flush_s: how long rows are collected before they are written together.
         now: the clock in seconds that determines which models are still in use.
     """
@@ -64,7 +64,7 @@ class OutcomeStore:
         self,
         path: Path,
         *,
-        keep_days: float = 14.0,
+        keep_days: float = 30.0,
         flush_s: float = 0.5,
         queue_rows: int = QUEUE_ROWS,
         now: Callable[[], float] = time.time,
@@ -171,7 +171,8 @@ class OutcomeStore:
     def _write_all(self, thread: SupervisedThread) -> None:
         while batch := self._batch():
             self._write(batch)
-            if self._database is not None and time.monotonic() - self._pruned_at >= PRUNE_EVERY_S:
+            is_due = time.monotonic() - self._pruned_at >= PRUNE_EVERY_S
+            if self._database is not None and self._keep_days > 0 and is_due:
                 self._pruned_at = time.monotonic()
                 self._prune(self._database)
             thread.succeed()

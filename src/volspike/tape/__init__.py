@@ -10,10 +10,12 @@ from volspike.tape.parquet import TAPE_SCHEMA, ParquetTape, write_parquet
 from volspike.tape.reader import CHUNK, read_ticks
 from volspike.tape.recorder import Recorder
 from volspike.tape.report import KEPT_REJECTIONS, REJECTED_ENDING, Note, Rejection, TapeReport, rejected_path
+from volspike.tape.upkeep import KEEP_DAYS, TapeUpkeep, UpkeepResult, delete_expired
 from volspike.tape.write import DayFigures, TapeWriter, tape_line, write_ndjson
 
 __all__ = [
     "CHUNK",
+    "KEEP_DAYS",
     "KEPT_REJECTIONS",
     "LEDGER_NAME",
     "LONGEST_SILENCE_S",
@@ -30,9 +32,12 @@ __all__ = [
     "Rejection",
     "TapeName",
     "TapeReport",
+    "TapeUpkeep",
     "TapeWriter",
+    "UpkeepResult",
     "compact",
     "convert",
+    "delete_expired",
     "product_of",
     "read_ledger",
     "read_tape_name",

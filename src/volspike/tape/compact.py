@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,16 @@ import numpy as np
 from volspike.errors import UnreadableFile, UsageError
 from volspike.locks import try_lock
 from volspike.market import SECOND_NS, Ticks
-from volspike.tape.names import hour_path, is_parquet, is_tape, read_hour_name, sources_metadata, sources_of, tapes_of
+from volspike.tape.names import (
+    HOUR_NS,
+    hour_path,
+    is_parquet,
+    is_tape,
+    read_hour_name,
+    sources_metadata,
+    sources_of,
+    tapes_of,
+)
 from volspike.tape.parquet import ROW_GROUP, ParquetTape, parquet_ticks, rechunk
 from volspike.tape.reader import read_ticks
 from volspike.tape.report import Note, TapeReport
@@ -64,10 +73,13 @@ def compact(
     folder: str | Path,
     *,
     keep: bool = False,
+    remove_later: bool = False,
     clock: Callable[[], int] = time.time_ns,
     on_hour: Callable[[CompactedHour], object] | None = None,
 ) -> Compaction:
     """Converts the finished hours of a folder's recorded tapes to Parquet; with ``keep`` the NDJSON files stay.
+
+    With ``remove_later`` they stay until the next call, so that a reader that has begun can finish.
 
     An hour is finished when it is over by ``clock`` (ns UTC) and no process has written to its files for five minutes
     or has them open. Damaged lines are moved to ``<tape>.rejected.ndjson``; if that fails, the tape stays. ``on_hour``
@@ -82,7 +94,7 @@ def compact(
     result = Compaction()
     try:
         with ExitStack() as locks:
-            if not _lock(path, locks):
+            if not lock_path(path, locks):
                 raise UsageError(f"{folder}: another compaction is running in it; wait until it ends")
             _remove_unverified(path)
             _complete_earlier(path, keep, result)
@@ -90,7 +102,7 @@ def compact(
                 hour = _compact_locked(path, sources, result)
                 if hour is None:
                     continue
-                if not keep:
+                if not keep and not remove_later:
                     _remove(hour.sources, result)
                 result.hours.append(hour)
                 if on_hour is not None:
@@ -100,7 +112,7 @@ def compact(
     return result
 
 
-def _lock(path: Path, locks: ExitStack) -> bool:
+def lock_path(path: Path, locks: ExitStack) -> bool:
     """Locks a file or folder until the end of ``locks``; False if another process holds the lock."""
     if os.name == "nt" and path.is_dir():
         return True
@@ -148,26 +160,33 @@ def _finished_hours(folder: Path, now: int) -> Iterator[list[Path]]:
             continue
         replaced = _replaced_files(folder, symbol, hour)
         waiting = [path for path in paths if path not in replaced]
-        if waiting and all(_is_settled(path, now) for path in waiting):
+        if waiting and all(is_settled(path, now) for path in waiting):
             yield waiting
 
 
 def _is_over(hour: str, now: int) -> bool:
+    start = hour_start_ns(hour)
+    return start is not None and start + HOUR_NS <= now
+
+
+def hour_start_ns(hour: str) -> int | None:
+    """The start of an hour (ns UTC) from its name in a file's name (``20251206_05``); None if there is no such hour."""
     try:
         begun = datetime.strptime(hour, "%Y%m%d_%H").replace(tzinfo=UTC)
     except ValueError:
-        return False
-    return (begun + timedelta(hours=1)).timestamp() * SECOND_NS <= now
+        return None
+    return int(begun.timestamp()) * SECOND_NS
 
 
-def _is_settled(path: Path, now: int) -> bool:
+def is_settled(path: Path, now: int) -> bool:
+    """Whether a file has not changed for ``SETTLED_S``."""
     return now - path.stat().st_mtime_ns >= SETTLED_S * SECOND_NS
 
 
 def _compact_locked(folder: Path, paths: Sequence[Path], result: Compaction) -> CompactedHour | None:
     """``_compact_hour`` while the files are locked; None if another process writes one of them."""
     with ExitStack() as locks:
-        return _compact_hour(folder, paths, result) if all(_lock(path, locks) for path in paths) else None
+        return _compact_hour(folder, paths, result) if all(lock_path(path, locks) for path in paths) else None
 
 
 def _compact_hour(folder: Path, paths: Sequence[Path], result: Compaction) -> CompactedHour | None:

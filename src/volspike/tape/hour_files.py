@@ -19,12 +19,10 @@ from volspike.errors import UsageError
 from volspike.locks import LockFile, is_in_place, try_lock
 from volspike.market import SECOND_NS, Cause, Gap
 from volspike.tape.ledger import Ledger, last_received, repair_folder
-from volspike.tape.names import RECORDER_LOCK_NAME, symbol_of, tape_name
+from volspike.tape.names import HOUR_NS, RECORDER_LOCK_NAME, symbol_of, tape_name
 
 RETRY_NS = 10 * SECOND_NS
 """Pause after a failed write before the next attempt."""
-
-HOUR_NS = 3_600 * SECOND_NS
 
 _LATE_NS = 60 * SECOND_NS
 """Frames of an hour may still arrive this long after it, and a clock may step back by as much at a full hour."""

@@ -92,6 +92,9 @@ def hyphenated(symbol: str) -> str:
     return symbol
 
 
+HOUR_NS = 3_600 * SECOND_NS
+"""The length of an hour, the longest time that one recorded file covers."""
+
 SOURCES_KEY = b"volspike_sources"
 
 _RECORDED = re.compile(r"ticks_([A-Z0-9]+)_(\d{8}_\d{2})(\d{4})(?:_.*)?\.ndjson")

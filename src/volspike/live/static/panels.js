@@ -4,6 +4,7 @@ import * as words from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const OWN_TIME_MS = 60_000;
+const LOW_DISK_BYTES = 2e9;
 const NOT_ENOUGH = "not enough yet";
 const FAR = 2; // deviations
 const EWMA = "EWMA is an exponentially weighted moving average of volatility.";
@@ -317,6 +318,8 @@ export function showHealth(health, source, lost) {
     ...(replay ? progress(replay) : [exchange]),
     ["Source", health.source ?? source ?? words.UNKNOWN],
     ["Recording", ...recording],
+    ...(health.disk_free_bytes == null ? [] : [["Free disk space", `${words.fixed(health.disk_free_bytes / 1e9, 1)} GB`, health.disk_free_bytes < LOW_DISK_BYTES ? "bad" : ""]]),
+    ...(health.outcomes_fault ? [["Predictions not stored", health.outcomes_fault, "bad"]] : []),
     ["Latency p50 / p99", latency],
     ["Tick to score p50 / p99", `${pair(health.score_us, 0)} µs`],
     ["Gaps", words.count(health.gaps), bad(health.gaps)],
