@@ -123,13 +123,17 @@ def predictor(probability: float) -> PredictHandler:
 
 
 def api_one(probability: float) -> bool:
-    answer = msgspec.json.decode(predictor(probability).reply(b'{"features": {"a": 1.0}}')[1])
+    reply = predictor(probability).reply(b'{"features": {"a": 1.0}}')
+    assert isinstance(reply, bytes)
+    answer = msgspec.json.decode(reply)
     assert answer["alert"] is (answer["prediction"] == 1)
     return bool(answer["alert"])
 
 
 def api_many(probability: float) -> bool:
-    answer = msgspec.json.decode(predictor(probability).reply(b'{"rows": [{"a": 1.0}, {"a": 2.0}]}')[1])
+    reply = predictor(probability).reply(b'{"rows": [{"a": 1.0}, {"a": 2.0}]}')
+    assert isinstance(reply, bytes)
+    answer = msgspec.json.decode(reply)
     assert answer["alert"] == [decision == 1 for decision in answer["prediction"]]
     return bool(answer["alert"][0])
 

@@ -69,6 +69,9 @@ def test_version_describes_the_model(client: Any) -> None:
         "split_method": "walk_forward",
         "products": ["BTC-USD"],
         "venues": ["coinbase"],
+        "companion_version": None,
+        "companion_features": [],
+        "companion_limitations": [],
         "limitations": [],
         "mode": None,
     }

@@ -145,7 +145,7 @@ def test_every_fault_of_a_row_is_named_at_once(client: Any) -> None:
     assert refused.status_code == 422
     assert refused.json() == {
         "detail": "missing: spread_mean_60s, trade_intensity_60s; unknown: spread_mean_300s, é; "
-        "not a finite number: log_return_60s; "
+        "not a finite number: log_return_60s (null); "
         "the model needs spread_mean_60s, log_return_60s, trade_intensity_60s, each a finite number",
         "missing": ["spread_mean_60s", "trade_intensity_60s"],
         "unknown": ["spread_mean_300s", "é"],
@@ -160,6 +160,41 @@ def test_faults_of_rows_carry_their_index(client: Any) -> None:
     assert [row["row"] for row in refused["rows"]] == [1, 2]
     assert refused["missing"] == list(QUIET)
     assert refused["unknown"] == ["x"]
+    assert f"; row 1: missing: {', '.join(QUIET)}; row 2: unknown: x; the model needs" in refused["detail"]
+
+
+def test_rows_with_the_same_faults_share_a_description(client: Any) -> None:
+    """Different faults are described for the first three rows, equal ones once."""
+    same = client.predict({"rows": [QUIET | {"x": 1}] * 5}).json()["detail"]
+    assert same.startswith("5 of the rows cannot be scored, the first is row 0; unknown: x; the model needs")
+    different = client.predict({"rows": [QUIET | {f"x{row}": 1} for row in range(5)]}).json()["detail"]
+    assert "row 2: unknown: x2; 2 more in `rows`; the model needs" in different
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [("0.5", "a string"), (True, "a boolean"), (nan, "NaN"), (-inf, "infinite"), (1e39, "beyond single precision")],
+)
+def test_what_a_value_is_instead_of_a_number_is_named(client: Any, value: object, kind: str) -> None:
+    """The kind of the value follows the name of its feature."""
+    refused = client.predict({"features": QUIET | {"log_return_60s": value}}).json()
+    assert f"not a finite number: log_return_60s ({kind})" in refused["detail"]
+
+
+@pytest.mark.parametrize("name", ["spread_mean_60", "Spread_Mean_60s", "spreadmean_60s", "spread_mean_60s "])
+def test_a_misspelled_name_is_corrected(client: Any, name: str) -> None:
+    """The missing feature that an unknown name resembles is suggested."""
+    row = {name: 0.1} | {feature: value for feature, value in QUIET.items() if feature != "spread_mean_60s"}
+    refused = client.predict({"features": row}).json()
+    assert refused["suggestions"] == {name: "spread_mean_60s"}
+    assert f"unknown: {name} (did you mean spread_mean_60s?)" in refused["detail"]
+
+
+def test_names_of_other_features_are_not_misspelled(client: Any) -> None:
+    """A feature of another window is no spelling of the missing one, and neither is a name of excessive length."""
+    row = {feature: value for feature, value in QUIET.items() if feature != "spread_mean_60s"}
+    for name in ("spread_mean_300s", "spread_mean_60s" * 5, "price"):
+        assert "suggestions" not in client.predict({"features": row | {name: 0.1}}).json()
 
 
 def test_many_faults_have_a_short_response(client: Any) -> None:
@@ -173,7 +208,8 @@ def test_many_faults_have_a_short_response(client: Any) -> None:
 
 
 SHAPES = {
-    "empty": (b"", "not JSON"),
+    "empty": (b"", "the body is empty; send"),
+    "blank": (b" ", "the body is empty; send"),
     "cut off": (b'{"features": {', "not JSON"),
     "two documents": (b"{} {}", "not JSON"),
     "not UTF-8": (b'{"features": {"\xff": 1}}', "not UTF-8"),

@@ -301,11 +301,47 @@ def test_each_model_answers_its_own_features(with_companion: Any) -> None:
     assert (answer.status_code, answer.json()["model_version"]) == (200, "logistic (ml)")
 
 
-def test_features_of_neither_model_are_refused_by_the_served_one(with_companion: Any) -> None:
-    """The refusal names what the served model needs, not what its companion needs."""
-    answer = with_companion.predict({"features": {"spread_mean_60s": 0.2}})
-    assert answer.status_code == 422
-    assert "log_return_60s" in answer.json()["detail"]
+def test_a_refusal_refers_to_the_nearest_features(with_companion: Any) -> None:
+    """Nine of the ten features are one missing name, not those of the served model."""
+    nine = dict.fromkeys(TEN_FEATURES[:-1], 0.1)
+    refused = with_companion.predict({"features": nine})
+    assert refused.status_code == 422
+    answer = refused.json()
+    assert (answer["missing"], answer["unknown"]) == ([TEN_FEATURES[-1]], [])
+    assert answer["model_version"] == "logistic (ml)"
+    assert answer["detail"].startswith(f"compared with the features of logistic (ml): missing: {TEN_FEATURES[-1]}; ")
+    assert "the server also accepts the 3 features of random_forest (ml): spread_mean_60s, " in answer["detail"]
+    misspelled = with_companion.predict({"features": nine | {TEN_FEATURES[-1].upper(): 0.1}}).json()
+    assert misspelled["suggestions"] == {TEN_FEATURES[-1].upper(): TEN_FEATURES[-1]}
+    extra = with_companion.predict({"features": dict.fromkeys(TEN_FEATURES, 0.1) | {"x": 1}}).json()
+    assert (extra["missing"], extra["unknown"]) == ([], ["x"])
+    rows = with_companion.predict({"rows": [nine, dict.fromkeys(TEN_FEATURES, "a"), nine | {"x": 1}]}).json()
+    assert [row["row"] for row in rows["rows"]] == [0, 1, 2]
+    assert rows["rows"][1]["not_finite"] == list(TEN_FEATURES)
+    assert rows["missing"] == [TEN_FEATURES[-1]]
+
+
+def test_values_of_the_ten_features_are_refused_as_theirs(with_companion: Any) -> None:
+    """A null among the ten features is the only error."""
+    refused = with_companion.predict({"features": dict.fromkeys(TEN_FEATURES, 0.1) | {TEN_FEATURES[0]: None}}).json()
+    assert (refused["missing"], refused["unknown"], refused["not_finite"]) == ([], [], [TEN_FEATURES[0]])
+
+
+@pytest.mark.parametrize("body", [{}, {"volume": 1.0}, dict.fromkeys(FEATURES, 0.1) | {"x": 1.0}])
+def test_without_a_near_feature_the_served_model_refuses(with_companion: Any, body: dict[str, float]) -> None:
+    """Where no feature was sent, or those of the served model, the refusal is its own and names the other features."""
+    refused = with_companion.predict({"features": body})
+    assert refused.status_code == 422
+    assert refused.json()["model_version"] == "random_forest (ml)"
+    assert "the server also accepts the 10 features of logistic (ml): " in refused.json()["detail"]
+
+
+def test_the_companion_is_part_of_the_version(with_companion: Any) -> None:
+    """Clients find both feature sets in ``/version``."""
+    version = with_companion.get("/version").json()
+    assert version["companion_version"] == "logistic (ml)"
+    assert version["companion_features"] == list(TEN_FEATURES)
+    assert [text.partition(":")[0] for text in version["companion_limitations"]] == ["few events"]
 
 
 def test_without_a_companion_ten_features_are_refused(client: Any) -> None:

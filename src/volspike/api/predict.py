@@ -7,9 +7,10 @@ accepts NaN, infinities and broken surrogates, so that the response can name eve
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
+from difflib import get_close_matches
+from math import inf, isfinite, isinf, isnan, nan
 from time import perf_counter
 from typing import Any, Final, Literal, TypeAlias
 
@@ -19,6 +20,8 @@ from msgspec import UNSET, UnsetType
 
 from volspike.api.metrics import ApiMetrics
 from volspike.api.schema import BinaryLabel, HorizonPrediction, Prediction, Predictions, Refusal, RowFaults, encode
+from volspike.features.catalogue import CATALOGUE
+from volspike.features.schema import FeatureSet
 from volspike.models import Artifact
 from volspike.models.volatility import (
     DEFAULT_BAND,
@@ -40,6 +43,16 @@ MAX_FAULTY_ROWS: Final = 100
 
 MAX_LISTED_NAMES: Final = 12
 """How many names the sentence of a refusal lists; its fields hold all of them."""
+
+MAX_ROWS_IN_DETAIL: Final = 3
+"""How many rows with different errors the sentence of a refusal describes; its field ``rows`` holds more."""
+
+MAX_SUGGESTIONS: Final = 5
+MAX_NAME: Final = 64
+SIMILARITY: Final = 0.8
+"""How alike two names are (``difflib``) for one to be taken for the other."""
+
+_FEATURE_NAMES: Final = frozenset((*CATALOGUE, *FeatureSet().names))
 
 _EXPECTED: Final = 'send {"features": {name: number, …}} or {"rows": [{name: number, …}, …]}'
 
@@ -73,18 +86,29 @@ class PredictHandler:
         self._latency = metrics.latency
         self._negatives, self._positives = metrics.prediction_counters(self.version)
 
-    def reply(self, body: bytes) -> tuple[int, bytes]:
-        """Status and response to a ``/predict`` body: 200, or 422 with every error named."""
+    def reply(self, body: bytes) -> bytes | Refusal:
+        """The response to a ``/predict`` body, or a refusal that names every error in it."""
         started = perf_counter()
         rows = parse_rows(body, self._names, self._max_rows, accepts_missing=self.artifact.accepts_missing)
         if isinstance(rows, Refusal):
-            return UNPROCESSABLE, encode(rows)
+            return rows
         answer = self._predict_one(rows.values[0]) if rows.single else self._predict_many(rows.values)
         if isinstance(answer, Refusal):
-            return UNPROCESSABLE, encode(answer)
+            return answer
         encoded = encode(answer)
         self._latency.observe(perf_counter() - started)
-        return OK, encoded
+        return encoded
+
+    @property
+    def features_in_words(self) -> str:
+        """The number of features, the model and the first names, for a refusal."""
+        return f"the {len(self._names)} features of {self.version}: {_listed(self._names)}"
+
+    def distance(self, refusal: Refusal) -> float:
+        """The number of names that a refusal lists as missing or unknown; infinite if none of its features was sent."""
+        if len(refusal.missing) == len(self._names):
+            return inf
+        return len(refusal.missing) + len(refusal.unknown)
 
     def _predict_one(self, row: Values) -> Prediction | Refusal:
         started = perf_counter()
@@ -169,6 +193,20 @@ class PredictHandler:
         return expected_volatility(forecast, DEFAULT_BAND, horizon or self._horizon)
 
 
+def nearest_refusal(refusals: Sequence[tuple[PredictHandler, Refusal]]) -> Refusal:
+    """The refusal of the model whose features are nearest to those that were sent, with the other models' features.
+
+    The first model's if no feature of any was sent, or if several are equally near.
+    """
+    nearest, refusal = min(refusals, key=lambda each: each[0].distance(each[1]))
+    others = [handler for handler, _ in refusals if handler is not nearest]
+    if not others or not (refusal.missing or refusal.unknown):
+        return refusal
+    also = "; ".join(f"the server also accepts {handler.features_in_words}" for handler in others)
+    detail = f"compared with the features of {nearest.version}: {refusal.detail}; {also}"
+    return msgspec.structs.replace(refusal, detail=detail, model_version=nearest.version)
+
+
 # Finite values can still overflow inside a graph (a z-score of 1e38): an error of the values, not of the server. The
 # threshold of a row may also be unknown: its trailing hour did not move, or it depends on outcomes.
 _UNSCORABLE: Final = Refusal(
@@ -241,14 +279,15 @@ def _parse_or_refuse(body: bytes, names: Sequence[str], max_rows: int, accepts_m
     except UnicodeDecodeError as error:
         return Refusal(detail=f"the body is not UTF-8 (byte {error.start}); " + _EXPECTED)
     except json.JSONDecodeError as error:
-        return Refusal(detail=f"the body is not JSON ({error.msg} at character {error.pos}); " + _EXPECTED)
+        fault = f"not JSON ({error.msg} at character {error.pos})" if body.strip() else "empty"
+        return Refusal(detail=f"the body is {fault}; {_EXPECTED}")
     rows = _rows_of(document, max_rows)
     if isinstance(rows, Refusal):
         return rows
     single = "features" in document
     faults = list(_faults_of(rows, names, accepts_missing))
     if faults:
-        return _refusal(faults, names, single=single, accepts_missing=accepts_missing)
+        return _refusal(faults, rows, names, single=single, accepts_missing=accepts_missing)
     return Rows([[nan if row[name] is None else row[name] for name in names] for row in rows], single=single)
 
 
@@ -295,25 +334,70 @@ def _is_valid(value: Any, accepts_missing: bool) -> bool:
     return isinstance(value, float) and isfinite(value) and abs(value) <= MAX_FLOAT32
 
 
-def _refusal(faults: list[RowFaults], names: Sequence[str], *, single: bool, accepts_missing: bool) -> Refusal:
+def _refusal(
+    faults: list[RowFaults],
+    rows: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    *,
+    single: bool,
+    accepts_missing: bool,
+) -> Refusal:
     """One refusal for all faults; its lists are the union over the rows, in order of first occurrence."""
     missing = _union(fault.missing for fault in faults)
     unknown = _union(fault.unknown for fault in faults)
     not_finite = _union(fault.not_finite for fault in faults)
-    kinds = (("missing", missing), ("unknown", unknown), ("not a finite number", not_finite))
-    parts = [f"{kind}: {_listed(listed)}" for kind, listed in kinds if listed]
+    suggestions = _suggestions(unknown, missing)
+    if single or all(_has_same_faults(fault, faults[0]) for fault in faults):
+        parts = _parts(faults[0], rows[faults[0].row], suggestions)
+    else:
+        shown = faults[:MAX_ROWS_IN_DETAIL]
+        parts = [f"row {each.row}: {', '.join(_parts(each, rows[each.row], suggestions))}" for each in shown]
+        if len(faults) > len(shown):
+            parts.append(f"{len(faults) - len(shown)} more in `rows`")
     if not single:
         at_least = "at least " if len(faults) == MAX_FAULTY_ROWS else ""
         parts.insert(0, f"{at_least}{len(faults)} of the rows cannot be scored, the first is row {faults[0].row}")
     or_null = ", or null where it is unknown" if accepts_missing else ""
-    parts.append(f"the model needs {', '.join(names)}, each a finite number{or_null}")
+    needed = ", ".join(names) if len(names) <= MAX_LISTED_NAMES else f"{len(names)} features: {_listed(names)}"
+    parts.append(f"the model needs {needed}, each a finite number{or_null}")
     return Refusal(
         detail="; ".join(parts),
         missing=missing,
         unknown=unknown,
         not_finite=not_finite,
+        suggestions=suggestions or UNSET,
         rows=UNSET if single else faults,
     )
+
+
+def _has_same_faults(one: RowFaults, other: RowFaults) -> bool:
+    return (one.missing, one.unknown, one.not_finite) == (other.missing, other.unknown, other.not_finite)
+
+
+def _parts(fault: RowFaults, row: dict[str, Any], suggestions: Mapping[str, str]) -> list[str]:
+    """A phrase for each kind of fault of a row."""
+    unknown = [f"{name} (did you mean {suggestions[name]}?)" if name in suggestions else name for name in fault.unknown]
+    values = [f"{name} ({_value_kind(row[name])})" for name in fault.not_finite]
+    kinds = (("missing", fault.missing), ("unknown", unknown), ("not a finite number", values))
+    return [f"{kind}: {_listed(listed)}" for kind, listed in kinds if listed]
+
+
+def _suggestions(unknown: Sequence[str], missing: Sequence[str]) -> dict[str, str]:
+    """Unknown name → the missing feature that it resembles; each feature once, never for the name of a feature.
+
+    Only the first ``MAX_SUGGESTIONS`` unknown names of usual length are compared, so that the time is bounded.
+    """
+    left, found = {name.lower(): name for name in missing}, {}
+    for name in [name for name in unknown if len(name) <= MAX_NAME][:MAX_SUGGESTIONS]:
+        if name not in _FEATURE_NAMES and (close := get_close_matches(name.lower().strip(), left, 1, SIMILARITY)):
+            found[name] = left.pop(close[0])
+    return found
+
+
+def _value_kind(value: Any) -> str:
+    if not isinstance(value, float):
+        return _kind(value)
+    return "NaN" if isnan(value) else "infinite" if isinf(value) else "beyond single precision"
 
 
 def _union(lists: Iterable[list[str]]) -> list[str]:

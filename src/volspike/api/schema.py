@@ -105,6 +105,13 @@ class Refusal(Struct, kw_only=True):
     missing: list[str] = []
     unknown: Annotated[list[str], Meta(description="names that are not features of the model")] = []
     not_finite: Annotated[list[str], Meta(description="features whose value is not a finite number")] = []
+    suggestions: Annotated[
+        dict[str, str] | UnsetType, Meta(description="unknown name → the missing feature that it resembles")
+    ] = UNSET
+    model_version: Annotated[
+        str | UnsetType,
+        Meta(description="the model that the names refer to, if the server accepts several feature sets"),
+    ] = UNSET
     rows: list[RowFaults] | UnsetType = UNSET
 
 
@@ -237,6 +244,9 @@ class Version(Struct, kw_only=True):
     ]
     products: Annotated[list[str], Meta(description="the products that the model was trained on")]
     venues: Annotated[list[str], Meta(description="the venues of its training data; empty if they are not stated")]
+    companion_version: Annotated[str | None, Meta(description="a second model, for clients that send its features")]
+    companion_features: Annotated[list[str], Meta(description="the features of the second model")]
+    companion_limitations: Annotated[list[str], Meta(description="what limits the figures of the second model")]
     limitations: Annotated[
         list[str], Meta(description="what limits its figures or its use here, such as NO EVIDENCE or another product")
     ]

@@ -21,8 +21,8 @@ import structlog
 
 import volspike
 from volspike.api.metrics import ApiMetrics, ModelCollector, ResultsCollector
-from volspike.api.predict import OK, UNPROCESSABLE, PredictHandler
-from volspike.api.schema import BackgroundFault, Health, SourceState, Version
+from volspike.api.predict import OK, UNPROCESSABLE, PredictHandler, nearest_refusal
+from volspike.api.schema import BackgroundFault, Health, Refusal, SourceState, Version, encode
 from volspike.background import BackgroundCollector, BackgroundTask, TaskList
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactCorrupt, VolspikeError
@@ -182,13 +182,19 @@ class Service:
         return PredictHandler(loaded.artifact, self.metrics, self.settings.max_rows)
 
     def reply(self, predictor: PredictHandler, body: bytes) -> tuple[int, bytes]:
-        """Status and response to a ``/predict`` body; the companion's if only it accepts the features."""
-        status, answer = predictor.reply(body)
-        if status == UNPROCESSABLE and self.companion is not None:
-            companion_status, companion_answer = self.companion.reply(body)
-            if companion_status == OK:
-                return companion_status, companion_answer
-        return status, answer
+        """Status and response to a ``/predict`` body; the companion's if only it accepts the features.
+
+        If neither does, the response refers to the one whose features are nearest to those in the body.
+        """
+        refusals = []
+        for handler in (predictor, self.companion):
+            if handler is None:
+                continue
+            answer = handler.reply(body)
+            if not isinstance(answer, Refusal):
+                return OK, answer
+            refusals.append((handler, answer))
+        return UNPROCESSABLE, encode(nearest_refusal(refusals))
 
     def health(self) -> Health:
         """The body of ``/health``."""
@@ -244,6 +250,11 @@ class Service:
             split_method=None if metadata is None else metadata.split.method,
             products=[] if metadata is None else list(metadata.products),
             venues=[] if metadata is None else list(metadata.venues),
+            companion_version=None if self.companion is None else self.companion.version,
+            companion_limitations=[]
+            if self.companion is None
+            else texts(self._limitations(self.companion.artifact.metadata)),
+            companion_features=[] if self.companion is None else list(self.companion.artifact.features),
             limitations=[] if metadata is None else texts(self._limitations(metadata)),
             mode=None if self._state is None else self._state().mode,
         )
