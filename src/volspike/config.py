@@ -56,6 +56,10 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ``reload_s`` seconds; 0 turns this off. ``results`` is the folder with the results of the last training and the last
     drift check.
 
+    Requests are answered if their ``Host`` is an IP address, a loopback name, ``host`` or one of ``allowed_hosts``
+    (``*.example.org``: all names below; ``*``: any). ``root_path`` is the prefix, such as ``/volspike``, under which a
+    proxy serves the pages.
+
     A client address may send ``rate_limit`` requests to ``/predict`` per minute, also in one burst; 0 is no limit.
     ``trusted_proxies`` are addresses or networks whose forwarded client address is used. With ``api_key``, every
     path except ``/health`` requires the key. A request head is limited to ``head_s`` seconds and ``max_head_bytes``, a
@@ -72,6 +76,8 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     reload_s: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     host: str = "127.0.0.1"
     port: int = 8000
+    allowed_hosts: tuple[str, ...] = ()
+    root_path: str = ""
     log_level: str = "INFO"
     log_requests: bool = False
     api_key: Secret | None = None
@@ -89,10 +95,17 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         key = self.api_key
         if key is not None and not _KEY.fullmatch(key.reveal()):
             raise ValueError(f"api_key must be {LEAST_KEY_CHARACTERS} to 512 visible ASCII characters")
+        if not _ROOT_PATH.fullmatch(self.root_path):
+            raise ValueError(f"root_path must be a path such as /volspike, was {self.root_path!r}")
+        for name in self.allowed_hosts:
+            if not _HOST_NAME.fullmatch(name):
+                raise ValueError(f"allowed_hosts takes names without a port, such as market.example.org, got {name!r}")
         if self.version is not None and not _NAME.fullmatch(self.version):
             raise ValueError(f"version must be the name of a folder in {self.artifacts}, was {self.version!r}")
 
 
+_ROOT_PATH: Final = re.compile(r"(/[\w.~-]+)*", re.ASCII)
+_HOST_NAME: Final = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?")
 _KEY: Final = re.compile(rf"[\x21-\x7e]{{{LEAST_KEY_CHARACTERS},512}}")
 _NAME: Final = re.compile(r"\w[\w.-]*")
 
@@ -131,6 +144,7 @@ ENVIRONMENT: dict[str, str] = {
     "MODEL_VARIANT": "variant",
     "API_HOST": "host",
     "API_PORT": "port",
+    "ROOT_PATH": "root_path",
     "API_KEY": "api_key",
     "RATE_LIMIT": "rate_limit",
     "LOG_LEVEL": "log_level",

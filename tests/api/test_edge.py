@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from volspike.api.edge import BodyLimit, TokenBuckets, client_of, correlation_id, keys_of
+from volspike.api.edge import BodyLimit, RejectionLog, TokenBuckets, client_of, correlation_id, keys_of
 from volspike.config import Secret
 
 ROW = {"spread_mean_60s": 0.2, "log_return_60s": -1.0, "trade_intensity_60s": 7}
@@ -220,6 +220,38 @@ def test_keys_are_not_logged(served: Any) -> None:
     requests = [event for event in logged if event["event"] == "request"]
     assert [(event["status"], event["endpoint"]) for event in requests] == [(200, "/version"), (401, "/version")]
     assert all(event["ms"] >= 0.0 for event in requests)
+
+
+def test_the_log_of_rejected_requests_is_bounded(served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty rejected requests a minute are logged and the others counted; answered requests are all logged."""
+    ends: list[Callable[[], None]] = []
+    with capture_logs() as logged:
+        client = served(api_key=Secret(KEY), log_requests=True)
+        for _ in range(50):
+            client.get("/version")
+            client.get("/health")
+    requests = [event["status"] for event in logged if event["event"] == "request"]
+    assert (requests.count(401), requests.count(200)) == (20, 50)
+
+    async def counted() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda _, end: ends.append(end))
+        bound = RejectionLog(most=2)
+        assert [bound.has_room() for _ in range(5)] == [True, True, False, False, False]
+        with capture_logs() as told:
+            ends[0]()
+        assert [(event["event"], event["suppressed"]) for event in told] == [("request_rejections_suppressed", 3)]
+        assert bound.has_room()
+
+    asyncio.run(counted())
+
+
+def test_requests_without_the_key_use_up_no_limit(served: Any) -> None:
+    """The holder of the key has its own limit left, however many others were rejected at the same address."""
+    client = served(api_key=Secret(KEY), rate_limit=2)
+    assert [client.predict({"features": ROW}).status_code for _ in range(5)] == [401] * 5
+    headers = {"X-API-Key": KEY}
+    statuses = [client.request("POST", "/predict", json={"features": ROW}, headers=headers) for _ in range(3)]
+    assert [answer.status_code for answer in statuses] == [200, 200, 429]
 
 
 def test_requests_are_not_logged_by_default(client: Any) -> None:

@@ -75,7 +75,7 @@ def test_every_request_is_scored_once(process: Any) -> None:
     found = asyncio.run(run())
     assert (len(found.seconds), dict(found.errors)) == (205, {})
     with server.connect() as connection:
-        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         told = connection.makefile("rb").read().decode()
     assert "prediction_latency_seconds_count 205.0" in told
 

@@ -22,13 +22,13 @@ from volspike.config import ServingSettings
 from volspike.errors import UsageError
 
 LIMITS = ConnectionLimits.of(ServingSettings())
-LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 BODY = json.dumps({"features": EXAMPLE_FEATURES}).encode()
 MANY = json.dumps({"rows": [EXAMPLE_FEATURES] * 2000}).encode()
 
 
 def post(body: bytes, headers: bytes = b"") -> bytes:
-    return b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), headers, body)
+    return b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n%s" % (len(body), headers, body)
 
 
 def answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
@@ -51,10 +51,10 @@ def is_closed(connection: socket.socket) -> bool:
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /health/live HTTP/1.1\r\nHost: x\r\nCookie: " + b"c" * 3000,
-        b"GET /health/live HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 500,
+        b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"c" * 3000,
+        b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n" + b"A: b\r\n" * 500,
         b"GET /" + b"p" * 3000 + b" HTTP/1.1\r\n",
-        b"GET /health/live HTTP/1.1\r\nHost: x\r\nCookie: " + b"c" * 3000 + b"\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"c" * 3000 + b"\r\n\r\n",
     ],
     ids=["endless header", "endless headers", "endless path", "complete but large"],
 )
@@ -62,7 +62,7 @@ def test_a_large_head_is_rejected(process: Any, head: bytes) -> None:
     """A head over the limit, complete or not, is a 431 and closes the connection; a smaller one is served."""
     server = process(max_head_bytes=2048)
     with server.connect() as connection:
-        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\nCookie: " + b"c" * 1900 + b"\r\n\r\n")
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"c" * 1900 + b"\r\n\r\n")
         assert answer(connection)[0] == 200
         connection.sendall(head)
         status, headers, body = answer(connection)
@@ -212,7 +212,7 @@ def test_a_request_in_flight_is_answered_before_the_stop(process: Any) -> None:
         connection.sendall(request[:-20])
         # the response on a second connection shows that the server has read the first one's head
         with server.connect() as second:
-            second.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            second.sendall(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert answer(second)[0] == 200
         server.terminate()
         server.until("server_stopping")
@@ -228,7 +228,7 @@ def test_chunked_bodies_over_the_limit_get_theiranswer(process: Any) -> None:
     """A chunked body is refused once it passes the limit, the client can read why, and the server goes on."""
     server = process(max_body_bytes=100_000)
     with server.connect() as connection:
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         for _ in range(20):
             connection.sendall(b"2710\r\n" + b" " * 10_000 + b"\r\n")
         connection.sendall(b"0\r\n\r\n")
@@ -237,7 +237,7 @@ def test_chunked_bodies_over_the_limit_get_theiranswer(process: Any) -> None:
         assert json.loads(body)["detail"] == "the body is over 100000 bytes; send fewer rows per request"
         assert is_closed(connection)
     with server.connect() as connection:
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         connection.sendall(b"%x\r\n%s\r\n0\r\n\r\n" % (len(BODY), BODY))
         assert answer(connection)[0] == 200
 
@@ -247,7 +247,7 @@ def test_declared_bodies_over_the_limit_are_rejected_at_once(process: Any, expec
     """A Content-Length over the limit is rejected without waiting for the body or sending 100 Continue."""
     server = process(max_body_bytes=1000)
     with server.connect() as connection:
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n" + expect + b"\r\n")
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\n" + expect + b"\r\n")
         status, headers, _ = answer(connection)
         assert (status, headers["connection"]) == (413, "close")
         connection.sendall(b" " * 5000)

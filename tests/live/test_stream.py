@@ -331,7 +331,7 @@ def test_the_page_loads_nothing_from_other_hosts(live: Any) -> None:
     assert page.headers["content-type"].startswith("text/html")
     text = page.text
     assert not re.findall(r"\son\w+=|style=|<script>|<style", text)
-    named = set(re.findall(r'(?:src|href)="(/static/[^"]+)"', text))
+    named = {f"/{path}" for path in re.findall(r'(?:src|href)="(static/[^"]+)"', text)}
     scripts = {path: asset.body.decode() for path, asset in dashboard_assets().items() if path.endswith(".js")}
     for script in scripts.values():
         named |= {f"/static/{name}" for name in re.findall(r'from "\./([^"]+)"', script)}
@@ -379,7 +379,7 @@ def test_many_readers_over_http() -> None:
     async def run() -> list[str]:
         source = FakePipeline()
         app = source.app()
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://volspike") as http:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
             reading = [asyncio.create_task(read(http)) for _ in range(20)]
             while source.publisher.readers < 20:
                 await asyncio.sleep(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -39,6 +40,7 @@ from volspike.api.schema import (
     encode,
 )
 from volspike.api.service import Adopt, LimitationsOf, Load, Service
+from volspike.api.target import HeadAsGet, HostCheck, PathPrefix, server_names
 from volspike.background import TaskList
 from volspike.config import ServingSettings
 from volspike.models import Artifact
@@ -96,6 +98,7 @@ def create_app(
         docs_url=None,  # FastAPI's own pages load scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         exception_handlers={HTTPException: _handle_http_error, Exception: _handle_failure},
     )
     _add_prediction(app, service)
@@ -109,11 +112,15 @@ def create_app(
     endpoints = frozenset(path for route in routes if (path := getattr(route, "path", None)))
     # the middleware that is added last runs first
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, seconds=settings.body_s)
+    app.add_middleware(HeadAsGet)
+    if settings.rate_limit:  # after the key: requests without it use up no limit
+        app.add_middleware(RateLimit, per_minute=settings.rate_limit, paths=LIMITED_PATHS)
     if settings.api_key is not None:
         app.add_middleware(ApiKey, key=settings.api_key)
-    if settings.rate_limit:
-        app.add_middleware(RateLimit, per_minute=settings.rate_limit, paths=LIMITED_PATHS)
+    app.add_middleware(HostCheck, names=server_names(settings.host, settings.allowed_hosts))
     app.add_middleware(Edge, metrics=service.metrics, endpoints=endpoints, log_requests=settings.log_requests)
+    if settings.root_path:
+        app.add_middleware(PathPrefix, prefix=settings.root_path)
     return app
 
 
@@ -230,7 +237,8 @@ async def _handle_http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         detail = f"no endpoint {request.scope['path']!r}; see /docs"
     elif error.status_code == 405:
-        detail = f"{request.method} is not allowed here, use {headers.get('Allow', 'another method')}; see /docs"
+        headers["Allow"] = re.sub(r"\bGET\b", "GET, HEAD", headers.get("Allow", ""))
+        detail = f"{request.method} is not allowed here, use {headers['Allow'] or 'another method'}; see /docs"
     answer = _json(Problem(detail), error.status_code)
     answer.headers.update(headers)
     return answer

@@ -143,7 +143,7 @@ def front_page(version: Version, health: Health) -> str:
         rows.append(("Trained on", escape(f"{trained}, split {version.split_method}")))
         rows += [("Limitation", f"<strong>{escape(limitation)}</strong>") for limitation in version.limitations]
     links = [("/docs", "endpoints"), ("/health", "status"), ("/version", "code and model"), ("/metrics", "metrics")]
-    items = "".join(f'<li><a href="{path}"><code>{path}</code></a>: {text}</li>' for path, text in links)
+    items = "".join(f'<li><a href="{path[1:]}"><code>{path}</code></a>: {text}</li>' for path, text in links)
     summary = "The probability of a volatility spike within the next 60 seconds."
     return _page("volspike", f"<h1>volspike</h1>\n<p>{summary}</p>\n{_table(rows)}\n<ul>{items}</ul>")
 
@@ -154,7 +154,7 @@ def docs_page(document: dict[str, Any]) -> str:
     parts = [
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
         f"<p>{escape(info.get('description', ''))}</p>",
-        '<p>OpenAPI document: <a href="/openapi.json"><code>/openapi.json</code></a></p>',
+        '<p>OpenAPI document: <a href="openapi.json"><code>/openapi.json</code></a></p>',
     ]
     for path, operations in document["paths"].items():
         parts += [_operation_section(method, path, each) for method, each in operations.items()]

@@ -73,13 +73,19 @@ class Edge:
     """The outermost middleware: correlation id, response headers, request metrics and request log.
 
     ``endpoints`` are the paths that may be metric labels. Every log line of a request has its ``correlation_id``; with
-    ``log_requests`` each response is logged.
+    ``log_requests`` each response is logged, rejected requests (4xx) within the bound of ``RejectionLog``.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: ApiMetrics, endpoints: Collection[str], *, log_requests: bool = False
+        self,
+        app: ASGIApp,
+        metrics: ApiMetrics,
+        endpoints: Collection[str],
+        *,
+        log_requests: bool = False,
     ) -> None:
         self.app = app
+        self._rejections = RejectionLog()
         self._metrics = metrics
         self._endpoints = endpoints
         self._log_requests = log_requests
@@ -107,7 +113,8 @@ class Edge:
                     (_RAW_CORRELATION_HEADER, identity),
                 ]
                 self._metrics.count_request(scope["method"], endpoint, message["status"])
-                if self._log_requests:
+                is_rejected = 400 <= message["status"] < 500
+                if self._log_requests and (not is_rejected or self._rejections.has_room()):
                     _log_request(scope, endpoint, message["status"], perf_counter() - began)
             await send(message)
 
@@ -120,6 +127,35 @@ class Edge:
             raise
         finally:
             unbind_contextvars("correlation_id")
+
+
+class RejectionLog:
+    """Bounds the log lines of rejected requests to ``most`` in ``every_s`` seconds, so that they cannot fill a disk.
+
+    The others are counted, and their number is logged at the end of that time. ``http_requests_total`` has them all.
+    Used in one event loop.
+    """
+
+    def __init__(self, most: int = 20, every_s: float = 60.0) -> None:
+        self._most, self._every_s = most, every_s
+        self._logged = self._suppressed = 0
+        self._end: asyncio.TimerHandle | None = None
+
+    def has_room(self) -> bool:
+        """Whether to log a rejected request, which counts it; False if there were too many."""
+        if self._end is None:
+            self._end = asyncio.get_running_loop().call_later(self._every_s, self._finish)
+        if self._logged == self._most:
+            self._suppressed += 1
+            return False
+        self._logged += 1
+        return True
+
+    def _finish(self) -> None:
+        if self._suppressed:
+            log.warning("request_rejections_suppressed", suppressed=self._suppressed, seconds=self._every_s)
+        self._logged = self._suppressed = 0
+        self._end = None
 
 
 def _log_request(scope: Scope, endpoint: str, status: int, seconds: float) -> None:

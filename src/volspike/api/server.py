@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import volspike
 from volspike.api.app import create_app
+from volspike.api.edge import RejectionLog, client_of
 from volspike.api.schema import Problem, encode
 from volspike.api.service import Load
 from volspike.config import ServingSettings
@@ -169,21 +171,29 @@ class ConnectionLimits:
 
 
 def bounded_protocol(limits: ConnectionLimits) -> type[asyncio.Protocol]:
-    """The protocol class that uvicorn instantiates for each connection."""
+    """The protocol class that uvicorn instantiates for each connection; all of them share one ``RejectionLog``."""
+    rejections = RejectionLog()
+    logging.getLogger("uvicorn.error").addFilter(_is_not_of_one_request)
 
     class Bounded(BoundedConnection):
         def __init__(self, *args: Any, **options: Any) -> None:
-            super().__init__(limits, *args, **options)
+            super().__init__(limits, rejections, *args, **options)
 
     return Bounded
+
+
+def _is_not_of_one_request(record: logging.LogRecord) -> bool:
+    """Uvicorn logs each malformed request without a bound; ``BoundedConnection`` logs them with one."""
+    return not str(record.msg).startswith("Invalid HTTP request received")
 
 
 class BoundedConnection(HttpToolsProtocol):
     """Uvicorn's connection with limits: 503 for too many connections, 431 for a large head, 408 for a late head."""
 
-    def __init__(self, limits: ConnectionLimits, *args: Any, **options: Any) -> None:
+    def __init__(self, limits: ConnectionLimits, rejections: RejectionLog, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._limits = limits
+        self._rejections = rejections
         self._is_last = False
         self._in_body = False
         self._head_bytes = 0
@@ -279,10 +289,20 @@ class BoundedConnection(HttpToolsProtocol):
         detail = f"the request head is over {self._limits.head_bytes} bytes"
         self._reject(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that is not HTTP."""
+        self._log_rejection(HTTPStatus.BAD_REQUEST)
+        super().send_400_response(msg)
+
+    def _log_rejection(self, status: HTTPStatus) -> None:
+        if self._rejections.has_room():
+            log.warning("request_rejected", status=status.value, client=client_of({"client": self.client}))
+
     def _reject(self, status: HTTPStatus, detail: str) -> None:
         """Send an error without the application, and close."""
         if self.transport.is_closing():
             return
+        self._log_rejection(status)
         if self._is_idle:  # else it would be written into the middle of a response
             content = encode(Problem(detail))
             head = (

@@ -119,6 +119,20 @@ Host: TypeAlias = Annotated[
     str | None, typer.Option(help="Address to listen on (env API_HOST; default 127.0.0.1: this machine only).")
 ]
 Port: TypeAlias = Annotated[int | None, typer.Option(help="Port; 0 takes a free one (env API_PORT; default 8000).")]
+AllowedHosts: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allowed-host",
+        help="Name under which the server is addressed, in addition to localhost and IP addresses; *.example.org "
+        "allows all names below, * any (env ALLOWED_HOSTS, separated by spaces).",
+        envvar="ALLOWED_HOSTS",
+        show_envvar=False,
+    ),
+]
+RootPath: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Prefix under which a proxy serves the pages, such as /volspike (env ROOT_PATH)."),
+]
 KeyFile: TypeAlias = Annotated[
     Path | None,
     typer.Option(

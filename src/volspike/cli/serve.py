@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.options import Config, Host, KeyFile, Model, Port, RateLimit, Variant, serving_settings
+from volspike.cli.options import (
+    AllowedHosts,
+    Config,
+    Host,
+    KeyFile,
+    Model,
+    Port,
+    RateLimit,
+    RootPath,
+    Variant,
+    serving_settings,
+)
 
 EXAMPLES = "Example: volspike serve --model models/artifacts/random_forest --port 8000"
 
@@ -16,6 +27,8 @@ def run(
     variant: Variant = None,
     host: Host = None,
     port: Port = None,
+    allowed_host: AllowedHosts = None,
+    root_path: RootPath = None,
     api_key_file: KeyFile = None,
     rate_limit: RateLimit = None,
     log_level: Annotated[
@@ -38,6 +51,8 @@ def run(
         variant=variant,
         host=host,
         port=port,
+        allowed_hosts=tuple(allowed_host) if allowed_host else None,
+        root_path=root_path,
         rate_limit=rate_limit,
         log_level=log_level,
     )

@@ -12,6 +12,7 @@ import typer
 
 from volspike.cli.ingest import feed_settings
 from volspike.cli.options import (
+    AllowedHosts,
     Config,
     Host,
     KeepDays,
@@ -19,6 +20,7 @@ from volspike.cli.options import (
     Model,
     Port,
     RateLimit,
+    RootPath,
     Variant,
     check_writable,
     serving_settings,
@@ -48,6 +50,8 @@ def run(
     variant: Variant = None,
     host: Host = None,
     port: Port = None,
+    allowed_host: AllowedHosts = None,
+    root_path: RootPath = None,
     api_key_file: KeyFile = None,
     rate_limit: RateLimit = None,
     tape: Annotated[Path, typer.Option(help="Folder for the tape.")] = Path("data/raw"),
@@ -91,7 +95,15 @@ def run(
     if not 0 <= keep_days < float("inf"):
         raise UsageError(f"--keep-days must be a number of at least 0, got {keep_days:g}")
     serving = serving_settings(
-        config, api_key_file, model=model, variant=variant, host=host, port=port, rate_limit=rate_limit
+        config,
+        api_key_file,
+        model=model,
+        variant=variant,
+        host=host,
+        port=port,
+        allowed_hosts=tuple(allowed_host) if allowed_host else None,
+        root_path=root_path,
+        rate_limit=rate_limit,
     )
     is_recorded = record and not source.startswith("tape:")
     if retrain and not is_recorded:

@@ -23,7 +23,7 @@ export class Stream {
     this.#source?.close();
     clearTimeout(this.#timer);
     const query = product ? `?${new URLSearchParams({ product, alerts: "all" })}` : "";
-    const source = new EventSource(`/stream${query}`);
+    const source = new EventSource(`stream${query}`);
     this.#source = source;
     this.#receivedAt = performance.now();
     for (const name of NAMES) source.addEventListener(name, (event) => this.#take(source, name, event.data));
