@@ -32,6 +32,7 @@ def called_as(*words: str) -> Iterator[None]:
     """The words with which this process was started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", list(words))
+        patch.setattr("volspike.cli.screen.LINE_EVERY_S", 3600.0)  # a slow machine prints no line of progress
         yield
 
 

@@ -158,6 +158,13 @@ def test_different_files_tell_how_and_end_with_3(features: Path, market: Path, v
     assert outcome.err.count("\n") == 1
 
 
+def test_row_rates_that_differ_are_reported_before_the_replay(features: Path, market: Path, volspike: Run) -> None:
+    """A file with a row per second is not compared with rows per tick; the error names both rates and the option."""
+    again = ("replay", "--raw", market / "tape.ndjson", "--out", "again.parquet", "--every", "tick")
+    outcome = volspike(*again, "--compare", features.name)
+    assert_refused(outcome, MODEL, "row rates differ", "every 1s", "every tick", "--every 1s")
+
+
 def test_files_of_other_windows_are_not_compared(features: Path, market: Path, volspike: Run) -> None:
     """Feature files of two sets cannot be compared; the error has both digests."""
     other = ["replay", "--raw", market / "tape.ndjson", "--out", "g.parquet", "--every", "1s", "--windows", "30", "60"]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.doctor.servers import nobody, open_exchange
 from volspike.config import FeedSettings
-from volspike.doctor.examination import _findings_or_raise
+from volspike.doctor.examination import _findings
 from volspike.doctor.finding import Finding, Severity
 from volspike.doctor.services import check_feed
 from volspike.errors import UsageError
@@ -65,11 +65,15 @@ def test_an_unusable_proxy_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_check_that_fails_is_a_finding() -> None:
     """An unexpected error of one check is reported under its name; wrong usage is raised."""
-    (finding,) = _findings_or_raise("disk", RuntimeError("no such device"))
+
+    async def fails(error: Exception) -> list[Finding]:
+        raise error
+
+    (finding,) = asyncio.run(_findings("disk", fails(RuntimeError("no such device"))))
     assert (finding.check, finding.severity) == ("disk", Severity.BAD)
     assert finding.found == "the check failed: RuntimeError: no such device"
     with pytest.raises(UsageError):
-        _findings_or_raise("clock", UsageError("not an address"))
+        asyncio.run(_findings("clock", fails(UsageError("not an address"))))
 
 
 def test_an_invalid_address_is_wrong_usage() -> None:

@@ -242,10 +242,17 @@ def _row(features: Sequence[str], number: int) -> dict[str, float]:
 
 
 async def run_load(
-    target: Target, requests: Sequence[bytes], plan: LoadPlan, on_answer: OnAnswer | None = None
+    target: Target,
+    requests: Sequence[bytes],
+    plan: LoadPlan,
+    on_answer: OnAnswer | None = None,
+    found: LoadMeasurement | None = None,
 ) -> LoadMeasurement:
-    """Send the planned number of requests, cycling through ``requests``; ``on_answer`` receives each response."""
-    found = LoadMeasurement()
+    """Send the planned number of requests, cycling through ``requests``; ``on_answer`` receives each response.
+
+    Results are added to ``found``, so that the progress can be read there.
+    """
+    found = LoadMeasurement() if found is None else found
     due = _due_times(plan)
     began, cpu = perf_counter(), process_time()
     clients = (_client(target, requests, plan, due, began, found, on_answer) for _ in range(plan.concurrent))

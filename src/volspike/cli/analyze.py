@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from volspike.cli.options import require_folder
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
+from volspike.progress import Step
 
 if TYPE_CHECKING:
     from volspike.training.analysis import FeatureAnalysis
@@ -36,6 +38,7 @@ def run(
     """Rate features on held-out rows: importance, correlation, and which of them to train on."""
     from volspike.training.analysis import AnalysisRequest, analyze, write_analysis
 
+    require_folder("--output", output)
     request = AnalysisRequest(
         features=features,
         model=model,
@@ -47,7 +50,7 @@ def run(
     )
     with working("analyzing") as show:
         result = analyze(request, show)
-        show("drawing plots")
+        show(Step("drawing plots", 0.95))
         files = write_analysis(result, output)
     print_result(result)
     for file in files:

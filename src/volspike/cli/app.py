@@ -5,9 +5,12 @@ Only the module of the command that runs is imported, so that help, refusals and
 
 from __future__ import annotations
 
+import inspect
+import logging
+import os
 import sys
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, wraps
 from importlib import import_module
 from typing import Annotated, Any, Final
 
@@ -50,6 +53,7 @@ COMMANDS: Final = {
 """Every subcommand with the first sentence of its help, in the order of the help page."""
 
 INTERRUPTED: Final = 130
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 
 class Command(TyperCommand):
@@ -84,8 +88,26 @@ def load_command(name: str) -> Any:
     module = import_module(f"volspike.cli.{name.replace('-', '_')}")
     single = typer.Typer(add_completion=False)
     settings = {"help_option_names": ["-h", "--help"]}
-    single.command(name, cls=Command, epilog=module.EXAMPLES, context_settings=settings)(module.run)
+    single.command(name, cls=Command, epilog=module.EXAMPLES, context_settings=settings)(with_quiet(module.run))
     return typer.main.get_command(single)
+
+
+def with_quiet(run: Callable[..., Any]) -> Callable[..., Any]:
+    """``run`` with the option ``--quiet``. Progress is also off if LOG_LEVEL hides events of level INFO."""
+
+    @wraps(run)
+    def quiet_run(*, quiet: bool, **options: Any) -> Any:
+        from volspike.cli.screen import progress_console
+
+        level = logging.getLevelNamesMapping().get(os.environ.get("LOG_LEVEL", "INFO").upper(), logging.INFO)
+        progress_console.quiet = quiet or level > logging.INFO
+        return run(**options)
+
+    known = inspect.signature(run, eval_str=True)
+    option = inspect.Parameter("quiet", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_Quiet)
+    quiet_run.__signature__ = known.replace(parameters=[*known.parameters.values(), option])  # type: ignore[attr-defined]
+    quiet_run.__annotations__ = run.__annotations__ | {"quiet": _Quiet}
+    return quiet_run
 
 
 def spelled_out(args: list[str], several: set[str]) -> Iterator[str]:

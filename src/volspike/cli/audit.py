@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import Spike
+from volspike.cli.options import Spike, require_file
 from volspike.cli.screen import figure, note_if_simulated, out, table, working
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def run(
     from volspike.datasets.feature_file import write_atomically
     from volspike.training.audit import AuditRequest, audit
 
+    require_file("--output", output, ".json")
     request = AuditRequest(
         features=features,
         model=model,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.screen import err, out, warn
+from volspike.cli.options import require_folder
+from volspike.cli.screen import out, warn, working
 from volspike.errors import UsageError
+from volspike.progress import Step
 
 if TYPE_CHECKING:
     from volspike.history.backfill import BackfillResult, Span
@@ -49,6 +50,7 @@ def run(
     from volspike.feeds.rest import REST_URL, TradesClient
     from volspike.history.backfill import TradeIndex, backfill
 
+    require_folder("--out", out_folder)
     spans = _spans(pair or [], start, end, gaps)
     with TradesClient(url or REST_URL, rate=rate) as client:
         indices = {span.product_id: TradeIndex(client, span.product_id) for span in spans}
@@ -98,17 +100,9 @@ def _instant(flag: str, text: str) -> int:
 
 @contextmanager
 def _fetching(product_id: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar over the trades; yields a function that takes the number done and the total."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(f"downloading {product_id}", total=None)
-
-        def show(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield show
+    """The progress of a download; yields a function that takes the number of trades done and the total."""
+    with working(f"downloading {product_id}") as show:
+        yield lambda done, total: show(Step(f"{done:,} of {total:,} trades", done / max(1, total)))
 
 
 def _print_result(result: BackfillResult) -> None:

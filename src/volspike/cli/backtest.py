@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from volspike.cli.options import Spike, Venue
+from volspike.cli.options import Spike, Venue, require_folder
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 from volspike.errors import UsageError
 
@@ -49,6 +49,7 @@ def run(
     from volspike.models import DEFAULT_MODEL, Artifact
     from volspike.reporting.backtest import BacktestRequest, run_backtest
 
+    require_folder("--out", out_folder)
     request = BacktestRequest(
         spike=None if spike is None else SpikeDefinition.parse(spike),
         budget=None if budget is None else parse_budget(budget),
@@ -57,7 +58,7 @@ def run(
     )
     is_shipped = str(model) == SHIPPED and not model.exists()
     artifact = Artifact.load(DEFAULT_MODEL if is_shipped else model)
-    with working("loading") as show:
+    with working("backtesting") as show:
         backtest = run_backtest(artifact, features, load_dataset(features), request, show)
         written = _write(backtest, out_folder)
     for sentence in backtest.warnings:

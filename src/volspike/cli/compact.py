@@ -40,12 +40,7 @@ def run(
     except OSError as error:
         raise UsageError(f"{error.filename or tape}: {error.strerror or error}") from error
     with working("compacting") as show:
-        done = compact(
-            tape,
-            keep=keep,
-            remove_later=remove_later,
-            on_hour=lambda hour: show(f"compacting: {hour.tape.name} is done"),
-        )
+        done = compact(tape, keep=keep, remove_later=remove_later, on_step=show)
     if as_json:
         out.print(_json(result, done), markup=False, highlight=False, soft_wrap=True)
         return

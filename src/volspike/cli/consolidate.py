@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.options import Horizon, Spike, spike_definition
+from volspike.cli.options import Horizon, Spike, require_file, spike_definition
 from volspike.cli.replay import print_labels
-from volspike.cli.screen import note_if_simulated, out, warn
+from volspike.cli.screen import note_if_simulated, out, warn, working
 from volspike.errors import UsageError
 
 EXAMPLES = "Example: volspike consolidate --splits"
@@ -37,8 +37,10 @@ def run(
 
     if split_method not in SPLIT_METHODS:
         raise UsageError(f"unknown split method {split_method!r}; use one of {', '.join(SPLIT_METHODS)}")
+    require_file("--output", output, ".parquet")
     definition = spike_definition(spike, threshold_percentile)
-    result = consolidate(_files(features, output), output, definition, horizon=horizon)
+    with working("consolidating") as show:
+        result = consolidate(_files(features, output), output, definition, horizon=horizon, on_step=show)
     note_if_simulated(result.labels.facts.simulated)
     out.print(
         f"{len(result.files)} files, {result.read:,} rows, {result.duplicates:,} of them duplicates → "

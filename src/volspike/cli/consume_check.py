@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from volspike.cli.options import Options, Servers, cluster_settings
-from volspike.cli.screen import out, table
+from volspike.cli.screen import out, table, working
 from volspike.cli.topics import show_topics
 from volspike.errors import NotEnoughData, TopicMissing, UsageError
 
@@ -69,7 +69,8 @@ def _count(number: int) -> str:
 def _check(settings: KafkaSettings, topic: str, at_least: int, timeout: float) -> None:
     from volspike.streams.topics import check_topic
 
-    found = check_topic(settings, topic, at_least, timeout)
+    with working(f"reading {topic}"):
+        found = check_topic(settings, topic, at_least, timeout)
     if found.messages < at_least:
         raise NotEnoughData(
             f"{topic} had {found.messages:,} messages within {timeout:g} s, expected {at_least:,}: is a producer up?"

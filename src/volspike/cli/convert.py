@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.screen import note_if_simulated, out, print_tape_report, working
+from volspike.cli.screen import note_if_simulated, out, print_tape_report, reading
 
 EXAMPLES = 'Example: volspike convert --raw "data/raw/*.ndjson" --out data/raw/december.parquet'
 
@@ -19,8 +19,8 @@ def run(
     """Convert tapes between NDJSON and Parquet; every column of every tick survives."""
     from volspike.tape import convert
 
-    with working("converting"):
-        report = convert(raw, out_file)
+    with reading("converting") as show:
+        report = convert(raw, out_file, on_progress=show)
     print_tape_report(report)
     note_if_simulated(report.simulated)
     out.print(f"{report.ticks:,} ticks → {out_file}")

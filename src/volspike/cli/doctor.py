@@ -116,13 +116,11 @@ def run(
         model=named_model(serving),
         within_s=timeout,
     )
-    others = asyncio.run(examine(request))
-    findings += others
+    findings += asyncio.run(examine(request, (lambda _: None) if as_json else _print_findings))
     worst = worst_of(findings)
     if as_json:
         print(json.dumps({"worst": worst, "findings": [msgspec.to_builtins(finding) for finding in findings]}))
     else:
-        _print_findings(others)
         _print_counts(findings)
     if worst is Severity.BAD:
         raise typer.Exit(1)

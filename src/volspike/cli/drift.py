@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from volspike.cli.options import require_file
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 from volspike.errors import UsageError
+from volspike.progress import Step
 
 if TYPE_CHECKING:
     from volspike.monitoring.drift import Drift, ReportType
@@ -61,6 +63,8 @@ def run(
     from volspike.monitoring.results import write_result
 
     kind = report_type_of(report_type)
+    require_file("--output", output, ".html")
+    require_file("--decision", decision, ".json")
     if output is not None:
         check_evidently()
     with working("testing for drift") as show:
@@ -75,12 +79,12 @@ def run(
         if shortage_of(reference, current):
             found = untested_drift(reference, current, split_remedy(dataset, ratio, embargo_s))
         else:
-            found = check_drift(reference, current, seed=seed)
+            found = check_drift(reference, current, seed=seed, on_step=show)
         with write_atomically(decision) as part:
             part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
         write_result(drift_result(found, time.time_ns()), results)
         if output is not None:
-            show("writing Evidently's report")
+            show(Step("writing the report", 0.9))
             pages = write_report(found, reference, current, output, simulated=simulated)
     print_result(found, simulated=simulated)
     out.print(f"findings → {decision}")

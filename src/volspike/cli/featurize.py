@@ -19,6 +19,7 @@ from volspike.cli.options import (
     Servers,
     check_worker_options,
     cluster_settings,
+    require_file,
     run_worker,
     stream_model,
     worker_name,
@@ -85,6 +86,7 @@ def run(
 ) -> None:
     """Turn ticks in Kafka into feature rows, exactly once; start up to one worker per partition."""
     check_worker_options(commit_ms, commit_rows, metrics_port)
+    require_file("--output-file", output_file, ".parquet")
     if snapshot_rows < 1 or not snapshot_seconds > 0:
         raise UsageError(
             f"--snapshot-rows must be at least 1 and --snapshot-seconds above 0, "

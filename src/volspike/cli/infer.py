@@ -10,8 +10,9 @@ import numpy as np
 import typer
 
 from volspike.cli.options import Venue
-from volspike.cli.screen import figure, note_if_simulated, out, table, warn, warn_of_limitations
+from volspike.cli.screen import figure, note_if_simulated, out, table, warn, warn_of_limitations, working
 from volspike.errors import NotEnoughData, UsageError
+from volspike.progress import Step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,6 +26,7 @@ EXAMPLES = (
 )
 
 MODES = ("benchmark", "live")
+SHOW_EVERY_ROWS = 1000
 WARM_UP_ROWS = 50
 REAL_TIME_S = 120.0
 """The earlier system's requirement: inference within twice the horizon of 60 s."""
@@ -95,10 +97,13 @@ def _timed(artifact: Artifact, x: NDArray[np.float64], tau: NDArray[np.float64])
     for row, threshold in values[:WARM_UP_ROWS]:
         artifact.probability_of(row, threshold)
     took = np.empty(len(values))
-    for index, (row, threshold) in enumerate(values):
-        start = time.perf_counter()
-        artifact.probability_of(row, threshold)
-        took[index] = time.perf_counter() - start
+    with working("scoring") as show:
+        for index, (row, threshold) in enumerate(values):
+            if index % SHOW_EVERY_ROWS == 0:
+                show(Step(f"{index:,} of {len(values):,} rows", index / len(values)))
+            start = time.perf_counter()
+            artifact.probability_of(row, threshold)
+            took[index] = time.perf_counter() - start
     return took
 
 
@@ -133,7 +138,8 @@ def _live(artifact: Artifact, dataset: Dataset, rows: NDArray[np.intp], tau: NDA
     from volspike.episodes import SeriesOrder, alarm_runs
     from volspike.market import format_time
 
-    every_row = artifact.score_rows(dataset, np.arange(len(dataset)))
+    with working(f"scoring {len(dataset):,} rows"):
+        every_row = artifact.score_rows(dataset, np.arange(len(dataset)))
     thresholds = artifact.alert_thresholds(dataset, every_row, tau)
     series = SeriesOrder.of(dataset.time, dataset.product)
     is_open = np.empty(len(dataset), np.bool_)

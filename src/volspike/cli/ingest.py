@@ -22,6 +22,7 @@ from volspike.cli.options import (
     check_writable,
     cluster_settings,
     metrics_server,
+    require_folder,
 )
 from volspike.cli.screen import err, note_if_simulated, out, warn
 from volspike.errors import BrokerUnavailable, DataError, StreamError, UsageError
@@ -78,6 +79,7 @@ def run(
             raise UsageError(f"{option} must be a number of at least 0, got {number:g}")
     if source.startswith("tape:"):
         raise UsageError("a tape is already recorded; `volspike convert` writes it in another format")
+    require_folder("--out", out_folder)
     if not 0 <= metrics_port < 65_536:
         raise UsageError(f"--metrics-port takes 0 to 65535, got {metrics_port}")
     cluster = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic) if kafka else None

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.options import Horizon, Spike, spike_definition
+from volspike.cli.options import Horizon, Spike, require_file, spike_definition
 from volspike.cli.replay import print_labels
-from volspike.cli.screen import note_if_simulated, out
+from volspike.cli.screen import note_if_simulated, out, working
 
 EXAMPLES = "Example: volspike label --features data/processed/features.parquet --spike jump:2"
 
@@ -28,9 +28,11 @@ def run(
     """Add future_volatility, volatility_spike and tau to a feature file."""
     from volspike.datasets.build import label_file
 
+    require_file("--output", output, ".parquet")
     target = output or features
     definition = spike_definition(spike, threshold_percentile, tau)
-    result = label_file(features, target, definition, gap_threshold_seconds, horizon)
+    with working("labelling") as show:
+        result = label_file(features, target, definition, gap_threshold_seconds, horizon, show)
     note_if_simulated(result.facts.simulated)
     out.print(f"{result.rows:,} rows → {target}")
     print_labels(result)

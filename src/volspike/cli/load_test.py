@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import KeyFile, key_of
-from volspike.cli.screen import err, out, table, warn
+from volspike.cli.options import KeyFile, key_of, require_file
+from volspike.cli.screen import err, out, table, warn, working
 from volspike.errors import UsageError
+from volspike.progress import OnStep, Step
 
 if TYPE_CHECKING:
-    from volspike.api.load_test import LoadReport
+    from volspike.api.load_test import LoadMeasurement, LoadPlan, LoadReport, Target
 
 EXAMPLES = "Example: volspike load-test --requests 1000 --concurrent 10 --output docs/load_test_results.json"
 
@@ -42,6 +43,7 @@ def run(
     Rows are generated for the served model; only the times mean something. Test only servers that are yours.
     """
     _check_options(requests, concurrent, rate, rows, timeout)
+    require_file("--output", output, ".json")
     if output is not None and not output.parent.is_dir():
         raise UsageError(f"--output {output}: folder {output.parent} does not exist; create it first")
     report = _measure(url, requests, concurrent, rate, rows, timeout, api_key_file)
@@ -75,7 +77,7 @@ def _measure(
 
     import uvloop
 
-    from volspike.api.load_test import LoadPlan, Target, build_report, example_bodies, fetch_version, run_load
+    from volspike.api.load_test import LoadPlan, Target, build_report, example_bodies, fetch_version
 
     target, key = Target.of(url), key_of(key_file)
     if target.host not in {"127.0.0.1", "localhost", "::1"}:
@@ -85,7 +87,8 @@ def _measure(
         version = runner.run(fetch_version(target, key, timeout))
         payloads = [target.request("POST", "/predict", body, key) for body in example_bodies(version.features, rows)]
         began = datetime.now(UTC)
-        measured = runner.run(run_load(target, payloads, plan))
+        with working("sending requests") as show:
+            measured = runner.run(_run_shown(target, payloads, plan, show))
     return build_report(
         measured,
         plan,
@@ -95,6 +98,21 @@ def _measure(
         model_digest=version.model_digest or "",
         rows_per_request=rows,
     )
+
+
+async def _run_shown(target: Target, payloads: list[bytes], plan: LoadPlan, show: OnStep) -> LoadMeasurement:
+    """Runs the load; the progress is read from the counts twice a second, to leave the requests alone."""
+    import asyncio
+
+    from volspike.api.load_test import LoadMeasurement, run_load
+
+    found = LoadMeasurement()
+    running = asyncio.create_task(run_load(target, payloads, plan, found=found))
+    while not running.done():
+        answered = len(found.seconds) + sum(found.errors.values())
+        show(Step(f"{answered:,} of {plan.requests:,} answered", answered / plan.requests))
+        await asyncio.wait([running], timeout=0.5)
+    return running.result()
 
 
 def _print_result(report: LoadReport) -> None:

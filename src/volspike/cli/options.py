@@ -59,6 +59,29 @@ def spike_definition(spike: str | None, percentile: float, tau: float | None = N
     return SpikeDefinition.parse(f"percentile:{percentile}" if tau is None else f"fixed:{tau}")
 
 
+_FILE_ENDINGS = frozenset((".csv", ".tsv", ".json", ".ndjson", ".html", ".pdf", ".parquet", ".png", ".txt", ".xlsx"))
+
+
+def require_file(option: str, path: Path | None, ending: str) -> None:
+    """Refuses a file of another kind than the command writes, before it begins; a name without an ending is accepted.
+
+    Raises:
+        UsageError: the name ends otherwise.
+    """
+    if path is not None and path.suffix.lower() not in {"", ending}:
+        raise UsageError(f"{option} {path}: this command writes {ending[1:]} only; name a file that ends in {ending}")
+
+
+def require_folder(option: str, path: Path | None) -> None:
+    """Refuses the name of a file where a command writes a folder, before it begins.
+
+    Raises:
+        UsageError: the name ends as that of a file.
+    """
+    if path is not None and path.suffix.lower() in _FILE_ENDINGS and not path.is_dir():
+        raise UsageError(f"{option} {path}: this command writes several files; name a folder")
+
+
 Servers: TypeAlias = Annotated[
     str | None,
     typer.Option(
@@ -257,16 +280,14 @@ def run_worker(
     metrics = metrics or WorkerMetrics()
     with (
         stopping() as stop,
-        working(f"{verb}: joining {plan.group}") as say,
+        working(verb) as say,
         metrics_server(metrics.registry, metrics_host, metrics_port),
     ):
+        say(f"joining {plan.group}")
 
         def show(at: WorkerProgress) -> None:
             parts = ",".join(map(str, at.partitions)) or "none"
-            say(
-                f"{verb}: {at.messages:,} taken, {at.results:,} written, {at.rate:,.0f}/s, lag {at.lag:,}, "
-                f"partitions {parts}"
-            )
+            say(f"{at.messages:,} taken, {at.results:,} written, {at.rate:,.0f}/s, lag {at.lag:,}, partitions {parts}")
 
         progress = Worker(KafkaClients(settings), plan, make_stage, stop=stop, show=show, metrics=metrics).run()
     out.print(

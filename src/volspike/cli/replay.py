@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import Horizon, Spike, spike_definition
-from volspike.cli.screen import note_if_simulated, out, print_tape_report, reading, warn
-from volspike.errors import UsageError
+from volspike.cli.options import Horizon, Spike, require_file, spike_definition
+from volspike.cli.screen import note_if_simulated, out, print_tape_report, reading, warn, working
+from volspike.errors import SchemaMismatch, UsageError
 
 if TYPE_CHECKING:
     from volspike.datasets.build import LabelResult
-    from volspike.features import Every
+    from volspike.features import Every, FeatureSet
     from volspike.market import Gap, Profile
 
 EXAMPLES = 'Example: volspike replay --raw "data/raw/*.ndjson" --out data/processed/features.parquet --add-labels'
@@ -72,6 +72,9 @@ def run(
     definition = spike_definition(spike, label_threshold_percentile)
     features, rate, kinds = FeatureSet.of(windows, feature_set, leader), every_of(every), profile_of(profile)
     _refuse_overwriting(raw, out_file, compare)
+    require_file("--out", out_file, ".parquet")
+    if compare is not None:
+        _check_comparable(compare, features, rate)
     with write_atomically(out_file) as part:
         with create_engine(engine, workers, ray_address) as workers_engine, reading("replaying") as show:
             result = build_features(raw, part, features, rate, kinds, _gaps(raw), show, workers_engine)
@@ -79,7 +82,10 @@ def run(
         dropped = {name: getattr(result.dropped, name) for name in ("late", "duplicates", "unplaced", "invalid")}
         if any(dropped.values()):
             warn("dropped ticks: " + ", ".join(f"{count:,} {name}" for name, count in dropped.items() if count))
-        labels = label_file(part, part, definition, label_gap_threshold_seconds, horizon) if add_labels else None
+        labels = None
+        if add_labels:
+            with working("labelling") as step:
+                labels = label_file(part, part, definition, label_gap_threshold_seconds, horizon, step)
     note_if_simulated(result.facts.simulated)
     out.print(
         f"{result.rows:,} rows of {len(features.names)} features from {result.report.ticks:,} ticks "
@@ -118,6 +124,24 @@ def _refuse_overwriting(raw: list[str], out_file: Path, compare: Path | None) ->
         if compare.resolve() == out_file.resolve():
             raise UsageError(f"--out would replace {compare} before --compare reads it: give --out another name")
         open_feature_file(compare).close()
+
+
+def _check_comparable(path: Path, features: FeatureSet, every: Every) -> None:
+    """Raises before the replay if no row of the file could equal one of the result."""
+    from volspike.datasets.feature_file import facts_of, open_feature_file
+
+    with open_feature_file(path) as file:
+        facts = facts_of(path, file)
+    if facts.every is not every:
+        raise SchemaMismatch(
+            f"row rates differ: {path} has a row every {facts.every}, this replay makes one every {every}",
+            remedy=f"replay with --every {facts.every}",
+        )
+    if facts.digest != features.digest:
+        raise SchemaMismatch(
+            f"feature sets differ: {path} has digest {facts.digest}, this replay {features.digest}",
+            remedy="replay with the --feature-set, --windows and --leader of that file",
+        )
 
 
 def every_of(text: str) -> Every:

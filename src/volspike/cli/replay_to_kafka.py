@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +13,7 @@ import typer
 from volspike.cli.options import Options, Servers, cluster_settings
 from volspike.cli.screen import note_if_simulated, out, print_tape_report, warn, working
 from volspike.errors import UsageError
+from volspike.progress import Step
 
 if TYPE_CHECKING:
     from volspike.streams.producer import TopicProducer
@@ -54,23 +55,36 @@ def run(
     chosen = islice(messages, max_messages) if max_messages else messages
     with _interrupted_by_sigterm():
         try:
-            _replay(chosen, producer, speed, progress)
+            _replay(chosen, producer, speed, progress, lambda: _share(report, progress, max_messages))
         finally:
             _print_result(producer, progress, report)
     producer.raise_if_failed()
 
 
-def _replay(messages: Iterator[Message], producer: TopicProducer, speed: float, progress: ReplayProgress) -> None:
+def _share(report: TapeReport, progress: ReplayProgress, max_messages: int) -> float:
+    """The share that is sent: of the most messages, or of the bytes of the tapes."""
+    read = report.bytes_read / max(1, report.total_bytes)
+    return max(read, progress.sent / max_messages) if max_messages else read
+
+
+def _replay(
+    messages: Iterator[Message],
+    producer: TopicProducer,
+    speed: float,
+    progress: ReplayProgress,
+    share: Callable[[], float],
+) -> None:
     """Sends the messages; after Ctrl-C, queued messages are still delivered for a few seconds."""
     from volspike.streams.replay import replay
 
     with working("replaying") as say:
 
         def show(at: ReplayProgress) -> None:
-            say(
-                f"replaying: {at.sent:,} sent, {producer.delivered:,} delivered to {producer.topic}, "
+            text = (
+                f"{at.sent:,} sent, {producer.delivered:,} delivered to {producer.topic}, "
                 f"{at.rate:,.0f} messages/s, {at.market_seconds:,.0f} s of the market"
             )
+            say(Step(text, share()))
 
         within_s = STOP_WITHIN_S
         try:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import Venue
+from volspike.cli.options import Venue, require_file
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 from volspike.errors import UsageError
+from volspike.progress import part
 
 if TYPE_CHECKING:
     from volspike.reporting.evaluate import EvaluationReport
@@ -33,6 +34,7 @@ def run(
     """Score trained models on held-out rows, compared with the best baseline, and write a PDF report."""
     if features is None and not cards:
         raise UsageError("nothing to do: name rows with --features, or use --cards")
+    require_file("--output", output, ".pdf")
     if features is not None:
         _report(features, artifacts, output, venue)
     if cards:
@@ -46,9 +48,9 @@ def _report(features: Path, artifacts: Path, output: Path, venue: str | None) ->
     from volspike.reporting.evaluate import evaluate
     from volspike.reporting.pages import write_pdf
 
-    with working("loading") as show:
-        evaluation = evaluate(features, artifacts, show, venue=venue)
-        write_pdf(evaluation, output, show)
+    with working("evaluating") as show:
+        evaluation = evaluate(features, artifacts, part(show, 0.0, 0.8), venue=venue)
+        write_pdf(evaluation, output, part(show, 0.8, 1.0))
     print_result(evaluation)
     out.print(f"→ {output}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,9 +11,11 @@ import typer
 
 from volspike.cli.screen import note_if_simulated, out, working
 from volspike.errors import UsageError
+from volspike.progress import OnStep, Step
 
 if TYPE_CHECKING:
     from volspike.feeds.simulation.exchange import SimulatedExchange
+    from volspike.market import Ticks
 
 EXAMPLES = "Example: volspike simulate --port 8765 --pair BTC-USD --pair ETH-USD --speed 1 --seed 7"
 
@@ -123,10 +126,22 @@ def write_simulated_tape(path: Path, pairs: list[str], minutes: int, seed: int, 
     write = write_parquet if path.suffix == ".parquet" else write_ndjson
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with working(f"simulating {minutes} minutes"):
-            return write(simulate_market(pairs, minutes * 60, seed, begin), path, simulated=True)
+        with working("simulating") as show:
+            parts = _shown(simulate_market(pairs, minutes * 60, seed, begin), begin, minutes, show)
+            return write(parts, path, simulated=True)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _shown(parts: Iterable[Ticks], begin: int, minutes: int, show: OnStep) -> Iterator[Ticks]:
+    """The parts of a market; shows how much of its minutes has been passed on."""
+    from volspike.market import SECOND_NS
+
+    for part in parts:
+        if len(part):
+            passed = (int(part.time[-1]) - begin) / SECOND_NS / 60
+            show(Step(f"{passed:,.0f} of {minutes:,} minutes", passed / minutes))
+        yield part
 
 
 def _begin(start: str, minutes: int) -> int:

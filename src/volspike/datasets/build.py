@@ -51,6 +51,7 @@ from volspike.labels import (
     spikes,
 )
 from volspike.market import SECOND_NS, Gap, Kind, Profile, Ticks, format_time
+from volspike.progress import OnStep, Step
 from volspike.tape import TapeReport, read_ticks, tapes_of
 
 LOOK_AHEAD_TICKS = 200_000
@@ -177,6 +178,9 @@ def _check_profile(settled: Profile, report: TapeReport) -> None:
         )
 
 
+LABEL_SHARE: Final = 0.3
+"""Share of the time of ``label_file`` that passes before its first row is written, for the progress."""
+
 PERCENTILE: Final = SpikeDefinition(SpikeKind.PERCENTILE, DEFAULT_PERCENTILE)
 """The spike definition of the earlier system, and the default of the commands that it had."""
 
@@ -197,6 +201,7 @@ def label_file(
     spike: SpikeDefinition = PERCENTILE,
     gap_s: float = SESSION_GAP_S,
     horizon: int = HORIZON_S,
+    on_step: OnStep = lambda _: None,
 ) -> LabelResult:
     """Writes ``features`` to ``out`` with ``LABEL_FIELDS``; both may be the same path.
 
@@ -224,10 +229,11 @@ def label_file(
                 f"spike definition {spike} needs the column {TRAILING_HOUR}; replay with --feature-set full, "
                 "or choose level, fixed or percentile",
             )
+        on_step(Step("reading prices", 0.0))
         futures = _future_volatilities(file, facts, gap_s, horizon)
         facts = _label_facts(facts, spike, futures, horizon)
         with write_atomically(out) as part:
-            labelled, spike_count = _write(file, part, facts, futures, spike)
+            labelled, spike_count = _write(file, part, facts, futures, spike, on_step)
     return LabelResult(file.metadata.num_rows, labelled, spike_count, facts)
 
 
@@ -328,12 +334,13 @@ def _write(
     facts: FeatureFacts,
     futures: dict[str, SecondVolatility],
     spike: SpikeDefinition,
+    on_step: OnStep,
 ) -> tuple[int, int]:
     """Writes all rows with their labels; returns the number of labelled rows and of spikes."""
     kept = [field for field in file.schema_arrow.remove_metadata() if field.name not in LABEL_COLUMNS]
     schema = with_facts(pa.schema([*kept, *LABEL_FIELDS]), facts)
     levels = _levels(futures, spike, facts.horizon_s)
-    labelled = spike_count = 0
+    labelled = spike_count = written = 0
     with pq.ParquetWriter(part, schema, **PARQUET) as writer:
         for batch in file.iter_batches(row_group(schema), columns=[field.name for field in kept]):
             table = pa.Table.from_batches([batch])
@@ -349,6 +356,8 @@ def _write(
             labels = [_nullable(volatility, np.isnan(volatility)), _nullable(spiking, unknown)]
             labels.append(_nullable(tau, np.isnan(tau)))
             writer.write_table(pa.Table.from_arrays([*table.columns, *labels], schema=schema))
+            written += len(table)
+            on_step(Step(f"{written:,} rows", LABEL_SHARE + (1.0 - LABEL_SHARE) * written / file.metadata.num_rows))
             labelled += int(np.count_nonzero(~unknown))
             spike_count += int(spiking.sum())
     return labelled, spike_count

@@ -29,6 +29,7 @@ from volspike.datasets.splits import Split, newest_fold, split
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import ROW_COLUMNS
 from volspike.labels import HORIZON_S, SpikeDefinition
+from volspike.progress import OnStep, Step, part
 
 PART_ENDINGS = {"train": "_train", "validation": "_val", "test": "_test"}
 
@@ -44,7 +45,12 @@ class ConsolidateResult:
 
 
 def consolidate(
-    files: Sequence[Path], out: Path, spike: SpikeDefinition = PERCENTILE, gap_s: float = 300, horizon: int = HORIZON_S
+    files: Sequence[Path],
+    out: Path,
+    spike: SpikeDefinition = PERCENTILE,
+    gap_s: float = 300,
+    horizon: int = HORIZON_S,
+    on_step: OnStep = lambda _: None,
 ) -> ConsolidateResult:
     """Merges feature files into ``out``, in time order and without duplicates, and labels the result.
 
@@ -58,22 +64,25 @@ def consolidate(
     """
     if not files:
         raise UsageError("no feature files to consolidate; make some with `volspike replay`")
-    facts, tables = _read(files)
+    facts, tables = _read(files, part(on_step, 0.0, 0.3))
     merged = pa.concat_tables(tables, promote_options="none")
     source = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
+    on_step(Step(f"{merged.num_rows:,} rows: finding duplicates", 0.3))
     kept = _rows_without_duplicates(merged, source)
-    with write_atomically(out) as part:
+    on_step(Step(f"writing {len(kept):,} rows", 0.5))
+    with write_atomically(out) as target:
         metadata = with_facts(merged.schema, facts).metadata
-        pq.write_table(merged.take(kept).replace_schema_metadata(metadata), part, **PARQUET)
-        labels = label_file(part, part, spike, gap_s, horizon)
+        pq.write_table(merged.take(kept).replace_schema_metadata(metadata), target, **PARQUET)
+        labels = label_file(target, target, spike, gap_s, horizon, part(on_step, 0.6, 1.0, "labels: "))
     return ConsolidateResult(tuple(files), merged.num_rows, merged.num_rows - len(kept), labels)
 
 
-def _read(files: Sequence[Path]) -> tuple[FeatureFacts, list[pa.Table]]:
+def _read(files: Sequence[Path], on_step: OnStep) -> tuple[FeatureFacts, list[pa.Table]]:
     """Reads the rows without labels in one schema; rejects files of different kinds."""
     all_facts: list[FeatureFacts] = []
     tables = []
-    for path in files:
+    for number, path in enumerate(files):
+        on_step(Step(f"reading {path.name}", number / len(files)))
         with open_feature_file(path) as file:
             facts = facts_of(path, file)
             all_facts.append(facts)

@@ -212,20 +212,27 @@ def compare(first: Path, second: Path, labels: bool = False) -> FileComparison:
     """Compares features, and with ``labels`` also the labels, row by row.
 
     Raises:
-        SchemaMismatch: the feature sets differ.
+        SchemaMismatch: the feature sets or the row rates differ.
         UnreadableFile: a file is not a feature file.
     """
     tables = []
     digests = []
+    rates = []
     for path in (first, second):
         with open_feature_file(path) as file:
             facts = facts_of(path, file)
             digests.append(facts.digest)
+            rates.append(facts.every)
             tables.append(file.read())
     if digests[0] != digests[1]:
         raise SchemaMismatch(
             f"{first} has feature digest {digests[0]}, {second} has {digests[1]}",
             remedy="compare files with the same feature set",
+        )
+    if rates[0] != rates[1]:
+        raise SchemaMismatch(
+            f"{first} has a row every {rates[0]}, {second} has one every {rates[1]}",
+            remedy="compare files with the same row rate",
         )
     names = [*ROW_FLOATS, *facts.feature_set.names, *(LABEL_COLUMNS if labels else ())]
     shared = [name for name in names if all(name in table.column_names for table in tables)]

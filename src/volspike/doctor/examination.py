@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,8 +55,8 @@ class Examination:
     within_s: float
 
 
-async def examine(request: Examination) -> list[Finding]:
-    """All findings, in a fixed order whatever answers first.
+async def examine(request: Examination, on_findings: Callable[[list[Finding]], None] = lambda _: None) -> list[Finding]:
+    """All findings, in a fixed order whatever answers first; ``on_findings`` receives those of each check as it ends.
 
     Raises:
         UsageError: an address is not valid.
@@ -73,18 +73,29 @@ async def examine(request: Examination) -> list[Finding]:
         "disk": asyncio.to_thread(check_disk, request.tape, request.outcomes, now),
         "gaps": asyncio.to_thread(check_gaps, request.tape, now),
     }
+
+    async def finish(name: str, check: Awaitable[list[Finding]]) -> list[Finding]:
+        found = await _findings(name, check)
+        on_findings(found)
+        return found
+
     # every check finishes, also when another one raises
-    results = await asyncio.gather(*checks.values(), return_exceptions=True)
-    return [
-        finding for name, result in zip(checks, results, strict=True) for finding in _findings_or_raise(name, result)
-    ]
+    running = (finish(name, check) for name, check in checks.items())
+    results = await asyncio.gather(*running, return_exceptions=True)
+    findings: list[Finding] = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        findings += result
+    return findings
 
 
-def _findings_or_raise(name: str, result: list[Finding] | BaseException) -> list[Finding]:
+async def _findings(name: str, check: Awaitable[list[Finding]]) -> list[Finding]:
     """The findings of a check; one finding for an unexpected error, which must not hide the other checks."""
-    if isinstance(result, UsageError) or (isinstance(result, BaseException) and not isinstance(result, Exception)):
-        raise result
-    if isinstance(result, Exception):
-        found = f"the check failed: {type(result).__name__}: {result}"
+    try:
+        return await check
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001  process boundary of a check: the finding names the error
+        found = f"the check failed: {type(error).__name__}: {error}"
         return [Finding(check=name, severity=Severity.BAD, found=found, remedy="remove the cause that the error names")]
-    return result

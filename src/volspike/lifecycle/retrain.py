@@ -46,6 +46,7 @@ from volspike.market import SECOND_NS, format_time
 from volspike.models import Artifact, Metadata
 from volspike.monitoring.drift import drift_result
 from volspike.monitoring.results import TrainingOutcome, TrainingResult, write_result
+from volspike.progress import OnStep, Step, part
 from volspike.tape import Ledger, TapeReport, read_ticks, tapes_of
 from volspike.tape.names import read_tape_name
 from volspike.training.mlflow import set_champion, track_run
@@ -55,7 +56,6 @@ from volspike.training.run import train_on
 
 RUN_FOLDER: Final = ".retraining.run-"
 
-OnStep = Callable[[str], None]
 RunOutcome = Literal["no_challenger", "not_needed", "waits", "rejected", "promoted"]
 
 
@@ -134,7 +134,7 @@ class _Run:
         decided = self._decide_shadow(dataset, champion)
         if decided is not None:
             return decided
-        self._on_step("measuring drift")
+        self._on_step(Step("measuring drift", 0.3))
         need = assess_need(self._request, dataset, champion, self._now())
         if need.drift is not None:
             write_result(drift_result(need.drift, self._now()), self._request.results)
@@ -146,13 +146,13 @@ class _Run:
     def _load_rows(self) -> tuple[Champion, Dataset]:
         request = self._request
         if request.features is not None:
-            self._on_step("reading features")
+            self._on_step(Step("reading features", 0.0))
             dataset = load_thinned(request.features, self._folder, request.most_rows)
             champion = load_champion(request.artifacts, simulated=dataset.facts.simulated)
         else:
             tapes = recent_tapes(request.tape, request.days)
             champion = load_champion(request.artifacts, simulated=is_simulated(tapes))
-            self._on_step(f"replaying {len(tapes)} tapes")
+            self._on_step(Step(f"replaying {len(tapes)} tapes", 0.0))
             self._features = replay_tapes(tapes, champion.artifact.metadata, self._folder, request.most_rows)
             dataset = load_thinned(self._features, self._folder, 2 * request.most_rows)
         champion.artifact.check_dataset(dataset)
@@ -164,7 +164,7 @@ class _Run:
         if waiting is None:
             return None
         challenger, shadow = waiting
-        self._on_step("evaluating the challenger in shadow")
+        self._on_step(Step("evaluating the challenger in shadow", 0.25))
         verdict = refuse_challenger(challenger) or evaluate_shadow(dataset, champion, challenger, shadow, self._now())
         reasons = (shadow.reason, verdict.reason)
         if verdict.is_not_worse:
@@ -183,7 +183,7 @@ class _Run:
         request = self._request
         report, challenger = self._train(dataset)
         version = self._track(report)
-        self._on_step("comparing champion and challenger")
+        self._on_step(Step("comparing champion and challenger", 0.95))
         rows = held_out_rows(dataset, champion.data_end_ns, challenger.metadata)
         verdict = refuse_challenger(challenger) or compare_challenger(dataset, rows, champion.artifact, challenger)
         reasons = (*need.reasons, verdict.reason)
@@ -212,7 +212,7 @@ class _Run:
             search=request.search,
             seed=request.seed,
         )
-        report = train_on(dataset, training, self._on_step)
+        report = train_on(dataset, training, part(self._on_step, 0.4, 0.9))
         self._warnings += report.warnings
         return report, Artifact.load(training.artifacts / report.chosen)
 
@@ -220,7 +220,7 @@ class _Run:
         """Track the training run; the challenger's MLflow version, or ""."""
         if not self._request.tracking.is_on:
             return ""
-        tracking = track_run(report, self._request.tracking, self._on_step)
+        tracking = track_run(report, self._request.tracking, part(self._on_step, 0.9, 0.95))
         self._warnings += tracking.warnings
         return "" if tracking.logged is None else tracking.logged.version
 

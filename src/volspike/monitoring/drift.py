@@ -27,6 +27,7 @@ from volspike.monitoring.block_permutation import (
     permutation_test,
 )
 from volspike.monitoring.results import DriftResult, ResultSeverity
+from volspike.progress import OnStep, Step
 
 LOW_ABOVE: Final = 0.05
 HIGH_UP_TO: Final = 0.01
@@ -167,7 +168,12 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_drift(
-    reference: DriftSample, current: DriftSample, *, permutations: int = PERMUTATIONS, seed: int = 0
+    reference: DriftSample,
+    current: DriftSample,
+    *,
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+    on_step: OnStep = lambda _: None,
 ) -> Drift:
     """Compare ``current`` with ``reference`` on the features and products that both have.
 
@@ -180,7 +186,7 @@ def check_drift(
     reference, current, notes = _comparable(reference, current)
     if shortage := shortage_of(reference, current):
         raise NotEnoughData(f"drift: {shortage}; record more or use another --split-ratio")
-    features = _test_features(reference, current, permutations, seed)
+    features = _test_features(reference, current, permutations, seed, on_step)
     share = drifted_share(feature.severity for feature in features)
     is_known = sum(feature.is_tested for feature in features) >= LEAST_TESTED_SHARE * len(features)
     severity = dataset_severity(share) if is_known else None
@@ -272,14 +278,16 @@ def _select(sample: DriftSample, names: tuple[str, ...], products: tuple[str, ..
 
 
 def _test_features(
-    reference: DriftSample, current: DriftSample, permutations: int, seed: int
+    reference: DriftSample, current: DriftSample, permutations: int, seed: int, on_step: OnStep
 ) -> tuple[FeatureDrift, ...]:
+    on_step(Step("measuring the memory of each feature", 0.1))
     ranks = _ranks(reference, current)
     memories = np.maximum(_memories(reference, ranks[: len(reference)]), _memories(current, ranks[len(reference) :]))
     found = np.full((2, len(current.names)), nan)
     compared: dict[int, tuple[int, int]] = {}
     untested = np.flatnonzero(np.isfinite(memories))
-    for count in BLOCKS:
+    for number, count in enumerate(BLOCKS):
+        on_step(Step(f"permuting {count} blocks", 0.4 + 0.5 * number / len(BLOCKS)))
         block_s = min(reference.span_s, current.span_s) / count
         chosen = untested[(MEMORIES_PER_BLOCK * memories[untested] <= block_s) & (block_s >= LEAST_BLOCK_S)]
         if len(chosen):

@@ -7,7 +7,7 @@ spikes count as missed. The model is compared with whichever baseline has the gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
@@ -44,6 +44,7 @@ from volspike.models.artifact import load_stored_baseline
 from volspike.models.calibration import Platt
 from volspike.models.evidence import all_limitations, dataset_markets, texts
 from volspike.models.volatility import forecast_inputs
+from volspike.progress import OnStep, Step
 from volspike.reporting.alert_history import (
     AlertRecord,
     DailyAlerts,
@@ -59,7 +60,6 @@ PERSISTENCE: Final = "persistence"
 EWMA_HALF_LIVES: Final = (10, 30, 60, 300)
 """Half-lives in seconds of the exponentially weighted volatilities that are baselines."""
 
-OnStep = Callable[[str], None]
 Figures = dict[str, Any]
 
 
@@ -228,7 +228,7 @@ def run_backtest(
     rows = np.flatnonzero(np.isfinite(tau) & np.isfinite(dataset.persistence))
     if not len(rows):
         raise NotEnoughData(f"{features}: no row has a threshold τ of {spike} and the last minute's volatility")
-    on_step(f"scoring {len(rows):,} rows")
+    on_step(Step(f"scoring {len(rows):,} rows", 0.2))
     live = artifact.score_rows(dataset, np.arange(len(dataset)), tau)
     probability, unscored = with_lowest(live[rows])
     if unscored == len(rows):
@@ -243,14 +243,14 @@ def run_backtest(
         baseline_threshold=np.inf,
         holds_budget=artifact.holds_budget or request.budget is not None,
     )
-    on_step("comparing with the baselines")
+    on_step(Step("comparing with the baselines", 0.5))
     scores = {name: with_lowest(score)[0] for name, score in baseline_scores(artifact, dataset, rows, tau).items()}
     baselines = _rank_baselines(scored, scores)
     best = next(iter(baselines))
     scored = scored.with_baseline(calibrated(scores[best], scored.y), np.full(len(rows), np.inf))
     timeline = SpikeTimeline.of(scored)
     scored = _with_equal_alarms(scored, timeline)
-    on_step("computing intervals")
+    on_step(Step("computing intervals", 0.7))
     alarms = timeline.alarms(scored.probability, scored.threshold)
     volatility, volatility_baseline = _compare_volatility(dataset, rows, request.seed)
     markets = dataset_markets(dataset.only(rows), request.venue)

@@ -5,7 +5,7 @@ Every artifact of a folder is scored by its ONNX graph and compared with the bes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,7 @@ from volspike.market.product import split_product
 from volspike.models import METADATA_FILE, Artifact, Metadata
 from volspike.models.artifact import load_stored_baseline
 from volspike.models.evidence import LimitationKind, all_limitations, dataset_markets, has_evidence, texts
+from volspike.progress import OnStep, counted
 from volspike.reporting.format import day_and_time
 
 MOST_EPISODES: Final = 3
@@ -381,9 +382,7 @@ def artifact_folders(folder: Path) -> tuple[Path, ...]:
     return found
 
 
-def evaluate(
-    features: Path, folder: Path, on_step: Callable[[str], None], *, venue: str | None = None
-) -> EvaluationReport:
+def evaluate(features: Path, folder: Path, on_step: OnStep, *, venue: str | None = None) -> EvaluationReport:
     """Evaluate every artifact in ``folder``; the served one is not repeated if it is a copy of another.
 
     ``venue`` is that of products whose name states none.
@@ -401,7 +400,9 @@ def evaluate(
     _check(features, artifacts.values(), dataset)
     served = artifacts[PRODUCTION].metadata.onnx_sha256 if PRODUCTION in artifacts else None
     models, left_out = [], []
-    for name, artifact in _without_copies(artifacts).items():
+    evaluated = _without_copies(artifacts)
+    on_step = counted(on_step, len(evaluated))
+    for name, artifact in evaluated.items():
         on_step(f"{name}: scoring held-out rows")
         try:
             models.append(_evaluate_one(features, name, artifact, dataset, served, venue))

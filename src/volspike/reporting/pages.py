@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from math import isfinite, nan
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from volspike.evaluation.plots import (
 )
 from volspike.models import Metadata
 from volspike.models.metadata import FoldFigures
+from volspike.progress import OnStep, counted
 from volspike.reporting.evaluate import EvaluationReport, ModelEvaluation
 from volspike.reporting.format import (
     DASH,
@@ -45,12 +46,13 @@ from volspike.reporting.format import (
 from volspike.reporting.pdf import Paper, height_of
 
 
-def render_pdf(evaluation: EvaluationReport, on_step: Callable[[str], None]) -> bytes:
+def render_pdf(evaluation: EvaluationReport, on_step: OnStep) -> bytes:
     """The evaluation as a PDF."""
     market = "SIMULATED market, " if evaluation.simulated else ""
     footer = f"volspike: {market}{evaluation.features.name}, {evaluation.start[:10]} to {evaluation.end[:10]}"
     paper = Paper("Evaluation of volatility spike models", footer, no_evidence(evaluation.without_evidence))
     write_title_page(paper, evaluation)
+    on_step = counted(on_step, len(evaluation.models))
     for model in evaluation.models:
         on_step(f"{model.title}: drawing")
         write_model_pages(paper, model)
@@ -58,7 +60,7 @@ def render_pdf(evaluation: EvaluationReport, on_step: Callable[[str], None]) -> 
     return paper.content()
 
 
-def write_pdf(evaluation: EvaluationReport, file: Path, on_step: Callable[[str], None]) -> None:
+def write_pdf(evaluation: EvaluationReport, file: Path, on_step: OnStep) -> None:
     """Write the PDF to ``file``, which is replaced in one step.
 
     Raises:

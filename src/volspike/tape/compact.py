@@ -22,6 +22,7 @@ import numpy as np
 from volspike.errors import UnreadableFile, UsageError
 from volspike.locks import try_lock
 from volspike.market import SECOND_NS, Ticks
+from volspike.progress import OnStep, Step
 from volspike.tape.names import (
     HOUR_NS,
     hour_path,
@@ -76,6 +77,7 @@ def compact(
     remove_later: bool = False,
     clock: Callable[[], int] = time.time_ns,
     on_hour: Callable[[CompactedHour], object] | None = None,
+    on_step: OnStep = lambda _: None,
 ) -> Compaction:
     """Converts the finished hours of a folder's recorded tapes to Parquet; with ``keep`` the NDJSON files stay.
 
@@ -83,7 +85,7 @@ def compact(
 
     An hour is finished when it is over by ``clock`` (ns UTC) and no process has written to its files for five minutes
     or has them open. Damaged lines are moved to ``<tape>.rejected.ndjson``; if that fails, the tape stays. ``on_hour``
-    is called after each hour.
+    is called after each hour, and ``on_step`` receives each hour as it begins.
 
     Raises:
         UsageError: the folder does not exist or cannot be written, or another compaction is running in it.
@@ -98,7 +100,9 @@ def compact(
                 raise UsageError(f"{folder}: another compaction is running in it; wait until it ends")
             _remove_unverified(path)
             _complete_earlier(path, keep, result)
-            for sources in _finished_hours(path, clock()):
+            hours = list(_finished_hours(path, clock()))
+            for number, sources in enumerate(hours):
+                on_step(Step(f"hour {number + 1} of {len(hours)}, {sources[0].name}", number / len(hours)))
                 hour = _compact_locked(path, sources, result)
                 if hour is None:
                     continue
@@ -284,8 +288,11 @@ def convert(
     *,
     report: TapeReport | None = None,
     keep_rejected: bool = True,
+    on_progress: Callable[[TapeReport], None] = lambda _: None,
 ) -> TapeReport:
     """Writes the ticks of ``sources`` as one tape in the form of ``target``'s ending; returns a report.
+
+    ``on_progress`` receives the report as it grows.
 
     Every column of ``Tick`` is preserved exactly. An existing ``target`` is replaced when the new one is complete.
 
@@ -305,6 +312,7 @@ def convert(
     with _open_target(path, report.simulated) as tape:
         _write_chunk(tape, first, report)
         for part in parts:
+            on_progress(report)
             _write_chunk(tape, part, report)
     return report
 

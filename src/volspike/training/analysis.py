@@ -6,7 +6,7 @@ Only rows before the final block are used. ``write_analysis`` writes two plots, 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
 from math import isnan
@@ -24,6 +24,7 @@ from volspike.evaluation.metrics import average_precision
 from volspike.evaluation.plots import COLOURS, png, remove_frame
 from volspike.features import Scope
 from volspike.models import DETECTORS
+from volspike.progress import OnStep, Step
 from volspike.training.folds import FitRows, TrainingData, prepare_training_data
 from volspike.training.importance import (
     UNDEFINED,
@@ -44,8 +45,6 @@ MOST_CORRELATED: Final = 20_000
 ONE_FOLD: Final = (
     "only one fold was evaluated: the spread is that of permutations and does not cover other days; record for longer"
 )
-
-OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,8 +195,9 @@ def _measure_folds(
     data: TrainingData, permuted: Sequence[NDArray[np.int64]], request: AnalysisRequest, on_step: OnStep
 ) -> list[FoldImportance]:
     measured = []
-    for fold, rows in importance_folds(data):
-        on_step(f"{request.model}: fold {fold.number}")
+    folds = list(importance_folds(data))
+    for number, (fold, rows) in enumerate(folds):
+        on_step(Step(f"{request.model}: fold {fold.number}", 0.1 + 0.9 * number / len(folds)))
         measured.append(fold_importance(data, fold, rows, permuted, request.repeats))
     usable = [fold for fold in measured if fold.has_both_classes]
     if not usable:

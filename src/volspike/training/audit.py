@@ -6,7 +6,7 @@ features cannot predict the labels. A protocol that scores above chance on those
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from math import ceil, isnan, nan
 from pathlib import Path
@@ -24,6 +24,7 @@ from volspike.evaluation.metrics import average_precision, known
 from volspike.evaluation.scored import block_length, spike_events
 from volspike.labels import SpikeDefinition
 from volspike.models import DETECTORS
+from volspike.progress import OnStep, counted
 from volspike.training.fitting import select_columns
 from volspike.training.folds import Fold, TrainingData, prepare_training_data
 from volspike.training.null_market import NullMarket, null_dataset, one_second_returns
@@ -47,8 +48,6 @@ MOST_TICKS_PER_SECOND: Final = 20.0
 RESAMPLES: Final = 500
 ROTATIONS: Final = tuple(np.linspace(0.1, 0.9, 201).tolist())
 """Shares of a fold by which its scores are rotated in time to find what chance reaches."""
-
-OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +209,7 @@ def audit(request: AuditRequest, on_step: OnStep) -> AuditReport:
         SchemaMismatch: the file lacks a requested column, or every column that the model can use.
     """
     request.check()
+    on_step = counted(on_step, 2 + len(DATA_VARIANTS) * len(PROTOCOLS))
     on_step("reading")
     dataset = load_dataset(request.features)
     spike = request.training_request(PROTOCOLS[0]).spike_definition(dataset.facts)

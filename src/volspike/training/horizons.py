@@ -6,7 +6,7 @@ definition, columns and folds. They are stored in the folder of the first horizo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,11 +16,10 @@ from volspike.datasets.feature_file import facts_of, open_feature_file
 from volspike.models import METADATA_FILE, ONNX_FILE, Artifact
 from volspike.models.artifact import head_files
 from volspike.models.metadata import decode_metadata
+from volspike.progress import OnStep, part
 from volspike.training.report import ModelResult, TrainingReport
 from volspike.training.request import TrainingRequest, check_horizons
 from volspike.training.run import train
-
-OnStep = Callable[[str], None]
 
 
 def train_horizons(request: TrainingRequest, horizons: Sequence[int], on_step: OnStep) -> list[TrainingReport]:
@@ -38,14 +37,15 @@ def train_horizons(request: TrainingRequest, horizons: Sequence[int], on_step: O
         spike = request.spike_definition(facts_of(request.features, file))
     reports: list[TrainingReport] = []
     with TemporaryDirectory(prefix="volspike-horizons-") as folder:
-        for horizon in horizons:
+        for number, horizon in enumerate(horizons):
+            step = part(on_step, number / len(horizons), (number + 1) / len(horizons), f"{horizon} s: ")
             place = Path(folder) / str(horizon)
             labelled = Path(folder) / "labelled.parquet"
-            on_step(f"labels of {horizon} s")
+            step("labels")
             label_file(request.features, labelled, spike, horizon=horizon)
             models = (*request.models, *(report.best_baseline for report in reports[:1]))
             each = replace(request, models=models, features=labelled, artifacts=place)
-            reports.append(train(each, _named(on_step, horizon)))
+            reports.append(train(each, step))
         first, *others = [Path(folder) / str(horizon) for horizon in horizons]
         written = [result.model for result in _results(reports[0]) if result.artifact is not None]
         for name in written:
@@ -55,10 +55,6 @@ def train_horizons(request: TrainingRequest, horizons: Sequence[int], on_step: O
 
 def _results(report: TrainingReport) -> tuple[ModelResult, ...]:
     return (*report.models, *report.baselines)
-
-
-def _named(on_step: OnStep, horizon: int) -> OnStep:
-    return lambda step: on_step(f"{horizon} s: {step}")
 
 
 def _write_with_heads(first: Path, others: Sequence[Path], target: Path) -> None:

@@ -8,11 +8,12 @@ model to use (``selection``), and report (``report``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from volspike.datasets import Dataset, load_dataset
 from volspike.errors import NotEnoughData, SchemaMismatch, UsageError, VolspikeError
 from volspike.market import format_time
+from volspike.progress import OnStep, counted
 from volspike.training.evaluate import WEIGHTS, BestBaselines, ModelFits, evaluate_model
 from volspike.training.fitting import fit_fold
 from volspike.training.folds import TrainingData, baseline_names, is_baseline, prepare_training_data
@@ -20,8 +21,6 @@ from volspike.training.report import STRATIFIED_WARNING, TrainingReport, collect
 from volspike.training.request import ALL, TrainingRequest
 from volspike.training.search import search_settings
 from volspike.training.selection import best_on_test_rows, best_on_validation_rows, choose
-
-OnStep = Callable[[str], None]
 
 
 def train(request: TrainingRequest, on_step: OnStep) -> TrainingReport:
@@ -47,6 +46,9 @@ def train_on(dataset: Dataset, request: TrainingRequest, on_step: OnStep) -> Tra
     """As ``train``, on rows in memory."""
     request.check()
     data = prepare_training_data(request, dataset)
+    names = dict.fromkeys((*request.model_names(), *baseline_names()))
+    trials = request.search * len(request.model_names())
+    on_step = counted(on_step, len(names) * (len(data.fold_set.folds) + 1) + trials)
     fitted, skipped = _fit_models(data, on_step)
 
     requested = [name for name in request.model_names() if name in fitted]
