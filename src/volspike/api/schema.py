@@ -178,6 +178,7 @@ class SourceState(Struct, kw_only=True):
     disk_free_bytes: Annotated[
         int | None, Meta(description="free space on the disk of the tape; null if nothing is recorded")
     ] = None
+    refused_products: Annotated[list[str], Meta(description="products that the exchange refuses at present")] = []
 
 
 class Health(Struct, kw_only=True):

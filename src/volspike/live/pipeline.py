@@ -485,7 +485,7 @@ class LivePipeline:
             "malformed": counts.malformed,
             "gaps": sum(counts.gaps.values()),
             "reconnects": counts.reconnects,
-            "refused_products": [] if counts.stats is None else list(counts.stats().refused),
+            "refused_products": self._refused_products(),
             "last_received": counts.last_received // MS_NS or None,
             "is_recording": recorder is not None and recorder.is_recording,
             "recorder_fault": None if recorder is None else recorder.fault or None,
@@ -505,7 +505,11 @@ class LivePipeline:
             replay=replay,
             products=products,
             disk_free_bytes=None if self.upkeep is None else self.upkeep.free_bytes,
+            refused_products=self._refused_products(),
         )
+
+    def _refused_products(self) -> list[str]:
+        return [] if self.counts.stats is None else list(self.counts.stats().refused)
 
     def snapshot(self, product: str | None) -> dict[str, Any]:
         """Everything that a page needs to show ``product`` (None: the first) at once.

@@ -317,6 +317,7 @@ export function showHealth(health, source, lost) {
   facts("health", [
     ...(replay ? progress(replay) : [exchange]),
     ["Source", health.source ?? source ?? words.UNKNOWN],
+    ...(health.refused_products?.length ? [["Refused by the exchange", health.refused_products.join(", "), "bad"]] : []),
     ["Recording", ...recording],
     ...(health.disk_free_bytes == null ? [] : [["Free disk space", `${words.fixed(health.disk_free_bytes / 1e9, 1)} GB`, health.disk_free_bytes < LOW_DISK_BYTES ? "bad" : ""]]),
     ...(health.outcomes_fault ? [["Predictions not stored", health.outcomes_fault, "bad"]] : []),
