@@ -11,10 +11,14 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import structlog
 
-_MOST_NAMES = 100
+DAMAGED: Final = ".damaged-"
+"""Part of the name of a file or folder that was renamed because it is damaged."""
+
+_MOST_NAMES: Final = 100
 
 _log = structlog.get_logger(__name__)
 
@@ -25,7 +29,7 @@ def rename_damaged(path: Path, reason: str, companions: Sequence[str] = ()) -> P
     ``companions`` are endings of files that belong to it, such as ``-wal``, which are renamed with it.
     """
     stamp = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    names = [f"{path.name}.damaged-{stamp}{f'-{number}' if number else ''}" for number in range(_MOST_NAMES)]
+    names = [f"{path.name}{DAMAGED}{stamp}{f'-{number}' if number else ''}" for number in range(_MOST_NAMES)]
     renamed = next((new for name in names if not os.path.lexists(new := path.with_name(name))), None)
     try:
         if renamed is None:

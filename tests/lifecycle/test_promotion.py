@@ -257,5 +257,6 @@ def test_damaged_challenger_is_renamed(shelf: Path) -> None:
         (shelf / "challenger" / "shadow.json").write_text('{"since":"2026-01-01T00:00:00Z","hours":1,"reason":"test"}')
         (shelf / "challenger" / file).write_bytes(content)
         assert load_challenger(shelf) is None
+        assert {model.folder.name for model in list_models(shelf)} == {"relative_trees", "ten"}
         assert not (shelf / "challenger").exists()
         assert len(list(shelf.glob("challenger.damaged-*"))) == number + 1

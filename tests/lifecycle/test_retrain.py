@@ -68,6 +68,18 @@ def test_better_challenger_is_promoted(whole: Dataset, champion: Put, ask: Ask, 
     assert [path.name for path in artifacts.iterdir() if path.name.startswith(".retraining.")] == [".retraining.lock"]
 
 
+def test_results_that_cannot_be_written_are_a_warning(
+    whole: Dataset, champion: Put, ask: Ask, rows: Hold, tmp_path: Path
+) -> None:
+    """The challenger is promoted, and the run ends with a warning that names the folder."""
+    champion("blind")
+    rows(whole)
+    (tmp_path / "file").touch()
+    done = retrain(ask(results=tmp_path / "file" / "results"), quiet)
+    assert done.outcome == "promoted"
+    assert any("results" in warning for warning in done.warnings)
+
+
 @pytest.mark.parametrize("hours", [0.0, 1.0])
 def test_challenger_with_a_degenerate_threshold_is_rejected(
     whole: Dataset, champion: Put, ask: Ask, rows: Hold, hours: float, monkeypatch: pytest.MonkeyPatch

@@ -415,6 +415,7 @@ def test_a_file_that_cannot_be_opened_is_a_fault_and_no_exception(
     store.predict(foreseen(0, 0.1))
     assert store.flush()
     assert (store.lost, store.fault is not None) == (1, True)
+    assert store.is_shared == (place == "locked")
     if holder is not None:
         assert str(os.getpid()) in (store.fault or "")
         assert holder.close()

@@ -28,6 +28,7 @@ from volspike.models.artifact import recover_folders, replace_folder
 from volspike.models.choice import PRODUCTION, holds_model
 from volspike.models.evidence import blocking_limitations, texts
 from volspike.models.metadata import decode_metadata
+from volspike.stores import DAMAGED
 
 if TYPE_CHECKING:
     from volspike.training.report import TrainingReport
@@ -247,7 +248,7 @@ def list_models(artifacts: Path) -> list[StoredModel]:
     folders = [*sorted(artifacts.glob("*")), *sorted((artifacts / RETIRED).glob("*"))]
     found = []
     for folder in folders:
-        if folder.name.startswith(".") or not holds_model(folder):
+        if folder.name.startswith(".") or DAMAGED in folder.name or not holds_model(folder):
             continue
         try:
             metadata = decode_metadata((folder / METADATA_FILE).read_bytes())

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -45,7 +45,7 @@ from volspike.lifecycle.promotion import Event, HistoryEntry, append_entry, excl
 from volspike.market import SECOND_NS, format_time
 from volspike.models import Artifact, Metadata
 from volspike.monitoring.drift import drift_result
-from volspike.monitoring.results import TrainingOutcome, TrainingResult, write_result
+from volspike.monitoring.results import DriftResult, TrainingOutcome, TrainingResult, write_result
 from volspike.progress import OnStep, Step, part
 from volspike.tape import Ledger, TapeReport, read_ticks, tapes_of
 from volspike.tape.names import read_tape_name
@@ -137,7 +137,7 @@ class _Run:
         self._on_step(Step("measuring drift", 0.3))
         need = assess_need(self._request, dataset, champion, self._now())
         if need.drift is not None:
-            write_result(drift_result(need.drift, self._now()), self._request.results)
+            self._keep_result(drift_result(need.drift, self._now()))
         if self._request.if_needed and not need.is_needed:
             self._append("checked", champion.artifact.metadata, need.reasons, need.figures(), need.severity)
             return self._result("not_needed", champion.artifact.metadata, need.reasons, need=need)
@@ -273,7 +273,14 @@ class _Run:
         final = metadata.metrics.get("model_final") or metadata.metrics.get("model", {})
         figures = {name: final.get(name) for name in ("pr_auc", "brier", "precision", "recall", "base_rate")}
         result = TrainingResult(time=self._now(), model=metadata.model, outcome=outcome, reason=reason, **figures)
-        write_result(result, self._request.results)
+        self._keep_result(result)
+
+    def _keep_result(self, result: DriftResult | TrainingResult) -> None:
+        """Replaces the result for the metrics of the server; a folder that cannot be written is a warning."""
+        try:
+            write_result(result, self._request.results)
+        except UsageError as error:
+            self._warnings.append(str(error))
 
 
 def _record_failure(request: RetrainingRequest, error: Exception, now_ns: int) -> None:
@@ -284,7 +291,8 @@ def _record_failure(request: RetrainingRequest, error: Exception, now_ns: int) -
         request.artifacts, HistoryEntry(time=format_time(now_ns), event=kind, reason=reason, trigger=request.trigger)
     )
     if kind == "failed":
-        write_result(TrainingResult(time=now_ns, model="", outcome="failed", reason=reason), request.results)
+        with suppress(UsageError):  # the error of the run is the one to report
+            write_result(TrainingResult(time=now_ns, model="", outcome="failed", reason=reason), request.results)
 
 
 def recent_tapes(folder: Path, days: float) -> list[Path]:

@@ -226,7 +226,8 @@ async def _pipeline(scorer: LiveScorer, source: Source, options: LiveOptions) ->
             upkeep = TapeUpkeep(options.tape, options.keep_days, report=_log_upkeep)
         if options.outcomes is not None:
             outcomes = await asyncio.to_thread(OutcomeStore, options.outcomes, keep_days=options.keep_days)
-            calibration = options.outcomes.with_suffix(".calibration")
+            # of two processes, the one that stores the outcomes learns from them
+            calibration = None if outcomes.is_shared else options.outcomes.with_suffix(".calibration")
     return LivePipeline(
         scorer,
         source.products,

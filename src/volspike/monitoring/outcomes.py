@@ -72,6 +72,8 @@ class OutcomeStore:
         self._path, self._keep_days, self._flush_s, self._now = path, keep_days, flush_s, now
         self._database: OutcomeDatabase | None = None
         self._lock = LockFile(path.with_name(f".{path.name}.lock"))
+        self.is_shared = False
+        """Whether another process stores its predictions in the file, so that this one stores none."""
         self._retry_at = 0.0
         self._damaged: tuple[int, int] | None = None
         """Identity of a file in which a reader found damage."""
@@ -206,7 +208,8 @@ class OutcomeStore:
     def _open(self) -> OutcomeDatabase:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            if not self._lock.acquire():
+            self.is_shared = not self._lock.acquire()
+            if self.is_shared:
                 raise UnreadableFile(self._path, f"process {self._lock.holder()} stores its predictions in this file")
         except OSError as error:
             raise UnreadableFile(self._path, f"cannot be opened: {error.strerror or error}") from error

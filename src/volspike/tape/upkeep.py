@@ -56,15 +56,12 @@ class UpkeepResult(msgspec.Struct, kw_only=True):
     notes: list[str] = []
 
 
-def delete_expired(
-    folder: Path, keep_days: float, *, clock: Callable[[], int] = time.time_ns, deletes: bool = True
-) -> UpkeepResult:
+def delete_expired(folder: Path, keep_days: float, *, clock: Callable[[], int] = time.time_ns) -> UpkeepResult:
     """Deletes the recorded and compacted tapes whose hour ended more than ``keep_days`` ago; 0 keeps all.
 
     The days count back from the newest tape, or from ``clock`` (ns UTC) if that is earlier: a folder that is no longer
     recorded keeps its tapes, and so does one whose clock is wrong until an hour with the wrong time is recorded. A file
-    that is being written, and every file with another form of name, stays. The gap ledger stays. With ``deletes`` false
-    nothing is deleted.
+    that is being written, and every file with another form of name, stays. The gap ledger stays.
 
     Raises:
         UsageError: the folder cannot be read, or a compaction is running in it.
@@ -88,9 +85,8 @@ def delete_expired(
                     continue
                 result.deleted.append(path.name)
                 result.deleted_bytes += path.stat().st_size
-                if deletes:
-                    path.unlink()
-                    rejected_path(path).unlink(missing_ok=True)
+                path.unlink()
+                rejected_path(path).unlink(missing_ok=True)
     return result
 
 
