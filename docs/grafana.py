@@ -105,9 +105,7 @@ def now() -> list[Panel]:
     return [
         value("API", 'min(up{job="api"})', bad_below=1, no_value="none", what="1 if every instance can be scraped."),
         value("Model", "model_info", legend="{{model}} {{version}}", no_value="none").text_mode(BigValueTextMode.NAME),
-        value("Source", "live_source_info", legend="{{source}}, simulated: {{simulated}}").text_mode(
-            BigValueTextMode.NAME
-        ),
+        value("Source", "live_source_info", legend="{{source}}, {{mode}}").text_mode(BigValueTextMode.NAME),
         value("Feed", "min(feed_connected)", bad_below=1, what="1 if the exchange is connected."),
         value(
             "Data complete",

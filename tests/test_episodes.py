@@ -21,6 +21,7 @@ from volspike.episodes import (
     spike_runs,
 )
 from volspike.errors import UsageError
+from volspike.market import SECOND_NS
 
 SECOND = 1_000_000_000
 CAP = 300 * SECOND
@@ -395,3 +396,19 @@ def test_mask_holds_the_positions_of_the_runs(ends: list[int]) -> None:
     runs = runs_of(ends)
     expected = [any(a <= at <= b for a, b in zip(runs.first, runs.last, strict=True)) for at in range(61)]
     assert runs.mask(61).tolist() == expected
+
+
+@pytest.mark.parametrize(("rows", "closes"), [(5, 64.0), (100, 159.0)])
+def test_the_end_of_a_session_closes_as_a_silence_does(rows: int, closes: float) -> None:
+    """The end of a session closes an open episode when it has lasted and been unknown for a minute each, and once."""
+    tracker = EpisodeTracker(0.5, product="X")
+    assert tracker.end_session() is None
+    for second in range(rows):
+        tracker.update(second * SECOND_NS, 0.9)
+    closed = tracker.end_session()
+    assert closed is not None
+    assert (closed.closed, closed.reason) == (round(closes * SECOND_NS), CloseReason.UNKNOWN)
+    assert tracker.end_session() is None
+    opened = tracker.update(600 * SECOND_NS, 0.9)
+    assert opened is not None
+    assert opened.is_open

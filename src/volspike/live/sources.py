@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 
 
 SESSION_GAP_NS: Final = SESSION_GAP_S * SECOND_NS
-LATE_TICKS: Final = 256
+LATE_TICKS: Final = 32
 """Ticks of a tape after which other tasks run even if the replay is late or has no pace."""
 
 
