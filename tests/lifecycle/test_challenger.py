@@ -16,6 +16,7 @@ from volspike.lifecycle.challenger import (
     Champion,
     Shadow,
     Verdict,
+    compare_challenger,
     evaluate_shadow,
     held_out_rows,
     reach_verdict,
@@ -45,6 +46,26 @@ def comparison(ours: float, theirs: float, *, seconds: int = 30_000, seed: int =
         baseline_threshold=n + 0.5,
     )
     return compare(scored, baseline_name="champion", baseline_is_probability=True, resamples=200)
+
+
+def test_rows_that_a_model_cannot_score_count_against_it(
+    whole: Dataset, trained_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its missed spikes cost it the promotion; the rows stay in the comparison, and the figures count them."""
+    champion = Artifact.load(trained_folder / "good" / "logistic")
+    rows = np.arange(8_000, 16_000)
+    fair = compare_challenger(whole, rows, champion, champion, resamples=100)
+    assert fair.is_not_worse
+    blinded = replace(whole, x=whole.x.copy())
+    blinded.x[:, blinded.names.index(champion.features[0])] = np.where(
+        whole.future_volatility > np.median(whole.future_volatility), np.nan, 0.0
+    )
+    challenger = Artifact.load(trained_folder / "good" / "logistic")
+    monkeypatch.setattr(challenger, "score_rows", lambda _, chosen: champion.score_rows(blinded, chosen))
+    found = compare_challenger(whole, rows, champion, challenger, resamples=100)
+    assert found.is_not_worse is False
+    assert found.figures["rows"] == fair.figures["rows"]
+    assert (found.figures["challenger_unscored_rows"] > 3_000, found.figures["champion_unscored_rows"]) == (True, 0)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from volspike.live.scoring import LiveScorer, ScoredRow
 from volspike.live.sources import open_source
 from volspike.market import SECOND_NS, Cause, Gap, Kind, Mode, Tick, Ticks, format_time
 from volspike.models import TEN_MODEL, Artifact
+from volspike.models.metadata import MarketFacts
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.tape import Ledger, read_ticks, write_ndjson
@@ -368,23 +369,30 @@ def test_the_end_of_a_tape_is_shown_until_the_pipeline_is_stopped(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("mode", "product", "ends", "expected"),
+    ("mode", "market", "ends", "expected"),
     [
-        (Mode.REPLAY, "BTC-USD", 9, [True] * 10 + [False] * 10),
-        (Mode.REPLAY, "ETH-USD", 9, [False] * 20),
-        (Mode.SIMULATED_REPLAY, "BTC-USD", 9, [False] * 20),
+        (Mode.REPLAY, "coinbase:BTC-USD", 9, [True] * 10 + [False] * 10),
+        (Mode.REPLAY, "coinbase:ETH-USD", 9, [False] * 20),
+        (Mode.REPLAY, "gemini:BTC-USD", 9, [False] * 20),
+        (Mode.SIMULATED_REPLAY, "coinbase:BTC-USD", 9, [False] * 20),
     ],
 )
 def test_rows_within_the_data_of_the_model_are_in_sample(
-    mode: Mode, product: str, ends: int, expected: list[bool]
+    mode: Mode, market: str, ends: int, expected: list[bool]
 ) -> None:
     """Rows of a product and time that the model's data includes are marked, up to its last time, and logged once.
 
-    A model of a real market has no data of a simulated one, whatever the time.
+    A model of a real market has no data of a simulated one, whatever the time, nor of the product at another venue.
     """
+    venue, product = market.split(":")
     known = Artifact.load(TEN_MODEL).metadata
     span = {"start": format_time(START), "end": format_time(START + ends * SECOND_NS)}
-    artifact = twin(data=msgspec.structs.replace(known.data, **span), products=(product,), simulated=False)
+    artifact = twin(
+        data=msgspec.structs.replace(known.data, **span),
+        products=(product,),
+        markets=(MarketFacts(venue=venue, product=product, **span),),
+        simulated=False,
+    )
     live = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", mode=mode)
     with structlog.testing.capture_logs() as logs:
         for tick in walk(20):

@@ -11,6 +11,7 @@ import pytest
 from tests.lifecycle.conftest import as_real, market
 from volspike.evaluation.comparison import LEAST_EVENTS
 from volspike.evaluation.metrics import MOST_FLAGGED
+from volspike.market import parse_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, Metadata
 from volspike.models.evidence import (
     LEAST_SPIKE_EVENTS,
@@ -24,6 +25,7 @@ from volspike.models.evidence import (
     live_markets,
     market_limitations,
     model_limitations,
+    training_spans,
 )
 from volspike.models.metadata import Adaptation, MarketFacts, decode_metadata, encode_metadata
 
@@ -183,6 +185,17 @@ def test_without_venues_products_decide_what_is_in_sample(metadata: Metadata) ->
     older = with_facts(metadata, markets=(), data=data)
     rows = MarketFacts(venue="gemini", product="BTC-USD", start=START, end=END)
     assert kinds(market_limitations(older, [rows], simulated=False)) == [LimitationKind.IN_SAMPLE]
+
+
+def test_spans_are_those_of_the_market(metadata: Metadata) -> None:
+    """Each recording of a product at its venue is a span; a market of the other kind has none."""
+    again = msgspec.structs.replace(COINBASE, start="2026-01-01T00:00:00Z", end="2026-01-02T00:00:00Z")
+    model = with_facts(metadata, markets=(COINBASE, again))
+    assert training_spans(model, "BTC-USD", simulated=False) == tuple(
+        (parse_time(market.start), parse_time(market.end)) for market in (COINBASE, again)
+    )
+    assert training_spans(model, "gemini:BTC-USD", simulated=False) == ()
+    assert training_spans(model, "BTC-USD", simulated=True) == ()
 
 
 def test_markets_of_rows_have_their_time_range() -> None:

@@ -10,7 +10,7 @@ import typer
 from volspike.cli.options import Horizon, Spike, require_file, spike_definition
 from volspike.cli.replay import print_labels
 from volspike.cli.screen import note_if_simulated, out, warn, working
-from volspike.errors import UsageError
+from volspike.errors import NotEnoughData, UsageError
 
 EXAMPLES = "Example: volspike consolidate --splits"
 
@@ -52,7 +52,13 @@ def run(
         return
     if split_method == "stratified":
         warn(STRATIFIED_IS_NO_EVIDENCE)
-    parts, written = write_parts(output, split_method)
+    try:
+        parts, written = write_parts(output, split_method)
+    except NotEnoughData as error:
+        raise NotEnoughData(
+            f"{output} is written, its parts are not: {error}; --split-method stratified always has parts, but "
+            "no evidence"
+        ) from error
     for name, path in written.items():
         out.print(f"{name}: {len(getattr(parts, name)):,} rows → {path}")
 

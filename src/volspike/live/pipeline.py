@@ -45,10 +45,18 @@ from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.live.sources import TapeReplay
 from volspike.live.stream import Publisher
 from volspike.live.view import MS_NS, ProductView
-from volspike.market import SECOND_NS, Gap, Mode, Tick, format_time, parse_time
+from volspike.market import SECOND_NS, Gap, Mode, Tick, format_time
 from volspike.models import Artifact, Metadata
 from volspike.models.alert_level import AlertLevel
-from volspike.models.evidence import Limitations, all_limitations, has_evidence, live_markets, texts
+from volspike.models.evidence import (
+    Limitations,
+    Spans,
+    all_limitations,
+    has_evidence,
+    live_markets,
+    texts,
+    training_spans,
+)
 from volspike.monitoring.alerts import Alert, AlertRouter
 from volspike.monitoring.outcome_database import OutcomeRecord, PredictionRecord
 from volspike.monitoring.outcomes import OutcomeStore
@@ -146,7 +154,7 @@ class LivePipeline:
         self._timed_from = timed_from
         self.counts = LiveCounts(timed_from, scorer.artifact.threshold, stats)
         self._model = ServedModel.of(scorer.artifact.metadata, simulated=mode.is_simulated)
-        self._own_data = _own_data(scorer.artifact.metadata, mode)
+        self._own_data: dict[str, Spans] = {}
         self._products: dict[str, _Product] = {}
         self._calibration = calibration
         self._tape_fault = ""
@@ -305,8 +313,12 @@ class LivePipeline:
 
     def _is_in_sample(self, product: str, time_ns: int) -> bool:
         """Whether a row lies within the data that the model was trained or evaluated on."""
-        start, end = self._own_data
-        return start <= time_ns <= end and product in self.scorer.artifact.metadata.products
+        spans = self._own_data.get(product)
+        if spans is None:
+            metadata = self.scorer.artifact.metadata
+            spans = training_spans(metadata, product, simulated=self.mode.is_simulated)
+            self._own_data[product] = spans
+        return any(start <= time_ns <= end for start, end in spans)
 
     def _log_in_sample(self, product: str, time_ns: int) -> None:
         data = self.scorer.artifact.metadata.data
@@ -376,7 +388,7 @@ class LivePipeline:
         self.scorer.adopt(artifact)
         self.counts.threshold, self.counts.performance = artifact.threshold, {}
         self._model = ServedModel.of(artifact.metadata, simulated=self.mode.is_simulated)
-        self._own_data = _own_data(artifact.metadata, self.mode)
+        self._own_data = {}
         for product in self._products.values():
             product.is_in_sample_logged = False
         self.publisher.close()
@@ -559,17 +571,6 @@ class LivePipeline:
             "health": self.health(),
             "performance": self.counts.performance,
         }
-
-
-NO_DATA: Final = (1, 0)
-"""A range of time without any time in it."""
-
-
-def _own_data(metadata: Metadata, mode: Mode) -> tuple[int, int]:
-    """First and last time (ns UTC) of the data of a model of this kind of market."""
-    if metadata.simulated != mode.is_simulated:
-        return NO_DATA
-    return parse_time(metadata.data.start), parse_time(metadata.data.end)
 
 
 def _replay_state(replay: TapeReplay) -> dict[str, Any]:

@@ -68,6 +68,9 @@ class Limitation(msgspec.Struct, frozen=True):
 
 Limitations: TypeAlias = tuple[Limitation, ...]
 
+Spans: TypeAlias = tuple[tuple[int, int], ...]
+"""Ranges of time, both ends included (ns UTC)."""
+
 
 def model_limitations(metadata: Metadata) -> Limitations:
     """The limitations of a model wherever it is used, the most severe first."""
@@ -231,14 +234,29 @@ def _is_in_sample(metadata: Metadata, market: MarketFacts) -> bool:
     if not market.start:
         return False
     first, last = parse_time(market.start), parse_time(market.end)
+    return any(first <= end and last >= start for start, end in _spans(metadata, market.venue, market.product))
+
+
+def training_spans(metadata: Metadata, product: str, *, simulated: bool) -> Spans:
+    """Start and end (ns UTC) of each recording of a product, at the venue of its name, that the model learned from.
+
+    None for a market of the other kind, simulated or real. If the metadata state no venue, products decide.
+    """
+    if metadata.simulated != simulated:
+        return ()
+    venue, name = split_product(product)
+    return _spans(metadata, _venue(venue, simulated), name)
+
+
+def _spans(metadata: Metadata, venue: str, product: str) -> Spans:
+    data = metadata.data
     trained = metadata.markets or tuple(
-        MarketFacts(venue=market.venue, product=split_product(name)[1]) for name in metadata.products
+        MarketFacts(venue=venue, product=split_product(name)[1]) for name in metadata.products
     )
-    return any(
-        (other.venue, other.product) == (market.venue, market.product)
-        and first <= parse_time(other.end or metadata.data.end)
-        and last >= parse_time(other.start or metadata.data.start)
-        for other in trained
+    return tuple(
+        (parse_time(market.start or data.start), parse_time(market.end or data.end))
+        for market in trained
+        if (market.venue, market.product) == (venue, product)
     )
 
 
