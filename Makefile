@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: install install-dev run demo test mutants test-system e2e soak lint format docs bench results default-model simulated-model clean help
+.PHONY: install install-dev run demo test mutants test-system e2e soak chaos lint format docs bench results default-model simulated-model clean help
 
 help: ## List the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,10 @@ e2e: $(DEV) ## Run the pipeline end to end on a real Kafka, simple and full (Jav
 soak: $(DEV) ## Run the soak test: a day with faults in 25 minutes, monitored by a real Prometheus
 	sh tests_system/install_prometheus
 	$(BIN)/python -m tests_system.soak --write docs/soak.md
+
+chaos: $(DEV) ## Run the chaos test: 200 faults, 50 kills and 50,000 requests in 35 minutes, compared with ground truth
+	$(BIN)/python -m tests_system.chaos --write docs/soak.md
+	$(BIN)/python -m tests_system.fuzz --write docs/soak.md
 
 lint: $(DEV) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
