@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tape.strategies import assert_same, read_all, read_with_report, tick_at, ticks
 from volspike.errors import UsageError
-from volspike.market import Kind, Side, Tick, Ticks
+from volspike.market import SECOND_NS, Kind, Side, Tick, Ticks
 from volspike.tape import (
     DayFigures,
     TapeReport,
@@ -23,7 +24,15 @@ from volspike.tape import (
     write_parquet,
 )
 
-MANY = st.lists(ticks(), min_size=1, max_size=40)
+
+def in_order(told: list[Tick]) -> list[Tick]:
+    """Ticks in the order of time, each received within a second."""
+    received = [tick.time + tick.received % SECOND_NS for tick in told]
+    timed = [msgspec.structs.replace(tick, received=time) for tick, time in zip(told, received, strict=True)]
+    return sorted(timed, key=lambda tick: tick.time)
+
+
+MANY = st.lists(ticks(), min_size=1, max_size=40).map(in_order)
 
 
 @given(told=MANY, ending=st.sampled_from([".ndjson", ".jsonl.zst", ".json.gz"]), chunk=st.integers(1, 50))

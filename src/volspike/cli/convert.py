@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from volspike.cli.options import Timezone
 from volspike.cli.screen import note_if_simulated, out, print_tape_report, reading
 
 EXAMPLES = 'Example: volspike convert --raw "data/raw/*.ndjson" --out data/raw/december.parquet'
@@ -15,12 +16,13 @@ EXAMPLES = 'Example: volspike convert --raw "data/raw/*.ndjson" --out data/raw/d
 def run(
     raw: Annotated[list[str], typer.Option(help="Tapes, folders or globs.")],
     out_file: Annotated[Path, typer.Option("--out", help="Tape to write: .ndjson(.zst, .gz) or .parquet.")],
+    timezone: Timezone = None,
 ) -> None:
     """Convert tapes between NDJSON and Parquet; every column of every tick survives."""
     from volspike.tape import convert
 
     with reading("converting") as show:
-        report = convert(raw, out_file, on_progress=show)
+        report = convert(raw, out_file, timezone=timezone, on_progress=show)
     print_tape_report(report)
     note_if_simulated(report.simulated)
     out.print(f"{report.ticks:,} ticks → {out_file}")

@@ -41,6 +41,13 @@ Venue: TypeAlias = Annotated[
         "--venue", help="Venue of products whose name states none, as binance:BTC-USDT does (default: coinbase)."
     ),
 ]
+Timezone: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--timezone",
+        help="Zone of times that state none, such as Europe/Berlin (default: UTC); read across clock changes.",
+    ),
+]
 Horizon: TypeAlias = Annotated[
     int, typer.Option("--horizon", help="Seconds of the future that a label covers: 60, 300, 900 or 3600.")
 ]

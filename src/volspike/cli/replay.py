@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import Horizon, Spike, require_file, spike_definition
+from volspike.cli.options import Horizon, Spike, Timezone, require_file, spike_definition
 from volspike.cli.screen import note_if_simulated, out, print_tape_report, reading, warn, working
-from volspike.errors import SchemaMismatch, UsageError
+from volspike.errors import DataError, SchemaMismatch, UsageError
 
 if TYPE_CHECKING:
-    from volspike.datasets.build import LabelResult
+    from volspike.datasets.build import BuildResult, LabelResult
     from volspike.features import Every, FeatureSet
     from volspike.market import Gap, Profile
 
@@ -31,6 +31,7 @@ def run(
     profile: Annotated[
         str, typer.Option(help="Kinds of ticks: ticker, ticker+trade, trade, or `auto` to detect them.")
     ] = "auto",
+    timezone: Timezone = None,
     engine: Annotated[
         str,
         typer.Option(
@@ -77,11 +78,9 @@ def run(
         _check_comparable(compare, features, rate)
     with write_atomically(out_file) as part:
         with create_engine(engine, workers, ray_address) as workers_engine, reading("replaying") as show:
-            result = build_features(raw, part, features, rate, kinds, _gaps(raw), show, workers_engine)
+            result = build_features(raw, part, features, rate, kinds, _gaps(raw), show, workers_engine, timezone)
         print_tape_report(result.report)
-        dropped = {name: getattr(result.dropped, name) for name in ("late", "duplicates", "unplaced", "invalid")}
-        if any(dropped.values()):
-            warn("dropped ticks: " + ", ".join(f"{count:,} {name}" for name, count in dropped.items() if count))
+        _report_dropped(result)
         labels = None
         if add_labels:
             with working("labelling") as step:
@@ -95,6 +94,21 @@ def run(
         print_labels(labels)
     if compare is not None:
         _compare(out_file, compare, compare_labels)
+
+
+def _report_dropped(result: BuildResult) -> None:
+    """Reports the ticks that gave no row; raises if they are most of the tape."""
+    ticks, counts = result.report.ticks, result.dropped
+    dropped = {name: getattr(counts, name) for name in ("late", "duplicates", "unplaced", "invalid")}
+    if not any(dropped.values()):
+        return
+    text = ", ".join(f"{count:,} {name}" for name, count in dropped.items() if count)
+    if 2 * (counts.late + counts.invalid) > ticks:
+        raise DataError(
+            f"most of the {ticks:,} ticks were dropped ({text}), so nothing was written; late ticks have a time before "
+            "that of an earlier line: sort the tape by time, or name the zone of its times with --timezone"
+        )
+    warn(f"dropped ticks: {text} ({sum(dropped.values()) / ticks:.2%} of the tape)")
 
 
 def _gaps(raw: list[str]) -> list[Gap]:

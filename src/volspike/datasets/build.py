@@ -77,11 +77,13 @@ def build_features(
     gaps: Sequence[Gap] = (),
     on_progress: Callable[[TapeReport], None] | None = None,
     engine: Engine | None = None,
+    timezone: str | None = None,
 ) -> BuildResult:
     """Replays tapes into the feature file ``out``. Without ``profile``, the first 200 000 ticks determine it.
 
-    ``gaps`` come from the gap ledger of the recording; rows whose windows cover one have ``is_whole`` false. With an
-    ``engine``, workers compute the rows; rows, row order and metadata are bit-identical to a single pass.
+    Times without a zone are local times of ``timezone``, or UTC. ``gaps`` come from the gap ledger of the recording;
+    rows whose windows cover one have ``is_whole`` false. With an ``engine``, workers compute the rows; rows, row order
+    and metadata are bit-identical to a single pass.
 
     Raises:
         UsageError: a tape does not exist, or ``out`` cannot be written.
@@ -90,8 +92,10 @@ def build_features(
         DataError: a later part of a tape contains kinds of ticks that do not fit the detected profile.
     """
     report = TapeReport()
-    prefetcher = None if engine is None else TapePrefetcher.of(engine, tapes_of(sources), report)
-    stream = read_ticks(sources, report=report, prefetcher=prefetcher)
+    # workers know no time zone
+    reads_ahead = engine is not None and timezone is None
+    prefetcher = TapePrefetcher.of(engine, tapes_of(sources), report) if engine is not None and reads_ahead else None
+    stream = read_ticks(sources, report=report, timezone=timezone, prefetcher=prefetcher)
     settled, stream = (profile, stream) if profile is not None else _detect_profile(stream)
     options = ReplayOptions(feature_set, settled, every)
     with write_atomically(out) as part, FeatureFileWriter(part, feature_set) as writer:

@@ -203,8 +203,9 @@ def _compact_hour(folder: Path, paths: Sequence[Path], result: Compaction) -> Co
     unverified = target.with_name(target.name + _UNVERIFIED)
     report = TapeReport()
     _write(sources, unverified, report)
-    if report.notes or not _is_same(sources, unverified):
-        reason = "; ".join(note.text for note in report.notes) or "the Parquet tape does not read back the same"
+    losses = [note.text for note in report.notes if note.is_loss]
+    if losses or not _is_same(sources, unverified):
+        reason = "; ".join(losses) or "the Parquet tape does not read back the same"
         result.skip(sources[0], f"not compacted: {reason}")
         unverified.unlink()
         return None
@@ -288,13 +289,13 @@ def convert(
     *,
     report: TapeReport | None = None,
     keep_rejected: bool = True,
+    timezone: str | None = None,
     on_progress: Callable[[TapeReport], None] = lambda _: None,
 ) -> TapeReport:
     """Writes the ticks of ``sources`` as one tape in the form of ``target``'s ending; returns a report.
 
-    ``on_progress`` receives the report as it grows.
-
-    Every column of ``Tick`` is preserved exactly. An existing ``target`` is replaced when the new one is complete.
+    ``on_progress`` receives the report as it grows. Times without a zone are local times of ``timezone``, or UTC. Every
+    column of ``Tick`` is preserved exactly. An existing ``target`` is replaced when the new one is complete.
 
     Raises:
         UsageError: a source names no tape, or ``target`` is no tape by its name, is a source, or cannot be written.
@@ -307,7 +308,7 @@ def convert(
     if path.resolve() in {source.resolve() for source in paths}:
         raise UsageError(f"{target} is one of the sources: name another target")
     report = TapeReport() if report is None else report
-    parts = read_ticks(paths, chunk=ROW_GROUP, report=report, keep_rejected=keep_rejected)
+    parts = read_ticks(paths, chunk=ROW_GROUP, report=report, keep_rejected=keep_rejected, timezone=timezone)
     first = next(parts)
     with _open_target(path, report.simulated) as tape:
         _write_chunk(tape, first, report)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from volspike.errors import UnreadableFile
 from volspike.market import MISSING_ID, Kind, Side, Ticks
 from volspike.market.time import NOT_A_TIME
+from volspike.tape.chronology import TapeZone
 from volspike.tape.fields import (
     MAKER_SIDE,
     UNREAD_IDS,
@@ -29,7 +30,7 @@ from volspike.tape.fields import (
     side_of,
 )
 from volspike.tape.names import product_of
-from volspike.tape.report import RejectedLines, TapeReport
+from volspike.tape.report import NumberedTicks, RejectedLines, TapeReport
 
 METADATA_KEY = b"volspike_tape"
 FORMAT = 1
@@ -264,9 +265,23 @@ _UNKNOWN = -9
 def parquet_ticks(
     path: Path, report: TapeReport, rejected: RejectedLines | None = None, *, rows: int
 ) -> Iterator[Ticks]:
+    """The ticks of one Parquet tape in the order of its rows; see ``numbered_rows``."""
+    for part in numbered_rows(path, report, rejected, rows=rows):
+        yield part.ticks
+
+
+def numbered_rows(
+    path: Path,
+    report: TapeReport,
+    rejected: RejectedLines | None = None,
+    *,
+    rows: int,
+    clock: TapeZone | None = None,
+) -> Iterator[NumberedTicks]:
     """The ticks of one Parquet tape in the order of its rows, about ``rows`` at a time.
 
-    Invalid rows are added to ``report`` and ``rejected`` with their number, from 1.
+    ``clock`` learns whether the times have a zone. Invalid rows are added to ``report`` and ``rejected`` with their
+    number, from 1.
 
     Raises:
         UnreadableFile: it is no Parquet file, or no tape.
@@ -274,9 +289,17 @@ def parquet_ticks(
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             layout = layout_of(path, file.schema_arrow, file.metadata.metadata or {})
+            if clock is not None:
+                _find_zones(file.schema_arrow, layout, clock)
             yield from _Reading(path, layout, report, rejected).ticks(file, rows)
     except (pa.ArrowException, OSError) as error:
         raise UnreadableFile(path, f"cannot be read as Parquet ({_first_line(error)})") from error
+
+
+def _find_zones(schema: pa.Schema, layout: Layout, clock: TapeZone) -> None:
+    time = layout.columns["time"]
+    received = layout.columns.get("received", time)
+    clock.naive_time, clock.naive_received = (schema.field(name).type.tz is None for name in (time, received))
 
 
 class _Reading:
@@ -288,20 +311,20 @@ class _Reading:
         self._report = report
         self._rejected = rejected
 
-    def ticks(self, file: pq.ParquetFile, rows: int) -> Iterator[Ticks]:
+    def ticks(self, file: pq.ParquetFile, rows: int) -> Iterator[NumberedTicks]:
         self._report.simulated |= self._layout.simulated
         for note in self._layout.notes:
-            self._report.add_note(self._path, note)
+            self._report.add_note(self._path, note, is_loss=False)
         has_unread_ids = False
         total, size = file.metadata.num_rows, self._path.stat().st_size
         done = 0
         columns = list(dict.fromkeys(self._layout.columns.values()))
         for batch in file.iter_batches(batch_size=rows, columns=columns):
-            ticks = self._valid_ticks(batch, done + 1)
-            if not has_unread_ids and self._has_unread_ids(batch, ticks):
+            part = self._valid_ticks(batch, done + 1)
+            if not has_unread_ids and self._has_unread_ids(batch, part.ticks):
                 has_unread_ids = True
-                self._report.add_note(self._path, UNREAD_IDS)
-            yield ticks
+                self._report.add_note(self._path, UNREAD_IDS, is_loss=False)
+            yield part
             self._report.lines += len(batch)
             # Arrow does not report how far it has read; the share of rows is close enough for a progress bar.
             self._report.bytes_read += size * (done + len(batch)) // total - size * done // total
@@ -315,12 +338,13 @@ class _Reading:
             return False
         return bool((ticks.trade_id == MISSING_ID).any() and batch.column(name).null_count < len(batch))
 
-    def _valid_ticks(self, batch: pa.RecordBatch, first: int) -> Ticks:
+    def _valid_ticks(self, batch: pa.RecordBatch, first: int) -> NumberedTicks:
         table = _Batch(batch, self._layout)
         ticks = table.ticks()
         faults = table.faults(ticks)
+        numbers = np.arange(first, first + len(ticks))
         if not faults:
-            return ticks
+            return NumberedTicks(ticks, numbers)
         is_invalid = np.zeros(len(ticks), np.bool_)
         for mask in faults.values():
             is_invalid |= mask
@@ -330,7 +354,7 @@ class _Reading:
             if self._rejected is not None:
                 text = json.dumps(_row(batch, int(row)), default=str)
                 self._rejected.add(first + int(row), reason, text.encode())
-        return ticks[~is_invalid]
+        return NumberedTicks(ticks[~is_invalid], numbers[~is_invalid])
 
 
 class _Batch:

@@ -6,6 +6,7 @@ unusual value are excluded by ``Columns.usual`` and read one by one, so that one
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -19,6 +20,7 @@ from volspike.feeds.messages import LAST_MATCH, SIDES, TAKER_OF_MAKER, RawMessag
 from volspike.market import MISSING_ID, Kind, Side, Tick, Ticks
 from volspike.market.time import NOT_A_TIME, parse_times
 from volspike.tape.blocks import Blocks
+from volspike.tape.chronology import TapeZone
 from volspike.tape.lines import (
     SIMULATED,
     TapeLine,
@@ -29,7 +31,7 @@ from volspike.tape.lines import (
     name_notes,
     read_irregular_line,
 )
-from volspike.tape.report import TapeReport
+from volspike.tape.report import NumberedTicks, TapeReport
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -188,13 +190,19 @@ class RejectionSink(Protocol):
 
 
 def ndjson_ticks(
-    path: Path, report: TapeReport, rejected: RejectionSink | None = None, *, block_bytes: int = BLOCK_BYTES
-) -> Iterator[Ticks]:
+    path: Path,
+    report: TapeReport,
+    rejected: RejectionSink | None = None,
+    *,
+    block_bytes: int = BLOCK_BYTES,
+    clock: TapeZone | None = None,
+) -> Iterator[NumberedTicks]:
     """The ticks of one tape in the order of its lines, one block at a time.
 
-    Dropped lines are counted in ``report``, and damaged ones are passed to ``rejected``.
+    Dropped lines are counted in ``report``, and damaged ones are passed to ``rejected``. ``clock`` learns whether the
+    times have a zone.
     """
-    reading = _Reading(path, report, rejected)
+    reading = _Reading(path, report, rejected, clock)
     with Blocks(path, block_bytes) as blocks:
         counted = 0
         for block in blocks:
@@ -207,7 +215,22 @@ def ndjson_ticks(
 
 def block_ticks(block: bytes, report: TapeReport, rejected: RejectionSink) -> Ticks:
     """The ticks of tape lines that are not in a file, in their order; see ``ndjson_ticks``."""
-    return _Reading(Path(), report, rejected).ticks(block)
+    return _Reading(Path(), report, rejected, None).ticks(block).ticks
+
+
+_INSTANT = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?( ?Z| ?UTC|[+-]\d\d)?")
+_SAMPLED_BYTES = 4096
+
+
+def _find_zones(block: bytes, clock: TapeZone) -> None:
+    """Finds out from the first lines of a block which of its times have a zone.
+
+    If all have none, neither clock has; if some have none, it is the time of receipt, as the exchange's has one.
+    """
+    zones = [match[1] for match in _INSTANT.finditer(block, 0, _SAMPLED_BYTES)]
+    if zones:
+        clock.naive_time = not any(zones)
+        clock.naive_received = not all(zones)
 
 
 class _Found:
@@ -231,16 +254,19 @@ class _Found:
 class _Reading:
     """One tape being read."""
 
-    def __init__(self, path: Path, report: TapeReport, rejected: RejectionSink | None) -> None:
+    def __init__(self, path: Path, report: TapeReport, rejected: RejectionSink | None, clock: TapeZone | None) -> None:
         self._path = path
+        self._clock = clock
         self._report = report
         self._rejected = rejected
         self._line = 1
         self._notes: set[str] = set()
 
-    def ticks(self, block: bytes) -> Ticks:
+    def ticks(self, block: bytes) -> NumberedTicks:
         """The ticks of the next block, in the order of its lines."""
         first = self._line
+        if self._clock is not None:
+            _find_zones(block, self._clock)
         lines = decode_block(block)
         if lines is None or not self._has_regular_names(block):
             found = self._one_by_one(block, first)
@@ -277,7 +303,7 @@ class _Reading:
         for note in notes:
             if note not in self._notes:
                 self._notes.add(note)
-                self._report.add_note(self._path, note)
+                self._report.add_note(self._path, note, is_loss=False)
 
     def _one_by_one(self, block: bytes, first: int) -> _Found:
         """Reads every line by itself, so that only the damaged ones are lost."""
@@ -313,7 +339,7 @@ class _Reading:
         self._report.ignored.update(line_content.ignored)
         self._report.simulated |= line_content.simulated
 
-    def _joined(self, found: _Found, block: bytes, first: int) -> Ticks:
+    def _joined(self, found: _Found, block: bytes, first: int) -> NumberedTicks:
         parts: list[Ticks] = []
         numbers = found.numbers
         if found.lines:
@@ -324,10 +350,11 @@ class _Reading:
                 ticks, numbers = ticks[usual], numbers[usual]
             parts.append(ticks)
         if not found.irregular:
-            return parts[0] if parts else Ticks.join(())
+            return NumberedTicks(parts[0] if parts else Ticks.join(()), numbers)
         parts.append(Ticks.of(found.irregular))
         numbers = np.concatenate([numbers, np.array(found.irregular_numbers, np.int64)])
-        return Ticks.join(parts)[np.argsort(numbers, kind="stable")]
+        order = np.argsort(numbers, kind="stable")
+        return NumberedTicks(Ticks.join(parts)[order], numbers[order])
 
     def _unusual(self, found: _Found, rows: NDArray[np.int64], texts: Sequence[bytes], first: int) -> None:
         """Reads regular lines with an unusual value one by one."""

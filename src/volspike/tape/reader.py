@@ -2,6 +2,7 @@
 
 Tapes follow each other by the receive time of their first tick and are merged by receive time where they overlap. The
 order within one tape is kept even if its receive times step back, because the live system saw its ticks in that order.
+Where the recorder's clock was set to another time, the exchange's time decides (``ReceiptOrder``).
 """
 
 from __future__ import annotations
@@ -9,22 +10,29 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple, Protocol
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import UnreadableFile, UsageError
-from volspike.market import Ticks
+from volspike.market import SECOND_NS, Ticks
 from volspike.tape.blocks import holds_parquet
+from volspike.tape.chronology import TapeZone, TimeFilter, is_newest_first, localized, oldest_first, zone_of
 from volspike.tape.names import tapes_of
-from volspike.tape.parquet import parquet_ticks, rechunk
+from volspike.tape.parquet import numbered_rows, rechunk
 from volspike.tape.parse import BLOCK_BYTES, ndjson_ticks
-from volspike.tape.report import RejectedLines, TapeReport, rejected_path
+from volspike.tape.report import NumberedTicks, RejectedLines, TapeReport, rejected_path
+from volspike.tape.write import tape_line
 
 CHUNK = 65_536
 """Ticks per chunk."""
+
+_LARGEST_LATENCY_CHANGE_NS = SECOND_NS
 
 _FIRST_BYTES = 1 << 16
 _FIRST_ROWS = 1_024
@@ -48,17 +56,21 @@ def read_ticks(
     report: TapeReport | None = None,
     keep_rejected: bool = True,
     block_bytes: int = BLOCK_BYTES,
+    timezone: str | None = None,
     prefetcher: Prefetcher | None = None,
 ) -> Iterator[Ticks]:
     """The ticks of tapes, folders and globs by receive time, in chunks of ``chunk``.
 
-    Damaged lines are counted in ``report`` and, with ``keep_rejected``, written to ``<tape>.rejected.ndjson`` when the
-    tape has been read. ``report`` is complete once the iterator is exhausted; its ``bytes_read`` grows meanwhile. A
-    tape without a tick among others gets a note there.
+    A tape that is newest first is read in reverse. Times without a zone are local times of ``timezone``, or UTC. Ticks
+    with impossible times are rejected, and clock steps noted (see ``chronology``). Damaged lines and rejected ticks are
+    counted in ``report`` and, with ``keep_rejected``, written to ``<tape>.rejected.ndjson`` when the tape has been
+    read. ``report`` is complete once the iterator is exhausted; its ``bytes_read`` grows meanwhile. A tape without a
+    tick among others gets a note there.
 
     Raises:
-        UsageError: a source names no tape, or ``chunk`` is below 1; at the call.
-        UnreadableFile: a Parquet file that is no tape, or no tick in any of the tapes; while iterating.
+        UsageError: a source names no tape, ``chunk`` is below 1, or ``timezone`` does not exist; at the call.
+        UnreadableFile: a Parquet file that is no tape, no tick in any of the tapes, or local times without
+            ``timezone`` across a change of the clocks; while iterating.
     """
     if chunk < 1:
         raise UsageError(f"a chunk holds at least 1 tick, got {chunk}")
@@ -66,7 +78,17 @@ def read_ticks(
     report = TapeReport() if report is None else report
     report.files = [str(path) for path in paths]
     report.total_bytes = sum(path.stat().st_size for path in paths)
-    return _Reading(paths, report, keep_rejected, chunk, block_bytes, prefetcher).ticks()
+    zone = None if timezone is None else zone_of(timezone)
+    return _Reading(paths, report, keep_rejected, chunk, block_bytes, zone, prefetcher).ticks()
+
+
+class _TapeHead(NamedTuple):
+    """The beginning of a tape: its first times of receipt and of the exchange, the usual latency, and its order."""
+
+    received: int
+    time: int
+    latency: int
+    is_newest_first: bool
 
 
 class _Reading:
@@ -79,6 +101,7 @@ class _Reading:
         keep_rejected: bool,
         chunk: int,
         block_bytes: int,
+        zone: ZoneInfo | None,
         prefetcher: Prefetcher | None,
     ) -> None:
         self._paths = paths
@@ -86,37 +109,55 @@ class _Reading:
         self._keep_rejected = keep_rejected
         self._chunk = chunk
         self._block_bytes = block_bytes
+        self._zone = zone
         self._prefetcher = prefetcher
         self._rejected_files: set[Path] = set()
+        self._newest_first: set[Path] = set()
 
     def ticks(self) -> Iterator[Ticks]:
         """The ticks of all tapes."""
         read = self._read if self._prefetcher is None else self._prefetcher.ticks
-        tapes: list[TimedTape] = []
-        in_order: list[tuple[int, Path]] = []
+        heads: dict[Path, _TapeHead] = {}
         for path in self._paths:
-            first = self._first_received(path)
-            if first is None:
+            head = self._head(path)
+            if head is None:
                 self._count_lines(path)
             else:
-                tapes.append(TimedTape(first, partial(read, path)))
-                in_order.append((first, path))
-        if not tapes:
+                heads[path] = head
+        if not heads:
             raise UnreadableFile(*self._no_tick())
+        order = ReceiptOrder([head.latency for head in heads.values()])
+        firsts = {path: order.key(head.received, head.time) for path, head in heads.items()}
         if self._prefetcher is not None:
-            self._prefetcher.expect([path for _, path in sorted(in_order, key=lambda tape: tape[0])])
-        yield from rechunk(merge_tapes(tapes), self._chunk)
+            self._prefetcher.expect(sorted(heads, key=lambda path: firsts[path]))
+        tapes = [TimedTape(firsts[path], partial(read, path)) for path in heads]
+        yield from rechunk(merge_tapes(tapes, order.keys), self._chunk)
 
-    def _first_received(self, path: Path) -> int | None:
-        """When the tape's first tick was received; None if it has none."""
-        if holds_parquet(path):
-            parts = parquet_ticks(path, TapeReport(), rows=_FIRST_ROWS)
-        else:
-            parts = ndjson_ticks(path, TapeReport(), block_bytes=_FIRST_BYTES)
-        for part in parts:
-            if len(part):
-                return int(part.received[0])
-        return None
+    def _head(self, path: Path) -> _TapeHead | None:
+        """The beginning of a tape; None if it has no tick."""
+        parts = self._raw_parts(path, _FIRST_ROWS, _FIRST_BYTES)
+        first = next((part for part in parts if len(part)), None)
+        if first is None:
+            return None
+        newest_first = is_newest_first(chain([first], parts))
+        if newest_first:
+            self._newest_first.add(path)
+            for part in self._raw_parts(path, CHUNK, self._block_bytes):
+                first = part if len(part) else first
+        place = -1 if newest_first else 0
+        latency = int(np.median(first.received - first.time))
+        return _TapeHead(int(first.received[place]), int(first.time[place]), latency, newest_first)
+
+    def _raw_parts(self, path: Path, rows: int, block_bytes: int) -> Iterator[Ticks]:
+        """The ticks of a tape as they are in the file, outside the report."""
+        clock, report = TapeZone(), TapeReport()
+        parts = (
+            numbered_rows(path, report, rows=rows, clock=clock)
+            if holds_parquet(path)
+            else ndjson_ticks(path, report, block_bytes=block_bytes, clock=clock)
+        )
+        for part in parts if self._zone is None else localized(parts, clock, self._zone):
+            yield part.ticks
 
     def _read(self, path: Path) -> Iterator[Ticks]:
         """One tape from its start; its rejected lines are kept at its end."""
@@ -134,9 +175,26 @@ class _Reading:
                 rejected.discard()
 
     def _parts(self, path: Path, rejected: RejectedLines | None) -> Iterator[Ticks]:
-        if holds_parquet(path):
-            return parquet_ticks(path, self._report, rejected, rows=self._chunk)
-        return ndjson_ticks(path, self._report, rejected, block_bytes=self._block_bytes)
+        clock = TapeZone()
+        parts: Iterator[NumberedTicks] = (
+            numbered_rows(path, self._report, rejected, rows=CHUNK, clock=clock)  # the same rows in any chunks
+            if holds_parquet(path)
+            else ndjson_ticks(path, self._report, rejected, block_bytes=self._block_bytes, clock=clock)
+        )
+        if path in self._newest_first:
+            self._report.add_note(path, "is newest first: it is read from its end", is_loss=False)
+            parts = oldest_first(parts)
+        if self._zone is not None:
+            parts = localized(parts, clock, self._zone)
+
+        def reject(part: NumberedTicks, place: int, reason: str) -> None:
+            number = int(part.numbers[place])
+            self._report.add_rejected(path, number, reason)
+            if rejected is not None:
+                rejected.add(number, reason, tape_line(part.ticks.tick(place)).rstrip(b"\n"))
+
+        times = TimeFilter(path, self._report, clock, reject, has_zone=self._zone is not None)
+        return times.possible(parts)
 
     def _keep(self, path: Path, rejected: RejectedLines) -> None:
         kept = rejected.keep()
@@ -174,14 +232,37 @@ class _Reading:
 
 
 class TimedTape(NamedTuple):
-    """A tape whose first tick was received at ``first`` (ns UTC); ``open`` reads it from there."""
+    """A tape whose first tick has the place ``first`` (ns UTC); ``open`` reads it from there."""
 
     first: int
     open: Callable[[], Iterator[Ticks]]
 
 
-def merge_tapes(tapes: Sequence[TimedTape]) -> Iterator[Ticks]:
-    """The ticks of all tapes by receive time; equal times in the order of the tapes.
+class ReceiptOrder:
+    """The order of ticks by receive time, corrected where a recorder's clock was set to another time.
+
+    ``latencies`` are those of the tapes, received minus exchange's time, in ns. Where a tick's differs from their
+    median by more than a second, the exchange's time, later by that median, replaces its receive time.
+    """
+
+    def __init__(self, latencies: Sequence[int]) -> None:
+        self._latency = sorted(latencies)[(len(latencies) - 1) // 2]
+
+    def key(self, received: int, time: int) -> int:
+        """The place of one tick, in ns."""
+        is_usual = abs(received - time - self._latency) <= _LARGEST_LATENCY_CHANGE_NS
+        return received if is_usual else time + self._latency
+
+    def keys(self, ticks: Ticks) -> NDArray[np.int64]:
+        """The places of n ticks, in ns."""
+        usual = np.abs(ticks.received - ticks.time - self._latency) <= _LARGEST_LATENCY_CHANGE_NS
+        return ticks.received if usual.all() else np.where(usual, ticks.received, ticks.time + self._latency)
+
+
+def merge_tapes(
+    tapes: Sequence[TimedTape], keys: Callable[[Ticks], NDArray[np.int64]] = attrgetter("received")
+) -> Iterator[Ticks]:
+    """The ticks of all tapes by their ``keys`` (ns); equal ones in the order of the tapes.
 
     A tape is opened when the others have reached its first tick, so that only overlapping tapes hold a chunk in memory.
     """
@@ -190,7 +271,7 @@ def merge_tapes(tapes: Sequence[TimedTape]) -> Iterator[Ticks]:
     rank = 0
     while waiting or heads:
         while waiting and all((waiting[0].first, rank) <= head.last for head in heads):
-            head = _Head(rank, waiting.pop(0).open())
+            head = _Head(rank, waiting.pop(0).open(), keys)
             rank += 1
             if head.advance():
                 heads.append(head)
@@ -203,10 +284,11 @@ def merge_tapes(tapes: Sequence[TimedTape]) -> Iterator[Ticks]:
 
 @dataclass(slots=True)
 class _Head:
-    """An open tape and its current chunk. ``keys`` is the running maximum of the receive times."""
+    """An open tape and its current chunk. ``keys`` is the running maximum of the places of its ticks."""
 
     rank: int
     chunks: Iterator[Ticks]
+    keys_of: Callable[[Ticks], NDArray[np.int64]]
     ticks: Ticks = field(default_factory=lambda: Ticks.join(()))
     keys: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     reached: int = np.iinfo(np.int64).min
@@ -221,7 +303,7 @@ class _Head:
         for chunk in self.chunks:
             if len(chunk):
                 self.ticks = chunk
-                self.keys = np.maximum(np.maximum.accumulate(chunk.received), self.reached)
+                self.keys = np.maximum(np.maximum.accumulate(self.keys_of(chunk)), self.reached)
                 self.reached = int(self.keys[-1])
                 return True
         return False

@@ -6,9 +6,10 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from volspike.market import Kind, Ticks
 
@@ -29,10 +30,18 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A remark about a complete file."""
+    """A remark about a complete file; ``is_loss`` if data is or may be missing."""
 
     file: str
     text: str
+    is_loss: bool = True
+
+
+class NumberedTicks(NamedTuple):
+    """Ticks of a tape, each with the number of its line or row, from 1."""
+
+    ticks: Ticks
+    numbers: NDArray[np.int64]
 
 
 @dataclass(slots=True)
@@ -42,12 +51,14 @@ class TapeReport:
     ``lines`` counts the lines that are not blank (rows of a Parquet tape). ``bytes_read`` and ``total_bytes`` are sizes
     on disk, so that their ratio is the progress. ``ignored`` counts, by type, what is neither a tick nor damaged
     (acknowledgements, heartbeats, order books, a recorder's own records) and, as ``history``, the trades from before a
-    subscription. ``has_sizes`` is True if any tick has the size of a trade.
+    subscription. ``has_sizes`` is True if any tick has the size of a trade. ``clock_steps`` counts the places where
+    the exchange's times go back for longer than a few ticks.
     """
 
     lines: int = 0
     ticks: int = 0
     rejected: int = 0
+    clock_steps: int = 0
     rejections: list[Rejection] = field(default_factory=list)
     ignored: Counter[str] = field(default_factory=Counter)
     simulated: bool = False
@@ -75,15 +86,16 @@ class TapeReport:
         if len(self.rejections) < KEPT_REJECTIONS:
             self.rejections.append(Rejection(str(file), line, reason))
 
-    def add_note(self, file: Path, text: str) -> None:
+    def add_note(self, file: Path, text: str, *, is_loss: bool = True) -> None:
         """Adds a remark about one file."""
-        self.notes.append(Note(str(file), text))
+        self.notes.append(Note(str(file), text, is_loss))
 
     def add(self, other: TapeReport) -> None:
         """Adds the report of one tape that another process read; ``files`` and ``total_bytes`` do not change."""
         self.lines += other.lines
         self.ticks += other.ticks
         self.rejected += other.rejected
+        self.clock_steps += other.clock_steps
         self.rejections.extend(other.rejections[: KEPT_REJECTIONS - len(self.rejections)])
         self.ignored.update(other.ignored)
         self.simulated |= other.simulated
