@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from numba import config
 
-from volspike.compiled import cache_folder
+from volspike.compiled import _warn_of_compilation, cache_folder
 
 STEP = "from volspike.compiled import inlined\n\n@inlined\ndef step():\n    return {step}\n"
 TOTAL = (
@@ -109,16 +109,43 @@ def test_nothing_is_loaded_from_a_folder_that_others_can_write(package: Path, tm
     assert cache_folder.__wrapped__(package) is None
 
 
-def test_without_a_writable_folder_functions_are_compiled_each_time(package: Path, tmp_path: Path) -> None:
-    """Where nothing can be written, functions work and are compiled by every process."""
+def test_without_a_writable_folder_functions_are_compiled_each_time(
+    package: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where nothing can be written, functions work and are compiled by every process, which says so once."""
     read_only(package / "__pycache__")
     (tmp_path / "tmp").rmdir()
     read_only(tmp_path / "tmp")
+    _warn_of_compilation.cache_clear()
     for _ in range(2):
         module = load()
         assert module.total(3) == 6
         assert module.total.stats.cache_path is None
     assert folders(tmp_path) == []
+    (record,) = caplog.records
+    assert "set NUMBA_CACHE_DIR to a folder that can be written" in record.message
+
+
+def test_a_read_only_folder_with_machine_code_is_used(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image with compiled functions and a read-only file system compiles nothing at its start."""
+    assert load().total(3) == 6
+
+    def refuse(_: Path) -> None:
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr("volspike.compiled._prepare", refuse)
+    second = load()
+    assert (second.total(3), compilations(second)) == (6, 0)
+
+
+@pytest.mark.parametrize("ending", ["*.nbi", "*.nbc"])
+@pytest.mark.parametrize("content", [b"", b"\x80\x05half", b"not a pickle"])
+def test_a_damaged_cache_fails_no_call(package: Path, ending: str, content: bytes) -> None:
+    """A file that a full disk or a killed process left damaged costs a compilation."""
+    assert load().total(3) == 6
+    for file in package.rglob(ending):
+        file.write_bytes(content)
+    assert load().total(3) == 6
 
 
 def test_a_cache_that_disappears_fails_no_call(package: Path) -> None:

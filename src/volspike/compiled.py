@@ -8,6 +8,7 @@ of every source file in the package, so a change to any of them compiles all fun
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import stat
@@ -73,17 +74,34 @@ def cache_folder(package: Path) -> Path | None:
     """The folder for the machine code of the functions in a package (a folder of Python files).
 
     It is below ``NUMBA_CACHE_DIR`` if that is set, otherwise in the package's ``__pycache__``; where neither can be
-    written, below the temporary directory. None if nothing can be written or the package has no source files. Folders
-    of earlier versions of the package are removed when a new one is created.
+    written, below the temporary directory. A read-only folder that already holds machine code, as in an image, is used
+    as it is. None if nothing can be written, which is logged, or if the package has no source files. Folders of earlier
+    versions of the package are removed when a new one is created.
     """
     if not any(package.glob("*.py")):
         return None
     name = f"numba-{source_digest(package)}"
     for parent in _parents(package):
         with suppress(OSError):
-            _prepare(parent / name)
+            if not _holds_code(parent / name):
+                _prepare(parent / name)
             return parent / name
+    _warn_of_compilation()
     return None
+
+
+def _holds_code(folder: Path) -> bool:
+    """Whether a folder has an index of machine code that can be read."""
+    return any(os.access(index, os.R_OK) for index in folder.glob("*.nbi"))
+
+
+@cache
+def _warn_of_compilation() -> None:
+    """Says once per process why its start takes long."""
+    logging.getLogger(__name__).warning(
+        "no folder for compiled code can be written, so that every start compiles again, for up to a minute; "
+        "set NUMBA_CACHE_DIR to a folder that can be written"
+    )
 
 
 def source_digest(package: Path) -> str:
@@ -161,15 +179,15 @@ class _PackageCacheImpl(CompileResultCacheImpl):  # type: ignore[misc]
 
 
 class _PackageCache(FunctionCache):  # type: ignore[misc]
-    """numba's cache of one function. A full disk or a removed folder costs a compilation, not the call."""
+    """numba's cache of one function. A full disk, a removed folder or a damaged file costs a compilation only."""
 
     _impl_class = _PackageCacheImpl
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        with suppress(OSError):
+        with suppress(Exception):  # unpickling a damaged file may raise anything
             return super().load_overload(sig, target_context)
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        with suppress(OSError):
+        with suppress(Exception):  # it reads the index first
             super().save_overload(sig, data)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +150,27 @@ def test_a_number_in_the_environment_is_checked_too(volspike: Run, monkeypatch: 
     monkeypatch.setenv("API_PORT", "http")
     assert_refused(volspike("serve"), USAGE, "UsageError: settings for serving", "`$.port`")
     assert_refused(volspike("demo"), USAGE, "API_PORT", "valid integer")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_any_encoding_of_the_output_is_survived(encoding: str, tmp_path: Path) -> None:
+    """Commands print arrows, Greek letters and dashes in any encoding, and end with the status of their work."""
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "NO_COLOR": "1"}
+    tape = "t\N{GREEK SMALL LETTER ALPHA}pes [1]/market.ndjson"
+    for arguments in (
+        ["--help"],
+        ["simulate", "--minutes", "8", "--seed", "3", "--out", tape],
+        ["replay", "--raw", "t\N{GREEK SMALL LETTER ALPHA}pes [1]/*.ndjson", "--every", "1s", "--out", "f [1].parquet"],
+        ["label", "--features", "f [1].parquet", "--spike", "jump:2"],
+        ["models", "list", "--artifacts", "none"],
+    ):
+        ended = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "volspike", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert b"UnicodeEncodeError" not in ended.stderr
+        assert ended.stdout

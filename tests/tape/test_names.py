@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from volspike.errors import UsageError
 from volspike.market import SECOND_NS
-from volspike.tape import TapeName, product_of, read_tape_name, tape_name
+from volspike.tape import TapeName, product_of, read_tape_name, tape_name, tapes_of
 
 
 @given(
@@ -48,3 +49,28 @@ def test_another_name_tells_nothing(name: str) -> None:
 def test_a_product_is_found_in_a_name(name: str, product: str | None) -> None:
     """The product follows ``ticks_`` or precedes ``_trades``."""
     assert product_of(PurePath(name)) == product
+
+
+def test_an_existing_path_is_no_pattern(tmp_path: Path) -> None:
+    """Brackets in the names of folders and files are literal where such a folder or file exists, else a pattern."""
+    folder = tmp_path / "data [1]" / "x*"
+    folder.mkdir(parents=True)
+    for place, name in (
+        (folder, "a[2].ndjson"),
+        (folder, "b.ndjson"),
+        (tmp_path, "c1.ndjson"),
+        (tmp_path, "c2.ndjson"),
+    ):
+        (place / name).touch()
+
+    def named(source: object) -> list[str]:
+        return [path.name for path in tapes_of(str(source))]
+
+    assert named(tmp_path / "data [1]" / "x*") == ["a[2].ndjson", "b.ndjson"]
+    assert named(folder / "*.ndjson") == ["a[2].ndjson", "b.ndjson"]
+    assert named(folder / "a[2].ndjson") == ["a[2].ndjson"]
+    assert named(tmp_path / "data [1]" / "**" / "b.ndjson") == ["b.ndjson"]
+    assert named(tmp_path / "data ?1]" / "x[*]" / "[b]*") == ["b.ndjson"]
+    assert named(tmp_path / "c[12].ndjson") == ["c1.ndjson", "c2.ndjson"]
+    with pytest.raises(UsageError, match="no tape matches"):
+        tapes_of(str(tmp_path / "data [1]" / "[z]*"))

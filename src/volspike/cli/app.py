@@ -6,6 +6,7 @@ Only the module of the command that runs is imported, so that help, refusals and
 from __future__ import annotations
 
 import inspect
+import io
 import logging
 import os
 import sys
@@ -175,6 +176,7 @@ _UsageMistake: type[Exception] = next(kind for kind in typer.BadParameter.__mro_
 
 def main() -> None:
     """Runs the command line of this process and exits with the status of its outcome."""
+    print_any_text()
     try:
         status = app(standalone_mode=False) or 0
         if status == INTERRUPTED:  # typer returns it for Ctrl-C without a message
@@ -200,6 +202,16 @@ def main() -> None:
         place = error.filename2 or error.filename
         _print_error(f"{type(error).__name__}: {f'{place}: ' if place else ''}{error.strerror or error}")
         sys.exit(3 if error.errno is None else 2)
+
+
+def print_any_text() -> None:
+    """Makes standard output write characters that its encoding lacks as ``\\u2192``, instead of failing with them.
+
+    A command must not fail after its work is done because a terminal or a pipe has another encoding.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _subcommand() -> str:

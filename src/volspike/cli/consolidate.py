@@ -65,10 +65,12 @@ def run(
 
 def _files(patterns: list[str], output: Path) -> list[Path]:
     """The matching files in order, without the output of an earlier consolidation."""
+    from volspike.tape.names import expand_pattern
+
     found: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
-        matches = [path] if path.is_file() else sorted(path.parent.glob(path.name)) if path.name else []
+        matches = sorted(expand_pattern(path)) if path.name else []
         if not matches:
             raise UsageError(f"no feature file matches {pattern}; make one with `volspike replay`")
         found += matches

@@ -212,14 +212,21 @@ def _expanded(source: str | Path) -> list[Path]:
     if path.exists():
         return [path] if is_tape(path) else _none(f"{source} is no tape by its name: {_ENDINGS}")
     if any(sign in str(source) for sign in "*?["):
-        return _tapes(_matches(path)) or _none(f"no tape matches {source}: {_ENDINGS}")
+        return _tapes(expand_pattern(path)) or _none(f"no tape matches {source}: {_ENDINGS}")
     return _none(f"no such tape: {source}")
 
 
-def _matches(pattern: Path) -> Iterator[Path]:
-    parts = pattern.parts
-    wild = next(i for i, part in enumerate(parts) if any(sign in part for sign in "*?["))
-    return Path(*parts[:wild]).glob(str(Path(*parts[wild:])))
+def expand_pattern(pattern: Path) -> Iterator[Path]:
+    """The paths that match a pattern. A part that exists under its own name is that file or folder, not a pattern.
+
+    So ``data [1]/*.ndjson`` are the files of the folder ``data [1]`` if there is one.
+    """
+    base = Path()
+    for position, part in enumerate(pattern.parts):
+        if any(sign in part for sign in "*?[") and not (base / part).exists():
+            return base.glob(str(Path(*pattern.parts[position:])))
+        base /= part
+    return iter([base] if base.exists() else [])
 
 
 def _tapes(paths: Iterable[Path]) -> list[Path]:
