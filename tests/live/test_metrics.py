@@ -63,7 +63,7 @@ def full(tmp_path: Path) -> Iterator[LivePipeline]:
         upkeep=TapeUpkeep(tmp_path / "tape"),
         outcomes=OutcomeStore(tmp_path / "outcomes.sqlite"),
         router=AlertRouter(receivers=[DeadReceiver()], attempts=1),
-        stats=lambda: FeedStats(ignored=Counter(), repeated=5, unrequested=6, refused=("X-USD",)),
+        stats=lambda: FeedStats(ignored=Counter(level2=4), repeated=5, unrequested=6, refused=("X-USD",)),
     )
     yield pipeline
     pipeline.close()
@@ -119,6 +119,7 @@ def test_events_are_counted(full: LivePipeline) -> None:
         Cause.CLOCK: 0,
     }
     assert (seen["feed_repeated_total"], seen["feed_unrequested_ticks_total"]) == (5, 6)
+    assert seen["feed_ignored_frames_total"] == 4
     assert seen['feed_refused{product="X-USD"}'] == 1
     assert full.health()["refused_products"] == full.state().refused_products == ["X-USD"]
     assert seen['feed_gap_seconds_total{cause="sequence"}'] == 1

@@ -53,6 +53,9 @@ FEED_REPEATED: Final = MetricSpec(
 FEED_UNREQUESTED: Final = MetricSpec(
     "feed_unrequested_ticks_total", "counter", "ticks", "Rejected ticks of products that were not requested."
 )
+FEED_IGNORED: Final = MetricSpec(
+    "feed_ignored_frames_total", "counter", "frames", "Frames of a channel or type that is unknown or not used."
+)
 FEED_REFUSED: Final = MetricSpec(
     "feed_refused", "gauge", "boolean", "1 for each product that the exchange refuses at present.", ("product",)
 )
@@ -158,7 +161,16 @@ TAPE_RECORDING: Final = MetricSpec("tape_recording", "gauge", "boolean", "1 whil
 
 LIVE_METRICS: Final = (
     *(FEED_CONNECTED, FEED_SILENCE, FEED_FRAMES, FEED_MALFORMED, FEED_TICKS, FEED_LATENCY),
-    *(FEED_GAPS, FEED_GAP_SECONDS, FEED_LOST, FEED_REPEATED, FEED_UNREQUESTED, FEED_REFUSED, FEED_RECONNECTS),
+    *(
+        FEED_GAPS,
+        FEED_GAP_SECONDS,
+        FEED_LOST,
+        FEED_REPEATED,
+        FEED_UNREQUESTED,
+        FEED_IGNORED,
+        FEED_REFUSED,
+        FEED_RECONNECTS,
+    ),
     SOURCE_INFO,
     *(FEATURE_ROWS, FEATURE_AGE, FEATURE_WARM, FEATURE_WHOLE),
     *(SCORE_LATENCY, SCORE_PROBABILITY, PROBABILITY, THRESHOLD),
@@ -325,6 +337,7 @@ class FeedCollector(Collector):
         stats = None if counts.stats is None else counts.stats()
         yield FEED_REPEATED.family([] if stats is None else [((), stats.repeated)])
         yield FEED_UNREQUESTED.family([] if stats is None else [((), stats.unrequested)])
+        yield FEED_IGNORED.family([] if stats is None else [((), stats.ignored.total())])
         yield FEED_REFUSED.family([] if stats is None else [((product,), 1) for product in stats.refused])
         recorder = self._recorder
         yield TAPE_RECORDING.family([] if recorder is None else [((), recorder.is_recording)])
