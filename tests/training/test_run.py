@@ -17,6 +17,7 @@ from volspike.features import Every, FeatureSet
 from volspike.labels import future_volatility
 from volspike.market import SECOND_NS, Profile
 from volspike.models import DETECTORS, Artifact
+from volspike.progress import Step
 from volspike.training.fitting import fit_fold
 from volspike.training.folds import prepare_training_data
 from volspike.training.report import ModelResult, TrainingReport
@@ -59,6 +60,10 @@ def test_every_model_is_trained_checked_and_written(market: Dataset, request_for
     able = [name for name in DETECTORS if name not in SHORT]
     assert [model.model for model in report.models] == able
     assert [step for step in steps if "fold 2" in step] == [f"{name}: fold 2 of 2" for name in able]
+    shares = [step.done for step in steps if isinstance(step, Step)]
+    assert len(shares) == len(steps)
+    assert shares == sorted(shares)
+    assert shares[0] == 0.0 < shares[-1] <= 1.0
     for name in SHORT:
         assert any(sentence.startswith(f"{name} is left out: ") for sentence in report.warnings)
     for model in report.models:
