@@ -463,3 +463,17 @@ def test_a_model_with_an_invalid_threshold_is_not_adopted() -> None:
     with pytest.raises(UsageError, match="release"):
         live.adopt(twin(thresholds={"always": 0.0}, served_threshold="always"))
     assert live.scorer.artifact.threshold > 0.0
+
+
+def test_a_tape_that_cannot_be_written_is_a_fault_of_the_pipeline(tmp_path: Path) -> None:
+    """It is a background fault with the reason and the loss until the tape is written again."""
+    (tmp_path / "file").touch()
+    recorder = Recorder(tmp_path / "file" / "tape", simulated=True)
+    scorer = LiveScorer(Artifact.load(TEN_MODEL))
+    live = LivePipeline(scorer, ["BTC-USD"], "test", mode=Mode.SIMULATED, recorder=recorder)
+    (task,) = (task for task in live.tasks if task.name == "tape recording")
+    for _ in range(2):
+        asyncio.run(live._publish_health())
+    assert task.faults == 1
+    assert "Not a directory" in (task.error or "")
+    live.close()

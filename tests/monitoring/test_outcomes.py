@@ -62,7 +62,7 @@ def test_an_unexpected_error_does_not_end_the_writing(store: OutcomeStore, monke
         written(*batch)
 
     monkeypatch.setattr(database, "write", write)
-    (task,) = store.tasks
+    task, _ = store.tasks
     store.predict(foreseen(0, 0.5))
     assert store.flush()
     assert (store.lost, store.fault) == (1, "unexpected")
@@ -416,6 +416,8 @@ def test_a_file_that_cannot_be_opened_is_a_fault_and_no_exception(
     assert store.flush()
     assert (store.lost, store.fault is not None) == (1, True)
     assert store.is_shared == (place == "locked")
+    _, use = store.tasks
+    assert (use.faults, str(path) in (use.error or "")) == (1, True)
     if holder is not None:
         assert str(os.getpid()) in (store.fault or "")
         assert holder.close()
@@ -427,7 +429,7 @@ def test_a_file_that_cannot_be_opened_is_a_fault_and_no_exception(
     store._retry_at = 0.0
     store.predict(foreseen(1, 0.1))
     assert store.flush()
-    assert (store.lost, store.fault) == (1, None)
+    assert (store.lost, store.fault, use.error) == (1, None, None)
     assert store.close()
     assert rows(path, "second") == [(START + 1,)]
 

@@ -158,6 +158,7 @@ class LivePipeline:
         self._products: dict[str, _Product] = {}
         self._calibration = calibration
         self._tape_fault = ""
+        self._tape = BackgroundTask("tape recording")
         for product in products:
             self._product(product)
         self._restore_calibration()
@@ -179,7 +180,8 @@ class LivePipeline:
     def tasks(self) -> tuple[BackgroundTask, ...]:
         """All background tasks of the pipeline and its parts."""
         parts = (self.recorder, self.upkeep, self.outcomes, self.router)
-        return (*(each.task for each in self._periodic), *(task for part in parts if part for task in part.tasks))
+        own = () if self.recorder is None else (self._tape,)
+        return (*(each.task for each in self._periodic), *own, *(task for part in parts if part for task in part.tasks))
 
     async def run(self, events: AsyncIterable[FeedEvent]) -> None:
         """Process events until there are no more; then end every dashboard stream and close the parts.
@@ -417,7 +419,10 @@ class LivePipeline:
         fault = "" if self.recorder is None else self.recorder.fault
         if self.recorder is not None and fault != self._tape_fault:
             self._tape_fault = fault
-            log.warning("tape_fault" if fault else "tape_restored", reason=fault, lost=self.recorder.unrecorded)
+            if fault:
+                self._tape.fail(f"{fault}; {self.recorder.unrecorded:,} ticks lost so far")
+            else:
+                self._tape.succeed()
 
     async def _expire_alerts(self) -> None:
         """Close the alerts of products whose rows have stopped; a row would close them only when the feed is back."""

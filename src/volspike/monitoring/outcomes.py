@@ -81,6 +81,7 @@ class OutcomeStore:
         self._backlog: Backlog[PredictionRecord | OutcomeRecord | Event] = Backlog(queue_rows)
         self._failed = 0
         self._fault: str | None = None
+        self._use = BackgroundTask("outcomes file")
         self._pruned_at = -PRUNE_EVERY_S
         with suppress(UnreadableFile):
             self._opened()
@@ -98,8 +99,8 @@ class OutcomeStore:
 
     @property
     def tasks(self) -> tuple[BackgroundTask, ...]:
-        """The background task that writes."""
-        return (self._thread,)
+        """The background tasks: the thread that writes, and its use of the file."""
+        return (self._thread, self._use)
 
     def predict(self, prediction: PredictionRecord) -> None:
         """Store the prediction unless a later one of the same second follows; NaN is ignored."""
@@ -230,9 +231,9 @@ class OutcomeStore:
         rename_damaged(self._path, reason, COMPANIONS)
 
     def _report(self, reason: str) -> None:
-        """Sets the fault, which is logged once."""
+        """Sets the fault, which is logged and counted once."""
         if reason != self._fault:
-            _log.error("predictions_not_stored", file=str(self._path), reason=reason)
+            self._use.fail(f"{self._path}: predictions are not stored: {reason}")
         self._fault = reason
 
     def _batch(self) -> list[PredictionRecord | OutcomeRecord | Event]:
@@ -271,6 +272,7 @@ class OutcomeStore:
             self._replace_damaged(str(error))
             self._opened().write(rows, int(self._now()))
         self._fault = None
+        self._use.succeed()
 
     def _prune(self, database: OutcomeDatabase) -> None:
         try:

@@ -291,7 +291,7 @@ def _restart_gap(start: int, end: int, product_id: str, lost: int, detail: str) 
 
 def _in_use(holder: int | None) -> str:
     who = "another recorder" if holder is None else f"another recorder (process {holder})"
-    return f"{who} writes to this folder: stop it, or record into another folder"
+    return f"{who} writes to this folder: stop it, or record into another folder (--out of ingest, --tape of up)"
 
 
 def _describe(error: BaseException, place: Path) -> str:
