@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from threading import Event
@@ -19,6 +20,7 @@ from volspike.background import BackgroundCollector, BackgroundTask, SupervisedT
 from volspike.cli.ingest import _listen, _periodic_work
 from volspike.feeds.events import FeedEvent
 from volspike.live.metrics import FeedCounts
+from volspike.telemetry import LABELS
 
 DEADLINE_S = 10.0
 SOURCES = Path(volspike.__file__).parent
@@ -26,6 +28,8 @@ SOURCES = Path(volspike.__file__).parent
 UNSUPERVISED = {
     "cli/demo.py": "one request; its end is printed",
     "cli/ingest.py": "the main loop, which raises, and the steps of supervised tasks",
+    "cli/load_test.py": "awaited by the command",
+    "cli/screen.py": "a progress line, whose error changes no result",
     "cli/simulate.py": "awaited by the command",
     "datasets/bulk.py": "ends a worker process with its parent",
     "feeds/session.py": "its error is raised to the reader of the events",
@@ -178,3 +182,10 @@ def test_all_background_work_is_supervised() -> None:
                 if name in starts and owner != "group":  # the error of a task in a TaskGroup is raised
                     found.add(file.relative_to(SOURCES).as_posix())
     assert found - {"background.py"} == UNSUPERVISED.keys()
+
+
+def test_the_names_of_tasks_are_documented() -> None:
+    """The page of metrics lists the names of all tasks, which are the values of a label."""
+    sources = "".join(file.read_text() for file in SOURCES.rglob("*.py"))
+    names = set(re.findall(r"""(?:BackgroundTask|supervised)\("([^"]+)\"""", sources)) | {"kafka"}
+    assert ", ".join(sorted(names)) == LABELS["task"]

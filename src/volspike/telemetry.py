@@ -37,8 +37,8 @@ LABELS: Final = {
     "simulated": "true or false",
     "source": "the source of the process",
     "status": "HTTP status codes",
-    "task": "alert expiry, alerts, calibration, health, kafka, model folder, outcomes, performance, retraining, rows "
-    "or tape",
+    "task": "alert expiry, alerts, calibration, compaction, health, kafka, model folder, outcomes, outcomes file, "
+    "performance, retraining, rows, tape, tape recording, upkeep",
     "version": "the first 12 digits of the SHA-256 of the served model",
 }
 """Every label of a metric, and the bounded set of its values."""

@@ -204,6 +204,32 @@ def test_connections_are_reused_and_sigterm_stops_gracefully(process: Any) -> No
     ]
 
 
+def test_head_has_no_body_on_the_wire(process: Any) -> None:
+    """A second request on the connection is answered, and a name of another site is rejected."""
+    server = process()
+    with server.connect() as connection:
+        connection.sendall(b"HEAD /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        head = connection.recv(65_536)
+        assert head.startswith(b"HTTP/1.1 200 OK")
+        assert head.endswith(b"\r\n\r\n")
+        connection.sendall(LIVE)
+        assert answer(connection)[0] == 200
+        connection.sendall(LIVE.replace(b"localhost", b"evil.example"))
+        assert answer(connection)[0] == 421
+
+
+def test_the_log_of_malformed_requests_is_bounded(process: Any) -> None:
+    """Of many requests that are not HTTP, twenty are logged."""
+    server = process()
+    for _ in range(40):
+        with server.connect() as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 400")
+    server.terminate()
+    server.until("server_stopped")
+    assert [event["event"] for event in server.events].count("request_rejected") == 20
+
+
 def test_a_request_in_flight_is_answered_before_the_stop(process: Any) -> None:
     """A request whose body is incomplete at SIGTERM is still scored; then the connection closes."""
     server = process()
