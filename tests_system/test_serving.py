@@ -41,7 +41,9 @@ def test_predictions_are_counted_and_sigterm_stops_cleanly(trained: Path, serve:
     status, seconds = server.stop()
     assert status == 0
     assert seconds < 5.0
-    assert [event["event"] for event in server.events if event["level"] != "info"] == []
+    warnings = [event for event in server.events if event["level"] != "info"]
+    assert [event["event"] for event in warnings] == ["model_limitations"]
+    assert warnings[0]["limitations"] == version["limitations"]
 
 
 def test_rows_have_the_probabilities_of_single_requests(trained: Path, serve: Callable[..., Server]) -> None:
