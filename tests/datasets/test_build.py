@@ -13,7 +13,7 @@ import pytest
 from volspike.datasets import load_dataset
 from volspike.datasets.build import build_features, label_file, read_ahead
 from volspike.datasets.dataset import compare
-from volspike.datasets.feature_file import FeatureFacts, facts_of
+from volspike.datasets.feature_file import FeatureFacts, SuppliedFacts, facts_of
 from volspike.errors import DataError, NotEnoughData, SchemaMismatch, UnreadableFile, UsageError
 from volspike.features import ROW_COLUMNS, Every, FeatureEngine, FeatureSet, Scope
 from volspike.labels import SpikeDefinition, future_volatility
@@ -206,12 +206,39 @@ def test_bad_feature_files_are_named(tmp_path: Path, tape: Path, features: Path)
         assert str(path) in str(fault.value)
 
 
-def test_a_file_without_facts_is_read_by_its_columns(features: Path, tmp_path: Path) -> None:
-    """A feature file that another tool rewrote, and lost its metadata, still loads."""
+def test_a_file_without_facts_is_refused_or_read_with_stated_facts(features: Path, tmp_path: Path) -> None:
+    """A feature file that another program saved without its metadata is read only with row rate, profile and origin."""
     bare = tmp_path / "bare.parquet"
     pq.write_table(pq.read_table(features).replace_schema_metadata(None), bare)
-    assert load_dataset(bare).facts.digest == SET.digest
+    with pytest.raises(UnreadableFile, match=r"volspike label .* --every tick\|1s --profile .* --origin real"):
+        load_dataset(bare)
+    with pytest.raises(UnreadableFile, match=r"bare.parquet --origin real\|simulated"):
+        label_file(bare, bare, supplied=SuppliedFacts(Every.SECOND, Profile.TICKER))
+    label_file(bare, bare, supplied=SuppliedFacts(Every.SECOND, Profile.TICKER, simulated=True))
+    facts = load_dataset(bare).facts
+    assert (facts.digest, facts.every, facts.profile, facts.simulated) == (
+        SET.digest,
+        Every.SECOND,
+        Profile.TICKER,
+        True,
+    )
     assert np.array_equal(load_dataset(bare).x, load_dataset(features).x, equal_nan=True)
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_a_column_states_the_origin(features: Path, tmp_path: Path, simulated: bool) -> None:
+    """A column ``simulated`` that remained in the data replaces --origin."""
+    table = pq.read_table(features).replace_schema_metadata(None)
+    bare = tmp_path / "bare.parquet"
+    pq.write_table(table.append_column("simulated", pa.array([simulated] * len(table))), bare)
+    result = label_file(bare, tmp_path / "out.parquet", supplied=SuppliedFacts(Every.SECOND, Profile.TICKER))
+    assert result.facts.simulated is simulated
+
+
+def test_stated_facts_may_not_contradict_the_file(features: Path, tmp_path: Path) -> None:
+    """An option that differs from the metadata is refused."""
+    with pytest.raises(UnreadableFile, match="its metadata states every 1s, not tick"):
+        label_file(features, tmp_path / "out.parquet", supplied=SuppliedFacts(every=Every.TICK))
 
 
 def test_unwritable_targets_are_usage_errors(tape: Path, tmp_path: Path) -> None:
@@ -229,7 +256,8 @@ def test_compare_finds_what_differs(features: Path, tape: Path, tmp_path: Path) 
     table = pq.read_table(again)
     spread = np.asarray(table["spread"]).copy()
     spread[100] += 0.5
-    pq.write_table(table.set_column(table.column_names.index("spread"), "spread", pa.array(spread)), changed)
+    table = table.set_column(table.column_names.index("spread"), "spread", pa.array(spread))
+    pq.write_table(table.replace_schema_metadata(pq.read_schema(again).metadata), changed)
     found = compare(changed, features)
     assert found.differing["spread"][0] == 1
     assert found.differing["spread"][1] == pytest.approx(0.5)

@@ -8,6 +8,7 @@ from math import inf, nan
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from tests.tape.strategies import assert_same, read_all, read_with_report, tick_at
 from volspike.errors import UnreadableFile
 from volspike.market import SECOND_NS, Kind, Side, Tick, Ticks
-from volspike.tape import TAPE_SCHEMA, write_parquet
+from volspike.tape import TAPE_SCHEMA, TapeReport, read_ticks, write_parquet
 
 NOON = datetime(2018, 1, 20, 12, tzinfo=UTC)
 NOON_NS = int(NOON.timestamp()) * SECOND_NS
@@ -116,3 +117,17 @@ def test_a_tape_of_another_format_is_refused(tmp_path: Path, told: bytes) -> Non
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(UnreadableFile, match=r"format|metadata"):
         read_all(tmp_path)
+
+
+def test_a_tape_that_lost_its_metadata_needs_its_origin(tmp_path: Path) -> None:
+    """A tape of volspike that pandas saved again is read only if the origin is stated, and is simulated if it was."""
+    path = tmp_path / "a.parquet"
+    write_parquet([Ticks.of([tick_at(1), tick_at(2)])], path, simulated=True)
+    pd.read_parquet(path).to_parquet(path)
+    with pytest.raises(UnreadableFile, match="--origin real or --origin simulated"):
+        read_all(path)
+    for simulated in (True, False):
+        report = TapeReport()
+        ticks = Ticks.join(list(read_ticks(path, report=report, simulated=simulated)))
+        assert_same(ticks, [tick_at(1), tick_at(2)])
+        assert report.simulated is simulated

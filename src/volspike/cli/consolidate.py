@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.options import Horizon, Spike, require_file, spike_definition
+from volspike.cli.options import (
+    Horizon,
+    KindsOfTicks,
+    Origin,
+    RowRate,
+    Spike,
+    require_file,
+    spike_definition,
+    supplied_facts,
+)
 from volspike.cli.replay import print_labels
 from volspike.cli.screen import note_if_simulated, out, warn, working
 from volspike.errors import NotEnoughData, UsageError
@@ -30,6 +39,9 @@ def run(
     threshold_percentile: Annotated[float, typer.Option(help="Percentile of future volatility that defines τ.")] = 90.0,
     spike: Spike = None,
     horizon: Horizon = 60,
+    every: RowRate = None,
+    profile: KindsOfTicks = None,
+    origin: Origin = None,
 ) -> None:
     """Merge feature files without duplicate rows, label the result, and split it on request."""
     from volspike.datasets import SPLIT_METHODS
@@ -39,8 +51,11 @@ def run(
         raise UsageError(f"unknown split method {split_method!r}; use one of {', '.join(SPLIT_METHODS)}")
     require_file("--output", output, ".parquet")
     definition = spike_definition(spike, threshold_percentile)
+    supplied = supplied_facts(every, profile, origin)
     with working("consolidating") as show:
-        result = consolidate(_files(features, output), output, definition, horizon=horizon, on_step=show)
+        result = consolidate(
+            _files(features, output), output, definition, horizon=horizon, on_step=show, supplied=supplied
+        )
     note_if_simulated(result.labels.facts.simulated)
     out.print(
         f"{len(result.files)} files, {result.read:,} rows, {result.duplicates:,} of them duplicates → "

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.options import Horizon, Spike, require_file, spike_definition
+from volspike.cli.options import (
+    Horizon,
+    KindsOfTicks,
+    Origin,
+    RowRate,
+    Spike,
+    require_file,
+    spike_definition,
+    supplied_facts,
+)
 from volspike.cli.replay import print_labels
 from volspike.cli.screen import note_if_simulated, out, working
 
@@ -24,6 +33,9 @@ def run(
     ] = None,
     spike: Spike = None,
     horizon: Horizon = 60,
+    every: RowRate = None,
+    profile: KindsOfTicks = None,
+    origin: Origin = None,
 ) -> None:
     """Add future_volatility, volatility_spike and tau to a feature file."""
     from volspike.datasets.build import label_file
@@ -31,8 +43,9 @@ def run(
     require_file("--output", output, ".parquet")
     target = output or features
     definition = spike_definition(spike, threshold_percentile, tau)
+    supplied = supplied_facts(every, profile, origin)
     with working("labelling") as show:
-        result = label_file(features, target, definition, gap_threshold_seconds, horizon, show)
+        result = label_file(features, target, definition, gap_threshold_seconds, horizon, show, supplied)
     note_if_simulated(result.facts.simulated)
     out.print(f"{result.rows:,} rows → {target}")
     print_labels(result)

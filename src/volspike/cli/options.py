@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from volspike.config import ServingSettings
+    from volspike.datasets.feature_file import SuppliedFacts
     from volspike.labels import SpikeDefinition
     from volspike.models import Artifact
     from volspike.streams.clients import KafkaSettings
@@ -48,9 +49,45 @@ Timezone: TypeAlias = Annotated[
         help="Zone of times that state none, such as Europe/Berlin (default: UTC); read across clock changes.",
     ),
 ]
+RowRate: TypeAlias = Annotated[
+    str | None, typer.Option("--every", help="Row rate (tick or 1s) of a file whose metadata is missing.")
+]
+KindsOfTicks: TypeAlias = Annotated[
+    str | None,
+    typer.Option("--profile", help="Profile (ticker, ticker+trade or trade) of a file whose metadata is missing."),
+]
+Origin: TypeAlias = Annotated[
+    str | None, typer.Option("--origin", help="Origin (real or simulated) of a file whose metadata is missing.")
+]
 Horizon: TypeAlias = Annotated[
     int, typer.Option("--horizon", help="Seconds of the future that a label covers: 60, 300, 900 or 3600.")
 ]
+
+
+def is_simulated(origin: str | None) -> bool | None:
+    """Whether ``--origin`` names a simulated market; None if it is not given."""
+    if origin not in (None, "real", "simulated"):
+        raise UsageError(f"--origin must be real or simulated, got {origin!r}")
+    return None if origin is None else origin == "simulated"
+
+
+def supplied_facts(every: str | None, profile: str | None, origin: str | None) -> SuppliedFacts:
+    """The facts that ``--every``, ``--profile`` and ``--origin`` state for a file without metadata.
+
+    Raises:
+        UsageError: an unknown value.
+    """
+    from volspike.datasets.feature_file import SuppliedFacts
+    from volspike.features import Every
+    from volspike.market import Profile
+
+    if every is not None and every not in set(Every):
+        raise UsageError(f"--every must be one of {', '.join(Every)}, got {every!r}")
+    if profile is not None and profile not in set(Profile):
+        raise UsageError(f"--profile must be one of {', '.join(Profile)}, got {profile!r}")
+    return SuppliedFacts(
+        None if every is None else Every(every), None if profile is None else Profile(profile), is_simulated(origin)
+    )
 
 
 def spike_definition(spike: str | None, percentile: float, tau: float | None = None) -> SpikeDefinition:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import Horizon, Spike, Timezone, require_file, spike_definition
+from volspike.cli.options import Horizon, Origin, Spike, Timezone, is_simulated, require_file, spike_definition
 from volspike.cli.screen import note_if_simulated, out, print_tape_report, reading, warn, working
 from volspike.errors import DataError, SchemaMismatch, UsageError
 
@@ -32,6 +32,7 @@ def run(
         str, typer.Option(help="Kinds of ticks: ticker, ticker+trade, trade, or `auto` to detect them.")
     ] = "auto",
     timezone: Timezone = None,
+    origin: Origin = None,
     engine: Annotated[
         str,
         typer.Option(
@@ -76,9 +77,10 @@ def run(
     require_file("--out", out_file, ".parquet")
     if compare is not None:
         _check_comparable(compare, features, rate)
+    gaps, simulated = _gaps(raw), is_simulated(origin)
     with write_atomically(out_file) as part:
         with create_engine(engine, workers, ray_address) as workers_engine, reading("replaying") as show:
-            result = build_features(raw, part, features, rate, kinds, _gaps(raw), show, workers_engine, timezone)
+            result = build_features(raw, part, features, rate, kinds, gaps, show, workers_engine, timezone, simulated)
         print_tape_report(result.report)
         _report_dropped(result)
         labels = None

@@ -21,11 +21,13 @@ from volspike.datasets.dataset import numbers
 from volspike.datasets.feature_file import (
     LABEL_COLUMNS,
     LABEL_FIELDS,
+    NOTHING_SUPPLIED,
     PARQUET,
     ROW_GROUP,
     FeatureFacts,
     FeatureFileWriter,
     RecordingGap,
+    SuppliedFacts,
     facts_of,
     open_feature_file,
     row_group,
@@ -78,6 +80,7 @@ def build_features(
     on_progress: Callable[[TapeReport], None] | None = None,
     engine: Engine | None = None,
     timezone: str | None = None,
+    simulated: bool | None = None,
 ) -> BuildResult:
     """Replays tapes into the feature file ``out``. Without ``profile``, the first 200 000 ticks determine it.
 
@@ -92,10 +95,10 @@ def build_features(
         DataError: a later part of a tape contains kinds of ticks that do not fit the detected profile.
     """
     report = TapeReport()
-    # workers know no time zone
-    reads_ahead = engine is not None and timezone is None
+    # workers know neither time zone nor origin
+    reads_ahead = engine is not None and timezone is None and simulated is None
     prefetcher = TapePrefetcher.of(engine, tapes_of(sources), report) if engine is not None and reads_ahead else None
-    stream = read_ticks(sources, report=report, timezone=timezone, prefetcher=prefetcher)
+    stream = read_ticks(sources, report=report, timezone=timezone, simulated=simulated, prefetcher=prefetcher)
     settled, stream = (profile, stream) if profile is not None else _detect_profile(stream)
     options = ReplayOptions(feature_set, settled, every)
     with write_atomically(out) as part, FeatureFileWriter(part, feature_set) as writer:
@@ -206,12 +209,14 @@ def label_file(
     gap_s: float = SESSION_GAP_S,
     horizon: int = HORIZON_S,
     on_step: OnStep = lambda _: None,
+    supplied: SuppliedFacts = NOTHING_SUPPLIED,
 ) -> LabelResult:
     """Writes ``features`` to ``out`` with ``LABEL_FIELDS``; both may be the same path.
 
     A ``percentile`` is that of the first 70 % of labelled rows, so later rows do not change it. Training computes it
     from its own training rows; the columns ``tau`` and ``volatility_spike`` are then for inspection. ``tau`` is null
     where it is unknown, ``future_volatility`` where the future is unknown, and ``volatility_spike`` where either is.
+    ``supplied`` replaces metadata that is missing.
 
     Raises:
         UsageError: ``gap_s`` or ``horizon`` is out of range.
@@ -224,7 +229,7 @@ def label_file(
             f"were {gap_s} and {horizon}"
         )
     with open_feature_file(features) as file:
-        facts = facts_of(features, file)
+        facts = facts_of(features, file, supplied)
         if file.metadata.num_rows == 0:
             raise NotEnoughData(f"{features} has no rows: replay a longer tape")
         if spike.kind is SpikeKind.JUMP and TRAILING_HOUR not in file.schema_arrow.names:

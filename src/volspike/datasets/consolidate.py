@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from volspike.datasets.build import PERCENTILE, LabelResult, label_file
 from volspike.datasets.dataset import load_dataset, numbers
 from volspike.datasets.feature_file import (
+    NOTHING_SUPPLIED,
     PARQUET,
     FeatureFacts,
+    SuppliedFacts,
     facts_of,
     feature_schema,
     open_feature_file,
@@ -51,11 +53,12 @@ def consolidate(
     gap_s: float = 300,
     horizon: int = HORIZON_S,
     on_step: OnStep = lambda _: None,
+    supplied: SuppliedFacts = NOTHING_SUPPLIED,
 ) -> ConsolidateResult:
     """Merges feature files into ``out``, in time order and without duplicates, and labels the result.
 
     Equal rows are duplicates. The n-th row of a product at an instant is the same row in every file; of these, the
-    first warm row is kept, else the first row.
+    first warm row is kept, else the first row. ``supplied`` replaces metadata that is missing.
 
     Raises:
         UsageError: ``files`` is empty.
@@ -64,7 +67,7 @@ def consolidate(
     """
     if not files:
         raise UsageError("no feature files to consolidate; make some with `volspike replay`")
-    facts, tables = _read(files, part(on_step, 0.0, 0.3))
+    facts, tables = _read(files, part(on_step, 0.0, 0.3), supplied)
     merged = pa.concat_tables(tables, promote_options="none")
     source = np.repeat(np.arange(len(tables)), [table.num_rows for table in tables])
     on_step(Step(f"{merged.num_rows:,} rows: finding duplicates", 0.3))
@@ -77,14 +80,14 @@ def consolidate(
     return ConsolidateResult(tuple(files), merged.num_rows, merged.num_rows - len(kept), labels)
 
 
-def _read(files: Sequence[Path], on_step: OnStep) -> tuple[FeatureFacts, list[pa.Table]]:
+def _read(files: Sequence[Path], on_step: OnStep, supplied: SuppliedFacts) -> tuple[FeatureFacts, list[pa.Table]]:
     """Reads the rows without labels in one schema; rejects files of different kinds."""
     all_facts: list[FeatureFacts] = []
     tables = []
     for number, path in enumerate(files):
         on_step(Step(f"reading {path.name}", number / len(files)))
         with open_feature_file(path) as file:
-            facts = facts_of(path, file)
+            facts = facts_of(path, file, supplied)
             all_facts.append(facts)
             mine, theirs = (
                 (one.digest, one.windows, one.every, one.profile, one.simulated) for one in (facts, all_facts[0])

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -103,11 +104,25 @@ def open_feature_file(path: Path) -> pq.ParquetFile:
         raise UnreadableFile(path, f"not a Parquet file: {str(error).splitlines()[0]}") from error
 
 
-def facts_of(path: Path, file: pq.ParquetFile) -> FeatureFacts:
-    """The facts in a file's metadata, or facts derived from its columns if another tool removed the metadata.
+@dataclass(frozen=True, slots=True)
+class SuppliedFacts:
+    """Facts that the user states for a file whose metadata another program removed; None: not stated."""
+
+    every: Every | None = None
+    profile: Profile | None = None
+    simulated: bool | None = None
+
+
+NOTHING_SUPPLIED: Final = SuppliedFacts()
+
+
+def facts_of(path: Path, file: pq.ParquetFile, supplied: SuppliedFacts = NOTHING_SUPPLIED) -> FeatureFacts:
+    """The facts in a file's metadata; where another program removed it, ``supplied`` replaces it.
+
+    A column ``simulated`` states the origin as well.
 
     Raises:
-        UnreadableFile: the facts are invalid, or the columns are not those of a feature file.
+        UnreadableFile: the facts are invalid or unknown, or the columns are not those of a feature file.
     """
     schema: pa.Schema = file.schema_arrow
     raw = (file.metadata.metadata or {}).get(KEY)
@@ -117,6 +132,7 @@ def facts_of(path: Path, file: pq.ParquetFile) -> FeatureFacts:
         except msgspec.DecodeError as error:
             raise UnreadableFile(path, f"its metadata cannot be read ({error}); build it again") from error
         _check(path, schema, facts.feature_set)
+        _refuse_contradiction(path, facts, supplied)
         return facts
     windows = windows_in(schema.names)
     if not windows:
@@ -125,13 +141,40 @@ def facts_of(path: Path, file: pq.ParquetFile) -> FeatureFacts:
         )
     feature_set = FeatureSet.of(windows, _scope_in(schema.names))
     _check(path, schema, feature_set)
+    simulated = _states_simulated(file) if supplied.simulated is None else supplied.simulated
+    if supplied.every is None or supplied.profile is None or simulated is None:
+        unknown = {"--every": supplied.every, "--profile": supplied.profile, "--origin": simulated}
+        missing = " ".join(f"{option} {_CHOICES[option]}" for option, value in unknown.items() if value is None)
+        raise UnreadableFile(
+            path,
+            "its metadata is missing, as after saving with another program: state what it held with "
+            f"`volspike label --features {path} {missing}`",
+        )
     return FeatureFacts(
         digest=feature_set.digest,
         windows=feature_set.windows,
-        every=Every.TICK,
-        profile=Profile.TICKER,
+        every=supplied.every,
+        profile=supplied.profile,
         scope=feature_set.scope,
+        simulated=simulated,
     )
+
+
+def _refuse_contradiction(path: Path, facts: FeatureFacts, supplied: SuppliedFacts) -> None:
+    for name in ("every", "profile", "simulated"):
+        stated, known = getattr(supplied, name), getattr(facts, name)
+        if stated is not None and stated != known:
+            raise UnreadableFile(path, f"its metadata states {name} {known}, not {stated}: leave out the option")
+
+
+_CHOICES: Final = {"--every": "tick|1s", "--profile": "ticker|ticker+trade|trade", "--origin": "real|simulated"}
+
+
+def _states_simulated(file: pq.ParquetFile) -> bool | None:
+    """Whether a column ``simulated`` is true in any row; None if the file has no such column."""
+    if "simulated" not in file.schema_arrow.names:
+        return None
+    return any(bool(value) for value in file.read(["simulated"])["simulated"].unique().to_pylist())
 
 
 def _check(path: Path, schema: pa.Schema, feature_set: FeatureSet) -> None:

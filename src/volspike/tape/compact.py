@@ -290,12 +290,13 @@ def convert(
     report: TapeReport | None = None,
     keep_rejected: bool = True,
     timezone: str | None = None,
+    simulated: bool | None = None,
     on_progress: Callable[[TapeReport], None] = lambda _: None,
 ) -> TapeReport:
     """Writes the ticks of ``sources`` as one tape in the form of ``target``'s ending; returns a report.
 
-    ``on_progress`` receives the report as it grows. Times without a zone are local times of ``timezone``, or UTC. Every
-    column of ``Tick`` is preserved exactly. An existing ``target`` is replaced when the new one is complete.
+    ``on_progress`` receives the report as it grows. Every column of ``Tick`` is preserved exactly. An existing
+    ``target`` is replaced when the new one is complete. ``timezone`` and ``simulated`` are those of ``read_ticks``.
 
     Raises:
         UsageError: a source names no tape, or ``target`` is no tape by its name, is a source, or cannot be written.
@@ -308,7 +309,14 @@ def convert(
     if path.resolve() in {source.resolve() for source in paths}:
         raise UsageError(f"{target} is one of the sources: name another target")
     report = TapeReport() if report is None else report
-    parts = read_ticks(paths, chunk=ROW_GROUP, report=report, keep_rejected=keep_rejected, timezone=timezone)
+    parts = read_ticks(
+        paths,
+        chunk=ROW_GROUP,
+        report=report,
+        keep_rejected=keep_rejected,
+        timezone=timezone,
+        simulated=simulated,
+    )
     first = next(parts)
     with _open_target(path, report.simulated) as tape:
         _write_chunk(tape, first, report)

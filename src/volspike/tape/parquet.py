@@ -80,8 +80,10 @@ def tape_metadata(simulated: bool) -> dict[bytes, bytes]:
     return {METADATA_KEY: json.dumps({"format": FORMAT, "simulated": simulated}).encode()}
 
 
-def layout_of(path: Path, schema: pa.Schema, metadata: Mapping[bytes, bytes]) -> Layout:
+def layout_of(path: Path, schema: pa.Schema, metadata: Mapping[bytes, bytes], simulated: bool | None = None) -> Layout:
     """The layout of the file at ``path``; ``metadata`` is its key-value metadata.
+
+    ``simulated`` states the origin of a tape of volspike whose metadata is missing.
 
     A file without ``kind`` is a table of ticks made elsewhere. It needs a time and a price, under any name of
     ``fields``. If it has no column for the product, its name must state it.
@@ -113,7 +115,13 @@ def layout_of(path: Path, schema: pa.Schema, metadata: Mapping[bytes, bytes]) ->
     product = None if "product_id" in columns else product_of(path)
     if product is None and "product_id" not in columns:
         raise UnreadableFile(path, "no product: add a column product_id, or name the file ticks_BTCUSD_….parquet")
-    return Layout(columns, product, _is_simulated(path, metadata), notes)
+    if METADATA_KEY not in metadata and set(TAPE_SCHEMA.names) <= set(schema.names) and simulated is None:
+        raise UnreadableFile(
+            path,
+            "a tape of volspike without its metadata, as after saving with another program, so its origin is unknown: "
+            "state it with --origin real or --origin simulated",
+        )
+    return Layout(columns, product, _is_simulated(path, metadata, simulated), notes)
 
 
 _FEATURE_COLUMN = "is_warm"
@@ -152,10 +160,10 @@ def _fits(name: str, kind: pa.DataType) -> bool:
     )
 
 
-def _is_simulated(path: Path, metadata: Mapping[bytes, bytes]) -> bool:
+def _is_simulated(path: Path, metadata: Mapping[bytes, bytes], stated: bool | None) -> bool:
     text = metadata.get(METADATA_KEY)
     if text is None:
-        return False
+        return bool(stated)
     try:
         facts = json.loads(text)
         number, simulated = int(facts["format"]), bool(facts["simulated"])
@@ -277,6 +285,7 @@ def numbered_rows(
     *,
     rows: int,
     clock: TapeZone | None = None,
+    simulated: bool | None = None,
 ) -> Iterator[NumberedTicks]:
     """The ticks of one Parquet tape in the order of its rows, about ``rows`` at a time.
 
@@ -288,7 +297,7 @@ def numbered_rows(
     """
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            layout = layout_of(path, file.schema_arrow, file.metadata.metadata or {})
+            layout = layout_of(path, file.schema_arrow, file.metadata.metadata or {}, simulated)
             if clock is not None:
                 _find_zones(file.schema_arrow, layout, clock)
             yield from _Reading(path, layout, report, rejected).ticks(file, rows)

@@ -57,6 +57,7 @@ def read_ticks(
     keep_rejected: bool = True,
     block_bytes: int = BLOCK_BYTES,
     timezone: str | None = None,
+    simulated: bool | None = None,
     prefetcher: Prefetcher | None = None,
 ) -> Iterator[Ticks]:
     """The ticks of tapes, folders and globs by receive time, in chunks of ``chunk``.
@@ -65,7 +66,7 @@ def read_ticks(
     with impossible times are rejected, and clock steps noted (see ``chronology``). Damaged lines and rejected ticks are
     counted in ``report`` and, with ``keep_rejected``, written to ``<tape>.rejected.ndjson`` when the tape has been
     read. ``report`` is complete once the iterator is exhausted; its ``bytes_read`` grows meanwhile. A tape without a
-    tick among others gets a note there.
+    tick among others gets a note there. ``simulated`` states the origin of Parquet tapes whose metadata is missing.
 
     Raises:
         UsageError: a source names no tape, ``chunk`` is below 1, or ``timezone`` does not exist; at the call.
@@ -79,7 +80,7 @@ def read_ticks(
     report.files = [str(path) for path in paths]
     report.total_bytes = sum(path.stat().st_size for path in paths)
     zone = None if timezone is None else zone_of(timezone)
-    return _Reading(paths, report, keep_rejected, chunk, block_bytes, zone, prefetcher).ticks()
+    return _Reading(paths, report, keep_rejected, chunk, block_bytes, zone, simulated, prefetcher).ticks()
 
 
 class _TapeHead(NamedTuple):
@@ -102,6 +103,7 @@ class _Reading:
         chunk: int,
         block_bytes: int,
         zone: ZoneInfo | None,
+        simulated: bool | None,
         prefetcher: Prefetcher | None,
     ) -> None:
         self._paths = paths
@@ -110,6 +112,7 @@ class _Reading:
         self._chunk = chunk
         self._block_bytes = block_bytes
         self._zone = zone
+        self._simulated = simulated
         self._prefetcher = prefetcher
         self._rejected_files: set[Path] = set()
         self._newest_first: set[Path] = set()
@@ -152,7 +155,7 @@ class _Reading:
         """The ticks of a tape as they are in the file, outside the report."""
         clock, report = TapeZone(), TapeReport()
         parts = (
-            numbered_rows(path, report, rows=rows, clock=clock)
+            numbered_rows(path, report, rows=rows, clock=clock, simulated=self._simulated)
             if holds_parquet(path)
             else ndjson_ticks(path, report, block_bytes=block_bytes, clock=clock)
         )
@@ -177,7 +180,8 @@ class _Reading:
     def _parts(self, path: Path, rejected: RejectedLines | None) -> Iterator[Ticks]:
         clock = TapeZone()
         parts: Iterator[NumberedTicks] = (
-            numbered_rows(path, self._report, rejected, rows=CHUNK, clock=clock)  # the same rows in any chunks
+            # the same rows whatever the chunks, so that the same ticks are impossible
+            numbered_rows(path, self._report, rejected, rows=CHUNK, clock=clock, simulated=self._simulated)
             if holds_parquet(path)
             else ndjson_ticks(path, self._report, rejected, block_bytes=self._block_bytes, clock=clock)
         )
