@@ -13,7 +13,7 @@ import pytest
 from volspike.datasets import load_dataset
 from volspike.datasets.build import build_features, label_file, read_ahead
 from volspike.datasets.dataset import compare
-from volspike.datasets.feature_file import FeatureFacts, SuppliedFacts, facts_of
+from volspike.datasets.feature_file import KEY, FeatureFacts, SuppliedFacts, facts_of
 from volspike.errors import DataError, NotEnoughData, SchemaMismatch, UnreadableFile, UsageError
 from volspike.features import ROW_COLUMNS, Every, FeatureEngine, FeatureSet, Scope
 from volspike.labels import SpikeDefinition, future_volatility
@@ -257,7 +257,8 @@ def test_compare_finds_what_differs(features: Path, tape: Path, tmp_path: Path) 
     spread = np.asarray(table["spread"]).copy()
     spread[100] += 0.5
     table = table.set_column(table.column_names.index("spread"), "spread", pa.array(spread))
-    pq.write_table(table.replace_schema_metadata(pq.read_schema(again).metadata), changed)
+    facts = {KEY: pq.read_metadata(again).metadata[KEY]}
+    pq.write_table(table.replace_schema_metadata(facts), changed)
     found = compare(changed, features)
     assert found.differing["spread"][0] == 1
     assert found.differing["spread"][1] == pytest.approx(0.5)
