@@ -12,7 +12,7 @@ from tests_system.processes import Server, run_volspike, succeeded
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = Path(os.environ.get("VOLSPIKE_DATA", ROOT.parent / "shared" / "data"))
-LONGEST = ("test_exactly_once", "test_limits")
+LONGEST = ("test_exactly_once", "test_limits", "test_chaos")
 """Modules in the order in which they start; the others follow in the order of their names."""
 
 

@@ -30,6 +30,7 @@ seed. Afterwards:
 
 Coinbase Exchange does not number its messages: single frames lost there cannot be noticed and are counted. Trades
 that Advanced Trade makes between its answers to two subscriptions are sent as past trades only, and are counted too.
+The oldest tick that a kill lost includes the faults that delayed it at the exchange.
 """
 
 
