@@ -64,13 +64,17 @@ docs: $(DEV) ## Generate the pages that come from the code
 bench: $(DEV) ## Run all benchmarks, including those of comparable libraries
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md
 
-results: $(DEV) ## Train models on both recordings and write the results (DATA=../shared/data)
+results: $(DEV) ## Train models on every recording and write the results (DATA=../shared/data)
 	$(BIN)/volspike replay --raw "$(DATA)/bitflyer/*.parquet" --every 1s --add-labels --out build/results/bitflyer.parquet
 	$(BIN)/python docs/results.py bitflyer build/results/bitflyer.parquet --fold-by day --search 0 \
 		--models logistic xgboost lightgbm
 	$(BIN)/volspike replay --raw "$(DATA)/coinbase/*.ndjson" --add-labels --out build/results/coinbase.parquet
 	$(BIN)/python docs/results.py coinbase build/results/coinbase.parquet --fold-by rows --search 0 \
 		--models logistic random_forest xgboost lightgbm
+	set -f; for recording in $(MARKETS); do name=$${recording%%=*}; \
+		$(REPLAY) --raw "$(DATA)/$${recording#*=}" --out "build/results/$$name.parquet" && \
+		$(BIN)/python docs/results.py "jump_$$name" "build/results/$$name.parquet" --search 0 --models lightgbm \
+		|| exit 1; done
 	$(BIN)/python docs/generate.py
 
 # The recordings that the model for real markets learns from, and those that it is only evaluated on, each as
@@ -79,6 +83,7 @@ LEARNED := binance_2025=sets/binance_btcusdc/*.parquet bitflyer_2018-01=bitflyer
 	bitflyer_2018-08=sets/two_venues_20180812/bitflyer_*.parquet btcbox_2018=sets/two_venues_20180812/btcbox_*.parquet \
 	coinbase_2016=sets/coinbase_201610/*.parquet coinbase_2025=coinbase/*.ndjson \
 	fxcm_2014=sets/fx_gold/fxcm_*.parquet oanda_2014=sets/fx_gold/oanda_*.parquet us_2013=sets/us_equities/*.parquet
+MARKETS := $(filter-out bitflyer_2018-08=% btcbox_2018=% coinbase_2025=%,$(LEARNED))
 EVALUATED := $(foreach venue,binance coinbase gemini,crash/$(venue)_2025=sets/crash_20251010/$(venue)/*.parquet)
 REPLAY := $(BIN)/volspike replay --every 1s --add-labels --spike jump:2
 

@@ -96,7 +96,7 @@ def run_train(features: Path, artifacts: Path) -> tuple[float, float]:
     return took, int(peak.split()[1]) / 1e6
 
 
-def whole_run(rows: int = RUN_ROWS) -> Figure:
+def complete_run(rows: int = RUN_ROWS) -> Figure:
     """``volspike train`` on a file with one row per second and every feature there is."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -144,7 +144,7 @@ def main() -> list[Figure]:
             scored[slowest] < MOST_MICROSECONDS,
             f"LSTM, 60 time steps: {sequence:.0f} µs",
         ),
-        whole_run(),
+        complete_run(),
     ]
 
 

@@ -1,7 +1,7 @@
-"""Train every model on one recording and store the results: ``python docs/results.py NAME FILE.parquet``.
+"""Train models on one recording and store the results: ``python docs/results.py NAME FILE.parquet``.
 
 The output, ``docs/results/NAME.json``, is the source of ``docs/performance_summary.md``. ``make results`` runs this on
-both recordings.
+every recording.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import msgspec
 from volspike import __version__
 from volspike.datasets import load_dataset
 from volspike.datasets.feature_file import write_atomically
+from volspike.labels import SpikeDefinition
 from volspike.market import format_time
 from volspike.training.report import ModelResult, TrainingReport
 from volspike.training.request import TrainingRequest
@@ -25,8 +26,8 @@ from volspike.training.run import train_on
 RESULTS = Path(__file__).parent / "results"
 
 
-def results_of(report: TrainingReport) -> dict[str, Any]:
-    """The results of a training run as JSON values; undefined metrics are None."""
+def results_of(report: TrainingReport, spike: SpikeDefinition) -> dict[str, Any]:
+    """The results of a training run on spikes of this definition as JSON values; undefined metrics are None."""
     request, shared = report.request, report.models[0].folds
     return {
         "made": format_time(time.time_ns())[:10],
@@ -41,7 +42,8 @@ def results_of(report: TrainingReport) -> dict[str, Any]:
         "fold_by": report.fold_by,
         "training": request.training,
         "embargo_s": report.embargo_s,
-        "label_percentile": request.label_percentile,
+        "spike": str(spike),
+        "spike_text": spike.describe(),
         "threshold": request.threshold,
         "trials": request.search,
         "seed": request.seed,
@@ -74,7 +76,7 @@ def _of_model(model: ModelResult) -> dict[str, Any]:
 def main() -> None:
     """Train on the given file and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="the recording: bitflyer or coinbase")
+    parser.add_argument("name", help="the recording, see docs/performance.py")
     parser.add_argument("features", type=Path, help="a labelled feature file")
     parser.add_argument("--models", nargs="+", default=["all"])
     parser.add_argument("--fold-by", default="auto")
@@ -93,7 +95,7 @@ def main() -> None:
     )
     dataset = load_dataset(request.features)
     report = train_on(dataset, request, lambda step: print(step, file=sys.stderr))  # noqa: T201
-    found = results_of(report)
+    found = results_of(report, request.spike_definition(dataset.facts))
     file = given.results / f"{given.name}.json"
     with write_atomically(file) as part:
         part.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")

@@ -31,8 +31,8 @@ def live_alarms(scored: Scored, score: NDArray[np.float64], threshold: float) ->
     """Opening and closing second of the live episodes of one product with one row per second."""
     tracker, found = EpisodeTracker(threshold, product="X"), []
     start = int(scored.time[0])
-    for time, value in zip(scored.time.tolist(), score.tolist(), strict=True):
-        event = tracker.update(time, value)
+    for time, value, is_calm in zip(scored.time.tolist(), score.tolist(), scored.is_calm.tolist(), strict=True):
+        event = tracker.update(time, value, may_open=is_calm)
         if event is not None and event.closed is not None:
             found.append(((event.opened - start) // SECOND, (event.closed - start) // SECOND))
     if tracker.current is not None:

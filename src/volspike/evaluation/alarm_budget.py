@@ -1,8 +1,8 @@
 """Onset recall at a budget of alarm minutes per day.
 
 Two scores are compared where they cost their user the same attention: at thresholds with equally many minutes of alarm
-per covered day of a product. Alarms are the episodes that users are sent (``volspike.episodes``), hold included, and
-``volspike.evaluation.spike_events`` defines which onsets they catch.
+per covered day of a product. Alarms are the episodes that users are sent under a budget (``volspike.episodes``): they
+open in calm rows only and include the hold. ``volspike.evaluation.spike_events`` defines which onsets they catch.
 
 The rule of alarms depends on the scale of a score, because an alarm ends below four fifths of its threshold. Compare
 probabilities with probabilities: a volatility falls to four fifths later than the probability that it implies.
@@ -151,14 +151,14 @@ class BudgetPoint:
 _OF_EACH: Final = ("threshold", "minutes_per_day", "alarms", "onsets_caught", "lead_median_s")
 
 
-def timeline_scan(timeline: SpikeTimeline, score: NDArray[np.float64]) -> AlarmScan:
-    """The alarms of a score (n,) of the rows of ``timeline``."""
-    return AlarmScan(timeline.series, timeline.seconds, score, timeline.may_open)
+def budget_scan(timeline: SpikeTimeline, score: NDArray[np.float64]) -> AlarmScan:
+    """The alarms of a score (n,) of the rows of ``timeline`` under a budget: they open in calm rows."""
+    return AlarmScan(timeline.series, timeline.seconds, score, timeline.is_calm)
 
 
 def alarm_curve(timeline: SpikeTimeline, score: NDArray[np.float64], limit: float = CURVE_LIMIT) -> list[AlarmPoint]:
     """Onset recall over alarm minutes, from the highest threshold to the first that exceeds ``limit``, excluded."""
-    scan = timeline_scan(timeline, score)
+    scan = budget_scan(timeline, score)
     points = []
     for at in scan.grid():
         if scan.minutes_per_day(at) > limit:
@@ -170,7 +170,7 @@ def alarm_curve(timeline: SpikeTimeline, score: NDArray[np.float64], limit: floa
 def budget_points(scored: Scored, draws: Draws, budgets: Sequence[float] = BUDGETS) -> tuple[BudgetPoint, ...]:
     """Onset recall of model and baseline at each budget; ``draws`` are of the rows of ``scored``."""
     timeline = SpikeTimeline.of(scored)
-    scans = [timeline_scan(timeline, score) for score in (scored.probability, scored.baseline)]
+    scans = [budget_scan(timeline, score) for score in (scored.probability, scored.baseline)]
     pairs = [[_point(timeline, scan, scan.cut_within(budget)) for scan in scans] for budget in budgets]
     onset_rows = timeline.series.order[timeline.spikes.first[timeline.is_onset]]
     columns = np.zeros((len(scored), 1 + 2 * len(pairs)))

@@ -137,14 +137,15 @@ def _outcome(event: int, lead: float) -> AlarmOutcome:
 class SpikeTimeline:
     """The spike events of n rows, found once for alarms at any number of thresholds.
 
-    ``is_onset`` is of each event; ``seconds`` (n, by position) is the time that each row covers; ``may_open`` (n, in
-    the rows' order) is where an alarm may open.
+    ``is_onset`` is of each event; ``seconds`` (n, by position) is the time that each row covers. ``is_calm``, and
+    ``may_open``, where an alarm may open, are (n,) in the rows' order.
     """
 
     series: SeriesOrder
     spikes: Runs
     is_onset: NDArray[np.bool_]
     seconds: NDArray[np.float64]
+    is_calm: NDArray[np.bool_]
     may_open: NDArray[np.bool_]
 
     @classmethod
@@ -152,8 +153,8 @@ class SpikeTimeline:
         """The events of the rows of ``scored``."""
         series = scored.series()
         spikes = spike_runs(series, scored.y)
-        is_onset = scored.is_calm[series.order[spikes.first]]
-        return cls(series, spikes, is_onset, series.seconds(), scored.may_open)
+        is_calm = scored.is_calm
+        return cls(series, spikes, is_calm[series.order[spikes.first]], series.seconds(), is_calm, scored.may_open)
 
     def alarms(self, score: NDArray[np.float64], threshold: NDArray[np.float64] | float) -> Runs:
         """The alarms of a score (n, in the rows' order) at one threshold or one per row."""

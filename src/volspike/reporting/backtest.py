@@ -30,7 +30,7 @@ from volspike.evaluation import (
     compare_forecasts,
     reliability,
 )
-from volspike.evaluation.alarm_budget import DAY_S, timeline_scan
+from volspike.evaluation.alarm_budget import DAY_S, AlarmScan
 from volspike.evaluation.bootstrap import Draws
 from volspike.evaluation.forecast_metrics import r_squared
 from volspike.evaluation.metrics import average_precision, known
@@ -366,7 +366,7 @@ def _with_equal_alarms(scored: Scored, timeline: SpikeTimeline) -> Scored:
     """The baseline with the lowest threshold that uses no more alarm minutes than the model does."""
     counts = match_alarms(timeline, scored.probability, scored.threshold).counts.sum(axis=0)
     used = dict(zip(COLUMNS, counts.tolist(), strict=True))
-    scan = timeline_scan(timeline, scored.baseline)
+    scan = AlarmScan(timeline.series, timeline.seconds, scored.baseline, timeline.may_open)
     minutes = used["alarm_seconds"] / 60.0 / scan.days if scan.days else 0.0
     threshold = scan.threshold(scan.cut_within(minutes))
     return scored.with_baseline(scored.baseline, np.full(len(scored), threshold))
