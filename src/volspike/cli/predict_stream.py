@@ -71,6 +71,11 @@ def run(
     artifact = stream_model(model)
     out.print(f"model {artifact.name} from {artifact.directory}, threshold {artifact.threshold:.4f}")
     warn_of_limitations(artifact.name, model_limitations(artifact.metadata))
+    if artifact.holds_budget:
+        warn(
+            f"{artifact.name} adapts to each product in `volspike up` only: here its probabilities are not calibrated by "
+            "outcomes, and its alert threshold is fixed"
+        )
     plan = WorkerPlan(
         group=group,
         name=worker_name(worker),
