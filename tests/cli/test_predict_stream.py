@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Run
+from tests.cli.command_line import Run
 from volspike.models import TEN_MODEL
 
 SHIPPED = TEN_MODEL.parent / "default"

@@ -73,8 +73,8 @@ def run(
     warn_of_limitations(artifact.name, model_limitations(artifact.metadata))
     if artifact.holds_budget:
         warn(
-            f"{artifact.name} adapts to each product in `volspike up` only: here its probabilities are not calibrated by "
-            "outcomes, and its alert threshold is fixed"
+            f"{artifact.name} adapts to each product in `volspike up` only: here its probabilities are not calibrated "
+            "by outcomes, and its alert threshold is fixed"
         )
     plan = WorkerPlan(
         group=group,
