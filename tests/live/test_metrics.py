@@ -121,6 +121,7 @@ def test_events_are_counted(full: LivePipeline) -> None:
     assert (seen["feed_repeated_total"], seen["feed_unrequested_ticks_total"]) == (5, 6)
     assert seen["feed_ignored_frames_total"] == 4
     assert seen['feed_refused{product="X-USD"}'] == 1
+    assert seen['feed_refused{product="BTC-USD"}'] == 0
     assert full.health()["refused_products"] == full.state().refused_products == ["X-USD"]
     assert seen['feed_gap_seconds_total{cause="sequence"}'] == 1
     assert seen["feed_lost_messages_total"] == 9

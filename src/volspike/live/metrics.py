@@ -57,7 +57,7 @@ FEED_IGNORED: Final = MetricSpec(
     "feed_ignored_frames_total", "counter", "frames", "Frames of a channel or type that is unknown or not used."
 )
 FEED_REFUSED: Final = MetricSpec(
-    "feed_refused", "gauge", "boolean", "1 for each product that the exchange refuses at present.", ("product",)
+    "feed_refused", "gauge", "boolean", "1 while the exchange refuses the product, 0 otherwise.", ("product",)
 )
 FEED_RECONNECTS: Final = MetricSpec("feed_reconnects_total", "counter", "connections", "Connections after the first.")
 SOURCE_INFO: Final = MetricSpec(
@@ -338,7 +338,9 @@ class FeedCollector(Collector):
         yield FEED_REPEATED.family([] if stats is None else [((), stats.repeated)])
         yield FEED_UNREQUESTED.family([] if stats is None else [((), stats.unrequested)])
         yield FEED_IGNORED.family([] if stats is None else [((), stats.ignored.total())])
-        yield FEED_REFUSED.family([] if stats is None else [((product,), 1) for product in stats.refused])
+        refused = () if stats is None else stats.refused
+        products = dict.fromkeys((*list(counts.products), *refused))
+        yield FEED_REFUSED.family(((product,), product in refused) for product in products)
         recorder = self._recorder
         yield TAPE_RECORDING.family([] if recorder is None else [((), recorder.is_recording)])
         yield TAPE_UNRECORDED.family([] if recorder is None else [((), recorder.unrecorded)])
