@@ -130,7 +130,8 @@ class FeatureEngine:
     The rule for events that are out of order or repeated is the same live and in replay:
 
     - An event is a *duplicate* if its trade id is among the last 256 of its product and kind or, without a trade id,
-      if it equals the event of that kind before it in every field.
+      if it equals the event of that kind before it in every field. A trade with neither an id nor a sequence number is
+      none: several equal trades at one time are common.
     - An event older than the newest of its product and kind is *late*. (After ten in a row that are late by more than
       300 s, or with the first one late by more than a second after a gap with the cause ``clock``, the newer time was
       wrong, and a new session begins.)

@@ -98,7 +98,10 @@ def _is_equal(a: float, b: float) -> bool:
 
 @internal
 def _is_duplicate(latest: Array, clocks: Array, trade_ids: Array, event: Event) -> bool:
-    """Its trade id is among those remembered or, if it has none, it equals the newest event of its kind."""
+    """Its trade id is among those remembered or, if it has none, it equals the newest event of its kind.
+
+    Two equal trades at one time are two trades, unless an id or a sequence number says that they are one.
+    """
     p, kind = event.product, event.kind
     if event.trade_id >= 0:
         if event.trade_id > clocks[p, LARGEST_ID + kind]:
@@ -106,6 +109,8 @@ def _is_duplicate(latest: Array, clocks: Array, trade_ids: Array, event: Event) 
         for i in range(min(clocks[p, ID_COUNT + kind], REMEMBERED_IDS)):
             if trade_ids[p, kind, i] == event.trade_id:
                 return True
+        return False
+    if kind != TICKER_KIND and event.sequence < 0:
         return False
     at = MESSAGES + kind * MESSAGE_COLUMNS
     return (
