@@ -134,9 +134,12 @@ class ReferenceEngine:
         if tick.trade_id >= 0:
             if tick.trade_id in self.ids[tick.kind][-256:]:
                 return False
-        elif before is not None and repr(content(tick)) == repr(content(before)):
-            if tick.kind is Kind.TICKER or tick.sequence >= 0:
-                return False
+        elif (
+            (tick.kind is Kind.TICKER or tick.sequence >= 0)
+            and before is not None
+            and repr(content(tick)) == repr(content(before))
+        ):
+            return False
         if before is not None and tick.time < before.time and not self.is_clock_set_back(before.time - tick.time):
             return False
         self.far_behind = 0

@@ -48,7 +48,8 @@ from volspike.models.evidence import model_limitations
 
 INLINE_BYTES: Final = 16 * 1024
 """Bodies up to this size (about 50 rows) are scored on the event loop, faster than a thread could be started; larger
-ones in a thread, so that other requests do not wait for them."""
+ones in a thread, one at a time, so that other requests do not wait for them. Several threads score no faster, and each
+of them takes the interpreter from the event loop."""
 
 DESCRIPTION: Final = (
     "The probability of a volatility spike within the next 60 seconds. "
@@ -125,6 +126,8 @@ def create_app(
 
 
 def _add_prediction(app: FastAPI, service: Service) -> None:
+    one_at_a_time = asyncio.Lock()
+
     @app.post(
         "/predict",
         response_class=Response,
@@ -148,7 +151,8 @@ def _add_prediction(app: FastAPI, service: Service) -> None:
         if len(body) <= INLINE_BYTES:
             status, answer = service.reply(predictor, body)
         else:
-            status, answer = await run_in_threadpool(service.reply, predictor, body)
+            async with one_at_a_time:
+                status, answer = await run_in_threadpool(service.reply, predictor, body)
         return Response(answer, status, media_type="application/json")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from volspike.live.up import Background
 
 EXAMPLES = "Example: volspike up --pair BTC-USD --pair ETH-USD"
+
+SWITCH_INTERVAL_S: Final = 1e-4
+"""How soon a thread gives the interpreter back to the event loop. With Python's default of 5 ms, a tick that arrives
+while a thread works, as on a large `/predict`, waits that long."""
 
 
 def run(
@@ -130,6 +135,7 @@ def run(
             shown = f"the {opened.mode} of {opened.name}" if opened.mode.is_replay else f"the {opened.mode} market"
             out.print(f"http://{address}:{bound}/ shows {shown}, /docs the API; stop with Ctrl-C", markup=False)
 
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve_live(options, feed, serving, listener, announce))
 

@@ -144,6 +144,11 @@ class LiveScorer:
                 remedy="choose another --source, or a --model that was trained on this profile",
             )
 
+    def compile_kernel(self) -> None:
+        """Compile the kernel of these features, or load its machine code; otherwise the first tick waits for it."""
+        tick = Tick(time=SECOND_NS, received=SECOND_NS, kind=Kind.TICKER, product_id="X", price=1.0)
+        FeatureEngine(self.feature_set, self.profile, self.engine.every).update(tick)
+
     def update(self, tick: Tick) -> list[ScoredRow]:
         """The scored rows of a tick."""
         return [self.score(row) for row in self.engine.update(tick)]

@@ -188,6 +188,7 @@ async def serve_live(
         validate(artifact)
         scorer = LiveScorer(artifact, source.kinds)
         scorer.check_source(set(source.kinds))
+        await asyncio.to_thread(scorer.compile_kernel)
         mode, simulated = source.mode, source.simulated
         log.info("source_opened", source=source.name, mode=mode, simulated=simulated, model=str(artifact.directory))
         pipeline = await _pipeline(scorer, source, options)
