@@ -278,13 +278,13 @@ class TimeFilter:
         return cut, is_impossible
 
     def _is_ahead_of_receipt(self, ticks: Ticks, rows: NDArray[np.intp], start: int) -> NDArray[np.bool_]:
-        """Whether the last run of a product, a short one, is ahead of its times of receipt as no earlier tick is."""
+        """Whether the last run of a product, a short one, is ahead of its times of receipt, and no earlier tick is."""
         offset = ticks.time[rows] - ticks.received[rows]
         known = self._offsets.get(ticks.products[int(ticks.product[rows[0]])], -(2**63))
         most = int(offset[:start].max(initial=known))
         if most == -(2**63) or len(rows) - start >= STEP_TICKS or not (most or offset.any()):
             return np.zeros(len(rows) - start, bool)
-        ahead: NDArray[np.bool_] = offset[start:] > most + AHEAD_NS
+        ahead: NDArray[np.bool_] = offset[start:] > max(most, 0) + AHEAD_NS
         return ahead
 
     def _note_steps(self, product: str, times: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
