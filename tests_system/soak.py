@@ -55,7 +55,10 @@ FAULTS: Final = Faults(
 """In market seconds: at 60 times its speed a connection lasts 15 s."""
 
 EXPECTED: Final = frozenset({"FeedDown", "DataNotWhole", "NotRecording", "AlertsNotDelivered", "ServiceUnavailable"})
-ERRORS: Final = frozenset({"predictions_not_stored"})
+ERRORS: Final = frozenset(
+    {"predictions_not_stored", "background_fault of tape recording", "background_fault of outcomes file"}
+)
+"""What a full disk causes."""
 """The event of level error that a full disk causes for stored predictions; no other may be logged."""
 STALE: Final = "FeaturesStale"
 """Needs an exchange that is down for more than a minute; a short soak test excludes it."""
@@ -187,7 +190,11 @@ def _run_outage(live: _Live, settings: dict[str, Any], result: SoakResult, down_
             result.metrics = server.metrics()
     result.status = server.terminate()
     live.log_reader.join(20)
-    result.errors = {str(event["event"]) for event in server.events if event.get("level") in {"error", "critical"}}
+    result.errors = {
+        " of ".join(filter(None, (str(event["event"]), event.get("task"))))
+        for event in server.events
+        if event.get("level") in {"error", "critical"}
+    }
     assert becomes_true(lambda: "ServiceUnavailable" in prometheus.firing(), PATIENCE_S), "no alert for the stop"
     result.fired.add("ServiceUnavailable")
 
