@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from tests.streams.brokers.ports import free_ports
 from tests.tape.recording import ticker
@@ -10,7 +15,7 @@ from volspike.errors import BrokerUnavailable, StreamError
 from volspike.market import SECOND_NS
 from volspike.streams.clients import KafkaSettings, cluster_metadata
 from volspike.streams.producer import STALLED_AFTER_S, TickRelay, TopicProducer
-from volspike.streams.topics import check_topic
+from volspike.streams.topics import check_topic, describe_topics
 from volspike.streams.wire import tick_message
 
 NOON = 1_700_049_600 * SECOND_NS
@@ -85,3 +90,33 @@ def test_a_message_that_was_given_up_stops_the_sender(absent: KafkaSettings) -> 
         producer.send(tick_message("BTC-USD", b"y", NOON))
     producer.give_up()
     assert (producer.failed, producer.delivered) == (2, 0)
+
+
+class LateLeader:
+    """An admin client of a cluster whose partitions have a leader from the ``calls``-th request on."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def list_offsets(self, places: dict[TopicPartition, Any], **_: object) -> dict[TopicPartition, Future[Any]]:
+        self.left -= 1
+        outcome: Future[Any] = Future()
+        if self.left > 0:
+            outcome.set_exception(KafkaException(KafkaError(KafkaError.NOT_LEADER_FOR_PARTITION)))
+        else:
+            outcome.set_result(SimpleNamespace(offset=5))
+        return dict.fromkeys(places, outcome)
+
+
+def test_a_leader_that_is_not_known_yet_is_awaited(absent: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A topic can be described right after its creation; without a leader in time it is an error."""
+    part = SimpleNamespace(leader=1, replicas=[1], isrs=[1])
+    topics = {"raw": SimpleNamespace(partitions={0: part})}
+    monkeypatch.setattr("volspike.streams.topics.cluster_metadata", lambda *_: SimpleNamespace(topics=topics))
+    late = LateLeader(calls=3)
+    monkeypatch.setattr("volspike.streams.topics.open_admin", lambda _: late)
+    (extent,) = describe_topics(absent, within_s=5.0)
+    assert (extent.partitions[0].low, extent.partitions[0].high) == (5, 5)
+    late.left = 1_000
+    with pytest.raises(StreamError, match="Not leader"):
+        describe_topics(absent, within_s=0.15)

@@ -34,6 +34,10 @@ MOST_COPIES: Final = 3
 KEPT_BYTES: Final = 8 << 30
 ADMIN_TIMEOUT_S: Final = 30.0
 
+LEADER_RETRY_S: Final = 0.1
+_NO_LEADER_YET: Final = {"NOT_LEADER_FOR_PARTITION", "LEADER_NOT_AVAILABLE", "UNKNOWN_TOPIC_OR_PART"}
+"""Errors of a partition that was created a moment ago or whose leader changes."""
+
 _MARKET: Final = {
     "cleanup.policy": "delete",
     # Time would be counted from the ticks' own format_times: the cluster would delete an old tape while it is replayed.
@@ -206,18 +210,32 @@ def _differences(
 def _ends(
     settings: KafkaSettings, places: Sequence[TopicPartition], within_s: float
 ) -> tuple[dict[tuple[str, int], int], dict[tuple[str, int], int]]:
+    """The first and the next offset of each partition; a leader that is not known yet is awaited for ``within_s``."""
     admin = open_admin(settings)
-    earliest = admin.list_offsets(dict.fromkeys(places, OffsetSpec.earliest()), request_timeout=within_s)
-    latest = admin.list_offsets(dict.fromkeys(places, OffsetSpec.latest()), request_timeout=within_s)
-    return _offsets(settings, earliest), _offsets(settings, latest)
+    deadline = time.monotonic() + within_s
+
+    def offsets(spec: OffsetSpec) -> dict[tuple[str, int], int]:
+        while True:
+            requested = admin.list_offsets(dict.fromkeys(places, spec), request_timeout=within_s)
+            found = _offsets(settings, requested, has_time=time.monotonic() < deadline)
+            if found is not None:
+                return found
+            time.sleep(LEADER_RETRY_S)
+
+    return offsets(OffsetSpec.earliest()), offsets(OffsetSpec.latest())
 
 
-def _offsets(settings: KafkaSettings, requested: Mapping[TopicPartition, Any]) -> dict[tuple[str, int], int]:
+def _offsets(
+    settings: KafkaSettings, requested: Mapping[TopicPartition, Any], *, has_time: bool
+) -> dict[tuple[str, int], int] | None:
+    """The offset of each partition; None if one has no leader yet and ``has_time``."""
     found = {}
     for place, outcome in requested.items():
         try:
             found[place.topic, place.partition] = int(outcome.result(ADMIN_TIMEOUT_S).offset)
         except KafkaException as error:
+            if has_time and error.args[0].name() in _NO_LEADER_YET:
+                return None
             raise stream_error(settings, error.args[0], place.topic) from error
     return found
 
