@@ -83,6 +83,7 @@ How to read the tables:
   block* is the newest one and can only overrule the choice of a model.
 - **PR-AUC** is the average precision. Random guessing reaches the base rate, the share of spikes. *Per day* is its mean
   over the days. *Calm rows* are those whose last minute was no spike itself: there a warning has value.
+- A target is *uncertain* if the multiple is reached, but its interval includes ×1 or is not known.
 - A **baseline** is a simple rule, such as the volatility of the last minute. A model is worth its cost only if it beats
   the best of them. Multiples compare with the baseline that is best on the same rows.
 - **Onsets in time** at 30 minutes: the share of spikes from a calm start that an alert precedes, if the threshold
@@ -217,7 +218,10 @@ def _data(recording: Recording, run: Figures) -> str:
 
 
 def reached(recording: Recording, run: Figures) -> str:
-    """Whether the target is met, beginning with "yes", "no" or "unknown", and the numbers behind it."""
+    """Whether the target is met, beginning with one word, and the numbers behind it.
+
+    "uncertain": the multiple is reached, but its interval includes 1 or is not known.
+    """
     model = learned(run)
     if model["pooled"]["model"]["pr_auc"] is None:
         return "unknown. The test rows contain one class only."
@@ -225,18 +229,13 @@ def reached(recording: Recording, run: Figures) -> str:
     wanted = {"pr_auc": recording.pooled, "calm": recording.calm}
     if set(wanted.values()) == {None}:
         return f"no target. {text}"
-    is_met = all(
-        _is_met(multiple(model, run, part), least, is_certain=recording.is_certain)
-        for part, least in wanted.items()
-        if least is not None
-    )
-    return f"{'yes' if is_met else 'no'}. {text}"
-
-
-def _is_met(found: Multiple | None, least: float, *, is_certain: bool) -> bool:
-    if found is None or found.value < least:
-        return False
-    return not is_certain or found.low is None or found.low > 1.0
+    found = [(multiple(model, run, part), least) for part, least in wanted.items() if least is not None]
+    if any(each is None or each.value < least for each, least in found):
+        return f"no. {text}"
+    is_certain = all(each is not None and each.low is not None and each.low > 1.0 for each, _ in found)
+    if recording.is_certain and any(each is not None and each.low is not None and each.low <= 1.0 for each, _ in found):
+        return f"no. {text}"
+    return f"{'yes' if is_certain else 'uncertain'}. {text}"
 
 
 def _choice_in_words(run: Figures) -> str:

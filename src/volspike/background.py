@@ -7,8 +7,10 @@ A fault of background work is logged and counted, and the work starts again afte
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from threading import Condition, Event, Thread
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -32,6 +34,8 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
 ERROR_CHARACTERS: Final = 300
 """How much of an error's text ``BackgroundTask.error`` keeps."""
+
+_LOWEST_PRIORITY: Final = 19
 
 _log = structlog.get_logger(__name__)
 
@@ -225,3 +229,19 @@ class Backlog(Generic[T]):
             self._items.clear()
             self._dropped += left
             return left
+
+
+def start_low_priority(command: Sequence[str], output: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """Start a process with the lowest priority and one thread per library; ``output`` is for both of its streams."""
+    single_thread = dict.fromkeys(
+        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+    )
+    process = subprocess.Popen(  # noqa: S603  the command is ours
+        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **single_thread}
+    )
+    if hasattr(os, "setpriority"):
+        try:
+            os.setpriority(os.PRIO_PROCESS, process.pid, _LOWEST_PRIORITY)
+        except OSError as error:  # it has already ended
+            _log.info("priority_not_set", reason=str(error))
+    return process

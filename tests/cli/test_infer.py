@@ -21,7 +21,7 @@ def test_benchmark_times_and_judges(features: Path, model: Path, volspike: Run) 
     outcome = volspike("infer", *GOOD.split(), "--mode", "benchmark", "--n-samples", "500")
     assert outcome.status == 0
     first, training, title, *lines = outcome.out.splitlines()
-    assert training.startswith("trained on BTC-USD at simulated, split time_based, threshold ")
+    assert training.startswith("trained on BTC-USD on a simulated market, split time_based, threshold ")
     assert (first, title) == (SIMULATED, "logistic: 500 rows, one at a time and as one batch")
     assert any(re.fullmatch(r" *p50 +p95 +p99 +longest +rows/s *", line) for line in lines)
     assert any(re.fullmatch(r" *one row( +[\d.]+ µs){4} +[\d,]+ *", line) for line in lines)
@@ -54,7 +54,7 @@ def test_live_tells_when_the_alarm_goes_and_ends(features: Path, model: Path, vo
     outcome = volspike("infer", *GOOD.split(), "--mode", "live", "--n-samples", "2500")
     assert outcome.status == 0
     first, training, *told, total = outcome.out.splitlines()
-    assert (first, training[:21]) == (SIMULATED, "trained on BTC-USD at")
+    assert (first, training[:33]) == (SIMULATED, "trained on BTC-USD on a simulated")
     threshold = Artifact.load(model).threshold
     states = []
     for line in told:

@@ -82,6 +82,14 @@ def test_the_target_is_compared_with_the_result(
     assert overview.split(" | ")[-2] == ("yes" if is_reached else "no")
 
 
+def test_a_multiple_within_its_interval_is_uncertain(run: Any) -> None:
+    """Where only the multiple has a target, an interval that includes 1 or is unknown is stated."""
+    recording = next(each for each in PAGE["RECORDINGS"] if each.calm is not None and not each.is_certain)
+    for low, word in ((1.1, "yes. "), (0.9, "uncertain. ")):
+        changed, _ = with_scores(run, {"pr_auc": (0.6, 0.5, 1.1), "calm": (0.3, 0.2, low)})
+        assert PAGE["reached"](recording, changed).startswith(word)
+
+
 def test_a_multiple_is_of_the_baseline_that_is_best_on_the_same_rows(run: Any) -> None:
     """Another baseline may be best in calm rows; the run has no interval for it."""
     changed, learned = with_scores(run, {"pr_auc": (0.6, 0.5, 1.1), "calm": (0.3, 0.2, 1.1)})

@@ -10,8 +10,9 @@ from threading import Event, Thread
 
 import pytest
 
+from volspike.background import start_low_priority
 from volspike.errors import UsageError
-from volspike.lifecycle.schedule import DAILY, WEEKLY, RetrainingSchedule, cron, start_low_priority
+from volspike.lifecycle.schedule import DAILY, WEEKLY, RetrainingSchedule, cron
 
 
 class FakeProcess:

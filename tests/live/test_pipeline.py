@@ -335,6 +335,18 @@ def test_the_end_of_a_session_closes_the_alert() -> None:
     ]
 
 
+def test_an_alert_closes_with_its_session_after_a_change_of_the_model() -> None:
+    """The closed alert is shown although the new model has scored no row yet."""
+    live = LivePipeline(Insistent(Artifact.load(TEN_MODEL)), ["BTC-USD"], "test", mode=Mode.REPLAY)
+    ticks = walk(90)
+    for tick in ticks:
+        live.take(frame(tick))
+    live.adopt(Artifact.load(TEN_MODEL))
+    live.take(SessionEnd(last=ticks[-1].received, next=ticks[-1].received + 3600 * SECOND_NS))
+    (alert,) = live.snapshot(None)["alerts"]
+    assert alert["state"] == "closed"
+
+
 def test_the_end_of_a_tape_is_shown_until_the_pipeline_is_stopped(tmp_path: Path) -> None:
     """After a replay alerts are closed, the end is logged, health reports it, and readers stay connected."""
     write_ndjson([Ticks.of(walk(90))], tmp_path / "ticks.ndjson")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf, isnan, nan
 from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -92,6 +92,21 @@ def drop_empty_fields(value: Any) -> Any:
     if isinstance(value, list):
         return [drop_empty_fields(item) for item in value]
     return value
+
+
+def decode_with_valid_numbers(decode: Callable[[bytes | str, int], T], frame: bytes | str, received: int) -> T:
+    """``decode(frame, received)``; if that fails, once more with JSON's invalid numbers replaced.
+
+    Raises:
+        MalformedTick: the frame cannot be decoded either way.
+    """
+    try:
+        return decode(frame, received)
+    except MalformedTick:
+        valid = replace_invalid_numbers(frame)
+        if valid is None:
+            raise
+    return decode(valid, received)
 
 
 def replace_invalid_numbers(frame: bytes | str) -> bytes | None:

@@ -6,7 +6,6 @@ delay. The two share nothing but the artifacts folder.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ import structlog
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
-from volspike.background import BackgroundTask
+from volspike.background import BackgroundTask, start_low_priority
 from volspike.errors import DataError, UsageError
 
 WEEKLY: Final = "0 2 * * mon"
@@ -33,7 +32,6 @@ LATE_S: Final = 3600
 _EXPECTED_STATUSES: Final = frozenset({0, DataError.exit_status})
 """Of a run that worked, or had too little data; bad data is in the history and in the metric of the last training."""
 
-_LOWEST: Final = 19
 _STOP_WITHIN_S: Final = 5.0
 
 log = structlog.get_logger(__name__)
@@ -149,23 +147,6 @@ class RetrainingSchedule:
                 self._running = None
         log.info("retraining_ended", trigger=trigger, status=status)
         return status
-
-
-def start_low_priority(command: Sequence[str]) -> Process:
-    """Start a process with the lowest priority and one thread per library; its output is discarded."""
-    single_thread = dict.fromkeys(
-        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
-    )
-    nowhere = subprocess.DEVNULL
-    process = subprocess.Popen(  # noqa: S603 - the command is ours
-        command, stdin=nowhere, stdout=nowhere, stderr=nowhere, env={**os.environ, **single_thread}
-    )
-    if hasattr(os, "setpriority"):
-        try:
-            os.setpriority(os.PRIO_PROCESS, process.pid, _LOWEST)
-        except OSError as error:  # it has already ended
-            log.info("priority_not_set", reason=str(error))
-    return process
 
 
 def _stop(process: Process) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from math import nan
 from typing import Any, Final
 
+import numpy as np
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -427,3 +428,11 @@ def _performance_metrics(figures: dict[str, Any]) -> Iterator[Metric]:
         (LIVE_PR_AUC, "pr_auc"),
     ):
         yield spec.family([((), nan if figures[name] is None else figures[name])] if figures else [])
+
+
+def percentiles(values: deque[int], unit: int) -> dict[str, float | None]:
+    """Median and 99th percentile in ``unit`` ns; null without values."""
+    if not values:
+        return {"p50": None, "p99": None}
+    p50, p99 = np.percentile(np.fromiter(values, np.int64), [50, 99]) / unit
+    return {"p50": float(p50), "p99": float(p99)}

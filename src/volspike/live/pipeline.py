@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from math import isnan
@@ -31,7 +30,6 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
-import numpy as np
 import structlog
 
 from volspike.api.schema import ReplayState, SourceState
@@ -40,19 +38,19 @@ from volspike.episodes import Episode, EpisodeTracker
 from volspike.errors import DataError, UsageError
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, FeedStats, SessionEnd
 from volspike.labels import is_spike
-from volspike.live.metrics import LiveCollector, LiveCounts
+from volspike.live.metrics import LiveCollector, LiveCounts, percentiles
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.live.sources import TapeReplay
 from volspike.live.stream import Publisher
-from volspike.live.view import MS_NS, ProductView
+from volspike.live.view import ProductView, model_summary
 from volspike.market import SECOND_NS, Gap, Mode, Tick, format_time
+from volspike.market.time import MILLISECOND_NS
 from volspike.models import Artifact, Metadata
 from volspike.models.alert_level import AlertLevel
 from volspike.models.evidence import (
     Limitations,
     Spans,
     all_limitations,
-    has_evidence,
     live_markets,
     texts,
     training_spans,
@@ -293,9 +291,9 @@ class LivePipeline:
     def _end_session(self) -> None:
         """Close open alerts as a silence after the newest row does."""
         for product in self._products.values():
-            newest, episode = product.view.newest, product.episodes.end_session()
-            if episode is not None and newest is not None:
-                self._take_episode(product.view, episode, float(newest.row.values[0]), newest.is_calibrated)
+            last, episode = product.last, product.episodes.end_session()
+            if episode is not None and last is not None:
+                self._take_episode(product.view, episode, float(last.row.values[0]), last.is_calibrated)
 
     def _end_replay(self, replay: TapeReplay) -> None:
         """Close open alerts and report the end."""
@@ -439,7 +437,7 @@ class LivePipeline:
         since, model = time.time_ns() - PERFORMANCE_WINDOW_NS, self._model
         performance = await asyncio.to_thread(self.outcomes.performance, since, None, model=model)
         if model is self._model:
-            self.counts.performance = {**performance.figures(), "since": since // MS_NS}
+            self.counts.performance = {**performance.figures(), "since": since // MILLISECOND_NS}
             self._publish("performance", self.counts.performance)
 
     async def _save_calibrations(self) -> None:
@@ -494,26 +492,26 @@ class LivePipeline:
             "source": self.source,
             "mode": self.mode,
             "simulated": self.mode.is_simulated,
-            "replay": None if self.replay is None else _replay_state(self.replay),
-            "latency_ms": _percentiles(counts.recent_latency_ns, MS_NS),
-            "score_us": _percentiles(counts.recent_scoring_ns, 1000),
+            "replay": None if self.replay is None else self.replay.progress(),
+            "latency_ms": percentiles(counts.recent_latency_ns, MILLISECOND_NS),
+            "score_us": percentiles(counts.recent_scoring_ns, 1000),
             "frames": counts.frames,
             "ticks": counts.ticks,
             "malformed": counts.malformed,
             "gaps": sum(counts.gaps.values()),
             "reconnects": counts.reconnects,
             "refused_products": self._refused_products(),
-            "last_received": counts.last_received // MS_NS or None,
+            "last_received": counts.last_received // MILLISECOND_NS or None,
             "is_recording": recorder is not None and recorder.is_recording,
             "recorder_fault": None if recorder is None else recorder.fault or None,
             "outcomes_fault": None if self.outcomes is None else self.outcomes.fault,
             "disk_free_bytes": None if self.upkeep is None else self.upkeep.free_bytes,
-            "started": counts.started // MS_NS,
+            "started": counts.started // MILLISECOND_NS,
         }
 
     def state(self) -> SourceState:
         """The source and its products, for ``/health``."""
-        replay = None if self.replay is None else ReplayState(**_replay_state(self.replay))
+        replay = None if self.replay is None else ReplayState(**self.replay.progress())
         products = [each.view.state() for each in self._products.values()]
         return SourceState(
             name=self.source,
@@ -544,31 +542,8 @@ class LivePipeline:
             "simulated": self.mode.is_simulated,
             "products": list(self._products),
             "product": name,
-            "model": {
-                "name": metadata.model,
-                "version": self._model.digest,
-                "threshold": metadata.threshold,
-                "threshold_name": metadata.served_threshold,
-                "profile": metadata.profile,
-                "every": metadata.every,
-                "tau": metadata.tau,
-                "spike": str(metadata.spike_definition),
-                "spike_text": metadata.spike_definition.describe(),
-                "horizon_s": metadata.horizon_s,
-                "horizons": list(self.scorer.artifact.horizons),
-                "learns": metadata.adaptation is not None,
-                "is_product_in_training": name in metadata.products,
-                "split_method": metadata.split.method,
-                "has_evidence": has_evidence(metadata),
-                "products": list(metadata.products),
-                "venues": list(metadata.venues),
-                "limitations": texts(self.limitations(metadata, [name])),
-                "trained_from": metadata.data.start,
-                "trained_until": metadata.data.end,
-                "simulated": metadata.simulated,
-                "metrics": metadata.metrics,
-                "baseline": metadata.baseline,
-            },
+            "model": model_summary(self.scorer.artifact, self._model.digest, name)
+            | {"limitations": texts(self.limitations(metadata, [name]))},
             "warm_up": msgspec.to_builtins(view.warm_up()),
             "points": view.history(),
             "alerts": list(view.alerts),
@@ -578,28 +553,7 @@ class LivePipeline:
         }
 
 
-def _replay_state(replay: TapeReplay) -> dict[str, Any]:
-    """The progress of a replay, for the dashboard."""
-    return {
-        "is_ended": replay.is_ended,
-        "speed": replay.speed,
-        "fraction": replay.fraction,
-        "start": replay.start // MS_NS,
-        "now": replay.now // MS_NS,
-        "sessions": replay.sessions,
-        "skipped_s": replay.skipped_ns // SECOND_NS,
-    }
-
-
 def _alert_level(artifact: Artifact) -> AlertLevel | None:
     """The level at which a product begins; None if the model has a fixed threshold."""
     adaptation = artifact.metadata.adaptation
     return None if adaptation is None else AlertLevel(adaptation.alert_log_odds)
-
-
-def _percentiles(values: deque[int], unit: int) -> dict[str, float | None]:
-    """Median and 99th percentile in ``unit`` ns; null without values."""
-    if not values:
-        return {"p50": None, "p99": None}
-    p50, p99 = np.percentile(np.fromiter(values, np.int64), [50, 99]) / unit
-    return {"p50": float(p50), "p99": float(p99)}

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -22,6 +22,7 @@ from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.labels import SESSION_GAP_S
 from volspike.market import SECOND_NS, Kind, Mode, Ticks
+from volspike.market.time import MILLISECOND_NS
 from volspike.tape import Ledger, TapeReport, read_ticks, tapes_of
 
 SOURCES: Final = ("auto", "coinbase", "coinbase-exchange", "simulator", "tape:PATH")
@@ -176,6 +177,18 @@ class TapeReplay:
             return 1.0
         of_part = self._sent / max(1, self._part_ticks)
         return min(1.0, (self._read_before + of_part * (self.report.bytes_read - self._read_before)) / self._bytes)
+
+    def progress(self) -> dict[str, Any]:
+        """The state of the replay for the dashboard and ``/health``; times in ms UTC."""
+        return {
+            "is_ended": self.is_ended,
+            "speed": self.speed,
+            "fraction": self.fraction,
+            "start": self.start // MILLISECOND_NS,
+            "now": self.now // MILLISECOND_NS,
+            "sessions": self.sessions,
+            "skipped_s": self.skipped_ns // SECOND_NS,
+        }
 
     async def events(self) -> AsyncIterator[FeedEvent]:
         """The events of the tape, to be iterated once."""

@@ -13,9 +13,11 @@ from volspike.episodes import Episode
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.live.warm_up import warm_up
 from volspike.market import SECOND_NS, format_time
+from volspike.market.time import MILLISECOND_NS
+from volspike.models import Artifact
+from volspike.models.evidence import has_evidence
 from volspike.models.volatility import volatility_fields
 
-MS_NS: Final = 1_000_000
 SECOND_MS: Final = 1000
 POINTS: Final = 15 * 60
 POINTS_WITH_FEATURES: Final = 5 * 60
@@ -46,11 +48,6 @@ class ProductView:
         if self.alerts:
             _raise_peak(self.alerts[-1], scored.probability)
 
-    @property
-    def newest(self) -> ScoredRow | None:
-        """The newest row; None before the first."""
-        return None if self._newest is None else self._newest[0]
-
     def store_newest(self) -> None:
         """Turn the newest row into a point now, before another model replaces the one that scored it."""
         if self._newest is not None:
@@ -77,8 +74,8 @@ class ProductView:
         row, values = scored.row, scored.row.by_name()
         return {
             "product": row.product_id,
-            "time": row.timestamp // MS_NS,
-            "received": received // MS_NS,
+            "time": row.timestamp // MILLISECOND_NS,
+            "received": received // MILLISECOND_NS,
             "price": finite(values["price"]),
             "best_bid": finite(values["best_bid"]),
             "best_ask": finite(values["best_ask"]),
@@ -105,7 +102,8 @@ class ProductView:
 
     def warm_up(self) -> WarmUp:
         """The seconds and the inputs that the model still waits for after the newest row."""
-        return warm_up(self.newest, self._scorer.artifact, self._scorer.feature_set)
+        newest = None if self._newest is None else self._newest[0]
+        return warm_up(newest, self._scorer.artifact, self._scorer.feature_set)
 
     def add_episode(self, episode: Episode, origin: dict[str, Any]) -> dict[str, Any]:
         """Add an alert that opened, or replace it by its closed state; returns it for the event stream.
@@ -116,8 +114,8 @@ class ProductView:
             "product": episode.product,
             "id": episode.id,
             "state": "open" if episode.is_open else "closed",
-            "opened": episode.opened // MS_NS,
-            "closed": None if episode.closed is None else episode.closed // MS_NS,
+            "opened": episode.opened // MILLISECOND_NS,
+            "closed": None if episode.closed is None else episode.closed // MILLISECOND_NS,
             "peak_probability": finite(episode.peak_probability),
             "threshold": finite(episode.threshold),
             **origin,
@@ -147,3 +145,32 @@ def finite(value: float) -> float | None:
 def _raise_peak(alert: dict[str, Any], probability: float) -> None:
     if alert["state"] == "open" and probability > alert["peak_probability"]:
         alert["peak_probability"] = probability
+
+
+def model_summary(artifact: Artifact, version: str, product: str) -> dict[str, Any]:
+    """The model that scores ``product``, for the dashboard."""
+    metadata = artifact.metadata
+    return {
+        "name": metadata.model,
+        "version": version,
+        "threshold": metadata.threshold,
+        "threshold_name": metadata.served_threshold,
+        "profile": metadata.profile,
+        "every": metadata.every,
+        "tau": metadata.tau,
+        "spike": str(metadata.spike_definition),
+        "spike_text": metadata.spike_definition.describe(),
+        "horizon_s": metadata.horizon_s,
+        "horizons": list(artifact.horizons),
+        "learns": artifact.holds_budget,
+        "is_product_in_training": product in metadata.products,
+        "split_method": metadata.split.method,
+        "has_evidence": has_evidence(metadata),
+        "products": list(metadata.products),
+        "venues": list(metadata.venues),
+        "trained_from": metadata.data.start,
+        "trained_until": metadata.data.end,
+        "simulated": metadata.simulated,
+        "metrics": metadata.metrics,
+        "baseline": metadata.baseline,
+    }

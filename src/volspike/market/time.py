@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SECOND_NS: Final = 1_000_000_000
+MILLISECOND_NS: Final = 1_000_000
 NOT_A_TIME: Final = -(2**63)
 """Marks a text in an array of times that is no time; the bits of NumPy's ``NaT``."""
 

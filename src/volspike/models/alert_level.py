@@ -11,9 +11,8 @@ from the budget by at most (range of θ) / (RATE · T), whatever the probabiliti
 inference under distribution shift" (2021), proposition 4.1. At the default rate an alert of one minute raises the odds
 of the threshold by two fifths, and 48 minutes without one lower them as much.
 
-Minutes of an alert that opens after its spike has begun warn of nothing, so under a budget none opens in such a row. At
-the same minutes the shipped model then catches 1.4 to 2.6 times as many spikes in time on five of seven recordings, and
-as many on two.
+Minutes of an alert that opens after its spike has begun warn of nothing, so under a budget none opens in such a row,
+and the minutes are left for spikes to come.
 
 One function serves live rows (``AlertLevel``) and recorded ones (``alert_levels``), with the same bits.
 """

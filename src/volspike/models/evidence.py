@@ -145,6 +145,7 @@ def describe_training(metadata: Metadata) -> str:
     requested = metadata.requested_threshold
     substitute = f", in place of {requested}" if requested not in ("", metadata.served_threshold) else ""
     venues = f"at {', '.join(metadata.venues)}" if metadata.venues else f"venue {NOT_STATED}"
+    venues = "on a simulated market" if metadata.venues == (SIMULATED_VENUE,) else venues
     return (
         f"trained on {', '.join(metadata.products)} {venues}, split {metadata.split.method}, threshold "
         f"{metadata.served_threshold} ({metadata.threshold:.4g}){substitute}"

@@ -14,9 +14,10 @@ import msgspec
 from volspike.errors import DataError, SchemaMismatch
 from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.market import Profile, Ticks
+from volspike.market.time import MILLISECOND_NS
 from volspike.models import Metadata
 from volspike.streams.state import MakeStage, ReceivedMessage, Stage, StageOutput
-from volspike.streams.wire import MILLISECOND_NS, FeatureHeaders, FeatureRowCodec
+from volspike.streams.wire import FeatureHeaders, FeatureRowCodec
 from volspike.tape import TapeReport
 from volspike.tape.parse import block_ticks
 

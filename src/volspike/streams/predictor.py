@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import MalformedTick, SchemaMismatch
-from volspike.market.time import NOT_A_TIME, parse_times
+from volspike.market.time import MILLISECOND_NS, NOT_A_TIME, parse_times
 from volspike.models import Artifact
 from volspike.models.volatility import (
     DEFAULT_BAND,
@@ -24,7 +24,6 @@ from volspike.models.volatility import (
 from volspike.streams.metrics import PredictionMetrics
 from volspike.streams.state import MakeStage, ReceivedMessage, StageOutput
 from volspike.streams.wire import (
-    MILLISECOND_NS,
     FeatureHeaders,
     StreamPrediction,
     decode_feature_headers,

@@ -17,10 +17,10 @@ from volspike.errors import MalformedTick
 from volspike.features import ROW_FLOATS, Every, FeatureRow, FeatureRows, FeatureSet
 from volspike.labels import HORIZON_S
 from volspike.market import Profile, format_time, parse_time
+from volspike.market.time import MILLISECOND_NS
 
 Headers: TypeAlias = list[tuple[str, bytes]]
 
-MILLISECOND_NS: Final = 1_000_000
 SLAB_ROWS: Final = 32
 """Rows encoded at a time; the fastest of the sizes measured."""
 

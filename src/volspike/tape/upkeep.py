@@ -7,7 +7,6 @@ that is killed loses and duplicates nothing (see ``compact``). It also measures 
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from volspike.background import BackgroundTask, SupervisedThread, supervised
+from volspike.background import BackgroundTask, SupervisedThread, start_low_priority, supervised
 from volspike.errors import UsageError
 from volspike.market import SECOND_NS
 from volspike.tape.compact import hour_start_ns, is_settled, lock_path
@@ -39,7 +38,6 @@ MINUTE_OF_HOUR_S: Final = 420.0
 MEASURE_EVERY_S: Final = 10.0
 
 _DAY_NS: Final = 86_400 * SECOND_NS
-_LOWEST: Final = 19
 _STOP_WITHIN_S: Final = 5.0
 _POLL_S: Final = 0.5
 
@@ -208,18 +206,7 @@ def free_bytes(folder: Path) -> int | None:
 
 
 def _start(command: Sequence[str]) -> UpkeepProcess:
-    single_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    process = subprocess.Popen(  # noqa: S603  the command is ours
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **single_thread},
-    )
-    if hasattr(os, "setpriority"):
-        with suppress(OSError):  # it has already ended
-            os.setpriority(os.PRIO_PROCESS, process.pid, _LOWEST)
-    return process
+    return start_low_priority(command, subprocess.PIPE)
 
 
 def _stop(process: UpkeepProcess) -> None:

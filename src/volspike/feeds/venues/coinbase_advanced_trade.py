@@ -25,11 +25,11 @@ from volspike.feeds.messages import (
     Identifier,
     TickMessage,
     decode_json,
+    decode_with_valid_numbers,
     decode_without_empty_fields,
     malformed_from,
     quote_side,
     read_time,
-    replace_invalid_numbers,
     valid_price,
     valid_size,
     with_path_prefix,
@@ -169,13 +169,7 @@ def decode_advanced_trade(frame: bytes | str, received: int) -> Frame:
     Raises:
         MalformedTick: the frame does not have the shape of its channel, or nothing in it is valid.
     """
-    try:
-        return _decode(frame, received)
-    except MalformedTick:
-        valid = replace_invalid_numbers(frame)
-        if valid is None:
-            raise
-    return _decode(valid, received)
+    return decode_with_valid_numbers(_decode, frame, received)
 
 
 def _decode(frame: bytes | str, received: int) -> Frame:

@@ -10,7 +10,6 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from volspike.errors import MalformedTick
 from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.messages import (
     DECODE_ERRORS,
@@ -20,11 +19,11 @@ from volspike.feeds.messages import (
     Identifier,
     TickMessage,
     decode_json,
+    decode_with_valid_numbers,
     decode_without_empty_fields,
     malformed_from,
     quote_side,
     read_time,
-    replace_invalid_numbers,
     valid_price,
     valid_size,
 )
@@ -115,13 +114,7 @@ def decode_exchange(frame: bytes | str, received: int) -> Frame:
     Raises:
         MalformedTick: the frame does not have the shape of its type.
     """
-    try:
-        return _decode(frame, received)
-    except MalformedTick:
-        valid = replace_invalid_numbers(frame)
-        if valid is None:
-            raise
-    return _decode(valid, received)
+    return decode_with_valid_numbers(_decode, frame, received)
 
 
 def _decode(frame: bytes | str, received: int) -> Frame:
