@@ -66,6 +66,10 @@ Notice: TypeAlias = Gap | FeedState | AckDeadline | ClockStep
 Entry: TypeAlias = Arrival | Overflow | Notice
 
 
+NEVER: Final = 2**63 - 1
+"""Later than any time."""
+
+
 class Inbox:
     """Frames and notices in the order of arrival.
 
@@ -115,6 +119,14 @@ class Inbox:
         elif entry is self._mark:
             self._mark = None
         return entry
+
+    @property
+    def oldest(self) -> int:
+        """When the oldest entry was received (ns UTC): 0 for one that is not a frame, ``NEVER`` if there is none."""
+        if not self._entries:
+            return NEVER
+        entry = self._entries[0]
+        return entry.received if isinstance(entry, Arrival) else 0
 
     def _has_room(self, size: int) -> bool:
         if self._is_overflowing:

@@ -14,8 +14,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from random import SystemRandom
 from typing import NoReturn, Self
 
@@ -60,14 +61,19 @@ class FeedSession:
 
     No failure of the exchange or the network ends it: it reconnects. ``simulated`` is the kind of market expected: a
     connection to the other kind is closed without subscribing and retried; None accepts both. ``jitter`` draws the
-    share of each wait from [0, 1).
+    share of each wait from [0, 1). Sessions that are read together (``read_sessions``) share ``wake``.
 
     Raises:
         UsageError: the url is not a websocket url, or the proxy of the environment cannot be used.
     """
 
     def __init__(
-        self, settings: FeedSettings, *, simulated: bool | None = None, jitter: Callable[[], float] = _JITTER
+        self,
+        settings: FeedSettings,
+        *,
+        simulated: bool | None = None,
+        jitter: Callable[[], float] = _JITTER,
+        wake: asyncio.Event | None = None,
     ) -> None:
         protocol = PROTOCOLS[settings.protocol]
         self.settings = settings
@@ -88,7 +94,7 @@ class FeedSession:
         self._has_lasted = False
         self._retry_after_s = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._wake = asyncio.Event()
+        self._wake = asyncio.Event() if wake is None else wake
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,11 +110,19 @@ class FeedSession:
         Raises:
             UsageError: ``events`` was called before.
         """
+        return read_sessions([self], self._wake)
+
+    def listen(self) -> Reading:
+        """Start listening; ``read_sessions`` and ``events`` call it.
+
+        Raises:
+            UsageError: it was called before.
+        """
         if self._task is not None:
             raise UsageError("the events of a session can be read once; create a new session to listen again")
         self._task = asyncio.create_task(self._listen(), name=f"listen to {self.url}")
         self._task.add_done_callback(lambda _: self._wake.set())
-        return SessionEvents(self._inbox, self._decoder, self._wake, self._task)
+        return Reading(self._inbox, self._decoder, self._task)
 
     async def aclose(self) -> None:
         """Stop listening and wait until the socket is closed; queued events can still be read."""
@@ -256,17 +270,36 @@ class FeedSession:
         self._wake.set()
 
 
-class SessionEvents:
-    """Iterates over the events of a session whose task is ``listening``; ends after that task and the last event.
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """The queue of a session that listens, its decoder, and its task."""
 
-    It is an object and not a generator, so that a loop left early leaves nothing to clean up.
+    inbox: Inbox
+    decoder: EventDecoder
+    listening: asyncio.Task[None]
+
+
+def read_sessions(sessions: Iterable[FeedSession], wake: asyncio.Event) -> AsyncIterator[FeedEvent]:
+    """The events of sessions that share ``wake``, in the order in which their frames were received.
+
+    This is the order in which a replay of their tapes reads the ticks.
+
+    Raises:
+        UsageError: the events of a session were read before.
+    """
+    return SessionEvents([session.listen() for session in sessions], wake)
+
+
+class SessionEvents:
+    """Iterates over the events of sessions by the time of receipt; ends after their tasks and the last event.
+
+    All sessions stamp frames in the same event loop, so whatever arrives later has a later stamp than the oldest
+    entry of the queues. It is an object and not a generator, so that a loop left early leaves nothing to clean up.
     """
 
-    def __init__(self, inbox: Inbox, decoder: EventDecoder, wake: asyncio.Event, listening: asyncio.Task[None]) -> None:
-        self._inbox = inbox
-        self._decoder = decoder
+    def __init__(self, readings: Sequence[Reading], wake: asyncio.Event) -> None:
+        self._readings = list(readings)
         self._wake = wake
-        self._listening = listening
         self._ready: deque[FeedEvent] = deque()
         self._turn = 0
 
@@ -278,23 +311,36 @@ class SessionEvents:
         if self._turn % _EVENTS_PER_TURN == 0:  # a full queue must not keep the socket and other tasks waiting
             await asyncio.sleep(0)
         while not self._ready:
-            entry = self._inbox.take()
+            readings = self._readings
+            oldest = readings[0] if len(readings) == 1 else min(readings, key=_head_of, default=None)
+            if oldest is None:
+                raise StopAsyncIteration
+            entry = oldest.inbox.take()
             if entry is not None:
-                self._ready.extend(self._decoder.decode(entry))
-            elif not self._listening.done():
+                self._ready.extend(oldest.decoder.decode(entry))
+            elif not self._finish_ended():
                 self._wake.clear()
                 await self._wake.wait()
-            else:
-                self._finish()
         return self._ready.popleft()
 
-    def _finish(self) -> None:
-        """Emit the gap that is still open, then stop; raises the error that ended the listening task, if any."""
-        self._ready.extend(self._decoder.finish(time.time_ns()))
-        if not self._ready:
-            if not self._listening.cancelled():
-                self._listening.result()
-            raise StopAsyncIteration
+    def _finish_ended(self) -> bool:
+        """Emit the gaps that are still open in sessions that have ended; raises the error that ended one, if any.
+
+        All queues are empty. Returns whether a session has ended.
+        """
+        ended = [reading for reading in self._readings if reading.listening.done()]
+        for reading in ended:
+            gaps = reading.decoder.finish(time.time_ns())
+            self._ready.extend(gaps)
+            if not gaps:
+                self._readings.remove(reading)
+                if not reading.listening.cancelled():
+                    reading.listening.result()
+        return bool(ended)
+
+
+def _head_of(reading: Reading) -> int:
+    return reading.inbox.oldest
 
 
 class IdleTimer:
