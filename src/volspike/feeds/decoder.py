@@ -87,7 +87,7 @@ class EventDecoder:
 
     Every loss becomes a ``Gap`` here: what intake and inbox report, absence after a lost connection, damage, impossible
     times and clock steps. Ticks of products that are not in ``products``, the names under which data may arrive, are
-    rejected and counted.
+    rejected and counted. ``feed`` is the name of the protocol in events.
     """
 
     def __init__(
@@ -96,7 +96,9 @@ class EventDecoder:
         requested: Mapping[str, Set[str]],
         products: tuple[str, ...],
         refusals: Refusals | None = None,
+        feed: str = "",
     ) -> None:
+        self._feed = feed
         self._refusals = Refusals(()) if refusals is None else refusals
         self._protocol = protocol
         self._decode_frame = protocol.decode
@@ -168,7 +170,7 @@ class EventDecoder:
             self.ignored[frame.ignored] += 1
         if self._damage.is_pending:
             before += self._count(self._damage.end_with(received, ticks))
-        event = FeedFrame(received, data, frame)
+        event = FeedFrame(received, data, frame, self._feed)
         if self._absent_since and ticks:
             return (*before, *self._count([self._end_absence(received)]), event)
         if frame.error is not None:

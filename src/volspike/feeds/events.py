@@ -81,11 +81,12 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FeedFrame(msgspec.Struct, frozen=True, gc=False):
-    """One frame: its bytes, when it was received (ns UTC), and its content."""
+    """One frame: its bytes, when it was received (ns UTC), its content, and the protocol by which it came."""
 
     received: int
     data: bytes
     frame: Frame
+    feed: str = ""
 
 
 class FeedFault(msgspec.Struct, frozen=True):
@@ -102,7 +103,7 @@ class FeedFault(msgspec.Struct, frozen=True):
 class FeedState(msgspec.Struct, frozen=True, kw_only=True):
     """The session has connected and subscribed, or has lost or not made a connection, for ``reason``.
 
-    ``attempt`` counts from 1 the connections tried since the last one that lasted.
+    ``attempt`` counts from 1 the connections tried since the last one that lasted. ``feed`` names the protocol.
     """
 
     received: int
@@ -110,6 +111,7 @@ class FeedState(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     url: str
     attempt: int
+    feed: str = ""
 
 
 class FeedError(msgspec.Struct, frozen=True, kw_only=True):

@@ -85,7 +85,11 @@ class FeedSession:
         self._inbox = Inbox(settings.queue_frames, settings.queue_bytes)
         self._intake = FrameIntake(settings, protocol, self._inbox)
         self._decoder = EventDecoder(
-            protocol, protocol.requested_products(settings), data_names(settings.products), self._refusals
+            protocol,
+            protocol.requested_products(settings),
+            data_names(settings.products),
+            self._refusals,
+            settings.protocol,
         )
         self._backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, jitter)
         self._connection_pace = Pace(CONNECTIONS_PER_S)
@@ -264,7 +268,12 @@ class FeedSession:
 
     def _note_state(self, *, is_connected: bool, reason: str) -> None:
         state = FeedState(
-            received=time.time_ns(), is_connected=is_connected, reason=reason, url=self.url, attempt=self._attempt
+            received=time.time_ns(),
+            is_connected=is_connected,
+            reason=reason,
+            url=self.url,
+            attempt=self._attempt,
+            feed=self.settings.protocol,
         )
         self._inbox.note(state)
         self._wake.set()
