@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -216,6 +217,31 @@ class PackedStream:
         self._file.close()
 
 
+class OpenedStream:
+    """Text that another program opened, such as a member of a zip archive; ``close`` closes it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.fault: str | None = None
+        self.consumed = 0
+        self._file = file
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes; none at the end of the file or at the place where it is damaged."""
+        if self.fault is not None:
+            return b""
+        try:
+            data = self._file.read(size)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+            self.fault = f"the file is cut off or broken ({error}): what follows is missing"
+            return b""
+        self.consumed += len(data)
+        return data
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
 _UNSUPPORTED = {
     b"PK\x03\x04": "a zip archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
@@ -282,13 +308,14 @@ def holds_parquet(path: Path) -> bool:
 class Blocks:
     """A tape's text in blocks of about ``size`` bytes that end with a line end; the last one may lack it.
 
-    A byte order mark at the start is dropped, and CRLF becomes LF, which keeps line numbers.
+    A byte order mark at the start is dropped, and CRLF becomes LF, which keeps line numbers. ``stream`` replaces the
+    content of the file at ``path``, which then only names it.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, stream: TextStream | None = None) -> None:
         self._path = path
         self._size = size
-        self._stream = open_text(path)
+        self._stream = open_text(path) if stream is None else stream
 
     @property
     def consumed(self) -> int:
@@ -317,7 +344,7 @@ class Blocks:
                 rest.append(data)
                 held += len(data)
                 if held > LONGEST_LINE:
-                    raise UnreadableFile(self._path, f"no line end within {held} bytes: an NDJSON tape has lines")
+                    raise UnreadableFile(self._path, f"no line end within {held} bytes: a tape has lines")
                 continue
             yield _normalize(b"".join((*rest, memoryview(data)[:cut])), first)
             rest, first = [data[cut:]], False
