@@ -14,7 +14,7 @@ import pytest
 
 from tests_system.chaos.report import check_program, check_recording
 from tests_system.chaos.run import FAULTS, Plan, Result, run_chaos
-from volspike.feeds.simulation.exchange import FaultControls
+from volspike.feeds.simulation.controls import FaultControls
 from volspike.tape.names import LEDGER_NAME
 
 PLAN = Plan(seed=12, seconds=40.0, faults=40, kills=10)

@@ -267,7 +267,7 @@ def test_another_path_is_refused() -> None:
     async def run() -> int:
         async with SimulatedExchange(settings()) as exchange:
             with pytest.raises(InvalidStatus) as refused:
-                await connect(exchange.url().replace("coinbase", "kraken"))
+                await connect(exchange.url().replace("coinbase", "nowhere"))
             return refused.value.response.status_code
 
     assert asyncio.run(run()) == 404

@@ -16,7 +16,8 @@ from volspike.errors import MalformedTick, UsageError
 from volspike.feeds.protocol import decode_any
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import DAMAGES, KEPT_BYTES, Fault, Faults, Injector, Record
-from volspike.feeds.simulation.protocols import ExchangeServer, Outgoing
+from volspike.feeds.simulation.coinbase_server import ExchangeServer
+from volspike.feeds.simulation.protocols import Outgoing
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.market import SECOND_NS, parse_time
 
@@ -86,7 +87,15 @@ def test_random_faults_are_recorded_frame_by_frame(protocol: str) -> None:
     assert frames == on_the_wire(exchange)
     assert exchange.record.frames == len(frames)
     assert exchange.record.lost == sum(sent.is_lost for sent in exchange.sent) > 10
-    assert set(faults_of(exchange)) == set(Fault) - {Fault.CLOSE, Fault.SLOW_READER, Fault.UNSENT, Fault.RESET}
+    assert set(faults_of(exchange)) == set(Fault) - {
+        Fault.CLOSE,
+        Fault.SLOW_READER,
+        Fault.UNSENT,
+        Fault.RESET,
+        Fault.LIFETIME,
+        Fault.SHUTDOWN,
+        Fault.RULE,
+    }
 
 
 def test_dropped_numbers_are_the_client_s_gaps() -> None:

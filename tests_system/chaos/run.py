@@ -24,7 +24,8 @@ from tests.streams.brokers.ports import free_ports
 from tests_system.chaos.truth import Journal
 from tests_system.processes import VOLSPIKE, environment
 from volspike.features import FeatureSet, compile_kernel
-from volspike.feeds.simulation.exchange import PROTOCOLS, FaultControls, SimulatedExchange, SimulatedExchangeSettings
+from volspike.feeds.simulation.controls import FaultControls
+from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import DAMAGES
 from volspike.market import SECOND_NS
 from volspike.models import TEN_FEATURES, TEN_MODEL

@@ -1,14 +1,20 @@
-"""The simulated exchange: a seeded market behind a real websocket server with both Coinbase protocols.
+"""The simulated exchange: a seeded market behind a real websocket server with the protocols of five venues.
 
-It is for tests, demonstrations and machines without access to an exchange. It has no traders and no order
-book; the score of a model on it says nothing about a real market. Request limits are not enforced; ``ticker_batch`` and
-the order book are not available.
+It is for tests, demonstrations and machines without access to an exchange. It has no traders and no order book; the
+score of a model on it says nothing about a real market. Of the limits of the venues, those of ``ConnectionRules`` are
+enforced; order books beyond the best quotes, and Coinbase's ``ticker_batch``, are not available.
+
+The first part of a path selects the protocol, the rest belongs to it: ``/binance/stream?streams=btcusdt@trade``. All
+protocols show the same market: the same trades with the same ids, whose times are cut to the unit of the venue, and the
+same best quotes. A product has our name, such as ``BTC-USD`` or ``BTC-USDT``, and is traded under the venue's symbol.
+Only Advanced Trade numbers its messages. On the other protocols a fault of the numbers (skip, reset) is one of the
+sequence numbers (Coinbase Exchange) or of the trade ids, as this connection receives them.
 
 There are two clocks. The market runs on simulated time, which starts at ``start`` (default: now) and passes ``speed``
 times as fast as the wall clock; every time in a message is simulated. At speed 1 these times are the present; at speed
 60 they start at the present and gain 59 s every second. At speed 0 the market ignores the wall clock: it goes on as
-fast as all clients read and pauses while none is subscribed. Deadlines of a connection (5 s to subscribe, closing) are
-in wall time at every speed.
+fast as all clients read and pauses while none is subscribed. Deadlines of a connection (to subscribe, its lifetime,
+closing) are in wall time at every speed.
 """
 
 from __future__ import annotations
@@ -17,11 +23,11 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from http import HTTPStatus
 from types import TracebackType
-from typing import Annotated, Self, TypeAlias
+from typing import Annotated, Final, Self, TypeAlias
 
 import msgspec
 import structlog
@@ -30,14 +36,21 @@ from websockets.http11 import Request, Response
 
 from volspike.errors import UsageError
 from volspike.feeds.connection import MARKET_HEADER, SIMULATED
-from volspike.feeds.simulation.client import CLOSE_TIMEOUT_S, SimulatedConnection, answer_pings_if
-from volspike.feeds.simulation.faults import Fault, Faults, Injected, Injector, Item, Record, Sent
+from volspike.feeds.simulation.binance_server import BinanceServer
+from volspike.feeds.simulation.bybit_server import BybitServer
+from volspike.feeds.simulation.client import CLOSE_TIMEOUT_S, Deadlines, SimulatedConnection, answer_pings_if
+from volspike.feeds.simulation.coinbase_server import AdvancedTradeServer, ExchangeServer
+from volspike.feeds.simulation.controls import FaultControls
+from volspike.feeds.simulation.faults import Faults, Injected, Injector, Record, Sent
+from volspike.feeds.simulation.kraken_server import KrakenServer
 from volspike.feeds.simulation.market import Moment, Schedule, simulate_trades
-from volspike.feeds.simulation.protocols import AdvancedTradeServer, ExchangeServer, ProductDay, ServerProtocol
+from volspike.feeds.simulation.okx_server import OkxServer
+from volspike.feeds.simulation.protocols import Handshake, ProductDay, ServerProtocol
 from volspike.market import SECOND_NS, Ticks, format_time
 
 LAST_NS = 2**63 - 1
 _PRODUCT = re.compile(r"[A-Z0-9]+(-[A-Z0-9]+)+")
+_FIRST_PART = re.compile(r"[^/?]*")
 _Positive: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
 
 
@@ -50,6 +63,11 @@ class SimulatedExchangeSettings(msgspec.Struct, frozen=True, kw_only=True, forbi
     ``subscribes`` subscribe messages, so that a run can be repeated frame by frame. The newest ``kept`` frames are
     recorded. With ``head_start_s`` the market starts that much earlier and runs as at speed 0 until it has caught up,
     so that a client has past data at once.
+
+    The deadlines apply to the protocols whose venue has them, in wall time: Coinbase disconnects a client that does not
+    subscribe in ``subscribe_within_s``; Binance ends a connection after ``lifetime_s``, sends a ping every
+    ``ping_every_s`` and expects the pong in ``pong_within_s``; OKX disconnects a client to which it sent nothing for
+    ``traffic_within_s``. A shutdown on demand is announced ``shutdown_notice_s`` before.
     """
 
     products: tuple[str, ...] = ("BTC-USD", "ETH-USD")
@@ -61,6 +79,11 @@ class SimulatedExchangeSettings(msgspec.Struct, frozen=True, kw_only=True, forbi
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     subscribe_within_s: _Positive = 5.0
+    lifetime_s: _Positive = 86_400.0
+    ping_every_s: _Positive = 20.0
+    pong_within_s: _Positive = 60.0
+    traffic_within_s: _Positive = 30.0
+    shutdown_notice_s: Annotated[float, msgspec.Meta(ge=0)] = 600.0
     patience_s: _Positive = 5.0
     buffer_bytes: Annotated[int, msgspec.Meta(ge=1)] = 16 << 20
     subscribes: Annotated[int, msgspec.Meta(ge=1)] = 1
@@ -80,114 +103,17 @@ def check_settings(settings: SimulatedExchangeSettings) -> None:
         raise UsageError(f"the simulated market would end outside 1970 to 2262: start {settings.start}")
 
 
-_HALF = b'{"channel":"ticker","timestamp":"2026-'
+SERVERS: Final[Mapping[str, Callable[[Handshake], ServerProtocol]]] = {
+    "coinbase": lambda handshake: AdvancedTradeServer(handshake.days, handshake.opened, handshake.rejected),
+    "coinbase-exchange": lambda handshake: ExchangeServer(handshake.days, handshake.rejected),
+    "binance": BinanceServer,
+    "kraken": KrakenServer,
+    "okx": OkxServer,
+    "bybit": BybitServer,
+}
+"""The server's side of each protocol, by the values of ``FeedSettings.protocol``."""
 
-
-class FaultControls:
-    """Faults on demand. Each method affects all open connections, or only ``connection``, and returns their number.
-
-    Use it in the exchange's event loop. Seconds of a silence are simulated, those of a delay wall time.
-
-    Attributes:
-        rejected: the products whose subscription the exchange rejects; true if its error names them.
-        answers_pings: whether the exchange answers pings.
-        retry_after_s: while above 0, handshakes are answered with status 429 and this header ``Retry-After``.
-    """
-
-    def __init__(
-        self, automatic: Faults, connections: Callable[[], Sequence[SimulatedConnection]], now: Callable[[], int]
-    ) -> None:
-        self.rejected: dict[str, bool] = {}
-        self.answers_pings = True
-        self.retry_after_s = 0
-        self._automatic = automatic
-        self._connections = connections
-        self._now = now
-
-    @property
-    def automatic(self) -> Faults:
-        """The faults that occur by themselves; setting them takes effect with the next frame."""
-        return self._automatic
-
-    @automatic.setter
-    def automatic(self, faults: Faults) -> None:
-        if sum(faults.rates) > 1:
-            raise UsageError(f"the rates of faults add up to {sum(faults.rates):g}; the most is 1")
-        self._automatic = faults
-
-    def drop(self, frames: int = 1, connection: int | None = None) -> int:
-        """Lose the next frames."""
-        return self._schedule(Fault.DROP, frames, 0.0, connection)
-
-    def delay(self, seconds: float, connection: int | None = None) -> int:
-        """Delay the next frame and all later ones."""
-        return self._schedule(Fault.DELAY, 1, seconds, connection)
-
-    def duplicate(self, frames: int = 1, connection: int | None = None) -> int:
-        """Send the next frames twice."""
-        return self._schedule(Fault.DUPLICATE, frames, 0.0, connection)
-
-    def reorder(self, connection: int | None = None) -> int:
-        """Send the next frame after its successor."""
-        return self._schedule(Fault.REORDER, 1, 0.0, connection)
-
-    def skip(self, numbers: int = 1, connection: int | None = None) -> int:
-        """Skip that many sequence numbers."""
-        return self._apply(lambda each: each.injector.skip(numbers, self._now()), connection)
-
-    def silence(self, seconds: float, connection: int | None = None) -> int:
-        """Lose all frames for ``seconds``."""
-        return self._apply(lambda each: each.injector.silence(seconds, self._now()), connection)
-
-    def close(self, code: int = 1001, reason: str = "", connection: int | None = None) -> int:
-        """End the connection after the queued frames; ``code`` 0 is without a close frame."""
-        return self._apply(lambda each: each.injector.close(code, reason, self._now()), connection)
-
-    def malformed(self, data: bytes = _HALF, connection: int | None = None) -> int:
-        """Send a text frame of these bytes."""
-        return self._apply(lambda each: each.injector.malformed(data, self._now()), connection)
-
-    def damage(self, way: str = "truncated", frames: int = 1, connection: int | None = None) -> int:
-        """Damage the next frames in one of the ways ``DAMAGES``."""
-        return self._schedule(Fault.DAMAGE, frames, way, connection)
-
-    def mistime(self, seconds: float, frames: int = 1, connection: int | None = None) -> int:
-        """Send the next frames with times of the exchange that are wrong by ``seconds``."""
-        return self._schedule(Fault.MISTIME, frames, seconds, connection)
-
-    def set_clock(self, seconds: float, connection: int | None = None) -> int:
-        """Send all later frames with times of the exchange that are wrong by ``seconds``."""
-        return self._apply(lambda each: each.injector.set_clock(seconds, self._now()), connection)
-
-    def reset(self, connection: int | None = None) -> int:
-        """Begin the sequence numbers at 0 again."""
-        return self._apply(lambda each: each.injector.reset(self._now()), connection)
-
-    def unknown(self, connection: int | None = None) -> int:
-        """Send a message of an unknown kind."""
-        return self._apply(lambda each: each.injector.unknown(self._now()), connection)
-
-    def snapshot(self, product: str, size: int = 5_000_000, connection: int | None = None) -> int:
-        """Send a snapshot of an order book of at least ``size`` bytes."""
-        return self._apply(lambda each: each.injector.book(product, size, self._now()), connection)
-
-    def _affected(self, number: int | None) -> list[SimulatedConnection]:
-        return [each for each in self._connections() if not each.has_ended and number in {None, each.number}]
-
-    def _schedule(self, fault: Fault, times: int, amount: float | str, number: int | None) -> int:
-        affected = self._affected(number)
-        for each in affected:
-            each.injector.schedule(fault, times, amount)
-        return len(affected)
-
-    def _apply(self, fault: Callable[[SimulatedConnection], list[Item]], number: int | None) -> int:
-        affected = self._affected(number)
-        for each in affected:
-            each.push(fault(each), self._now())
-        return len(affected)
-
-
-PROTOCOLS = ("coinbase", "coinbase-exchange")
+PROTOCOLS = tuple(SERVERS)
 HISTORY_S = 60
 """The length of the market's past when the exchange opens; snapshots contain it."""
 
@@ -219,7 +145,9 @@ class SimulatedExchange:
         check_settings(settings)
         self.settings = settings
         self.record = Record(settings.kept)
-        self.faults = FaultControls(settings.faults, lambda: list(self._connections), self._now)
+        self.faults = FaultControls(
+            settings.faults, lambda: list(self._connections), self._now, settings.shutdown_notice_s
+        )
         self.is_over = asyncio.Event()
         """Set when the market has ended, after ``settings.seconds``."""
         self.now = 0
@@ -228,6 +156,13 @@ class SimulatedExchange:
         """The number of connections so far."""
         self._connections: list[SimulatedConnection] = []
         self._days = {product: ProductDay() for product in settings.products}
+        self._deadlines = Deadlines(
+            settings.subscribe_within_s,
+            settings.lifetime_s,
+            settings.ping_every_s,
+            settings.pong_within_s,
+            settings.traffic_within_s,
+        )
         self._changed = asyncio.Event()
         self._server: Server | None = None
         self._market: asyncio.Task[None] | None = None
@@ -245,7 +180,7 @@ class SimulatedExchange:
         return tuple(self.record.injected)
 
     def url(self, protocol: str = "coinbase") -> str:
-        """The url of a protocol: ``coinbase`` (Advanced Trade) or ``coinbase-exchange``."""
+        """The url of a protocol in ``PROTOCOLS``; ``coinbase`` is Advanced Trade."""
         if protocol not in PROTOCOLS:
             raise UsageError(f"unknown protocol {protocol!r}; give {' or '.join(PROTOCOLS)}")
         if self._server is None:
@@ -312,8 +247,8 @@ class SimulatedExchange:
 
     def _route(self, socket: ServerConnection, request: Request) -> Response | None:
         """Accept the paths of the protocols; answer ``/time`` as Coinbase's REST API does, and 404 to the rest."""
-        path = request.path.removeprefix("/")
-        if path in PROTOCOLS:
+        path = _split_target(request.path)[0]
+        if path in SERVERS:
             return self._refuse_handshake(socket)
         if path == "time":
             now = self._time()
@@ -338,9 +273,8 @@ class SimulatedExchange:
         self.connected += 1
         number = self.connected
         answer_pings_if(socket, lambda: self.faults.answers_pings)
-        protocol: ServerProtocol = ExchangeServer(self._days, self.faults.rejected)
-        if socket.request is not None and socket.request.path == f"/{PROTOCOLS[0]}":
-            protocol = AdvancedTradeServer(self._days, self._start, self.faults.rejected)
+        name, target = _split_target("/" if socket.request is None else socket.request.path)
+        protocol = SERVERS[name](Handshake(number, target, self._start, self._days, self.faults.rejected))
         injector = Injector(number, protocol, self.record, lambda: self.faults.automatic, self.settings.seed, self.now)
         connection = SimulatedConnection(
             number,
@@ -349,13 +283,15 @@ class SimulatedExchange:
             injector,
             self.record,
             buffer_bytes=self.settings.buffer_bytes,
+            deadlines=self._deadlines,
+            answers_pings=lambda: self.faults.answers_pings,
             notify=self._changed.set,
         )
         self._connections.append(connection)
         try:
             if self.is_over.is_set():
                 connection.end(1000, "the simulated market is over", self.now)
-            await connection.serve(self.settings.subscribe_within_s, self._now)
+            await connection.serve(self._now)
         finally:
             self._connections.remove(connection)
             self._changed.set()
@@ -404,14 +340,19 @@ class SimulatedExchange:
 
     def _dispatch(self, moment: Moment) -> None:
         trade, now = moment.trade, moment.time
-        if trade is not None:
-            self._days[trade.product_id].add(trade)
+        if trade is None:
+            requoted = [product for product, day in self._days.items() if day.requote(now)]
+        else:
+            requoted = [trade.product_id] if self._days[trade.product_id].add(trade) else []
         for connection in list(self._connections):
             if connection.has_ended:
                 continue
             protocol = connection.protocol
             if trade is not None:
                 connection.send(protocol.trade_frames(trade), now)
+            for product in requoted:
+                connection.send(protocol.quote_frames(product, now), now)
+            if trade is not None:
                 continue
             connection.send(protocol.quarter_frames(now), now)
             if moment.is_second:
@@ -441,6 +382,17 @@ class SimulatedExchange:
         open_now = [connection for connection in self._connections if not connection.has_ended]
         required = self.settings.subscribes
         return bool(open_now) and all(each.has_room and each.protocol.subscribes >= required for each in open_now)
+
+
+def _split_target(target: str) -> tuple[str, str]:
+    """The protocol and the rest of the target of a request.
+
+    >>> _split_target("/binance/stream?streams=btcusdt@trade")
+    ('binance', '/stream?streams=btcusdt@trade')
+    """
+    name = _FIRST_PART.match(target.removeprefix("/"))
+    assert name is not None  # noqa: S101  the pattern matches the empty text
+    return name[0], target.removeprefix("/")[name.end() :]
 
 
 async def _simulate_ahead(chunks: Iterator[Ticks], begin: int, end: int) -> AsyncGenerator[Moment, None]:

@@ -34,7 +34,7 @@ class Fault(StrEnum):
     REORDER = "reorder"
     """A frame arrives after its successor."""
     SKIP = "skip"
-    """Sequence numbers are skipped without a loss."""
+    """Sequence numbers are skipped without a loss; trade ids at venues that do not number their messages."""
     SILENCE = "silence"
     """No frame arrives for some seconds; those frames are lost, with their sequence numbers."""
     CLOSE = "close"
@@ -46,7 +46,7 @@ class Fault(StrEnum):
     MISTIME = "mistime"
     """A frame arrives with other times of the exchange."""
     RESET = "reset"
-    """The sequence numbers of a connection begin at 0 again."""
+    """The sequence numbers of a connection begin at 0 again, or its trade ids at 1."""
     UNKNOWN = "unknown"
     """An additional message of an unknown kind; numbered on Advanced Trade."""
     SNAPSHOT = "snapshot"
@@ -55,6 +55,12 @@ class Fault(StrEnum):
     """The exchange disconnected a client that read too slowly, as Coinbase does."""
     UNSENT = "unsent"
     """Frames were still unsent when the connection ended."""
+    LIFETIME = "lifetime"
+    """The exchange closed a connection at the end of its lifetime."""
+    SHUTDOWN = "shutdown"
+    """The exchange announced that it shuts down, where the protocol has such a notice; it closes some time later."""
+    RULE = "rule"
+    """The exchange disconnected a client that broke one of its rules, such as the number of messages a second."""
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,16 +153,30 @@ BAD_PRICES: Mapping[str, bytes | None] = {
 
 DAMAGES: tuple[str, ...] = ("truncated", *BAD_PRICES)
 
-_PRICE = re.compile(rb'"price":"[^"]*",?')
-_TIME = re.compile(rb'"(timestamp|time|current_time)":"([^" ]+)"')
+_NUMBERS = frozenset({BAD_PRICES["zero"], BAD_PRICES["negative"], BAD_PRICES["huge"]})
+
+_PRICE = re.compile(rb'(?:"(?:price|px|p|b|bid)":|\[\[)("[^"]*"|[0-9.]+),?')
+"""The first price of a frame: a field of a trade or of best quotes, or the first level of a book."""
+_TIME = re.compile(rb'"(timestamp|time|current_time|time_in|time_out)":"([^" ]+)"')
+_EPOCH = re.compile(rb'("(?:E|T|ts|cts)":"?)([0-9]{13,16})\b')
+_MILLISECOND_DIGITS = 13
 
 
 def damage_frame(data: bytes, way: str) -> bytes:
     """The frame truncated, or with its first price damaged in one of ``DAMAGES``; without a price it is truncated."""
     if way == "truncated" or _PRICE.search(data) is None:
         return data[: len(data) // 2]
-    price = BAD_PRICES[way]
-    return _PRICE.sub(b"" if price is None else b'"price":' + price + b",", data, count=1)
+    return _PRICE.sub(lambda found: _damage_price(found, BAD_PRICES[way]), data, count=1)
+
+
+def _damage_price(found: re.Match[bytes], bad: bytes | None) -> bytes:
+    """The damaged price, without quotation marks where the protocol has numbers; the rest of a level is kept."""
+    key, price = found[0][: found.start(1) - found.start()], found[1]
+    if bad is None:
+        return key if key.startswith(b"[") else b""
+    if not price.startswith(b'"') and bad in _NUMBERS:
+        bad = bad.strip(b'"')
+    return key + bad + b","
 
 
 def shift_times(data: bytes, seconds: float) -> bytes:
@@ -166,7 +186,11 @@ def shift_times(data: bytes, seconds: float) -> bytes:
         time = parse_time(match[2].decode()) + round(seconds * SECOND_NS)
         return b'"' + match[1] + b'":"' + format_time(time).encode() + b'"'
 
-    return _TIME.sub(shifted, data)
+    def shifted_epoch(match: re.Match[bytes]) -> bytes:
+        unit = 1_000 if len(match[2]) == _MILLISECOND_DIGITS else 1_000_000
+        return match[1] + b"%d" % (int(match[2]) + round(seconds * unit))
+
+    return _EPOCH.sub(shifted_epoch, _TIME.sub(shifted, data))
 
 
 class Faults(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -292,6 +316,14 @@ class Injector:
         self._record.fault(self._number, now, fault, detail=f"code {code}" if code else "no close frame")
         return [*items, Close(code, reason)]
 
+    def announce_shutdown(self, seconds: float, now: int) -> list[Item]:
+        """Send the notice of a shutdown in ``seconds``, where the protocol has one."""
+        notice = self._protocol.shutdown_frame(now)
+        if self.has_closed:
+            return []
+        self._record.fault(self._number, now, Fault.SHUTDOWN, detail=f"in {seconds:g} s")
+        return [] if notice is None else self._put(notice, now, Fault.SHUTDOWN)
+
     def skip(self, numbers: int, now: int) -> list[Item]:
         """Skip the next ``numbers`` sequence numbers."""
         self._protocol.skip_numbers(numbers)
@@ -413,8 +445,7 @@ class Injector:
             data[: len(data) // 2],
             b"",
             b"not JSON",
-            b'{"channel":"ticker","events":7}',
-            b'{"type":"ticker"}',
+            *self._protocol.malformed,
             b"[]",
         )
         return ways[int(self._rng.integers(len(ways)))]
