@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 from tests.lifecycle.artifacts import artifact
 from tests.streams.brokers.ports import free_ports
 
-from tests_system.chaos.truth import Journal
+from tests_system.chaos.truth import PROTOCOLS, Journal
 from tests_system.processes import VOLSPIKE, environment
 from volspike.features import FeatureSet, compile_kernel
 from volspike.feeds.simulation.controls import FaultControls

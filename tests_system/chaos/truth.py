@@ -16,10 +16,13 @@ from functools import cached_property
 from math import isfinite
 from typing import Any, Final, NamedTuple, Self
 
-from volspike.feeds.simulation.exchange import HISTORY_S, PROTOCOLS, SimulatedExchange
+from volspike.feeds.simulation.exchange import HISTORY_S, SimulatedExchange
 from volspike.feeds.simulation.faults import Fault, Injected, Sent
 from volspike.feeds.simulation.market import simulate_trades
 from volspike.market import SECOND_NS
+
+PROTOCOLS: Final = ("coinbase", "coinbase-exchange")
+"""The protocols of chaos runs: Advanced Trade, which numbers its messages, and Coinbase Exchange."""
 
 TICKER: Final = 0
 TRADE: Final = 1

@@ -158,6 +158,7 @@ class SimulatedConnection:
         if rules.messages_per_s:
             limit_messages(self._socket, rules.messages_per_s, lambda: self._punish("Too many requests", now()))
         self.send(self.protocol.opening_frames(now()), now())
+        self._notify()  # the address of a connection may subscribe as well
         try:
             async with asyncio.timeout(
                 self._deadlines.subscribe_within_s if rules.must_subscribe else None

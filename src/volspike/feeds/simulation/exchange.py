@@ -6,7 +6,8 @@ enforced; order books beyond the best quotes, and Coinbase's ``ticker_batch``, a
 
 The first part of a path selects the protocol, the rest belongs to it: ``/binance/stream?streams=btcusdt@trade``. All
 protocols show the same market: the same trades with the same ids, whose times are cut to the unit of the venue, and the
-same best quotes. A product has our name, such as ``BTC-USD`` or ``BTC-USDT``, and is traded under the venue's symbol.
+same best quotes. A product has our name, such as ``BTC-USD`` or ``kraken:BTC-USDT``, and is traded on every venue under
+the venue's symbol.
 Only Advanced Trade numbers its messages. On the other protocols a fault of the numbers (skip, reset) is one of the
 sequence numbers (Coinbase Exchange) or of the trade ids, as this connection receives them.
 
@@ -47,6 +48,7 @@ from volspike.feeds.simulation.market import Moment, Schedule, simulate_trades
 from volspike.feeds.simulation.okx_server import OkxServer
 from volspike.feeds.simulation.protocols import Handshake, ProductDay, ServerProtocol
 from volspike.market import SECOND_NS, Ticks, format_time
+from volspike.market.product import split_product
 
 LAST_NS = 2**63 - 1
 _PRODUCT = re.compile(r"[A-Z0-9]+(-[A-Z0-9]+)+")
@@ -95,7 +97,8 @@ class SimulatedExchangeSettings(msgspec.Struct, frozen=True, kw_only=True, forbi
 def check_settings(settings: SimulatedExchangeSettings) -> None:
     """Raise ``UsageError`` for an impossible market."""
     products = settings.products
-    if not products or len(set(products)) < len(products) or not all(map(_PRODUCT.fullmatch, products)):
+    symbols = [split_product(name)[1] for name in products]
+    if not products or len(set(products)) < len(products) or not all(map(_PRODUCT.fullmatch, symbols)):
         raise UsageError(f"products must be different names like BTC-USD, got {', '.join(products) or 'none'}")
     if sum(settings.faults.rates) > 1:
         raise UsageError(f"the rates of faults add up to {sum(settings.faults.rates):g}; the most is 1")
@@ -155,7 +158,9 @@ class SimulatedExchange:
         self.connected = 0
         """The number of connections so far."""
         self._connections: list[SimulatedConnection] = []
-        self._days = {product: ProductDay() for product in settings.products}
+        self.products = tuple(dict.fromkeys(split_product(name)[1] for name in settings.products))
+        """The products by our name without a venue; each is traded on every venue."""
+        self._days = {product: ProductDay() for product in self.products}
         self._deadlines = Deadlines(
             settings.subscribe_within_s,
             settings.lifetime_s,
@@ -301,7 +306,7 @@ class SimulatedExchange:
         self._begun = time.monotonic_ns()
         begin = self._start - HISTORY_S * SECOND_NS
         seconds = HISTORY_S + (self.settings.seconds or (LAST_NS - self._start) // SECOND_NS)
-        ticks = simulate_trades(self.settings.products, seconds, self.settings.seed, begin)
+        ticks = simulate_trades(self.products, seconds, self.settings.seed, begin)
         self._moments = _simulate_ahead(ticks, begin, begin + seconds * SECOND_NS)
         async for moment in self._moments:
             self._dispatch(moment)
@@ -357,7 +362,7 @@ class SimulatedExchange:
             connection.send(protocol.quarter_frames(now), now)
             if moment.is_second:
                 connection.send(protocol.second_frames(now), now)
-            connection.push(connection.injector.periodic(self.settings.products[0], now), now)
+            connection.push(connection.injector.periodic(self.products[0], now), now)
 
     async def _wait_for_clock(self, wall_ns: float) -> None:
         """Wait until the wall clock shows ``wall_ns``; on a slow machine the market runs late and loses nothing."""
