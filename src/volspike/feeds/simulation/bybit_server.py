@@ -154,7 +154,7 @@ class BybitServer(ServerProtocol):
         return Outgoing(MISSING_ID, padded(text, size))
 
     def _refusal(self, request: _Request) -> str:
-        """Why a request is refused; empty if it is not."""
+        """The reason to refuse a request; empty if there is none."""
         if len(request.args) > MOST_ARGUMENTS:
             return f"args size >{MOST_ARGUMENTS}"
         for topic in request.args:

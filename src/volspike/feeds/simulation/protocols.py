@@ -1,4 +1,4 @@
-"""What the server sides of all protocols share, without a socket: requests and trades in, frames out.
+"""The interface of the server sides of all protocols, without a socket: requests and trades in, frames out.
 
 ``ServerProtocol`` is the interface. The protocols are in the modules whose names end in ``_server``, one per venue; the
 client's side is in ``feeds/venues``. ``ProductDay`` is the state of a product, ``TradeNumbers`` its trade ids on one
@@ -183,7 +183,7 @@ class ConnectionRules(NamedTuple):
 
 
 class Handshake(NamedTuple):
-    """What a server knows of a new connection: its number, its path below the protocol's name, and the market."""
+    """A new connection: its number, its path below the protocol's name, its time, and the market."""
 
     number: int
     target: str
