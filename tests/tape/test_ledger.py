@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace as replaced
 
 from tests.tape.strategies import START, read_all, tick_at
 from volspike.errors import UnreadableFile, UsageError
@@ -60,7 +61,22 @@ def test_a_torn_line_costs_only_itself(size: int, tmp_path_factory: pytest.TempP
     assert len(before.gaps) >= text.count(b"\n")
     late = Gap(start=2**61, end=2**61, products=(), cause=Cause.OVERFLOW)
     put(folder, late)
-    assert read_ledger(folder) == ([*before.gaps, late], before.damaged)
+    assert read_ledger(folder) == ([*before.gaps, late], before.damaged, [])
+
+
+def test_spans_in_which_no_loss_can_be_noticed_are_no_gaps(tmp_path: Path) -> None:
+    """They are read apart, joined where they meet, and a loss is written as before."""
+    blind = Gap(
+        start=START, end=START, products=("okx:BTC-USDT",), cause=Cause.UNVERIFIABLE, detail="no ids", verifiable=False
+    )
+    closed, later = replaced(blind, end=START + 9), replaced(blind, start=START + 20, end=START + 30)
+    other = replaced(blind, products=("okx:ETH-USDT",))
+    put(tmp_path, GAP, blind, closed, later, other)
+    assert Ledger.read(tmp_path) == [GAP]
+    assert read_ledger(tmp_path) == ([GAP], 0, [closed, other, later])
+    texts = (tmp_path / LEDGER_NAME).read_text().splitlines()
+    assert [text.endswith(',"verifiable":false}') for text in texts] == [False, True, True, True, True]
+    assert "verifiable" not in texts[0]
 
 
 def test_no_ledger_is_no_gap_and_one_that_cannot_be_opened_is_told(tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ class Cause(StrEnum):
     """Frames, or ticks in them, could not be decoded or have an impossible time."""
     CLOCK = "clock"
     """The exchange's clock, or ours, was set to another time."""
+    HISTORY = "history"
+    """The venue's public history lacks days or trade ids."""
+    UNVERIFIABLE = "unverifiable"
+    """The feed contains nothing by which a loss could be noticed; only in entries that are not ``verifiable``."""
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +35,9 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
 
     ``start`` is when the last frame before the gap was received, ``end`` when the first after it was. ``lost`` is the
     number of lost messages, or -1 where it is unknown.
+
+    ``verifiable`` is false for a span in which no loss of these products could be noticed. That is no known loss: rows
+    keep ``is_whole``, and only what reports on a recording shows it.
     """
 
     start: int
@@ -39,3 +46,4 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     cause: Cause
     lost: int = -1
     detail: str = ""
+    verifiable: bool = True

@@ -3,6 +3,11 @@
 The ledger has one NDJSON line for each known data loss, in the folder of the tapes. For tapes without a ledger,
 ``silences`` finds the times in which nothing of a product was received. A recorder that starts in a folder repairs
 incomplete last lines and reads the time of the last tick, at which the gap before its own recording begins.
+
+Some feeds have nothing by which a loss could be noticed. A recording of one has entries with ``"verifiable": false``:
+one as long as no time when it connects, and one over the connection when it ends, so that a killed recorder leaves the
+first. These entries are no known losses. ``Ledger.read`` leaves them out, so feature rows keep ``is_whole``;
+``read_ledger`` returns them apart, so that no report shows such a recording as complete.
 """
 
 from __future__ import annotations
@@ -42,16 +47,23 @@ class _Line(msgspec.Struct, kw_only=True):
     cause: Cause
     lost: int = -1
     detail: str = ""
+    verifiable: bool | msgspec.UnsetType = msgspec.UNSET
+    """Written only when false, so that earlier versions read the ledger."""
 
 
 _LINE = msgspec.json.Decoder(_Line)
 
 
 class LedgerContents(NamedTuple):
-    """The gaps of a ledger by start, and the number of its lines that cannot be read."""
+    """The gaps of a ledger by start, and the number of its lines that cannot be read.
+
+    ``unverifiable`` are the spans in which no loss could be noticed, by start, those of the same products merged where
+    they meet. A span without length begins when a recording connected; its end is unknown.
+    """
 
     gaps: list[Gap]
     damaged: int
+    unverifiable: list[Gap]
 
 
 class Ledger:
@@ -69,7 +81,7 @@ class Ledger:
 
     @classmethod
     def read(cls, folder: Path) -> list[Gap]:
-        """The gaps of a folder's ledger by start, without duplicates; none if there is no ledger.
+        """The known losses of a folder's ledger by start, without duplicates; none if there is no ledger.
 
         Raises:
             UnreadableFile: the ledger exists and cannot be opened.
@@ -114,6 +126,7 @@ def _merge(first: Gap, second: Gap) -> Gap:
         cause=second.cause,
         lost=-1 if min(first.lost, second.lost) < 0 else first.lost + second.lost,
         detail="several gaps, merged while the ledger could not be written",
+        verifiable=first.verifiable or second.verifiable,
     )
 
 
@@ -127,12 +140,31 @@ def read_ledger(folder: Path) -> LedgerContents:
     try:
         text = path.read_bytes()
     except FileNotFoundError:
-        return LedgerContents([], 0)
+        return LedgerContents([], 0, [])
     except OSError as error:
         raise UnreadableFile(path, f"cannot be opened ({error.strerror or error})") from error
     lines = [line for line in text.split(b"\n") if line.strip()]
-    gaps = [gap for line in lines if (gap := _gap(line)) is not None]
-    return LedgerContents(sorted(set(gaps), key=lambda gap: (gap.start, gap.end)), len(lines) - len(gaps))
+    entries = [gap for line in lines if (gap := _gap(line)) is not None]
+    ordered = sorted(set(entries), key=lambda gap: (gap.start, gap.end))
+    return LedgerContents(
+        gaps=[gap for gap in ordered if gap.verifiable],
+        damaged=len(lines) - len(entries),
+        unverifiable=_join(gap for gap in ordered if not gap.verifiable),
+    )
+
+
+def _join(spans: Iterable[Gap]) -> list[Gap]:
+    """The spans, which come by start, with those of the same products merged where they meet."""
+    joined: list[Gap] = []
+    latest: dict[tuple[str, ...], int] = {}
+    for span in spans:
+        at = latest.get(span.products)
+        if at is None or span.start > joined[at].end:
+            latest[span.products] = len(joined)
+            joined.append(span)
+        elif span.end > joined[at].end:
+            joined[at] = msgspec.structs.replace(joined[at], end=span.end)
+    return joined
 
 
 def gap_line(gap: Gap) -> bytes:
@@ -144,6 +176,7 @@ def gap_line(gap: Gap) -> bytes:
         cause=gap.cause,
         lost=gap.lost,
         detail=gap.detail,
+        verifiable=msgspec.UNSET if gap.verifiable else False,
     )
     return msgspec.json.encode(line) + b"\n"
 
@@ -154,7 +187,15 @@ def _gap(text: bytes) -> Gap | None:
         start, end = parse_time(line.start), parse_time(line.end)
     except DECODE_ERRORS:
         return None
-    return Gap(start=start, end=end, products=line.products, cause=line.cause, lost=line.lost, detail=line.detail)
+    return Gap(
+        start=start,
+        end=end,
+        products=line.products,
+        cause=line.cause,
+        lost=line.lost,
+        detail=line.detail,
+        verifiable=line.verifiable is not False,
+    )
 
 
 def _append(path: Path, text: bytes) -> None:
