@@ -70,7 +70,7 @@ def test_spans_in_which_no_loss_can_be_noticed_are_no_gaps(tmp_path: Path) -> No
         start=START, end=START, products=("okx:BTC-USDT",), cause=Cause.UNVERIFIABLE, detail="no ids", verifiable=False
     )
     closed, later = replaced(blind, end=START + 9), replaced(blind, start=START + 20, end=START + 30)
-    other = replaced(blind, products=("okx:ETH-USDT",))
+    other = replaced(blind, products=("okx:ETH-USDT",), start=START + 1, end=START + 1)
     put(tmp_path, GAP, blind, closed, later, other)
     assert Ledger.read(tmp_path) == [GAP]
     assert read_ledger(tmp_path) == ([GAP], 0, [closed, other, later])
