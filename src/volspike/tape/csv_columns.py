@@ -76,28 +76,28 @@ class CsvConverter:
             for types in choices
         ]
 
-    def rows(self, block: bytes, first: int) -> list[CsvRows]:
-        """The rows of a block of complete lines; the first line has the number ``first``. Blank lines are no rows."""
+    def rows(self, block: bytes, first: int, lines: int) -> list[CsvRows]:
+        """The rows of a block of ``lines`` lines, of which the first has the number ``first``; blank ones are no rows."""
         found: list[CsvRows] = []
-        waiting = [(block, first)]
+        waiting = [(block, first, lines)]
         while waiting:
-            text, number = waiting.pop()
-            lines = count_lines(text)
+            text, number, lines = waiting.pop()
             rows = self._convert(text, number, lines)
             if rows is not None:
                 if len(rows.numbers):
                     found.append(rows)
             elif lines > 1:
                 half = _middle_line_end(text)
-                waiting.append((text[half:], number + text.count(b"\n", 0, half)))
-                waiting.append((text[:half], number))
+                before = text.count(b"\n", 0, half)
+                waiting.append((text[half:], number + before, lines - before))
+                waiting.append((text[:half], number, before))
             elif text.strip():
                 self._reject(number, self._reason(text), text.rstrip(b"\n"))
         return found
 
     def _convert(self, text: bytes, first: int, lines: int) -> CsvRows | None:
         """The rows of a block; None if a line of it fits no choice."""
-        if not text.strip(b"\n \t"):
+        if text.isspace():
             return CsvRows(pa.table({}), np.empty(0, np.int64))
         if b'"' in text and not self._has_regular_quotes(text):
             return None
@@ -145,7 +145,8 @@ class CsvConverter:
 
 def count_lines(text: bytes) -> int:
     """The number of lines; the last one may lack its end."""
-    return text.count(b"\n") + (not text.endswith(b"\n"))
+    ends = np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n"))  # faster than bytes.count
+    return int(ends) + (not text.endswith(b"\n"))
 
 
 def split_line(text: bytes, delimiter: str) -> list[str] | None:
