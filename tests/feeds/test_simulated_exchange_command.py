@@ -12,41 +12,60 @@ from io import StringIO
 import pytest
 from websockets.asyncio.client import connect
 
+from tests.feeds.venue_frames import requests, trades_of
 from volspike.cli import main
 from volspike.cli.screen import SIMULATED
-from volspike.feeds.protocol import decode_any
-
-SUBSCRIBE = {
-    "coinbase": '{"type":"subscribe","product_ids":["ETH-USD"],"channel":"ticker"}',
-    "coinbase-exchange": '{"type":"subscribe","product_ids":["ETH-USD"],"channels":["ticker"]}',
-}
+from volspike.feeds.simulation.exchange import PROTOCOLS
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_serves_until_it_is_stopped(number: signal.Signals) -> None:
-    """It prints SIMULATED and both urls, serves them, and ends with status 0 and its counts."""
+    """It prints SIMULATED and the urls of all protocols, serves them, and ends with status 0 and its counts."""
     command = [sys.executable, "-m", "volspike", "simulate", "--port", "0", "--pair", "BTC-USD", "ETH-USD"]
     with subprocess.Popen([*command, "--unknown", "0.5"], stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
         assert process.stdout is not None
         assert process.stdout.readline().strip() == SIMULATED
-        urls = dict(process.stdout.readline().split() for _ in SUBSCRIBE)
-        assert list(urls) == list(SUBSCRIBE)
+        urls = dict(process.stdout.readline().split() for _ in PROTOCOLS)
+        assert list(urls) == list(PROTOCOLS)
         for protocol, url in urls.items():
             assert url.startswith("ws://127.0.0.1:")
-            assert asyncio.run(_first_ticker(url, SUBSCRIBE[protocol])) == "ETH-USD"
+            assert asyncio.run(_first_trade(protocol, url)) == "ETH-USD"
         process.send_signal(number)
         rest = process.stdout.read()
     assert process.returncode == 0
-    assert "to 2 connections, 0 lost; faults:" in rest
+    assert "to 6 connections, 0 lost; faults:" in rest
 
 
-async def _first_ticker(url: str, message: str) -> str:
+async def _first_trade(protocol: str, url: str) -> str:
     async with connect(url) as client, asyncio.timeout(20):
-        await client.send(message)
+        for message in requests(protocol, ("ETH-USD",)):
+            await client.send(message)
         while True:
-            ticks = decode_any(await client.recv(), 0).ticks
-            if ticks:
-                return ticks[0].product_id
+            trades = trades_of(protocol, str(await client.recv()))
+            if trades:
+                return trades[0].product
+
+
+def test_a_stopped_command_announces_its_end() -> None:
+    """With a notice, it sends ``serverShutdown`` first, ends some time later, and at once after a second signal."""
+    command = [sys.executable, "-m", "volspike", "simulate", "--port", "0", "--shutdown-notice", "60"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdout is not None
+        process.stdout.readline()
+        urls = dict(process.stdout.readline().split() for _ in PROTOCOLS)
+
+        async def announced() -> str:
+            async with connect(urls["binance"]) as client, asyncio.timeout(20):
+                await client.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')
+                await client.recv()
+                process.send_signal(signal.SIGTERM)
+                notice = str(await client.recv())
+                process.send_signal(signal.SIGTERM)
+                return notice
+
+        assert "serverShutdown" in asyncio.run(announced())
+        assert "1 shutdown" in process.stdout.read()
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``volspike simulate``: the built-in simulated market as a tape or as an exchange with Coinbase's protocols."""
+"""``volspike simulate``: the built-in simulated market as a tape, or as an exchange that speaks for five venues."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def run(
         Path | None, typer.Option("--out", help="Tape to write: .ndjson(.zst, .gz) or .parquet.")
     ] = None,
     port: Annotated[
-        int | None, typer.Option(help="Serve Coinbase's websocket protocols on this port; 0 for a free one.")
+        int | None, typer.Option(help="Serve the websocket protocols of five venues on this port; 0 for a free one.")
     ] = None,
-    pair: Annotated[list[str], typer.Option(help="Products.")] = ["BTC-USD"],  # noqa: B006
+    pair: Annotated[list[str], typer.Option(help="Products; with --port each on every venue.")] = ["BTC-USD"],  # noqa: B006
     minutes: Annotated[
         int | None, typer.Option(help="Minutes of market (default: 180 for a tape; a server runs until stopped).")
     ] = None,
@@ -66,6 +66,12 @@ def run(
     ] = [1001],  # noqa: B006
     snapshot_every: Annotated[
         float, typer.Option(help="With --port: market seconds between order books of 5 MB; 0 for none.")
+    ] = 0.0,
+    lifetime: Annotated[
+        float, typer.Option(help="With --port: seconds after which a connection of Binance ends.")
+    ] = 86_400.0,
+    shutdown_notice: Annotated[
+        float, typer.Option(help="With --port: seconds from the notice of a shutdown (Binance, OKX) to its end.")
     ] = 0.0,
 ) -> None:
     """Simulate a market as a tape or as an exchange to connect to: for trials, never as evidence."""
@@ -104,6 +110,8 @@ def run(
             "host": host,
             "port": port,
             "faults": faults,
+            "lifetime_s": lifetime,
+            "shutdown_notice_s": shutdown_notice,
             "kept": 0,
         }
     )
@@ -194,6 +202,10 @@ async def _open(exchange: SimulatedExchange) -> None:
             out.print(f"{protocol:<18} {exchange.url(protocol)}")
         ends = [asyncio.ensure_future(event.wait()) for event in (stopped, exchange.is_over)]
         _, waiting = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        if stopped.is_set() and exchange.faults.shut_down():
+            stopped.clear()  # a second signal ends it at once
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), exchange.settings.shutdown_notice_s)
         for end in waiting:
             end.cancel()
     record = exchange.record

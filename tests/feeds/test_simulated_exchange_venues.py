@@ -1,0 +1,346 @@
+"""The six protocols of the simulated exchange: one market and the same faults."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from tests.feeds.venue_frames import (
+    PRODUCTS,
+    SECONDS,
+    START,
+    UNIT_NS,
+    RawTrade,
+    address,
+    as_sent,
+    day,
+    market_trades,
+    requests,
+    rest,
+    settings,
+    trades_of,
+)  # fmt: skip
+from volspike.feeds.simulation.exchange import PROTOCOLS, SimulatedExchange
+from volspike.feeds.simulation.faults import BAD_PRICES, Fault, Faults, Sent, damage_frame, shift_times
+from volspike.feeds.simulation.market import QUARTER_NS
+from volspike.feeds.simulation.protocols import TradeNumbers
+from volspike.market import SECOND_NS
+
+VENUES = tuple(name for name in PROTOCOLS if not name.startswith("coinbase"))
+BY_IDS = (*VENUES, "coinbase-exchange")
+"""The protocols that do not number their messages."""
+
+Run = tuple[list[str], SimulatedExchange]
+
+
+def heard(protocol: str, strike: Callable[[SimulatedExchange], object] = lambda _: None, **changes: Any) -> Run:
+    """The frames that a client of everything receives; ``strike`` is called before it subscribes.
+
+    At Binance it subscribes with requests as well, so that the market waits for them.
+    """
+    messages = requests(protocol, PRODUCTS)
+
+    async def run() -> Run:
+        async with SimulatedExchange(settings(subscribes=len(messages), **changes)) as exchange:
+            url = exchange.url(protocol)
+            url += "/stream?timeUnit=MICROSECOND" if protocol == "binance" else ""
+            async with connect(url, max_size=None) as client:
+                strike(exchange)
+                for message in messages:
+                    await client.send(message)
+                return await rest(client), exchange
+
+    return asyncio.run(run())
+
+
+def trades(protocol: str, frames: list[str]) -> list[RawTrade]:
+    """The trades of all frames; OKX repeats the last one at the subscription, without a mark."""
+    found = [trade for frame in frames for trade in trades_of(protocol, frame)]
+    return [trade for trade in found if trade.time >= START // UNIT_NS[protocol] * UNIT_NS[protocol]]
+
+
+def on_the_wire(exchange: SimulatedExchange) -> list[str]:
+    return [sent.data.decode(errors="surrogateescape") for sent in exchange.sent if not sent.is_lost]
+
+
+def by_product(found: list[RawTrade]) -> dict[str, list[RawTrade]]:
+    return {product: [trade for trade in found if trade.product == product] for product in PRODUCTS}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_sends_the_trades_of_the_market(protocol: str) -> None:
+    """Product, id, price, size, taker's side and time to the unit of the venue, in the order of each product."""
+    frames, exchange = heard(protocol)
+    expected = by_product([as_sent(protocol, trade) for trade in market_trades(PRODUCTS, SECONDS, START)])
+    found = by_product(trades(protocol, frames))
+    for product in PRODUCTS:
+        count = len(found[product])
+        assert found[product] == expected[product][:count]
+        assert len(expected[product]) - count <= (20 if protocol == "coinbase" else 0)  # its last batch is not sent
+    assert frames == on_the_wire(exchange)
+    assert [each.fault for each in exchange.injected] == [Fault.CLOSE]
+
+
+Quote = tuple[float, float, float, float]
+
+
+def quotes(protocol: str, frames: list[str], product: str) -> list[Quote]:
+    """The best quotes of a product after each of its updates: bid, its size, ask, its size."""
+    found: list[Quote] = []
+    bids: dict[str, str] = {}
+    asks: dict[str, str] = {}
+    for frame in map(json.loads, frames):
+        if protocol == "binance" and frame.get("stream") == f"{product.replace('-', '').lower()}@bookTicker":
+            data = frame["data"]
+            found.append((float(data["b"]), float(data["B"]), float(data["a"]), float(data["A"])))
+        elif protocol == "okx" and frame.get("arg") == {"channel": "bbo-tbt", "instId": product} and "data" in frame:
+            (data,) = frame["data"]
+            found.append((*map(float, data["bids"][0][:2]), *map(float, data["asks"][0][:2])))  # type: ignore[arg-type]
+        elif protocol == "kraken" and frame.get("channel") == "ticker":
+            (data,) = frame["data"]
+            if data["symbol"] == product.replace("-", "/"):
+                found.append((data["bid"], data["bid_qty"], data["ask"], data["ask_qty"]))
+        elif protocol == "bybit" and frame.get("topic") == f"orderbook.1.{product.replace('-', '')}":
+            if frame["type"] == "snapshot":
+                bids, asks = {}, {}
+            for side, levels in ((bids, frame["data"]["b"]), (asks, frame["data"]["a"])):
+                side.update({price: size for price, size in levels if float(size)})
+                for price, size in levels:
+                    if not float(size):
+                        del side[price]
+            ((bid, bid_size),), ((ask, ask_size),) = bids.items(), asks.items()
+            found.append((float(bid), float(bid_size), float(ask), float(ask_size)))
+    return found
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_all_venues_have_the_same_quotes(product: str) -> None:
+    """Binance, OKX and Bybit send every change of the best quotes, Kraken those of a price; trades move them."""
+    found = {protocol: quotes(protocol, heard(protocol)[0], product) for protocol in VENUES}
+    assert found["okx"][0] == found["bybit"][0] == found["kraken"][0]  # the quotes at the subscription
+    assert found["okx"][1:] == found["bybit"][1:] == found["binance"]
+    prices = [quote[::2] for quote in found["okx"]]
+    changes = [price for place, price in enumerate(prices) if place == 0 or price != prices[place - 1]]
+    assert [quote[::2] for quote in found["kraken"]] == changes
+    after_trades = [(t.best_bid, t.bid_size, t.best_ask, t.ask_size) for t in market_trades(PRODUCTS, SECONDS, START)
+                    if t.product_id == product]  # fmt: skip
+    assert set(after_trades) <= set(found["okx"])
+    assert len(found["okx"]) > len(set(after_trades))
+
+
+def test_quotes_between_trades_change_one_size() -> None:
+    """In a quarter of a second without a trade, one best quote may have another size; prices stay."""
+    (first, *_) = market_trades(PRODUCTS, SECONDS, START)
+    known = day(first)
+    assert not known.requote(first.time + QUARTER_NS - 1)
+    before = known.book
+    assert before is not None
+    sides: Counter[str] = Counter()
+    for quarter in range(1, 200):
+        was = known.book
+        changed = known.requote(first.time + quarter * QUARTER_NS)
+        now = known.book
+        assert was is not None
+        assert now is not None
+        assert (now.bid, now.ask) == (before.bid, before.ask)
+        assert now.update == was.update + changed
+        sides["bid"] += now.bid_size != was.bid_size
+        sides["ask"] += now.ask_size != was.ask_size
+        assert (now.bid_size != was.bid_size) + (now.ask_size != was.ask_size) == changed
+    assert min(sides.values()) > 30
+
+
+ALL = Faults(
+    drop=0.05, delay=0.05, delay_s=0.001, duplicate=0.05, reorder=0.05, skip=0.02, malformed=0.05, unknown=0.05,
+    damage=0.05, mistime=0.05, silence_every_s=7, silence_s=1, snapshot_every_s=6, snapshot_bytes=10_000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", VENUES)
+def test_all_faults_are_recorded_and_repeat(protocol: str) -> None:
+    """The client receives exactly the frames recorded as sent, and the same seed gives the same frames and faults."""
+    frames, exchange = heard(protocol, faults=ALL)
+    assert frames == on_the_wire(exchange)
+    assert exchange.record.lost == sum(sent.is_lost for sent in exchange.sent) > 10
+    never = {Fault.RESET, Fault.SLOW_READER, Fault.UNSENT, Fault.LIFETIME, Fault.SHUTDOWN, Fault.RULE}
+    assert {each.fault for each in exchange.injected} == set(Fault) - never
+    again, other = heard(protocol, faults=ALL), heard(protocol, faults=ALL, seed=8)
+    assert again[0] == frames
+    assert again[1].injected == exchange.injected
+    assert other[0] != frames
+
+
+@pytest.mark.parametrize("protocol", BY_IDS)
+def test_dropped_trades_are_missing_ids(protocol: str) -> None:
+    """The ids missing at the client are those of the trades in lost frames, between its first and last trade."""
+    frames, exchange = heard(protocol, faults=Faults(drop=0.2))
+    lost = by_product([t for sent in exchange.sent if sent.is_lost for t in trades_of(protocol, sent.data)])
+    for product, found in by_product(trades(protocol, frames)).items():
+        ids = {trade.trade_id for trade in found}
+        missing = set(range(min(ids), max(ids))) - ids
+        assert len(missing) > 5
+        assert missing == {t.trade_id for t in lost[product] if min(ids) < t.trade_id < max(ids)}
+
+
+@pytest.mark.parametrize("protocol", VENUES)
+def test_skipped_ids_lose_nothing(protocol: str) -> None:
+    """All later ids are higher by the numbers skipped; the trades are the same."""
+    plain = trades(protocol, heard(protocol)[0])
+    skipped = trades(protocol, heard(protocol, lambda exchange: exchange.faults.skip(5))[0])
+    assert [trade._replace(trade_id=trade.trade_id + 5) for trade in plain] == skipped
+
+
+@pytest.mark.parametrize("protocol", VENUES)
+def test_reset_ids_begin_at_one(protocol: str) -> None:
+    """After a reset the next trade of every product has the id 1; a skip counts from there."""
+    found = by_product(trades(protocol, heard(protocol, lambda exchange: exchange.faults.reset())[0]))
+    for own in found.values():
+        assert [trade.trade_id for trade in own] == list(range(1, len(own) + 1))
+
+
+def test_skip_after_reset() -> None:
+    """A later skip raises the ids that began again."""
+    first, second, third = market_trades(("BTC-USD",), SECONDS, START)[:3]
+    numbers = TradeNumbers({"BTC-USD": day(first)})
+    numbers.skip(7)
+    assert numbers.of(second) == second.trade_id + 7
+    numbers.reset()
+    assert numbers.of(second) == 1
+    numbers.skip(7)
+    assert numbers.of(third) == 9
+
+
+def damaged(way: str) -> Callable[[SimulatedExchange], object]:
+    return lambda exchange: exchange.faults.damage(way, 1_000_000)
+
+
+@pytest.mark.parametrize("way", BAD_PRICES)
+@pytest.mark.parametrize("protocol", VENUES)
+def test_damage_invalidates_a_price(protocol: str, way: str) -> None:
+    """No damaged trade has a valid price; everything but the price is unchanged, and the record keeps the original."""
+    _, exchange = heard(protocol, damaged(way), seconds=3)
+    hit = [sent for sent in exchange.sent if sent.fault is Fault.DAMAGE and _is_trade(protocol, sent)]
+    assert len(hit) > 5
+    for sent in hit:
+        with pytest.raises((ValueError, KeyError, TypeError, IndexError, AttributeError)):
+            trades_of(protocol, sent.data)
+        assert len(sent.data) > 0.8 * len(sent.original)
+
+
+def _is_trade(protocol: str, sent: Sent) -> bool:
+    return bool(trades_of(protocol, sent.original))
+
+
+@pytest.mark.parametrize(
+    ("frame", "bad"),
+    [
+        (b'{"bids":[["90000.01","2"]]}', b'{"bids":[["-1","2"]]}'),
+        (b'{"b":"1.5","B":"2"}', b'{"b":"-1","B":"2"}'),
+        (b'{"bid":1.5,"bid_qty":2}', b'{"bid":-1,"bid_qty":2}'),
+    ],
+)
+def test_damage_of_quotes(frame: bytes, bad: bytes) -> None:
+    """The first best quote is damaged in the form of its protocol."""
+    assert damage_frame(frame, "negative") == bad
+
+
+@pytest.mark.parametrize("protocol", VENUES)
+def test_mistimed_trades_have_other_times_only(protocol: str) -> None:
+    """Frames are 299 s ahead and equal otherwise."""
+    _, exchange = heard(protocol, lambda exchange: exchange.faults.mistime(299.0, 60))
+    wrong = [sent for sent in exchange.sent if sent.fault is Fault.MISTIME and _is_trade(protocol, sent)]
+    assert len(wrong) > 10
+    for sent in wrong:
+        original = trades_of(protocol, sent.original)
+        assert trades_of(protocol, sent.data) == [t._replace(time=t.time + 299 * SECOND_NS) for t in original]
+
+
+def test_times_of_answers_shift_with_the_clock() -> None:
+    """The times of Kraken's answers, and those of Binance in milliseconds, move with the exchange's clock."""
+    assert shift_times(b'{"time_in":"2026-01-05T00:00:00Z"}', 1.0) == b'{"time_in":"2026-01-05T00:00:01Z"}'
+    assert shift_times(b'{"E":1767571200013,"t":1767571200013}', 1.5) == b'{"E":1767571201513,"t":1767571200013}'
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_additional_frames(protocol: str) -> None:
+    """Unknown messages and books are valid JSON without trades, malformed ones are none or have no trades to read."""
+
+    def strike(exchange: SimulatedExchange) -> None:
+        exchange.faults.unknown()
+        exchange.faults.snapshot("BTC-USD", 100_000)
+        for data in protocol_malformed(exchange):
+            exchange.faults.malformed(data)
+
+    frames, exchange = heard(protocol, strike, seconds=2)
+    unknown, book, *malformed = [frame for frame, sent in zip(frames, exchange.sent, strict=True) if sent.fault]
+    assert b"weather" in unknown.encode()
+    assert len(book) >= 100_000
+    assert trades_of(protocol, unknown) == trades_of(protocol, book) == []
+    assert len(malformed) == 2
+
+
+def protocol_malformed(exchange: SimulatedExchange) -> tuple[bytes, bytes]:
+    (connection,) = exchange._connections
+    return connection.protocol.malformed
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_rejected_product_is_an_error(protocol: str, is_named: bool) -> None:
+    """The exchange refuses a product, and names it or not."""
+
+    async def run() -> list[str]:
+        async with SimulatedExchange(settings(subscribes=9)) as exchange, connect(exchange.url(protocol)) as client:
+            exchange.faults.rejected["ETH-USDT"] = is_named
+            await client.send(requests(protocol, ("ETH-USDT",))[0])
+            return [str(await client.recv()) for _ in range(2 if protocol == "kraken" else 1)]
+
+    answer = asyncio.run(run())[-1]
+    assert any(word in answer.lower() for word in ("error", "invalid", "not supported"))
+    assert any(name in answer.upper() for name in ("ETH-USDT", "ETHUSDT", "ETH/USDT")) is is_named
+
+
+@pytest.mark.parametrize("protocol", VENUES)
+def test_unsubscribing_ends_the_data(protocol: str) -> None:
+    """After the confirmation the client receives no trade and no quote."""
+
+    subscribe, end = (requests(protocol, PRODUCTS, subscribe=each) for each in (True, False))
+
+    async def run() -> list[str]:
+        # The market waits for one subscription more than there are, so it begins with the one that changes nothing.
+        async with (
+            SimulatedExchange(settings(subscribes=len(subscribe) + 1, seconds=5)) as exchange,
+            connect(exchange.url(protocol)) as client,
+        ):
+            for message in (*subscribe, *end, requests(protocol, ())[0]):
+                await client.send(message)
+            return await rest(client)
+
+    frames = asyncio.run(run())
+    assert frames
+    assert trades(protocol, frames) == []
+    assert all(quotes(protocol, frames, product)[1:] == [] for product in PRODUCTS)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_busy_exchange_refuses_handshakes(protocol: str) -> None:
+    """Status 429 with the time to wait, and 404 outside the protocols."""
+
+    async def run() -> list[int]:
+        async with SimulatedExchange(settings()) as exchange:
+            exchange.faults.retry_after_s = 3
+            found = []
+            for url in (address(protocol, exchange.url(protocol), PRODUCTS), exchange.url(protocol) + "s/v2"):
+                with pytest.raises(InvalidStatus) as refused:
+                    await connect(url)
+                found.append(refused.value.response.status_code)
+            return found
+
+    assert asyncio.run(run()) == [429, 404]
