@@ -1,7 +1,10 @@
-"""Coinbase Exchange's public trades over REST: ``GET /products/{id}/trades?limit=…&after=…``.
+"""Public trades over REST by trade id: the interface ``TradePages``, and the client of Coinbase Exchange.
 
-Pages are newest first. ``after`` is a trade id and selects the trades before it, so any page can be requested directly
-(https://docs.cdp.coinbase.com/exchange/rest-api/pagination). The ``side`` is the maker's
+A page has the newest trades below a trade id, so any range of ids can be fetched directly, also the missing ones of a
+gap. ``feeds.trade_pages`` has the clients of the other venues.
+
+Coinbase: ``GET /products/{id}/trades?limit=…&after=…``. Pages are newest first. ``after`` is a trade id and selects the
+trades before it (https://docs.cdp.coinbase.com/exchange/rest-api/pagination). The ``side`` is the maker's
 (https://docs.cdp.coinbase.com/api-reference/exchange-api/rest-api/products/get-product-trades).
 """
 
@@ -9,10 +12,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isnan
 from types import TracebackType
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self, TypeVar
 
 import httpx
 import msgspec
@@ -20,17 +23,59 @@ import msgspec
 from volspike.errors import DataError, MalformedTick, UsageError
 from volspike.feeds.connection import is_this_machine, retry_after_s
 from volspike.feeds.messages import TAKER_OF_MAKER, decode_json, read_time, valid_price, valid_size, with_path_prefix
-from volspike.market import Kind, Tick
+from volspike.market import Kind, Side, Tick
+from volspike.market.product import COINBASE, split_product
 
 REST_URL = "https://api.exchange.coinbase.com"
 LONGEST_PAGE = 1000
-"""Most trades on one page."""
+"""Most trades on one page, at each of the venues."""
 REQUESTS_PER_SECOND = 8.0
 """Coinbase allows 10 per second and public address; the rest is left to other programs on the machine."""
 
 _ATTEMPTS = 8
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 _PRODUCT = re.compile(r"[A-Z0-9]+(-[A-Z0-9]+)+")
+
+
+class TradePosition(NamedTuple):
+    """Id and time (ns UTC) of a trade."""
+
+    trade_id: int
+    time: int
+
+
+class TradePages(Protocol):
+    """A client for the past trades of one venue, in pages by trade id."""
+
+    @property
+    def url(self) -> str:
+        """The address of the exchange."""
+        ...
+
+    @property
+    def requests(self) -> int:
+        """The number of requests so far."""
+        ...
+
+    def trades(self, product_id: str, *, after: int | None = None, limit: int = ...) -> tuple[Tick, ...]:
+        """The newest ``limit`` trades, of those with an id below ``after`` if given, oldest first.
+
+        Their ``product_id`` is canonical, ``received`` equals ``time``, and ``side`` is the taker's. There is no trade
+        below ``after`` if the page is empty; it may be shorter than ``limit`` also otherwise.
+
+        Raises:
+            UsageError: the product's name is invalid, of another venue, or unknown to the exchange.
+            MalformedTick: the page cannot be decoded, or contains trades that were not requested.
+            DataError: the exchange is unreachable or refuses the request.
+        """
+        ...
+
+    def trades_at(self, product_id: str, time: int) -> tuple[Tick, ...]:
+        """Trades around ``time`` (ns UTC), where the venue finds trades by time; none where it does not.
+
+        A search by time may begin with their ids.
+        """
+        ...
 
 
 class _Trade(msgspec.Struct, gc=False):
@@ -68,18 +113,26 @@ def decode_trades(body: bytes | str, product_id: str) -> tuple[Tick, ...]:
 
 
 def _tick(trade: _Trade, product_id: str) -> Tick:
-    if isnan(trade.size):
-        raise MalformedTick("Expected a finite size of 0 or more, got nan", "$.size")
-    when = read_time(trade.time, "$.time")
+    when, side = read_time(trade.time, "$.time"), TAKER_OF_MAKER[trade.side]
+    return trade_tick(product_id, trade.trade_id, when, trade.price, trade.size, side, "$.size")
+
+
+def trade_tick(
+    product_id: str, trade_id: int, time: int, price: float, size: float, side: Side, size_path: str
+) -> Tick:
+    """A trade as a tick, received when it was made; raises ``MalformedTick`` for an impossible price or size."""
+    price_path = "$[0]" if size_path == "$[1]" else "$.price"
+    if isnan(size):
+        raise MalformedTick("Expected a finite size of 0 or more, got nan", size_path)
     return Tick(
-        time=when,
-        received=when,
+        time=time,
+        received=time,
         kind=Kind.TRADE,
         product_id=product_id,
-        price=valid_price(trade.price, "$.price"),
-        last_size=valid_size(trade.size, "$.size"),
-        side=TAKER_OF_MAKER[trade.side],
-        trade_id=trade.trade_id,
+        price=valid_price(price, price_path),
+        last_size=valid_size(size, size_path),
+        side=side,
+        trade_id=trade_id,
     )
 
 
@@ -106,21 +159,18 @@ def http_client(kind: type[C], url: str, **options: Any) -> C:
         ) from None
 
 
-class TradesClient:
-    """Downloads pages of trades, at most ``rate`` requests per second, with retries.
+class RestConnection:
+    """GET requests to one address, at most ``rate`` per second, with retries.
 
     Temporary failures (429, 5xx, timeouts, lost connections) are attempted up to 8 times, 0.5 s to 30 s apart or
     after the wait in ``Retry-After``. ``transport``, ``clock`` and ``sleep`` (in seconds) replace network and time.
-
-        with TradesClient() as client:
-            newest = client.trades("BTC-USD", limit=1)
     """
 
     def __init__(
         self,
-        url: str = REST_URL,
+        url: str,
         *,
-        rate: float = REQUESTS_PER_SECOND,
+        rate: float,
         timeout_s: float = 10.0,
         transport: httpx.BaseTransport | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -137,45 +187,31 @@ class TradesClient:
         headers = {"accept": "application/json", "user-agent": "volspike"}
         self._http = http_client(httpx.Client, self.url, headers=headers, timeout=timeout_s, transport=transport)
 
-    def trades(self, product_id: str, *, after: int | None = None, limit: int = LONGEST_PAGE) -> tuple[Tick, ...]:
-        """The newest ``limit`` trades of a product with an id below ``after`` (None: of all), oldest first.
-
-        Raises:
-            UsageError: the product's name is invalid, or the exchange does not know it.
-            MalformedTick: the page cannot be decoded, or contains trades that were not requested.
-            DataError: the exchange is unreachable or refuses the request.
-        """
-        if not _PRODUCT.fullmatch(product_id):
-            raise UsageError(f"invalid product {product_id!r}: product names look like BTC-USD")
-        parameters = {"limit": limit} if after is None else {"limit": limit, "after": after}
-        answer = self._answer(f"{self.url}/products/{product_id}/trades", parameters)
-        if answer.status_code == 404:
-            raise UsageError(f"the exchange at {self.url} has no product {product_id} ({_reason(answer)})")
-        if answer.status_code != 200:
-            raise DataError(f"{self.url} refuses trades of {product_id}: {answer.status_code} {_reason(answer)}")
-        try:
-            return _within(decode_trades(answer.content, product_id), after)
-        except MalformedTick as fault:
-            raise MalformedTick(
-                f"a page of trades from {self.url} cannot be read: {fault.reason}", fault.path
-            ) from fault
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Closes the connection."""
         self._http.close()
 
-    def _answer(self, address: str, parameters: dict[str, int]) -> httpx.Response:
-        """The first answer that a retry would not improve."""
+    def get(
+        self,
+        path: str,
+        parameters: Mapping[str, str | int],
+        *,
+        headers: Mapping[str, str] | None = None,
+        is_temporary: Callable[[httpx.Response], bool] | None = None,
+    ) -> httpx.Response:
+        """The first answer that a retry would not improve; by default, any but 429 and 5xx.
+
+        Raises:
+            UsageError: the address is not one of http.
+            DataError: the exchange is unreachable.
+        """
+        is_temporary = is_temporary or is_temporary_failure
         for attempt in range(_ATTEMPTS):
             wait = min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S)
             self._wait_for_turn()
             self.requests += 1
             try:
-                answer = self._http.get(address, params=parameters)
+                answer = self._http.get(self.url + path, params=parameters, headers=headers)
             except httpx.UnsupportedProtocol as error:
                 raise UsageError(f"{self.url} is not an http address") from error
             except httpx.RequestError as error:
@@ -185,7 +221,7 @@ class TradesClient:
                     raise self._unreachable(error) from error
             else:
                 self._has_answered = True
-                if not _is_temporary(answer) or attempt == _ATTEMPTS - 1:
+                if not is_temporary(answer) or attempt == _ATTEMPTS - 1:
                     return answer
                 wait = max(wait, retry_after_s(answer.headers.get("retry-after", "")))
             self._sleep(wait)
@@ -201,11 +237,80 @@ class TradesClient:
         return DataError(f"cannot reach {self.url} ({reason}): check the network and the address, then try again")
 
 
-def _within(page: tuple[Tick, ...], after: int | None) -> tuple[Tick, ...]:
-    """The page itself; a server that ignores ``after`` would send the same page for ever."""
-    if after is not None and any(tick.trade_id >= after for tick in page):
-        raise MalformedTick(f"Expected trades below {after}, got {max(tick.trade_id for tick in page)}")
-    return page
+class TradePagesClient:
+    """What the clients of all venues share: one connection, closed with the context."""
+
+    def __init__(self, url: str, rate: float, **options: Any) -> None:
+        self._rest = RestConnection(url, rate=rate, **options)
+
+    @property
+    def url(self) -> str:
+        """The address of the exchange."""
+        return self._rest.url
+
+    @property
+    def requests(self) -> int:
+        """The number of requests so far."""
+        return self._rest.requests
+
+    def trades_at(self, product_id: str, time: int) -> tuple[Tick, ...]:  # noqa: ARG002
+        """None: the exchange finds no trades by time."""
+        return ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rest.close()
+
+    def _decode(
+        self, decode: Callable[[bytes, str], tuple[Tick, ...]], body: bytes, product_id: str
+    ) -> tuple[Tick, ...]:
+        try:
+            return decode(body, product_id)
+        except MalformedTick as fault:
+            raise self._malformed(fault) from fault
+
+    def _malformed(self, fault: MalformedTick) -> MalformedTick:
+        return MalformedTick(f"a page of trades from {self.url} cannot be read: {fault.reason}", fault.path)
+
+    def _refusal(self, product_id: str, answer: httpx.Response, reason: str) -> DataError:
+        return DataError(f"{self.url} refuses trades of {product_id}: {answer.status_code} {reason}")
+
+    def _unknown(self, product_id: str, reason: str) -> UsageError:
+        return UsageError(f"the exchange at {self.url} has no product {product_id} ({reason})")
+
+
+class TradesClient(TradePagesClient):
+    """Downloads pages of trades of Coinbase Exchange; the options are those of ``RestConnection``.
+
+    with TradesClient() as client:
+        newest = client.trades("BTC-USD", limit=1)
+    """
+
+    def __init__(self, url: str = REST_URL, *, rate: float = REQUESTS_PER_SECOND, **options: Any) -> None:
+        super().__init__(url, rate, **options)
+
+    def trades(self, product_id: str, *, after: int | None = None, limit: int = LONGEST_PAGE) -> tuple[Tick, ...]:
+        """The newest ``limit`` trades of a product with an id below ``after`` (None: of all), oldest first.
+
+        Raises: see ``TradePages.trades``.
+        """
+        symbol = venue_symbol(product_id, COINBASE)
+        parameters = {"limit": limit} if after is None else {"limit": limit, "after": after}
+        answer = self._rest.get(f"/products/{symbol}/trades", parameters)
+        if answer.status_code == 404:
+            raise self._unknown(product_id, _reason(answer))
+        if answer.status_code != 200:
+            raise self._refusal(product_id, answer, _reason(answer))
+        page = self._decode(decode_trades, answer.content, product_id)
+        if after is not None and any(tick.trade_id >= after for tick in page):
+            # a server that ignores `after` would send the same page for ever
+            newest = max(tick.trade_id for tick in page)
+            raise self._malformed(MalformedTick(f"Expected trades below {after}, got {newest}"))
+        return page
 
 
 def _base(url: str) -> str:
@@ -218,7 +323,17 @@ def _base(url: str) -> str:
     return url.rstrip("/")
 
 
-def _is_temporary(answer: httpx.Response) -> bool:
+def venue_symbol(product_id: str, venue: str) -> str:
+    """The symbol of a product of ``venue``; raises ``UsageError`` for any other product and for an invalid name."""
+    named, symbol = split_product(product_id)
+    if named != venue or not _PRODUCT.fullmatch(symbol):
+        example = "BTC-USD" if venue == COINBASE else f"{venue}:BTC-USDT"
+        raise UsageError(f"invalid product {product_id!r}: product names of {venue} look like {example}")
+    return symbol
+
+
+def is_temporary_failure(answer: httpx.Response) -> bool:
+    """Whether the same request may succeed later."""
     return answer.status_code == 429 or answer.status_code >= 500
 
 

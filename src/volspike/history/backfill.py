@@ -17,38 +17,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import DataError, UnreadableFile, UsageError
-from volspike.feeds.rest import LONGEST_PAGE
+from volspike.feeds.rest import LONGEST_PAGE, TradePages, TradePosition
 from volspike.market import MISSING_ID, SECOND_NS, Cause, Gap, Kind, Tick, Ticks, format_time
 from volspike.tape.parquet import ROW_GROUP, ParquetTape
 
 _FIRST_STRIDE = 1_000
-
-
-class TradePosition(NamedTuple):
-    """Id and time (ns UTC) of a trade."""
-
-    trade_id: int
-    time: int
-
-
-class TradePages(Protocol):
-    """A client for trade pages, such as ``feeds.rest.TradesClient``."""
-
-    @property
-    def url(self) -> str:
-        """The address of the exchange."""
-        ...
-
-    def trades(self, product_id: str, *, after: int | None = None, limit: int = ...) -> tuple[Tick, ...]:
-        """The newest ``limit`` trades, of those with an id below ``after`` if given, oldest first."""
-        ...
 
 
 class TradeIndex:
@@ -64,6 +43,8 @@ class TradeIndex:
 
     def around(self, time: int) -> tuple[TradePosition | None, TradePosition | None]:
         """The last trade before ``time`` and the first at or after it; None if there is none."""
+        for tick in self._pages.trades_at(self._product_id, time):
+            self._seen.add(TradePosition(tick.trade_id, tick.time))
         if not any(place.time >= time for place in self._seen):
             newest = self._at_or_below(None)
             if newest is None or newest.time < time:
