@@ -106,7 +106,7 @@ def market_of(name: str, ids: list[int], times: Callable[[int], int]) -> list[Ti
     limit=st.integers(1, 70),
 )
 def test_pages_of_every_venue_are_by_id(name: str, missing: set[int], after: int | None, limit: int) -> None:
-    """A page is the newest trades below an id: a part of what was asked for, empty only if there is none."""
+    """A page is the newest trades below an id: a part of the requested ones, empty only if there is none."""
     trades = market_of(name, [n for n in range(1, 61) if n not in missing], lambda n: NOON + n // 2 * 250_000_000)
     pages: TradePages = client_of(Venue(name, trades))
     below = [tick for tick in trades if after is None or tick.trade_id < after]
@@ -177,7 +177,7 @@ def test_times_and_sides_are_exact() -> None:
     assert parse_time("2023-07-06T18:53:17.827736912Z") == kraken.time
 
 
-def test_binance_is_asked_for_microseconds() -> None:
+def test_times_of_binance_are_requested_in_microseconds() -> None:
     """Its times are in milliseconds by default."""
     venue = Venue("binance", market_of("binance", [1], lambda _: NOON))
     client_of(venue).trades("binance:BTC-USDT")

@@ -238,7 +238,7 @@ class RestConnection:
 
 
 class TradePagesClient:
-    """What the clients of all venues share: one connection, closed with the context."""
+    """The connection that a venue's client uses, closed with the context, and its errors."""
 
     def __init__(self, url: str, rate: float, **options: Any) -> None:
         self._rest = RestConnection(url, rate=rate, **options)

@@ -72,7 +72,8 @@ def decode_binance_trades(body: bytes | str, product_id: str) -> tuple[Tick, ...
         MalformedTick: the page does not have the documented shape; the path names the trade and field.
     """
     trades = []
-    for i, trade in enumerate(decode_json(_BINANCE_PAGE, body)):
+    page: list[_BinanceTrade] = decode_json(_BINANCE_PAGE, body)
+    for i, trade in enumerate(page):
         side = Side.SELL if trade.isBuyerMaker else Side.BUY
         try:
             trades.append(trade_tick(product_id, trade.id, trade.time * 1000, trade.price, trade.qty, side, "$.qty"))
@@ -219,7 +220,8 @@ class KrakenTradesClient(TradePagesClient):
 
         Raises: see ``TradePages.trades``.
         """
-        reach, page = _REACH_NS, ()
+        reach = _REACH_NS
+        page: tuple[Tick, ...] = ()
         while time - reach > 0:
             page = self._page(product_id, time - reach)
             if page and page[0].time < time:
