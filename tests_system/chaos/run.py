@@ -62,6 +62,7 @@ FAULTS: Final[Mapping[str, Callable[[FaultControls, random.Random], int]]] = {
     "skip": lambda faults, chance: faults.skip(chance.randint(1, 1000)),
     "silence": lambda faults, chance: faults.silence(chance.choice((0.3, 2.0, 5.0, 12.0))),
     "close": lambda faults, chance: faults.close(chance.choice((1000, 1001, 1011, 1012, 0))),
+    "shut_down": lambda faults, chance: faults.shut_down(chance.choice((0.0, 0.5, 2.0))),
     "malformed": lambda faults, chance: faults.malformed(chance.choice(_HALVES)),
     "damage": lambda faults, chance: faults.damage(chance.choice(DAMAGES), chance.choice((1, 1, 3, 10))),
     "mistime": lambda faults, chance: faults.mistime(chance.choice(WRONG_BY_S), chance.choice((1, 1, 3))),

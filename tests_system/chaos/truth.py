@@ -27,7 +27,7 @@ PROTOCOLS: Final = ("coinbase", "coinbase-exchange")
 TICKER: Final = 0
 TRADE: Final = 1
 
-HARMLESS: Final = frozenset({Fault.DELAY, Fault.DUPLICATE, Fault.UNKNOWN, Fault.SNAPSHOT})
+HARMLESS: Final = frozenset({Fault.DELAY, Fault.DUPLICATE, Fault.UNKNOWN, Fault.SNAPSHOT, Fault.SHUTDOWN})
 """Faults that lose nothing and leave no jump in the numbers: they must not make rows incomplete."""
 
 UNNUMBERED: Final = frozenset({Fault.DROP, Fault.REORDER, Fault.SKIP})
