@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from multiprocessing.connection import Connection
 from typing import Final
 
+import msgspec
 import numpy as np
 import uvloop
 
@@ -73,6 +74,12 @@ def past_ticks(now: int) -> Iterator[Tick]:
             )
 
 
+def feed_settings(venue: str, url: str) -> FeedSettings:
+    """The settings of a session for all products of a venue."""
+    products = tuple(product_name(venue, symbol) for symbol in SYMBOLS)
+    return msgspec.convert({"protocol": venue, "url": url, "products": products}, FeedSettings)
+
+
 async def listen(urls: dict[str, str]) -> dict[str, float]:
     """The lag of the loop while five sessions feed one pipeline."""
     pipeline = pipeline_of(PRODUCTS)
@@ -81,17 +88,7 @@ async def listen(urls: dict[str, str]) -> dict[str, float]:
     idle, wake = await idle_lag(), asyncio.Event()
     async with AsyncExitStack() as ends:
         sessions = [
-            await ends.enter_async_context(
-                FeedSession(
-                    FeedSettings(
-                        protocol=venue,
-                        url=url,
-                        products=tuple(product_name(venue, symbol) for symbol in SYMBOLS),
-                    ),
-                    simulated=True,
-                    wake=wake,
-                )
-            )
+            await ends.enter_async_context(FeedSession(feed_settings(venue, url), simulated=True, wake=wake))
             for venue, url in urls.items()
         ]
         gaps = [0]
