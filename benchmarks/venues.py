@@ -32,7 +32,7 @@ VENUES: Final = ("coinbase", "binance", "kraken", "okx", "bybit")
 SYMBOLS: Final = tuple(f"C{number:02d}-USD" for number in range(20))
 PRODUCTS: Final = tuple(product_name(venue, symbol) for venue in VENUES for symbol in SYMBOLS)
 FRAMES_PER_S: Final = 2000
-SPEED: Final = 1.4
+SPEED: Final = 2.3
 """Market seconds per second, with which the five connections together carry ``FRAMES_PER_S``."""
 
 SETTLE_S: Final = 4.0

@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -16,7 +18,7 @@ from tests.feeds.venue_frames import PRODUCTS, SECONDS, START, day, market_trade
 from volspike.errors import UsageError
 from volspike.feeds.simulation.binance_server import MESSAGES_PER_S, MOST_STREAMS
 from volspike.feeds.simulation.bybit_server import MOST_ARGUMENTS, REPEAT_NS, BybitServer
-from volspike.feeds.simulation.exchange import PROTOCOLS, SimulatedExchange
+from volspike.feeds.simulation.exchange import PROTOCOLS, SERVERS, SimulatedExchange
 from volspike.feeds.simulation.faults import Fault
 from volspike.feeds.simulation.kraken_server import SNAPSHOT_TRADES
 from volspike.feeds.simulation.protocols import Handshake
@@ -297,3 +299,44 @@ def test_products_may_name_a_venue() -> None:
     assert SimulatedExchange(named).products == ("BTC-USD", "ETH-USDT")
     with pytest.raises(UsageError, match="names like BTC-USD"):
         SimulatedExchange(settings(products=("kraken:btc",)))
+
+
+SERVED = {"BTC-USD": day(quoted())}
+WORDS = st.sampled_from(
+    [
+        "subscribe",
+        "SUBSCRIBE",
+        "ping",
+        "op",
+        "args",
+        "method",
+        "params",
+        "channel",
+        "symbol",
+        "BTC/USD",
+        "BTC-USD",
+        "trades",
+        "ticker",
+        "instId",
+        "id",
+        "req_id",
+        "type",
+        "publicTrade.BTCUSD",
+    ]
+)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS | st.text(max_size=3), inner, max_size=5),
+    max_leaves=12,
+)
+
+
+@given(st.text(max_size=50) | ANYTHING.map(json.dumps), st.text(max_size=30))
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_any_request_has_an_answer(protocol: str, message: str, target: str) -> None:
+    """No address and no message of a client ends a server with an error; what it answers is JSON, or a pong."""
+    server = SERVERS[protocol](Handshake(1, target, START, SERVED))
+    server.is_ping(message)
+    for out in server.answer(message, START):
+        assert out.data == b"pong" or isinstance(json.loads(out.data), dict)
+    server.answer(message.encode(), START)

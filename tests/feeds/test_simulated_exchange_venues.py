@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
@@ -16,15 +14,17 @@ from tests.feeds.venue_frames import (
     PRODUCTS,
     SECONDS,
     START,
-    UNIT_NS,
     RawTrade,
     address,
     as_sent,
     day,
+    heard,
     market_trades,
+    quotes,
     requests,
     rest,
     settings,
+    trades,
     trades_of,
 )  # fmt: skip
 from volspike.feeds.simulation.exchange import PROTOCOLS, SimulatedExchange
@@ -36,34 +36,6 @@ from volspike.market import SECOND_NS
 VENUES = tuple(name for name in PROTOCOLS if not name.startswith("coinbase"))
 BY_IDS = (*VENUES, "coinbase-exchange")
 """The protocols that do not number their messages."""
-
-Run = tuple[list[str], SimulatedExchange]
-
-
-def heard(protocol: str, strike: Callable[[SimulatedExchange], object] = lambda _: None, **changes: Any) -> Run:
-    """The frames that a client of everything receives; ``strike`` is called before it subscribes.
-
-    At Binance it subscribes with requests as well, so that the market waits for them.
-    """
-    messages = requests(protocol, PRODUCTS)
-
-    async def run() -> Run:
-        async with SimulatedExchange(settings(subscribes=len(messages), **changes)) as exchange:
-            url = exchange.url(protocol)
-            url += "/stream?timeUnit=MICROSECOND" if protocol == "binance" else ""
-            async with connect(url, max_size=None) as client:
-                strike(exchange)
-                for message in messages:
-                    await client.send(message)
-                return await rest(client), exchange
-
-    return asyncio.run(run())
-
-
-def trades(protocol: str, frames: list[str]) -> list[RawTrade]:
-    """The trades of all frames; OKX repeats the last one at the subscription, without a mark."""
-    found = [trade for frame in frames for trade in trades_of(protocol, frame)]
-    return [trade for trade in found if trade.time >= START // UNIT_NS[protocol] * UNIT_NS[protocol]]
 
 
 def on_the_wire(exchange: SimulatedExchange) -> list[str]:
@@ -86,38 +58,6 @@ def test_every_protocol_sends_the_trades_of_the_market(protocol: str) -> None:
         assert len(expected[product]) - count <= (20 if protocol == "coinbase" else 0)  # its last batch is not sent
     assert frames == on_the_wire(exchange)
     assert [each.fault for each in exchange.injected] == [Fault.CLOSE]
-
-
-Quote = tuple[float, float, float, float]
-
-
-def quotes(protocol: str, frames: list[str], product: str) -> list[Quote]:
-    """The best quotes of a product after each of its updates: bid, its size, ask, its size."""
-    found: list[Quote] = []
-    bids: dict[str, str] = {}
-    asks: dict[str, str] = {}
-    for frame in map(json.loads, frames):
-        if protocol == "binance" and frame.get("stream") == f"{product.replace('-', '').lower()}@bookTicker":
-            data = frame["data"]
-            found.append((float(data["b"]), float(data["B"]), float(data["a"]), float(data["A"])))
-        elif protocol == "okx" and frame.get("arg") == {"channel": "bbo-tbt", "instId": product} and "data" in frame:
-            (data,) = frame["data"]
-            found.append((*map(float, data["bids"][0][:2]), *map(float, data["asks"][0][:2])))  # type: ignore[arg-type]
-        elif protocol == "kraken" and frame.get("channel") == "ticker":
-            (data,) = frame["data"]
-            if data["symbol"] == product.replace("-", "/"):
-                found.append((data["bid"], data["bid_qty"], data["ask"], data["ask_qty"]))
-        elif protocol == "bybit" and frame.get("topic") == f"orderbook.1.{product.replace('-', '')}":
-            if frame["type"] == "snapshot":
-                bids, asks = {}, {}
-            for side, levels in ((bids, frame["data"]["b"]), (asks, frame["data"]["a"])):
-                side.update({price: size for price, size in levels if float(size)})
-                for price, size in levels:
-                    if not float(size):
-                        del side[price]
-            ((bid, bid_size),), ((ask, ask_size),) = bids.items(), asks.items()
-            found.append((float(bid), float(bid_size), float(ask), float(ask_size)))
-    return found
 
 
 @pytest.mark.parametrize("product", PRODUCTS)

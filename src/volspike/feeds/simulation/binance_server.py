@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -54,11 +54,11 @@ class BinanceServer(ServerProtocol):
         self._numbers = TradeNumbers(handshake.days)
         self._products = {binance_symbol(product).lower(): product for product in handshake.days}
         self._streams: dict[str, None] = {}
-        address = urlsplit(handshake.target)
-        self._is_combined = not address.path.startswith("/ws")
-        query = parse_qs(address.query)
+        path, _, options = handshake.target.partition("?")
+        self._is_combined = not path.startswith("/ws")
+        query = parse_qs(options)
         self._unit_ns = _UNIT_NS.get(query.get("timeUnit", [""])[0].upper(), 1_000_000)
-        raw = [] if self._is_combined else address.path.removeprefix("/ws").split("/")
+        raw = [] if self._is_combined else path.removeprefix("/ws").split("/")
         requested = [name for name in (*raw, *query.get("streams", [""])[0].split("/")) if name]
         if requested:
             self.subscribes = 1
