@@ -22,7 +22,13 @@ from volspike.feeds.simulation.market import simulate_trades
 from volspike.market import SECOND_NS
 
 PROTOCOLS: Final = ("coinbase", "coinbase-exchange")
-"""The protocols of chaos runs: Advanced Trade, which numbers its messages, and Coinbase Exchange."""
+"""Coinbase's protocols: Advanced Trade, which numbers its messages, and Coinbase Exchange."""
+
+VENUES: Final = {"binance": 1_000, "kraken": 1_000, "okx": 1_000_000, "bybit": 1_000_000}
+"""The other protocols, with the unit of their times in ns; of their ticks only the trades are compared."""
+
+CONSECUTIVE: Final = frozenset({"binance", "kraken", "okx"})
+"""Venues whose trade ids count by one, so that the loss of a single trade can be noticed."""
 
 TICKER: Final = 0
 TRADE: Final = 1
@@ -100,6 +106,14 @@ def _elements(data: bytes) -> Iterator[tuple[Any, dict[str, Any]]]:
             for event in message["events"]:
                 if event["type"] == "update":
                     yield from ((_advanced_trade, fields) for fields in event["trades"])
+        elif channel == "trade" and kind == "update":
+            yield from ((_kraken_trade, fields) for fields in message["data"])
+        elif message.get("arg", {}).get("channel") == "trades":
+            yield from ((_okx_trade, fields) for fields in message["data"])
+        elif message.get("topic", "").startswith("publicTrade."):
+            yield from ((_bybit_trade, fields) for fields in message["data"])
+        elif message.get("stream", "").endswith("@trade"):
+            yield _binance_trade, message["data"]
         elif channel is None and kind in {"ticker", "match"}:
             yield (_exchange_ticker if kind == "ticker" else _exchange_match), message
     except (AttributeError, KeyError, TypeError, ValueError):
@@ -130,6 +144,37 @@ def _exchange_match(fields: dict[str, Any]) -> WireTick:
     return WireTick(key, last_size=float(fields["size"]), side=side, sequence=int(fields["sequence"]))
 
 
+def _binance_trade(fields: dict[str, Any]) -> WireTick:
+    side = -1 if fields["m"] else 1  # whether the buyer is the maker
+    time = fields["T"] * (1_000 if fields["T"] > _LATEST_MS else 1_000_000)
+    return _venue_trade("binance", fields["s"], time, fields["p"], fields["q"], side, fields["t"])
+
+
+def _kraken_trade(fields: dict[str, Any]) -> WireTick:
+    time, size, number = _time(fields["timestamp"]), fields["qty"], fields["trade_id"]
+    return _venue_trade("kraken", fields["symbol"], time, fields["price"], size, _TAKER[fields["side"]], number)
+
+
+def _okx_trade(fields: dict[str, Any]) -> WireTick:
+    time, number = int(fields["ts"]) * 1_000_000, int(fields["tradeId"])
+    return _venue_trade("okx", fields["instId"], time, fields["px"], fields["sz"], _TAKER[fields["side"]], number)
+
+
+def _bybit_trade(fields: dict[str, Any]) -> WireTick:
+    time, side = fields["T"] * 1_000_000, _TAKER[fields["S"].lower()]
+    return _venue_trade("bybit", fields["s"], time, fields["p"], fields["v"], side, int(fields["i"]))
+
+
+def _venue_trade(venue: str, symbol: str, time: int, price: Any, size: Any, side: int, number: int) -> WireTick:
+    """A trade of a product in dollars, under any of the venues' symbols."""
+    product = f"{venue}:{symbol.removesuffix('USD').rstrip('-/')}-USD"
+    return WireTick(TickKey(TRADE, product, time, float(price), number), last_size=float(size), side=side)
+
+
+_TAKER: Final = {"buy": 1, "sell": -1}
+_LATEST_MS: Final = 10**14
+
+
 def _quotes(fields: Mapping[str, Any]) -> tuple[float, float, float, float]:
     """Best bid and ask and their sizes, under the names of either protocol."""
     sizes = [fields.get(f"best_{side}_quantity", fields.get(f"best_{side}_size")) for side in ("bid", "ask")]
@@ -149,7 +194,7 @@ def _time(text: str) -> int:
 class Journal:
     """The record of one exchange after a run: all frames and faults, and the keys of all ticks of its market by time.
 
-    ``protocol`` is ``coinbase`` or ``coinbase-exchange``.
+    ``protocol`` is one of ``PROTOCOLS`` or ``VENUES``.
     """
 
     protocol: str
@@ -171,8 +216,8 @@ class Journal:
 
     @property
     def is_numbered(self) -> bool:
-        """Whether the exchange numbers its messages, so that every loss can be noticed."""
-        return self.protocol == PROTOCOLS[0]
+        """Whether the exchange numbers its messages or its trades, so that every loss can be noticed."""
+        return self.protocol == PROTOCOLS[0] or self.protocol in CONSECUTIVE
 
     @cached_property
     def sent(self) -> Counter[WireTick]:
@@ -285,6 +330,10 @@ def _market(exchange: SimulatedExchange, protocol: str) -> Iterator[TickKey]:
         for name, time, price, trade_id in zip(names, part.time, part.price, part.trade_id, strict=True):
             if time > exchange.now:
                 return
+            if protocol in VENUES:
+                unit = VENUES[protocol]
+                yield TickKey(TRADE, f"{protocol}:{name}", int(time) // unit * unit, float(price), int(trade_id))
+                continue
             cents = float(f"{price:.2f}")
             yield TickKey(TICKER, name, int(time), cents, -1 if is_advanced else int(trade_id))
             if is_advanced:
