@@ -37,7 +37,7 @@ def test_pings_of_the_protocol(protocol: str) -> None:
     ping, pong = PINGS[protocol]
 
     async def run() -> list[str]:
-        async with SimulatedExchange(settings(subscribes=9)) as exchange, connect(exchange.url(protocol)) as client:
+        async with SimulatedExchange(settings(speed=0.0001)) as exchange, connect(exchange.url(protocol)) as client:
             if protocol == "kraken":
                 await client.recv()  # the status
             await client.send(ping)
@@ -60,7 +60,7 @@ def test_a_shutdown_is_announced_and_closes(protocol: str) -> None:
     """Binance and OKX announce it; every connection is closed with 1001 some time later, and the next one works."""
 
     async def run() -> tuple[list[str], int | None, SimulatedExchange]:
-        async with SimulatedExchange(settings(subscribes=9)) as exchange:
+        async with SimulatedExchange(settings(speed=0.0001)) as exchange:
             async with connect(exchange.url(protocol)) as client:
                 assert exchange.faults.shut_down(0.02) == 1
                 frames = await rest(client)
@@ -93,7 +93,7 @@ def test_connections_end_at_a_deadline(protocol: str, deadline: dict[str, float]
     """Binance ends every connection after its lifetime, OKX one without traffic."""
 
     async def run() -> tuple[tuple[int | None, str | None], SimulatedExchange]:
-        async with SimulatedExchange(settings(subscribes=9, **deadline)) as exchange:
+        async with SimulatedExchange(settings(speed=0.0001, **deadline)) as exchange:
             return await closed(exchange, protocol), exchange
 
     (seen, reason), exchange = asyncio.run(run())
@@ -106,7 +106,7 @@ def test_pings_keep_an_okx_connection() -> None:
     """Every frame to the client, such as the answer to a ping, begins the time without traffic again."""
 
     async def run() -> float:
-        async with SimulatedExchange(settings(subscribes=9, traffic_within_s=0.3)) as exchange:
+        async with SimulatedExchange(settings(speed=0.0001, traffic_within_s=0.3)) as exchange:
             loop = asyncio.get_running_loop()
             async with connect(exchange.url("okx")) as client:
                 began = loop.time()
@@ -123,7 +123,7 @@ def test_binance_disconnects_a_client_without_pongs() -> None:
     """A client that answers the pings stays connected, one that does not is disconnected."""
 
     async def run() -> tuple[int | None, str | None]:
-        async with SimulatedExchange(settings(subscribes=9, ping_every_s=0.3, pong_within_s=0.2)) as exchange:
+        async with SimulatedExchange(settings(speed=0.0001, ping_every_s=0.3, pong_within_s=0.2)) as exchange:
             url = exchange.url("binance")
             async with connect(url) as obedient, connect(url) as deaf:
                 send_frame = deaf.protocol.send_frame
@@ -141,7 +141,7 @@ def test_binance_limits_messages(messages: int, is_allowed: bool) -> None:
     """Five messages in a second are allowed; the sixth ends the connection."""
 
     async def run() -> tuple[int, int | None, str | None]:
-        async with SimulatedExchange(settings(subscribes=9)) as exchange, connect(exchange.url("binance")) as client:
+        async with SimulatedExchange(settings(speed=0.0001)) as exchange, connect(exchange.url("binance")) as client:
             for _ in range(messages):
                 await client.send('{"method":"LIST_SUBSCRIPTIONS","id":1}')
             answers = 0
@@ -163,7 +163,7 @@ def test_binance_limits_streams(streams: int, is_allowed: bool) -> None:
     """A connection has at most 1024 streams; unknown ones count and are silent."""
 
     async def run() -> bool:
-        async with SimulatedExchange(settings(subscribes=9)) as exchange, connect(exchange.url("binance")) as client:
+        async with SimulatedExchange(settings(speed=0.0001)) as exchange, connect(exchange.url("binance")) as client:
             names = [f"a{number}@trade" for number in range(streams)]
             await client.send(json.dumps({"method": "SUBSCRIBE", "params": names, "id": 1}))
             try:
@@ -221,7 +221,7 @@ def test_kraken_answers_every_symbol() -> None:
                                                  "snapshot": True}, "req_id": 5}  # fmt: skip
 
     async def run() -> list[Any]:
-        async with SimulatedExchange(settings(subscribes=9)) as exchange, connect(exchange.url("kraken")) as client:
+        async with SimulatedExchange(settings(speed=0.0001)) as exchange, connect(exchange.url("kraken")) as client:
             await client.send(json.dumps(message))
             return [json.loads(await client.recv()) for _ in range(5)]
 
@@ -240,7 +240,7 @@ def test_bybit_limits_arguments(arguments: int, is_allowed: bool) -> None:
     names = tuple(f"C{number}-USD" for number in range(arguments))
 
     async def run() -> Any:
-        wide = settings(products=names, subscribes=9)
+        wide = settings(products=names, speed=0.0001)
         async with SimulatedExchange(wide) as exchange, connect(exchange.url("bybit")) as client:
             topics = [f"publicTrade.{name.replace('-', '')}" for name in names]
             await client.send(json.dumps({"op": "subscribe", "args": topics, "req_id": "a"}))

@@ -27,10 +27,10 @@ from tests.feeds.venue_frames import (
     trades,
     trades_of,
 )  # fmt: skip
-from volspike.feeds.simulation.exchange import PROTOCOLS, SimulatedExchange
+from volspike.feeds.simulation.exchange import PROTOCOLS, SERVERS, SimulatedExchange
 from volspike.feeds.simulation.faults import BAD_PRICES, Fault, Faults, Sent, damage_frame, shift_times
 from volspike.feeds.simulation.market import QUARTER_NS
-from volspike.feeds.simulation.protocols import TradeNumbers
+from volspike.feeds.simulation.protocols import Handshake, ProductDay, TradeNumbers
 from volspike.market import SECOND_NS
 
 VENUES = tuple(name for name in PROTOCOLS if not name.startswith("coinbase"))
@@ -237,7 +237,7 @@ def test_a_rejected_product_is_an_error(protocol: str, is_named: bool) -> None:
     """The exchange refuses a product, and names it or not."""
 
     async def run() -> list[str]:
-        async with SimulatedExchange(settings(subscribes=9)) as exchange, connect(exchange.url(protocol)) as client:
+        async with SimulatedExchange(settings(speed=0.0001)) as exchange, connect(exchange.url(protocol)) as client:
             exchange.faults.rejected["ETH-USDT"] = is_named
             await client.send(requests(protocol, ("ETH-USDT",))[0])
             return [str(await client.recv()) for _ in range(2 if protocol == "kraken" else 1)]
@@ -249,24 +249,43 @@ def test_a_rejected_product_is_an_error(protocol: str, is_named: bool) -> None:
 
 @pytest.mark.parametrize("protocol", VENUES)
 def test_unsubscribing_ends_the_data(protocol: str) -> None:
-    """After the confirmation the client receives no trade and no quote."""
+    """A product has trades and quotes while it is subscribed; the other products go on."""
+    known = {product: ProductDay() for product in PRODUCTS}
+    server = SERVERS[protocol](Handshake(1, "", START, known))
+    for message in requests(protocol, PRODUCTS):
+        server.answer(message, START)
+    sent = {product: [0, 0] for product in PRODUCTS}
+    made = market_trades(PRODUCTS, SECONDS, START)
+    for number, trade in enumerate(made):
+        if number == len(made) // 2:
+            before = {product: list(counts) for product, counts in sent.items()}
+            for message in requests(protocol, ("BTC-USD",), subscribe=False):
+                server.answer(message, START)
+        known[trade.product_id].add(trade)
+        sent[trade.product_id][0] += len(server.trade_frames(trade))
+        sent[trade.product_id][1] += len(server.quote_frames(trade.product_id, trade.time))
+    assert min(before["BTC-USD"]) > 10
+    assert sent["BTC-USD"] == before["BTC-USD"]
+    assert all(after > was + 10 for after, was in zip(sent["ETH-USDT"], before["ETH-USDT"], strict=True))
 
-    subscribe, end = (requests(protocol, PRODUCTS, subscribe=each) for each in (True, False))
 
-    async def run() -> list[str]:
-        # The market waits for one subscription more than there are, so it begins with the one that changes nothing.
-        async with (
-            SimulatedExchange(settings(subscribes=len(subscribe) + 1, seconds=5)) as exchange,
-            connect(exchange.url(protocol)) as client,
-        ):
-            for message in (*subscribe, *end, requests(protocol, ())[0]):
-                await client.send(message)
-            return await rest(client)
+def test_the_market_awaits_its_clients() -> None:
+    """At speed 0 the market begins with the number of clients it is given, so that none of them misses a trade."""
 
-    frames = asyncio.run(run())
-    assert frames
-    assert trades(protocol, frames) == []
-    assert all(quotes(protocol, frames, product)[1:] == [] for product in PRODUCTS)
+    async def run() -> list[list[str]]:
+        async with SimulatedExchange(settings(clients=2, subscribes=3)) as exchange, asyncio.timeout(20):
+            first, second = exchange.url("okx"), exchange.url("bybit")
+            async with connect(first) as one:
+                await one.send(requests("okx", PRODUCTS)[0])
+                for _ in range(2 * 2 * len(PRODUCTS)):
+                    await one.recv()  # confirmations, last trades and quotes: nothing after them
+                async with connect(second) as two:
+                    await two.send(requests("bybit", PRODUCTS)[0])
+                    return list(await asyncio.gather(rest(one), rest(two)))
+
+    okx, bybit = asyncio.run(run())
+    assert [t[:5] for t in trades("okx", okx)] == [t[:5] for t in trades("bybit", bybit)]
+    assert trades("okx", okx)[0].trade_id == market_trades(PRODUCTS, SECONDS, START)[0].trade_id
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

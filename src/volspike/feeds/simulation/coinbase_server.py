@@ -248,6 +248,7 @@ class AdvancedTradeServer(ServerProtocol):
     """Advanced Trade: every message of a connection is numbered, except errors."""
 
     rules = ConnectionRules(must_subscribe=True)
+    most_subscribes = len(ADVANCED_TRADE_CHANNELS)
     malformed = MALFORMED_FRAMES
 
     def __init__(

@@ -61,10 +61,11 @@ class SimulatedExchangeSettings(msgspec.Struct, frozen=True, kw_only=True, forbi
 
     ``start`` is in ns UTC, None is now. After ``seconds`` of simulated time the market ends and connections are
     closed; 0 is never. Port 0 takes a free one. A client that is ``buffer_bytes`` behind is disconnected, at speed 0
-    also one that reads nothing for ``patience_s``. At speed 0 the market waits until each client has sent
-    ``subscribes`` subscribe messages, so that a run can be repeated frame by frame. The newest ``kept`` frames are
-    recorded. With ``head_start_s`` the market starts that much earlier and runs as at speed 0 until it has caught up,
-    so that a client has past data at once.
+    also one that reads nothing for ``patience_s``. At speed 0 the market begins with ``clients`` clients, and waits
+    until each has sent ``subscribes`` subscribe messages, so that a run can be repeated frame by frame; it does not
+    wait for more than a complete subscription has: 3 on Advanced Trade, 2 on Kraken, otherwise 1. The newest ``kept``
+    frames are recorded. With ``head_start_s`` the market starts that much earlier and runs as at speed 0 until it has
+    caught up, so that a client has past data at once.
 
     The deadlines apply to the protocols whose venue has them, in wall time: Coinbase disconnects a client that does not
     subscribe in ``subscribe_within_s``; Binance ends a connection after ``lifetime_s``, sends a ping every
@@ -89,6 +90,7 @@ class SimulatedExchangeSettings(msgspec.Struct, frozen=True, kw_only=True, forbi
     patience_s: _Positive = 5.0
     buffer_bytes: Annotated[int, msgspec.Meta(ge=1)] = 16 << 20
     subscribes: Annotated[int, msgspec.Meta(ge=1)] = 1
+    clients: Annotated[int, msgspec.Meta(ge=1)] = 1
     compression: bool = True
     kept: Annotated[int, msgspec.Meta(ge=0)] = 20_000
     faults: Faults = Faults()
@@ -158,6 +160,7 @@ class SimulatedExchange:
         self.connected = 0
         """The number of connections so far."""
         self._connections: list[SimulatedConnection] = []
+        self._awaited = settings.clients
         self.products = tuple(dict.fromkeys(split_product(name)[1] for name in settings.products))
         """The products by our name without a venue; each is traded on every venue."""
         self._days = {product: ProductDay() for product in self.products}
@@ -385,8 +388,15 @@ class SimulatedExchange:
 
     def _is_read(self) -> bool:
         open_now = [connection for connection in self._connections if not connection.has_ended]
-        required = self.settings.subscribes
-        return bool(open_now) and all(each.has_room and each.protocol.subscribes >= required for each in open_now)
+        if len(open_now) < self._awaited or not all(
+            each.has_room and self._has_subscribed(each.protocol) for each in open_now
+        ):
+            return False
+        self._awaited = 1  # a client that reconnects later holds nobody up
+        return True
+
+    def _has_subscribed(self, protocol: ServerProtocol) -> bool:
+        return protocol.subscribes >= min(self.settings.subscribes, protocol.most_subscribes)
 
 
 def _split_target(target: str) -> tuple[str, str]:

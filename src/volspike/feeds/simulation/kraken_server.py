@@ -51,6 +51,7 @@ class KrakenServer(ServerProtocol):
     """Kraken v2: no numbers of messages; trade ids count by one per symbol."""
 
     rules = ConnectionRules()
+    most_subscribes = 2
     malformed = (b'{"channel":"trade","type":"update","data":7}', b'{"channel":"ticker","type":"update","data":[7]}')
 
     def __init__(self, handshake: Handshake) -> None:

@@ -221,12 +221,14 @@ class ServerProtocol(ABC):
 
     Attributes:
         rules: what the venue enforces.
+        most_subscribes: the subscribe messages of a complete subscription of few products.
         malformed: frames of this protocol that cannot be decoded.
         subscribes: the number of subscribe requests received.
         violation: why the client must be disconnected; empty as long as it obeys the rules.
     """
 
     rules: ClassVar[ConnectionRules]
+    most_subscribes: ClassVar[int] = 1
     malformed: ClassVar[tuple[bytes, bytes]]
 
     def __init__(self) -> None:
