@@ -10,13 +10,13 @@ from tests.doctor.servers import nobody, open_exchange
 from volspike.config import FeedSettings
 from volspike.doctor.examination import _findings
 from volspike.doctor.finding import Finding, Severity
-from volspike.doctor.services import check_feed
+from volspike.doctor.services import check_feeds
 from volspike.errors import UsageError
 from volspike.feeds.simulation.faults import Faults
 
 
 def checked(url: str, within_s: float = 10.0, **settings: object) -> Finding:
-    (finding,) = asyncio.run(check_feed(FeedSettings(url=url, **settings), within_s))  # type: ignore[arg-type]
+    (finding,) = asyncio.run(check_feeds([FeedSettings(url=url, **settings)], within_s))  # type: ignore[arg-type]
     return finding
 
 

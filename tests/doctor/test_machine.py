@@ -115,34 +115,34 @@ def test_a_place_that_cannot_be_written_is_bad(tmp_path: Path) -> None:
 def test_the_model_is_the_one_that_up_would_serve(tmp_path: Path) -> None:
     """The production model if there is one, otherwise the shipped model as a note, with digest and age."""
     production = tmp_path / "production"
-    (shipped,) = check_model(None, production, FeedSettings())
+    (shipped,) = check_model(None, production, [FeedSettings()])
     assert (shipped.severity, shipped.facts["path"]) == (Severity.NOTE, str(DEFAULT_MODEL))
     shutil.copytree(DEFAULT_MODEL, production)
-    (own,) = check_model(None, production, FeedSettings())
+    (own,) = check_model(None, production, [FeedSettings()])
     assert own.severity is Severity.FINE
     assert own.facts["digest"] == shipped.facts["digest"]
     assert str(own.facts["created"])[:19] in own.found
-    (simulated,) = check_model(SIMULATED_MODEL, production, FeedSettings())
+    (simulated,) = check_model(SIMULATED_MODEL, production, [FeedSettings()])
     assert simulated.severity is Severity.WARNING
     assert "SIMULATED" in simulated.found
 
 
 def test_a_model_that_cannot_be_served_is_bad(tmp_path: Path) -> None:
     """A model is bad if it is absent, damaged, or needs trades that the feed does not send."""
-    (absent,) = check_model(tmp_path / "none", tmp_path, FeedSettings())
+    (absent,) = check_model(tmp_path / "none", tmp_path, [FeedSettings()])
     assert absent.severity is Severity.BAD
     damaged = tmp_path / "damaged"
     shutil.copytree(DEFAULT_MODEL, damaged)
     (damaged / ONNX_FILE).write_bytes(b"")
-    (finding,) = check_model(damaged, tmp_path, FeedSettings())
+    (finding,) = check_model(damaged, tmp_path, [FeedSettings()])
     assert finding.severity is Severity.BAD
     assert "sha256" in finding.found
     other = tmp_path / "other"
     shutil.copytree(TEN_MODEL, other)
     text = (other / METADATA_FILE).read_text().replace('"profile": "ticker"', '"profile": "ticker+trade"')
     (other / METADATA_FILE).write_text(text)
-    assert check_model(other, tmp_path, FeedSettings())[0].severity is not Severity.BAD
-    (finding,) = check_model(other, tmp_path, FeedSettings(protocol="coinbase-exchange"))
+    assert check_model(other, tmp_path, [FeedSettings()])[0].severity is not Severity.BAD
+    (finding,) = check_model(other, tmp_path, [FeedSettings(protocol="coinbase-exchange")])
     assert finding.severity is Severity.BAD
     assert "profile ticker+trade" in finding.found
 

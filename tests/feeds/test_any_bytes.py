@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Frame
-from volspike.feeds.protocol import decode_any
+from volspike.feeds.venues import decode_any
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import Ticks

@@ -18,11 +18,11 @@ from structlog.testing import capture_logs
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
 from volspike.feeds.connection import Backoff, Pace, Reachability, check_reachability, parse_address, proxy_for
-from volspike.feeds.protocol import PROTOCOLS
 from volspike.feeds.rest import TradesClient, http_client
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
-from volspike.live.sources import _choose
+from volspike.feeds.venues import all_protocols
+from volspike.live.sources import _is_any_reachable
 
 
 def test_backoff_doubles_up_to_its_limit() -> None:
@@ -160,8 +160,8 @@ async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> No
     target.close()
 
 
-async def proxied(status: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Reachability, list[str], str]:
-    """The answer of a simulated exchange through the proxy, the proxy's requests, and the source that auto chooses."""
+async def proxied(status: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Reachability, list[str], bool]:
+    """The answer of a simulated exchange through the proxy, the proxy's requests, and whether auto uses it."""
     async with SimulatedExchange(SimulatedExchangeSettings(products=("BTC-USD",), seed=3)) as exchange:
         url = urlsplit(exchange.url())
         assert url.port is not None
@@ -170,24 +170,25 @@ async def proxied(status: int, monkeypatch: pytest.MonkeyPatch) -> tuple[Reachab
             use_proxies(monkeypatch, http_proxy=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
             address = f"ws://exchange.invalid{url.path}"
             answer = await check_reachability(address, FeedSettings())
-            coinbase = dataclasses.replace(PROTOCOLS["coinbase"], url=address)
-            monkeypatch.setattr("volspike.live.sources.PROTOCOLS", {**PROTOCOLS, "coinbase": coinbase})
-            return answer, proxy.requests, await _choose("auto", FeedSettings())
+            coinbase = dataclasses.replace(all_protocols()["coinbase"], url=address)
+            protocols = {**all_protocols(), "coinbase": coinbase}
+            monkeypatch.setattr("volspike.live.sources.all_protocols", lambda: protocols)
+            return answer, proxy.requests, await _is_any_reachable([FeedSettings()])
 
 
 def test_an_exchange_behind_a_proxy_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the proxy can resolve the name; the check for reachability and ``auto`` use it as a session does."""
-    answer, requests, chosen = asyncio.run(proxied(200, monkeypatch))
+    answer, requests, is_used = asyncio.run(proxied(200, monkeypatch))
     assert answer == Reachability(is_reachable=True, is_simulated=True)
     assert requests == ["CONNECT exchange.invalid:80 HTTP/1.1"] * 2
-    assert chosen == "coinbase"
+    assert is_used
 
 
 def test_a_proxy_that_refuses_is_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     """``auto`` uses the simulated market, and the log has the reason."""
     with capture_logs() as logs:
-        answer, _, chosen = asyncio.run(proxied(407, monkeypatch))
-    assert (answer.is_reachable, chosen) == (False, "simulator")
+        answer, _, is_used = asyncio.run(proxied(407, monkeypatch))
+    assert (answer.is_reachable, is_used) == (False, False)
     assert "407" in answer.reason
     (event,) = (entry for entry in logs if entry["event"] == "exchange_unreachable")
     assert event["reason"] == answer.reason

@@ -12,7 +12,7 @@ from tests.feeds.scripted import of
 from volspike.feeds.decoder import LONGEST_FAULT_NS, EventDecoder
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame
 from volspike.feeds.inbox import Arrival, ClockStep, Entry
-from volspike.feeds.protocol import PROTOCOLS
+from volspike.feeds.venues import all_protocols
 from volspike.market import Cause, Gap, Tick, format_time
 
 START = 1_767_225_600_000_000_000
@@ -22,6 +22,7 @@ PRODUCTS = ("BTC-USD", "ETH-USD")
 QUOTE = {"product_id": "BTC-USD", "price": "100", "best_bid": "99", "best_ask": "101"}
 OTHER = QUOTE | {"product_id": "ETH-USD"}
 
+COINBASE_PROTOCOLS = ("coinbase", "coinbase-exchange")
 BAD_PRICES = [0, "0", -1, "-1", "NaN", "nan", "1e400", "inf", "", None, "missing", "dear", True, [1], {"a": 1}]
 RAW_PRICES = [b"NaN", b"-Infinity", b"1e400", b"01", b"1.2.3"]
 
@@ -46,7 +47,7 @@ def with_price(quote: dict[str, Any], price: Any) -> dict[str, Any]:
 
 
 def decoder(protocol: str, products: tuple[str, ...] = PRODUCTS) -> EventDecoder:
-    return EventDecoder(PROTOCOLS[protocol], {}, products)
+    return EventDecoder(all_protocols()[protocol], {}, products)
 
 
 def events_of(protocol: str, frames: Sequence[bytes], step: int = STEP) -> list[FeedEvent]:
@@ -72,7 +73,7 @@ def assert_gap(
 
 
 @pytest.mark.parametrize("price", BAD_PRICES)
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", COINBASE_PROTOCOLS)
 def test_damaged_tick_is_a_gap_of_its_product(protocol: str, price: Any) -> None:
     """In both protocols, a ticker without a valid price is one lost message of its product, before the next tick."""
     make = exchange if protocol == "coinbase-exchange" else advanced_trade
@@ -83,7 +84,7 @@ def test_damaged_tick_is_a_gap_of_its_product(protocol: str, price: Any) -> None
 
 
 @pytest.mark.parametrize("price", RAW_PRICES)
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", COINBASE_PROTOCOLS)
 def test_price_that_is_no_json_number_is_a_gap(protocol: str, price: bytes) -> None:
     """A number that JSON does not have costs one message of its product where the frame can be read, else of all."""
     make = exchange if protocol == "coinbase-exchange" else advanced_trade
@@ -111,7 +112,7 @@ def test_valid_part_of_a_damaged_frame_is_kept(channel: str, price: Any) -> None
     assert len(ticks_of(events)) == 6
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", COINBASE_PROTOCOLS)
 @pytest.mark.parametrize("length", [0, 1, 30, 0.5, 0.9])
 def test_truncated_frame_is_a_gap(protocol: str, length: float) -> None:
     """Ten truncated frames are one gap: of the product that each still names on Exchange, else of all products."""

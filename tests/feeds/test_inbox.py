@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from volspike.config import FeedSettings
 from volspike.feeds.events import FeedState
 from volspike.feeds.inbox import Arrival, ClockStep, FrameIntake, Inbox, Overflow, SequenceCheck, SilenceDetector
-from volspike.feeds.protocol import PROTOCOLS
+from volspike.feeds.venues import all_protocols
 from volspike.market import SECOND_NS, Cause, Gap
 
 SILENCE, IDLE = 10, 30
@@ -262,7 +262,7 @@ def test_full_inbox_takes_frames_again_when_half_of_the_bytes_are_free(taken_fir
 
 def intake(inbox: Inbox, elapsed: list[int]) -> FrameIntake:
     """An intake whose monotonic clock shows the only number in ``elapsed``."""
-    return FrameIntake(FeedSettings(), PROTOCOLS["coinbase-exchange"], inbox, elapsed=lambda: elapsed[0])
+    return FrameIntake(FeedSettings(), all_protocols()["coinbase-exchange"], inbox, elapsed=lambda: elapsed[0])
 
 
 @pytest.mark.parametrize("step_s", [-3600, -1, 1, 3600])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from volspike.feeds.events import Frame, Heartbeat, Subscriptions
-from volspike.feeds.protocol import SubscriptionCheck, advanced_trade_sequence, data_names
+from volspike.feeds.protocol import SubscriptionCheck
+from volspike.feeds.venues.coinbase_advanced_trade import PROTOCOL, advanced_trade_sequence
 from volspike.market import Kind, Tick
 
 
@@ -77,7 +78,7 @@ def test_heartbeat_confirms_its_product() -> None:
 
 def test_alias_confirms_its_product() -> None:
     """BTC-USDC is confirmed as BTC-USD, and its data may have both names; ETH-BTC has no other name."""
-    check = SubscriptionCheck({"ticker": {"BTC-USDC"}})
+    check = SubscriptionCheck({"ticker": {"BTC-USDC"}}, PROTOCOL.data_name)
     check.update(acked(ticker=("BTC-USD",)))
     assert check.is_confirmed
-    assert data_names(["BTC-USDC", "ETH-BTC", "BTC-USD"]) == ("BTC-USD", "BTC-USDC", "ETH-BTC")
+    assert PROTOCOL.data_names(["BTC-USDC", "ETH-BTC", "BTC-USD"]) == ("BTC-USD", "BTC-USDC", "ETH-BTC")

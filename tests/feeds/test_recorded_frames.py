@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from volspike.feeds.events import Frame
-from volspike.feeds.protocol import decode_any
+from volspike.feeds.venues import decode_any
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import Kind, Side, Tick

@@ -516,13 +516,17 @@ def test_url_from_the_environment() -> None:
     assert load_settings(FeedSettings, {"url": "ws://other"}, environ, None, "feed").url == "ws://other"
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"products": []}, {"protocol": "kraken"}, {"queue_frames": 0}, {"idle_timeout_s": 0}, {"patience": 1}]
-)
+@pytest.mark.parametrize("wrong", [{"products": []}, {"queue_frames": 0}, {"idle_timeout_s": 0}, {"patience": 1}])
 def test_invalid_settings_are_refused(wrong: dict[str, object]) -> None:
-    """No products, an unknown protocol or key, a queue of size 0: each is a usage error."""
+    """No products, an unknown key, a queue of size 0: each is a usage error."""
     with pytest.raises(UsageError):
         load_settings(FeedSettings, wrong, {}, None, "feed")
+
+
+def test_an_unknown_protocol_is_refused() -> None:
+    """The error lists the protocols that exist."""
+    with pytest.raises(UsageError, match="there are coinbase, coinbase-exchange, binance"):
+        FeedSession(FeedSettings(protocol="nyse"))
 
 
 def test_settings_round_trip() -> None:

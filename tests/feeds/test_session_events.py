@@ -36,13 +36,16 @@ async def ended(fault: Exception | None = None) -> None:
         raise fault
 
 
-async def read(queues: Iterable[Iterable[Entry]], fault: Exception | None = None) -> list[Any]:
+async def read(queues: Iterable[Iterable[Arrival | AckDeadline]], fault: Exception | None = None) -> list[Any]:
     """All events of sessions with these queues that have ended, the first of them by ``fault``."""
     readings = []
     for number, entries in enumerate(queues):
         inbox = Inbox(1000, 1 << 20)
         for entry in entries:
-            inbox.put(entry) if isinstance(entry, Arrival) else inbox.note(entry)
+            if isinstance(entry, Arrival):
+                inbox.put(entry)
+            else:
+                inbox.note(entry)
         task = asyncio.create_task(ended(fault if number == 0 else None))
         await asyncio.wait({task})
         readings.append(Reading(inbox, EntryDecoder(f"P{number}"), task))  # type: ignore[arg-type]  # a fake

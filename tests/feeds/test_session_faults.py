@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from volspike.config import FeedSettings
 from volspike.feeds.events import FeedEvent, FeedFault, FeedFrame, FeedState
-from volspike.feeds.protocol import advanced_trade_sequence
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import Faults, Sent
+from volspike.feeds.venues.coinbase_advanced_trade import advanced_trade_sequence
 from volspike.market import Cause, Gap
 
 START = 1_767_225_600_000_000_000

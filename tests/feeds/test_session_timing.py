@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any
@@ -31,6 +32,7 @@ from volspike.feeds.connection import open_connection
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession, IdleTimer
 from volspike.feeds.simulation.client import answer_pings_if
+from volspike.feeds.venues import all_protocols
 
 LONGEST_S = 1000.0
 
@@ -98,10 +100,16 @@ def test_one_lasting_connection_resets_the_backoff_once(waits: list[float]) -> N
     assert [wait for wait in waits if wait > 2][:3] == [100.0, 200.0, 400.0]
 
 
+def set_limits(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
+    """Gives Coinbase other limits in sessions made from now on."""
+    coinbase = all_protocols()["coinbase"]
+    limited = dataclasses.replace(coinbase, limits=dataclasses.replace(coinbase.limits, **limits))
+    monkeypatch.setattr(session_module, "protocol_named", lambda _: limited)
+
+
 def test_connections_are_limited_per_second(monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> None:
     """Without any backoff, the connection beyond the limit of a second waits; the ones before do not."""
-    monkeypatch.setattr(session_module, "MESSAGES_PER_S", 1000)
-    monkeypatch.setattr(session_module, "CONNECTIONS_PER_S", 3)
+    set_limits(monkeypatch, messages_per_s=1000, connections_per_s=3)
     lose_connections(2, 0.0)
     assert waits == []
     lose_connections(3, 0.0)
@@ -111,8 +119,7 @@ def test_connections_are_limited_per_second(monkeypatch: pytest.MonkeyPatch, wai
 
 def test_subscribe_messages_are_limited_per_second(monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> None:
     """The subscribe message beyond the limit of a second waits; the ones before do not."""
-    monkeypatch.setattr(session_module, "CONNECTIONS_PER_S", 1000)
-    monkeypatch.setattr(session_module, "MESSAGES_PER_S", 5)
+    set_limits(monkeypatch, messages_per_s=5, connections_per_s=1000)
     lose_connections(1, 0.0)
     assert len(waits) == 1
     assert 0 < waits[0] <= 1
@@ -120,7 +127,7 @@ def test_subscribe_messages_are_limited_per_second(monkeypatch: pytest.MonkeyPat
 
 def test_the_limit_on_subscribing_ends_with_subscribing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection that has subscribed is not closed when the time limit for subscribing passes."""
-    monkeypatch.setattr(session_module, "SUBSCRIBE_WITHIN_S", 0.25)
+    set_limits(monkeypatch, subscribe_within_s=0.25)
     passed: list[float] = []
 
     async def sends_later(connection: ServerConnection) -> None:

@@ -13,11 +13,11 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from volspike.errors import MalformedTick, UsageError
-from volspike.feeds.protocol import decode_any
 from volspike.feeds.simulation.coinbase_server import ExchangeServer
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import DAMAGES, KEPT_BYTES, Fault, Faults, Injector, Record
 from volspike.feeds.simulation.protocols import Outgoing
+from volspike.feeds.venues import decode_any
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.market import SECOND_NS, parse_time
 

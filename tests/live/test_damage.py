@@ -14,7 +14,7 @@ from volspike.features import Every, FeatureSet
 from volspike.feeds.decoder import EventDecoder
 from volspike.feeds.events import FeedFrame
 from volspike.feeds.inbox import Arrival
-from volspike.feeds.protocol import PROTOCOLS
+from volspike.feeds.venues import all_protocols
 from volspike.labels import SpikeDefinition
 from volspike.market import SECOND_NS, Gap, format_time
 from volspike.tape import Ledger
@@ -46,7 +46,7 @@ def frame(second: int, shift_s: int = 0) -> bytes:
 )
 def test_damage_marks_rows_and_removes_labels(tmp_path: Path, damaged: bytes) -> None:
     """One damaged tick: rows of the next 300 s are not complete, labels of the minute before are missing, no others."""
-    decoder = EventDecoder(PROTOCOLS["coinbase-exchange"], {}, ("BTC-USD",))
+    decoder = EventDecoder(all_protocols()["coinbase-exchange"], {}, ("BTC-USD",))
     with Recorder(tmp_path) as recorder:
         for second in range(SECONDS):
             data = damaged if second == DAMAGED else frame(second)

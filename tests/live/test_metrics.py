@@ -109,14 +109,9 @@ def test_events_are_counted(full: LivePipeline) -> None:
     assert seen['feed_latency_seconds_bucket{le="0.1"}'] == 1
     assert seen['feed_latency_seconds_bucket{le="0.25"}'] == WARM_S + 1
     assert seen["feed_latency_seconds_sum"] == pytest.approx(WARM_S / 5)
-    assert {cause: seen[f'feed_gaps_total{{cause="{cause}"}}'] for cause in Cause} == {
+    assert {cause: seen[f'feed_gaps_total{{cause="{cause}"}}'] for cause in Cause} == dict.fromkeys(Cause, 0) | {
         Cause.SEQUENCE: 2,
-        Cause.SILENCE: 0,
         Cause.RECONNECT: 1,
-        Cause.RESTART: 0,
-        Cause.OVERFLOW: 0,
-        Cause.MALFORMED: 0,
-        Cause.CLOCK: 0,
     }
     assert (seen["feed_repeated_total"], seen["feed_unrequested_ticks_total"]) == (5, 6)
     assert seen["feed_ignored_frames_total"] == 4
@@ -208,5 +203,6 @@ def test_a_feed_has_the_metrics_of_the_pipelines_feed(tmp_path: Path, timed_from
     live = samples(pipeline.collector())
     for each in (feed, live):
         each.pop("feed_silence_seconds")  # the time since the last frame
+        each.pop('feed_session_silence_seconds{feed=""}')
     assert feed["feed_reconnects_total"] == 1
     assert feed == {name: live[name] for name in live if name.startswith(("feed_", "tape_", "live_source"))}

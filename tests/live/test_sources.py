@@ -188,7 +188,7 @@ def test_an_unknown_source_is_refused() -> None:
     """The error lists the known sources."""
 
     async def run() -> None:
-        async with open_source("kraken", FeedSettings()):
+        async with open_source("nyse", FeedSettings()):
             pass
 
     with pytest.raises(UsageError, match="coinbase-exchange"):

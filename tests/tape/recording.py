@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tests.tape.strategies import read_all
 from volspike.feeds.events import Frame
-from volspike.feeds.protocol import decode_any
+from volspike.feeds.venues import decode_any
 from volspike.market import SECOND_NS, Tick, Ticks, format_time
 
 NOON = 1_700_049_600 * SECOND_NS

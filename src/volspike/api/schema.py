@@ -167,6 +167,15 @@ class ReplayState(Struct, kw_only=True):
     skipped_s: Annotated[int, Meta(description="seconds of the tape skipped between sessions")]
 
 
+class SessionState(Struct, kw_only=True):
+    """The session with one exchange, by the name of its protocol; empty for a tape."""
+
+    feed: str
+    is_connected: bool
+    reason: Annotated[str, Meta(description="reason of the last change of the connection")]
+    silence_s: Annotated[float, Meta(description="seconds since the last frame")]
+
+
 class SourceState(Struct, kw_only=True):
     """The source of a live pipeline."""
 
@@ -179,6 +188,7 @@ class SourceState(Struct, kw_only=True):
         int | None, Meta(description="free space on the disk of the tape; null if nothing is recorded")
     ] = None
     refused_products: Annotated[list[str], Meta(description="products that the exchange refuses at present")] = []
+    sessions: Annotated[list[SessionState], Meta(description="one per exchange")] = []
 
 
 class Health(Struct, kw_only=True):

@@ -31,8 +31,12 @@ STYLES = {"fine": "green", "note": "cyan", "warning": "yellow", "bad": "bold red
 def run(
     pair: Annotated[list[str] | None, typer.Option("--pair", "--pairs", help="Products (default: BTC-USD).")] = None,
     source: Annotated[
-        str, typer.Option(help="coinbase or coinbase-exchange (env COINBASE_WS_URL for another address).")
-    ] = "coinbase",
+        str,
+        typer.Option(
+            help="auto for each product's venue, or a protocol (env COINBASE_WS_URL, BINANCE_WS_URL, … for another "
+            "address)."
+        ),
+    ] = "auto",
     rest_url: Annotated[
         str | None,
         typer.Option(
@@ -81,12 +85,12 @@ def run(
 
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout must be above 0 s, got {timeout:g}")
-    if source not in {"coinbase", "coinbase-exchange"}:
-        raise UsageError(f"no exchange {source!r}; there are coinbase and coinbase-exchange")
+    if source == "simulator" or source.startswith("tape:"):
+        raise UsageError(f"--source {source} is no exchange; name auto or a protocol")
     if rest_url is not None:
         check_rest_url(rest_url)
     serving = load_settings(ServingSettings, {"model": model}, os.environ, None, "serving")
-    feed = msgspec.structs.replace(feed_settings(pair), protocol=source)
+    settings = feed_settings(pair)
     cluster = _kafka(bootstrap_servers, kafka_option)
     named = {
         "api": api or os.environ.get("API_PORT"),
@@ -100,10 +104,11 @@ def run(
 
     from volspike.doctor.examination import Examination, examine
     from volspike.feeds.rest import REST_URL
+    from volspike.live.sources import venue_settings
     from volspike.models.choice import named_model, production_model
 
     request = Examination(
-        feed=feed,
+        feeds=venue_settings(source, settings),
         rest=rest_url or REST_URL,
         kafka=cluster,
         mlflow=named["mlflow"] or "http://localhost:5001",

@@ -44,18 +44,26 @@ EXAMPLES = "Example: volspike ingest --pair BTC-USD --minutes 60 --save-disk"
 PeriodicWork: TypeAlias = "dict[BackgroundTask, Callable[[], Awaitable[None]]]"
 
 CHECK_EVERY_S = 1.0
+URL_SUFFIX = "_WS_URL"
 DELIVER_WITHIN_S = 10.0
 
 
 def run(
-    pair: Annotated[list[str] | None, typer.Option("--pair", "--pairs", help="Products (default: BTC-USD).")] = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option("--pair", "--pairs", help="Products, as BTC-USD or binance:BTC-USDT (default: BTC-USD)."),
+    ] = None,
     minutes: Annotated[float, typer.Option(help="Minutes to listen; 0 to listen until stopped.")] = 0.0,
     save_disk: Annotated[bool, typer.Option("--save-disk/--no-save-disk", help="Record the market.")] = True,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the tape and its gap ledger.")] = Path(
         "data/raw"
     ),
     source: Annotated[
-        str, typer.Option(help="auto, coinbase, coinbase-exchange or simulator; auto uses Coinbase if it answers.")
+        str,
+        typer.Option(
+            help="auto, simulator, or a protocol (coinbase, coinbase-exchange, binance, kraken, okx, bybit); auto "
+            "listens to each product's venue, or to the simulator if none answers."
+        ),
     ] = "auto",
     speed: Annotated[float, typer.Option(help="Speed of the simulated market; 0 for the fastest.")] = 1.0,
     kafka: Annotated[
@@ -98,10 +106,17 @@ class MetricsAt(NamedTuple):
 
 
 def feed_settings(pairs: list[str] | None) -> FeedSettings:
-    """The settings of the feed: the products, and the rest from the environment."""
+    """The settings of the feed: the products, and the rest from the environment (``BINANCE_WS_URL`` for Binance)."""
     from volspike.config import FeedSettings, load_settings
+    from volspike.market.product import canonical_product
 
-    return load_settings(FeedSettings, {"products": tuple(pairs) if pairs else None}, os.environ, None, "feed")
+    urls = {
+        name.removesuffix(URL_SUFFIX).lower().replace("_", "-"): url
+        for name, url in os.environ.items()
+        if name.endswith(URL_SUFFIX)
+    }
+    products = tuple(map(canonical_product, pairs)) if pairs else None
+    return load_settings(FeedSettings, {"products": products, "urls": urls}, os.environ, None, "feed")
 
 
 async def _ingest(
@@ -127,7 +142,7 @@ async def _ingest(
             recorder = await asyncio.to_thread(Recorder, folder, simulated=source.simulated)
             upkeep = TapeUpkeep(folder, keep_days, report=_report_upkeep)
         err.print(f"listening to {source.name} for {', '.join(settings.products)}", markup=False)
-        counts, began = FeedCounts(source.timed_from, source.stats), time.monotonic()
+        counts, began = FeedCounts(source.timed_from, source.stats, source.feeds), time.monotonic()
         periodic = _periodic_work(recorder, relay)
         tasks = [*periodic, *(task for part in (recorder, upkeep) if part is not None for task in part.tasks)]
         with metrics_server(_registry(source, counts, recorder, upkeep, tasks), at.host, at.port):
@@ -257,7 +272,8 @@ async def _listen(
                 case FeedFault():
                     warn(str(event.error))
                 case FeedState():
-                    err.print(f"{'connected' if event.is_connected else 'not connected'}: {event.reason}", markup=False)
+                    state = "connected" if event.is_connected else "not connected"
+                    err.print(f"{event.feed} {state}: {event.reason}", markup=False)
                 case FeedError():
                     warn(event.reason)
     finally:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from volspike.live.sources import Source
     from volspike.live.up import Background
 
-EXAMPLES = "Example: volspike up --pair BTC-USD --pair ETH-USD"
+EXAMPLES = "Example: volspike up --pair binance:BTC-USDT --pair coinbase:BTC-USD --pair kraken:ETH-USD"
 
 SWITCH_INTERVAL_S: Final = 1e-4
 """How soon a thread gives the interpreter back to the event loop. With Python's default of 5 ms, a tick that arrives
@@ -43,12 +43,16 @@ while a thread works, as on a large `/predict`, waits that long."""
 
 
 def run(
-    pair: Annotated[list[str] | None, typer.Option("--pair", "--pairs", help="Products (default: BTC-USD).")] = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option("--pair", "--pairs", help="Products, as BTC-USD or binance:BTC-USDT (default: BTC-USD)."),
+    ] = None,
     source: Annotated[
         str,
         typer.Option(
-            help="auto, coinbase, coinbase-exchange, simulator, or tape:PATH; auto decides once, at start. A replayed "
-            "tape is scored by the model that a live market of its kind would get."
+            help="auto, simulator, tape:PATH, or a protocol (coinbase, coinbase-exchange, binance, kraken, okx, "
+            "bybit). auto listens to each product's venue, or to the simulator if none answers; it decides once, at start. A "
+            "replayed tape is scored by the model that a live market of its kind would get."
         ),
     ] = "auto",
     model: Model = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from volspike.config import FeedSettings
 from volspike.doctor.finding import Finding, Severity
 from volspike.doctor.machine import check_disk, check_gaps, check_model
-from volspike.doctor.services import check_api, check_clock, check_feed, check_kafka, check_mlflow, check_prometheus
+from volspike.doctor.services import check_api, check_clock, check_feeds, check_kafka, check_mlflow, check_prometheus
 from volspike.errors import UsageError
 from volspike.live import scoring, sources
 
@@ -28,7 +28,7 @@ class Examination:
     """The scope of an examination.
 
     Attributes:
-        feed: the exchange's feed and its products.
+        feeds: the feed of each exchange and its products.
         rest: the exchange's REST address.
         kafka: the cluster; None if Kafka's client is not installed.
         mlflow, prometheus, api: addresses.
@@ -41,7 +41,7 @@ class Examination:
         within_s: time limit of each check in seconds.
     """
 
-    feed: FeedSettings
+    feeds: Sequence[FeedSettings]
     rest: str
     kafka: KafkaSettings | None
     mlflow: str
@@ -63,13 +63,13 @@ async def examine(request: Examination, on_findings: Callable[[list[Finding]], N
     """
     within_s, named, now = request.within_s, request.named, time.time_ns()
     checks: dict[str, Awaitable[list[Finding]]] = {
-        "feed": check_feed(request.feed, within_s),
+        "feed": check_feeds(request.feeds, within_s),
         "clock": check_clock(request.rest, within_s),
         "api": check_api(request.api, "api" in named, within_s),
         "kafka": asyncio.to_thread(check_kafka, request.kafka, "kafka" in named, within_s),
         "mlflow": check_mlflow(request.mlflow, "mlflow" in named, within_s),
         "prometheus": check_prometheus(request.prometheus, "prometheus" in named, within_s),
-        "model": asyncio.to_thread(check_model, request.model, request.production, request.feed),
+        "model": asyncio.to_thread(check_model, request.model, request.production, request.feeds),
         "disk": asyncio.to_thread(check_disk, request.tape, request.outcomes, now),
         "gaps": asyncio.to_thread(check_gaps, request.tape, now),
     }

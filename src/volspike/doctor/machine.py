@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -269,7 +269,7 @@ MODEL: Final = "model"
 _RETRAIN: Final = "train another with `volspike train --promote`, or name one with --model or MODEL_PATH"
 
 
-def check_model(requested: Path | None, production: Path, feed: FeedSettings) -> list[Finding]:
+def check_model(requested: Path | None, production: Path, feeds: Sequence[FeedSettings]) -> list[Finding]:
     """Loads the model that ``volspike up`` would serve for a real market; checks hash, features and profile."""
     from volspike.live.scoring import LiveScorer  # noqa: PLC0415
     from volspike.live.sources import kinds_of  # noqa: PLC0415
@@ -280,7 +280,7 @@ def check_model(requested: Path | None, production: Path, feed: FeedSettings) ->
     facts: dict[str, Fact] = {"path": str(path)}
     try:
         artifact = Artifact.load(path)
-        kinds = set(kinds_of(feed))
+        kinds = set().union(*(kinds_of(feed) for feed in feeds))
         LiveScorer(artifact, kinds).check_source(kinds)
     except ModelError as error:
         return [Finding(check=MODEL, severity=Severity.BAD, found=str(error), remedy=_RETRAIN, facts=facts)]
@@ -296,7 +296,8 @@ def check_model(requested: Path | None, production: Path, feed: FeedSettings) ->
     }
     found = (
         f"{path}: {known.model} {known.onnx_sha256[:12]}, trained {_short(known.created)} "
-        f"on data until {_short(known.data.end)}, fits features {known.feature_digest} and the {feed.protocol} feed"
+        f"on data until {_short(known.data.end)}, fits features {known.feature_digest} and the feed of "
+        f"{', '.join(feed.protocol for feed in feeds)}"
     )
     if known.simulated:
         remedy = "train on the tape of a real market before you rely on it"

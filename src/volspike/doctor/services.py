@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,8 +17,8 @@ from volspike.doctor.finding import Fact, Finding, Severity, check_rest_url, fet
 from volspike.errors import StreamError, UsageError
 from volspike.feeds.connection import parse_address, proxy_for
 from volspike.feeds.events import FeedError, FeedFrame, FeedState
-from volspike.feeds.protocol import PROTOCOLS
 from volspike.feeds.session import FeedSession
+from volspike.feeds.venues import all_protocols
 from volspike.market import SECOND_NS, parse_time
 from volspike.training.tracking import database_file, masked
 
@@ -157,13 +157,18 @@ def _shortened(text: str) -> str:
     return " ".join(text.split())[:200]
 
 
-async def check_feed(settings: FeedSettings, within_s: float) -> list[Finding]:
-    """Listens as ``volspike up`` would, until every product has sent a tick or the time limit is reached.
+async def check_feeds(feeds: Sequence[FeedSettings], within_s: float) -> list[Finding]:
+    """Listens to each exchange as ``volspike up`` would, until every product has sent a tick or time is up.
 
     Raises:
-        UsageError: the URL is not that of a websocket.
+        UsageError: a URL is not that of a websocket.
     """
-    url = settings.url or PROTOCOLS[settings.protocol].url
+    found = await asyncio.gather(*(_check_feed(settings, within_s) for settings in feeds))
+    return [finding for findings in found for finding in findings]
+
+
+async def _check_feed(settings: FeedSettings, within_s: float) -> list[Finding]:
+    url = all_protocols()[settings.protocol].address(settings)
     address = parse_address(url)
     try:
         proxy_for(address)
@@ -171,7 +176,7 @@ async def check_feed(settings: FeedSettings, within_s: float) -> list[Finding]:
         remedy = "install the package or change the variables, then check again"
         return [_feed_finding(Severity.BAD, str(error), remedy, {"url": url})]
     async with FeedSession(settings) as session:
-        progress = _FeedProgress(settings.products)
+        progress = _FeedProgress(settings)
         try:
             async with asyncio.timeout(within_s):
                 await progress.listen(session)
@@ -183,8 +188,9 @@ async def check_feed(settings: FeedSettings, within_s: float) -> list[Finding]:
 class _FeedProgress:
     """The progress of a feed session: connected, refused, and which products have sent a tick."""
 
-    def __init__(self, products: tuple[str, ...]) -> None:
-        self._missing = set(products)
+    def __init__(self, settings: FeedSettings) -> None:
+        self._missing = set(settings.products)
+        self._variable = f"{settings.protocol.upper().replace('-', '_')}_WS_URL"
         self._began = time.monotonic()
         self._first_tick_s: float | None = None
         self._is_connected = False
@@ -218,7 +224,7 @@ class _FeedProgress:
         if not self._is_connected:
             found = f"{url} cannot be reached within {within_s:g} s: {self._reason}"
             remedy = (
-                "check the network, the proxy and COINBASE_WS_URL; "
+                f"check the network, the proxy and {self._variable}; "
                 "`volspike up --source simulator` runs without an exchange"
             )
             return _feed_finding(Severity.BAD, found, remedy, facts)

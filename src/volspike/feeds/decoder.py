@@ -11,7 +11,7 @@ import msgspec
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage, FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, Frame
 from volspike.feeds.inbox import AckDeadline, Arrival, ClockStep, Entry, Overflow
-from volspike.feeds.protocol import FeedProtocol, SubscriptionCheck, data_name
+from volspike.feeds.protocol import FeedProtocol, SubscriptionCheck
 from volspike.feeds.refusals import Refusals
 from volspike.market import SECOND_NS, Cause, Gap, Tick
 from volspike.market.clock import TimeCheck
@@ -100,12 +100,13 @@ class EventDecoder:
     ) -> None:
         self._feed = feed
         self._refusals = Refusals(()) if refusals is None else refusals
-        self._protocol = protocol
-        self._decode_frame = protocol.decode
+        self._data_name = protocol.data_name
+        self._codec = protocol.codec(products)
+        self._decode_frame = self._codec.decode
         self._requested = requested
         self._products = products
         self._names = frozenset(products)
-        self._subscription = SubscriptionCheck(requested)
+        self._subscription = SubscriptionCheck(requested, protocol.data_name)
         self._damage = DamageGaps(products)
         self._times = TimeCheck()
         self._reported: set[str] = set()
@@ -144,7 +145,7 @@ class EventDecoder:
             frame = self._decode_frame(data, received)
         except MalformedTick as error:
             self.malformed += 1
-            self._damage.add(self._protocol.damage(data, error), last, received)
+            self._damage.add(self._codec.damage(data, error), last, received)
             return (*self._count(self._damage.end_with(received, ())), FeedFault(received, data, error))
         if not self._subscription.is_confirmed:
             self._subscription.update(frame)
@@ -262,12 +263,12 @@ class EventDecoder:
 
     def _end_refusals(self, products: set[str], received: int) -> list[Gap]:
         """The gaps of refused products that have data again."""
-        names = [name for name in self._refusals.refused if name in products or data_name(name) in products]
+        names = [name for name in self._refusals.refused if name in products or self._data_name(name) in products]
         gaps = []
         for name in names:
             since = min(self._refusals.accept(name).since, received)
             detail = "the exchange refused the product"
-            products_of_gap = tuple(dict.fromkeys((data_name(name), name)))
+            products_of_gap = tuple(dict.fromkeys((self._data_name(name), name)))
             gap = Gap(start=since, end=received, products=products_of_gap, cause=Cause.RECONNECT, detail=detail)
             gaps.append(gap)
         return self._count(gaps)
@@ -291,7 +292,7 @@ class EventDecoder:
     def _follow_state(self, state: FeedState) -> Sequence[FeedEvent]:
         if state.is_connected:
             self.connections += 1
-            self._subscription = SubscriptionCheck(self._requested)
+            self._subscription = SubscriptionCheck(self._requested, self._data_name)
             self._subscription.leave_out(set(self._refusals.refused))
             self._is_tried_singly = False
             self._times.begin_connection()

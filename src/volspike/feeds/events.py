@@ -8,6 +8,7 @@ sessions.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -65,7 +66,9 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     type of a frame that is unknown or not used, so that the caller can count it. ``sequence`` numbers the messages of
     an Advanced Trade connection (a jump is a loss) and is ``MISSING_ID`` on Exchange, whose ticks carry their own.
     ``time`` is the frame's in nanoseconds UTC, or ``received`` if the frame has none. ``faults`` are the parts of the
-    frame that could not be decoded; the rest is valid.
+    frame that could not be decoded; the rest is valid. Where a trade stands for several, ``first_ids`` has the id of
+    the first that each of ``ticks`` stands for, and ``trade_id`` is that of the last. ``is_closing`` announces that the
+    exchange will close the connection.
     """
 
     time: int
@@ -78,6 +81,8 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     error: ExchangeError | None = None
     ignored: str | None = None
     faults: tuple[Damage, ...] = ()
+    first_ids: tuple[int, ...] = ()
+    is_closing: bool = False
 
 
 class FeedFrame(msgspec.Struct, frozen=True, gc=False):
@@ -163,3 +168,24 @@ class FeedStats(msgspec.Struct, frozen=True, kw_only=True):
     queued: int = 0
     last_received: int = 0
     latency_ns: int = 0
+
+
+def total_stats(parts: Sequence[FeedStats]) -> FeedStats:
+    """The sum of the counts of several sessions, with the newest receipt and the latency of its session."""
+    if len(parts) == 1:
+        return parts[0]
+    newest = max(parts, key=lambda part: part.last_received)
+    added = {
+        name: sum(getattr(part, name) for part in parts)
+        for name, kind in FeedStats.__annotations__.items()
+        if kind == "int"
+    }
+    return FeedStats(
+        **added
+        | {
+            "ignored": sum((part.ignored for part in parts), Counter()),
+            "refused": tuple(product for part in parts for product in part.refused),
+            "last_received": newest.last_received,
+            "latency_ns": newest.latency_ns,
+        }
+    )

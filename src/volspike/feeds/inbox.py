@@ -15,7 +15,7 @@ import msgspec
 
 from volspike.config import FeedSettings
 from volspike.feeds.events import FeedState
-from volspike.feeds.protocol import FeedProtocol, data_names
+from volspike.feeds.protocol import FeedProtocol
 from volspike.market import SECOND_NS, Cause, Gap
 
 
@@ -176,7 +176,7 @@ class FrameIntake:
         self._ahead = 0
         self._has_clock = False
         self._sequence_of = protocol.sequence
-        self._products = data_names(settings.products)
+        self._products = protocol.data_names(settings.products)
         self._silence_ns = round(settings.heartbeat_timeout_s * SECOND_NS)
         self._idle_ns = round(settings.idle_timeout_s * SECOND_NS)
         self._inbox = inbox

@@ -1,39 +1,127 @@
-"""The two Coinbase protocols: address, channels, subscribe messages, frame decoder, damage and sequence numbers.
+"""One venue's websocket protocol as a value: address, limits, subscribe messages, codec, sequence numbers.
 
-``PROTOCOLS`` holds everything in which they differ. ``SubscriptionCheck`` compares what the exchange confirms with what
-was requested.
+``FeedProtocol`` holds everything in which protocols differ; ``feeds.venues`` lists them. ``SubscriptionCheck`` compares
+what an exchange confirms with what was requested.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
-
-import msgspec
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
 
 from volspike.config import FeedSettings
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage, Frame
-from volspike.feeds.messages import DECODE_ERRORS, Identifier, decode_json, replace_invalid_numbers
-from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
-from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import MISSING_ID, Kind
+from volspike.market.product import split_product
+
+
+class VenueCodec(Protocol):
+    """Frames of one session → content.
+
+    A codec may keep what a frame leaves out and an earlier one stated (the unchanged side of a book, the last price).
+    """
+
+    def decode(self, data: bytes | str, received: int) -> Frame:
+        """Decode one frame received at ``received`` (ns UTC).
+
+        Raises:
+            MalformedTick: the frame does not have the shape of its type, or nothing in it is valid.
+        """
+        ...
+
+    def damage(self, data: bytes, error: MalformedTick) -> Damage:
+        """What was lost with a frame that ``decode`` refused."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class FeedProtocol:
-    """One protocol. ``url`` is the exchange's; ``sequence`` finds a frame's number without decoding the frame.
+class CodecFunctions:
+    """A codec without state."""
 
-    ``damage`` is what was lost with a frame that ``decode`` refused.
+    decode: Callable[[bytes | str, int], Frame]
+    damage: Callable[[bytes, MalformedTick], Damage]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """A venue's limits on clients; None where it states none.
+
+    ``subscribe_within_s`` is the time from connecting to having subscribed, ``lifetime_s`` how long a connection lasts,
+    ``arguments_per_message`` how many streams one subscribe message may name.
     """
 
+    connections_per_s: int = 8
+    messages_per_s: int = 8
+    subscribe_within_s: float | None = None
+    lifetime_s: float | None = None
+    streams_per_connection: int | None = None
+    arguments_per_message: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """A message that the client sends every ``every_s`` seconds; its answer is a sign of life like any frame."""
+
+    message: str
+    every_s: float
+
+
+class TradeIds(Enum):
+    """How a venue numbers the trades of a product."""
+
+    CONSECUTIVE = "consecutive"
+    """By one from trade to trade: a jump is a loss."""
+    UNORDERED = "unordered"
+    """Otherwise, or the feed skips some: a loss cannot be noticed."""
+
+
+def no_sequence(_data: bytes) -> int:
+    """The number of a frame in a protocol that does not number frames: always ``MISSING_ID``."""
+    return MISSING_ID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedProtocol:
+    """One protocol.
+
+    Attributes:
+        name: the value of ``FeedSettings.protocol`` and of ``--source``.
+        venue: the venue of its products.
+        url: the venue's own address.
+        codec: makes the codec of a session from the products that it requests.
+        channels: the channels to subscribe to.
+        messages: the subscribe messages for channels and venue symbols, within the venue's limits.
+        symbol: the venue's spelling of a symbol of ours (``BTC-USDT``).
+        data_symbol: the symbol, in our spelling, under which data of a requested one arrives.
+        sequence: the number of a frame, found without decoding it; ``MISSING_ID`` if it has none.
+        kinds: the kinds of ticks that it sends.
+        limits: the venue's limits.
+        ping: what the client sends regularly; None if websocket pings suffice.
+        trade_ids: how trades are numbered.
+        verifiable: whether a lost message can be noticed.
+    """
+
+    name: str
+    venue: str
     url: str
-    decode: Callable[[bytes, int], Frame]
-    damage: Callable[[bytes, MalformedTick], Damage]
-    sequence: Callable[[bytes], int]
+    codec: Callable[[Sequence[str]], VenueCodec]
     channels: Callable[[FeedSettings], tuple[str, ...]]
     messages: Callable[[Sequence[str], Sequence[str]], list[str]]
+    symbol: Callable[[str], str] = str
+    data_symbol: Callable[[str], str] = str
+    sequence: Callable[[bytes], int] = no_sequence
+    kinds: Callable[[FeedSettings], frozenset[Kind]] = field(default=lambda _: frozenset(Kind))
+    limits: Limits = Limits()
+    ping: Ping | None = None
+    trade_ids: TradeIds = TradeIds.UNORDERED
+    verifiable: bool = False
+
+    def address(self, settings: FeedSettings) -> str:
+        """The address of the settings, or else the venue's own."""
+        return settings.url or self.url
 
     def requested_products(self, settings: FeedSettings) -> dict[str, Set[str]]:
         """Channel → products requested on it; no products for a channel that has none."""
@@ -42,64 +130,21 @@ class FeedProtocol:
 
     def subscribe_messages(self, settings: FeedSettings, products: Sequence[str]) -> list[str]:
         """The subscribe messages for ``products``, in the order in which they are sent."""
-        return self.messages(self.channels(settings), products)
+        return self.messages(self.channels(settings), [self.symbol(split_product(name)[1]) for name in products])
 
+    def data_name(self, product: str) -> str:
+        """The name in the data of ``product``.
 
-def decode_any(frame: bytes | str, received: int) -> Frame:
-    """Decode a frame of either protocol: Advanced Trade names a ``channel``, Exchange a ``type``.
+        >>> from volspike.feeds.venues import all_protocols
+        >>> all_protocols()["coinbase"].data_name("BTC-USDC")
+        'BTC-USD'
+        """
+        venue, separator, symbol = product.rpartition(":")
+        return f"{venue}{separator}{self.data_symbol(symbol)}"
 
-    Raises:
-        MalformedTick: the frame names neither, or nothing in it fits the one it names.
-    """
-    head = decode_json(_HEAD, replace_invalid_numbers(frame) or frame)
-    if head.channel is not None:
-        return decode_advanced_trade(frame, received)
-    if head.type is not None:
-        return decode_exchange(frame, received)
-    raise MalformedTick("neither a channel nor a type is named")
-
-
-def exchange_damage(data: bytes, error: MalformedTick) -> Damage:
-    """One message, of the product that it names; a truncated one may still name it."""
-    names = set(_PRODUCT.findall(data))
-    return Damage(error, tuple(name.decode() for name in names) if len(names) == 1 else (), 1)
-
-
-def advanced_trade_damage(data: bytes, error: MalformedTick) -> Damage:
-    """The tickers or trades of a frame, of the products that they name.
-
-    Both are unknown if the frame is truncated, has elements without a product, or belongs to another channel.
-    """
-    try:
-        frame = _NAMES.decode(replace_invalid_numbers(data) or data)
-        elements = [element for event in frame.events for element in (*event.tickers, *event.trades)]
-    except DECODE_ERRORS:
-        return Damage(error)
-    return Damage(error, tuple(sorted({each.product_id for each in elements})), len(elements) or -1)
-
-
-def advanced_trade_sequence(data: bytes) -> int:
-    """The number of an Advanced Trade frame, ``MISSING_ID`` if it has none or is unreadable.
-
-    The number comes before the body, so only the start of the frame is searched, and a frame that is broken later
-    still has its number. If Coinbase ever changes the order of the fields, the frame is decoded.
-    """
-    found = _SEQUENCE.search(data, 0, _HEAD_BYTES)
-    if found is not None:
-        return int(found[1])
-    try:
-        return _NUMBERED.decode(data).sequence_num
-    except DECODE_ERRORS:
-        return MISSING_ID
-
-
-def exchange_sequence(_data: bytes) -> int:
-    """Always ``MISSING_ID``: no number in the Exchange channels counts the messages sent.
-
-    A ticker's ``sequence`` numbers all events of its product, most of which its channel does not carry. A heartbeat's
-    ``last_trade_id`` does not help: one ticker may report a cascade of trades, so trade ids jump without a loss.
-    """
-    return MISSING_ID
+    def data_names(self, products: Iterable[str]) -> tuple[str, ...]:
+        """Every name under which data of ``products`` may arrive, without duplicates."""
+        return tuple(dict.fromkeys(name for product in products for name in (self.data_name(product), product)))
 
 
 class SubscriptionCheck:
@@ -107,11 +152,12 @@ class SubscriptionCheck:
 
     An exchange may leave out an unknown product instead of refusing it, and may send data before its confirmation or
     an empty confirmation; so data of a product on a channel confirms it as well. A channel without
-    products is confirmed by its name.
+    products is confirmed by its name. ``data_name`` is that of the protocol.
     """
 
-    def __init__(self, requested: Mapping[str, Set[str]]) -> None:
+    def __init__(self, requested: Mapping[str, Set[str]], data_name: Callable[[str], str] = str) -> None:
         self._open = {channel: set(products) for channel, products in requested.items()}
+        self._data_name = data_name
 
     def leave_out(self, products: Set[str]) -> None:
         """Expect no confirmation of ``products``."""
@@ -146,102 +192,19 @@ class SubscriptionCheck:
         if channel not in self._open:
             return
         confirmed = set(products)
-        rest = {product for product in self._open[channel] if not {product, data_name(product)} & confirmed}
+        rest = {product for product in self._open[channel] if not {product, self._data_name(product)} & confirmed}
         if rest:
             self._open[channel] = rest
         else:
             del self._open[channel]
 
 
-def data_name(product: str) -> str:
-    """The name in the data of ``product``: Coinbase sends a market in USDC under its USD alias.
-
-    >>> data_name("BTC-USDC")
-    'BTC-USD'
-    """
-    return product.removesuffix("C") if product.endswith("-USDC") else product
-
-
-def data_names(products: Iterable[str]) -> tuple[str, ...]:
-    """Every name under which data of ``products`` may arrive, without duplicates."""
-    return tuple(dict.fromkeys(name for product in products for name in (data_name(product), product)))
-
-
-_PRODUCT = re.compile(rb'"product_id"\s*:\s*"([0-9A-Za-z-]+)"')
-_CHANNELS_OF_KIND = {Kind.TICKER: ("ticker",), Kind.TRADE: ("market_trades", "matches")}
-_HEAD_BYTES = 256
-_SEQUENCE = re.compile(rb'"sequence_num"\s*:\s*"?([0-9]{1,18})[",}\s]')
-
-
-class _Numbered(msgspec.Struct, gc=False):
-    sequence_num: Identifier = MISSING_ID
-
-
-class _Head(msgspec.Struct, gc=False):
-    channel: str | None = None
-    type: str | None = None
-
-
-class _Name(msgspec.Struct):
-    product_id: str
-
-
-class _Names(msgspec.Struct):
-    tickers: list[_Name] = []
-    trades: list[_Name] = []
-
-
-class _NamedEvents(msgspec.Struct):
-    events: list[_Names]
-
-
-_NAMES = msgspec.json.Decoder(_NamedEvents)
-_NUMBERED = msgspec.json.Decoder(_Numbered, strict=False)
-_HEAD = msgspec.json.Decoder(_Head)
-
-
-def _subscribe_message(**fields: object) -> str:
-    return msgspec.json.encode({"type": "subscribe", **fields}).decode()
-
-
-def _advanced_trade_messages(channels: Sequence[str], products: Sequence[str]) -> list[str]:
-    """One message per channel."""
-    return [
-        _subscribe_message(channel=channel)
-        if channel == "heartbeats"
-        else _subscribe_message(channel=channel, product_ids=products)
-        for channel in channels
-    ]
-
-
-def _exchange_messages(channels: Sequence[str], products: Sequence[str]) -> list[str]:
-    return [_subscribe_message(product_ids=products, channels=channels)]
-
-
-def _advanced_trade_channels(_settings: FeedSettings) -> tuple[str, ...]:
-    return ("ticker", "market_trades", "heartbeats")
-
-
-def _exchange_channels(settings: FeedSettings) -> tuple[str, ...]:
-    return ("ticker", "heartbeat", "matches") if settings.matches else ("ticker", "heartbeat")
-
-
-PROTOCOLS: Mapping[str, FeedProtocol] = {
-    "coinbase": FeedProtocol(
-        url="wss://advanced-trade-ws.coinbase.com",
-        decode=decode_advanced_trade,
-        damage=advanced_trade_damage,
-        sequence=advanced_trade_sequence,
-        channels=_advanced_trade_channels,
-        messages=_advanced_trade_messages,
-    ),
-    "coinbase-exchange": FeedProtocol(
-        url="wss://ws-feed.exchange.coinbase.com",
-        decode=decode_exchange,
-        damage=exchange_damage,
-        sequence=exchange_sequence,
-        channels=_exchange_channels,
-        messages=_exchange_messages,
-    ),
+_CHANNELS_OF_KIND = {
+    Kind.TICKER: ("ticker", "bookTicker", "bbo-tbt", "orderbook.1"),
+    Kind.TRADE: ("market_trades", "matches", "trade", "trades", "publicTrade"),
 }
-"""By the values of ``FeedSettings.protocol``."""
+
+
+def batched(items: Sequence[str], most: int) -> list[Sequence[str]]:
+    """The items in groups of at most ``most``."""
+    return [items[start : start + most] for start in range(0, len(items), most)]

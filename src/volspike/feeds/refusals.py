@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
+from volspike.market.product import split_product
+
 RETRY_AFTER_S: Final = 300.0
 """Pause before a refused product is requested again."""
 
@@ -23,12 +25,19 @@ class Refusals:
     """The refused ones among ``products``, and the requests that a connection should therefore send.
 
     The reader of frames reports refusals; the task that owns the connection waits for requests and sends them.
+    ``symbol`` is the venue's spelling of a symbol, by which its errors name a product.
     """
 
-    def __init__(self, products: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        products: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        symbol: Callable[[str], str] = str,
+    ) -> None:
         self._products = tuple(products)
         self._clock = clock
-        self._names = {product: re.compile(rf"(?<![\w-]){re.escape(product)}(?![\w-])") for product in products}
+        self._names = {product: _named(product, symbol) for product in products}
         self._has_requests = asyncio.Event()
         self._is_rest_due = self._is_single_due = False
         self._has_tried_singly = False
@@ -104,3 +113,10 @@ class Refusals:
                 self.refused[product] = RefusedSince(refusal.since, now + RETRY_AFTER_S)
                 groups.append((product,))
         return groups
+
+
+def _named(product: str, symbol: Callable[[str], str]) -> re.Pattern[str]:
+    """Finds a product in an error of the venue, in our spelling or the venue's, in any case."""
+    ours = split_product(product)[1]
+    spellings = "|".join(sorted({re.escape(ours), re.escape(symbol(ours))}))
+    return re.compile(rf"(?<![\w/-])(?:{spellings})(?![\w/-])", re.IGNORECASE)

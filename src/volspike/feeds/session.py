@@ -39,13 +39,8 @@ from volspike.feeds.connection import (
 from volspike.feeds.decoder import EventDecoder
 from volspike.feeds.events import FeedEvent, FeedState, FeedStats
 from volspike.feeds.inbox import AckDeadline, FrameIntake, Inbox
-from volspike.feeds.protocol import PROTOCOLS, data_names
 from volspike.feeds.refusals import Refusals
-
-CONNECTIONS_PER_S = 8
-MESSAGES_PER_S = 8
-SUBSCRIBE_WITHIN_S = 5.0
-"""Coinbase's limits without a login: requests per address, and the time from connecting to having subscribed."""
+from volspike.feeds.venues import protocol_named
 
 _FRAMES_PER_TURN = 64
 _EVENTS_PER_TURN = 64
@@ -75,25 +70,25 @@ class FeedSession:
         jitter: Callable[[], float] = _JITTER,
         wake: asyncio.Event | None = None,
     ) -> None:
-        protocol = PROTOCOLS[settings.protocol]
+        protocol = protocol_named(settings.protocol)
         self.settings = settings
-        self.url = settings.url or protocol.url
+        self.url = protocol.address(settings)
         proxy_for(parse_address(self.url))  # refuses an unusable address or proxy at once
         self._simulated = simulated
         self._protocol = protocol
-        self._refusals = Refusals(settings.products)
+        self._refusals = Refusals(settings.products, symbol=protocol.symbol)
         self._inbox = Inbox(settings.queue_frames, settings.queue_bytes)
         self._intake = FrameIntake(settings, protocol, self._inbox)
         self._decoder = EventDecoder(
             protocol,
             protocol.requested_products(settings),
-            data_names(settings.products),
+            protocol.data_names(settings.products),
             self._refusals,
             settings.protocol,
         )
         self._backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, jitter)
-        self._connection_pace = Pace(CONNECTIONS_PER_S)
-        self._message_pace = Pace(MESSAGES_PER_S)
+        self._connection_pace = Pace(protocol.limits.connections_per_s)
+        self._message_pace = Pace(protocol.limits.messages_per_s)
         self._attempt = 0
         self._has_lasted = False
         self._retry_after_s = 0.0
@@ -192,13 +187,15 @@ class FeedSession:
     async def _subscribe_and_receive(self, connection: ClientConnection) -> str:
         loop = asyncio.get_running_loop()
         connected = loop.time()
-        reason = f"not subscribed within {SUBSCRIBE_WITHIN_S:g} s"
+        within_s = self._protocol.limits.subscribe_within_s
+        reason = "" if within_s is None else f"not subscribed within {within_s:g} s"
         ticks = self._decoder.ticks
         self._intake.begin_connection(time.time_ns())
         self._refusals.begin_connection()
         following = asyncio.create_task(self._follow_refusals(connection), name=f"request again from {self.url}")
+        pinging = asyncio.create_task(self._send_pings(connection), name=f"ping {self.url}")
         try:
-            async with asyncio.timeout(SUBSCRIBE_WITHIN_S) as limit:
+            async with asyncio.timeout(within_s) as limit:
                 await self._subscribe(connection)
                 limit.reschedule(None)
                 reason = f"no frame for {self.settings.idle_timeout_s:g} s"
@@ -213,8 +210,9 @@ class FeedSession:
         except ConnectionClosed as closed:
             return close_reason(closed)
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            for task in (following, pinging):
+                task.cancel()
+            await asyncio.gather(following, pinging, return_exceptions=True)
             self._has_lasted = self._decoder.ticks > ticks or loop.time() - connected >= self.settings.lasting_s
 
     async def _subscribe(self, connection: ClientConnection) -> None:
@@ -238,6 +236,13 @@ class FeedSession:
                     continue
             self._inbox.note(AckDeadline(time.time_ns()))
             self._wake.set()
+
+    async def _send_pings(self, connection: ClientConnection) -> None:
+        """Send what the protocol wants a client to send regularly, while the connection lasts."""
+        ping = self._protocol.ping
+        while ping is not None:
+            await asyncio.sleep(ping.every_s)
+            await connection.send(ping.message)
 
     async def _receive(self, connection: ClientConnection) -> NoReturn:
         """Take frames as they come; nothing here waits for the reader."""

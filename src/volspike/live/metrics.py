@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import nan
 from typing import Any, Final
 
@@ -25,9 +25,24 @@ from volspike.tape.recorder import Recorder
 from volspike.tape.upkeep import TapeUpkeep
 from volspike.telemetry import OTHER, PROBABILITIES, Distribution, MetricSpec, Samples
 
-FEED_CONNECTED: Final = MetricSpec("feed_connected", "gauge", "boolean", "1 while the exchange is connected, else 0.")
+FEED_CONNECTED: Final = MetricSpec(
+    "feed_connected", "gauge", "boolean", "1 while every exchange in use is connected, else 0."
+)
 FEED_SILENCE: Final = MetricSpec(
-    "feed_silence_seconds", "gauge", "seconds", "Time since the last frame of the exchange, heartbeats included."
+    "feed_silence_seconds",
+    "gauge",
+    "seconds",
+    "Time since the last frame of the exchange, heartbeats included; of several, the longest.",
+)
+SESSION_CONNECTED: Final = MetricSpec(
+    "feed_session_connected", "gauge", "boolean", "1 while the exchange is connected, else 0, by protocol.", ("feed",)
+)
+SESSION_SILENCE: Final = MetricSpec(
+    "feed_session_silence_seconds",
+    "gauge",
+    "seconds",
+    "Time since the last frame of the exchange, heartbeats included, by protocol.",
+    ("feed",),
 )
 FEED_FRAMES: Final = MetricSpec("feed_frames_total", "counter", "frames", "Frames received from the exchange.")
 FEED_MALFORMED: Final = MetricSpec(
@@ -161,7 +176,8 @@ DISK_FREE: Final = MetricSpec("disk_free_bytes", "gauge", "bytes", "Free space o
 TAPE_RECORDING: Final = MetricSpec("tape_recording", "gauge", "boolean", "1 while the tape can be written, else 0.")
 
 LIVE_METRICS: Final = (
-    *(FEED_CONNECTED, FEED_SILENCE, FEED_FRAMES, FEED_MALFORMED, FEED_TICKS, FEED_LATENCY),
+    *(FEED_CONNECTED, FEED_SILENCE, SESSION_CONNECTED, SESSION_SILENCE),
+    *(FEED_FRAMES, FEED_MALFORMED, FEED_TICKS, FEED_LATENCY),
     *(
         FEED_GAPS,
         FEED_GAP_SECONDS,
@@ -180,7 +196,7 @@ LIVE_METRICS: Final = (
     *(OUTCOMES_LOST, TAPE_RECORDING, TAPE_UNRECORDED, TAPE_WAITING, TAPE_HOURS, TAPE_DELETED, DISK_FREE),
 )
 
-MAX_PRODUCTS: Final = 64
+MAX_PRODUCTS: Final = 256
 """How many products have metrics of their own; a tape may hold any number."""
 
 RECENT_FRAMES: Final = 2048
@@ -202,24 +218,42 @@ class ProductCounts:
         self.spikes = 0
 
 
+class SessionCounts:
+    """The state of one session; ``heard_at`` is the time of its last frame, or else of the start.
+
+    That time is on the clock of ``time.perf_counter_ns``. ``reason`` is that of the last change of the connection.
+    """
+
+    __slots__ = ("connections", "heard_at", "is_connected", "reason")
+
+    def __init__(self) -> None:
+        self.is_connected = False
+        self.reason = "connecting"
+        self.connections = 0
+        self.heard_at = time.perf_counter_ns()
+
+
 class FeedCounts:
     """Counts of a feed since its start; products beyond the first ``MAX_PRODUCTS`` are counted together as ``other``.
 
     Args:
         timed_from: time (ns UTC) from which ticks are in real time, so that latency is defined; None for never.
-        stats: the statistics of the session, which counts what makes no event; None for a source without a session.
+        stats: the statistics of the sessions, which count what makes no event; None for a source without a session.
+        feeds: the protocols of the sessions, whose names are in their events; empty if they are not known.
     """
 
-    def __init__(self, timed_from: int | None = 0, stats: Callable[[], FeedStats] | None = None) -> None:
+    def __init__(
+        self,
+        timed_from: int | None = 0,
+        stats: Callable[[], FeedStats] | None = None,
+        feeds: Sequence[str] = (),
+    ) -> None:
         self.stats = stats
         self.started = time.time_ns()
-        self.is_connected = False
-        self.reason = "connecting"
-        self.connections = 0
+        self._begun = time.perf_counter_ns()
+        self.sessions = {feed: SessionCounts() for feed in feeds}
         self.frames = self.ticks = self.malformed = self.lost = 0
         self.last_received = 0
-        self.heard_at = time.perf_counter_ns()
-        """Time of the last frame, or else of the start, on the clock of ``time.perf_counter_ns``."""
         self.gaps = dict.fromkeys(Cause, 0)
         self.gap_ns = dict.fromkeys(Cause, 0)
         self.latency = Distribution(FEED_LATENCY, per_unit=SECOND_NS)
@@ -228,9 +262,53 @@ class FeedCounts:
         self._timed_from = timed_from
 
     @property
+    def is_connected(self) -> bool:
+        """Whether every session is connected."""
+        return bool(self.sessions) and all(session.is_connected for session in self.sessions.values())
+
+    @property
+    def reason(self) -> str:
+        """Why the sessions are not connected, or the reason of the last change if all are."""
+        missing = {feed: session for feed, session in self.sessions.items() if not session.is_connected}
+        if len(self.sessions) > 1 and missing:
+            return "; ".join(f"{feed}: {session.reason}" for feed, session in missing.items())
+        return next((session.reason for session in self.sessions.values()), "connecting")
+
+    @property
+    def connections(self) -> int:
+        """Connections of all sessions."""
+        return sum(session.connections for session in self.sessions.values())
+
+    @property
     def reconnects(self) -> int:
-        """Connections after the first."""
-        return max(0, self.connections - 1)
+        """Connections after the first of each session."""
+        return sum(max(0, session.connections - 1) for session in self.sessions.values())
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the last frame of the session that is silent longest."""
+        heard = min((session.heard_at for session in self.sessions.values()), default=self._begun)
+        return (time.perf_counter_ns() - heard) / SECOND_NS
+
+    def session(self, feed: str) -> SessionCounts:
+        """The counts of the session with this protocol."""
+        counts = self.sessions.get(feed)
+        if counts is None:
+            counts = self.sessions[feed] = SessionCounts()
+        return counts
+
+    def sessions_state(self) -> list[dict[str, Any]]:
+        """The state of each session for the dashboard and ``/health``; ``silence_s`` is since its last frame."""
+        now = time.perf_counter_ns()
+        return [
+            {
+                "feed": feed,
+                "is_connected": session.is_connected,
+                "reason": session.reason,
+                "silence_s": round((now - session.heard_at) / SECOND_NS, 3),
+            }
+            for feed, session in self.sessions.items()
+        ]
 
     def add(self, event: FeedEvent) -> None:
         """Count one event."""
@@ -244,13 +322,14 @@ class FeedCounts:
             case FeedFault():
                 self.malformed += 1
             case FeedState():
-                self.is_connected, self.reason = event.is_connected, event.reason
-                self.connections += event.is_connected
+                session = self.session(event.feed)
+                session.is_connected, session.reason = event.is_connected, event.reason
+                session.connections += event.is_connected
 
     def _add_frame(self, event: FeedFrame) -> None:
         self.frames += 1
         self.last_received = event.received
-        self.heard_at = time.perf_counter_ns()
+        self.session(event.feed).heard_at = time.perf_counter_ns()
         ticks = event.frame.ticks
         if not ticks:
             return
@@ -277,8 +356,14 @@ class LiveCounts(FeedCounts):
     ``threshold`` is the served model's; ``performance`` holds its metrics from delayed labels, empty until the first.
     """
 
-    def __init__(self, timed_from: int | None, threshold: float, stats: Callable[[], FeedStats] | None = None) -> None:
-        super().__init__(timed_from, stats)
+    def __init__(
+        self,
+        timed_from: int | None,
+        threshold: float,
+        stats: Callable[[], FeedStats] | None = None,
+        feeds: Sequence[str] = (),
+    ) -> None:
+        super().__init__(timed_from, stats, feeds)
         self.threshold = threshold
         self.performance: dict[str, Any] = {}
         self.scoring = Distribution(SCORE_LATENCY, per_unit=SECOND_NS)
@@ -325,7 +410,10 @@ class FeedCollector(Collector):
         counts = self._feed
         yield SOURCE_INFO.family([((self._source, str(self._mode.is_simulated).lower(), self._mode), 1.0)])
         yield FEED_CONNECTED.single(counts.is_connected)
-        yield FEED_SILENCE.single((time.perf_counter_ns() - counts.heard_at) / SECOND_NS)
+        sessions = counts.sessions_state()
+        yield FEED_SILENCE.single(counts.silence_s)
+        yield SESSION_CONNECTED.family(((session["feed"],), session["is_connected"]) for session in sessions)
+        yield SESSION_SILENCE.family(((session["feed"],), session["silence_s"]) for session in sessions)
         yield FEED_FRAMES.single(counts.frames)
         yield FEED_MALFORMED.single(counts.malformed)
         yield FEED_RECONNECTS.single(counts.reconnects)

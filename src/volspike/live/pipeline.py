@@ -32,7 +32,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import structlog
 
-from volspike.api.schema import ReplayState, SourceState
+from volspike.api.schema import ReplayState, SessionState, SourceState
 from volspike.background import BackgroundTask
 from volspike.episodes import Episode, EpisodeTracker
 from volspike.errors import DataError, UsageError
@@ -122,6 +122,7 @@ class LivePipeline:
         router: sends alerts to receivers; None leaves them to the dashboard.
         calibration: file in which calibrations and alert levels survive a restart; None keeps them in memory.
         replay: the progress of the tape; None for other sources.
+        feeds: the protocols of the source's sessions.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class LivePipeline:
         router: AlertRouter | None = None,
         calibration: Path | None = None,
         replay: TapeReplay | None = None,
+        feeds: Sequence[str] = (),
     ) -> None:
         self.scorer = scorer
         self.source = source
@@ -150,7 +152,7 @@ class LivePipeline:
         self.router = router
         self.publisher = Publisher()
         self._timed_from = timed_from
-        self.counts = LiveCounts(timed_from, scorer.artifact.threshold, stats)
+        self.counts = LiveCounts(timed_from, scorer.artifact.threshold, stats, feeds)
         self._model = ServedModel.of(scorer.artifact.metadata, simulated=mode.is_simulated)
         self._own_data: dict[str, Spans] = {}
         self._products: dict[str, _Product] = {}
@@ -489,6 +491,7 @@ class LivePipeline:
         return {
             "is_connected": counts.is_connected,
             "reason": counts.reason,
+            "sessions": counts.sessions_state(),
             "source": self.source,
             "mode": self.mode,
             "simulated": self.mode.is_simulated,
@@ -521,6 +524,7 @@ class LivePipeline:
             products=products,
             disk_free_bytes=None if self.upkeep is None else self.upkeep.free_bytes,
             refused_products=self._refused_products(),
+            sessions=[SessionState(**each) for each in self.counts.sessions_state()],
         )
 
     def _refused_products(self) -> list[str]:

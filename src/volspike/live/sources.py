@@ -1,12 +1,12 @@
-"""Sources of live events: Coinbase's websockets, the simulated exchange, or a recorded tape at its original pace."""
+"""Sources of live events: exchanges, one session each, the simulated exchange, or a tape at its original pace."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,16 +16,18 @@ import structlog
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
 from volspike.feeds.connection import check_reachability
-from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, FeedStats, Frame, SessionEnd
-from volspike.feeds.protocol import PROTOCOLS
-from volspike.feeds.session import FeedSession
+from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, FeedStats, Frame, SessionEnd, total_stats
+from volspike.feeds.session import FeedSession, read_sessions
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
+from volspike.feeds.venues import all_protocols
 from volspike.labels import SESSION_GAP_S
 from volspike.market import SECOND_NS, Kind, Mode, Ticks
+from volspike.market.product import COINBASE, product_name, split_product
 from volspike.market.time import MILLISECOND_NS
 from volspike.tape import Ledger, TapeReport, read_ticks, tapes_of
 
-SOURCES: Final = ("auto", "coinbase", "coinbase-exchange", "simulator", "tape:PATH")
+SIMULATOR: Final = "simulator"
+SOURCES: Final = ("auto", SIMULATOR, "tape:PATH")
 CONNECT_TIMEOUT_S: Final = 5.0
 SUBSCRIBES: Final = 3
 """Subscribe messages of an Advanced Trade session: ticker, market_trades, heartbeats."""
@@ -51,6 +53,7 @@ class Source:
         timed_from: time (ns UTC) from which its ticks are in real time, so that latency is defined; None for never.
         stats: the statistics of its session; None for a tape.
         replay: the progress of a tape; None for other sources.
+        feeds: the protocols of its sessions; empty for a tape.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Source:
     timed_from: int | None
     stats: Callable[[], FeedStats] | None = None
     replay: TapeReplay | None = None
+    feeds: tuple[str, ...] = ()
 
     @property
     def simulated(self) -> bool:
@@ -72,67 +76,143 @@ class Source:
 async def open_source(
     name: str, settings: FeedSettings, *, seed: int = 7, speed: float = 1.0, head_start_s: int = 0
 ) -> AsyncIterator[Source]:
-    """Open the named source until the block ends. ``auto`` is Coinbase if it can be reached, else the simulator.
+    """Open the named source until the block ends. ``auto`` is each product's venue, or the simulator if none answers.
 
-    The choice is made once; a source that fails later is not replaced by another. An exchange at ``settings.url`` is
-    queried whether it is simulated. ``speed`` applies to a tape and to the simulated market, which sends its first
-    ``head_start_s`` seconds at once.
+    The choice is made once; a source that fails later is not replaced by another. Each venue has a session of its own,
+    and their events come in the order of receipt. The name of a protocol is the venue of products that name none. An
+    exchange at an address of the user is queried whether it is simulated. ``speed`` applies to a tape and to the
+    simulated market, which sends its first ``head_start_s`` seconds at once.
 
     Raises:
-        UsageError: unknown source, no such tape, or the proxy of the environment cannot be used.
+        UsageError: unknown source, product of a venue without a protocol, real and simulated exchanges at once, no
+            such tape, or the proxy of the environment cannot be used.
         UnreadableFile: no tick in the tape.
     """
-    chosen = await _choose(name, settings)
-    if chosen.startswith("tape:"):
-        path = chosen.removeprefix("tape:")
+    if name.startswith("tape:"):
+        path = name.removeprefix("tape:")
         if not path:
             raise UsageError("--source tape: needs a path; name a tape, a folder or a glob after the colon")
         replay = await asyncio.to_thread(TapeReplay, path, speed)
-        name = f"tape {path}"
-        yield Source(name, replay.mode, replay.kinds, replay.products, replay.events(), None, replay=replay)
-    elif chosen == "simulator":
+        yield Source(f"tape {path}", replay.mode, replay.kinds, replay.products, replay.events(), None, replay=replay)
+        return
+    feeds = venue_settings(name, settings)
+    is_simulator = name == SIMULATOR or (name == "auto" and not await _is_any_reachable(feeds))
+    if is_simulator:
         market = SimulatedExchangeSettings(
-            products=settings.products, seed=seed, speed=speed, head_start_s=head_start_s, subscribes=SUBSCRIBES
+            products=tuple(dict.fromkeys(split_product(product)[1] for feed in feeds for product in feed.products)),
+            seed=seed,
+            speed=speed,
+            head_start_s=head_start_s,
+            subscribes=SUBSCRIBES,
         )
         timed_from = time.time_ns() if speed == 1.0 else None
         async with SimulatedExchange(market) as exchange:
-            simulated_feed = msgspec.structs.replace(settings, protocol="coinbase", url=exchange.url("coinbase"))
-            async with FeedSession(simulated_feed) as session:
-                yield Source(
-                    "simulated exchange",
-                    Mode.SIMULATED,
-                    frozenset(Kind),
-                    settings.products,
-                    session.events(),
-                    timed_from,
-                    lambda: session.stats,
-                )
-    elif chosen in PROTOCOLS:
-        feed = msgspec.structs.replace(settings, protocol=chosen)
-        # Coinbase's own address needs no check; if nothing responds yet, the session refuses a simulated exchange later
-        simulated = bool(settings.url) and (await check_reachability(settings.url, feed)).is_simulated
-        async with FeedSession(feed, simulated=simulated) as session:
-            mode, products = Mode.of(simulated=simulated), settings.products
-            yield Source(session.url, mode, kinds_of(feed), products, session.events(), 0, lambda: session.stats)
+            simulated = [msgspec.structs.replace(feed, url=exchange.url(feed.protocol)) for feed in feeds]
+            async with _listening(simulated, Mode.SIMULATED, timed_from, name="simulated exchange") as source:
+                yield source
     else:
-        raise UsageError(f"unknown --source {name!r}; use one of {', '.join(SOURCES)}")
+        mode = Mode.of(simulated=await _is_simulated(feeds))
+        async with _listening(feeds, mode, 0) as source:
+            yield source
+
+
+def venue_settings(name: str, settings: FeedSettings) -> list[FeedSettings]:
+    """The settings of each venue's session, in the order in which the products name the venues.
+
+    ``name`` is ``auto`` or ``simulator``, which take each product at its own venue, or a protocol.
+
+    Raises:
+        UsageError: unknown source, or a product of a venue that has no protocol or another one than ``name``.
+    """
+    protocols = all_protocols()
+    if name not in protocols and name not in {"auto", SIMULATOR}:
+        raise UsageError(f"unknown --source {name!r}; use one of {', '.join((*SOURCES, *protocols))}")
+    of_venue = {protocol.venue: each for each, protocol in reversed(list(protocols.items()))}
+    products: dict[str, list[str]] = {}
+    for product in settings.products:
+        if name in protocols:
+            own = protocols[name].venue
+            venue, symbol = split_product(product, own)
+            if venue != own:
+                raise UsageError(
+                    f"--source {name} listens to {own} only, and {product} is a product of {venue}; use --source auto"
+                )
+            products.setdefault(name, []).append(product_name(venue, symbol))
+        else:
+            venue, _ = split_product(product)
+            if venue not in of_venue:
+                raise UsageError(f"{product}: no protocol for {venue}; there is one for {', '.join(of_venue)}")
+            products.setdefault(of_venue[venue], []).append(product)
+    return [
+        msgspec.structs.replace(
+            settings, protocol=protocol, products=tuple(dict.fromkeys(names)), url=_url(protocol, settings)
+        )
+        for protocol, names in products.items()
+    ]
+
+
+def _url(protocol: str, settings: FeedSettings) -> str:
+    """The user's address for a protocol; ``settings.url`` is that of Coinbase."""
+    of_coinbase = settings.url if all_protocols()[protocol].venue == COINBASE else ""
+    return settings.urls.get(protocol, of_coinbase)
+
+
+@asynccontextmanager
+async def _listening(
+    feeds: Sequence[FeedSettings], mode: Mode, timed_from: int | None, name: str | None = None
+) -> AsyncIterator[Source]:
+    """A source of one session per venue."""
+    wake = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        sessions = [
+            await stack.enter_async_context(FeedSession(feed, simulated=mode.is_simulated, wake=wake)) for feed in feeds
+        ]
+        yield Source(
+            name or ", ".join(session.url for session in sessions),
+            mode,
+            frozenset().union(*(kinds_of(feed) for feed in feeds)),
+            tuple(product for feed in feeds for product in feed.products),
+            read_sessions(sessions, wake),
+            timed_from,
+            lambda: total_stats([session.stats for session in sessions]),
+            feeds=tuple(feed.protocol for feed in feeds),
+        )
 
 
 def kinds_of(settings: FeedSettings) -> frozenset[Kind]:
     """The kinds of ticks that an exchange sends for these settings."""
-    return frozenset(Kind) if settings.protocol == "coinbase" or settings.matches else frozenset({Kind.TICKER})
+    return all_protocols()[settings.protocol].kinds(settings)
 
 
-async def _choose(name: str, settings: FeedSettings) -> str:
-    if name != "auto":
-        return name
-    if settings.url:
-        return "coinbase"
-    url = PROTOCOLS["coinbase"].url
-    answer = await check_reachability(url, settings, CONNECT_TIMEOUT_S)
-    if not answer.is_reachable:
-        log.warning("exchange_unreachable", url=url, reason=answer.reason, used_instead="the simulated market")
-    return "coinbase" if answer.is_reachable else "simulator"
+async def _is_any_reachable(feeds: Sequence[FeedSettings]) -> bool:
+    """Whether any exchange answers; one at an address of the user is used in any case."""
+    if any(feed.url for feed in feeds):
+        return True
+    urls = [all_protocols()[feed.protocol].address(feed) for feed in feeds]
+    checks = (check_reachability(url, feed, CONNECT_TIMEOUT_S) for url, feed in zip(urls, feeds, strict=True))
+    answers = await asyncio.gather(*checks)
+    is_any = any(answer.is_reachable for answer in answers)
+    used = "the next attempts" if is_any else "the simulated market"
+    for url, answer in zip(urls, answers, strict=True):
+        if not answer.is_reachable:
+            log.warning("exchange_unreachable", url=url, reason=answer.reason, used_instead=used)
+    return is_any
+
+
+async def _is_simulated(feeds: Sequence[FeedSettings]) -> bool:
+    """Whether the exchanges are simulated.
+
+    A venue's own address needs no check; if nothing responds at another yet, the session refuses a simulated exchange
+    later.
+    """
+    answers = {feed.url: (await check_reachability(feed.url, feed)).is_simulated for feed in feeds if feed.url}
+    simulated = [feed.protocol for feed in feeds if answers.get(feed.url)]
+    if simulated and len(simulated) < len(feeds):
+        real = [feed.protocol for feed in feeds if not answers.get(feed.url)]
+        raise UsageError(
+            f"{', '.join(simulated)} is simulated and {', '.join(real)} is not; start one process for each kind"
+        )
+    return bool(simulated)
 
 
 class TapeReplay:
@@ -206,14 +286,16 @@ class TapeReplay:
                 self.now = max(self.now, tick.received)  # receive times of a tape may step back
                 while self._gaps and self._gaps[0].end <= tick.received:
                     yield self._gaps.popleft()
-                yield FeedFrame(tick.received, b"", Frame(time=tick.time, ticks=(tick,)))
+                yield FeedFrame(tick.received, b"", Frame(time=tick.time, ticks=(tick,)), "tape")
             self._read_before = self.report.bytes_read
             part = await asyncio.to_thread(next, self._parts, None)
         self.is_ended = True
         yield self._state(is_connected=False, reason="the replay has ended")
 
     def _state(self, *, is_connected: bool, reason: str) -> FeedState:
-        return FeedState(received=self.now, is_connected=is_connected, reason=reason, url=self.path, attempt=1)
+        return FeedState(
+            received=self.now, is_connected=is_connected, reason=reason, url=self.path, attempt=1, feed="tape"
+        )
 
 
 class _Pace:

@@ -242,6 +242,7 @@ async def _pipeline(scorer: LiveScorer, source: Source, options: LiveOptions) ->
         router=AlertRouter(options.alerts),
         calibration=calibration,
         replay=source.replay,
+        feeds=source.feeds,
     )
 
 

@@ -34,7 +34,7 @@ from volspike.feeds.messages import (
     tick_from_raw,
     with_path_prefix,
 )
-from volspike.feeds.protocol import decode_any
+from volspike.feeds.venues import decode_any
 from volspike.market import MISSING_ID, Kind, Tick
 from volspike.market.time import NOT_A_TIME
 from volspike.tape.fields import UNREAD_IDS, FieldNames, listed, match_names, read_instant

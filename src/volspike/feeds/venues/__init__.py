@@ -1,1 +1,103 @@
-"""One codec per exchange protocol: frame bytes to ``Frame``, without I/O."""
+"""The protocols of all venues: the built-in ones, one codec per module, and those of installed distributions.
+
+A distribution adds one with an entry point of the group ``volspike.venues`` that names a ``FeedProtocol``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+import structlog
+
+from volspike.errors import MalformedTick, UsageError
+from volspike.feeds.events import Frame
+from volspike.feeds.messages import decode_json, replace_invalid_numbers
+from volspike.feeds.protocol import FeedProtocol
+
+ENTRY_POINTS: Final = "volspike.venues"
+_BUILT_IN: Final = ("coinbase_advanced_trade", "coinbase_exchange", "binance", "kraken", "okx", "bybit")
+
+log = structlog.get_logger(__name__)
+
+
+@cache
+def all_protocols() -> Mapping[str, FeedProtocol]:
+    """Name → protocol; the built-in ones first. A distribution whose protocol cannot be used is logged and left out.
+
+    A venue with several protocols is listened to by the first.
+    """
+    found: dict[str, FeedProtocol] = {}
+    for module in _BUILT_IN:
+        protocol: FeedProtocol = import_module(f"{__name__}.{module}").PROTOCOL
+        found[protocol.name] = protocol
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            added = load_protocol(entry, found)
+        except UsageError as error:
+            log.warning("venue_not_usable", reason=str(error))
+        else:
+            found[added.name] = added
+    return MappingProxyType(found)
+
+
+def load_protocol(entry: EntryPoint, known: Mapping[str, FeedProtocol]) -> FeedProtocol:
+    """The protocol of an entry point.
+
+    Raises:
+        UsageError: it cannot be imported, is no ``FeedProtocol``, or its name is taken; the message names the
+            distribution.
+    """
+    distribution = "an unknown distribution" if entry.dist is None else entry.dist.name
+    place = f"the entry point {entry.name} = {entry.value} of {distribution}"
+    try:
+        protocol = entry.load()
+    except Exception as error:  # other people's code may raise anything
+        raise UsageError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(protocol, FeedProtocol):
+        raise UsageError(f"{place} must name a FeedProtocol, got {type(protocol).__name__}")
+    if protocol.name in known:
+        raise UsageError(f"{place} defines the protocol {protocol.name}, which exists already; give it another name")
+    return protocol
+
+
+def protocol_named(name: str) -> FeedProtocol:
+    """The protocol of this name.
+
+    Raises:
+        UsageError: there is none; the message lists all.
+    """
+    try:
+        return all_protocols()[name]
+    except KeyError:
+        raise UsageError(f"no protocol {name!r}; there are {', '.join(all_protocols())}") from None
+
+
+def decode_any(frame: bytes | str, received: int) -> Frame:
+    """Decode a frame of either protocol of Coinbase: Advanced Trade names a ``channel``, Exchange a ``type``.
+
+    Raises:
+        MalformedTick: the frame names neither, or nothing in it fits the one it names.
+    """
+    from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade  # noqa: PLC0415
+    from volspike.feeds.venues.coinbase_exchange import decode_exchange  # noqa: PLC0415
+
+    head = decode_json(_HEAD, replace_invalid_numbers(frame) or frame)
+    if head.channel is not None:
+        return decode_advanced_trade(frame, received)
+    if head.type is not None:
+        return decode_exchange(frame, received)
+    raise MalformedTick("neither a channel nor a type is named")
+
+
+class _Head(msgspec.Struct, gc=False):
+    channel: str | None = None
+    type: str | None = None
+
+
+_HEAD = msgspec.json.Decoder(_Head)

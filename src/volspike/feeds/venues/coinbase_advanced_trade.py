@@ -10,12 +10,14 @@ kept; a frame without any valid one is malformed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import nan
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from volspike.config import FeedSettings
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage, ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.messages import (
@@ -30,11 +32,14 @@ from volspike.feeds.messages import (
     malformed_from,
     quote_side,
     read_time,
+    replace_invalid_numbers,
     valid_price,
     valid_size,
     with_path_prefix,
 )
+from volspike.feeds.protocol import CodecFunctions, FeedProtocol, Limits, TradeIds
 from volspike.market import MISSING_ID, Kind, Tick
+from volspike.market.product import COINBASE
 
 Detailed = TypeVar("Detailed")
 Required = TypeVar("Required")
@@ -391,3 +396,94 @@ def _ack(message: _Subscriptions) -> Subscriptions:
     for event in message.events:
         channels.update({channel: tuple(products or ()) for channel, products in event.subscriptions.items()})
     return Subscriptions(channels=channels)
+
+
+def advanced_trade_damage(data: bytes, error: MalformedTick) -> Damage:
+    """The tickers or trades of a frame, of the products that they name.
+
+    Both are unknown if the frame is truncated, has elements without a product, or belongs to another channel.
+    """
+    try:
+        frame = _NAMES.decode(replace_invalid_numbers(data) or data)
+        elements = [element for event in frame.events for element in (*event.tickers, *event.trades)]
+    except DECODE_ERRORS:
+        return Damage(error)
+    return Damage(error, tuple(sorted({each.product_id for each in elements})), len(elements) or -1)
+
+
+def advanced_trade_sequence(data: bytes) -> int:
+    """The number of an Advanced Trade frame, ``MISSING_ID`` if it has none or is unreadable.
+
+    The number comes before the body, so only the start of the frame is searched, and a frame that is broken later
+    still has its number. If Coinbase ever changes the order of the fields, the frame is decoded.
+    """
+    found = _SEQUENCE.search(data, 0, _HEAD_BYTES)
+    if found is not None:
+        return int(found[1])
+    try:
+        return _NUMBERED.decode(data).sequence_num
+    except DECODE_ERRORS:
+        return MISSING_ID
+
+
+def usd_alias(symbol: str) -> str:
+    """The symbol in the data of a market: Coinbase sends one in USDC under its USD alias.
+
+    >>> usd_alias("BTC-USDC")
+    'BTC-USD'
+    """
+    return symbol.removesuffix("C") if symbol.endswith("-USDC") else symbol
+
+
+_HEAD_BYTES = 256
+_SEQUENCE = re.compile(rb'"sequence_num"\s*:\s*"?([0-9]{1,18})[",}\s]')
+
+
+class _Numbered(msgspec.Struct, gc=False):
+    sequence_num: Identifier = MISSING_ID
+
+
+class _NamedElement(msgspec.Struct):
+    product_id: str
+
+
+class _Names(msgspec.Struct):
+    tickers: list[_NamedElement] = []
+    trades: list[_NamedElement] = []
+
+
+class _NamedEvents(msgspec.Struct):
+    events: list[_Names]
+
+
+_NAMES = msgspec.json.Decoder(_NamedEvents)
+_NUMBERED = msgspec.json.Decoder(_Numbered, strict=False)
+
+
+def _channels(_settings: FeedSettings) -> tuple[str, ...]:
+    return ("ticker", "market_trades", "heartbeats")
+
+
+def _messages(channels: Sequence[str], symbols: Sequence[str]) -> list[str]:
+    """One message per channel."""
+    products = {"product_ids": list(symbols)}
+    requests = [
+        {"type": "subscribe", "channel": channel} | ({} if channel == "heartbeats" else products)
+        for channel in channels
+    ]
+    return [msgspec.json.encode(request).decode() for request in requests]
+
+
+PROTOCOL = FeedProtocol(
+    name="coinbase",
+    venue=COINBASE,
+    url="wss://advanced-trade-ws.coinbase.com",
+    codec=lambda _: CodecFunctions(decode_advanced_trade, advanced_trade_damage),
+    channels=_channels,
+    messages=_messages,
+    data_symbol=usd_alias,
+    sequence=advanced_trade_sequence,
+    limits=Limits(subscribe_within_s=5.0),
+    trade_ids=TradeIds.UNORDERED,  # frames are numbered, which shows every loss
+    verifiable=True,
+)

@@ -5,12 +5,16 @@ One message per frame, with its kind in ``type``. A ``ticker`` has the taker's s
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from math import isnan, nan
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
+from volspike.config import FeedSettings
+from volspike.errors import MalformedTick
+from volspike.feeds.events import Damage, ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.messages import (
     DECODE_ERRORS,
     SIDES,
@@ -27,7 +31,10 @@ from volspike.feeds.messages import (
     valid_price,
     valid_size,
 )
+from volspike.feeds.protocol import CodecFunctions, FeedProtocol, Limits, TradeIds
+from volspike.feeds.venues.coinbase_advanced_trade import usd_alias
 from volspike.market import MISSING_ID, Kind, Tick
+from volspike.market.product import COINBASE
 
 _Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -212,3 +219,43 @@ def _heartbeat(message: _Heartbeat) -> Heartbeat:
 
 def _ack(message: _Subscriptions) -> Subscriptions:
     return Subscriptions(channels={channel.name: tuple(channel.product_ids or ()) for channel in message.channels})
+
+
+def exchange_damage(data: bytes, error: MalformedTick) -> Damage:
+    """One message, of the product that it names; a truncated one may still name it."""
+    names = set(_PRODUCT.findall(data))
+    return Damage(error, tuple(name.decode() for name in names) if len(names) == 1 else (), 1)
+
+
+_PRODUCT = re.compile(rb'"product_id"\s*:\s*"([0-9A-Za-z-]+)"')
+
+
+def _channels(settings: FeedSettings) -> tuple[str, ...]:
+    return ("ticker", "heartbeat", "matches") if settings.matches else ("ticker", "heartbeat")
+
+
+def _subscribe(channels: Sequence[str], symbols: Sequence[str]) -> list[str]:
+    request = {"type": "subscribe", "product_ids": list(symbols), "channels": list(channels)}
+    return [msgspec.json.encode(request).decode()]
+
+
+def _kinds(settings: FeedSettings) -> frozenset[Kind]:
+    return frozenset(Kind) if settings.matches else frozenset({Kind.TICKER})
+
+
+# No number in these channels counts the messages sent: a ticker's ``sequence`` numbers all events of its product, most
+# of which its channel does not carry. A heartbeat's ``last_trade_id`` does not help either: one ticker may report a
+# cascade of trades, so trade ids jump without a loss.
+PROTOCOL = FeedProtocol(
+    name="coinbase-exchange",
+    venue=COINBASE,
+    url="wss://ws-feed.exchange.coinbase.com",
+    codec=lambda _: CodecFunctions(decode_exchange, exchange_damage),
+    channels=_channels,
+    messages=_subscribe,
+    data_symbol=usd_alias,
+    kinds=_kinds,
+    limits=Limits(subscribe_within_s=5.0),
+    trade_ids=TradeIds.UNORDERED,
+    verifiable=False,
+)

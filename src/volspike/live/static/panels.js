@@ -57,7 +57,9 @@ function facts(id, rows) {
 export function showProducts(products, product) {
   const select = byId("product");
   if ([...select.options].map((option) => option.value).join() !== products.join()) {
-    select.replaceChildren(...products.map((name) => made("option", name, { value: name })));
+    const hasVenues = products.some((name) => name.includes(":")); // a product without a venue is Coinbase's
+    const label = (name) => (hasVenues && !name.includes(":") ? `coinbase:${name}` : name);
+    select.replaceChildren(...products.map((name) => made("option", label(name), { value: name })));
   }
   select.value = product;
 }
@@ -313,9 +315,14 @@ export function showHealth(health, source, lost) {
   const latency = hasOwnTime || replay ? "none: not in real time" : `${pair(health.latency_ms, 1)} ms`;
   const bad = (value) => (value > 0 ? "bad" : "");
   const recording = health.recorder_fault ? [`no: ${health.recorder_fault}`, "bad"] : health.is_recording ? ["yes", "good"] : ["no", "none"];
-  const exchange = ["Exchange", health.is_connected ? "connected" : `not connected${health.reason ? `: ${health.reason}` : ""}`, health.is_connected ? "good" : "bad"];
+  const sessions = health.sessions?.length > 1 ? health.sessions : [health];
+  const exchanges = sessions.map((session) => [
+    session.feed ? `Exchange ${session.feed}` : "Exchange",
+    session.is_connected ? "connected" : `not connected${session.reason ? `: ${session.reason}` : ""}`,
+    session.is_connected ? "good" : "bad",
+  ]);
   facts("health", [
-    ...(replay ? progress(replay) : [exchange]),
+    ...(replay ? progress(replay) : exchanges),
     ["Source", health.source ?? source ?? words.UNKNOWN],
     ...(health.refused_products?.length ? [["Refused by the exchange", health.refused_products.join(", "), "bad"]] : []),
     ["Recording", ...recording],
