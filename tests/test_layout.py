@@ -51,5 +51,5 @@ def test_public_classes_have_unique_names() -> None:
 
 def test_every_command_is_a_module_of_its_name() -> None:
     """Each subcommand is found in the module of ``cli`` that carries its name."""
-    named = {path.stem.replace("_", "-") for path in modules() if path.parts[0] == "cli"}
+    named = {path.stem.rstrip("_").replace("_", "-") for path in modules() if path.parts[0] == "cli"}
     assert set(COMMANDS) <= named

@@ -27,6 +27,7 @@ OPTIONS = {
     "load-test": "url requests concurrent rate rows timeout output api-key-file",
     "simulate": "out pair minutes seed start",
     "convert": "raw out",
+    "import": "out format product columns timezone",
     "demo": "data host port once",
     "topics": "partitions replication bootstrap-servers kafka-option",
     "replay-to-kafka": "input topic speed max-messages bootstrap-servers kafka-option",

@@ -102,24 +102,42 @@ def test_tardis_quotes_are_ticker_messages_with_the_mid_price() -> None:
 
 DAMAGE = {
     "a truncated line": (b"1017,100,1,5", "expected 7 columns, got 4"),
-    "a text in the price": (b"1017,abc,1,5,1759536000000,True,True", "price: expected a number, got 'abc'"),
-    "an empty price": (b"1017,,1,5,1759536000000,True,True", "price: a value is missing"),
-    "an empty time": (b"1017,100,1,5,,True,True", "time: a value is missing"),
-    "a price of 0": (b"1017,0,1,5,1759536000000,True,True", "expected a finite price above 0"),
-    "a negative price": (b"1017,-5,1,5,1759536000000,True,True", "expected a finite price above 0"),
-    "no number as the price": (b"1017,nan,1,5,1759536000000,True,True", "expected a finite price above 0"),
-    "a negative size": (b"1017,100,-1,5,1759536000000,True,True", "last_size: expected a finite number of 0 or more"),
-    "no number as the size": (b"1017,100,nan,5,1759536000000,True,True", "last_size: expected a finite"),
-    "a time in 1970": (b"1017,100,1,5,1759536,True,True", "time: no time between 1990 and tomorrow"),
-    "a time in the future": (b"1017,100,1,5,4759536000000,True,True", "time: no time between 1990 and tomorrow"),
-    "a time beyond int64": (b"1017,100,1,5,99999999999,True,True", "time: no time between 1990 and tomorrow"),
-    "a header": (b"id,price,qty,quote_qty,time,is_buyer_maker,x", "trade_id: expected a whole number, got 'id'"),
-    "another side": (b"1017,100,1,5,1759536000000,yes,True", "buyer_is_maker: expected True or False, got 'yes'"),
+    "a text in the price": (b"1017,abc,1,5,1759536000000,True,True", "column 2 (price): expected a number, got 'abc'"),
+    "an empty price": (b"1017,,1,5,1759536000000,True,True", "column 2 (price): a value is missing"),
+    "an empty time": (b"1017,100,1,5,,True,True", "column 5 (time): a value is missing"),
+    "a price of 0": (b"1017,0,1,5,1759536000000,True,True", "column 2 (price): expected a finite price"),
+    "a negative price": (b"1017,-5,1,5,1759536000000,True,True", "column 2 (price): expected a finite price"),
+    "no number as the price": (
+        b"1017,nan,1,5,1759536000000,True,True",
+        "column 2 (price): expected a finite price",
+    ),
+    "a negative size": (
+        b"1017,100,-1,5,1759536000000,True,True",
+        "column 3 (last_size): expected a finite number",
+    ),
+    "no number as the size": (b"1017,100,nan,5,1759536000000,True,True", "column 3 (last_size): expected a finite"),
+    "a time in 1970": (b"1017,100,1,5,1759536,True,True", "column 5 (time): no time between 1990"),
+    "a time in the future": (
+        b"1017,100,1,5,4759536000000,True,True",
+        "column 5 (time): no time between 1990",
+    ),
+    "a time beyond int64": (
+        b"1017,100,1,5,99999999999,True,True",
+        "column 5 (time): no time between 1990",
+    ),
+    "a header": (
+        b"id,price,qty,quote_qty,time,is_buyer_maker,x",
+        "column 1 (trade_id): expected a whole number",
+    ),
+    "another side": (
+        b"1017,100,1,5,1759536000000,yes,True",
+        "column 6 (buyer_is_maker): expected True or False",
+    ),
     "an open quote": (b'1017,"100,1,5,1759536000000,True,True', "a quote is not closed"),
     "a quote in a value": (b'1017,"10"0,1,5,1759536000000,True,True', "a quote is not closed"),
-    "a zero byte": (b"1017,1\x0000,1,5,1759536000000,True,True", "price: expected a number"),
-    "no UTF-8": (b"1017,1\xff0,1,5,1759536000000,True,True", "price: expected a number"),
-    "a negative id": (b"-17,100,1,5,1759536000000,True,True", "trade_id: expected an id of 0 or more"),
+    "a zero byte": (b"1017,1\x0000,1,5,1759536000000,True,True", "column 2 (price): expected a number"),
+    "no UTF-8": (b"1017,1\xff0,1,5,1759536000000,True,True", "column 2 (price): expected a number"),
+    "a negative id": (b"-17,100,1,5,1759536000000,True,True", "column 1 (trade_id): expected an id of 0 or more"),
 }
 
 
@@ -167,7 +185,7 @@ def test_a_file_whose_rows_are_mostly_damaged_is_refused() -> None:
     [
         (b"", "no row in the file"),
         (b"agg_trade_id,price,quantity,first,last,transact_time,is_buyer_maker\n", "no row in the file"),
-        (b"a,b,c\n1,2,3\n", "not the columns of binance .*; its first line is 'a, b, c'"),
+        (b"a,b,c\n1,2,3\n", "not the columns of binance.* its first line is 'a, b, c'"),
         (b"\x00\x01\x02binary", "no CSV text"),
     ],
 )
@@ -179,7 +197,7 @@ def test_a_file_of_another_form_is_refused(text: bytes, message: str) -> None:
 
 def test_rows_without_a_product_need_one() -> None:
     """Without a column for the product, it has to be named."""
-    with pytest.raises(UnreadableFile, match="state no product: name it with --product"):
+    with pytest.raises(UnreadableFile, match="neither its rows nor its name state the product"):
         read(CSV_FILES["binance spot trades"][1](trades(3)), "binance", None)
 
 

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache, wraps
 from importlib import import_module
+from keyword import iskeyword
 from typing import Annotated, Any, Final
 
 import typer
@@ -41,6 +42,7 @@ COMMANDS: Final = {
     "gaps": "List lost data: when, which products, why, and how many messages if that is known.",
     "compact": "Convert finished hours of recorded NDJSON into Parquet; the NDJSON is deleted after verification.",
     "convert": "Convert tapes between NDJSON and Parquet; every column of every tick survives.",
+    "import": "Import trades and quotes from files of exchanges and other programs as tapes.",
     "backfill": "Download past trades into tapes; run it again after an interruption to continue.",
     "simulate": "Simulate a market as a tape or as an exchange to connect to: for trials, never as evidence.",
     "demo": "Replay a tape, train on it, serve the random forest, and print one prediction.",
@@ -86,7 +88,8 @@ class CommandGroup(TyperGroup):
 @cache
 def load_command(name: str) -> Any:
     """The command of that name with all its parameters; imports its module."""
-    module = import_module(f"volspike.cli.{name.replace('-', '_')}")
+    module_name = name.replace("-", "_") + ("_" if iskeyword(name) else "")
+    module = import_module(f"volspike.cli.{module_name}")
     single = typer.Typer(add_completion=False)
     settings = {"help_option_names": ["-h", "--help"]}
     single.command(name, cls=Command, epilog=module.EXAMPLES, context_settings=settings)(with_quiet(module.run))

@@ -77,7 +77,7 @@ class CsvConverter:
         ]
 
     def rows(self, block: bytes, first: int, lines: int) -> list[CsvRows]:
-        """The rows of a block of ``lines`` lines, of which the first has the number ``first``; blank ones are no rows."""
+        """The rows of a block of ``lines`` lines; the first line has the number ``first``. Blank lines are no rows."""
         found: list[CsvRows] = []
         waiting = [(block, first, lines)]
         while waiting:

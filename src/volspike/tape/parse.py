@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ from volspike.tape.lines import (
     name_notes,
     read_irregular_line,
 )
-from volspike.tape.report import NumberedTicks, TapeReport
+from volspike.tape.report import NumberedTicks, RejectionSink, TapeReport
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -180,13 +180,6 @@ _SAMPLED_LINES = 32
 
 BLOCK_BYTES = 2 << 20
 """Bytes of text decoded at once; the fastest of 256 KiB to 8 MiB."""
-
-
-class RejectionSink(Protocol):
-    """A receiver of damaged lines, such as ``rejects.RejectedLines``."""
-
-    def add(self, line: int, reason: str, text: bytes) -> None:
-        """Takes a damaged line; ``line`` is its number from 1."""
 
 
 def ndjson_ticks(

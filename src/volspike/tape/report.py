@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,6 +117,13 @@ def rejected_path(tape: Path) -> Path:
     for packed in (".zst", ".gz", ".bz2", ".xz"):
         stem = stem.removesuffix(packed)
     return tape.with_name(stem.rpartition(".")[0] + REJECTED_ENDING)
+
+
+class RejectionSink(Protocol):
+    """A receiver of damaged lines, such as ``RejectedLines``."""
+
+    def add(self, line: int, reason: str, text: bytes) -> None:
+        """Takes a damaged line; ``line`` is its number from 1."""
 
 
 class RejectedLines:
