@@ -113,10 +113,11 @@ _NAME: Final = re.compile(r"\w[\w.-]*")
 class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The exchange and products to listen to, and the limits of a session.
 
-    An empty ``url`` means the protocol's own; ``urls`` are addresses of the user by protocol. ``matches`` subscribes to
-    Exchange's trades as well, which its tickers already contain. No frame for ``heartbeat_timeout_s`` is a gap; no frame for ``idle_timeout_s`` closes the
-    connection. A connection that sent a tick or lasted ``lasting_s`` resets the backoff. The queue between socket and
-    reader holds ``queue_frames`` frames of ``queue_bytes`` bytes together.
+    An empty ``url`` means the protocol's own; ``urls`` are addresses of the user by protocol. ``matches``
+    subscribes to Exchange's trades as well, which its tickers already contain. No frame for ``heartbeat_timeout_s``
+    is a gap; no frame for ``idle_timeout_s`` closes the connection. A connection that sent a tick or lasted
+    ``lasting_s`` resets the backoff. The queue between socket and reader holds ``queue_frames`` frames of
+    ``queue_bytes`` bytes together.
     """
 
     protocol: str = "coinbase"

@@ -51,8 +51,8 @@ def run(
         str,
         typer.Option(
             help="auto, simulator, tape:PATH, or a protocol (coinbase, coinbase-exchange, binance, kraken, okx, "
-            "bybit). auto listens to each product's venue, or to the simulator if none answers; it decides once, at start. A "
-            "replayed tape is scored by the model that a live market of its kind would get."
+            "bybit). auto listens to each product's venue, or to the simulator if none answers; it decides once, at "
+            "start. A replayed tape is scored by the model that a live market of its kind would get."
         ),
     ] = "auto",
     model: Model = None,

@@ -51,6 +51,7 @@ class BinanceServer(ServerProtocol):
         super().__init__()
         self._days = handshake.days
         self._rejected = handshake.rejected
+        self._is_real_time = handshake.is_real_time
         self._numbers = TradeNumbers(handshake.days)
         self._products = {binance_symbol(product).lower(): product for product in handshake.days}
         self._streams: dict[str, None] = {}
@@ -98,8 +99,10 @@ class BinanceServer(ServerProtocol):
         return [self._wrapped(stream, text, number)]
 
     def quote_frames(self, product: str, now: int) -> list[Outgoing]:
-        """The best quotes, without a time."""
-        del now
+        """The best quotes, without a time, unless the market is not in real time.
+
+        A client takes the time of receipt for that of a quote, which is then not comparable with the times of trades.
+        """
         symbol = binance_symbol(product)
         stream = f"{symbol.lower()}@{_QUOTE}"
         book = self._days[product].book
@@ -107,9 +110,10 @@ class BinanceServer(ServerProtocol):
             return []
         text = (
             f'{{"u":{book.update},"s":"{symbol}","b":"{book.bid:.8f}","B":"{size_text(book.bid_size)}",'
-            f'"a":"{book.ask:.8f}","A":"{size_text(book.ask_size)}"}}'
+            f'"a":"{book.ask:.8f}","A":"{size_text(book.ask_size)}"'
         )
-        return [self._wrapped(stream, text)]
+        time = "" if self._is_real_time(now) else f',"T":{now // self._unit_ns}'
+        return [self._wrapped(stream, f"{text}{time}}}")]
 
     def skip_numbers(self, numbers: int) -> None:
         """Raise all later trade ids by that many."""

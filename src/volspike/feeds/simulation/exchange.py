@@ -277,12 +277,18 @@ class SimulatedExchange:
         passed = round((time.monotonic_ns() - self._begun) * speed)
         return max(self.now, self._live_from + passed) if speed else self.now
 
+    def _is_real_time(self, now: int) -> bool:
+        """Whether the simulated time ``now`` is that of the wall clock."""
+        return self.settings.start is None and self.settings.speed == 1 and now >= self._live_from
+
     async def _accept(self, socket: ServerConnection) -> None:
         self.connected += 1
         number = self.connected
         answer_pings_if(socket, lambda: self.faults.answers_pings)
         name, target = _split_target("/" if socket.request is None else socket.request.path)
-        protocol = SERVERS[name](Handshake(number, target, self._start, self._days, self.faults.rejected))
+        protocol = SERVERS[name](
+            Handshake(number, target, self._start, self._days, self.faults.rejected, self._is_real_time)
+        )
         injector = Injector(number, protocol, self.record, lambda: self.faults.automatic, self.settings.seed, self.now)
         connection = SimulatedConnection(
             number,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
@@ -183,13 +183,17 @@ class ConnectionRules(NamedTuple):
 
 
 class Handshake(NamedTuple):
-    """A new connection: its number, its path below the protocol's name, its time, and the market."""
+    """A new connection: its number, its path below the protocol's name, its time, and the market.
+
+    ``is_real_time`` is whether a simulated time is that of the wall clock.
+    """
 
     number: int
     target: str
     opened: int
     days: Mapping[str, ProductDay]
     rejected: Mapping[str, bool] = NO_REJECTIONS
+    is_real_time: Callable[[int], bool] = lambda _: True
 
 
 class TradeNumbers:
