@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from websockets.http11 import Response
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
 from volspike.feeds.connection import check_reachability
-from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, SessionEnd
+from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, FeedStats, SessionEnd, total_stats
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.market import simulate_market
-from volspike.live.sources import open_source
+from volspike.live.sources import open_source, venue_settings
 from volspike.market import SECOND_NS, Cause, Gap, Kind, Mode, Tick, Ticks
 from volspike.tape import Ledger, write_ndjson
 
@@ -215,3 +216,93 @@ def test_an_exchange_that_refuses_for_now_is_reachable(status: int, is_reachable
             return (await check_reachability(f"ws://127.0.0.1:{port_of(server)}", FeedSettings())).is_reachable
 
     assert asyncio.run(run()) is is_reachable
+
+
+VENUES = ("binance:BTC-USDT", "BTC-USD", "kraken:ETH-USD", "okx:BTC-USDT", "bybit:SOL-USDT")
+
+
+def test_each_venue_has_a_session_of_its_own() -> None:
+    """The products are grouped by venue, in the order given; the user's addresses reach their protocols."""
+    settings = FeedSettings(
+        products=("kraken:ETH-USD", "BTC-USD", "kraken:BTC-USD"),
+        url="ws://127.0.0.1:1",
+        urls={"kraken": "ws://127.0.0.1:2"},
+    )
+    feeds = venue_settings("auto", settings)
+    assert [(feed.protocol, feed.products, feed.url) for feed in feeds] == [
+        ("kraken", ("kraken:ETH-USD", "kraken:BTC-USD"), "ws://127.0.0.1:2"),
+        ("coinbase", ("BTC-USD",), "ws://127.0.0.1:1"),
+    ]
+
+
+def test_a_protocol_is_the_venue_of_bare_names() -> None:
+    """``--source kraken --pair BTC-USD`` is Kraken's; Coinbase's second protocol keeps the bare name."""
+    (kraken,) = venue_settings("kraken", FeedSettings(products=("BTC-USD", "kraken:BTC-USD")))
+    assert kraken.products == ("kraken:BTC-USD",)
+    (coinbase,) = venue_settings("coinbase-exchange", FeedSettings(products=("BTC-USD",)))
+    assert (coinbase.protocol, coinbase.products) == ("coinbase-exchange", ("BTC-USD",))
+
+
+@pytest.mark.parametrize(
+    ("name", "product", "message"),
+    [
+        ("kraken", "binance:BTC-USDT", "listens to kraken only, and binance:BTC-USDT is a product of binance"),
+        ("auto", "mtgox:BTC-USD", "no protocol for mtgox; there is one for"),
+        ("nyse", "BTC-USD", "unknown --source 'nyse'"),
+    ],
+)
+def test_a_product_without_a_protocol_is_refused(name: str, product: str, message: str) -> None:
+    """The error names the product and what there is."""
+    with pytest.raises(UsageError, match=message):
+        venue_settings(name, FeedSettings(products=(product,)))
+
+
+def test_the_simulator_serves_every_venue_at_once() -> None:
+    """Ticks of five venues come in one order of receipt, each under its own name and the name of its protocol."""
+
+    async def run() -> tuple[list[FeedFrame], FeedStats]:
+        settings = FeedSettings(products=VENUES)
+        async with asyncio.timeout(PATIENCE_S), open_source("simulator", settings, head_start_s=30) as source:
+            assert (source.mode, source.kinds, source.products) == (Mode.SIMULATED, frozenset(Kind), VENUES)
+            assert source.feeds == ("binance", "coinbase", "kraken", "okx", "bybit")
+            frames: list[FeedFrame] = []
+            async for event in source.events:
+                if isinstance(event, FeedFrame):
+                    frames.append(event)
+                if {tick.product_id for frame in frames for tick in frame.frame.ticks} == set(VENUES):
+                    break
+            assert source.stats is not None
+            return frames, source.stats()
+
+    frames, stats = asyncio.run(run())
+    received = [frame.received for frame in frames]
+    assert received == sorted(received)
+    assert {frame.feed for frame in frames} == {"binance", "coinbase", "kraken", "okx", "bybit"}
+    assert (stats.connections, stats.malformed, stats.gaps) == (5, 0, 0)
+    assert stats.ticks >= len(VENUES)
+
+
+def test_real_and_simulated_exchanges_are_not_mixed() -> None:
+    """One run is of one kind of market; the error names both."""
+
+    async def run() -> None:
+        async with SimulatedExchange(MARKET) as exchange, serve(ServerConnection.wait_closed, "127.0.0.1", 0) as real:
+            urls = {"coinbase": exchange.url("coinbase"), "kraken": f"ws://127.0.0.1:{port_of(real)}"}
+            settings = FeedSettings(products=("BTC-USD", "kraken:BTC-USD"), urls=urls)
+            async with open_source("auto", settings):
+                pass
+
+    with pytest.raises(UsageError, match="coinbase is simulated and kraken is not"):
+        asyncio.run(run())
+
+
+def test_the_counts_of_sessions_are_added() -> None:
+    """Counts add up; the newest receipt and its latency are those of one session."""
+    parts = [
+        FeedStats(frames=3, ticks=2, ignored=Counter(a=1), refused=("A",), last_received=5, latency_ns=7),
+        FeedStats(frames=4, gaps=1, ignored=Counter(a=1, b=2), refused=("B",), last_received=9, latency_ns=8),
+    ]
+    assert total_stats(parts) == FeedStats(
+        frames=7, ticks=2, gaps=1, ignored=Counter(a=2, b=2), refused=("A", "B"), last_received=9, latency_ns=8
+    )
+    assert total_stats(parts[:1]) == parts[0]
