@@ -66,8 +66,8 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     type of a frame that is unknown or not used, so that the caller can count it. ``sequence`` numbers the messages of
     an Advanced Trade connection (a jump is a loss) and is ``MISSING_ID`` on Exchange, whose ticks carry their own.
     ``time`` is the frame's in nanoseconds UTC, or ``received`` if the frame has none. ``faults`` are the parts of the
-    frame that could not be decoded; the rest is valid. Where a trade stands for several, ``first_ids`` has the id of
-    the first that each of ``ticks`` stands for, and ``trade_id`` is that of the last. ``is_closing`` announces that the
+    frame that could not be decoded; the rest is valid. Where a tick is several trades, ``first_ids`` has the id of
+    the first of them for each of ``ticks``, and ``trade_id`` is that of the last. ``is_closing`` announces that the
     exchange will close the connection.
     """
 

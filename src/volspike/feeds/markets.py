@@ -1,4 +1,4 @@
-"""What a codec keeps of the products of a session: the venue's symbols, and the price of the last trade.
+"""The products of a codec's session: the venue's symbols, and the price of the last trade.
 
 Quote streams carry no price. A ticker message of volspike has one, as Coinbase's have: that of the last trade. Until a
 session has seen a trade of a product, it is the mid-price.

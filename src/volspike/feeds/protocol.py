@@ -33,7 +33,7 @@ class VenueCodec(Protocol):
         ...
 
     def damage(self, data: bytes, error: MalformedTick) -> Damage:
-        """What was lost with a frame that ``decode`` refused."""
+        """The loss with a frame that ``decode`` refused."""
         ...
 
 

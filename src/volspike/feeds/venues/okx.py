@@ -1,6 +1,6 @@
 """OKX v5 public (``wss://ws.okx.com:8443/ws/v5/public``): ``trades`` and ``bbo-tbt`` → ``Frame``.
 
-Numbers and times (milliseconds) are texts, sides the taker's. A message may stand for several trades at one price:
+Numbers and times (milliseconds) are texts, sides the taker's. A message may be several trades at one price:
 ``tradeId`` is the id of the last of them and ``count`` their number; ids count by one per instrument. The first message
 after a subscription may be a trade from before it. A client that receives nothing for 30 s must send the text ``ping``.
 Source: okx.com/docs-v5, "WebSocket" and "Trades channel".
