@@ -325,7 +325,7 @@ def _market(exchange: SimulatedExchange, protocol: str) -> Iterator[TickKey]:
     assert settings.start is not None
     start = settings.start - settings.start % 1000 - HISTORY_S * SECOND_NS
     is_advanced = protocol == PROTOCOLS[0]
-    for part in simulate_trades(settings.products, HISTORY_S + settings.seconds, settings.seed, start):
+    for part in simulate_trades(exchange.products, HISTORY_S + settings.seconds, settings.seed, start):
         names = [part.products[code] for code in part.product]
         for name, time, price, trade_id in zip(names, part.time, part.price, part.trade_id, strict=True):
             if time > exchange.now:
