@@ -178,7 +178,7 @@ def binance_frames(path: str) -> list[Any]:
     async def run() -> list[Any]:
         async with (
             SimulatedExchange(settings(seconds=2)) as exchange,
-            connect(exchange.url("binance") + path) as client,
+            connect(exchange.url("binance").partition("/stream")[0] + path) as client,
         ):
             return [json.loads(frame) for frame in await rest(client)]
 

@@ -93,7 +93,7 @@ def address(protocol: str, url: str, products: Sequence[str]) -> str:
     streams = "/".join(
         f"{name.replace('-', '').lower()}@{kind}" for name in products for kind in ("trade", "bookTicker")
     )
-    return f"{url}/stream?streams={streams}&timeUnit=MICROSECOND"
+    return f"{url}&streams={streams}"
 
 
 def requests(protocol: str, products: Sequence[str], *, subscribe: bool = True) -> list[str]:
@@ -253,14 +253,14 @@ def heard(protocol: str, strike: Callable[[SimulatedExchange], object] = lambda 
     messages = requests(protocol, PRODUCTS)
 
     async def run() -> Run:
-        async with SimulatedExchange(settings(subscribes=len(messages), **changes)) as exchange:
-            url = exchange.url(protocol)
-            url += "/stream?timeUnit=MICROSECOND" if protocol == "binance" else ""
-            async with connect(url, max_size=None) as client:
-                strike(exchange)
-                for message in messages:
-                    await client.send(message)
-                return await rest(client), exchange
+        async with (
+            SimulatedExchange(settings(subscribes=len(messages), **changes)) as exchange,
+            connect(exchange.url(protocol), max_size=None) as client,
+        ):
+            strike(exchange)
+            for message in messages:
+                await client.send(message)
+            return await rest(client), exchange
 
     return asyncio.run(run())
 

@@ -104,6 +104,7 @@ async def open_source(
             speed=speed,
             head_start_s=head_start_s,
             subscribes=SUBSCRIBES,
+            clients=len(feeds),
         )
         timed_from = time.time_ns() if speed == 1.0 else None
         async with SimulatedExchange(market) as exchange:

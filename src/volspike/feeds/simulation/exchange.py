@@ -14,7 +14,8 @@ sequence numbers (Coinbase Exchange) or of the trade ids, as this connection rec
 There are two clocks. The market runs on simulated time, which starts at ``start`` (default: now) and passes ``speed``
 times as fast as the wall clock; every time in a message is simulated. At speed 1 these times are the present; at speed
 60 they start at the present and gain 59 s every second. At speed 0 the market ignores the wall clock: it goes on as
-fast as all clients read and pauses while none is subscribed. Deadlines of a connection (to subscribe, its lifetime,
+fast as all clients read and pauses while none is subscribed. Binance's quotes have no time, so at these speeds a client
+dates them otherwise than the trades. Deadlines of a connection (to subscribe, its lifetime,
 closing) are in wall time at every speed.
 """
 
@@ -119,6 +120,8 @@ SERVERS: Final[Mapping[str, Callable[[Handshake], ServerProtocol]]] = {
 """The server's side of each protocol, by the values of ``FeedSettings.protocol``."""
 
 PROTOCOLS = tuple(SERVERS)
+_TARGETS: Final = {"binance": "/stream?timeUnit=MICROSECOND"}
+"""What the address of a protocol needs so that its streams are combined and its times as fine as they can be."""
 HISTORY_S = 60
 """The length of the market's past when the exchange opens; snapshots contain it."""
 
@@ -194,7 +197,7 @@ class SimulatedExchange:
         if self._server is None:
             raise UsageError("the simulated exchange is not open")
         host, port = next(iter(self._server.sockets)).getsockname()[:2]
-        return f"ws://{f'[{host}]' if ':' in host else host}:{port}/{protocol}"
+        return f"ws://{f'[{host}]' if ':' in host else host}:{port}/{protocol}{_TARGETS.get(protocol, '')}"
 
     async def __aenter__(self) -> Self:
         settings = self.settings
