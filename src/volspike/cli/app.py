@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "compact": "Convert finished hours of recorded NDJSON into Parquet; the NDJSON is deleted after verification.",
     "convert": "Convert tapes between NDJSON and Parquet; every column of every tick survives.",
     "import": "Import trades and quotes from files of exchanges and other programs as tapes.",
+    "history": "Download months of public trades into tapes; run it again to continue or to add the days since.",
     "backfill": "Download past trades into tapes; run it again after an interruption to continue.",
     "simulate": "Simulate a market as a tape or as an exchange to connect to: for trials, never as evidence.",
     "demo": "Replay a tape, train on it, serve the random forest, and print one prediction.",

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from volspike.errors import DataError, UnreadableFile, UsageError
 from volspike.feeds.rest import LONGEST_PAGE, TradePages, TradePosition
 from volspike.market import MISSING_ID, SECOND_NS, Cause, Gap, Kind, Tick, Ticks, format_time
+from volspike.market.product import COINBASE, split_product
 from volspike.tape.parquet import ROW_GROUP, ParquetTape
 
 _FIRST_STRIDE = 1_000
@@ -180,6 +181,11 @@ class BackfillProgress:
         """Removes the trades file; the state file remains and describes the tape."""
         self._trades.unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        """Removes both files, once a manifest describes the tape."""
+        self._trades.unlink(missing_ok=True)
+        self._state.unlink(missing_ok=True)
+
 
 def _ticks(trades: NDArray[np.void], product_id: str) -> Ticks:
     count = len(trades)
@@ -221,7 +227,14 @@ class Span:
     def tape_name(self) -> str:
         """``trades_BTCUSD_20261101_000000.parquet``, from the product and the start."""
         begun = datetime.fromtimestamp(self.start // SECOND_NS, UTC)
-        return f"trades_{self.product_id.replace('-', '')}_{begun:%Y%m%d_%H%M%S}.parquet"
+        return f"trades_{_file_symbol(self.product_id)}_{begun:%Y%m%d_%H%M%S}.parquet"
+
+
+def _file_symbol(product_id: str) -> str:
+    """A product in a file name: ``BTCUSD``, with its venue where it is not Coinbase: ``kraken-BTCUSD``."""
+    venue, symbol = split_product(product_id)
+    plain = symbol.replace("-", "").replace("/", "")
+    return plain if venue == COINBASE else f"{venue}-{plain}"
 
 
 @dataclass(frozen=True, slots=True)

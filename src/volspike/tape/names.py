@@ -164,6 +164,9 @@ def _key(path: Path) -> tuple[Path, str, str]:
 LEDGER_NAME = "gaps.ndjson"
 """The file name of a folder's gap ledger (see ``ledger``)."""
 
+MANIFEST_NAME = "manifest.json"
+"""The file name of the manifest of a folder of downloaded history (see ``history.manifest``)."""
+
 RECORDER_LOCK_NAME = ".recorder.lock"
 """The file that a recorder locks in its folder; it holds the process id."""
 
@@ -180,9 +183,9 @@ def is_parquet(path: Path) -> bool:
 
 
 def is_tape(path: Path) -> bool:
-    """Whether the name of ``path`` is that of a tape, and not that of rejected lines or a gap ledger."""
+    """Whether the name of ``path`` is that of a tape, and not that of rejected lines, a gap ledger or a manifest."""
     name = path.name.lower()
-    if name == LEDGER_NAME or name.endswith(REJECTED_ENDING):
+    if name in {LEDGER_NAME, MANIFEST_NAME} or name.endswith(REJECTED_ENDING):
         return False
     return name.endswith(NDJSON_ENDINGS + PARQUET_ENDINGS)
 
