@@ -116,8 +116,9 @@ class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     An empty ``url`` means the protocol's own; ``urls`` are addresses of the user by protocol. ``matches``
     subscribes to Exchange's trades as well, which its tickers already contain. No frame for ``heartbeat_timeout_s``
     is a gap; no frame for ``idle_timeout_s`` closes the connection. A connection that sent a tick or lasted
-    ``lasting_s`` resets the backoff. The queue between socket and reader holds ``queue_frames`` frames of
-    ``queue_bytes`` bytes together.
+    ``lasting_s`` resets the backoff. A connection that is replaced as planned and the next one receive together for
+    ``overlap_s``; where only pings are answered in a calm market, one without a tick for ``data_timeout_s`` is replaced
+    as well. The queue between socket and reader holds ``queue_frames`` frames of ``queue_bytes`` bytes together.
     """
 
     protocol: str = "coinbase"
@@ -131,6 +132,8 @@ class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     idle_timeout_s: _Seconds = 30.0
     close_timeout_s: _Seconds = 1.0
     lasting_s: _Seconds = 30.0
+    overlap_s: _Seconds = 3.0
+    data_timeout_s: _Seconds = 300.0
     backoff_min_s: _Seconds = 0.25
     backoff_max_s: _Seconds = 30.0
     queue_frames: _Count = 65_536

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 import msgspec
+import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from volspike.config import FeedSettings
+from volspike.feeds import session as session_module
 from volspike.feeds.events import FeedEvent, FeedFrame
 from volspike.feeds.session import FeedSession
+from volspike.feeds.venues import all_protocols
 
 T = TypeVar("T")
 Script = Callable[[ServerConnection], Awaitable[object]]
@@ -93,6 +97,17 @@ FULL_ACK = {"ticker": ["BTC-USD"], "market_trades": ["BTC-USD"], "heartbeats": [
 def settings(url: str, **others: Any) -> FeedSettings:
     quick = {"backoff_min_s": 0.01, "backoff_max_s": 0.05, "close_timeout_s": 0.5, "connect_timeout_s": 5.0}
     return FeedSettings(url=url, **(quick | others))
+
+
+def set_protocol(monkeypatch: pytest.MonkeyPatch, name: str = "coinbase", **fields: Any) -> None:
+    """Gives all sessions made from now on this protocol, with other fields."""
+    protocol = replace(all_protocols()[name], **fields)
+    monkeypatch.setattr(session_module, "protocol_named", lambda _: protocol)
+
+
+def set_limits(monkeypatch: pytest.MonkeyPatch, name: str = "coinbase", **limits: Any) -> None:
+    """Gives all sessions made from now on this protocol, with other limits of the venue."""
+    set_protocol(monkeypatch, name, limits=replace(all_protocols()[name].limits, **limits))
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

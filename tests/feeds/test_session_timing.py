@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from contextlib import nullcontext
 from http import HTTPStatus
 from typing import Any
@@ -22,17 +21,19 @@ from tests.feeds.scripted import (
     of,
     run,
     says,
+    set_limits,
     settings,
     some,
     ticker,
 )
 from volspike.feeds import connection as connection_module
+from volspike.feeds import receiver as receiver_module
 from volspike.feeds import session as session_module
 from volspike.feeds.connection import open_connection
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
-from volspike.feeds.session import FeedSession, IdleTimer
+from volspike.feeds.receiver import IdleTimer
+from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.client import answer_pings_if
-from volspike.feeds.venues import all_protocols
 
 LONGEST_S = 1000.0
 
@@ -45,7 +46,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     async def record(delay: float) -> None:
         task = asyncio.current_task()
-        is_session = task is not None and task.get_name().startswith("listen to ")
+        is_session = task is not None and task.get_name().startswith(("listen to ", "receive from "))
         if is_session and delay > 0:
             taken.append(delay)
         await sleep(0 if is_session else delay)
@@ -100,13 +101,6 @@ def test_one_lasting_connection_resets_the_backoff_once(waits: list[float]) -> N
     assert [wait for wait in waits if wait > 2][:3] == [100.0, 200.0, 400.0]
 
 
-def set_limits(monkeypatch: pytest.MonkeyPatch, **limits: Any) -> None:
-    """Gives Coinbase other limits in sessions made from now on."""
-    coinbase = all_protocols()["coinbase"]
-    limited = dataclasses.replace(coinbase, limits=dataclasses.replace(coinbase.limits, **limits))
-    monkeypatch.setattr(session_module, "protocol_named", lambda _: limited)
-
-
 def test_connections_are_limited_per_second(monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> None:
     """Without any backoff, the connection beyond the limit of a second waits; the ones before do not."""
     set_limits(monkeypatch, messages_per_s=1000, connections_per_s=3)
@@ -119,7 +113,7 @@ def test_connections_are_limited_per_second(monkeypatch: pytest.MonkeyPatch, wai
 
 def test_subscribe_messages_are_limited_per_second(monkeypatch: pytest.MonkeyPatch, waits: list[float]) -> None:
     """The subscribe message beyond the limit of a second waits; the ones before do not."""
-    set_limits(monkeypatch, messages_per_s=5, connections_per_s=1000)
+    set_limits(monkeypatch, connections_per_s=1000, messages_per_s=5)
     lose_connections(1, 0.0)
     assert len(waits) == 1
     assert 0 < waits[0] <= 1
@@ -151,7 +145,7 @@ def test_the_limit_on_subscribing_ends_with_subscribing(monkeypatch: pytest.Monk
 
 def test_every_event_wakes_a_waiting_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     """A state, a frame and the end of the session each reach a reader that waits, without the periodic check."""
-    monkeypatch.setattr(session_module, "IdleTimer", lambda *_: nullcontext())
+    monkeypatch.setattr(receiver_module, "IdleTimer", lambda *_: nullcontext())
 
     async def whole() -> list[type]:
         go_on = asyncio.Event()
@@ -264,7 +258,7 @@ def test_a_full_socket_lets_other_tasks_run() -> None:
     async def whole() -> int:
         session = FeedSession(settings("ws://127.0.0.1:1"))
         connection: Any = FullSocket()
-        receiving = asyncio.create_task(session._receive(connection))
+        receiving = asyncio.create_task(session.receiver_of(connection, "subscribed")._receive())
         await asyncio.sleep(0)
         received: int = connection.received
         with pytest.raises(ConnectionError, match="no more frames"):

@@ -32,37 +32,61 @@ def run(
     alike there. The total counts each second with missing data once.
     """
     earliest = _instant(since)
-    origin, gaps, simulated = _gaps(tape)
-    chosen = [
-        gap for gap in gaps if (product is None or product in gap.products) and (earliest is None or gap.end > earliest)
+    origin, gaps, blind, simulated = _gaps(tape)
+
+    def is_chosen(gap: Gap) -> bool:
+        return (product is None or product in gap.products) and (earliest is None or gap.end > earliest)
+
+    chosen = [gap for gap in gaps if is_chosen(gap)]
+    # the end of a span without length is unknown: its recorder was killed, or still runs
+    unverifiable = [
+        span for span in blind if is_chosen(span) or (span.start == span.end and is_chosen(_open_end(span)))
     ]
     total = _total(chosen)
     if as_json:
-        print(json.dumps({"origin": origin, "gaps": [_as_json(gap) for gap in chosen], "total": total}))
+        entries = {"gaps": [*map(_as_json, chosen)], "unverifiable": [*map(_as_json, unverifiable)]}
+        print(json.dumps({"origin": origin, **entries, "total": total}))
         return
     note_if_simulated(simulated)
     rows = [_row(gap) for gap in chosen]
     unknown = f"; unknown in {total['uncounted']:,} of the gaps" if total["uncounted"] else ""
     if rows:
         table(f"gaps ({origin})", ["start", "end", "seconds", "lost", "cause", "products", "detail"], rows)
-    out.print(f"{total['gaps']:,} gaps, {total['seconds']:,.3f} s, {total['lost']:,} messages lost{unknown}")
+    _print_unverifiable(unverifiable)
+    known = "known " if unverifiable else ""
+    out.print(f"{total['gaps']:,} {known}gaps, {total['seconds']:,.3f} s, {total['lost']:,} messages lost{unknown}")
 
 
-def _gaps(tape: Path) -> tuple[str, list[Gap], bool]:
-    """The source of the gaps, the gaps, and whether the tape that was read is simulated."""
+def _open_end(span: Gap) -> Gap:
+    import msgspec
+
+    return msgspec.structs.replace(span, end=2**63 - 1)
+
+
+def _print_unverifiable(spans: Sequence[Gap]) -> None:
+    """Names the recordings that are never complete, because their feed shows no loss."""
+    for span in spans:
+        until = "its end is unknown" if span.start == span.end else f"until {_short(span.end)}"
+        warn(
+            f"{' '.join(span.products)} from {_short(span.start)}, {until}: {span.detail}; the recording may lack data"
+        )
+
+
+def _gaps(tape: Path) -> tuple[str, list[Gap], list[Gap], bool]:
+    """The source of the gaps, the gaps, spans in which none can be noticed, and whether the tape read is simulated."""
     from volspike.tape import LEDGER_NAME, TapeReport, read_ledger, read_ticks, silences
 
     if (tape / LEDGER_NAME).exists():
         ledger = read_ledger(tape)
         if ledger.damaged:
             warn(f"{tape / LEDGER_NAME}: {ledger.damaged:,} damaged lines were ignored")
-        return "ledger", ledger.gaps, False
+        return "ledger", ledger.gaps, ledger.unverifiable, False
     report = TapeReport()
     with reading("searching for silences") as show:
         parts = read_ticks(tape, report=report, keep_rejected=False)
         gaps = silences(_shown(parts, lambda: show(report)))
     print_tape_report(report)
-    return "silences of the tape", gaps, report.simulated
+    return "silences of the tape", gaps, [], report.simulated
 
 
 def _shown(parts: Iterable[Ticks], show: Callable[[], None]) -> Iterator[Ticks]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from volspike.config import FeedSettings
     from volspike.live.metrics import FeedCounts
     from volspike.live.sources import Source
+    from volspike.market import Gap
     from volspike.streams.clients import KafkaSettings
     from volspike.streams.producer import TickRelay
     from volspike.tape.recorder import Recorder
@@ -249,6 +250,13 @@ def _print_relayed(relay: TickRelay, folder: Path | None) -> None:
         warn(f"{relay.undelivered:,} ticks were not delivered to {relay.topic}{again}")
 
 
+def _print_gap(gap: Gap) -> None:
+    if gap.verifiable:
+        warn(f"gap ({gap.cause}): {(gap.end - gap.start) / 1e9:.1f} s of {', '.join(gap.products)}")
+    elif gap.start == gap.end:  # at the beginning of the connection, and once more over its span at its end
+        warn(f"{', '.join(gap.products)}: {gap.detail}")
+
+
 async def _listen(
     source: Source, recorder: Recorder | None, relay: TickRelay | None, counts: FeedCounts, periodic: PeriodicWork
 ) -> None:
@@ -266,7 +274,7 @@ async def _listen(
                     if relay is not None:
                         relay.frame(event.received, event.frame)
                 case Gap():
-                    warn(f"gap ({event.cause}): {(event.end - event.start) / 1e9:.1f} s of {', '.join(event.products)}")
+                    _print_gap(event)
                     if recorder is not None:
                         recorder.gap(event)
                 case FeedFault():

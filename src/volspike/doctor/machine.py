@@ -228,6 +228,13 @@ def check_gaps(tape: Path, now: int) -> list[Finding]:
     midnight = now - now % DAY_NS
     today = [gap for gap in ledger.gaps if gap.end > midnight]
     findings = [_gaps_finding(tape, today, midnight, now)]
+    blind = sorted({product for span in ledger.unverifiable for product in span.products})
+    if blind:
+        found = f"no loss can be noticed on the feed of {', '.join(blind)}: recordings of it may lack data"
+        remedy = "no action needed; a source with numbered messages or trades shows losses"
+        findings.append(
+            Finding(check=GAPS, severity=Severity.NOTE, found=found, remedy=remedy, facts={"path": str(tape)})
+        )
     if ledger.damaged:
         found = f"{tape / LEDGER_NAME}: {ledger.damaged:,} damaged lines"
         remedy = "no action needed: the gaps in these lines are unknown, `volspike gaps` ignores them"

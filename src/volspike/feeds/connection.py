@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, Self
 from urllib.request import getproxies, proxy_bypass
 
 import msgspec
@@ -226,6 +226,11 @@ class Pace:
     def __init__(self, limit: int, span_s: float = 1.0) -> None:
         self._span_s = span_s
         self._turns: deque[float] = deque(maxlen=limit)
+
+    @classmethod
+    def per_second(cls, rate: float) -> Self:
+        """A limit of ``rate`` requests per second, which may be below 1."""
+        return cls(int(rate)) if rate >= 1.0 else cls(1, 1.0 / rate)
 
     def delay_s(self, now: float) -> float:
         """How long the next request must wait from ``now`` (seconds of a monotonic clock); counts that request."""

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Final
 
 import msgspec
 
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage, FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, Frame
-from volspike.feeds.inbox import AckDeadline, Arrival, ClockStep, Entry, Overflow
-from volspike.feeds.protocol import FeedProtocol, SubscriptionCheck
+from volspike.feeds.inbox import (
+    AckDeadline,
+    Arrival,
+    ChangeoverNote,
+    ChangeoverStage,
+    ClockStep,
+    Entry,
+    Notice,
+    Overflow,
+)
+from volspike.feeds.protocol import FeedProtocol, SubscriptionCheck, TradeIds
 from volspike.feeds.refusals import Refusals
+from volspike.feeds.trade_ids import Changeover, LostTrades, TradeIdCheck
 from volspike.market import SECOND_NS, Cause, Gap, Tick
 from volspike.market.clock import TimeCheck
 
@@ -86,8 +96,9 @@ class EventDecoder:
     """Turns entries of the inbox, in order, into events.
 
     Every loss becomes a ``Gap`` here: what intake and inbox report, absence after a lost connection, damage, impossible
-    times and clock steps. Ticks of products that are not in ``products``, the names under which data may arrive, are
-    rejected and counted. ``feed`` is the name of the protocol in events.
+    times, clock steps and missing trade ids. Ticks of products that are not in ``products``, the names under which data
+    may arrive, are rejected and counted. ``feed`` is the name of the protocol in events. ``on_closing`` is called when
+    the exchange announces that it will close the connection.
     """
 
     def __init__(
@@ -97,7 +108,19 @@ class EventDecoder:
         products: tuple[str, ...],
         refusals: Refusals | None = None,
         feed: str = "",
+        on_closing: Callable[[], None] | None = None,
     ) -> None:
+        self._on_closing = on_closing
+        is_consecutive = protocol.trade_ids is TradeIds.CONSECUTIVE
+        self._ids = TradeIdCheck(products) if is_consecutive else None
+        self._changeover = Changeover(consecutive=is_consecutive)
+        self._is_changing = False
+        self._numbered: Set[str] = frozenset()
+        """Products of the first frame after a reconnection whose trades are compared with those before it."""
+        self._unsettled: set[str] = set()
+        """Products without a trade since the last reconnection, whose ids will show how many were lost."""
+        self._is_verifiable = protocol.verifiable
+        self._unverified_since = 0
         self._feed = feed
         self._refusals = Refusals(()) if refusals is None else refusals
         self._data_name = protocol.data_name
@@ -115,28 +138,45 @@ class EventDecoder:
         self._absent_since = 0
         self.ticks = self.malformed = self.errors = self.connections = self.gaps = self.latency_ns = 0
         self.unrequested = 0
+        self.last_data = 0
+        """When the last tick was received, ns UTC."""
         self.ignored: Counter[str] = Counter()
+
+    @property
+    def repeated(self) -> int:
+        """Trades whose id came twice or late."""
+        return 0 if self._ids is None else self._ids.repeated
 
     def decode(self, entry: Entry) -> Sequence[FeedEvent]:
         """The events of an entry; a gap comes before the frame that ends it."""
         if isinstance(entry, Arrival):
             return self._decode_arrival(entry)
         damage = self._count(self._damage.end_all(self._last))
-        if isinstance(entry, Overflow):
-            self._last = entry.end
-            return (*damage, *self._count(entry.gaps(self._products)))
-        if isinstance(entry, Gap):
-            return self._count([*damage, entry])
-        if isinstance(entry, ClockStep):
-            return (*damage, *self._take_our_step(entry))
-        if isinstance(entry, AckDeadline):
-            return (*damage, *self._check_acks(entry))
-        return (*damage, *self._follow_state(entry))
+        return [*damage, *self._follow(entry)]
+
+    def _follow(self, entry: Overflow | Notice) -> Sequence[FeedEvent]:
+        match entry:
+            case Overflow():
+                self._last = entry.end
+                return self._count(entry.gaps(self._products))
+            case Gap():
+                return self._count([entry])
+            case ClockStep():
+                return self._take_our_step(entry)
+            case AckDeadline():
+                return self._check_acks(entry)
+            case ChangeoverNote():
+                self._follow_changeover(entry)
+                return ()
+            case FeedState():
+                return self._follow_state(entry)
 
     def finish(self, now: int) -> Sequence[FeedEvent]:
         """The gaps that are still open when the session ends at ``now``."""
-        damage = self._count(self._damage.end_all(now))
-        return (*damage, *self._count([self._end_absence(now)])) if self._absent_since else damage
+        ended: list[FeedEvent] = [*self._count(self._damage.end_all(now))]
+        if self._absent_since:
+            ended += self._count(self._end_absence(now, ()))
+        return [*ended, *self._end_unverified(now)]
 
     def _decode_arrival(self, arrival: Arrival) -> Sequence[FeedEvent]:
         received, data, last = arrival.received, arrival.data, self._last
@@ -151,10 +191,10 @@ class EventDecoder:
             self._subscription.update(frame)
         before: list[FeedEvent] = []
         if frame.faults:
-            self.malformed += 1
-            for damage in frame.faults:
-                self._damage.add(damage, last, received)
-            before.append(FeedFault(received, data, frame.faults[0].error))
+            self._take_faults(arrival, frame, last, before)
+        if self._is_changing:
+            frame = self._join(frame, received, before)
+        losses: Sequence[LostTrades] = () if self._ids is None else self._compare_ids(self._ids, frame, received)
         names, times = self._names, self._times
         for place, tick in enumerate(frame.ticks):
             reason = times.fault(tick.product_id, tick.time, received) if tick.product_id in names else ""
@@ -164,19 +204,33 @@ class EventDecoder:
         ticks = frame.ticks
         if ticks:
             self.ticks += len(ticks)
+            self.last_data = received
             self.latency_ns = received - ticks[-1].time
             if self._refusals.refused:
                 before += self._end_refusals({tick.product_id for tick in ticks}, received)
-        elif frame.ignored is not None:
-            self.ignored[frame.ignored] += 1
+        else:
+            self._take_message(frame)
         if self._damage.is_pending:
             before += self._count(self._damage.end_with(received, ticks))
         event = FeedFrame(received, data, frame, self._feed)
-        if self._absent_since and ticks:
-            return (*before, *self._count([self._end_absence(received)]), event)
+        if losses or (self._absent_since and ticks):
+            before += self._count(self._missing(received, ticks, losses))
         if frame.error is not None:
             return (*before, event, self._exchange_error(frame, received))
         return (*before, event) if before else (event,)
+
+    def _take_faults(self, arrival: Arrival, frame: Frame, last: int, before: list[FeedEvent]) -> None:
+        self.malformed += 1
+        for damage in frame.faults:
+            self._damage.add(damage, last, arrival.received)
+        before.append(FeedFault(arrival.received, arrival.data, frame.faults[0].error))
+
+    def _take_message(self, frame: Frame) -> None:
+        """A frame without ticks."""
+        if frame.ignored is not None:
+            self.ignored[frame.ignored] += 1
+        if frame.is_closing and self._on_closing is not None:
+            self._on_closing()
 
     def _check_ticks(
         self, arrival: Arrival, frame: Frame, last: int, before: list[FeedEvent], first: int, first_reason: str
@@ -208,12 +262,7 @@ class EventDecoder:
         if fault:
             self.malformed += not frame.faults
             before.append(FeedFault(received, arrival.data, MalformedTick(fault, "$.time")))
-        messages = frame.messages
-        return msgspec.structs.replace(
-            frame,
-            ticks=tuple(ticks[place] for place in kept),
-            messages=tuple(messages[place] for place in kept) if messages else (),
-        )
+        return _keep_ticks(frame, kept)
 
     def _report_unrequested(self, products: set[str], received: int) -> list[FeedEvent]:
         """An error that names products which were not requested, each of them once."""
@@ -296,16 +345,131 @@ class EventDecoder:
             self._subscription.leave_out(set(self._refusals.refused))
             self._is_tried_singly = False
             self._times.begin_connection()
+            if not self._is_verifiable and not self._unverified_since:
+                self._unverified_since = state.received
+                return (state, self._unverified(state.received, state.received))
         elif not self._absent_since:
             self._absent_since = self._last
         if not state.is_connected and self._refusals.named_in(state.reason):
-            return (state, self._refuse(state.reason, state.received))
-        return (state,)
+            return (state, self._refuse(state.reason, state.received), *self._end_unverified(state.received))
+        return (state,) if state.is_connected else (state, *self._end_unverified(state.received))
 
-    def _end_absence(self, end: int) -> Gap:
-        start, self._absent_since = self._absent_since, 0
-        return Gap(start=start, end=max(start, end), products=self._products, cause=Cause.RECONNECT)
+    def _end_absence(self, end: int, losses: Sequence[LostTrades]) -> list[Gap]:
+        """The gaps of a reconnection that ends at ``end``.
+
+        The trade ids of the first frame show how many trades of its products were lost.
+        """
+        start, self._absent_since = min(self._absent_since, end), 0
+        lost = dict.fromkeys(self._numbered, 0) | {loss.product_id: loss.lost for loss in reversed(losses)}
+        detail = {loss.product_id: loss.detail for loss in reversed(losses)}
+        gaps = [
+            Gap(
+                start=start,
+                end=end,
+                products=(product,),
+                cause=Cause.RECONNECT,
+                lost=count,
+                detail=detail.get(product, ""),
+            )
+            for product, count in sorted(lost.items())
+        ]
+        self._numbered = frozenset()
+        others = tuple(product for product in self._products if product not in lost)
+        if self._ids is not None:
+            self._unsettled = set(others)
+        if others:
+            gaps.append(Gap(start=start, end=end, products=others, cause=Cause.RECONNECT))
+        return gaps
+
+    def _compare_ids(self, ids: TradeIdCheck, frame: Frame, received: int) -> Sequence[LostTrades]:
+        """The losses that the trade ids of a frame show."""
+        if self._absent_since:
+            self._numbered = {
+                tick.product_id for tick in frame.ticks if tick.trade_id >= 0 and ids.highest(tick.product_id) >= 0
+            }
+        return ids.add(frame.ticks, received, frame.first_ids)
+
+    def _missing(self, received: int, ticks: Sequence[Tick], losses: Sequence[LostTrades]) -> list[Gap]:
+        """The gaps that a frame ends: of a reconnection, or of missing trade ids."""
+        if self._absent_since and ticks:
+            return self._end_absence(received, losses)
+        return [self._gap_of(loss, received) for loss in losses]
+
+    def _gap_of(self, loss: LostTrades, received: int) -> Gap:
+        is_late = loss.product_id in self._unsettled
+        self._unsettled.discard(loss.product_id)
+        return Gap(
+            start=min(loss.since, received),
+            end=received,
+            products=(loss.product_id,),
+            cause=Cause.RECONNECT if is_late else Cause.SEQUENCE,
+            lost=loss.lost,
+            detail=loss.detail,
+        )
+
+    def _follow_changeover(self, note: ChangeoverNote) -> None:
+        changeover = self._changeover
+        match note.stage:
+            case ChangeoverStage.OPENED:
+                changeover.begin(note.received)
+            case ChangeoverStage.FAILED:
+                changeover.cancel()
+            case ChangeoverStage.SWITCHED:
+                changeover.switch(note.received)
+        self._is_changing = changeover.is_tracking or changeover.is_filtering
+
+    def _join(self, frame: Frame, received: int, before: list[FeedEvent]) -> Frame:
+        """During a changeover: the frame without what the old connection has delivered."""
+        changeover = self._changeover
+        if not changeover.is_filtering:
+            changeover.track(frame.ticks)
+            return frame
+        if changeover.is_over(received):
+            self._is_changing = False
+            return frame
+        has_updates = frame.sequence < 0
+        kept = [place for place, tick in enumerate(frame.ticks) if changeover.is_new(tick, has_updates=has_updates)]
+        if has_updates:  # numbered messages are complete on each connection, and both were open together
+            for place in kept:
+                if changeover.lacks_overlap(frame.ticks[place]):
+                    before += self._count([self._unjoined(frame.ticks[place].product_id, received)])
+        return frame if len(kept) == len(frame.ticks) else _keep_ticks(frame, kept)
+
+    def _unjoined(self, product: str, received: int) -> Gap:
+        return Gap(
+            start=min(self._changeover.began, received),
+            end=received,
+            products=(product,),
+            cause=Cause.RECONNECT,
+            detail="the old and the new connection have no trade in common",
+        )
+
+    def _end_unverified(self, end: int) -> list[Gap]:
+        """The entry over a connection of a feed on which no loss can be noticed, when it ends."""
+        start, self._unverified_since = self._unverified_since, 0
+        return [self._unverified(start, max(start, end))] if start else []
+
+    def _unverified(self, start: int, end: int) -> Gap:
+        return Gap(
+            start=start,
+            end=end,
+            products=self._products,
+            cause=Cause.UNVERIFIABLE,
+            detail=f"no loss can be noticed on the feed {self._feed}",
+            verifiable=False,
+        )
 
     def _count(self, gaps: list[Gap]) -> list[Gap]:
         self.gaps += len(gaps)
         return gaps
+
+
+def _keep_ticks(frame: Frame, places: Sequence[int]) -> Frame:
+    """The frame with only these of its ticks and of the exchange's messages for them."""
+    ticks, messages, first_ids = frame.ticks, frame.messages, frame.first_ids
+    return msgspec.structs.replace(
+        frame,
+        ticks=tuple(ticks[place] for place in places),
+        messages=tuple(messages[place] for place in places) if messages else (),
+        first_ids=tuple(first_ids[place] for place in places) if first_ids else (),
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from enum import Enum, auto
 from typing import Final, TypeAlias
 
 import msgspec
@@ -62,7 +63,22 @@ class Overflow(msgspec.Struct):
         return gaps
 
 
-Notice: TypeAlias = Gap | FeedState | AckDeadline | ClockStep
+class ChangeoverStage(Enum):
+    """The state of the connection that is to replace the present one."""
+
+    OPENED = auto()
+    FAILED = auto()
+    SWITCHED = auto()
+
+
+class ChangeoverNote(msgspec.Struct, gc=False):
+    """A new connection was opened next to the present one, has failed, or has replaced it (ns UTC)."""
+
+    received: int
+    stage: ChangeoverStage
+
+
+Notice: TypeAlias = Gap | FeedState | AckDeadline | ClockStep | ChangeoverNote
 Entry: TypeAlias = Arrival | Overflow | Notice
 
 
@@ -119,6 +135,28 @@ class Inbox:
         elif entry is self._mark:
             self._mark = None
         return entry
+
+    def take_over(self, waiting: Inbox, last_received: int) -> None:
+        """Append the entries of a new connection, which has received them since before ``last_received`` (ns UTC).
+
+        That is when the old connection received its last frame; what came before is stamped with it, so that times of
+        receipt do not step back. What was noted about the new connection before is no loss of the session.
+        """
+        self.note(ChangeoverNote(last_received, ChangeoverStage.SWITCHED))
+        while (entry := waiting.take()) is not None:
+            match entry:
+                case Arrival():
+                    self.put(Arrival(max(entry.received, last_received), entry.data))
+                case Overflow():
+                    self._entries.append(entry)
+                case ClockStep():
+                    pass  # the intake of the old connection has noted it too
+                case Gap():
+                    if entry.end > last_received:
+                        self.note(entry)
+                case _:
+                    self.note(entry)
+        self.dropped += waiting.dropped
 
     @property
     def oldest(self) -> int:
@@ -215,6 +253,16 @@ class FrameIntake:
         self.bytes += len(data)
         self.last_received = received
         self._inbox.put(Arrival(received, data))
+
+    def succeed(self, earlier: FrameIntake, inbox: Inbox) -> None:
+        """Continue the counts of the intake of an earlier connection, and put frames into its ``inbox``."""
+        inbox.take_over(self._inbox, earlier.last_received)
+        self._inbox = inbox
+        self._earlier_repeated += earlier.repeated
+        self.frames += earlier.frames
+        self.bytes += earlier.bytes
+        self.lost += earlier.lost
+        self.last_received = max(self.last_received, earlier.last_received)
 
     def check_silence(self, now: int) -> bool:
         """Note a silence that has become long enough; returns whether the connection is idle and should be closed."""

@@ -4,9 +4,14 @@
         async for event in session.events():
             ...
 
-A task reads the socket, stamps each frame with its time of receipt and puts it, undecoded, into the bounded ``Inbox``
-(``FrameIntake``); it never waits for the reader. The reader takes frames out of the inbox and decodes them
-(``EventDecoder``). A reader that is too slow loses frames, marked by one gap, but never the connection.
+A task reads the socket (``Receiver``), stamps each frame with its time of receipt and puts it, undecoded, into the
+bounded ``Inbox`` (``FrameIntake``); it never waits for the reader. The reader takes frames out of the inbox and decodes
+them (``EventDecoder``). A reader that is too slow loses frames, marked by one gap, but never the connection.
+
+Before a connection reaches the end of its lifetime at the venue, and when the exchange announces that it will close
+it, the session opens the next one. Both receive for ``overlap_s``; the frames of the new one wait in an inbox of its
+own. Then the old one is closed, and the reader gets what the new one has received, without the trades and quotes that
+the old one had delivered. Only what is missing then is a gap.
 """
 
 from __future__ import annotations
@@ -15,13 +20,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from random import SystemRandom
-from typing import NoReturn, Self
+from typing import Self
 
 from websockets.asyncio.client import ClientConnection
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import WebSocketException
 
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
@@ -29,7 +33,6 @@ from volspike.feeds.connection import (
     Backoff,
     Pace,
     close_connection,
-    close_reason,
     handshake_wait_s,
     is_simulated,
     open_connection,
@@ -38,11 +41,13 @@ from volspike.feeds.connection import (
 )
 from volspike.feeds.decoder import EventDecoder
 from volspike.feeds.events import FeedEvent, FeedState, FeedStats
-from volspike.feeds.inbox import AckDeadline, FrameIntake, Inbox
+from volspike.feeds.inbox import ChangeoverNote, ChangeoverStage, FrameIntake, Inbox
+from volspike.feeds.protocol import FeedProtocol
+from volspike.feeds.receiver import Receiver
 from volspike.feeds.refusals import Refusals
 from volspike.feeds.venues import protocol_named
+from volspike.market import SECOND_NS
 
-_FRAMES_PER_TURN = 64
 _EVENTS_PER_TURN = 64
 _OTHER_MARKET = {
     True: "the exchange is not simulated, but this session expects a simulated one; restart to use it",
@@ -59,7 +64,8 @@ class FeedSession:
     share of each wait from [0, 1). Sessions that are read together (``read_sessions``) share ``wake``.
 
     Raises:
-        UsageError: the url is not a websocket url, or the proxy of the environment cannot be used.
+        UsageError: the url is not a websocket url, the proxy of the environment cannot be used, or one connection
+            cannot carry that many products.
     """
 
     def __init__(
@@ -72,6 +78,7 @@ class FeedSession:
     ) -> None:
         protocol = protocol_named(settings.protocol)
         self.settings = settings
+        _refuse_too_many(settings, protocol)
         self.url = protocol.address(settings)
         proxy_for(parse_address(self.url))  # refuses an unusable address or proxy at once
         self._simulated = simulated
@@ -85,10 +92,13 @@ class FeedSession:
             protocol.data_names(settings.products),
             self._refusals,
             settings.protocol,
+            self._replace_connection,
         )
+        self._receiver: Receiver | None = None
+        self._jitter = jitter
         self._backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, jitter)
-        self._connection_pace = Pace(protocol.limits.connections_per_s)
-        self._message_pace = Pace(protocol.limits.messages_per_s)
+        self._connection_pace = Pace.per_second(protocol.limits.connections_per_s)
+        self._message_pace = Pace.per_second(protocol.limits.messages_per_s)
         self._attempt = 0
         self._has_lasted = False
         self._retry_after_s = 0.0
@@ -145,7 +155,7 @@ class FeedSession:
             reconnects=max(decoder.connections - 1, 0),
             gaps=decoder.gaps,
             lost=intake.lost,
-            repeated=intake.repeated,
+            repeated=intake.repeated + decoder.repeated,
             unrequested=decoder.unrequested,
             refused=tuple(self._refusals.refused),
             overflows=self._inbox.dropped,
@@ -161,7 +171,7 @@ class FeedSession:
             await asyncio.sleep(self._connection_pace.delay_s(loop.time()))
             self._attempt += 1
             self._retry_after_s = 0.0
-            reason = await self._run_connection()
+            reason = await self._run_connections()
             self._note_state(is_connected=False, reason=reason)
             if self._has_lasted:
                 self._has_lasted = False
@@ -169,110 +179,146 @@ class FeedSession:
                 self._backoff.reset()
             await asyncio.sleep(max(self._backoff.delay_s(), self._retry_after_s))
 
-    async def _run_connection(self) -> str:
-        """One connection from opening to closing; returns why it ended or could not be opened."""
+    async def _run_connections(self) -> str:
+        """A connection and those that replace it as planned; returns why the last ended or the first did not open."""
+        opened = await self._open("subscribed")
+        if isinstance(opened, str):
+            return opened
+        self._refusals.begin_connection()
+        try:
+            while True:
+                self._receiver = opened.receiver
+                opened.receiver.follow_refusals()
+                await self._wait_for_end(opened)
+                if opened.task.done():
+                    return opened.task.result()
+                successor = await self._replace(opened)
+                if successor is None:
+                    return await opened.task
+                opened = successor
+        finally:
+            await self._close(opened)
+
+    async def _wait_for_end(self, opened: OpenConnection) -> None:
+        """Wait until the connection ends or should be replaced.
+
+        Where only answers to pings come while the market is calm, a subscription that has come to nothing looks the
+        same; so a connection without a tick for long is replaced.
+        """
+        replacing = asyncio.create_task(opened.receiver.should_be_replaced.wait(), name=f"replace {self.url}")
+        patience_s = None if self._protocol.ping is None else self.settings.data_timeout_s
+        try:
+            while True:
+                ended, _ = await asyncio.wait(
+                    {opened.task, replacing}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if ended or patience_s is None:
+                    return
+                silent_s = (time.time_ns() - self._decoder.last_data) / SECOND_NS
+                if silent_s >= self.settings.data_timeout_s:
+                    return
+                patience_s = self.settings.data_timeout_s - silent_s
+        finally:
+            replacing.cancel()
+            await asyncio.gather(replacing, return_exceptions=True)
+
+    def _replace_connection(self) -> None:
+        """The exchange has announced that it will close the connection."""
+        if self._receiver is not None:
+            self._receiver.should_be_replaced.set()
+
+    async def _open(self, reason: str, inbox: Inbox | None = None) -> OpenConnection | str:
+        """A connection that subscribes and receives, into an ``inbox`` of its own if given; or why there is none."""
         try:
             connection = await open_connection(self.url, self.settings)
         except (OSError, WebSocketException) as error:  # a timeout is an OSError
             self._retry_after_s = handshake_wait_s(error)
             wait = f"; the next attempt is in {self._retry_after_s:.0f} s" if self._retry_after_s else ""
             return f"cannot connect: {error}{wait}"
-        try:
-            if self._simulated is not None and is_simulated(connection) != self._simulated:
-                return _OTHER_MARKET[self._simulated]
-            return await self._subscribe_and_receive(connection)
-        finally:
+        if self._simulated is not None and is_simulated(connection) != self._simulated:
             await close_connection(connection)
+            return _OTHER_MARKET[self._simulated]
+        receiver = self.receiver_of(connection, reason, inbox)
+        task = asyncio.create_task(receiver.run(), name=f"receive from {self.url}")
+        return OpenConnection(receiver, task, asyncio.get_running_loop().time(), self._decoder.ticks)
 
-    async def _subscribe_and_receive(self, connection: ClientConnection) -> str:
-        loop = asyncio.get_running_loop()
-        connected = loop.time()
-        within_s = self._protocol.limits.subscribe_within_s
-        reason = "" if within_s is None else f"not subscribed within {within_s:g} s"
-        ticks = self._decoder.ticks
-        self._intake.begin_connection(time.time_ns())
-        self._refusals.begin_connection()
-        following = asyncio.create_task(self._follow_refusals(connection), name=f"request again from {self.url}")
-        pinging = asyncio.create_task(self._send_pings(connection), name=f"ping {self.url}")
+    def receiver_of(self, connection: ClientConnection, reason: str, inbox: Inbox | None = None) -> Receiver:
+        """Receives from an open connection, into ``inbox`` (None: that of the session)."""
+        return Receiver(
+            connection,
+            self.settings,
+            self._protocol,
+            self._intake if inbox is None else FrameIntake(self.settings, self._protocol, inbox),
+            self._inbox if inbox is None else inbox,
+            self._refusals,
+            self._message_pace,
+            self._wake,
+            lambda: self._state(is_connected=True, reason=reason),
+        )
+
+    async def _close(self, opened: OpenConnection) -> None:
         try:
-            async with asyncio.timeout(within_s) as limit:
-                await self._subscribe(connection)
-                limit.reschedule(None)
-                reason = f"no frame for {self.settings.idle_timeout_s:g} s"
-                settings = self.settings
-                every_s = check_interval_s(
-                    settings.heartbeat_timeout_s, settings.idle_timeout_s, settings.ack_timeout_s
-                )
-                with IdleTimer(self._idle_check(loop.time() + settings.ack_timeout_s), limit, every_s):
-                    await self._receive(connection)
-        except TimeoutError:
-            return f"{reason}: the connection was closed on our side"
-        except ConnectionClosed as closed:
-            return close_reason(closed)
+            await opened.stop()
         finally:
-            for task in (following, pinging):
-                task.cancel()
-            await asyncio.gather(following, pinging, return_exceptions=True)
-            self._has_lasted = self._decoder.ticks > ticks or loop.time() - connected >= self.settings.lasting_s
+            age_s = asyncio.get_running_loop().time() - opened.since
+            self._has_lasted |= self._decoder.ticks > opened.ticks or age_s >= self.settings.lasting_s
+            await close_connection(opened.receiver.connection)
 
-    async def _subscribe(self, connection: ClientConnection) -> None:
-        await self._request(connection, self._refusals.accepted)
-        self._note_state(is_connected=True, reason="subscribed")
-
-    async def _request(self, connection: ClientConnection, products: tuple[str, ...]) -> None:
+    async def _replace(self, old: OpenConnection) -> OpenConnection | None:
+        """Open the next connection, let both receive for a while, and switch; None if the old one ended before."""
         loop = asyncio.get_running_loop()
-        for message in self._protocol.subscribe_messages(self.settings, products):
-            await asyncio.sleep(self._message_pace.delay_s(loop.time()))
-            await connection.send(message)
+        backoff = Backoff(self.settings.backoff_min_s, self.settings.backoff_max_s, self._jitter)
+        while not old.task.done():
+            await old.sleep(self._connection_pace.delay_s(loop.time()))
+            waiting = Inbox(self.settings.queue_frames, self.settings.queue_bytes)
+            self._inbox.note(ChangeoverNote(time.time_ns(), ChangeoverStage.OPENED))
+            new = await self._open("the connection was replaced as planned, without a pause", waiting)
+            if isinstance(new, OpenConnection):
+                try:
+                    if await self._overlap(old, new):
+                        await self._switch(old, new)
+                        return new
+                except BaseException:
+                    await self._close(new)
+                    raise
+                await self._close(new)
+            self._inbox.note(ChangeoverNote(time.time_ns(), ChangeoverStage.FAILED))
+            await old.sleep(max(backoff.delay_s(), self._retry_after_s))
+        return None
 
-    async def _follow_refusals(self, connection: ClientConnection) -> None:
-        """Send the requests that refusals of the exchange make necessary, while the connection lasts."""
-        while True:
-            for products in await self._refusals.next_requests():
-                await self._request(connection, products)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.settings.ack_timeout_s):
-                    await self._refusals.wait()
-                    continue
-            self._inbox.note(AckDeadline(time.time_ns()))
-            self._wake.set()
+    async def _overlap(self, old: OpenConnection, new: OpenConnection) -> bool:
+        """Wait until both have received for ``overlap_s``; whether the new one is of use."""
+        live = asyncio.create_task(new.receiver.is_live.wait(), name=f"first frame from {self.url}")
+        try:
+            await asyncio.wait(
+                {live, new.task, old.task},
+                timeout=self.settings.connect_timeout_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            live.cancel()
+            await asyncio.gather(live, return_exceptions=True)
+        if new.receiver.is_live.is_set() and not old.task.done():
+            await asyncio.wait(
+                {new.task, old.task}, timeout=self.settings.overlap_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        return not new.task.done() and (new.receiver.is_live.is_set() or not old.task.done())
 
-    async def _send_pings(self, connection: ClientConnection) -> None:
-        """Send what the protocol wants a client to send regularly, while the connection lasts."""
-        ping = self._protocol.ping
-        while ping is not None:
-            await asyncio.sleep(ping.every_s)
-            await connection.send(ping.message)
-
-    async def _receive(self, connection: ClientConnection) -> NoReturn:
-        """Take frames as they come; nothing here waits for the reader."""
-        receive, add, now, wake = connection.recv, self._intake.add, time.time_ns, self._wake.set
-        while True:
-            for _ in range(_FRAMES_PER_TURN):
-                data = await receive(decode=False)
-                add(now(), data)
-                wake()
-            await asyncio.sleep(0)  # frames that are already here arrive without a pause: let other tasks run
-
-    def _idle_check(self, ack_deadline: float) -> Callable[[], bool]:
-        """The check made while a connection lasts; returns true if the connection is idle and should be closed."""
-        loop = asyncio.get_running_loop()
-        is_ack_pending = True
-
-        def check() -> bool:
-            nonlocal is_ack_pending
-            now = time.time_ns()
-            if is_ack_pending and loop.time() >= ack_deadline:
-                is_ack_pending = False
-                self._inbox.note(AckDeadline(now))
-            is_idle = self._intake.check_silence(now)
-            self._wake.set()
-            return is_idle
-
-        return check
+    async def _switch(self, old: OpenConnection, new: OpenConnection) -> None:
+        """Queue what the new connection has received behind all that the old one has delivered."""
+        await old.stop()
+        receiver = new.receiver
+        receiver.intake.succeed(self._intake, self._inbox)
+        self._intake, receiver.inbox = receiver.intake, self._inbox
+        self._wake.set()
+        await self._close(old)
 
     def _note_state(self, *, is_connected: bool, reason: str) -> None:
-        state = FeedState(
+        self._inbox.note(self._state(is_connected=is_connected, reason=reason))
+        self._wake.set()
+
+    def _state(self, *, is_connected: bool, reason: str) -> FeedState:
+        return FeedState(
             received=time.time_ns(),
             is_connected=is_connected,
             reason=reason,
@@ -280,8 +326,35 @@ class FeedSession:
             attempt=self._attempt,
             feed=self.settings.protocol,
         )
-        self._inbox.note(state)
-        self._wake.set()
+
+
+def _refuse_too_many(settings: FeedSettings, protocol: FeedProtocol) -> None:
+    limit = protocol.limits.streams_per_connection
+    channels = [each for each in protocol.requested_products(settings).values() if each]
+    if limit is not None and len(settings.products) * len(channels) > limit:
+        raise UsageError(
+            f"{protocol.venue} allows {limit} streams on a connection, which is {limit // len(channels)} products, got "
+            f"{len(settings.products)}: record the others in another process"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenConnection:
+    """A connection that was opened at ``since`` (s of the event loop), its receiving task, and the ticks before it."""
+
+    receiver: Receiver
+    task: asyncio.Task[str]
+    since: float
+    ticks: int
+
+    async def stop(self) -> None:
+        """Stop receiving; the connection stays open."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for some time, at most until the connection ends."""
+        await asyncio.wait({self.task}, timeout=seconds)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -355,45 +428,3 @@ class SessionEvents:
 
 def _head_of(reading: Reading) -> int:
     return reading.inbox.oldest
-
-
-class IdleTimer:
-    """Calls ``check`` every ``every_s`` while the context lasts; once it returns true, ``limit`` expires at once.
-
-    ``limit`` is the ``asyncio.timeout`` around the context. If a check runs late because the event loop was busy, it
-    is skipped once: frames may be waiting in the socket, so the connection may not be idle.
-    """
-
-    def __init__(self, check: Callable[[], bool], limit: asyncio.Timeout, every_s: float) -> None:
-        self._check = check
-        self._limit = limit
-        self._every_s = every_s
-        self._was_late = False
-        self._loop = asyncio.get_running_loop()
-
-    def __enter__(self) -> Self:
-        self._schedule()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-    def _schedule(self) -> None:
-        self._timer = self._loop.call_later(self._every_s, self._run)
-
-    def _run(self) -> None:
-        is_late = self._loop.time() > self._timer.when() + self._every_s
-        self._was_late = is_late and not self._was_late
-        if not self._was_late and self._check():
-            self._limit.reschedule(self._loop.time())
-        else:
-            self._schedule()
-
-
-def check_interval_s(*timeouts_s: float) -> float:
-    """The interval of checks at which each timeout is noticed within a tenth of it, and within a second.
-
-    >>> check_interval_s(10.0, 5.0)
-    0.5
-    """
-    return max(min(1.0, *(timeout / 10 for timeout in timeouts_s)), 0.005)

@@ -256,6 +256,8 @@ class FeedCounts:
         self.last_received = 0
         self.gaps = dict.fromkeys(Cause, 0)
         self.gap_ns = dict.fromkeys(Cause, 0)
+        self.unverifiable: set[str] = set()
+        """Products on whose feed no loss can be noticed."""
         self.latency = Distribution(FEED_LATENCY, per_unit=SECOND_NS)
         self.recent_latency_ns: deque[int] = deque(maxlen=RECENT_FRAMES)
         self.products: dict[str, ProductCounts] = {}
@@ -316,15 +318,21 @@ class FeedCounts:
             case FeedFrame():
                 self._add_frame(event)
             case Gap():
-                self.gaps[event.cause] += 1
-                self.gap_ns[event.cause] += event.end - event.start
-                self.lost += max(0, event.lost)
+                self._add_gap(event)
             case FeedFault():
                 self.malformed += 1
             case FeedState():
                 session = self.session(event.feed)
                 session.is_connected, session.reason = event.is_connected, event.reason
                 session.connections += event.is_connected
+
+    def _add_gap(self, gap: Gap) -> None:
+        if not gap.verifiable:
+            self.unverifiable.update(gap.products)
+            return
+        self.gaps[gap.cause] += 1
+        self.gap_ns[gap.cause] += gap.end - gap.start
+        self.lost += max(0, gap.lost)
 
     def _add_frame(self, event: FeedFrame) -> None:
         self.frames += 1

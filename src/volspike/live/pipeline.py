@@ -352,9 +352,12 @@ class LivePipeline:
             self._publish("spike", view.add_spike(outcome))
 
     def _take_gap(self, gap: Gap) -> None:
-        self.scorer.mark_gap(gap)
         if self.recorder is not None:
             self.recorder.gap(gap)
+        if not gap.verifiable:  # no known loss: windows and labels stay
+            log.info("losses_not_verifiable", products=gap.products, detail=gap.detail)
+            return
+        self.scorer.mark_gap(gap)
         seconds = (gap.end - gap.start) / SECOND_NS
         log.warning("gap", cause=gap.cause, products=gap.products, seconds=seconds, lost=gap.lost, detail=gap.detail)
 
@@ -502,6 +505,7 @@ class LivePipeline:
             "ticks": counts.ticks,
             "malformed": counts.malformed,
             "gaps": sum(counts.gaps.values()),
+            "unverifiable": sorted(counts.unverifiable),
             "reconnects": counts.reconnects,
             "refused_products": self._refused_products(),
             "last_received": counts.last_received // MILLISECOND_NS or None,

@@ -24,7 +24,7 @@ from volspike.labels import SESSION_GAP_S
 from volspike.market import SECOND_NS, Kind, Mode, Ticks
 from volspike.market.product import COINBASE, product_name, split_product
 from volspike.market.time import MILLISECOND_NS
-from volspike.tape import Ledger, TapeReport, read_ticks, tapes_of
+from volspike.tape import TapeReport, read_ledger, read_ticks, tapes_of
 
 SIMULATOR: Final = "simulator"
 SOURCES: Final = ("auto", SIMULATOR, "tape:PATH")
@@ -248,7 +248,9 @@ class TapeReplay:
         self._bytes = max(1, self.report.total_bytes)
         self._read_before = self._sent = self._part_ticks = 0
         folders = sorted({tape.parent for tape in tapes_of([path])})
-        gaps = (gap for folder in folders for gap in Ledger.read(folder) if gap.end > self.start)
+        ledgers = [read_ledger(folder) for folder in folders]
+        entries = (gap for ledger in ledgers for gap in (*ledger.gaps, *ledger.unverifiable))
+        gaps = (gap for gap in entries if gap.end > self.start)
         self._gaps = deque(sorted(gaps, key=lambda gap: gap.end))
 
     @property

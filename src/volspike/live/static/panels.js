@@ -331,6 +331,7 @@ export function showHealth(health, source, lost) {
     ["Latency p50 / p99", latency],
     ["Tick to score p50 / p99", `${pair(health.score_us, 0)} µs`],
     ["Gaps", words.count(health.gaps), bad(health.gaps)],
+    ...(health.unverifiable?.length ? [["Losses cannot be noticed", health.unverifiable.join(", "), "none"]] : []),
     ["Reconnections", words.count(health.reconnects)],
     ["Malformed frames", words.count(health.malformed), bad(health.malformed)],
     ["Frames", words.count(health.frames)],
