@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volspike.feeds.trade_ids import FILTER_NS, RESET_AFTER, Changeover, LostTrades, TradeIdCheck
+from volspike.feeds.trade_ids import FILTER_NS, RESET_AFTER, Changeover, LostTrades, TradeLossCheck
 from volspike.market import Kind, Tick
 
 BTC, ETH = "binance:BTC-USDT", "binance:ETH-USDT"
@@ -23,7 +23,7 @@ def quote(update: int, product: str = BTC, time: int = 0) -> Tick:
 @given(st.sets(st.integers(0, 300), min_size=1, max_size=200), st.integers(1, 5))
 def test_the_sum_of_all_losses_is_what_is_missing(numbers: set[int], frame: int) -> None:
     """However the trades are put into frames, each missing id is in exactly one loss, and no other is."""
-    check, ordered = TradeIdCheck([BTC]), sorted(numbers)
+    check, ordered = TradeLossCheck([BTC]), sorted(numbers)
     losses: list[LostTrades] = []
     for start in range(0, len(ordered), frame):
         losses += check.add([trade(number) for number in ordered[start : start + frame]], start)
@@ -35,7 +35,7 @@ def test_the_sum_of_all_losses_is_what_is_missing(numbers: set[int], frame: int)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(0, 60))
 def test_late_trades_and_duplicates_are_no_losses(ids: list[int], turn: int) -> None:
     """Only a number above the next one is a loss, whatever the order."""
-    check = TradeIdCheck([BTC])
+    check = TradeLossCheck([BTC])
     highest = -1
     for number in ids:
         losses = check.add([trade(number)], turn)
@@ -49,7 +49,7 @@ def test_late_trades_and_duplicates_are_no_losses(ids: list[int], turn: int) -> 
 
 def test_products_are_counted_apart() -> None:
     """A product's first id is no loss, and ticks without an id or of other products count for nothing."""
-    check = TradeIdCheck([BTC, ETH])
+    check = TradeLossCheck([BTC, ETH])
     assert check.add([trade(5), trade(900, ETH), trade(1, "binance:XRP-USDT"), quote(3)], 10) == ()
     assert check.add([trade(901, ETH), trade(9, "binance:XRP-USDT")], 20) == ()
     assert check.add([trade(7), trade(901, ETH)], 30) == (LostTrades(BTC, 6, 6, 10),)
@@ -58,7 +58,7 @@ def test_products_are_counted_apart() -> None:
 
 def test_a_sum_of_trades_covers_their_ids() -> None:
     """With the first id of each, only ids between two of them are missing; an overlap is none."""
-    check = TradeIdCheck([BTC])
+    check = TradeLossCheck([BTC])
     assert check.add([trade(10), trade(14)], 1, (8, 11)) == ()
     assert check.add([trade(20)], 2, (17,)) == (LostTrades(BTC, 15, 16, 1),)
     assert check.add([trade(25)], 3, (19,)) == ()
@@ -67,7 +67,7 @@ def test_a_sum_of_trades_covers_their_ids() -> None:
 
 def test_a_venue_that_counts_again_is_noticed() -> None:
     """After many lower ids in a row the loss is unknown, and the next jump is counted again."""
-    check = TradeIdCheck([BTC])
+    check = TradeLossCheck([BTC])
     check.add([trade(10_000)], 1)
     for number in range(RESET_AFTER - 1):
         assert check.add([trade(number)], 2) == ()

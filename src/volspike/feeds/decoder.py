@@ -22,7 +22,7 @@ from volspike.feeds.inbox import (
 )
 from volspike.feeds.protocol import FeedProtocol, SubscriptionCheck, TradeIds
 from volspike.feeds.refusals import Refusals
-from volspike.feeds.trade_ids import Changeover, LostTrades, TradeIdCheck
+from volspike.feeds.trade_ids import Changeover, LostTrades, TradeLossCheck
 from volspike.market import SECOND_NS, Cause, Gap, Tick
 from volspike.market.clock import TimeCheck
 
@@ -112,7 +112,7 @@ class EventDecoder:
     ) -> None:
         self._on_closing = on_closing
         is_consecutive = protocol.trade_ids is TradeIds.CONSECUTIVE
-        self._ids = TradeIdCheck(products) if is_consecutive else None
+        self._ids = TradeLossCheck(products) if is_consecutive else None
         self._changeover = Changeover(consecutive=is_consecutive)
         self._is_changing = False
         self._numbered: Set[str] = frozenset()
@@ -381,7 +381,7 @@ class EventDecoder:
             gaps.append(Gap(start=start, end=end, products=others, cause=Cause.RECONNECT))
         return gaps
 
-    def _compare_ids(self, ids: TradeIdCheck, frame: Frame, received: int) -> Sequence[LostTrades]:
+    def _compare_ids(self, ids: TradeLossCheck, frame: Frame, received: int) -> Sequence[LostTrades]:
         """The losses that the trade ids of a frame show."""
         if self._absent_since:
             self._numbered = {

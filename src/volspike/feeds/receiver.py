@@ -1,6 +1,6 @@
 """One subscribed connection of a session: subscribe, receive, ping, and notice that it is idle.
 
-``Receiver.run`` puts frames, undecoded, into the inbox until the connection ends. Two receivers may run at the same
+``FrameReceiver.run`` puts frames, undecoded, into the inbox until the connection ends. Two may run at the same
 time, when a session replaces one connection by the next.
 """
 
@@ -27,7 +27,7 @@ _ENDS_EARLY: Final = 600.0
 _ENDS_EARLY_SHARE: Final = 0.2
 
 
-class Receiver:
+class FrameReceiver:
     """Receives from one open connection. Frames go through ``intake`` into ``inbox``, which the session may replace.
 
     ``is_live`` is set with the first frame after the subscription, ``should_be_replaced`` when the connection is near

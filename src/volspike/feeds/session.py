@@ -4,7 +4,7 @@
         async for event in session.events():
             ...
 
-A task reads the socket (``Receiver``), stamps each frame with its time of receipt and puts it, undecoded, into the
+A task reads the socket (``FrameReceiver``), stamps each frame with its time of receipt and puts it, undecoded, into the
 bounded ``Inbox`` (``FrameIntake``); it never waits for the reader. The reader takes frames out of the inbox and decodes
 them (``EventDecoder``). A reader that is too slow loses frames, marked by one gap, but never the connection.
 
@@ -43,7 +43,7 @@ from volspike.feeds.decoder import EventDecoder
 from volspike.feeds.events import FeedEvent, FeedState, FeedStats
 from volspike.feeds.inbox import ChangeoverNote, ChangeoverStage, FrameIntake, Inbox
 from volspike.feeds.protocol import FeedProtocol
-from volspike.feeds.receiver import Receiver
+from volspike.feeds.receiver import FrameReceiver
 from volspike.feeds.refusals import Refusals
 from volspike.feeds.venues import protocol_named
 from volspike.market import SECOND_NS
@@ -94,7 +94,7 @@ class FeedSession:
             settings.protocol,
             self._replace_connection,
         )
-        self._receiver: Receiver | None = None
+        self._receiver: FrameReceiver | None = None
         self._jitter = jitter
         self._backoff = Backoff(settings.backoff_min_s, settings.backoff_max_s, jitter)
         self._connection_pace = Pace.per_second(protocol.limits.connections_per_s)
@@ -242,9 +242,9 @@ class FeedSession:
         task = asyncio.create_task(receiver.run(), name=f"receive from {self.url}")
         return OpenConnection(receiver, task, asyncio.get_running_loop().time(), self._decoder.ticks)
 
-    def receiver_of(self, connection: ClientConnection, reason: str, inbox: Inbox | None = None) -> Receiver:
+    def receiver_of(self, connection: ClientConnection, reason: str, inbox: Inbox | None = None) -> FrameReceiver:
         """Receives from an open connection, into ``inbox`` (None: that of the session)."""
-        return Receiver(
+        return FrameReceiver(
             connection,
             self.settings,
             self._protocol,
@@ -342,7 +342,7 @@ def _refuse_too_many(settings: FeedSettings, protocol: FeedProtocol) -> None:
 class OpenConnection:
     """A connection that was opened at ``since`` (s of the event loop), its receiving task, and the ticks before it."""
 
-    receiver: Receiver
+    receiver: FrameReceiver
     task: asyncio.Task[str]
     since: float
     ticks: int

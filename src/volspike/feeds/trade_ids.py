@@ -39,7 +39,7 @@ class LostTrades(NamedTuple):
         return f"trade {self.first}" if self.lost == 1 else f"trades {self.first} to {self.last}"
 
 
-class TradeIdCheck:
+class TradeLossCheck:
     """Finds missing trades of ``products``, whose ids are consecutive; some 100 ns per trade.
 
     Ids may begin anywhere. An id at or below the highest is a duplicate or late, which is no loss and is counted in
@@ -58,7 +58,7 @@ class TradeIdCheck:
 
         >>> def trade(number: int) -> Tick:
         ...     return Tick(time=0, received=0, kind=Kind.TRADE, product_id="A", price=1.0, trade_id=number)
-        >>> check = TradeIdCheck(["A"])
+        >>> check = TradeLossCheck(["A"])
         >>> check.add([trade(7), trade(8)], 100), [loss.detail for loss in check.add([trade(11)], 200)]
         ((), ['trades 9 to 10'])
         """
