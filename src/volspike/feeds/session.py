@@ -310,6 +310,7 @@ class FeedSession:
         receiver = new.receiver
         receiver.intake.succeed(self._intake, self._inbox)
         self._intake, receiver.inbox = receiver.intake, self._inbox
+        self._receiver = receiver  # what it has received may announce its end already
         self._wake.set()
         await self._close(old)
 
