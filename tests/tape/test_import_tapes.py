@@ -35,7 +35,7 @@ from volspike.errors import UnreadableFile, UsageError, VolspikeError
 from volspike.market import MISSING_ID, SECOND_NS, Cause, Side, Tick, Ticks, format_time
 from volspike.tape import read_ticks
 from volspike.tape.import_tapes import ImportedFile, ImportOptions, import_files, read_columns
-from volspike.tape.ledger import Ledger
+from volspike.tape.ledger import Ledger, read_ledger
 
 AGG = CSV_FILES["binance spot aggTrades"][1]
 AGG_NAME = FILE_NAMES["binance spot aggTrades"]
@@ -87,13 +87,13 @@ def test_compressed_files_are_read(tmp_path: Path, packing: str) -> None:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr(AGG_NAME, text)
     else:
-        pack: Callable[[bytes], bytes] = {
+        packers: dict[str, Callable[[bytes], bytes]] = {
             "gz": gzip.compress,
             "bz2": bz2.compress,
             "xz": lzma.compress,
             "zst": partial(pa.compress, codec="zstd", asbytes=True),
-        }[packing]
-        path.write_bytes(pack(text))
+        }
+        path.write_bytes(packers[packing](text))
     result = imported(path, tmp_path / "out")
     assert result.tape.name == "BTCUSDT-aggTrades-2025-10-04.parquet"
     assert same(ticks_of(result.tape), trades(30))
@@ -346,6 +346,22 @@ def test_missing_ids_become_gaps_of_the_ledger(tmp_path: Path) -> None:
     assert len(Ledger.read(tmp_path / "out")) == 2
 
 
+def test_files_without_ids_are_marked_as_unverifiable(tmp_path: Path) -> None:
+    """Where no missing trade can be noticed, the ledger says so once, and no row counts as incomplete."""
+    path = tmp_path / FILE_NAMES["kraken"]
+    path.write_bytes(CSV_FILES["kraken"][1](trades(40)))
+    result = imported(path, tmp_path / "out")
+    assert result.products[0].missing is None
+    result.tape.unlink()
+    imported(path, tmp_path / "out")
+    contents = read_ledger(tmp_path / "out")
+    assert contents.gaps == []
+    assert [(span.start, span.end, span.products) for span in contents.unverifiable] == [
+        (trade(0).time, trade(39).time, ("kraken:BTC-USDT",))
+    ]
+    assert len((tmp_path / "out" / "gaps.ndjson").read_bytes().splitlines()) == 1
+
+
 def test_rejected_rows_are_kept_next_to_the_file(tmp_path: Path) -> None:
     """A damaged row is written with its number and reason to the file of rejected rows."""
     rows = AGG(trades(10)).splitlines(keepends=True)
@@ -396,3 +412,25 @@ def test_errors_are_those_of_volspike(tmp_path: Path) -> None:
     """A file that does not exist is no traceback."""
     with pytest.raises(VolspikeError, match="cannot be opened"):
         imported(tmp_path / "missing.csv", tmp_path / "out")
+
+
+@pytest.mark.shared_data
+def test_a_day_of_binance_reads_as_recorded(tmp_path: Path, shared_data: Path) -> None:
+    """A real day, written in the layout of Binance's archive, is the recording again, without a missing id."""
+    day = pq.read_table(shared_data / "sets" / "binance_btcusdc" / "BTC-USDC_20251004.parquet")
+    times = day.column("time").cast(pa.int64()).to_pylist()
+    columns = [day.column(name).to_pylist() for name in ("id", "price", "size", "side")]
+    rows = zip(times, *columns, strict=True)
+    lines = [
+        f"{id_},{price:.8f},{size:.8f},1,2,{at // 1000},{side == 'SELL'},True" for at, id_, price, size, side in rows
+    ]
+    path = tmp_path / "BTCUSDC-aggTrades-2025-10-04.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("BTCUSDC-aggTrades-2025-10-04.csv", "\n".join(lines) + "\n")
+    result = imported(path, tmp_path / "out")
+    assert [(product.product_id, product.missing) for product in result.products] == [("binance:BTC-USDC", 0)]
+    found = pq.read_table(result.tape)
+    assert found.column("time").cast(pa.int64()).to_pylist() == times
+    for name, original in (("trade_id", "id"), ("price", "price"), ("last_size", "size")):
+        assert found.column(name).to_pylist() == day.column(original).to_pylist()
+    assert [side.upper() for side in found.column("side").to_pylist()] == columns[3]

@@ -99,8 +99,10 @@ class CsvConverter:
         """The rows of a block; None if a line of it fits no choice."""
         if text.isspace():
             return CsvRows(pa.table({}), np.empty(0, np.int64))
-        if b'"' in text and not self._has_regular_quotes(text):
-            return None
+        if b"\r" in text or (b'"' in text and not self._has_regular_quotes(text)):
+            text = text.rstrip(b"\r\n")
+            if lines > 1 or b"\r" in text or split_line(text, self._delimiter) is None:
+                return None
         reading = pacsv.ReadOptions(use_threads=False, block_size=len(text) + 1, column_names=self.names)
         order = [self._preferred, *(place for place in range(len(self._choices)) if place != self._preferred)]
         for place in order:
@@ -130,6 +132,8 @@ class CsvConverter:
 
     def _reason(self, text: bytes) -> str:
         """The reason why a line fits no choice."""
+        if b"\r" in text.rstrip():
+            return "a carriage return within the line"
         values = split_line(text, self._delimiter)
         if values is None:
             return "a quote is not closed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import lru_cache
 from math import isnan, nan
 from typing import Any, Final
@@ -236,11 +236,14 @@ def read_instant(value: Any, path: str) -> int:
         return read_time(value, path)
     try:
         number = Decimal(str(value))
+        if number.adjusted() > _MOST_DIGITS:  # 1e999999 has as many digits as an integer
+            raise MalformedTick(f"Expected a time, got {value!r}", path)
         return int((number * _unit_ns(abs(number))).to_integral_value())
-    except (InvalidOperation, ValueError, OverflowError) as error:
+    except (ArithmeticError, ValueError) as error:
         raise MalformedTick(f"Expected a time, got {value!r}", path) from error
 
 
+_MOST_DIGITS = 20
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
 
 

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
@@ -443,7 +444,8 @@ def _times_of(column: pa.Array) -> tuple[Integers, set[str], bool]:
         times, factor, units = _in_nanoseconds(count)
         low = np.frombuffer(column.buffers()[1], np.int64)[2 * column.offset :: 2][: len(column)]
         rest = low - count * SECOND_NS  # both modulo 2^64; the difference is below 10^9
-        return times + rest * factor // SECOND_NS, units, False
+        is_beyond = pc.greater(pc.abs(column), _LONGEST).fill_null(False).to_numpy(zero_copy_only=False)
+        return np.where(is_beyond | (times == NOT_A_TIME), NOT_A_TIME, times + rest * factor // SECOND_NS), units, False
     if pa.types.is_floating(kind):
         return (*_float_times(np.asarray(column.to_numpy(zero_copy_only=False), np.float64)), False)
     return _text_times(column.cast(pa.string()).to_pylist())
@@ -462,6 +464,7 @@ def _fixed_point(column: pa.Array) -> pa.Array:
 
 
 _INT64_MAX: Final = 2**63 - 1
+_LONGEST: Final = pa.scalar(Decimal(10**18 * 5), pa.decimal128(38, 9))
 _UNITS: Final = ((10**11, SECOND_NS, "s"), (10**14, 1_000_000, "ms"), (10**17, 1_000, "µs"), (2**63, 1, "ns"))
 
 

@@ -22,14 +22,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from volspike.errors import UnreadableFile, UsageError
-from volspike.market import SECOND_NS, Gap, Ticks
+from volspike.market import SECOND_NS, Cause, Gap, Ticks
 from volspike.market.product import canonical_product
 from volspike.tape.chronology import TapeZone, localized, zone_of
 from volspike.tape.file_formats import CSV, FORMATS
 from volspike.tape.foreign_columns import TradeFileReport
 from volspike.tape.foreign_files import ForeignSource, Recognition, read_foreign, recognize, sources_of_file
 from volspike.tape.importers import LATEST_AHEAD_NS
-from volspike.tape.ledger import Ledger
+from volspike.tape.ledger import Ledger, read_ledger
 from volspike.tape.parquet import ROW_GROUP, ParquetTape, row_group_ticks
 from volspike.tape.report import NumberedTicks, RejectedLines
 from volspike.tape.tick_statistics import TickOrder, TickRate, TradeIdCheck, latest_ticks, without_duplicates
@@ -294,10 +294,14 @@ class _Import:
         result.gaps = figures.gaps()
 
     def _write_gaps(self, result: ImportedFile) -> None:
-        known = set(Ledger.read(self._folder))
+        known = read_ledger(self._folder)
         ledger = Ledger(self._folder)
         for gap in result.gaps:
-            if gap not in known:
+            is_known = any(
+                span.start <= gap.start and gap.end <= span.end and set(gap.products) <= set(span.products)
+                for span in known.unverifiable
+            )
+            if not (gap in known.gaps if gap.verifiable else is_known):
                 ledger.add(gap)
         if not ledger.flush():
             raise UsageError(f"{ledger.fault}: the gaps of {result.tape.name} could not be written")
@@ -354,8 +358,20 @@ class _Figures:
         ]
 
     def gaps(self) -> list[Gap]:
-        """The missing trade ids of all products."""
-        return [gap for check in self._ids.values() for gap in check.gaps()]
+        """The missing trade ids of all products, and the spans in which a missing trade could not be noticed."""
+        gaps = [gap for check in self._ids.values() for gap in check.gaps()]
+        return gaps + [
+            Gap(
+                start=rate.first,
+                end=rate.last,
+                products=(name,),
+                cause=Cause.UNVERIFIABLE,
+                detail="the file has no consecutive trade ids",
+                verifiable=False,
+            )
+            for name, rate in self._rates.items()
+            if not self._ids[name].is_verifiable
+        ]
 
 
 def _reversed(path: Path) -> Iterator[Ticks]:
