@@ -48,7 +48,8 @@ from volspike.feeds.refusals import Refusals
 from volspike.feeds.venues import protocol_named
 from volspike.market import SECOND_NS
 
-_EVENTS_PER_TURN = 64
+_EVENTS_PER_TURN = 16
+"""Several venues end their batches at the same moment; 64 events of some 100 µs would hold up the other tasks."""
 _OTHER_MARKET = {
     True: "the exchange is not simulated, but this session expects a simulated one; restart to use it",
     False: "the exchange is simulated, but this session expects a real one; restart to use it",
