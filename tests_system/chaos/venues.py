@@ -12,6 +12,7 @@ import asyncio
 import random
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +25,10 @@ from volspike.config import FeedSettings
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
-from volspike.market import Gap, Kind
+from volspike.market import Gap, Kind, Tick
 
 EXCLUDED: Final = frozenset({"skip", "reset"})
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 30.0
 
 
 async def run_venues(plan: Plan) -> dict[str, Findings]:
@@ -56,6 +57,7 @@ async def run_venue(venue: str, plan: Plan, number: int) -> Findings:
                 while not session.stats.ticks:
                     await asyncio.sleep(0.05)
             await _strike(program, plan._replace(seed=plan.seed + number))
+            await _wait_for_trades(events, products, time.time_ns())
             await asyncio.sleep(QUIET_S)
             program.runs[-1].ended = time.time_ns()
         await reading
@@ -66,6 +68,21 @@ async def run_venue(venue: str, plan: Plan, number: int) -> Findings:
 async def _read(session: FeedSession, events: list[FeedEvent]) -> None:
     async for event in session.events():
         events.append(event)  # noqa: PERF401  a list that is complete at any moment
+
+
+async def _wait_for_trades(events: list[FeedEvent], products: Sequence[str], since: int) -> None:
+    """Wait until every product has had a trade since a time, so that the last loss has been noticed."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not {tick.product_id for tick in trades_of(events) if tick.received > since}.issuperset(products):
+            await asyncio.sleep(0.1)
+
+
+def trades_of(events: Sequence[FeedEvent]) -> Iterator[Tick]:
+    """The trades of all frames."""
+    for event in events:
+        for tick in event.frame.ticks if isinstance(event, FeedFrame) else ():
+            if tick.kind is Kind.TRADE:
+                yield tick
 
 
 async def _strike(program: Program, plan: Plan) -> None:
@@ -86,13 +103,11 @@ def _compare(result: Result, events: list[FeedEvent]) -> Findings:
     """The checks of a recording, on the events of the session."""
     positions = {wire: deque(sent) for wire, sent in result.journal.positions.items()}
     ticks = []
-    for event in events:
-        for tick in event.frame.ticks if isinstance(event, FeedFrame) else ():
-            if tick.kind is Kind.TRADE:
-                wire = wire_tick(tick)
-                unused = positions.get(wire)
-                position = unused.popleft() if unused else -1
-                ticks.append(TapeTick(tick, wire, 0, position, result.journal.frames[position].connection))
+    for tick in trades_of(events):
+        wire = wire_tick(tick)
+        unused = positions.get(wire)
+        position = unused.popleft() if unused else -1
+        ticks.append(TapeTick(tick, wire, 0, position, result.journal.frames[position].connection))
     gaps = [event for event in events if isinstance(event, Gap) and event.verifiable]
     findings, tape = Findings(), Tape(ticks, gaps)
     check_tape(result.journal, tape, findings)
