@@ -10,13 +10,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
 
-from tests.feeds.venue_frames import PRODUCTS, SECONDS, RawTrade, as_sent, market_trades, settings
+from tests.feeds.venue_frames import PRODUCTS, SECONDS, RawTrade, as_sent, market_trades, settings, trades_of
 from volspike.config import FeedSettings
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange
-from volspike.feeds.simulation.faults import Faults
+from volspike.feeds.simulation.faults import Faults, Sent
 from volspike.market import SECOND_NS, Cause, Gap, Kind, Tick
 from volspike.market.product import product_name, split_product
 
@@ -24,6 +27,23 @@ PATIENCE_S = 30.0
 OVER = "the simulated market is over"
 VENUES = ("binance", "kraken", "okx", "bybit")
 CONSECUTIVE = ("binance", "kraken", "okx")
+
+
+rates = st.sampled_from([0.0, 0.02, 0.1])
+faults = st.builds(
+    Faults,
+    drop=rates,
+    duplicate=rates,
+    reorder=rates,
+    malformed=rates,
+    unknown=rates,
+    damage=rates,
+    mistime=rates,
+    silence_every_s=st.sampled_from([0.0, 6.0]),
+    silence_s=st.just(2.0),
+    snapshot_every_s=st.sampled_from([0.0, 3.0]),
+    snapshot_bytes=st.just(20_000),
+)
 
 
 def feed_settings(protocol: str, url: str, **changes: Any) -> FeedSettings:
@@ -56,6 +76,14 @@ def ticks_of(events: Iterable[FeedEvent], kind: Kind) -> list[Tick]:
     return [tick for event in events if isinstance(event, FeedFrame) for tick in event.frame.ticks if tick.kind is kind]
 
 
+def made_trades(protocol: str, frame: Sent) -> list[RawTrade]:
+    """The trades of a frame before it was damaged; none of an additional malformed one."""
+    try:
+        return trades_of(protocol, frame.original or frame.data)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return []
+
+
 def raw(tick: Tick) -> RawTrade:
     symbol = split_product(tick.product_id)[1]
     return RawTrade(symbol, tick.trade_id, tick.price, tick.last_size, tick.side, tick.time)
@@ -79,6 +107,35 @@ def test_a_session_receives_the_market(protocol: str) -> None:
     assert [event for event in events if isinstance(event, Gap) and event.verifiable] == []
 
 
+@pytest.mark.parametrize("protocol", CONSECUTIVE)
+@given(faults=faults, seed=st.integers(0, 50))
+@examples(max_examples=12)
+def test_every_lost_trade_lies_in_a_gap(protocol: str, faults: Faults, seed: int) -> None:
+    """Between the receipts of the trades before and after it there is a gap of its product."""
+    events, exchange = asyncio.run(run_session(protocol, faults, seed))
+    received: dict[str, dict[int, int]] = defaultdict(dict)
+    for tick in ticks_of(events, Kind.TRADE):
+        received[split_product(tick.product_id)[1]].setdefault(tick.trade_id, tick.received)
+    gaps = [event for event in events if isinstance(event, Gap)]
+    lost = 0
+    for trade in {trade for frame in exchange.sent for trade in made_trades(protocol, frame)}:
+        own = received[trade.product]
+        before = max((number for number in own if number < trade.trade_id), default=None)
+        after = min((number for number in own if number > trade.trade_id), default=None)
+        if trade.trade_id in own or before is None or after is None:
+            continue
+        lost += 1
+        name = product_name(protocol, trade.product)
+        assert any(name in gap.products and gap.end >= own[before] and gap.start <= own[after] for gap in gaps), (
+            trade,
+            own[before],
+            own[after],
+            gaps,
+        )
+    if faults.drop == 0.1:
+        assert lost
+
+
 @pytest.mark.parametrize("protocol", VENUES)
 def test_a_run_without_losses_has_no_gap(protocol: str) -> None:
     """Frames that arrive twice, unknown messages and order books lose nothing."""
@@ -91,6 +148,6 @@ def test_a_run_without_losses_has_no_gap(protocol: str) -> None:
 @pytest.mark.parametrize("protocol", VENUES)
 def test_a_lost_connection_is_a_gap(protocol: str) -> None:
     """After a close the session reconnects, and the trades between are in a gap."""
-    events, _ = asyncio.run(run_session(protocol, Faults(close_every_s=6.0)))
+    events, _ = asyncio.run(run_session(protocol, Faults(close_every_s=11.0)))
     causes = [event.cause for event in events if isinstance(event, Gap) and event.verifiable]
     assert Cause.RECONNECT in causes
