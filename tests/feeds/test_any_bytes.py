@@ -11,18 +11,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.feeds.codec_samples import SAMPLES, frames_of
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Frame
-from volspike.feeds.venues import decode_any
+from volspike.feeds.venues import all_protocols, decode_any
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import Ticks
 
 Decode = Callable[[bytes | str, int], Frame]
 
-DECODERS: list[Decode] = [decode_exchange, decode_advanced_trade, decode_any]
+VENUES = ("binance", "kraken", "okx", "bybit")
+
+
+def decoder_of(name: str) -> Decode:
+    """Decodes a frame as the first after those of a session that are needed, and states the damage of a refused one."""
+    samples, protocol = SAMPLES[name], all_protocols()[name]
+
+    def decode(frame: bytes | str, received: int) -> Frame:
+        codec = protocol.codec((samples.product, samples.other))
+        codec.decode(samples.quote, received)
+        try:
+            return codec.decode(frame, received)
+        except MalformedTick as error:
+            damage = codec.damage(frame.encode(errors="surrogatepass") if isinstance(frame, str) else frame, error)
+            assert damage.lost == -1 or damage.lost >= 0
+            assert all(product.startswith(f"{name}:") for product in damage.products)
+            raise
+
+    return decode
+
+
+DECODERS: list[Decode] = [decode_exchange, decode_advanced_trade, decode_any, *map(decoder_of, VENUES)]
 
 REAL = [
+    *(frame for name in VENUES for frame in frames_of(SAMPLES[name]) if frame.startswith(b"{")),
     (
         b'{"type":"ticker","sequence":37475248783,"product_id":"ETH-USD","price":"1285.22","best_bid":"1285.04",'
         b'"best_bid_size":"0.46688654","best_ask":"1285.27","best_ask_size":"1.56637040","side":"buy",'

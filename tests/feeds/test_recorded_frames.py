@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from volspike.feeds.events import Frame
-from volspike.feeds.venues import decode_any
+from volspike.feeds.venues import all_protocols, decode_any
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.feeds.venues.coinbase_exchange import decode_exchange
 from volspike.market import Kind, Side, Tick
@@ -136,3 +136,51 @@ def test_the_protocol_is_recognized_from_the_frame(shared_data: Path, session: l
         assert decode_any(raw, RECEIVED) == decode_exchange(raw, RECEIVED)
     for data, frame in zip(session_frames(shared_data), session, strict=True):
         assert repr(decode_any(data, RECEIVED)) == repr(frame)
+
+
+def venue_frames(shared_data: Path, name: str) -> Iterator[tuple[int, str]]:
+    """Time of receipt (ns UTC) and text of each frame of another venue; requests and addresses are left out."""
+    for line in (shared_data / "protocol/venues" / name).read_text().splitlines():
+        moment, separator, frame = line.partition(": ")
+        if separator and frame.startswith("{") and moment.replace(".", "").isdecimal():
+            yield int(float(moment) * 1e9), frame
+
+
+def decoded(shared_data: Path, venue: str, name: str) -> list[Frame]:
+    codec = all_protocols()[venue].codec(())
+    return [codec.decode(frame, received) for received, frame in venue_frames(shared_data, name)]
+
+
+def assert_live(ticks: list[Tick]) -> None:
+    """Every tick came at most a minute after its time, and not before it."""
+    assert all(-1_000_000_000 < tick.received - tick.time < 60_000_000_000 for tick in ticks)
+
+
+@pytest.mark.parametrize(
+    ("name", "quotes", "trades", "others"), [("binance.txt", 84, 2, 0), ("binance_futures.txt", 345, 54, 0)]
+)
+def test_binance_recordings(shared_data: Path, name: str, quotes: int, trades: int, others: int) -> None:
+    """Book tickers and aggregated trades of spot and futures; quotes have both sides, and trades a side and an id."""
+    frames = decoded(shared_data, "binance", name)
+    ticks = [tick for frame in frames for tick in frame.ticks]
+    assert Counter(tick.kind for tick in ticks) == {Kind.TICKER: quotes, Kind.TRADE: trades}
+    assert len(frames) - len(ticks) == others
+    assert_live(ticks)
+    for tick in ticks:
+        if tick.kind is Kind.TICKER:
+            assert_quoted(tick)
+    assert all(trade.side is not Side.UNKNOWN and trade.trade_id > 0 for trade in ticks if trade.kind is Kind.TRADE)
+
+
+def test_okx_recording(shared_data: Path) -> None:
+    """Tickers and trades of three instruments, with the last trade before the subscription as history."""
+    frames = decoded(shared_data, "okx", "okx.txt")
+    ticks = [tick for frame in frames for tick in frame.ticks]
+    history = [tick for frame in frames for tick in frame.history]
+    assert Counter(tick.kind for tick in ticks) == {Kind.TICKER: 28, Kind.TRADE: 71}
+    assert len(history) == 3
+    assert_live([*ticks, *history])
+    ids = [
+        tick.trade_id for tick in (*history, *ticks) if tick.product_id == "okx:BTC-USDT" and tick.kind is Kind.TRADE
+    ]
+    assert ids == list(range(ids[0], ids[0] + len(ids)))

@@ -1,494 +1,443 @@
-"""One contract for the codecs of all venues: each kind of frame, sides, units, history, damage, and any bytes."""
+"""One contract for the codecs of all protocols, on the frames of ``codec_samples``."""
 
 from __future__ import annotations
 
-import re
+import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from math import isnan
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.feeds.test_any_bytes import assert_valid
+from tests.feeds.codec_samples import RECEIVED, SAMPLES, TIME, Samples, frames_of, packed
+from tests.tape.strategies import read_all
 from volspike.config import FeedSettings
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Frame
-from volspike.feeds.protocol import SubscriptionCheck, TradeIds
+from volspike.feeds.protocol import FeedProtocol, SubscriptionCheck, VenueCodec
+from volspike.feeds.refusals import Refusals
 from volspike.feeds.venues import all_protocols
-from volspike.market import MISSING_ID, Kind, Side, Tick, parse_time
-from volspike.tape import TapeReport, read_ticks
+from volspike.market import MISSING_ID, Kind, Side, Tick, Ticks
 from volspike.tape.write import frame_lines
 
-RECEIVED = parse_time("2026-01-05T00:00:01Z")
-TIME = parse_time("2026-01-05T00:00:00.123456Z")
-TIME_MS = TIME // 1_000_000
+BUILT_IN = tuple(SAMPLES)
+NEVER = 2**62
 
 
-@dataclass(frozen=True, kw_only=True)
-class VenueFrames:
-    """Frames of one venue about the product ``symbol``: a trade of 0.5 at 100.25 by a buyer, and quotes 100.2/100.3.
-
-    ``quote`` has the sizes 2 and 3, ``ask_only`` is a later quote of the ask alone. ``quote_time`` is the time of a
-    quote; ``acks`` confirm a request for the product; ``other`` are frames that make no tick, by their kind.
-    ``damaged`` are frames with one invalid trade or quote.
-    """
-
-    protocol: str
-    symbol: str
-    bought: bytes
-    sold: bytes
-    quote: bytes
-    acks: tuple[bytes, ...]
-    trade_time: int = TIME
-    quote_time: int = TIME
-    trade_id: int = 1001
-    snapshot: bytes | None = None
-    heartbeat: bytes | None = None
-    error: bytes = b""
-    refused: str = ""
-    closing: bytes | None = None
-    unknown: tuple[bytes, ...] = ()
-    damaged: tuple[bytes, ...] = ()
-    partly: bytes | None = None
-    extra: dict[str, bytes] = field(default_factory=dict)
-
-    @property
-    def product(self) -> str:
-        return f"{all_protocols()[self.protocol].venue}:{self.symbol}"
+@pytest.fixture(params=BUILT_IN)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-BINANCE_TRADE = (
-    b'{"stream":"btcusdt@trade","data":{"e":"trade","E":%d,"s":"BTCUSDT","t":1001,"p":"100.25000000",'
-    b'"q":"0.50000000","T":%d,"m":%s,"M":true}}'
-)
-KRAKEN_TRADE = (
-    b'{"symbol":"BTC/USD","side":"%s","price":100.25,"qty":0.5,"ord_type":"market","trade_id":1001,'
-    b'"timestamp":"2026-01-05T00:00:00.123456Z"}'
-)
-OKX_TRADE = (
-    b'{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"instId":"BTC-USDT","tradeId":"1001","px":"100.25",'
-    b'"sz":"0.5","side":"%s","ts":"%d","count":"%d","source":"0","seqId":7}]}'
-)
-BYBIT_TRADE = (
-    b'{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":%d,"data":[{"T":%d,"s":"BTCUSDT","S":"%s","v":"0.5",'
-    b'"p":"100.25","i":"1001","BT":false,"RPI":false,"seq":9}]}'
-)
-MS_NS = TIME_MS * 1_000_000
-
-VENUES = (
-    VenueFrames(
-        protocol="binance",
-        symbol="BTC-USDT",
-        bought=BINANCE_TRADE % (TIME // 1000, TIME // 1000, b"false"),
-        sold=BINANCE_TRADE % (TIME // 1000, TIME // 1000, b"true"),
-        quote=(
-            b'{"stream":"btcusdt@bookTicker","data":{"u":77,"s":"BTCUSDT","b":"100.20000000","B":"2.00000000",'
-            b'"a":"100.30000000","A":"3.00000000"}}'
-        ),
-        quote_time=RECEIVED,
-        acks=(b'{"result":null,"id":1}',),
-        heartbeat=b'{"result":["btcusdt@trade"],"id":"ping"}',
-        error=b'{"code":2,"msg":"Invalid request: unknown stream xyzusdt@trade","id":1}',
-        refused="XYZ-USDT",
-        closing=b'{"stream":"!serverShutdown","data":{"e":"serverShutdown","E":1767571200123}}',
-        unknown=(
-            b'{"stream":"btcusdt@depth","data":{"e":"depthUpdate","s":"BTCUSDT","b":[],"a":[]}}',
-            b'{"stream":"!weather","data":{"e":"weather"}}',
-            b'{"e":"eventStreamTerminated","E":1767571200123}',
-            b'{"stream":"btcusdt@kline_1m","data":{"e":"kline","s":"BTCUSDT","t":"no number"}}',
-        ),
-        damaged=(
-            b'{"stream":"btcusdt@trade","data":{"e":"trade","E":1,"s":"BTCUSDT","t":1,"p":"0","q":"1","T":1,"m":true}}',
-            b'{"stream":"btcusdt@trade","data":{"e":"trade","s":"BTCUSDT","t":1,"p":"5","q":"1","T":1}}',
-            b'{"stream":"btcusdt@bookTicker","data":{"u":7,"s":"BTCUSDT","b":"-1","B":"1","a":"5","A":"1"}}',
-            b'{"stream":"btcusdt@trade","data":7}',
-        ),
-        extra={"milliseconds": BINANCE_TRADE % (TIME_MS, TIME_MS, b"false")},
-    ),
-    VenueFrames(
-        protocol="kraken",
-        symbol="BTC-USD",
-        bought=b'{"channel":"trade","type":"update","data":[' + KRAKEN_TRADE % b"buy" + b"]}",
-        sold=b'{"channel":"trade","type":"update","data":[' + KRAKEN_TRADE % b"sell" + b"]}",
-        quote=(
-            b'{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":100.2,"bid_qty":2.0,"ask":100.3,'
-            b'"ask_qty":3.0,"last":99.0,"volume":1.0,"timestamp":"2026-01-05T00:00:00.123456Z"}]}'
-        ),
-        acks=tuple(
-            b'{"method":"subscribe","result":{"channel":"%s","symbol":"BTC/USD","snapshot":true},"success":true,'
-            b'"time_in":"2026-01-05T00:00:00Z","time_out":"2026-01-05T00:00:00Z"}' % channel
-            for channel in (b"trade", b"ticker")
-        ),
-        snapshot=b'{"channel":"trade","type":"snapshot","data":[' + KRAKEN_TRADE % b"buy" + b"]}",
-        heartbeat=b'{"channel":"heartbeat"}',
-        error=(
-            b'{"error":"Currency pair not supported XYZ/USD","method":"subscribe","success":false,"symbol":"XYZ/USD"}'
-        ),
-        refused="XYZ-USD",
-        unknown=(
-            b'{"channel":"status","type":"update","data":[{"system":"online","version":"2.0.10"}]}',
-            b'{"channel":"book","type":"snapshot","data":[{"symbol":"BTC/USD","bids":[],"asks":[]}]}',
-            b'{"channel":"weather","outlook":"restless"}',
-        ),
-        damaged=(
-            (
-                b'{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"up","price":1,"qty":1,'
-                b'"timestamp":"2026-01-05T00:00:00Z"}]}'
-            ),
-            b'{"channel":"ticker","type":"update","data":[{"symbol":"BTC/USD","bid":-4,"ask":5}]}',
-            b'{"channel":"trade","type":"update","data":7}',
-        ),
-        partly=(
-            b'{"channel":"trade","type":"update","data":[{"symbol":"BTC/USD","side":"buy","price":0,"qty":1,"trade_id":'
-            b'1000,"timestamp":"2026-01-05T00:00:00Z"},' + KRAKEN_TRADE % b"buy" + b"]}"
-        ),
-    ),
-    VenueFrames(
-        protocol="okx",
-        symbol="BTC-USDT",
-        bought=OKX_TRADE % (b"buy", TIME_MS, 1),
-        sold=OKX_TRADE % (b"sell", TIME_MS, 1),
-        quote=(
-            b'{"arg":{"channel":"bbo-tbt","instId":"BTC-USDT"},"data":[{"asks":[["100.3","3","0","1"]],"bids":'
-            b'[["100.2","2","0","1"]],"ts":"%d","seqId":77}]}' % TIME_MS
-        ),
-        trade_time=MS_NS,
-        quote_time=MS_NS,
-        acks=tuple(
-            b'{"event":"subscribe","arg":{"channel":"%s","instId":"BTC-USDT"},"connId":"a4d3ae55"}' % channel
-            for channel in (b"trades", b"bbo-tbt")
-        ),
-        heartbeat=b"pong",
-        error=b'{"event":"error","code":"60018","msg":"channel:trades,instId:XYZ-USDT doesn\'t exist","connId":"a"}',
-        refused="XYZ-USDT",
-        closing=b'{"event":"notice","code":"64008","msg":"The connection will soon be closed","connId":"a"}',
-        unknown=(
-            b'{"arg":{"channel":"books","instId":"BTC-USDT"},"action":"snapshot","data":[{"asks":[],"bids":[]}]}',
-            b'{"event":"channel-conn-count","channel":"trades","connCount":"2","connId":"a"}',
-        ),
-        damaged=(
-            OKX_TRADE.replace(b"100.25", b"0") % (b"buy", TIME_MS, 1),
-            OKX_TRADE % (b"up", TIME_MS, 1),
-            b'{"arg":{"channel":"bbo-tbt","instId":"BTC-USDT"},"data":[{"asks":[["5"]],"bids":[],"ts":"1"}]}',
-            b'{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":7}',
-        ),
-        partly=(
-            b'{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"instId":"BTC-USDT","tradeId":"1000","px":"x","sz":'
-            b'"1","side":"buy","ts":"1"},{"instId":"BTC-USDT","tradeId":"1001","px":"100.25","sz":"0.5","side":"buy",'
-            b'"ts":"%d"}]}' % TIME_MS
-        ),
-        extra={"aggregate": OKX_TRADE % (b"buy", TIME_MS, 4)},
-    ),
-    VenueFrames(
-        protocol="bybit",
-        symbol="BTC-USDT",
-        bought=BYBIT_TRADE % (TIME_MS, TIME_MS, b"Buy"),
-        sold=BYBIT_TRADE % (TIME_MS, TIME_MS, b"Sell"),
-        quote=(
-            b'{"topic":"orderbook.1.BTCUSDT","ts":1,"type":"snapshot","data":{"s":"BTCUSDT","b":[["100.2","2"]],"a":'
-            b'[["100.3","3"]],"u":77,"seq":5},"cts":%d}' % TIME_MS
-        ),
-        trade_time=MS_NS,
-        quote_time=MS_NS,
-        acks=(b'{"success":true,"ret_msg":"subscribe","conn_id":"a","req_id":"","op":"subscribe"}',),
-        heartbeat=b'{"success":true,"ret_msg":"pong","conn_id":"a","req_id":"","op":"ping"}',
-        error=(
-            b'{"success":false,"ret_msg":"error:handler not found,topic:publicTrade.XYZUSDT","conn_id":"a",'
-            b'"req_id":"","op":"subscribe"}'
-        ),
-        refused="XYZ-USDT",
-        unknown=(
-            b'{"topic":"orderbook.50.BTCUSDT","ts":1,"type":"delta","data":{"s":"BTCUSDT","b":[],"a":[],"u":1}}',
-            b'{"topic":"weather.BTCUSDT","type":"snapshot","ts":1,"data":{"outlook":"restless"}}',
-            b'{"topic":"tickers.BTCUSDT","data":[]}',
-        ),
-        damaged=(
-            (BYBIT_TRADE % (TIME_MS, TIME_MS, b"Buy")).replace(b"100.25", b"0"),
-            BYBIT_TRADE % (TIME_MS, TIME_MS, b"Up"),
-            b'{"topic":"orderbook.1.BTCUSDT","ts":1,"type":"snapshot","data":{"s":"BTCUSDT","b":[["-1","2"]],"a":[]}}',
-            b'{"topic":"publicTrade.BTCUSDT","data":7}',
-        ),
-        partly=(
-            b'{"topic":"publicTrade.BTCUSDT","type":"snapshot","ts":1,"data":[{"T":1,"s":"BTCUSDT","S":"Buy","v":"1","p":'
-            b'"nan","i":"7"},{"T":%d,"s":"BTCUSDT","S":"Buy","v":"0.5","p":"100.25","i":"1001"}]}' % TIME_MS
-        ),
-        extra={
-            "uuid": (BYBIT_TRADE % (TIME_MS, TIME_MS, b"Buy")).replace(b'"1001"', b'"8f1c4a30-0001"'),
-            "delta": (
-                b'{"topic":"orderbook.1.BTCUSDT","ts":1,"type":"delta","data":{"s":"BTCUSDT","b":[],"a":[["100.4","4"],'
-                b'["100.3","0"]],"u":78,"seq":6},"cts":%d}' % TIME_MS
-            ),
-            "gone": (
-                b'{"topic":"orderbook.1.BTCUSDT","ts":1,"type":"delta","data":{"s":"BTCUSDT","b":[["100.2","0"]],"a":[],'
-                b'"u":79,"seq":7},"cts":%d}' % TIME_MS
-            ),
-        },
-    ),
-)
-
-every_venue = pytest.mark.parametrize("venue", VENUES, ids=[venue.protocol for venue in VENUES])
+@pytest.fixture
+def samples(name: str) -> Samples:
+    return SAMPLES[name]
 
 
-def decode(venue: VenueFrames, *frames: bytes) -> Frame:
-    """The content of the last of some frames of one session."""
-    codec = all_protocols()[venue.protocol].codec((venue.product,))
-    decoded = [codec.decode(data, RECEIVED) for data in frames]
-    return decoded[-1]
+@pytest.fixture
+def protocol(name: str) -> FeedProtocol:
+    return all_protocols()[name]
 
 
-def of_venue(name: str) -> VenueFrames:
-    return next(venue for venue in VENUES if venue.protocol == name)
+@pytest.fixture
+def codec(protocol: FeedProtocol, samples: Samples) -> VenueCodec:
+    return protocol.codec((samples.product, samples.other))
 
 
-@every_venue
-def test_a_trade_has_the_takers_side(venue: VenueFrames) -> None:
-    """Price, size, id and time in the unit of the venue; received is ours."""
-    for data, side in ((venue.bought, Side.BUY), (venue.sold, Side.SELL)):
-        frame = decode(venue, data)
-        expected = Tick(
-            time=venue.trade_time,
-            received=RECEIVED,
-            kind=Kind.TRADE,
-            product_id=venue.product,
-            price=100.25,
-            last_size=0.5,
-            side=side,
-            trade_id=venue.trade_id,
-        )
-        assert [repr(tick) for tick in frame.ticks] == [repr(expected)]
-        assert frame.time == venue.trade_time
-        assert not frame.history
+def only_tick(frame: Frame) -> Tick:
+    assert not frame.faults
+    assert not frame.history
+    (tick,) = frame.ticks
+    return tick
 
 
-@every_venue
-def test_a_quote_has_the_price_of_the_last_trade(venue: VenueFrames) -> None:
-    """Both sides with their sizes; the price is the mid until a trade is known."""
-    (tick,) = decode(venue, venue.quote).ticks
-    assert (tick.kind, tick.product_id, tick.time) == (Kind.TICKER, venue.product, venue.quote_time)
-    assert (tick.best_bid, tick.bid_size, tick.best_ask, tick.ask_size) == (100.2, 2.0, 100.3, 3.0)
-    assert tick.price == (100.2 + 100.3) / 2
-    assert isnan(tick.last_size)
-    (tick,) = decode(venue, venue.bought, venue.quote).ticks
-    assert tick.price == 100.25
+def content(frame: Frame) -> set[str]:
+    """The fields of a frame that are not empty, except its time and number."""
+    fields = msgspec.structs.asdict(frame)
+    return {key for key, value in fields.items() if value and key not in {"time", "sequence"}}
 
 
-@every_venue
-def test_the_past_makes_no_tick(venue: VenueFrames) -> None:
-    """A snapshot of trades, or OKX's first message if it is older than the confirmation, is history."""
-    if venue.snapshot is not None:
-        frame = decode(venue, venue.snapshot)
-    elif venue.protocol == "okx":
-        frame = decode(venue, *venue.acks, venue.bought)
-    else:
-        return
-    assert not frame.ticks
-    assert [tick.trade_id for tick in frame.history] == [venue.trade_id]
+def test_every_protocol_has_samples() -> None:
+    """The contract covers every built-in protocol, and each is listed under its own name."""
+    assert set(all_protocols()) >= set(BUILT_IN)
+    assert all(protocol.name == key for key, protocol in all_protocols().items())
 
 
-@every_venue
-def test_a_request_is_confirmed(venue: VenueFrames) -> None:
-    """Acknowledgements and the first data confirm everything that was requested."""
-    protocol = all_protocols()[venue.protocol]
-    codec = protocol.codec((venue.product,))
-    check = SubscriptionCheck(protocol.requested_products(FeedSettings(products=(venue.product,))), protocol.data_name)
-    assert not check.is_confirmed
-    for data in (*venue.acks, venue.quote):
-        check.update(codec.decode(data, RECEIVED))
-    assert check.missing() == {}
+def test_trade(codec: VenueCodec, samples: Samples) -> None:
+    """A trade has our product, the exchange's time in ns, price, size, id, and the taker's side."""
+    tick = only_tick(codec.decode(samples.buy, RECEIVED))
+    assert (tick.kind, tick.product_id, tick.time, tick.received) == (Kind.TRADE, samples.product, TIME, RECEIVED)
+    assert (tick.price, tick.last_size, tick.trade_id) == (100.5, 0.25, samples.trade_id)
+    assert tick.side is Side.BUY
+    assert only_tick(codec.decode(samples.sell, RECEIVED)).side is Side.SELL
 
 
-@every_venue
-def test_other_frames_make_no_tick(venue: VenueFrames) -> None:
-    """Heartbeats, errors, notices of an end, unknown channels and types: each is known for what it is."""
-    if venue.heartbeat is not None:
-        assert decode(venue, venue.heartbeat).heartbeats
-    error = decode(venue, venue.error).error
-    assert error is not None
-    assert error.message
-    if venue.closing is not None:
-        assert decode(venue, venue.closing).is_closing
-    for data in venue.unknown:
-        frame = decode(venue, data)
-        assert frame.ignored
-        assert not frame.ticks
-        assert not frame.history
-        assert not frame.is_closing
+def test_quote(codec: VenueCodec, samples: Samples) -> None:
+    """A quote has both sides with their sizes, and the price of the last trade."""
+    codec.decode(samples.buy, RECEIVED)
+    tick = only_tick(codec.decode(samples.quote, RECEIVED))
+    assert (tick.kind, tick.product_id, tick.time) == (Kind.TICKER, samples.product, samples.quote_time)
+    assert (tick.best_bid, tick.bid_size, tick.best_ask, tick.ask_size) == (100.0, 2.0, 101.5, 3.0)
+    assert tick.price == 100.5
 
 
-@every_venue
-def test_a_damaged_message_is_refused_with_its_product(venue: VenueFrames) -> None:
-    """No invalid number becomes a tick; the product is known if the bytes name one."""
-    codec = all_protocols()[venue.protocol].codec((venue.product,))
-    for data in venue.damaged:
-        with pytest.raises(MalformedTick) as fault:
-            codec.decode(data, RECEIVED)
-        damage = codec.damage(data, fault.value)
-        assert set(damage.products) <= {venue.product}
-    for data in (venue.bought, venue.quote):
-        broken = data[: data.index(b"100.2")]
-        with pytest.raises(MalformedTick) as fault:
-            codec.decode(broken, RECEIVED)
-        assert codec.damage(broken, fault.value).products == (venue.product,)
+@pytest.mark.parametrize("name", [key for key in SAMPLES if not key.startswith("coinbase")])
+def test_quote_before_any_trade(codec: VenueCodec, samples: Samples) -> None:
+    """Where quotes have no price, it is the mid-price until a trade is known, also one of the past."""
+    assert only_tick(codec.decode(samples.quote, RECEIVED)).price == 100.75
+    if samples.past is not None:
+        codec.decode(samples.past, RECEIVED)
+        assert only_tick(codec.decode(samples.quote, RECEIVED)).price == 100.5
 
 
-@every_venue
-def test_the_valid_rest_of_a_frame_is_kept(venue: VenueFrames) -> None:
-    """An invalid element next to a valid one is a fault of one message."""
-    if venue.partly is None:
-        return
-    frame = decode(venue, venue.partly)
-    assert [tick.trade_id for tick in frame.ticks] == [venue.trade_id]
+def test_empty_side(codec: VenueCodec, samples: Samples) -> None:
+    """An empty side of the book is NaN, and no tick without a price is made of it."""
+    assert samples.empty_side is not None
+    first = codec.decode(samples.empty_side, RECEIVED)
+    assert first.ticks or first.ignored == "empty book" or first == Frame(time=RECEIVED)
+    codec.decode(samples.buy, RECEIVED)
+    tick = only_tick(codec.decode(samples.empty_side, RECEIVED))
+    assert math.isnan(tick.best_ask)
+    assert math.isnan(tick.ask_size)
+    assert tick.best_bid == 100.0
+
+
+@pytest.mark.parametrize("name", [key for key, each in SAMPLES.items() if each.past is not None])
+def test_a_snapshot_has_no_new_trade(codec: VenueCodec, samples: Samples) -> None:
+    """Trades from before the subscription are history, also where their shape is that of new ones."""
+    assert samples.past is not None
+    frame = codec.decode(samples.past, RECEIVED)
+    assert frame.ticks == ()
+    (tick,) = frame.history
+    assert (tick.price, tick.side) == (100.5, Side.BUY)
+
+
+@pytest.mark.parametrize("name", [key for key, each in SAMPLES.items() if each.pair is not None])
+def test_several_trades_of_a_frame(codec: VenueCodec, samples: Samples) -> None:
+    """The trades of a frame are in the order of the market."""
+    assert samples.pair is not None
+    assert [tick.price for tick in codec.decode(samples.pair, RECEIVED).ticks] == [100.5, 101.5]
+
+
+@pytest.mark.parametrize("name", [key for key, each in SAMPLES.items() if each.pair is not None])
+def test_the_valid_rest_of_a_damaged_frame(codec: VenueCodec, samples: Samples) -> None:
+    """A malformed trade is a fault that names its place and product; the others are kept."""
+    assert samples.pair is not None
+    frame = codec.decode(samples.pair.replace(b"100.5", b"-100.5"), RECEIVED)
+    assert [tick.price for tick in frame.ticks] == [101.5]
     (damage,) = frame.faults
-    assert (damage.products, damage.lost) == ((venue.product,), 1)
+    assert damage.products == (samples.product,)
+    assert damage.lost == 1
+    assert "-100.5" in damage.error.reason
+    assert damage.error.path.startswith(("$.data[0].", "$.events[0].trades[1]."))
 
 
-@every_venue
-def test_a_refused_product_is_recognised(venue: VenueFrames) -> None:
-    """An error names the product in the venue's spelling."""
-    from volspike.feeds.refusals import Refusals  # noqa: PLC0415
+def test_heartbeats(codec: VenueCodec, samples: Samples) -> None:
+    """Each sign of life without data is a heartbeat."""
+    assert samples.heartbeats
+    for data in samples.heartbeats:
+        frame = codec.decode(data, RECEIVED)
+        assert len(frame.heartbeats) == 1
+        assert content(frame) == {"heartbeats"}
 
-    protocol = all_protocols()[venue.protocol]
-    refused = f"{protocol.venue}:{venue.refused}"
-    refusals = Refusals((venue.product, refused), symbol=protocol.symbol)
-    error = decode(venue, venue.error).error
+
+def test_acks(codec: VenueCodec, samples: Samples) -> None:
+    """A confirmation names the channels and our products that it confirms."""
+    assert samples.acks
+    for data, channels in samples.acks.items():
+        ack = codec.decode(data, RECEIVED).ack
+        assert ack is not None
+        assert ack.channels == channels
+
+
+def test_errors(codec: VenueCodec, samples: Samples) -> None:
+    """An error has the exchange's text, also if it refuses only one product."""
+    assert samples.errors
+    for data, text in samples.errors.items():
+        error = codec.decode(data, RECEIVED).error
+        assert error is not None
+        assert text in f"{error.message} {error.reason}"
+
+
+def test_a_refused_product(codec: VenueCodec, protocol: FeedProtocol, samples: Samples) -> None:
+    """An error names the product in the venue's spelling, and is understood to refuse that product only."""
+    refused = samples.product.replace("BTC", "XYZ")
+    error = codec.decode(samples.refusal, RECEIVED).error
     assert error is not None
+    refusals = Refusals((samples.product, refused), symbol=protocol.symbol)
     assert refusals.named_in(f"{error.message} {error.reason}") == (refused,)
 
 
-@every_venue
-def test_requests_stay_within_the_limits(venue: VenueFrames) -> None:
-    """Every product is requested once per channel, in batches that the venue accepts."""
-    protocol = all_protocols()[venue.protocol]
-    products = tuple(f"{protocol.venue}:P{number}-USDT" for number in range(60))
+def test_ignored_frames(codec: VenueCodec, samples: Samples) -> None:
+    """A frame that is not used is named and has no content."""
+    assert samples.ignored
+    for data, kind in samples.ignored.items():
+        frame = codec.decode(data, RECEIVED)
+        assert frame.ignored == kind
+        assert content(frame) == {"ignored"}
+
+
+@pytest.mark.parametrize("name", [key for key, each in SAMPLES.items() if each.closing is not None])
+def test_announced_end(codec: VenueCodec, samples: Samples) -> None:
+    """A frame by which the exchange announces the end of the connection is marked, and no other."""
+    assert samples.closing is not None
+    assert codec.decode(samples.closing, RECEIVED).is_closing
+    assert not any(codec.decode(data, RECEIVED).is_closing for data in (samples.buy, *samples.ignored))
+
+
+def test_text_and_bytes(protocol: FeedProtocol, samples: Samples) -> None:
+    """A frame decodes the same as text."""
+    for data in frames_of(samples):
+        one, other = (protocol.codec((samples.product, samples.other)) for _ in range(2))
+        assert repr(one.decode(data, RECEIVED)) == repr(other.decode(data.decode(), RECEIVED))
+
+
+def variants(content: Any, **replaced: Any) -> Iterator[tuple[str, Any]]:
+    """The JSON value with one of its fields, at any depth, removed, or replaced by each of the values."""
+    keys = list(content) if isinstance(content, dict) else range(len(content))
+    for key in keys:
+        if isinstance(content, dict):
+            yield str(key), {other: value for other, value in content.items() if other != key}
+        if isinstance(content[key], dict | list):
+            for path, part in variants(content[key], **replaced):
+                copy = content.copy()
+                copy[key] = part
+                yield f"{key}.{path}", copy
+        else:
+            for label, value in replaced.items():
+                copy = content.copy()
+                copy[key] = value
+                yield f"{key}={label}", copy
+
+
+def decoded_or_refused(codec: VenueCodec, data: bytes) -> tuple[Frame, MalformedTick | None]:
+    try:
+        return codec.decode(data, RECEIVED), None
+    except MalformedTick as error:
+        return Frame(time=RECEIVED), error
+
+
+def test_a_frame_with_one_bad_field(protocol: FeedProtocol, samples: Samples) -> None:
+    """Without a field, or with a value of another kind in it, a trade is refused or unchanged in what remains."""
+    refused: Counter[str] = Counter()
+    bad: dict[str, Any] = {"negative": "-1", "text": "x", "nothing": None, "zero": "0", "object": {}, "infinite": "inf"}
+    for path, content in variants(json.loads(samples.buy), **bad):
+        codec, data = protocol.codec((samples.product, samples.other)), packed(content)
+        frame, fault = decoded_or_refused(codec, data)
+        if fault is not None:
+            refused[path.rpartition(".")[2]] += 1
+            assert fault.path.startswith("$")
+            damage = codec.damage(data, fault)
+            assert set(damage.products) <= {samples.product}
+            assert damage.lost in {1, -1}
+        for tick in (*frame.ticks, *frame.history):
+            assert tick.price == 100.5
+            assert tick.last_size in {0.25, 0.0}
+            assert tick.side in {Side.BUY, Side.UNKNOWN}
+            assert tick.time in {TIME, RECEIVED}
+    assert sum(refused.values()) >= 15
+
+
+def test_a_refused_trade_names_its_product(protocol: FeedProtocol, samples: Samples) -> None:
+    """The loss of a trade with an invalid price is one message of its product."""
+    codec = protocol.codec((samples.product, samples.other))
+    data = samples.buy.replace(b"100.5", b"-100.5")
+    with pytest.raises(MalformedTick, match=r"-100\.5") as caught:
+        codec.decode(data, RECEIVED)
+    damage = codec.damage(data, caught.value)
+    assert (damage.products, damage.lost) == ((samples.product,), 1)
+
+
+def test_truncated_frames(protocol: FeedProtocol, samples: Samples) -> None:
+    """Each start of a frame is refused, and its loss is attributed to no other product."""
+    for data in (samples.buy, samples.quote):
+        for end in range(len(data)):
+            codec = protocol.codec((samples.product, samples.other))
+            with pytest.raises(MalformedTick) as caught:
+                codec.decode(data[:end], RECEIVED)
+            damage = codec.damage(data[:end], caught.value)
+            assert set(damage.products) <= {samples.product}
+            assert damage.lost in {1, -1}
+
+
+def test_invalid_numbers_of_json(codec: VenueCodec, samples: Samples) -> None:
+    """``NaN`` is no price, and a frame with it in a field that is not used is valid."""
+    codec.decode(samples.buy, RECEIVED)
+    with pytest.raises(MalformedTick):
+        codec.decode(samples.buy.replace(b'"100.50000000"', b"100.5").replace(b"100.5", b"NaN"), RECEIVED)
+    content = json.loads(samples.buy) | {"unused": math.nan}
+    assert codec.decode(packed(content), RECEIVED).ticks
+
+
+def test_products_are_those_requested(protocol: FeedProtocol, samples: Samples) -> None:
+    """A symbol is mapped back to the product that was requested, whatever a rule would make of it."""
+    spelled = protocol.symbol("BTC-USDT" if b"BTCUSDT" in samples.buy or b"BTC-USDT" in samples.buy else "BTC-USD")
+    for symbol in ("1INCH-EUR", "USDC-USDT", "X-BTC", "BTC-USDT-SWAP"):
+        product = samples.product.rpartition(":")[0]
+        product = f"{product}:{symbol}" if product else symbol
+        data = samples.buy.replace(spelled.encode(), protocol.symbol(symbol).encode())
+        assert only_tick(protocol.codec((product,)).decode(data, RECEIVED)).product_id == product
+
+
+def test_products_that_were_not_requested(protocol: FeedProtocol, samples: Samples) -> None:
+    """Data of a product that was not requested has its canonical name all the same."""
+    assert only_tick(protocol.codec((samples.other,)).decode(samples.buy, RECEIVED)).product_id == samples.product
+
+
+def test_subscribe_messages(protocol: FeedProtocol, samples: Samples) -> None:
+    """Every product is requested once on every channel, in messages within the venue's limits."""
+    prefix = samples.product.rpartition(":")[0]
+    symbols = [f"C{number:03d}-USD" for number in range(240)]
+    products = tuple(f"{prefix}:{symbol}" if prefix else symbol for symbol in symbols)
     settings = FeedSettings(products=products)
     messages = protocol.subscribe_messages(settings, products)
-    named: Counter[str] = Counter()
+    channels = [channel for channel in protocol.channels(settings) if channel != "heartbeats"]
+    counts: Counter[str] = Counter()
     for message in messages:
-        request = msgspec.json.decode(message)
-        params = request.get("params")
-        names = params["symbol"] if isinstance(params, dict) else params or request["args"]
-        assert len(names) <= (protocol.limits.arguments_per_message or len(names))
-        channel = params["channel"] if isinstance(params, dict) else ""
-        named.update(f"{channel}{name}" for name in names)
-    assert set(named.values()) == {1}
-    assert len(named) == len(products) * len(protocol.channels(settings))
+        found = [each for symbol in symbols for each in names_in(message, protocol.symbol(symbol))]
+        most = protocol.limits.arguments_per_message
+        assert most is None or len(found) <= most
+        counts.update(found)
+        json.loads(message)
+    per_product = 1 if protocol.name == "coinbase-exchange" else len(channels)
+    assert set(counts.values()) == {per_product}
+    assert len(counts) == len(symbols)
 
 
-@every_venue
-def test_a_recorded_frame_reads_back_as_the_same_ticks(venue: VenueFrames, tmp_path: Path) -> None:
-    """The tape of a live session gives a replay exactly the ticks of the live system."""
-    codec = all_protocols()[venue.protocol].codec((venue.product,))
-    ticks: list[Tick] = []
-    lines: list[bytes] = []
-    for number, data in enumerate((venue.quote, venue.bought, venue.quote, venue.sold, *venue.extra.values())):
-        frame = codec.decode(data, RECEIVED + number)
-        ticks += frame.ticks
-        lines += frame_lines(frame)
-    path = tmp_path / "ticks.ndjson"
-    path.write_bytes(b"".join(lines))
-    report = TapeReport()
-    read = [tick for part in read_ticks([path], report=report) for tick in part]
-    assert [repr(tick) for tick in read] == [repr(tick) for tick in ticks]
-    assert report.rejected == 0
+def names_in(message: str, symbol: str) -> list[str]:
+    """The symbol as often as the message names it, whatever the case."""
+    return [symbol] * message.upper().count(symbol.upper())
 
 
-def test_binance_times_may_be_milliseconds() -> None:
-    """Without ``timeUnit`` the same fields are in milliseconds."""
-    venue = of_venue("binance")
-    (tick,) = decode(venue, venue.extra["milliseconds"]).ticks
-    assert tick.time == MS_NS
+def test_confirmation_of_a_subscription(protocol: FeedProtocol, samples: Samples) -> None:
+    """Confirmations and the first data of a product confirm all that was requested for it."""
+    settings = FeedSettings(products=(samples.product,), matches=True)
+    check = SubscriptionCheck(protocol.requested_products(settings), protocol.data_name)
+    codec = protocol.codec((samples.product,))
+    for data in samples.acks:
+        check.update(codec.decode(data, RECEIVED))
+    assert not check.is_confirmed
+    for data in (samples.buy, samples.quote, *samples.heartbeats):
+        check.update(codec.decode(data, RECEIVED))
+    assert check.is_confirmed
 
 
-def test_okx_states_the_first_of_several_trades() -> None:
-    """``count`` trades up to the id; a frame of single trades states none."""
-    venue = of_venue("okx")
-    assert decode(venue, venue.extra["aggregate"]).first_ids == (998,)
-    assert decode(venue, venue.bought).first_ids == ()
+def test_a_tape_gives_the_same_ticks(protocol: FeedProtocol, samples: Samples, tmp_path: Path) -> None:
+    """The lines that a recorder writes for the frames read back as exactly their ticks."""
+    codec = protocol.codec((samples.product, samples.other))
+    frames = [codec.decode(data, RECEIVED + place) for place, data in enumerate(frames_of(samples))]
+    tape = tmp_path / "ticks.ndjson"
+    tape.write_bytes(b"".join(line for frame in frames for line in frame_lines(frame)))
+    ticks = [tick for frame in frames for tick in frame.ticks]
+    assert len(ticks) >= 4
+    assert repr(sorted(read_all(tape), key=order)) == repr(sorted(Ticks.of(ticks), key=order))
 
 
-def test_bybit_deltas_change_one_side() -> None:
-    """The other side is that before; a level of size 0 is gone; a delta without a snapshot makes no tick."""
-    venue = of_venue("bybit")
-    (tick,) = decode(venue, venue.quote, venue.extra["delta"]).ticks
-    assert (tick.best_bid, tick.best_ask, tick.ask_size) == (100.2, 100.4, 4.0)
-    frame = decode(venue, venue.bought, venue.quote, venue.extra["delta"], venue.extra["gone"])
-    (tick,) = frame.ticks
-    assert isnan(tick.best_bid)
-    assert (tick.best_ask, tick.price) == (100.4, 100.25)
-    assert decode(venue, venue.extra["delta"]).ticks == ()
+def order(tick: Tick) -> tuple[int, str]:
+    return tick.received, repr(tick)
 
 
-def test_ids_that_are_no_numbers_are_missing() -> None:
-    """Bybit's derivatives have UUIDs."""
-    venue = of_venue("bybit")
-    assert decode(venue, venue.extra["uuid"]).ticks[0].trade_id == MISSING_ID
+# rules of single venues
 
 
-def test_what_can_be_verified_is_stated() -> None:
-    """Only a feed whose frames or trades are numbered by one can show a loss."""
-    for protocol in all_protocols().values():
-        is_numbered = protocol.trade_ids is TradeIds.CONSECUTIVE or protocol.name == "coinbase"
-        assert protocol.verifiable == is_numbered
+def codec_of(name: str) -> VenueCodec:
+    return all_protocols()[name].codec((SAMPLES[name].product, SAMPLES[name].other))
 
 
-@every_venue
-@given(data=st.data())
-def test_any_bytes_are_valid_or_refused(venue: VenueFrames, data: st.DataObject) -> None:
-    """A frame with a part replaced or missing gives valid ticks or ``MalformedTick``, and damage is always known."""
-    frames = [venue.bought, venue.quote, *venue.acks, *venue.unknown, *venue.damaged, *venue.extra.values()]
-    frame = data.draw(st.sampled_from(frames))
-    start = data.draw(st.integers(0, len(frame)))
-    stop = data.draw(st.integers(start, len(frame)))
-    patches = st.binary(max_size=6) | st.sampled_from(
-        [b"NaN", b"1e999", b'"', b"{", b"[" * 3000, b"null", b"-1", b'""', b"9" * 30]
-    )
-    codec = all_protocols()[venue.protocol].codec((venue.product,))
-    mutated = frame[:start] + data.draw(patches) + data.draw(st.sampled_from([frame[stop:], b""]))
-    for _ in range(2):
-        try:
-            assert_valid(codec.decode(mutated, RECEIVED))
-        except MalformedTick as fault:
-            codec.damage(mutated, fault)
+def test_units_of_binance() -> None:
+    """Times in ms and in µs are recognised by their size."""
+    data = SAMPLES["binance"].buy.replace(str(TIME // 1000).encode(), str(TIME // 1_000_000).encode())
+    assert only_tick(codec_of("binance").decode(data, RECEIVED)).time == TIME
 
 
-def recorded(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Receive time (ns UTC) and frame of each line of a recording."""
-    for line in path.read_text().splitlines():
-        found = re.fullmatch(r"(\d+\.\d+): (\{.*\})", line.strip())
-        if found is not None:
-            yield round(float(found[1]) * 1e9), found[2].encode()
+def test_aggregated_trades_of_binance() -> None:
+    """An aggregated trade has the last id of its trades, and the first one apart."""
+    event = {
+        "e": "aggTrade",
+        "E": TIME // 1_000_000,
+        "s": "BTCUSDT",
+        "a": 5,
+        "p": "100.5",
+        "q": "0.25",
+        "f": 7,
+        "l": 9,
+        "T": TIME // 1_000_000,
+        "m": True,
+    }
+    frame = codec_of("binance").decode(packed({"stream": "btcusdt@aggTrade", "data": event}), RECEIVED)
+    assert (only_tick(frame).trade_id, only_tick(frame).side, frame.first_ids) == (9, Side.SELL, (7,))
 
 
-@pytest.mark.shared_data
-@pytest.mark.parametrize(
-    ("name", "protocol", "expected"),
-    [
-        ("binance", "binance", {"ticker": 84, "ignored": 2}),
-        ("binance_futures", "binance", {"ticker": 345, "ignored": 54}),
-        ("okx", "okx", {"ack": 18, "ticker": 28, "trade": 71, "history": 3}),
-    ],
-)
-def test_recorded_frames_decode(shared_data: Path, name: str, protocol: str, expected: dict[str, int]) -> None:
-    """Every frame recorded at the venue has its known content; prices and quotes agree with each other."""
-    codec = all_protocols()[protocol].codec(())
-    found: Counter[str] = Counter()
-    for received, data in recorded(shared_data / "protocol" / "venues" / f"{name}.txt"):
-        frame = codec.decode(data, received)
-        found.update(tick.kind.name.lower() for tick in frame.ticks)
-        found.update(["history"] * len(frame.history))
-        found.update(["ack"] if frame.ack is not None else ["ignored"] if frame.ignored is not None else [])
-        _assert_plausible(frame.ticks, received)
-    assert found == expected
+def test_shutdown_of_binance_in_a_combined_stream() -> None:
+    """The announcement is recognised within an envelope as well."""
+    data = packed({"stream": "!serverShutdown", "data": {"e": "serverShutdown", "E": TIME // 1_000_000}})
+    assert codec_of("binance").decode(data, RECEIVED).is_closing
 
 
-def _assert_plausible(ticks: Sequence[Tick], received: int) -> None:
-    for tick in ticks:
-        assert abs(received - tick.time) < 5_000_000_000
-        if tick.kind is Kind.TICKER:
-            assert tick.best_bid < tick.best_ask
-            assert tick.best_bid * 0.99 < tick.price < tick.best_ask * 1.01
+def test_aggregated_trades_of_okx() -> None:
+    """``count`` trades end with the id of the message."""
+    data = SAMPLES["okx"].buy.replace(b'"count":"1"', b'"count":"3"')
+    frame = codec_of("okx").decode(data, RECEIVED)
+    assert (only_tick(frame).trade_id, frame.first_ids) == (12345, (12343,))
+
+
+def test_first_trade_of_okx() -> None:
+    """After the confirmation, a trade from 250 ms before it is new, and an older one is history."""
+    ack = next(iter(SAMPLES["okx"].acks))
+    for late, is_past in ((250_000_000, False), (250_000_001, True), (NEVER - TIME, True)):
+        codec = codec_of("okx")
+        codec.decode(ack, TIME + late)
+        frame = codec.decode(SAMPLES["okx"].buy, TIME + late)
+        assert (len(frame.history), len(frame.ticks)) == ((1, 0) if is_past else (0, 1))
+        assert len(codec.decode(SAMPLES["okx"].buy, TIME + late).ticks) == 1
+
+
+def book(kind: str, bids: list[list[str]], asks: list[list[str]], update: int = 5) -> bytes:
+    data = {"s": "BTCUSDT", "b": bids, "a": asks, "u": update, "seq": 7}
+    return packed({"topic": "orderbook.1.BTCUSDT", "type": kind, "ts": 1, "data": data, "cts": TIME // 1_000_000})
+
+
+def sides(frame: Frame) -> tuple[float, ...]:
+    tick = only_tick(frame)
+    return tick.best_bid, tick.bid_size, tick.best_ask, tick.ask_size
+
+
+def test_book_of_bybit() -> None:
+    """A delta changes its side only, whichever order its levels have; a snapshot replaces both."""
+    codec = codec_of("bybit")
+    assert codec.decode(book("delta", [["99", "1"]], []), RECEIVED).ignored == "orderbook.1 before its snapshot"
+    assert sides(codec.decode(book("snapshot", [["100", "2"]], [["101", "3"]]), RECEIVED)) == (100, 2, 101, 3)
+    assert sides(codec.decode(book("delta", [["99", "1"], ["100", "0"]], []), RECEIVED)) == (99, 1, 101, 3)
+    assert sides(codec.decode(book("delta", [["99", "0"], ["98", "4"]], []), RECEIVED)) == (98, 4, 101, 3)
+    assert sides(codec.decode(book("delta", [], [["101", "9"]]), RECEIVED)) == (98, 4, 101, 9)
+    assert sides(codec.decode(book("snapshot", [["90", "1"]], [["91", "1"]]), RECEIVED)) == (90, 1, 91, 1)
+    assert sides(codec.decode(book("delta", [["80", "1"]], [["81", "1"]], update=1), RECEIVED)) == (80, 1, 81, 1)
+
+
+@pytest.mark.parametrize("bad", [["100", "-2"], ["inf", "2"], ["-1", "2"], ["x", "2"], ["100"]])
+def test_damaged_book_of_bybit(bad: list[str]) -> None:
+    """After a damaged message no delta is believed until the next snapshot."""
+    codec = codec_of("bybit")
+    codec.decode(book("snapshot", [["100", "2"]], [["101", "3"]]), RECEIVED)
+    data = book("delta", [bad], [])
+    with pytest.raises(MalformedTick) as caught:
+        codec.decode(data, RECEIVED)
+    assert codec.damage(data, caught.value).products == ("bybit:BTC-USDT",)
+    assert codec.decode(book("delta", [], [["101", "4"]]), RECEIVED).ticks == ()
+    assert codec.decode(book("snapshot", [["100", "2"]], [["101", "3"]]), RECEIVED).ticks
+
+
+@pytest.mark.parametrize("number", ["20f43950-d8dd-5b31-9112-a178eb6023af", "9" * 30, "", "-5", "١"])
+def test_trade_ids_of_bybit(number: str) -> None:
+    """An id that is no number, or does not fit its column, is missing."""
+    content = json.loads(SAMPLES["bybit"].buy)
+    content["data"][0]["i"] = number
+    assert only_tick(codec_of("bybit").decode(packed(content), RECEIVED)).trade_id == MISSING_ID
+
+
+def test_only_bybit_and_exchange_cannot_be_verified() -> None:
+    """A protocol is verifiable if trades or frames are numbered without holes."""
+    assert {name for name in BUILT_IN if not all_protocols()[name].verifiable} == {"bybit", "coinbase-exchange"}

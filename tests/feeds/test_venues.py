@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.docs.pages import parse_page
-from tests.feeds.test_venue_codecs import recorded
+from tests.feeds.test_recorded_frames import venue_frames
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
 from volspike.feeds import venues
@@ -63,7 +63,7 @@ def test_the_example_is_found_and_decodes_recorded_frames(site: Path, shared_dat
     ]
     codec = protocol.codec(feed.products)
     found: Counter[str] = Counter()
-    for received, data in recorded(shared_data / "protocol" / "venues" / "bitstamp.txt"):
+    for received, data in venue_frames(shared_data, "bitstamp.txt"):
         frame = codec.decode(data, received)
         for tick in frame.ticks:
             assert tick.side in {Side.BUY, Side.SELL}

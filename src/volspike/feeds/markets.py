@@ -7,12 +7,21 @@ session has seen a trade of a product, it is the mid-price.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import isnan, nan
+
+import msgspec
 
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage
-from volspike.feeds.messages import quote_side, valid_price, valid_size
+from volspike.feeds.messages import (
+    DECODE_ERRORS,
+    quote_side,
+    replace_invalid_numbers,
+    valid_price,
+    valid_size,
+    with_path_prefix,
+)
 from volspike.market import MISSING_ID, Kind, Side, Tick
 from volspike.market.product import hyphenated, product_name, split_product
 
@@ -30,13 +39,21 @@ class Markets:
         products: the requested products; symbols of others are translated by their quote currency.
         symbol: the venue's spelling of our symbols.
         named: finds the symbol in the bytes of a damaged frame.
+        is_mixed: whether a frame may have several products.
     """
 
     def __init__(
-        self, venue: str, products: Iterable[str], symbol: Callable[[str], str], named: re.Pattern[bytes]
+        self,
+        venue: str,
+        products: Iterable[str],
+        symbol: Callable[[str], str],
+        named: re.Pattern[bytes],
+        *,
+        is_mixed: bool = False,
     ) -> None:
         self._venue = venue
         self._named = named
+        self._is_mixed = is_mixed
         self._products = {symbol(split_product(name)[1]): name for name in products}
         self._prices: dict[str, float] = {}
 
@@ -51,10 +68,6 @@ class Markets:
             if len(self._products) < 10_000:
                 self._products[symbol] = found
         return found
-
-    def products(self) -> tuple[str, ...]:
-        """The products so far, the requested ones first."""
-        return tuple(self._products.values())
 
     def trade(
         self, symbol: str, price: float, size: float, side: Side, trade_id: int, time: int, received: int
@@ -114,14 +127,58 @@ class Markets:
             sequence=sequence,
         )
 
+    def read_each(
+        self, items: Sequence[msgspec.Raw], read: Callable[[msgspec.Raw], Tick | None], symbol: str = ""
+    ) -> tuple[list[Tick], tuple[Damage, ...]]:
+        """The ticks of the valid elements of a frame, and the damage of the others.
+
+        ``symbol`` is that of all elements where they do not name it.
+
+        Raises:
+            MalformedTick: the fault of the first element if none is valid.
+        """
+        ticks: list[Tick] = []
+        faults: list[Damage] = []
+        for place, item in enumerate(items):
+            try:
+                tick = read(item)
+            except MalformedTick as fault:
+                named = (symbol.encode(),) if symbol else self._named.findall(bytes(item))
+                names = tuple({self.product(name.decode()) for name in named if name})
+                faults.append(Damage(with_path_prefix(fault, f"$.data[{place}]"), names if len(names) == 1 else (), 1))
+            else:
+                if tick is not None:
+                    ticks.append(tick)
+        if faults and not ticks:
+            raise faults[0].error
+        return ticks, tuple(faults)
+
     def damage(self, data: bytes, error: MalformedTick) -> Damage:
-        """The products that a damaged frame names, and one message if it is only one product."""
-        symbols = {found.decode() for found in self._named.findall(data)}
-        try:
-            names = tuple(sorted({self.product(symbol) for symbol in symbols}))
-        except MalformedTick:
-            names = ()
-        return Damage(error, names, 1 if len(names) == 1 else -1)
+        """The elements of a frame that is refused, and the products that they name.
+
+        Their number is unknown if the frame is truncated, and the products are unknown if an element names none.
+        """
+        found = [name.decode() for name in self._named.findall(data) if name]
+        lost = _count_elements(data)
+        if lost > len(found) or (lost < 0 and self._is_mixed):
+            return Damage(error, lost=lost)
+        return Damage(error, tuple(sorted({self.product(name) for name in found})), lost)
+
+
+class _Elements(msgspec.Struct, gc=False):
+    data: dict[str, msgspec.Raw] | list[msgspec.Raw]
+
+
+_ELEMENTS = msgspec.json.Decoder(_Elements)
+
+
+def _count_elements(data: bytes) -> int:
+    """How many trades or quotes a frame has: its ``data`` is one or a list of them; -1 if that cannot be known."""
+    try:
+        content = _ELEMENTS.decode(replace_invalid_numbers(data) or data).data
+    except DECODE_ERRORS:
+        return -1
+    return len(content) if isinstance(content, list) else 1
 
 
 def time_of(count: int, received: int) -> int:

@@ -1,7 +1,9 @@
 """Binance spot (``wss://stream.binance.com:9443``): combined frames of ``trade`` and ``bookTicker`` → ``Frame``.
 
 ``m`` is true if the buyer was the maker, so the taker sold. A book ticker has no time; it gets that of its receipt.
-Trade ids count by one per symbol. A connection lasts 24 hours and may be announced to end earlier (``serverShutdown``).
+Trade ids count by one per symbol; an ``aggTrade`` (not requested here, but what futures offer) is those from ``f`` to
+``l``. Times are in ms, or in µs if the address requests it. A connection lasts 24 hours and may be announced
+to end earlier (``serverShutdown``).
 Source: "WebSocket Streams for Binance", github.com/binance/binance-spot-api-docs.
 """
 
@@ -32,6 +34,8 @@ class _Data(msgspec.Struct, gc=False):
     t: Identifier = MISSING_ID
     p: float = nan
     q: float = nan
+    f: Identifier = MISSING_ID
+    l: Identifier = MISSING_ID  # noqa: E741
     T: int = 0
     m: bool | None = None
     u: Identifier = MISSING_ID
@@ -46,13 +50,19 @@ class _Envelope(msgspec.Struct, gc=False):
     data: _Data
 
 
+class _Error(msgspec.Struct, gc=False):
+    code: int | None = None
+    msg: str = ""
+
+
 class _Answer(msgspec.Struct, gc=False, kw_only=True):
     """Any other frame: an answer to a request, or an event without a stream."""
 
     id: int | str | None = None
     result: msgspec.Raw = msgspec.Raw(b"")
-    code: int = 0
+    code: int | None = None
     msg: str = ""
+    error: _Error | None = None
     e: str = ""
     stream: str = ""
     data: msgspec.Raw = msgspec.Raw(b"")
@@ -85,9 +95,10 @@ class BinanceCodec:
             return self._other(data, received, error)
         event = message.data
         if event.e == "trade":
-            if event.m is None:
-                raise MalformedTick("required and missing", "$.data.m")
-            tick: Tick | None = self._trade(event, received)
+            tick: Tick | None = self._trade(event, event.t, received)
+        elif event.e == "aggTrade":
+            tick = self._trade(event, event.l, received)
+            return Frame(time=tick.time, ticks=(tick,), first_ids=(event.f,) if event.f != event.l else ())
         elif event.e in {"", "bookTicker"} and message.stream.endswith("@bookTicker"):
             time = time_of(event.T, received)  # futures have a time
             quotes = (event.b, event.B), (event.a, event.A)
@@ -97,12 +108,14 @@ class BinanceCodec:
         return Frame(time=received, ignored="empty book") if tick is None else Frame(time=tick.time, ticks=(tick,))
 
     def damage(self, data: bytes, error: MalformedTick) -> Damage:
-        """The product that the frame names."""
-        return self._markets.damage(data, error)
+        """The product that the frame names; every frame is one message."""
+        return msgspec.structs.replace(self._markets.damage(data, error), lost=1)
 
-    def _trade(self, event: _Data, received: int) -> Tick:
+    def _trade(self, event: _Data, number: int, received: int) -> Tick:
+        if event.m is None:
+            raise MalformedTick("required and missing", "$.data.m")
         side = Side.SELL if event.m else Side.BUY
-        return self._markets.trade(event.s, event.p, event.q, side, event.t, time_of(event.T, received), received)
+        return self._markets.trade(event.s, event.p, event.q, side, number, time_of(event.T, received), received)
 
     def _other(self, data: bytes | str, received: int, error: Exception | None) -> Frame:
         """An answer to a request, another event, or a malformed frame."""
@@ -111,11 +124,13 @@ class BinanceCodec:
         answer = decode_json(_ANSWER, data)
         if answer.stream or answer.e:
             return _event(answer, received, error)
-        if answer.code or answer.msg:
-            return Frame(time=received, error=ExchangeError(message=answer.msg, reason=f"code {answer.code}"))
+        if answer.error is not None or answer.code is not None:
+            code, text = (answer.code, answer.msg) if answer.error is None else (answer.error.code, answer.error.msg)
+            return Frame(time=received, error=ExchangeError(message=text, reason=f"code {code}"))
         if answer.id == PING_ID:
             return Frame(time=received, heartbeats=(Heartbeat(time=received),))
-        if answer.id is not None:  # a request is confirmed as a unit; an unknown symbol never has a quote
+        if answer.id is not None and answer.result == msgspec.Raw(b"null"):
+            # a request is confirmed as a unit, with unknown symbols in it: their quotes stay unconfirmed
             return Frame(time=received, ack=Subscriptions(channels={"trade": self._requested}))
         raise malformed_from(error) if error is not None else MalformedTick("neither a stream nor an answer")
 

@@ -24,7 +24,6 @@ from volspike.feeds.messages import (
     decode_json,
     decode_with_valid_numbers,
     malformed_from,
-    with_path_prefix,
 )
 from volspike.feeds.protocol import FeedProtocol, Limits, Ping, TradeIds, batched
 from volspike.feeds.venues.binance import spell
@@ -77,7 +76,7 @@ _TRADES = msgspec.json.Decoder(_Trades)
 _BOOK = msgspec.json.Decoder(_BookMessage, strict=False)
 _TRADE = msgspec.json.Decoder(_Trade, strict=False)
 _OTHER = msgspec.json.Decoder(_Other)
-_SYMBOL = re.compile(rb'"s"\s*:\s*"([A-Z0-9]+)"')
+_SYMBOL = re.compile(rb'(?:"s"|"topic")\s*:\s*"(?:publicTrade\.|orderbook\.1\.)?([A-Z0-9]+)"')
 _SIDES = {"Buy": Side.BUY, "Sell": Side.SELL}
 _CHANNELS = ("publicTrade", "orderbook.1")
 
@@ -96,10 +95,10 @@ class BybitCodec:
 
     def damage(self, data: bytes, error: MalformedTick) -> Damage:
         """The product that the frame names; its book is unknown until the next snapshot."""
-        damage = self._markets.damage(data, error)
-        for symbol in _SYMBOL.findall(data):
-            self._books.pop(symbol.decode(), None)
-        return damage
+        symbols = {symbol.decode() for symbol in _SYMBOL.findall(data)}
+        for symbol in symbols or list(self._books):
+            self._books.pop(symbol, None)
+        return self._markets.damage(data, error)
 
     def _decode(self, data: bytes | str, received: int) -> Frame:
         try:
@@ -113,6 +112,7 @@ class BybitCodec:
         if sides is None:
             return Frame(time=time, ignored="orderbook.1 before its snapshot")
         tick = self._markets.quote(book.s, sides[0], sides[1], time, received, book.u)
+        self._books[book.s] = sides
         return Frame(time=time, ignored="empty book") if tick is None else Frame(time=time, ticks=(tick,))
 
     def _sides(self, book: _Book, kind: str) -> list[tuple[float, float]] | None:
@@ -122,14 +122,13 @@ class BybitCodec:
         elif (known := self._books.get(book.s)) is None:
             return None
         else:
-            sides = known
+            sides = list(known)
         for place, levels in enumerate((book.b, book.a)):
             for price, size in levels:
-                if size > 0.0:
+                if size != 0.0:
                     sides[place] = (price, size)
                 elif sides[place][0] == price:
                     sides[place] = _EMPTY
-        self._books[book.s] = sides
         return sides
 
     def _trades(self, data: bytes | str, received: int) -> Frame:
@@ -139,22 +138,14 @@ class BybitCodec:
             return self._other(data, received, error)
         if not message.topic.startswith("publicTrade."):
             return Frame(time=received, ignored=message.topic.rpartition(".")[0] or message.topic)
-        ticks: list[Tick] = []
-        faults: list[Damage] = []
-        for place, item in enumerate(message.data):
-            try:
-                ticks.append(self._trade(item, received))
-            except MalformedTick as fault:
-                faults.append(self._markets.damage(bytes(item), with_path_prefix(fault, f"$.data[{place}]")))
-        if faults and not ticks:
-            raise faults[0].error
-        return Frame(time=ticks[-1].time if ticks else received, ticks=tuple(ticks), faults=tuple(faults))
+        symbol = message.topic.removeprefix("publicTrade.")
+        ticks, faults = self._markets.read_each(message.data, lambda item: self._trade(item, received), symbol)
+        return Frame(time=ticks[-1].time if ticks else received, ticks=tuple(ticks), faults=faults)
 
     def _trade(self, item: msgspec.Raw, received: int) -> Tick:
         trade = decode_json(_TRADE, item)
-        number = int(trade.i) if trade.i.isascii() and trade.i.isdecimal() and len(trade.i) < 19 else MISSING_ID
         time = time_of(trade.T, received)
-        return self._markets.trade(trade.s, trade.p, trade.v, _SIDES[trade.S], number, time, received)
+        return self._markets.trade(trade.s, trade.p, trade.v, _SIDES[trade.S], _number(trade.i), time, received)
 
     def _other(self, data: bytes | str, received: int, error: Exception) -> Frame:
         """An answer to a request, an unknown message, or a malformed frame."""
@@ -164,11 +155,19 @@ class BybitCodec:
         if other.op:
             if not other.success:
                 return Frame(time=received, error=ExchangeError(message=other.ret_msg))
-            channels = dict.fromkeys(_CHANNELS, self._requested) if other.op == "subscribe" else {}
-            return Frame(time=received, ack=Subscriptions(channels=channels))
+            if other.op != "subscribe":
+                return Frame(time=received, ignored=other.op)
+            # an answer does not name its request, of which there may be several; each book is confirmed by its snapshot
+            return Frame(time=received, ack=Subscriptions(channels={"publicTrade": self._requested}))
         if other.topic and not other.topic.startswith(_CHANNELS):
             return Frame(time=received, ignored=other.topic.rpartition(".")[0] or other.topic)
         raise malformed_from(error) from error
+
+
+def _number(text: str) -> int:
+    """A trade id; ``MISSING_ID`` for one that is no number (derivatives) or does not fit its column."""
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else MISSING_ID
+    return number if number < 2**63 else MISSING_ID
 
 
 def _channels(_settings: FeedSettings) -> tuple[str, ...]:

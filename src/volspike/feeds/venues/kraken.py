@@ -7,7 +7,7 @@ of the ticker is the current quote. Trade ids count by one per book. Source: doc
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import nan
 from typing import Literal
 
@@ -24,7 +24,6 @@ from volspike.feeds.messages import (
     decode_with_valid_numbers,
     malformed_from,
     read_time,
-    with_path_prefix,
 )
 from volspike.feeds.protocol import FeedProtocol, Limits, TradeIds, batched
 from volspike.market import MISSING_ID, Side, Tick
@@ -50,7 +49,18 @@ class _Quote(msgspec.Struct, gc=False):
     timestamp: str = ""
 
 
+class _Trades(msgspec.Struct, tag_field="channel", tag="trade"):
+    data: list[_Trade]
+    type: str = "update"
+
+
+class _Quotes(msgspec.Struct, tag_field="channel", tag="ticker"):
+    data: list[_Quote]
+
+
 class _Data(msgspec.Struct):
+    """A message of any channel, or one of those above with a malformed element."""
+
     channel: str
     data: list[msgspec.Raw]
     type: str = "update"
@@ -58,18 +68,19 @@ class _Data(msgspec.Struct):
 
 class _Result(msgspec.Struct, gc=False):
     channel: str = ""
-    symbol: str = ""
+    symbol: str | None = None
 
 
 class _Other(msgspec.Struct, gc=False, kw_only=True):
     channel: str = ""
     method: str = ""
     success: bool = True
-    error: str = ""
-    symbol: str = ""
+    error: str | None = None
+    symbol: str | None = None
     result: _Result | None = None
 
 
+_VALID = msgspec.json.Decoder[_Trades | _Quotes](_Trades | _Quotes)
 _DATA = msgspec.json.Decoder(_Data)
 _OTHER = msgspec.json.Decoder(_Other)
 _TRADE = msgspec.json.Decoder(_Trade)
@@ -83,7 +94,7 @@ class KrakenCodec:
     """The frames of one session."""
 
     def __init__(self, products: Sequence[str]) -> None:
-        self._markets = Markets("kraken", products, spell, _SYMBOL)
+        self._markets = Markets("kraken", products, spell, _SYMBOL, is_mixed=True)
 
     def decode(self, data: bytes | str, received: int) -> Frame:
         """Decode one frame received at ``received`` (ns UTC)."""
@@ -95,45 +106,38 @@ class KrakenCodec:
 
     def _decode(self, data: bytes | str, received: int) -> Frame:
         try:
+            message = _VALID.decode(data)
+            if isinstance(message, _Quotes):
+                found = [self._quote(item, received) for item in message.data]
+                return _frame([tick for tick in found if tick is not None], received)
+            trades = [self._trade(item, received) for item in message.data]
+            return _frame(trades, received, is_past=message.type == "snapshot")
+        except (*DECODE_ERRORS, MalformedTick):  # another channel, or a malformed element
+            return self._decode_each(data, received)
+
+    def _decode_each(self, data: bytes | str, received: int) -> Frame:
+        try:
             message = _DATA.decode(data)
         except DECODE_ERRORS as error:
             return self._other(data, received, error)
         if message.channel == "trade":
-            ticks, faults = self._each(message.data, self._trade, received)
-            if message.type == "snapshot":
-                return Frame(time=received, history=ticks, faults=faults)
-        elif message.channel == "ticker":
-            ticks, faults = self._each(message.data, self._quote, received)
-        else:
-            return Frame(time=received, ignored=message.channel)
-        return Frame(time=ticks[-1].time if ticks else received, ticks=ticks, faults=faults)
+            ticks, faults = self._markets.read_each(
+                message.data, lambda item: self._trade(decode_json(_TRADE, item), received)
+            )
+            return _frame(ticks, received, faults, is_past=message.type == "snapshot")
+        if message.channel == "ticker":
+            ticks, faults = self._markets.read_each(
+                message.data, lambda item: self._quote(decode_json(_QUOTE, item), received)
+            )
+            return _frame(ticks, received, faults)
+        return Frame(time=received, ignored=message.channel)
 
-    def _each(
-        self, items: Sequence[msgspec.Raw], read: Callable[[msgspec.Raw, int], Tick | None], received: int
-    ) -> tuple[tuple[Tick, ...], tuple[Damage, ...]]:
-        """The valid elements, and what is wrong with the others; raises the fault if none is valid."""
-        ticks: list[Tick] = []
-        faults: list[Damage] = []
-        for place, item in enumerate(items):
-            try:
-                tick = read(item, received)
-            except MalformedTick as fault:
-                faults.append(self._markets.damage(bytes(item), with_path_prefix(fault, f"$.data[{place}]")))
-            else:
-                if tick is not None:
-                    ticks.append(tick)
-        if faults and not ticks:
-            raise faults[0].error
-        return tuple(ticks), tuple(faults)
-
-    def _trade(self, item: msgspec.Raw, received: int) -> Tick:
-        trade = decode_json(_TRADE, item)
+    def _trade(self, trade: _Trade, received: int) -> Tick:
         time = read_time(trade.timestamp, "$.timestamp")
         side = _SIDES[trade.side]
         return self._markets.trade(trade.symbol, trade.price, trade.qty, side, trade.trade_id, time, received)
 
-    def _quote(self, item: msgspec.Raw, received: int) -> Tick | None:
-        quote = decode_json(_QUOTE, item)
+    def _quote(self, quote: _Quote, received: int) -> Tick | None:
         time = read_time(quote.timestamp, "$.timestamp") if quote.timestamp else received
         bid, ask = (_known(quote.bid), _known(quote.bid_qty)), (_known(quote.ask), _known(quote.ask_qty))
         return self._markets.quote(quote.symbol, bid, ask, time, received)
@@ -143,16 +147,22 @@ class KrakenCodec:
         other = decode_json(_OTHER, data)
         if other.channel == "heartbeat" or other.method == "pong":
             return Frame(time=received, heartbeats=(Heartbeat(time=received),))
+        if other.error or not other.success:
+            return Frame(time=received, error=ExchangeError(message=other.error or "", reason=other.symbol or ""))
         if other.method:
-            if other.error or not other.success:
-                return Frame(time=received, error=ExchangeError(message=other.error, reason=other.symbol))
-            if other.method == "subscribe" and other.result is not None:
+            if other.method == "subscribe" and other.result is not None and other.result.symbol:
                 product = self._markets.product(other.result.symbol)
                 return Frame(time=received, ack=Subscriptions(channels={other.result.channel: (product,)}))
             return Frame(time=received, ignored=other.method)
         if other.channel and other.channel not in _CHANNELS:
             return Frame(time=received, ignored=other.channel)
         raise malformed_from(error) from error
+
+
+def _frame(ticks: list[Tick], received: int, faults: tuple[Damage, ...] = (), *, is_past: bool = False) -> Frame:
+    if is_past:
+        return Frame(time=received, history=tuple(ticks), faults=faults)
+    return Frame(time=ticks[-1].time if ticks else received, ticks=tuple(ticks), faults=faults)
 
 
 def _known(number: float | None) -> float:

@@ -23,9 +23,8 @@ from volspike.feeds.messages import (
     DECODE_ERRORS,
     Identifier,
     decode_json,
+    decode_with_valid_numbers,
     malformed_from,
-    replace_invalid_numbers,
-    with_path_prefix,
 )
 from volspike.feeds.protocol import FeedProtocol, Limits, Ping, TradeIds, batched
 from volspike.market import MISSING_ID, Side, Tick
@@ -102,6 +101,13 @@ class OkxCodec:
         """Decode one frame received at ``received`` (ns UTC)."""
         if len(data) == 4 and data in {b"pong", "pong"}:
             return Frame(time=received, heartbeats=(Heartbeat(time=received),))
+        return decode_with_valid_numbers(self._decode, data, received)
+
+    def damage(self, data: bytes, error: MalformedTick) -> Damage:
+        """The instrument that the frame names."""
+        return self._markets.damage(data, error)
+
+    def _decode(self, data: bytes | str, received: int) -> Frame:
         try:
             message = _MESSAGE.decode(data)
         except DECODE_ERRORS as error:
@@ -110,49 +116,29 @@ class OkxCodec:
         if channel == "trades":
             return self._trades(instrument, message.data, received)
         if channel in {"bbo-tbt", "tickers"}:
-            return self._quotes(channel, instrument, message.data, received)
+            ticks, faults = self._markets.read_each(
+                message.data, lambda item: self._quote(channel, instrument, item, received), instrument
+            )
+            return Frame(time=ticks[-1].time if ticks else received, ticks=tuple(ticks), faults=faults)
         return Frame(time=received, ignored=channel)
 
-    def damage(self, data: bytes, error: MalformedTick) -> Damage:
-        """The instrument that the frame names."""
-        return self._markets.damage(data, error)
-
     def _trades(self, instrument: str, items: Sequence[msgspec.Raw], received: int) -> Frame:
-        ticks: list[Tick] = []
         firsts: list[int] = []
-        faults: list[Damage] = []
-        for place, item in enumerate(items):
-            try:
-                trade = decode_json(_TRADE, item)
-                name, time = trade.instId or instrument, time_of(trade.ts, received)
-                side = _SIDES[trade.side]
-                ticks.append(self._markets.trade(name, trade.px, trade.sz, side, trade.tradeId, time, received))
-                firsts.append(trade.tradeId - max(trade.count, 1) + 1)
-            except MalformedTick as fault:
-                fault = with_path_prefix(fault, f"$.data[{place}]")
-                faults.append(Damage(fault, (self._markets.product(instrument),), 1))
-        if faults and not ticks:
-            raise faults[0].error
+
+        def read(item: msgspec.Raw) -> Tick:
+            trade = decode_json(_TRADE, item)
+            name, time = trade.instId or instrument, time_of(trade.ts, received)
+            tick = self._markets.trade(name, trade.px, trade.sz, _SIDES[trade.side], trade.tradeId, time, received)
+            firsts.append(max(trade.tradeId - max(trade.count, 1) + 1, 0) if trade.tradeId >= 0 else MISSING_ID)
+            return tick
+
+        ticks, faults = self._markets.read_each(items, read, instrument)
         confirmed = self._confirmed.pop(instrument, 0)
         if ticks and ticks[-1].time < confirmed - PAST_NS:
-            return Frame(time=received, history=tuple(ticks), faults=tuple(faults))
+            return Frame(time=received, history=tuple(ticks), faults=faults)
         ids = tuple(firsts) if firsts != [tick.trade_id for tick in ticks] else ()
         time = ticks[-1].time if ticks else received
-        return Frame(time=time, ticks=tuple(ticks), first_ids=ids, faults=tuple(faults))
-
-    def _quotes(self, channel: str, instrument: str, items: Sequence[msgspec.Raw], received: int) -> Frame:
-        ticks = []
-        for item in items:
-            try:
-                tick = self._quote(channel, instrument, item, received)
-            except MalformedTick:
-                valid = replace_invalid_numbers(bytes(item))
-                if valid is None:
-                    raise
-                tick = self._quote(channel, instrument, msgspec.Raw(valid), received)
-            if tick is not None:
-                ticks.append(tick)
-        return Frame(time=ticks[-1].time if ticks else received, ticks=tuple(ticks))
+        return Frame(time=time, ticks=tuple(ticks), first_ids=ids, faults=faults)
 
     def _quote(self, channel: str, instrument: str, item: msgspec.Raw, received: int) -> Tick | None:
         if channel == "tickers":
