@@ -159,14 +159,16 @@ def test_overlapping_tapes_are_merged(
 
 
 def test_only_tapes_are_found(tmp_path: Path) -> None:
-    """A folder means its tapes, ``**`` goes deep, and no tape is named twice."""
-    (tmp_path / "deep").mkdir()
+    """A folder means its tapes and those of its subfolders without hidden ones; no tape is named twice."""
+    for folder in ("deep", ".hidden"):
+        (tmp_path / folder).mkdir()
     names = ["a.ndjson", "b.jsonl.gz", "c.parquet", "a.rejected.ndjson", "d.csv", "e.ndjson.part", "deep/f.json.zst"]
+    names += [".hidden/g.ndjson", ".h.ndjson"]
     for name in names:
         (tmp_path / name).touch()
-    assert [path.name for path in tapes_of(tmp_path)] == ["a.ndjson", "b.jsonl.gz", "c.parquet"]
+    assert [path.name for path in tapes_of(tmp_path)] == ["a.ndjson", "b.jsonl.gz", "c.parquet", "f.json.zst"]
     assert [path.name for path in tapes_of(str(tmp_path / "**" / "*.zst"))] == ["f.json.zst"]
-    assert len(tapes_of([tmp_path, tmp_path / "a.ndjson", str(tmp_path / "*.ndjson")])) == 3
+    assert len(tapes_of([tmp_path, tmp_path / "a.ndjson", str(tmp_path / "[a-z]*.ndjson")])) == 4
 
 
 @pytest.mark.parametrize("source", ["none.ndjson", "*.ndjson", "**/*.parquet", ".", "there.csv", []])

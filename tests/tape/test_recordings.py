@@ -47,7 +47,7 @@ def test_the_names_of_the_coinbase_tapes_tell_their_start(shared_data: Path) -> 
 def test_every_bitflyer_trade_reads(shared_data: Path) -> None:
     """746756 trades with the taker's side and a size, and no quotes."""
     ticks, ignored = counts(shared_data / "bitflyer")
-    assert (len(ticks), ticks.products, ignored) == (746_756, ("BTC-JPY",), {})
+    assert (len(ticks), ticks.products, ignored) == (746_756, ("bitflyer:BTC-JPY",), {})
     assert (ticks.kind == Kind.TRADE).all()
     sides = {side: int((ticks.side == side).sum()) for side in Side}
     assert sides == {Side.SELL: 379_159, Side.UNKNOWN: 149, Side.BUY: 367_448}  # an opening auction has no taker

@@ -115,6 +115,15 @@ def product_name(venue: str, symbol: str) -> str:
     return symbol if venue == COINBASE else f"{venue}:{symbol}"
 
 
+def named_at(venue: str, symbol: str) -> str:
+    """The product of a symbol in a row that states its venue; a name that has a venue keeps it.
+
+    >>> named_at("Binance", "BTC-USDT"), named_at("coinbase", "BTC-USD"), named_at("okx", "kraken:BTC-USD")
+    ('binance:BTC-USDT', 'BTC-USD', 'kraken:BTC-USD')
+    """
+    return product_name(*split_product(symbol, venue.strip().lower()))
+
+
 @lru_cache(maxsize=4096)
 def canonical_product(name: str) -> str:
     """The canonical form of a name that a user wrote, in any case.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from volspike.streams.wire import Message, tick_message
 from volspike.tape import TapeReport, tape_line, tapes_of
 from volspike.tape.blocks import Blocks, holds_parquet
 from volspike.tape.lines import SIMULATED, read_irregular_line
+from volspike.tape.names import venue_of, with_venue
 from volspike.tape.parquet import parquet_ticks
 
 BLOCK_BYTES: Final = 256 << 10
@@ -130,9 +131,11 @@ def _text_messages(path: Path, report: TapeReport) -> Iterator[Message]:
 
 def _line_messages(path: Path, first: int, lines: Sequence[bytes], report: TapeReport) -> Iterator[Message]:
     keys = [_line_key(line) for line in lines]
+    venue = venue_of(path)
     times = parse_times([each.timestamp if each is not None else "" for each in keys]).tolist()
     for number, (line, each, received) in enumerate(zip(lines, keys, times, strict=True), first):
-        if each is not None and received != NOT_A_TIME and each.product_id:
+        is_named = each is not None and each.product_id and with_venue((each.product_id,), venue) == (each.product_id,)
+        if each is not None and received != NOT_A_TIME and is_named:
             report.lines += 1
             report.simulated |= each.source == SIMULATED
             yield tick_message(each.product_id, line, received)
@@ -160,14 +163,17 @@ def _line_content_messages(path: Path, number: int, text: bytes, report: TapeRep
     report.ignored.update(line_content.ignored)
     report.simulated |= line_content.simulated
     for tick in line_content.ticks:
-        yield tick_message(tick.product_id, tape_line(tick, simulated=line_content.simulated), tick.received)
+        (product,) = with_venue((tick.product_id,), venue_of(path))
+        named = tick if product == tick.product_id else msgspec.structs.replace(tick, product_id=product)
+        yield tick_message(product, tape_line(named, simulated=line_content.simulated), tick.received)
 
 
 def _parquet_messages(path: Path, report: TapeReport) -> Iterator[Message]:
     tape_report = TapeReport()
+    venue = venue_of(path)
     for ticks in parquet_ticks(path, tape_report, rows=PARQUET_ROWS):
         report.simulated |= tape_report.simulated
-        for tick in ticks:
+        for tick in replace(ticks, products=with_venue(ticks.products, venue)):
             yield tick_message(tick.product_id, tape_line(tick, simulated=tape_report.simulated), tick.received)
     report.lines += tape_report.lines
     report.rejected += tape_report.rejected

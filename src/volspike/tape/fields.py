@@ -25,6 +25,7 @@ NAMES: Final[dict[str, tuple[str, ...]]] = {
         "ingest_ts", "ingest_timestamp", "ingested_at", "recorded_at", "captured_at", "capture_time", "arrival_time",
     ),
     "kind": ("kind", "type", "event_type"),
+    "venue": ("venue", "exchange"),
     "product_id": ("product_id", "product", "symbol", "instrument", "instrument_id", "inst_id", "pair", "market"),
     "price": ("price", "last_price", "trade_price", "last"),
     "best_bid": ("best_bid", "best_bid_price", "bid_price", "bid"),

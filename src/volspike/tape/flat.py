@@ -15,6 +15,7 @@ import msgspec
 from volspike.errors import MalformedTick
 from volspike.feeds.messages import LAST_MATCH, quote_side, valid_price, valid_size
 from volspike.market import Kind, Side, Tick
+from volspike.market.product import named_at
 from volspike.market.time import NOT_A_TIME
 from volspike.tape.fields import (
     MAKER_SIDE,
@@ -98,6 +99,9 @@ class FlatObject:
         product_id = self._values.get("product_id") or self._context.product_id
         if not isinstance(product_id, str) or not product_id:
             raise MalformedTick("required and missing", "$.product_id")
+        venue = self._values.get("venue")
+        if isinstance(venue, str) and venue.strip():
+            product_id = named_at(venue, product_id)
         price = self._number("price")
         if not 0.0 < price < inf:
             valid_price(price, self._place("price"))

@@ -392,8 +392,7 @@ class HourFile:
 
 def _create(folder: Path, product_id: str, received: int) -> tuple[Path, int]:
     """A new file and its descriptor; the second one of the same name ends in ``_2``."""
-    # a product's name comes from the exchange and must not lead to another folder
-    name = tape_name(symbol_of(product_id), received, "")
+    name = tape_name(product_id, received, "")
     for number in range(1, _SAME_SECOND):
         path = folder / f"{name}{f'_{number}' if number > 1 else ''}.ndjson"
         with suppress(FileExistsError):

@@ -1,8 +1,12 @@
 """File names of tapes, and the tapes that paths, folders and globs name.
 
-A recorder writes ``ticks_BTCUSD_20251206_054535.ndjson``, from the product and the time of the first tick. Compaction
-turns all such files of an hour into ``ticks_BTCUSD_20251206_05.parquet`` (``…_05_2.parquet`` for files that were added
-later). The Parquet tape lists the files that it replaces in its metadata, and readers skip them.
+A recorder writes ``ticks_BTCUSD_20251206_054535.ndjson``, from the product and the time of the first tick; for another
+venue than Coinbase ``ticks_binance-BTCUSDT_20251206_054535.ndjson``. Compaction turns all such files of an hour into
+``ticks_BTCUSD_20251206_05.parquet`` (``…_05_2.parquet`` for files that were added later). The Parquet tape lists the
+files that it replaces in its metadata, and readers skip them.
+
+A file whose rows state no venue has that of its name (``bitflyer_BTC-JPY_….parquet``) or of its folder (``binance/``),
+so that equal products of two venues never merge.
 """
 
 from __future__ import annotations
@@ -20,11 +24,15 @@ import pyarrow.parquet as pq
 
 from volspike.errors import UsageError
 from volspike.market import SECOND_NS
+from volspike.market.product import COINBASE, KNOWN_VENUES, hyphenated, product_name, split_product
 from volspike.tape.report import REJECTED_ENDING
 
-_QUOTE_CURRENCIES = ("USDT", "USDC", "USD", "EUR", "GBP", "JPY", "CHF", "AUD", "CAD", "BTC", "ETH")
-_NAME = re.compile(r"ticks_([A-Z0-9]+)_(\d{8})_(\d{6}|\d{2})(?:[_.].*)?")
-_PRODUCT = re.compile(r"(?:ticks_([A-Za-z0-9]+)|([A-Za-z0-9]+)_(?:trades|ticks))(?:[_.].*)?")
+_LABEL = r"(?:[a-z][a-z0-9-]*-)?[A-Z0-9]+"
+_NAME = re.compile(rf"ticks_({_LABEL})_(\d{{8}})_(\d{{6}}|\d{{2}})(?:[_.].*)?")
+_PRODUCT = re.compile(
+    r"(?:(?:ticks|trades)_((?:[a-z][a-z0-9-]*-)?[A-Za-z0-9]+)|([A-Za-z0-9]+)_(?:trades|ticks))(?:[_.].*)?"
+)
+_VENUE_FIRST = re.compile(r"([a-z][a-z0-9-]*)_[A-Z0-9]+(?:-[A-Z0-9]+)+(?:[_.].*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +46,57 @@ class TapeName:
 def tape_name(product_id: str, started: int, ending: str = ".ndjson") -> str:
     """The file name of a tape of ``product_id`` whose first tick was received at ``started`` (ns UTC).
 
-    >>> tape_name("BTC-USD", 1_764_999_935_000_000_000)
-    'ticks_BTCUSD_20251206_054535.ndjson'
+    >>> tape_name("BTC-USD", 1_764_999_935_000_000_000), tape_name("binance:BTC-USDT", 1_764_999_935_000_000_000)
+    ('ticks_BTCUSD_20251206_054535.ndjson', 'ticks_binance-BTCUSDT_20251206_054535.ndjson')
     """
     begun = datetime.fromtimestamp(started // SECOND_NS, UTC)
-    return f"ticks_{product_id.replace('-', '')}_{begun:%Y%m%d_%H%M%S}{ending}"
+    return f"ticks_{symbol_of(product_id)}_{begun:%Y%m%d_%H%M%S}{ending}"
 
 
 def symbol_of(product_id: str) -> str:
-    """A product in a file name: its letters and digits, in capitals.
+    """A product in a file name: its letters and digits in capitals, after the venue if that is not Coinbase.
 
-    >>> symbol_of("BTC-USD")
-    'BTCUSD'
+    >>> symbol_of("BTC-USD"), symbol_of("binance-um:BTC-USDT")
+    ('BTCUSD', 'binance-um-BTCUSDT')
     """
-    return re.sub("[^A-Z0-9]", "", product_id.upper())[:40] or "UNNAMED"
+    venue, symbol = split_product(product_id, "")
+    name = re.sub("[^A-Z0-9]", "", symbol.upper())[:40] or "UNNAMED"
+    venue = re.sub("[^a-z0-9-]", "", venue.lower())[:40].lstrip("-0123456789")
+    return f"{venue}-{name}" if venue else name
+
+
+def _labelled(label: str) -> str:
+    """The product of a label in a file name."""
+    venue, _, symbol = label.rpartition("-")
+    return product_name(venue or COINBASE, hyphenated(symbol.upper()))
+
+
+def venue_of(path: PurePath) -> str | None:
+    """The venue that a file's name or its folder states; None if neither does, or for Coinbase.
+
+    >>> venue_of(PurePath("two/bitflyer_BTC-JPY_20180812.parquet")), venue_of(PurePath("binance/BTC-USDT_2025.parquet"))
+    ('bitflyer', 'binance')
+    >>> venue_of(PurePath("ticks_kraken-BTCUSD_20251206_054535.ndjson")), venue_of(PurePath("raw/ticks.ndjson"))
+    ('kraken', None)
+    """
+    label, first = _NAME.fullmatch(path.name), _VENUE_FIRST.fullmatch(path.name)
+    named = label[1].rpartition("-")[0] if label is not None else ""
+    if not named and first is not None and first[1] in KNOWN_VENUES:
+        named = first[1]
+    if not named and path.parent.name.lower() in KNOWN_VENUES:
+        named = path.parent.name.lower()
+    return None if named in {"", COINBASE} else named
+
+
+def with_venue(products: tuple[str, ...], venue: str | None) -> tuple[str, ...]:
+    """The canonical names of products, those without a venue at ``venue``.
+
+    >>> with_venue(("BTC-JPY", "coinbase:BTC-USD", "kraken:BTC-USD"), "bitflyer")
+    ('bitflyer:BTC-JPY', 'BTC-USD', 'kraken:BTC-USD')
+    """
+    if venue is None and not any(":" in name for name in products):
+        return products
+    return tuple(product_name(*split_product(name, COINBASE if venue is None else venue)) for name in products)
 
 
 def read_tape_name(path: PurePath) -> TapeName | None:
@@ -67,7 +112,7 @@ def read_tape_name(path: PurePath) -> TapeName | None:
         begun = datetime.strptime(match[2] + match[3].ljust(6, "0"), "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     except ValueError:
         return None
-    return TapeName(hyphenated(match[1]), int(begun.timestamp()) * SECOND_NS)
+    return TapeName(_labelled(match[1]), int(begun.timestamp()) * SECOND_NS)
 
 
 def product_of(path: PurePath) -> str | None:
@@ -77,19 +122,7 @@ def product_of(path: PurePath) -> str | None:
     'BTC-JPY'
     """
     match = _PRODUCT.fullmatch(path.name)
-    return None if match is None else hyphenated((match[1] or match[2]).upper())
-
-
-def hyphenated(symbol: str) -> str:
-    """The product of a symbol without a hyphen, which is inserted before a known quote currency.
-
-    >>> hyphenated("ETHBTC")
-    'ETH-BTC'
-    """
-    for quote in _QUOTE_CURRENCIES:
-        if symbol.endswith(quote) and len(symbol) > len(quote):
-            return f"{symbol.removesuffix(quote)}-{quote}"
-    return symbol
+    return None if match is None else _labelled(match[1] or match[2])
 
 
 HOUR_NS = 3_600 * SECOND_NS
@@ -97,8 +130,8 @@ HOUR_NS = 3_600 * SECOND_NS
 
 SOURCES_KEY = b"volspike_sources"
 
-_RECORDED = re.compile(r"ticks_([A-Z0-9]+)_(\d{8}_\d{2})(\d{4})(?:_.*)?\.ndjson")
-_COMPACTED = re.compile(r"ticks_([A-Z0-9]+)_(\d{8}_\d{2})()(?:_\d+)?\.parquet")
+_RECORDED = re.compile(rf"ticks_({_LABEL})_(\d{{8}}_\d{{2}})(\d{{4}})(?:_.*)?\.ndjson")
+_COMPACTED = re.compile(rf"ticks_({_LABEL})_(\d{{8}}_\d{{2}})()(?:_\d+)?\.parquet")
 
 
 class HourName(NamedTuple):
@@ -191,9 +224,9 @@ def is_tape(path: Path) -> bool:
 
 
 def tapes_of(sources: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The tapes that paths, folders and globs (``**`` includes subfolders) name, without duplicates.
+    """The tapes that paths, folders with their subfolders, and globs name, without duplicates.
 
-    A recorded file that a compacted tape among them replaces is left out.
+    Hidden folders and files are left out. A recorded file that a compacted tape among them replaces is left out.
 
     Raises:
         UsageError: a source names no tape.
@@ -211,7 +244,7 @@ def tapes_of(sources: str | Path | Sequence[str | Path]) -> list[Path]:
 def _expanded(source: str | Path) -> list[Path]:
     path = Path(source).expanduser()
     if path.is_dir():
-        return _tapes(path.iterdir()) or _none(f"folder {source} holds no tape: {_ENDINGS}")
+        return _tapes(_visible(path)) or _none(f"folder {source} holds no tape: {_ENDINGS}")
     if path.exists():
         return [path] if is_tape(path) else _none(f"{source} is no tape by its name: {_ENDINGS}")
     if any(sign in str(source) for sign in "*?["):
@@ -230,6 +263,17 @@ def expand_pattern(pattern: Path) -> Iterator[Path]:
             return base.glob(str(Path(*pattern.parts[position:])))
         base /= part
     return iter([base] if base.exists() else [])
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """The files in a folder and its subfolders, without hidden ones."""
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _visible(path)
+        else:
+            yield path
 
 
 def _tapes(paths: Iterable[Path]) -> list[Path]:

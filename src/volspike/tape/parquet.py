@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -59,6 +59,7 @@ TAPE_SCHEMA = pa.schema(
 
 INSTANTS = ("time", "received")
 WORDS = ("kind", "product_id", "side")
+_TEXTS = (*WORDS, "venue", "type")
 IDS = ("trade_id", "sequence")
 
 
@@ -151,7 +152,7 @@ def _fits(name: str, kind: pa.DataType) -> bool:
     is_text = bool(pa.types.is_string(words) or pa.types.is_large_string(words) or pa.types.is_null(words))
     if name in INSTANTS:
         return bool(pa.types.is_timestamp(kind))
-    if name in WORDS or name == "type":
+    if name in _TEXTS:
         return is_text
     if name in IDS and is_text:
         return True
@@ -488,8 +489,21 @@ class _Batch:
         if self._product is not None:
             return (self._product,), np.zeros(len(self._batch), np.int32)
         names, codes = self._words("product_id")
+        if "venue" in self._columns:
+            names, codes = self._at_venues(names, codes)
         empty = [code for code, name in enumerate(names) if not name]
         return tuple(names), np.where(np.isin(codes, empty), -1, codes).astype(np.int32) if empty else codes
+
+    def _at_venues(self, symbols: Sequence[str], symbol: NDArray[np.int32]) -> tuple[list[str], NDArray[np.int32]]:
+        """The products of rows that state their venue in a column of its own, and the index of each row into them."""
+        venues, venue = self._words("venue")
+        pairs, codes = np.unique(np.column_stack([venue, symbol]), axis=0, return_inverse=True)
+        names = []
+        for of, at in pairs.tolist():
+            symbol_of_row = "" if at < 0 else symbols[at]
+            is_bare = bool(symbol_of_row) and ":" not in symbol_of_row and of >= 0 and bool(venues[of])
+            names.append(f"{venues[of].strip().lower()}:{symbol_of_row}" if is_bare else symbol_of_row)
+        return names, codes.astype(np.int32)
 
     def _coded(self, name: str, code: Callable[[str], int], missing: int) -> NDArray[np.int8]:
         if name not in self._columns:

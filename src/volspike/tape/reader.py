@@ -8,7 +8,7 @@ Where the recorder's clock was set to another time, the exchange's time decides 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from operator import attrgetter
@@ -23,7 +23,7 @@ from volspike.errors import UnreadableFile, UsageError
 from volspike.market import SECOND_NS, Ticks
 from volspike.tape.blocks import holds_parquet
 from volspike.tape.chronology import TapeZone, TimeFilter, is_newest_first, localized, oldest_first, zone_of
-from volspike.tape.names import tapes_of
+from volspike.tape.names import tapes_of, venue_of, with_venue
 from volspike.tape.parquet import numbered_rows, rechunk
 from volspike.tape.parse import BLOCK_BYTES, ndjson_ticks
 from volspike.tape.report import NumberedTicks, RejectedLines, TapeReport, rejected_path
@@ -185,6 +185,7 @@ class _Reading:
             if holds_parquet(path)
             else ndjson_ticks(path, self._report, rejected, block_bytes=self._block_bytes, clock=clock)
         )
+        parts = _at_venue(parts, venue_of(path))
         if path in self._newest_first:
             self._report.add_note(path, "is newest first: it is read from its end", is_loss=False)
             parts = oldest_first(parts)
@@ -233,6 +234,13 @@ class _Reading:
             first = report.rejections[0]
             found.append(f"{report.rejected} rejected, the first at line {first.line}: {first.reason}")
         return files, f"{'; '.join(found)}; a tape holds one tick or one Coinbase frame per line"
+
+
+def _at_venue(parts: Iterable[NumberedTicks], venue: str | None) -> Iterator[NumberedTicks]:
+    """The same ticks under canonical product names; ``venue`` is that of names without one."""
+    for ticks, numbers in parts:
+        products = with_venue(ticks.products, venue)
+        yield NumberedTicks(ticks if products == ticks.products else replace(ticks, products=products), numbers)
 
 
 class TimedTape(NamedTuple):
