@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -151,3 +152,24 @@ def test_a_lost_connection_is_a_gap(protocol: str) -> None:
     events, _ = asyncio.run(run_session(protocol, Faults(close_every_s=11.0)))
     causes = [event.cause for event in events if isinstance(event, Gap) and event.verifiable]
     assert Cause.RECONNECT in causes
+
+
+@pytest.mark.parametrize("protocol", CONSECUTIVE)
+def test_dropped_trades_are_named(protocol: str) -> None:
+    """The gaps of a product have the ids of all trades that did not arrive, and no other."""
+    events, _ = asyncio.run(run_session(protocol, Faults(drop=0.1, duplicate=0.05)))
+    for product in (product_name(protocol, symbol) for symbol in PRODUCTS):
+        came: set[int] = set()
+        for event in events:
+            if isinstance(event, FeedFrame):
+                ticks = event.frame.ticks
+                firsts = event.frame.first_ids or tuple(tick.trade_id for tick in ticks)
+                for first, tick in zip(firsts, ticks, strict=True):
+                    if tick.product_id == product and tick.trade_id >= 0:
+                        came |= set(range(first, tick.trade_id + 1))
+        gaps = [event for event in events if isinstance(event, Gap) and event.products == (product,)]
+        ids = [[int(number) for number in re.findall(r"[0-9]+", gap.detail)] for gap in gaps]
+        named = {number for few in ids for number in range(few[0], few[-1] + 1)}
+        assert named == set(range(min(came), max(came) + 1)) - came
+        assert sum(gap.lost for gap in gaps) == len(named)
+        assert named
