@@ -10,7 +10,7 @@ import pytest
 
 from tests.feeds.scripted import of
 from volspike.feeds.decoder import LONGEST_FAULT_NS, EventDecoder
-from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame
+from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState
 from volspike.feeds.inbox import Arrival, ClockStep, Entry
 from volspike.feeds.venues import all_protocols
 from volspike.market import Cause, Gap, Tick, format_time
@@ -239,3 +239,26 @@ def test_step_of_our_clock_is_a_gap_and_costs_no_tick() -> None:
     )
     assert (damage.cause, damage.lost) == (Cause.MALFORMED, 1)
     assert len(ticks_of(events)) == 59
+
+
+def test_only_the_first_trade_after_a_reconnection_shows_its_losses() -> None:
+    """A later jump of the trade ids is a loss of the new connection."""
+
+    def trade(symbol: str, number: int) -> bytes:
+        text = f'{{"e":"trade","s":"{symbol}","t":{number},"p":"1","q":"1","T":{START // 1000},"m":true}}'
+        return f'{{"stream":"{symbol.lower()}@trade","data":{text}}}'.encode()
+
+    def state(is_connected: bool, received: int) -> FeedState:
+        return FeedState(received=received, is_connected=is_connected, reason="", url="", attempt=1)
+
+    reader = decoder("binance", ("binance:BTC-USD", "binance:ETH-USD"))
+    frames = [trade("BTCUSD", 1), trade("ETHUSD", 1), trade("BTCUSD", 3), trade("ETHUSD", 2), trade("ETHUSD", 5)]
+    arrivals: list[Entry] = [Arrival(START + place * STEP, frame) for place, frame in enumerate(frames)]
+    closed = [state(False, START + STEP), state(True, START + STEP)]
+    entries = [state(True, START), *arrivals[:2], *closed, *arrivals[2:]]
+    gaps = of(Gap, [event for entry in entries for event in reader.decode(entry)])
+    assert [(gap.cause, gap.products, gap.lost) for gap in gaps] == [
+        (Cause.RECONNECT, ("binance:BTC-USD",), 1),
+        (Cause.RECONNECT, ("binance:ETH-USD",), -1),
+        (Cause.SEQUENCE, ("binance:ETH-USD",), 2),
+    ]

@@ -213,7 +213,7 @@ class EventDecoder:
         if self._damage.is_pending:
             before += self._count(self._damage.end_with(received, ticks))
         event = FeedFrame(received, data, frame, self._feed)
-        if losses or (self._absent_since and ticks):
+        if losses or (ticks and (self._absent_since or self._unsettled)):
             before += self._count(self._missing(received, ticks, losses))
         if frame.error is not None:
             return (*before, event, self._exchange_error(frame, received))
@@ -393,7 +393,9 @@ class EventDecoder:
         """The gaps that a frame ends: of a reconnection, or of missing trade ids."""
         if self._absent_since and ticks:
             return self._end_absence(received, losses)
-        return [self._gap_of(loss, received) for loss in losses]
+        gaps = [self._gap_of(loss, received) for loss in losses]
+        self._unsettled.difference_update(tick.product_id for tick in ticks if tick.trade_id >= 0)
+        return gaps
 
     def _gap_of(self, loss: LostTrades, received: int) -> Gap:
         is_late = loss.product_id in self._unsettled
