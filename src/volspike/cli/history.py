@@ -50,6 +50,10 @@ def run(
         Path, typer.Option("--out", help="Folder for the tapes, in a folder per source and product.")
     ] = Path("data/history"),
     parallel: Annotated[int, typer.Option(help="Downloads at the same time.")] = 4,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Most requests per second to coinbase or kraken (default: within the venue's limit)."),
+    ] = None,
     base_url: Annotated[
         str | None,
         typer.Option(
@@ -84,8 +88,10 @@ def run(
     if source in PAGED_VENUES:
         if kind not in {None, "trades"}:
             raise UsageError(f"{source} has trades only: remove --kind {kind}")
-        _run_pages(PAGED_VENUES[source], product_id, wanted, out_folder, base_url, dry_run=dry_run)
+        _run_pages(PAGED_VENUES[source], product_id, wanted, out_folder, base_url, rate, dry_run=dry_run)
         return
+    if rate is not None:
+        raise UsageError(f"--rate is for coinbase and kraken; limit the downloads of {source} with --parallel")
 
     from volspike.history.collection import HistoryRequest, check_request
 
@@ -219,14 +225,21 @@ def _print_manifest(manifest: Manifest) -> None:
 
 
 def _run_pages(
-    venue: PagedVenue, product_id: str, days: list[date], folder: Path, url: str | None, *, dry_run: bool
+    venue: PagedVenue,
+    product_id: str,
+    days: list[date],
+    folder: Path,
+    url: str | None,
+    rate: float | None,
+    *,
+    dry_run: bool,
 ) -> None:
     from volspike.feeds.trade_pages import trade_pages
     from volspike.history.paged import collect_pages, missing_days
 
-    with trade_pages(
-        venue.name, url or (os.environ.get("COINBASE_REST_URL") if venue.name == "coinbase" else None)
-    ) as client:
+    if url is None and venue.name == "coinbase":
+        url = os.environ.get("COINBASE_REST_URL")
+    with trade_pages(venue.name, url, rate) as client:
         if dry_run:
             lacking = missing_days(venue, product_id, days, folder)
             out.print(

@@ -31,7 +31,7 @@ FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 30.0
 _BANNED: Final = 418
 _BUSY: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, _BANNED})
-_CHUNK: Final = 1 << 18
+_BUFFER: Final = 1 << 20
 _LONGEST_TEXT: Final = 1 << 16
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ class Downloader:
             with self._http.stream("GET", self.url + path) as answer:
                 self._check(answer)
                 body = b""
-                for chunk in answer.iter_raw(_CHUNK):
+                for chunk in answer.iter_raw():
                     body += chunk
                     if len(body) > _LONGEST_TEXT:
                         raise DataError(f"{self.url}{path}: a text file of more than {_LONGEST_TEXT:,} bytes")
@@ -188,8 +188,8 @@ class Downloader:
         self, answer: httpx.Response, part: Path, start: int, size: int, show: Callable[[int, int], None]
     ) -> int:
         total = start
-        with part.open("ab") as file:
-            for chunk in answer.iter_raw(_CHUNK):
+        with part.open("ab", buffering=_BUFFER) as file:
+            for chunk in answer.iter_raw():
                 file.write(chunk)
                 total += len(chunk)
                 show(total, size)
