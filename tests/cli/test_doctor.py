@@ -92,3 +92,12 @@ def test_a_model_that_is_not_there_is_bad(volspike: Run) -> None:
 def test_a_wrong_call_is_one_line(line: str, told: list[str], volspike: Run) -> None:
     """An option that cannot be checked is refused at once."""
     assert_refused(volspike("doctor", *line.split(), *QUICK[1:] if "--timeout" not in line else ()), USAGE, *told)
+
+
+def test_the_addresses_of_history_are_checked_on_request(volspike: Run) -> None:
+    """``--history`` lists each address of the archives; a mirror that has none of the files is bad."""
+    with open_site({}) as site:
+        outcome = volspike("doctor", "--history", "--base-url", site, "--timeout", 5)
+    assert (outcome.status, outcome.err) == (1, "")
+    assert "daily aggTrades" in outcome.out
+    assert outcome.out.count(site) >= 10

@@ -48,6 +48,7 @@ PATHS: Final = (
     "docs/getting_started.md",
     "docs/glossary.md",
     "docs/grafana.py",
+    "docs/history.md",
     "docs/load_test_results.json",
     "docs/metrics.md",
     "docs/migration.md",

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -323,7 +324,7 @@ def test_another_kind_in_the_folder_is_refused(server: ArchiveServer, tmp_path: 
 
 def test_days_of_tardis_need_a_key_before_any_request(server: ArchiveServer, tmp_path: Path) -> None:
     """Without a key all days but the first of a month are refused by name; with one, it is sent."""
-    tardis = {"archive": ARCHIVES["tardis"], "product_id": "binance:BTC-USDT", "kind": "trades"}
+    tardis: dict[str, Any] = {"archive": ARCHIVES["tardis"], "product_id": "binance:BTC-USDT", "kind": "trades"}
     with pytest.raises(UsageError, match=r"needs a key for 2025-10-03, 2025-10-04, 2025-10-05: set TARDIS_API_KEY"):
         collect(server, tmp_path, **tardis)
     assert server.requests == []
@@ -343,7 +344,8 @@ def test_days_of_tardis_need_a_key_before_any_request(server: ArchiveServer, tmp
 
 def test_an_empty_file_is_a_day_without_trades(server: ArchiveServer, tmp_path: Path) -> None:
     """Tardis publishes an empty gzip file for a day without data; it gives no tape and is not requested again."""
-    tardis = {"archive": ARCHIVES["tardis"], "product_id": "binance:BTC-USDT", "kind": "trades", "key": "k"}
+    product = "binance:BTC-USDT"
+    tardis: dict[str, Any] = {"archive": ARCHIVES["tardis"], "product_id": product, "kind": "trades", "key": "k"}
     server.add(file_of("tardis", "binance:BTC-USDT", "trades", FIRST), gzipped(""))
     result = collect(server, tmp_path, 1, **tardis)
     assert (result.files, result.rows) == (1, 0)

@@ -67,6 +67,18 @@ def run(
             help="Prometheus (env PROMETHEUS_URL; default http://localhost:9090).",
         ),
     ] = None,
+    history: Annotated[
+        bool,
+        typer.Option("--history", help="Check the addresses of `volspike history` instead, by one HEAD request each."),
+    ] = False,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="HISTORY_BASE_URL",
+            show_envvar=False,
+            help="Address of a mirror of the archives, for --history (env HISTORY_BASE_URL).",
+        ),
+    ] = None,
     bootstrap_servers: Servers = None,
     kafka_option: Options = None,
     timeout: Annotated[float, typer.Option(help="Seconds for each check; all run at once.")] = 5.0,
@@ -77,14 +89,15 @@ def run(
     A service that was named by an option or a variable and does not answer is bad; one at its default address is only
     noted. Exit status 1 when anything is bad.
     """
-    import msgspec
-
     from volspike.config import ServingSettings, load_settings
-    from volspike.doctor.finding import Severity, check_rest_url, worst_of
+    from volspike.doctor.finding import check_rest_url
     from volspike.doctor.machine import check_packages
 
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout must be above 0 s, got {timeout:g}")
+    if history:
+        _check_history(base_url, timeout, as_json=as_json)
+        return
     if source == "simulator" or source.startswith("tape:"):
         raise UsageError(f"--source {source} is no exchange; name auto or a protocol")
     if rest_url is not None:
@@ -122,6 +135,27 @@ def run(
         within_s=timeout,
     )
     findings += asyncio.run(examine(request, (lambda _: None) if as_json else _print_findings))
+    _finish(findings, as_json=as_json)
+
+
+def _check_history(base_url: str | None, timeout: float, *, as_json: bool) -> None:
+    """Checks and prints the addresses of the public archives."""
+    from datetime import UTC, datetime
+
+    from volspike.doctor.history_addresses import check_history
+
+    findings = asyncio.run(check_history(datetime.now(UTC).date(), base_url, timeout))
+    if not as_json:
+        _print_findings(findings, max(len(finding.check) for finding in findings))
+    _finish(findings, as_json=as_json)
+
+
+def _finish(findings: list[Finding], *, as_json: bool) -> None:
+    """Prints the summary; exit status 1 if anything is bad."""
+    import msgspec
+
+    from volspike.doctor.finding import Severity, worst_of
+
     worst = worst_of(findings)
     if as_json:
         print(json.dumps({"worst": worst, "findings": [msgspec.to_builtins(finding) for finding in findings]}))
@@ -143,16 +177,16 @@ def _own_address(serving: ServingSettings) -> str:
     return f"http://{host}:{serving.port}"
 
 
-def _print_findings(findings: list[Finding]) -> None:
+def _print_findings(findings: list[Finding], width: int = WIDTH) -> None:
     from rich.text import Text
 
     for finding in findings:
         line = Text.assemble(
-            (f"{finding.severity:<8}", STYLES[finding.severity]), f"{finding.check:<{WIDTH}}  {finding.found}"
+            (f"{finding.severity:<8}", STYLES[finding.severity]), f"{finding.check:<{width}}  {finding.found}"
         )
         out.print(line)
         if finding.remedy:
-            out.print(Text(f"{'':8}{'':{WIDTH}}  → {finding.remedy}"))
+            out.print(Text(f"{'':8}{'':{width}}  → {finding.remedy}"))
 
 
 def _print_counts(findings: list[Finding]) -> None:

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 import volspike
 from volspike.errors import UsageError
-from volspike.feeds.rest import TradePages
+from volspike.feeds.rest import REST_URL, TradePages
+from volspike.feeds.trade_pages import KRAKEN_REST_URL
 from volspike.history.archives import DAY, product_folder
 from volspike.history.backfill import BackfillProgress, BackfillResult, Span, TradeIndex, backfill
 from volspike.history.conversion import unit_of
@@ -28,6 +29,7 @@ class PagedVenue:
     """A venue whose past trades come over REST by trade id; ``path`` is that of a product's trades."""
 
     name: str
+    url: str
     example: str
     path: str
     terms: str
@@ -38,12 +40,14 @@ PAGED_VENUES: Final = {
     for venue in (
         PagedVenue(
             name="coinbase",
+            url=REST_URL,
             example="BTC-USD",
             path="/products/{product}/trades",
             terms="public data of Coinbase Exchange; terms: https://www.coinbase.com/legal/market_data",
         ),
         PagedVenue(
             name="kraken",
+            url=KRAKEN_REST_URL,
             example="BTC-USD",
             path="/0/public/Trades",
             terms="public data of Kraken; terms: https://www.kraken.com/legal",
