@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command_line import DATA, USAGE, Outcome, Run, assert_refused, untouched
+from tests.feeds.rest_venues import PRODUCTS, Venue, market_of
 from tests.history.trades_exchange import NOON, Answer, Exchange, market, served
 from tests.tape.strategies import assert_same, read_all
 from volspike.market import SECOND_NS, Cause, Gap
@@ -91,6 +92,25 @@ def test_the_gaps_of_a_ledger_are_closed(exchange: Exchange, url: str, tmp_path:
     assert outcome.status == 0, outcome.err
     assert outcome.out.count("2 trades of BTC-USD") == 2
     assert_same(read_all(tmp_path / "raw"), [*exchange.trades[10:12], *exchange.trades[40:42]])
+
+
+@pytest.mark.parametrize("venue", ["binance", "kraken"])
+def test_gaps_of_other_venues_are_closed(venue: str, tmp_path: Path, volspike: Run) -> None:
+    """Each gap is downloaded from its own venue; a venue without trades by id is named, and its gaps stay."""
+    product = PRODUCTS[venue]
+    rest = Venue(venue, market_of(venue, range(1, 7201), lambda number: NOON + number * SECOND_NS))
+    ledger = Ledger(tmp_path)
+    start = NOON + 600 * SECOND_NS
+    ledger.add(Gap(start=start, end=start + 60 * SECOND_NS, products=(product,), cause=Cause.SEQUENCE, lost=59))
+    ledger.add(Gap(start=start, end=start + SECOND_NS, products=("okx:BTC-USDT",), cause=Cause.SEQUENCE, lost=1))
+    assert ledger.flush()
+    with served(rest) as address:
+        outcome = volspike("backfill", f"--{venue}-url", address, "--rate", 1000, "--gaps", ".", "--out", ".")
+    assert outcome.status == 0, outcome.err
+    assert f"62 trades of {product}" in outcome.out
+    assert "gaps of okx:BTC-USDT stay: the venue has no public trades by trade id" in outcome.err
+    assert_same(read_all(tmp_path), rest.trades[598:660])
+    assert len(Ledger.read(tmp_path)) == 2
 
 
 def test_a_folder_without_gaps_needs_nothing(url: str, volspike: Run) -> None:

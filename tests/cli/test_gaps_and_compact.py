@@ -40,6 +40,37 @@ def test_gaps_are_listed_and_counted(volspike: Run, tmp_path: Path) -> None:
     assert json.loads(volspike("gaps", "--tape", "raw", "--json", "--product", "ETH-USD").out)["gaps"] == []
 
 
+def test_a_recording_that_shows_no_loss_is_not_complete(volspike: Run, tmp_path: Path) -> None:
+    """A span in which no loss can be noticed is named, and is neither a gap nor a reason to doubt a row."""
+    raw = recorded(tmp_path)
+    ledger = Ledger(raw)
+    for start, seconds in ((START, 60), (START + 90 * SECOND_NS, 0)):
+        ledger.add(
+            Gap(
+                start=start,
+                end=start + seconds * SECOND_NS,
+                products=("BTC-USD",),
+                cause=Cause.UNVERIFIABLE,
+                detail="no loss can be noticed",
+                verifiable=False,
+            )
+        )
+    assert ledger.flush()
+    shown = volspike("gaps", "--tape", "raw")
+    assert "1 known gaps, 5.000 s, 12 messages lost" in shown.out
+    said = " ".join(shown.err.split())
+    assert said.count("no loss can be noticed; the recording may lack data") == 2
+    assert "its end is unknown" in said
+    told = json.loads(volspike("gaps", "--tape", "raw", "--json").out)
+    assert [len(told["gaps"]), len(told["unverifiable"])] == [1, 2]
+    later = json.loads(volspike("gaps", "--tape", "raw", "--json", "--since", "2026-01-01T00:00:00Z").out)
+    assert [len(later["gaps"]), len(later["unverifiable"])] == [0, 1]
+    volspike("replay", "--raw", "raw", "--out", "f.parquet", "--windows", "10", "--feature-set", "core")
+    whole = pq.read_table(tmp_path / "f.parquet")["is_whole"].to_pylist()
+    assert whole[-1]
+    assert whole.count(False) < len(whole) / 2
+
+
 def test_gaps_of_no_folder_are_refused(volspike: Run) -> None:
     """A folder that is not there, or an instant that is none, is one line."""
     assert_refused(volspike("gaps", "--tape", "nowhere"), USAGE, "nowhere")

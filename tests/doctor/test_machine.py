@@ -173,6 +173,18 @@ def test_gaps_of_today_are_counted_once(tmp_path: Path) -> None:
     assert warned.severity is Severity.WARNING
 
 
+def test_a_recording_that_shows_no_loss_is_noted(tmp_path: Path) -> None:
+    """Its products are named, next to the gaps."""
+    tape_of(tmp_path, NOW, 1)
+    ledger = Ledger(tmp_path)
+    products = ("bybit:BTC-USDT",)
+    ledger.add(Gap(start=NOW - 5, end=NOW, products=products, cause=Cause.UNVERIFIABLE, verifiable=False))
+    assert ledger.flush()
+    fine, noted = check_gaps(tmp_path, NOW)
+    assert (fine.severity, noted.severity) == (Severity.FINE, Severity.NOTE)
+    assert "no loss can be noticed on the feed of bybit:BTC-USDT" in noted.found
+
+
 def test_a_damaged_ledger_is_noted(tmp_path: Path) -> None:
     """Unreadable lines of the ledger are counted."""
     tape_of(tmp_path, NOW, 1)

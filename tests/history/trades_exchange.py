@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -125,8 +126,16 @@ def client_of(exchange: Exchange, time: FakeTime | None = None, *, rate: float =
     return TradesClient("https://here", rate=rate, transport=transport, clock=passing.clock, sleep=passing.sleep)
 
 
+class Answering(Protocol):
+    """Anything that answers requests."""
+
+    def answer(self, address: str) -> Answer:
+        """The answer to ``GET address``."""
+        ...
+
+
 @contextmanager
-def served(exchange: Exchange) -> Iterator[str]:
+def served(exchange: Answering) -> Iterator[str]:
     """The exchange behind a real socket of this machine; its address."""
 
     class Handler(BaseHTTPRequestHandler):

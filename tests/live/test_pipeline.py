@@ -123,6 +123,27 @@ def test_a_gap_is_counted_and_marks_rows() -> None:
     assert live.health()["gaps"] == 1
 
 
+def test_a_feed_that_shows_no_loss_is_named() -> None:
+    """Its rows stay whole and it is no gap, but the page names its products."""
+    live = pipeline()
+    ticks = walk(20)
+    blind = Gap(
+        start=ticks[0].received,
+        end=ticks[10].received,
+        products=("BTC-USD",),
+        cause=Cause.UNVERIFIABLE,
+        verifiable=False,
+    )
+    for tick in ticks[:10]:
+        live.take(frame(tick))
+    assert live.health()["unverifiable"] == []
+    live.take(blind)
+    live.take(frame(ticks[10]))
+    assert all(point["is_whole"] for point in live.snapshot("BTC-USD")["points"])
+    assert live.health()["gaps"] == 0
+    assert live.health()["unverifiable"] == ["BTC-USD"]
+
+
 def test_a_snapshot_is_json() -> None:
     """A snapshot is plain JSON; an unknown product is a usage error."""
     live = pipeline()

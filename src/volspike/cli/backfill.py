@@ -36,28 +36,54 @@ def run(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the trades_….parquet tapes.")] = Path(
         "data/raw"
     ),
-    rate: Annotated[float, typer.Option(help="Most requests per second; the exchange allows 10.")] = 8.0,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Most requests per second (default: 8 for Coinbase, 2 for Binance, 1 for Kraken)."),
+    ] = None,
     url: Annotated[
         str | None,
         typer.Option(
             envvar="COINBASE_REST_URL",
             show_envvar=False,
-            help="REST address of the exchange (env COINBASE_REST_URL; default https://api.exchange.coinbase.com).",
+            help="REST address of Coinbase (env COINBASE_REST_URL; default https://api.exchange.coinbase.com).",
+        ),
+    ] = None,
+    binance_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="BINANCE_REST_URL",
+            show_envvar=False,
+            help="REST address of Binance (env BINANCE_REST_URL; default https://api.binance.com).",
+        ),
+    ] = None,
+    kraken_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="KRAKEN_REST_URL",
+            show_envvar=False,
+            help="REST address of Kraken (env KRAKEN_REST_URL; default https://api.kraken.com).",
         ),
     ] = None,
 ) -> None:
-    """Download past trades into tapes; run it again after an interruption to continue."""
-    from volspike.feeds.rest import REST_URL, TradesClient
+    """Download past trades of Coinbase, Binance (spot) or Kraken into tapes.
+
+    Run it again after an interruption to continue.
+    """
+    from volspike.feeds.trade_pages import trade_pages
     from volspike.history.backfill import TradeIndex, backfill
+    from volspike.market.product import split_product
 
     require_folder("--out", out_folder)
     spans = _spans(pair or [], start, end, gaps)
-    with TradesClient(url or REST_URL, rate=rate) as client:
-        indices = {span.product_id: TradeIndex(client, span.product_id) for span in spans}
-        for span in spans:
-            with _fetching(span.product_id) as show:
-                result = backfill(client, span, out_folder, index=indices[span.product_id], show=show)
-            _print_result(result)
+    urls = {"coinbase": url, "binance": binance_url, "kraken": kraken_url}
+    for venue in dict.fromkeys(split_product(span.product_id)[0] for span in spans):
+        with trade_pages(venue, urls.get(venue), rate) as client:
+            own = [span for span in spans if split_product(span.product_id)[0] == venue]
+            indices = {span.product_id: TradeIndex(client, span.product_id) for span in own}
+            for span in own:
+                with _fetching(span.product_id) as show:
+                    result = backfill(client, span, out_folder, index=indices[span.product_id], show=show)
+                _print_result(result)
 
 
 def _spans(pairs: list[str], start: str | None, end: str | None, gaps: Path | None) -> list[Span]:
@@ -70,21 +96,30 @@ def _spans(pairs: list[str], start: str | None, end: str | None, gaps: Path | No
     if start is None or end is None:
         raise UsageError("name the period with --from and --to, or use --gaps for the gaps of a recording")
     begun, ended = _instant("--from", start), _instant("--to", end)
-    return [Span(product_id, begun, ended) for product_id in dict.fromkeys(pairs or ["BTC-USD"])]
+    from volspike.market.product import canonical_product
+
+    products = dict.fromkeys(map(canonical_product, pairs or ["BTC-USD"]))
+    return [Span(product_id, begun, ended) for product_id in products]
 
 
 def _spans_of_gaps(folder: Path, pairs: list[str]) -> list[Span]:
     """The spans of the gaps in a ledger; gaps that ended seconds ago are left for a later run."""
     import time
 
+    from volspike.feeds.trade_pages import TRADE_CLIENTS
     from volspike.history.backfill import SETTLED_NS, plan_spans
+    from volspike.market.product import canonical_product, split_product
     from volspike.tape.ledger import Ledger
 
-    spans = plan_spans(Ledger.read(folder), pairs)
+    spans = plan_spans(Ledger.read(folder), map(canonical_product, pairs))
+    others = dict.fromkeys(span.product_id for span in spans if split_product(span.product_id)[0] not in TRADE_CLIENTS)
+    if others:
+        warn(f"gaps of {', '.join(others)} stay: the venue has no public trades by trade id")
+        spans = [span for span in spans if span.product_id not in others]
     settled = [span for span in spans if span.end <= time.time_ns() - SETTLED_NS]
     if len(settled) < len(spans):
         warn("the newest gap ended seconds ago, and its trades may not be published yet: run this again later")
-    if not spans:
+    if not spans and not others:
         out.print(f"no gap in {folder}: nothing to download")
     return settled
 
