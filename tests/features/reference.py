@@ -24,6 +24,8 @@ class Session:
     clock: int = 0
     leader: dict[int, dict[str, float]] = field(default_factory=dict)
     """Features of the leader by newest finished second."""
+    ratios: dict[int, float] = field(default_factory=dict)
+    """ln of the price over the leader's by finished second, as known when it was over."""
 
     @property
     def first_second(self) -> int:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tests.features.reference import SECOND, ReferenceEngine, Row, Session
 from tests.features.reference_path import over, price_path
-from volspike.features import CATALOGUE, FeatureSet
+from volspike.features import CATALOGUE, FeatureSet, catalogue
 from volspike.market import Profile, Tick
 
 NAN = math.nan
@@ -153,20 +153,52 @@ def at_tick(s: Seconds, session: Session, now: int) -> dict[str, float]:
     return found
 
 
-def of_leader(leader: ReferenceEngine | None, newest: int) -> dict[str, float]:
-    """The leader's volatility at the end of second ``newest``, from its events so far."""
-    minute = hour = NAN
-    session = leader.session if leader is not None else None
-    if leader is not None and session is not None and leader.clock is not None:
-        kept = 4095 - (leader.clock // SECOND - newest)
-        if newest < session.first_second:
-            session = leader.former
-        if session is not None and (newest + 1) * SECOND - session.clock <= 300 * SECOND:
-            known = min(newest - session.first_second, kept)
-            if known >= 60:
-                seconds = Seconds(session, newest, leader.profile)
-                minute, hour = seconds.deviation(60), seconds.deviation(min(known, 3600))
-    return {"leader_volatility_60s": minute, "leader_volatility_ratio_60s": over(minute, hour)}
+LEADER = tuple(feature.name for feature in catalogue.LEADER)
+
+
+def leader_session(leader: ReferenceEngine | None, newest: int) -> tuple[Session | None, int]:
+    """The leader's session that second ``newest`` lies in, or the 300 s after it, and how many seconds are known."""
+    if leader is None or leader.session is None or leader.clock is None:
+        return None, -1
+    session = leader.session if newest >= leader.session.first_second else leader.former
+    if session is None or (newest + 1) * SECOND - session.clock > 300 * SECOND or newest < session.first_second:
+        return None, -1
+    return session, min(newest - session.first_second, 4095 - (leader.clock // SECOND - newest))
+
+
+def log_ratio_to_leader(session: Session, leader: ReferenceEngine | None, second: int) -> float:
+    """ln(P/L) at the end of a second, from the leader's events so far; NaN if its price is unknown."""
+    of_leader, known = leader_session(leader, second)
+    if of_leader is None or known < 0:
+        return NAN
+    return math.log(session.price_at_end_of(second) / of_leader.price_at_end_of(second))
+
+
+def of_leader(session: Session, leader: ReferenceEngine | None, newest: int) -> dict[str, float]:
+    """The leader's features at the end of second ``newest``, from its events so far."""
+    led, known = leader_session(leader, newest)
+    if leader is None or led is None or known < 60 or newest - session.first_second < 10:
+        return dict.fromkeys(LEADER, NAN)
+    seconds = Seconds(led, newest, leader.profile)
+    minute, ten, hour = (seconds.deviation(w) for w in (60, 10, min(known, 3600)))
+    price = {q: led.price_at_end_of(newest - q) for q in (0, 1, 5, 10)}
+    ratios = np.array([session.ratios[k] for k in range(session.first_second, newest + 1)])
+    change = math.log(session.price_at_end_of(newest) / session.price_at_end_of(newest - 10))
+    return {
+        "leader_volatility_60s": minute,
+        "leader_volatility_ratio_60s": over(minute, hour),
+        "leader_volatility_ratio_10s": over(ten, hour),
+        **{f"leader_return_{q}s": math.log(price[0] / price[q]) for q in (1, 5, 10)},
+        "leader_difference_bps": 1e4 * (ratios[-1] - mean_of_known(ratios)),
+        "leader_difference_change_10s": 1e4 * (change - math.log(price[0] / price[10])),
+    }
+
+
+def mean_of_known(values: Floats) -> float:
+    """The weighted mean of the values that are not NaN; a second without a value ages no other."""
+    known = ~np.isnan(values)
+    aged = 2.0 ** (-np.arange(known.sum())[::-1] / 1800)
+    return float(aged @ values[known] / aged.sum())
 
 
 class ReferenceMarket:
@@ -189,8 +221,11 @@ class ReferenceMarket:
         """The leader's features, as known when the second after ``newest`` began; its rows share them."""
         if self.feature_set.leader is None:
             return {}
+        leader = self.engines.get(self.feature_set.leader)
+        for second in range(session.first_second + len(session.ratios), newest + 1):
+            session.ratios[second] = log_ratio_to_leader(session, leader, second)
         if newest not in session.leader:
-            session.leader[newest] = of_leader(self.engines.get(self.feature_set.leader), newest)
+            session.leader[newest] = of_leader(session, leader, newest)
         return session.leader[newest]
 
     def update(self, tick: Tick) -> list[Row]:

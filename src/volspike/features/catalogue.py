@@ -17,6 +17,9 @@ price changed, d that from tick to tick, both within the second and from the pri
 the last 24 h in bins of five minutes without the current one; Y that over four bins of yesterday: that of second k a
 day ago, one before and two after it. Both outlive sessions, without an earlier session's last second, and need 3600 and
 300 s of data.
+
+L(k) is the leader's closing price of second k, carried from its newest tick; it is unknown before the leader's session
+and after 300 s of its silence. All features of the leader are NaN until it is known for a minute.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from volspike.features.kernel.layout import HALF_LIVES, LAGS
+from volspike.features.kernel.layout import HALF_LIVES, LAGS, LEADER_RETURNS_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ _VARIANCE_RATIO = "Lo, MacKinlay, Review of Financial Studies 1 (1988)"
 _OFI = "Cont, Kukanov, Stoikov, J. Financial Econometrics 12 (2014)"
 _MICRO = "Gatheral, Oomen, Finance and Stochastics 14 (2010)"
 _HAR = "Corsi, J. Financial Econometrics 7 (2009)"
+_LEAD_LAG = "Hoffmann, Rosenbaum, Yoshida, Bernoulli 19 (2013)"
 _HAWKES = "Hawkes, Biometrika 58 (1971)"
 _PARKINSON = "Parkinson, J. Business 53 (1980)"
 _GARMAN_KLASS = "Garman, Klass, J. Business 53 (1980)"
@@ -250,6 +254,14 @@ def _of_leader() -> Iterator[Feature]:
     yield Feature("leader_volatility_60s", "1", meaning, f"V_60 {at}", "", True)
     meaning = "volatility of the leader relative to its last hour"
     yield Feature("leader_volatility_ratio_60s", "1", meaning, f"V_60 / V_3600 {at}", "", True)
+    yield Feature("leader_volatility_ratio_10s", "1", meaning, f"V_10 / V_3600 {at}", "", True)
+    for q in LEADER_RETURNS_S:
+        yield Feature(f"leader_return_{q}s", "1", "log return of the leader", f"ln(L(k) / L(k−{q}))", _LEAD_LAG)
+    meaning = "price over the leader's, less its mean of the last hour, in which a constant exchange rate cancels"
+    formula = "10⁴ · (x(k) − E_1800[x]), x = ln(P/L) in the seconds in which L is known"
+    yield Feature("leader_difference_bps", "basis points", meaning, formula, _LEAD_LAG)
+    meaning = "change of the price over the leader's in ten seconds"
+    yield Feature("leader_difference_change_10s", "basis points", meaning, "10⁴ · (x(k) − x(k−10))", _LEAD_LAG)
 
 
 def _lags() -> Iterator[Feature]:
@@ -278,7 +290,7 @@ BY_SECOND: Final = (
 """Features that change only from second to second."""
 
 LEADER: Final = tuple(_of_leader())
-"""Volatility of another product, computed from its ticks before the row."""
+"""Features of another product, possibly at another venue, computed from its ticks before the row."""
 
 LAGGED: Final = tuple(_lags())
 """The last minute second by second, for models that read a sequence."""

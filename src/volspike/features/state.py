@@ -19,7 +19,7 @@ from volspike.features.kernel import layout
 Array: TypeAlias = NDArray[Any]
 Arrays: TypeAlias = tuple[Array, Array, Array, Array, Array, Array, Array, Array]
 
-SNAPSHOT_FORMAT = 3
+SNAPSHOT_FORMAT = 4
 
 
 class EngineState:

@@ -50,7 +50,9 @@ from volspike.features.kernel.layout import (
     LAST_RETURN,
     LAST_TICK,
     LEADER_COUNT,
+    LEADER_MEAN,
     LEADER_NOT_MET,
+    LEADER_RETURNS_S,
     NO_LEADER,
     PREVIOUS_CLOCK,
     PREVIOUS_FIRST,
@@ -381,33 +383,67 @@ def _write_seconds_to_full(averages: Array, p: int, second: int, at: int) -> int
 
 
 @internal
-def _write_leader(state: State, p: int, at: int) -> int:
-    """The leading product's volatility at the product's newest finished second; NaN while it is not known.
+def _find_leader(state: State, newest: int) -> tuple[int, int]:
+    """The leader's newest record at second ``newest``, and how many seconds before it are known (-1: no price).
 
     The leader's own clock may be behind that second or, where silent seconds are closed late, ahead of it, even in
     another session. If it is behind, its price is carried to that second, as its own rows will do once they exist.
     """
-    averages, hours, clocks, leader = state.averages, state.hours, state.clocks, state.leader
-    averages[p, at] = nan
-    averages[p, at + 1] = nan
+    clocks, leader = state.clocks, state.leader
     if leader == LEADER_NOT_MET or clocks[leader, IN_SESSION] == 0:
-        return at + LEADER_COUNT
-    newest, last = clocks[p, SECOND] - 1, clocks[leader, SECOND]
-    first, clock = clocks[leader, FIRST_SECOND], clocks[leader, CLOCK]
+        return 0, -1
+    last, first, clock = clocks[leader, SECOND], clocks[leader, FIRST_SECOND], clocks[leader, CLOCK]
     kept = HOUR_LENGTH - 1 - (last - newest)
     if newest < first:
         first, clock = clocks[leader, PREVIOUS_FIRST], clocks[leader, PREVIOUS_CLOCK]
         last = clock // SECOND_NS
     elif newest >= last:
         record_hour_early(state, leader)
-    known = min(newest - first, kept, 3600)
-    if known < 60 or (newest + 1) * SECOND_NS - clock > SESSION_GAP_NS:
+    if (newest + 1) * SECOND_NS - clock > SESSION_GAP_NS:
+        return last, -1
+    return last, max(min(newest - first, kept, 3600), -1)
+
+
+@internal
+def update_leader_mean(state: State, p: int) -> None:
+    """Moves the mean log price ratio of a product and its leader by the second that ended, if the leader has a price.
+
+    A constant factor between their quote currencies is in the mean, so that the distance from it is free of it.
+    """
+    averages, hours, newest = state.averages, state.hours, state.clocks[p, SECOND] - 1
+    last, known = _find_leader(state, newest)
+    if known < 0:
+        return
+    of_leader = hours[hour_row(state.leader, min(newest, last)), PRICE]
+    weight = averages[p, LEADER_MEAN + 1] * _DECAYS[H1800] + 1.0
+    over = log_ratio(hours[hour_row(p, newest), PRICE], of_leader)
+    averages[p, LEADER_MEAN] += (over - averages[p, LEADER_MEAN]) / weight
+    averages[p, LEADER_MEAN + 1] = weight
+
+
+@internal
+def _write_leader(state: State, p: int, at: int) -> int:
+    """The leading product's features at the product's newest finished second; NaN until a minute of it is known."""
+    averages, hours, leader = state.averages, state.hours, state.leader
+    for i in range(LEADER_COUNT):
+        averages[p, at + i] = nan
+    newest = state.clocks[p, SECOND] - 1
+    last, known = _find_leader(state, newest)
+    if known < 60:
         return at + LEADER_COUNT
     now = hour_row(leader, min(newest, last))
     minute = deviation(hours, now, hours, hour_row(leader, min(newest - 60, last)), 60)
-    averages[p, at] = minute
     of_hour = deviation(hours, now, hours, hour_row(leader, min(newest - known, last)), known)
+    averages[p, at] = minute
     averages[p, at + 1] = ratio(minute, of_hour)
+    ten = deviation(hours, now, hours, hour_row(leader, min(newest - 10, last)), 10)
+    averages[p, at + 2] = ratio(ten, of_hour)
+    price = hours[now, PRICE]
+    for i, seconds in enumerate(LEADER_RETURNS_S):
+        averages[p, at + 3 + i] = log_ratio(price, hours[hour_row(leader, min(newest - seconds, last)), PRICE])
+    own = hours[hour_row(p, newest), PRICE]
+    averages[p, at + 6] = 1e4 * (log_ratio(own, price) - averages[p, LEADER_MEAN])
+    averages[p, at + 7] = 1e4 * (log_ratio(own, hours[hour_row(p, newest - 10), PRICE]) - averages[p, at + 5])
     return at + LEADER_COUNT
 
 

@@ -75,6 +75,7 @@ SPARSE_S: Final = (10, 30, 60)
 INTENSITY_HALF_LIVES: Final = (1.0, 10.0, 60.0)
 CELL_NS: Final = 100_000_000
 LAGS: Final = 60
+LEADER_RETURNS_S: Final = (1, 5, 10)
 
 # Peaks: the highest values of a quantity in the last seconds, in three rings by second: of that second, and of the 10 s
 # and the 60 s that end with it. Their lengths are powers of two; that of the last depends on the longest window.
@@ -97,12 +98,13 @@ LOW: Final = HIGH + 1
 CELL_PRICE: Final = LOW + 1  # price at the end of the last finished cell in which it changed
 LOG_MEANS: Final = CELL_PRICE + 1  # weighted mean of ln E_10[r²], by LOG_HALF_LIVES; its variance; its weight
 LOG_HALF_LIVES: Final = (60, 300, 1800)
-SECOND_COLUMNS: Final = LOG_MEANS + 3 * len(LOG_HALF_LIVES)  # the features that all rows of a second share
+LEADER_MEAN: Final = LOG_MEANS + 3 * len(LOG_HALF_LIVES)  # weighted mean of ln(P(k) / leader's P(k)); its weight
+SECOND_COLUMNS: Final = LEADER_MEAN + 2  # the features that all rows of a second share
 HOUR_VOLATILITY: Final = SECOND_COLUMNS + 2  # V_3600, the third of them
 VOLATILITY_RATIOS: Final = (SECOND_COLUMNS + 3, SECOND_COLUMNS + 5, SECOND_COLUMNS + 6)  # of 10, 60 and 300 s
 AT_TICK_COUNT: Final = 9
 BY_SECOND_COUNT: Final = 105
-LEADER_COUNT: Final = 2
+LEADER_COUNT: Final = 8
 RETURN_PEAKS: Final = SECOND_COLUMNS + BY_SECOND_COUNT + LEADER_COUNT + 2 * LAGS  # of |r|
 HIGH_PEAKS: Final = RETURN_PEAKS + MINUTES + MASK_OF_900_S + 1
 LOW_PEAKS: Final = HIGH_PEAKS + MINUTES + MASK_OF_300_S + 1  # of the price times −1

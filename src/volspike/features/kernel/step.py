@@ -24,6 +24,7 @@ from volspike.features.kernel.added import (
     decayed_intensities,
     record_hour,
     record_hour_early,
+    update_leader_mean,
     update_means,
     write_added,
     write_cold_added,
@@ -61,6 +62,7 @@ from volspike.features.kernel.layout import (
     MOVES,
     NEWEST,
     NEWEST_SEQUENCE,
+    NO_LEADER,
     OLDER_IN_A_ROW,
     OUT_FEATURES,
     OUT_GAP,
@@ -261,6 +263,8 @@ def _close_second(state: State, scope: tuple[int, ...], p: int) -> float:
     for column in range(RECORD_COLUMNS):
         rings[record, column] = totals[p, column]
     state.clocks[p, SECOND] = second + 1
+    if len(scope) > 0 and state.leader != NO_LEADER:
+        update_leader_mean(state, p)
     return r
 
 
