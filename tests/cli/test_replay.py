@@ -65,14 +65,23 @@ def test_the_feature_set_is_a_setting(scope: str, count: int, tape: Path, tmp_pa
 
 
 def test_a_leader_adds_its_volatility(tape: Path, tmp_path: Path, volspike: Run) -> None:
-    """``--leader`` adds two columns; a product that leads itself finds its own volatility there."""
-    led = ["--leader", "BTC-USD", "--windows", "60"]
+    """``--leader`` adds columns; a product that leads itself, in either spelling, finds its own volatility there."""
+    led = ["--leader", "coinbase:BTC-USD", "--windows", "60"]
     assert volspike("replay", "--raw", tape, "--out", "f.parquet", "--every", "1s", *led).status == 0
     table = pq.read_table(tmp_path / "f.parquet")
     warm = table["is_warm"].to_numpy()
     own, told = (table[name].to_numpy()[warm] for name in ("realized_volatility_60s", "leader_volatility_60s"))
     assert len(own) > 1000
     np.testing.assert_array_equal(told, own)
+
+
+def test_a_leader_that_the_tapes_lack_is_reported(tape: Path, volspike: Run) -> None:
+    """The rows of a replay without a tick of the leader have no value of it; a warning says what to add."""
+    led = ["--leader", "binance:BTC-USDT", "--windows", "60"]
+    outcome = volspike("replay", "--raw", tape, "--out", "f.parquet", "--every", "1s", *led)
+    assert outcome.status == 0
+    assert "no tick of the leader binance:BTC-USDT" in outcome.err
+    assert "--raw" in outcome.err
 
 
 @pytest.mark.parametrize("flag", ["--add-labels", "--add_labels"])

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.features.reference_added import ReferenceMarket, assert_features_close
 from tests.features.strategies import START, WARMING, tick_lists
 from volspike.features import CATALOGUE, Every, FeatureEngine, FeatureSet, Scope
+from volspike.features.catalogue import LEADER
 from volspike.market import SECOND_NS, Kind, Profile, Side, Tick
 
 WINDOWS = (3, 20, 60)
@@ -185,3 +186,51 @@ def test_names_are_in_the_kernels_order() -> None:
     assert (full[: len(core)], deep[: len(full)]) == (core, full)
     assert (len(core), len(full) - len(core), len(deep) - len(full)) == (21, 114, 120)
     assert set(deep[21:]) <= set(CATALOGUE)
+
+
+def paired(seconds: np.ndarray, moves: np.ndarray, factor: float = 1.0) -> list[Tick]:
+    """A leader that moves at ``moves`` steps of a basis point, and a product at the same price times ``factor``."""
+    prices = 100.0 * np.exp(np.cumsum(moves) * 1e-4)
+    leader = [tick_at("BTC-USD", second, price) for second, price in zip(seconds, prices, strict=True)]
+    return in_order(leader, [tick_at("ETH-USD", s + 0.3, p * factor) for s, p in zip(seconds, prices, strict=True)])
+
+
+def test_a_constant_exchange_rate_changes_no_price_difference() -> None:
+    """The difference of two prices and its change are those of prices in one currency."""
+    led = FeatureSet(WINDOWS, Scope.FULL, "BTC-USD")
+    moves = np.random.default_rng(1).choice([-1.0, 0.0, 1.0], 200)
+    seconds = np.arange(200.0)
+    one, other = (rows_of(led, paired(seconds, moves, factor)) for factor in (1.0, 150.0))
+    for name in ("leader_difference_bps", "leader_difference_change_10s"):
+        found = [[row[name] for row in rows if row["product"]] for rows in (one, other)]
+        assert len(found[0]) > 100
+        np.testing.assert_allclose(found[0], found[1], atol=1e-8)
+
+
+def test_returns_of_the_leader_are_those_of_its_closing_prices() -> None:
+    """After a step of 20 bp of the leader its returns of 1, 5 and 10 s show it for as many seconds, and no longer."""
+    led = FeatureSet(WINDOWS, Scope.FULL, "BTC-USD")
+    leader = [tick_at("BTC-USD", s, 100.0 if s < 100 else 100.0 * np.exp(2e-3)) for s in range(130)]
+    other = [tick_at("ETH-USD", s + 0.5, 7.0) for s in range(130)]
+    rows = {
+        row["at"] // SECOND_NS - START // SECOND_NS: row
+        for row in rows_of(led, in_order(leader, other))
+        if row["product"]
+    }
+    for seconds in (1, 5, 10):
+        shown = [end - 101 for end, row in rows.items() if abs(row[f"leader_return_{seconds}s"] - 2e-3) < 1e-12]
+        assert shown == list(range(seconds))
+    assert rows[100]["leader_difference_bps"] == pytest.approx(0.0, abs=1e-9)
+    assert rows[101]["leader_difference_bps"] < -19
+    assert rows[101]["leader_difference_change_10s"] == pytest.approx(-20.0)
+    assert rows[112]["leader_difference_change_10s"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_all_features_of_a_leader_are_missing_without_it() -> None:
+    """A leader without any event gives NaN in each of its columns, and every other column as without a leader."""
+    ticks = [tick_at("ETH-USD", second, 100.0 + second % 3) for second in range(100)]
+    led, plain = (rows_of(FeatureSet(WINDOWS, Scope.FULL, leader), ticks) for leader in ("BTC-USD", None))
+    names = [feature.name for feature in LEADER]
+    for row, without in zip(led, plain, strict=True):
+        assert all(np.isnan(row.pop(name)) for name in names)
+        np.testing.assert_array_equal(list(row.values()), list(without.values()))

@@ -26,7 +26,10 @@ def run(
     feature_set: Annotated[
         str, typer.Option(help="core (7 families), full (and 114 scale-free features) or deep (and the last 60 s).")
     ] = "full",
-    leader: Annotated[str | None, typer.Option(help="Product whose volatility is added to every row.")] = None,
+    leader: Annotated[
+        str | None,
+        typer.Option(help="Product (`venue:product`) whose volatility, returns and price are added to every row."),
+    ] = None,
     every: Annotated[str, typer.Option(help="A row per `tick` or per second (`1s`).")] = "tick",
     profile: Annotated[
         str, typer.Option(help="Kinds of ticks: ticker, ticker+trade, trade, or `auto` to detect them.")
@@ -83,6 +86,7 @@ def run(
             result = build_features(raw, part, features, rate, kinds, gaps, show, workers_engine, timezone, simulated)
         print_tape_report(result.report)
         _report_dropped(result)
+        _warn_without_leader(features, result)
         labels = None
         if add_labels:
             with working("labelling") as step:
@@ -167,6 +171,15 @@ def every_of(text: str) -> Every:
     if text not in set(Every):
         raise UsageError(f"--every must be one of {', '.join(Every)}, got {text!r}")
     return Every(text)
+
+
+def _warn_without_leader(features: FeatureSet, result: BuildResult) -> None:
+    products = result.report.products
+    if features.leader is not None and features.leader not in products:
+        warn(
+            f"no tick of the leader {features.leader} in these tapes (products: {', '.join(sorted(products))}): its "
+            "features are missing in every row; add its tape to --raw or name one of these with --leader"
+        )
 
 
 def profile_of(text: str) -> Profile | None:

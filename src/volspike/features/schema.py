@@ -15,6 +15,7 @@ from typing import Final
 
 from volspike.errors import UsageError
 from volspike.features.catalogue import AT_TICK, BY_SECOND, LAGGED, LEADER, Feature, names_of
+from volspike.market.product import canonical_product
 
 DEFINITION: Final = 1
 """Raise it whenever a feature's arithmetic changes: models trained on the old values are then refused."""
@@ -108,7 +109,8 @@ class Scope(StrEnum):
 class FeatureSet:
     """The families over ``windows`` (seconds, ascending), and the features that ``scope`` adds to them.
 
-    ``leader`` is a product whose volatility is part of every product's rows; it needs the full or the deep scope.
+    ``leader`` is a product, possibly at another venue, whose volatility, returns and price are part of every product's
+    rows; it needs the full or the deep scope.
 
     >>> FeatureSet((30, 60)).names[:3]
     ('log_return_30s', 'log_return_60s', 'realized_volatility_30s')
@@ -155,8 +157,9 @@ class FeatureSet:
         """The set over these windows, given in any order.
 
         Raises:
-            UsageError: unknown scope, or windows that do not fit it.
+            UsageError: unknown scope, windows that do not fit it, or a leader that is no product's name.
         """
+        leader = None if leader is None else canonical_product(leader)
         return cls(tuple(sorted(set(windows))), Scope.named(scope), leader)
 
     @property

@@ -8,7 +8,7 @@ from typing import Final
 
 from volspike.api.schema import MissingInputs, WarmUp
 from volspike.features import ROW_FLOATS, FeatureRow
-from volspike.features.catalogue import CATALOGUE
+from volspike.features.catalogue import CATALOGUE, LEADER, names_of
 from volspike.features.schema import FAMILIES, FeatureSet
 from volspike.labels import SpikeKind
 from volspike.live.scoring import ScoredRow
@@ -30,8 +30,7 @@ _UNDEFINED: Final = {
     "hour_to_day_ratio": "one hour of the last 24 h must be known",
     "yesterday_to_day_ratio": "the market of 24 h ago must be known",
     "yesterday_to_hour_ratio": "the market of 24 h ago must be known",
-    "leader_volatility_60s": "one minute of the leader must be known",
-    "leader_volatility_ratio_60s": "one minute of the leader must be known",
+    **dict.fromkeys(names_of(LEADER), "one minute of the leader must be known"),
 }
 """Family or feature → the reason for a missing value once its window is full."""
 
