@@ -65,6 +65,11 @@ def check_program(result: Result) -> Findings:
 
 def page(plan: Plan, findings: Mapping[str, Findings]) -> str:
     """The result as a section of Markdown."""
+    return f"{MARKER}\n\n{_HEAD.format(plan=plan, minutes=plan.seconds / 60)}\n{table(findings)}"
+
+
+def table(findings: Mapping[str, Findings]) -> str:
+    """The counts and the number of violations, one column per program or venue."""
     labels = list(dict.fromkeys(label for each in findings.values() for label in each.counts))
     lines = ["| | " + " | ".join(findings) + " |", "|---" * (len(findings) + 1) + "|"]
     lines += [
@@ -72,4 +77,4 @@ def page(plan: Plan, findings: Mapping[str, Findings]) -> str:
     ]
     violations = [str(sum(map(len, each.violations.values()))) for each in findings.values()]
     lines.append("| violations of the checks | " + " | ".join(violations) + " |")
-    return f"{MARKER}\n\n{_HEAD.format(plan=plan, minutes=plan.seconds / 60)}\n" + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"

@@ -14,8 +14,7 @@ sequence numbers (Coinbase Exchange) or of the trade ids, as this connection rec
 There are two clocks. The market runs on simulated time, which starts at ``start`` (default: now) and passes ``speed``
 times as fast as the wall clock; every time in a message is simulated. At speed 1 these times are the present; at speed
 60 they start at the present and gain 59 s every second. At speed 0 the market ignores the wall clock: it goes on as
-fast as all clients read and pauses while none is subscribed. Binance's quotes have no time, so at these speeds a client
-dates them otherwise than the trades. Deadlines of a connection (to subscribe, its lifetime,
+fast as all clients read and pauses while none is subscribed. Deadlines of a connection (to subscribe, its lifetime,
 closing) are in wall time at every speed.
 """
 
