@@ -400,7 +400,7 @@ class SimulatedExchange:
             each.has_room and self._has_subscribed(each.protocol) for each in open_now
         ):
             return False
-        self._awaited = 1  # a client that reconnects later holds nobody up
+        self._awaited = 1  # one that reconnects later does not hold up the others
         return True
 
     def _has_subscribed(self, protocol: ServerProtocol) -> bool:
