@@ -8,7 +8,7 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import kafka, kernel, learning, live, metrics, predict, replay, startup, tape, venues
+from benchmarks import importing, kafka, kernel, learning, live, metrics, predict, replay, startup, tape, venues
 from benchmarks.figures import Figure, markdown
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="a Markdown file for the table")
     given = parser.parse_args()
     figures: list[Figure] = []
-    for module in (kernel, tape, replay, startup, predict, live, venues, metrics, kafka, learning):
+    for module in (kernel, tape, importing, replay, startup, predict, live, venues, metrics, kafka, learning):
         print(f"… {module.__name__}", flush=True)
         figures += module.main()
     shown = markdown(figures)

@@ -178,7 +178,10 @@ def _is_simulated(path: Path, metadata: Mapping[bytes, bytes], stated: bool | No
 ROW_GROUP = 131_072
 
 _DIFFERENCES = (*INSTANTS, *IDS)
-"""Columns stored as differences. Prices and sizes repeat, so a dictionary makes them smaller and faster to read."""
+"""Columns stored as differences of few bits, which compression makes hardly smaller.
+
+Prices and sizes repeat, so a dictionary makes them smaller and faster to read.
+"""
 
 _KIND_WORDS = {int(kind): kind.name.lower() for kind in Kind}
 _SIDE_WORDS = {int(Side.BUY): "buy", int(Side.SELL): "sell"}
@@ -199,7 +202,7 @@ class ParquetTape:
         self._writer = pq.ParquetWriter(
             self._part,
             TAPE_SCHEMA,
-            compression="zstd",
+            compression={name: "none" if name in _DIFFERENCES else "zstd" for name in TAPE_SCHEMA.names},
             use_dictionary=[name for name in TAPE_SCHEMA.names if name not in _DIFFERENCES],
             column_encoding=dict.fromkeys(_DIFFERENCES, "DELTA_BINARY_PACKED"),
             write_statistics=list(INSTANTS),
@@ -267,11 +270,13 @@ def _table(ticks: Ticks) -> pa.Table:
 
 def _dictionary(codes: NDArray[np.int8], words: Mapping[int, str]) -> pa.DictionaryArray:
     """The codes as texts; a code without a text is null."""
-    indices = np.full(len(codes), -1, np.int32)
-    for index, code in enumerate(words):
-        indices[codes == code] = index
+    places = np.full(256, -1, np.int32)
+    for place, code in enumerate(words):
+        places[code % 256] = place
+    indices = places[codes.view(np.uint8)]
+    is_null = indices < 0
     return pa.DictionaryArray.from_arrays(
-        pa.array(indices, mask=indices < 0), pa.array(list(words.values()), pa.string())
+        pa.array(indices, mask=is_null if is_null.any() else None), pa.array(list(words.values()), pa.string())
     )
 
 
