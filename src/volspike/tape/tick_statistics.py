@@ -18,6 +18,7 @@ MOST_HOLES: Final = 20_000
 """Holes between trade ids that are remembered; more of them mean ids that are not consecutive."""
 
 _CONSECUTIVE_SHARE: Final = 0.99
+_MOST_RESTARTS: Final = 1_000
 _NEWEST_FIRST_SHARE: Final = 0.99
 _OPEN_SECONDS: Final = 120
 _LONGEST_CARRY: Final = 100_000
@@ -128,35 +129,35 @@ class TradeIdCheck:
         if len(ids) == 0:
             return
         if self.ids == 0:
-            self.first, before, before_time = int(ids[0]), int(ids[0]) - 1, int(times[0])
-        else:
-            before, before_time = self.last, self._last_time
+            self.first, self.last, self._last_time = int(ids[0]), int(ids[0]) - 1, int(times[0])
         self.ids += len(ids)
-        step = np.diff(ids, prepend=before)
-        places = np.flatnonzero(step != 1)
-        self._steps += len(ids) - len(places)
-        if len(places) > max(MOST_HOLES, len(ids) // 2) or self._is_given_up:
-            self._is_given_up = True
-        else:
-            self._add_steps(ids, np.concatenate([[before], ids]), np.concatenate([[before_time], times]), places)
-        self.last = max(self.last, int(ids.max())) if self.restarts == 0 else int(ids[-1])
+        before = np.concatenate([[self._last_time], times[:-1]])
         self._last_time = int(times[-1])
+        start = 0
+        while start < len(ids) and not self._is_given_up:
+            start += self._add_run(ids[start:], before[start:], times[start:])
 
-    def _add_steps(self, ids: Integers, known: Integers, known_times: Integers, places: NDArray[np.intp]) -> None:
-        highest = int(known[0])
-        previous = 0
+    def _add_run(self, ids: Integers, before: Integers, times: Integers) -> int:
+        """Adds ids until they begin again from a lower one; returns their number."""
+        highest = np.maximum.accumulate(np.concatenate([[self.last], ids]))
+        places = np.flatnonzero(ids != highest[:-1] + 1)
+        if len(places) > MOST_HOLES:
+            self._is_given_up = True
+            return len(ids)
         for place in places.tolist():
-            highest = max(highest, int(known[previous : place + 1].max()))
-            previous = place
-            number = int(ids[place])
-            if number > highest + 1:
-                if len(self._holes) >= MOST_HOLES:
-                    self._is_given_up = True
-                    return
-                self._holes.append(_Hole(highest + 1, number - 1, int(known_times[place]), int(known_times[place + 1])))
-            elif number <= highest and not self._fill(number) and number < int(known[place]):
+            number, reached = int(ids[place]), int(highest[place])
+            if number > reached:
+                self._holes.append(_Hole(reached + 1, number - 1, int(before[place]), int(times[place])))
+                self._is_given_up = len(self._holes) > MOST_HOLES
+            elif not self._fill(number) and place + 1 < len(ids) and int(ids[place + 1]) == number + 1:
+                self._steps += place - int((places < place).sum())
                 self.restarts += 1
-                highest = number
+                self._is_given_up = self.restarts > _MOST_RESTARTS
+                self.last = number
+                return place + 1
+        self._steps += len(ids) - len(places)
+        self.last = int(highest[-1])
+        return len(ids)
 
     def _fill(self, number: int) -> bool:
         """Removes a late id from the holes; False if it is in none."""
@@ -174,7 +175,7 @@ class TradeIdCheck:
     @property
     def is_verifiable(self) -> bool:
         """Whether a missing trade would be noticed."""
-        if self.ids < 2 or self._is_given_up or self.restarts > self.ids // 1000:
+        if self.ids < 2 or self._is_given_up:
             return False
         stated = self.is_consecutive
         return self._steps >= _CONSECUTIVE_SHARE * self.ids if stated is None else stated
