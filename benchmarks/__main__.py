@@ -8,7 +8,20 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import importing, kafka, kernel, learning, live, metrics, predict, replay, startup, tape, venues
+from benchmarks import (
+    decoders,
+    importing,
+    kafka,
+    kernel,
+    learning,
+    live,
+    metrics,
+    predict,
+    replay,
+    startup,
+    tape,
+    venues,
+)
 from benchmarks.figures import Figure, markdown
 
 
@@ -18,7 +31,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="a Markdown file for the table")
     given = parser.parse_args()
     figures: list[Figure] = []
-    for module in (kernel, tape, importing, replay, startup, predict, live, venues, metrics, kafka, learning):
+    for module in (kernel, tape, decoders, importing, replay, startup, predict, live, venues, metrics, kafka, learning):
         print(f"… {module.__name__}", flush=True)
         figures += module.main()
     shown = markdown(figures)

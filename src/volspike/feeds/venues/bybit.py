@@ -51,17 +51,19 @@ class _Book(msgspec.Struct, gc=False):
     u: Identifier = MISSING_ID
 
 
-class _Trades(msgspec.Struct):
+class _Valid(msgspec.Struct):
     topic: str
-    data: list[msgspec.Raw]
-
-
-class _BookMessage(msgspec.Struct, gc=False):
-    topic: str
-    data: _Book
+    data: _Book | list[_Trade]
     type: str = ""
     ts: int = 0
     cts: int = 0
+
+
+class _Trades(msgspec.Struct):
+    """Trades of which one is malformed, or a message of another topic."""
+
+    topic: str
+    data: list[msgspec.Raw]
 
 
 class _Other(msgspec.Struct, gc=False, kw_only=True):
@@ -73,12 +75,13 @@ class _Other(msgspec.Struct, gc=False, kw_only=True):
 
 
 _TRADES = msgspec.json.Decoder(_Trades)
-_BOOK = msgspec.json.Decoder(_BookMessage, strict=False)
+_VALID = msgspec.json.Decoder(_Valid, strict=False)
 _TRADE = msgspec.json.Decoder(_Trade, strict=False)
 _OTHER = msgspec.json.Decoder(_Other)
 _SYMBOL = re.compile(rb'(?:"s"|"topic")\s*:\s*"(?:publicTrade\.|orderbook\.1\.)?([A-Z0-9]+)"')
 _SIDES = {"Buy": Side.BUY, "Sell": Side.SELL}
 _CHANNELS = ("publicTrade", "orderbook.1")
+_TRADE_TOPIC, _BOOK_TOPIC = "publicTrade.", "orderbook.1."
 
 
 class BybitCodec:
@@ -102,12 +105,39 @@ class BybitCodec:
 
     def _decode(self, data: bytes | str, received: int) -> Frame:
         try:
-            message = _BOOK.decode(data)
+            message = _VALID.decode(data)
+            content = message.data
+            if isinstance(content, list) and message.topic.startswith(_TRADE_TOPIC):
+                return _frame([self._trade(trade, received) for trade in content], received)
+        except (*DECODE_ERRORS, MalformedTick) as error:
+            return self._decode_each(data, received, error)
+        if isinstance(content, _Book) and message.topic.startswith(_BOOK_TOPIC):
+            return self._book(message, content, received)
+        if message.topic.startswith((_TRADE_TOPIC, _BOOK_TOPIC)):
+            raise MalformedTick(f"Expected the data of {message.topic}", "$.data")
+        return Frame(time=received, ignored=message.topic.rpartition(".")[0] or message.topic)
+
+    def _decode_each(self, data: bytes | str, received: int, error: Exception) -> Frame:
+        """Trades of which one is malformed, or anything else that is neither trades nor a book."""
+        try:
+            message = _TRADES.decode(data)
         except DECODE_ERRORS:
-            return self._trades(data, received)
-        if not message.topic.startswith("orderbook.1."):
-            return Frame(time=received, ignored=message.topic.rpartition(".")[0] or message.topic)
-        book, time = message.data, time_of(message.cts or message.ts, received)
+            return self._other(data, received, error)
+        if not message.topic.startswith(_TRADE_TOPIC):
+            return self._other(data, received, error)
+        ticks, faults = self._markets.read_each(
+            message.data,
+            lambda item: self._trade(decode_json(_TRADE, item), received),
+            message.topic.removeprefix(_TRADE_TOPIC),
+        )
+        return _frame(ticks, received, faults)
+
+    def _trade(self, trade: _Trade, received: int) -> Tick:
+        time = time_of(trade.T, received)
+        return self._markets.trade(trade.s, trade.p, trade.v, _SIDES[trade.S], _number(trade.i), time, received)
+
+    def _book(self, message: _Valid, book: _Book, received: int) -> Frame:
+        time = time_of(message.cts or message.ts, received)
         sides = self._sides(book, message.type)
         if sides is None:
             return Frame(time=time, ignored="orderbook.1 before its snapshot")
@@ -131,22 +161,6 @@ class BybitCodec:
                     sides[place] = _EMPTY
         return sides
 
-    def _trades(self, data: bytes | str, received: int) -> Frame:
-        try:
-            message = _TRADES.decode(data)
-        except DECODE_ERRORS as error:
-            return self._other(data, received, error)
-        if not message.topic.startswith("publicTrade."):
-            return Frame(time=received, ignored=message.topic.rpartition(".")[0] or message.topic)
-        symbol = message.topic.removeprefix("publicTrade.")
-        ticks, faults = self._markets.read_each(message.data, lambda item: self._trade(item, received), symbol)
-        return Frame(time=ticks[-1].time if ticks else received, ticks=tuple(ticks), faults=faults)
-
-    def _trade(self, item: msgspec.Raw, received: int) -> Tick:
-        trade = decode_json(_TRADE, item)
-        time = time_of(trade.T, received)
-        return self._markets.trade(trade.s, trade.p, trade.v, _SIDES[trade.S], _number(trade.i), time, received)
-
     def _other(self, data: bytes | str, received: int, error: Exception) -> Frame:
         """An answer to a request, an unknown message, or a malformed frame."""
         other = decode_json(_OTHER, data)
@@ -161,7 +175,11 @@ class BybitCodec:
             return Frame(time=received, ack=Subscriptions(channels={"publicTrade": self._requested}))
         if other.topic and not other.topic.startswith(_CHANNELS):
             return Frame(time=received, ignored=other.topic.rpartition(".")[0] or other.topic)
-        raise malformed_from(error) from error
+        raise error if isinstance(error, MalformedTick) else malformed_from(error) from error
+
+
+def _frame(ticks: list[Tick], received: int, faults: tuple[Damage, ...] = ()) -> Frame:
+    return Frame(time=ticks[-1].time if ticks else received, ticks=tuple(ticks), faults=faults)
 
 
 def _number(text: str) -> int:

@@ -39,34 +39,33 @@ class _Argument(msgspec.Struct, gc=False):
     instId: str = ""  # noqa: N815  OKX's names
 
 
-class _Trade(msgspec.Struct, gc=False):
-    px: float
-    sz: float
-    side: Literal["buy", "sell"]
-    ts: int
+class _Item(msgspec.Struct, gc=False):
+    """A trade, an element of ``bbo-tbt``, or one of ``tickers``, which is not requested but recorded by others."""
+
     instId: str = ""  # noqa: N815
+    ts: int = 0
+    px: float = nan
+    sz: float = nan
+    side: Literal["buy", "sell", ""] = ""
     tradeId: Identifier = MISSING_ID  # noqa: N815
     count: int = 1
-
-
-class _Quote(msgspec.Struct, gc=False):
-    asks: list[list[float]]
-    bids: list[list[float]]
-    ts: int = 0
+    asks: list[list[float]] | None = None
+    bids: list[list[float]] | None = None
     seqId: Identifier = MISSING_ID  # noqa: N815
-
-
-class _Ticker(msgspec.Struct, gc=False):
-    """An element of the channel ``tickers``, which is not requested but recorded by other programs."""
-
     bidPx: float = nan  # noqa: N815
     bidSz: float = nan  # noqa: N815
     askPx: float = nan  # noqa: N815
     askSz: float = nan  # noqa: N815
-    ts: int = 0
+
+
+class _Valid(msgspec.Struct):
+    arg: _Argument
+    data: list[_Item]
 
 
 class _Message(msgspec.Struct):
+    """A message of any channel, or one of those in use with a malformed element."""
+
     arg: _Argument
     data: list[msgspec.Raw]
 
@@ -79,15 +78,15 @@ class _Event(msgspec.Struct, kw_only=True):
     data: msgspec.Raw = msgspec.Raw(b"")
 
 
+_VALID = msgspec.json.Decoder(_Valid, strict=False)
 _MESSAGE = msgspec.json.Decoder(_Message)
 _EVENT = msgspec.json.Decoder(_Event)
-_TRADE = msgspec.json.Decoder(_Trade, strict=False)
-_QUOTE = msgspec.json.Decoder(_Quote, strict=False)
-_TICKER = msgspec.json.Decoder(_Ticker, strict=False)
+_ITEM = msgspec.json.Decoder(_Item, strict=False)
 _INSTRUMENT = re.compile(rb'"instId"\s*:\s*"([A-Z0-9-]+)"')
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL}
 _CLOSING_CODES = {"64008"}
 _CHANNELS = ("trades", "bbo-tbt")
+_USED = frozenset((*_CHANNELS, "tickers"))
 
 
 class OkxCodec:
@@ -109,47 +108,66 @@ class OkxCodec:
 
     def _decode(self, data: bytes | str, received: int) -> Frame:
         try:
+            message = _VALID.decode(data)
+            if message.arg.channel in _USED:
+                ticks = [self._tick(message.arg, item, received) for item in message.data]
+                return self._frame(message.arg, message.data, ticks, received)
+        except (*DECODE_ERRORS, MalformedTick):  # an event, or a malformed element
+            pass
+        return self._decode_each(data, received)
+
+    def _decode_each(self, data: bytes | str, received: int) -> Frame:
+        try:
             message = _MESSAGE.decode(data)
         except DECODE_ERRORS as error:
             return self._event(data, received, error)
-        instrument, channel = message.arg.instId, message.arg.channel
-        if channel == "trades":
-            return self._trades(instrument, message.data, received)
-        if channel in {"bbo-tbt", "tickers"}:
-            ticks, faults = self._markets.read_each(
-                message.data, lambda item: self._quote(channel, instrument, item, received), instrument
-            )
-            return Frame(time=ticks[-1].time if ticks else received, ticks=tuple(ticks), faults=faults)
-        return Frame(time=received, ignored=channel)
+        if message.arg.channel not in _USED:
+            return Frame(time=received, ignored=message.arg.channel)
+        valid: list[_Item] = []
 
-    def _trades(self, instrument: str, items: Sequence[msgspec.Raw], received: int) -> Frame:
-        firsts: list[int] = []
-
-        def read(item: msgspec.Raw) -> Tick:
-            trade = decode_json(_TRADE, item)
-            name, time = trade.instId or instrument, time_of(trade.ts, received)
-            tick = self._markets.trade(name, trade.px, trade.sz, _SIDES[trade.side], trade.tradeId, time, received)
-            firsts.append(max(trade.tradeId - max(trade.count, 1) + 1, 0) if trade.tradeId >= 0 else MISSING_ID)
+        def read(raw: msgspec.Raw) -> Tick | None:
+            item = decode_json(_ITEM, raw)
+            tick = self._tick(message.arg, item, received)
+            valid.append(item)
             return tick
 
-        ticks, faults = self._markets.read_each(items, read, instrument)
-        confirmed = self._confirmed.pop(instrument, 0)
-        if ticks and ticks[-1].time < confirmed - PAST_NS:
-            return Frame(time=received, history=tuple(ticks), faults=faults)
-        ids = tuple(firsts) if firsts != [tick.trade_id for tick in ticks] else ()
-        time = ticks[-1].time if ticks else received
-        return Frame(time=time, ticks=tuple(ticks), first_ids=ids, faults=faults)
+        ticks, faults = self._markets.read_each(message.data, read, message.arg.instId)
+        return self._frame(message.arg, valid, ticks, received, faults)
 
-    def _quote(self, channel: str, instrument: str, item: msgspec.Raw, received: int) -> Tick | None:
-        if channel == "tickers":
-            ticker = decode_json(_TICKER, item)
-            bid, ask, sequence = (ticker.bidPx, ticker.bidSz), (ticker.askPx, ticker.askSz), MISSING_ID
-            time = time_of(ticker.ts, received)
+    def _tick(self, arg: _Argument, item: _Item, received: int) -> Tick | None:
+        """The tick of an element; None for an empty book."""
+        time = time_of(item.ts, received)
+        if arg.channel == "trades":
+            if not item.ts or not item.side:
+                raise MalformedTick("required and missing", "$.side" if item.ts else "$.ts")
+            name, side = item.instId or arg.instId, _SIDES[item.side]
+            return self._markets.trade(name, item.px, item.sz, side, item.tradeId, time, received)
+        if arg.channel == "tickers":
+            quotes = (item.bidPx, item.bidSz), (item.askPx, item.askSz)
         else:
-            quote = decode_json(_QUOTE, item)
-            bid, ask, sequence = _best(quote.bids), _best(quote.asks), quote.seqId
-            time = time_of(quote.ts, received)
-        return self._markets.quote(instrument, bid, ask, time, received, sequence)
+            quotes = _best(item.bids, "$.bids"), _best(item.asks, "$.asks")
+        return self._markets.quote(arg.instId, *quotes, time, received, item.seqId)
+
+    def _frame(
+        self,
+        arg: _Argument,
+        items: Sequence[_Item],
+        found: Sequence[Tick | None],
+        received: int,
+        faults: tuple[Damage, ...] = (),
+    ) -> Frame:
+        """The frame of valid elements and their ticks."""
+        ticks = tuple([tick for tick in found if tick is not None])
+        if not ticks:
+            return Frame(time=received, faults=faults)
+        firsts: tuple[int, ...] = ()
+        if arg.channel == "trades":
+            confirmed = self._confirmed.pop(arg.instId, 0)
+            if ticks[-1].time < confirmed - PAST_NS:
+                return Frame(time=received, history=ticks, faults=faults)
+            if any(item.count > 1 for item in items):
+                firsts = tuple(max(item.tradeId - max(item.count, 1) + 1, MISSING_ID) for item in items)
+        return Frame(time=ticks[-1].time, ticks=ticks, first_ids=firsts, faults=faults)
 
     def _event(self, data: bytes | str, received: int, error: Exception) -> Frame:
         """A confirmation, an error, a notice, or a malformed frame."""
@@ -167,12 +185,14 @@ class OkxCodec:
         raise malformed_from(error) from error
 
 
-def _best(levels: Sequence[Sequence[float]]) -> tuple[float, float]:
+def _best(levels: Sequence[Sequence[float]] | None, path: str) -> tuple[float, float]:
     """Price and size of the best level; NaN if the side is empty."""
+    if levels is None:
+        raise MalformedTick("required and missing", path)
     if not levels:
         return nan, nan
     if len(levels[0]) < 2:
-        raise MalformedTick("Expected a price and a size", "$.data")
+        raise MalformedTick("Expected a price and a size", path)
     return levels[0][0], levels[0][1]
 
 
