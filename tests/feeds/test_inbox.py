@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 from volspike.config import FeedSettings
 from volspike.feeds.events import FeedState
-from volspike.feeds.inbox import Arrival, ClockStep, FrameIntake, Inbox, Overflow, SequenceCheck, SilenceDetector
+from volspike.feeds.inbox import (
+    Arrival,
+    ChangeoverNote,
+    ChangeoverStage,
+    ClockStep,
+    Entry,
+    FrameIntake,
+    Inbox,
+    Overflow,
+    SequenceCheck,
+    SilenceDetector,
+)
 from volspike.feeds.venues import all_protocols
 from volspike.market import SECOND_NS, Cause, Gap
 
@@ -296,3 +307,54 @@ def test_clock_that_is_slightly_fast_takes_no_step() -> None:
         elapsed[0] = second * SECOND_NS
         frames.add(second * SECOND_NS * 3 // 2, b"")
     assert all(isinstance(entry, Arrival) for entry in taken(inbox))
+
+
+def entries_of(inbox: Inbox) -> list[Entry]:
+    found: list[Entry] = []
+    while (entry := inbox.take()) is not None:
+        found.append(entry)
+    return found
+
+
+def test_a_new_connection_continues_the_queue_of_the_old_one() -> None:
+    """Its frames follow a mark, none with an earlier receipt; what it missed before the old one ended is no gap."""
+    inbox, waiting = Inbox(10, 1000), Inbox(2, 1000)
+    inbox.put(Arrival(100, b"old"))
+    state = FeedState(received=80, is_connected=True, reason="", url="", attempt=1)
+    early, late = (Gap(start=70, end=end, products=("A",), cause=Cause.SEQUENCE) for end in (100, 101))
+    for notice in (state, early, ClockStep(1, 2, 3)):
+        waiting.note(notice)
+    waiting.put(Arrival(90, b"first"))
+    waiting.put(Arrival(110, b"second"))
+    waiting.note(late)
+    waiting.put(Arrival(120, b"dropped"))
+    inbox.take_over(waiting, 100)
+    assert entries_of(inbox) == [
+        Arrival(100, b"old"),
+        ChangeoverNote(100, ChangeoverStage.SWITCHED),
+        state,
+        Arrival(100, b"first"),
+        Arrival(110, b"second"),
+        late,
+        Overflow(110, 120, 1),
+    ]
+    assert inbox.dropped == 1
+    assert inbox.frames == 0
+
+
+def test_an_intake_continues_the_counts_of_the_one_before() -> None:
+    """Frames, bytes, losses and duplicates are those of the session."""
+    settings, protocol = FeedSettings(), all_protocols()["coinbase"]
+    inbox, waiting = Inbox(10, 1000), Inbox(10, 1000)
+    old, new = FrameIntake(settings, protocol, inbox), FrameIntake(settings, protocol, waiting)
+    for intake, numbers in ((old, (1, 2, 2, 5)), (new, (7, 8))):
+        intake.begin_connection(0)
+        for place, number in enumerate(numbers, 1):
+            intake.add(place, b'{"sequence_num":%d}' % number)
+    size = old.bytes + new.bytes
+    new.succeed(old, inbox)
+    assert (new.frames, new.bytes, new.lost, new.repeated, new.last_received) == (6, size, 2, 1, 4)
+    before = inbox.frames
+    new.add(9, b'{"sequence_num":9}')
+    assert inbox.frames == before + 1
+    assert waiting.frames == 0

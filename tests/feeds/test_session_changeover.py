@@ -12,8 +12,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from tests.feeds.scripted import of, run, set_limits, set_protocol, settings
+from volspike.config import FeedSettings
+from volspike.errors import UsageError
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
-from volspike.feeds.protocol import TradeIds
+from volspike.feeds.protocol import Ping, TradeIds
 from volspike.feeds.session import FeedSession
 from volspike.market import Cause, Gap, Kind
 
@@ -36,7 +38,9 @@ class BinanceMarket:
         self.is_sent = is_sent
         self.lifetime_s = lifetime_s
         self.connections: list[ServerConnection] = []
-        self.opened = self.trade = self.most_open = 0
+        self.opened = self.trade = self.most_open = self.trades_of_last = 0
+        self.holds = -1
+        """The number of the connection at whose opening the first one is closed."""
         self.notices: list[int] = []
         """Numbers of the connections that get a notice of a shutdown after the next trade."""
 
@@ -54,6 +58,9 @@ class BinanceMarket:
 
     async def _answer(self, connection: ServerConnection) -> None:
         number, self.opened = self.opened, self.opened + 1
+        if number == self.holds:  # the first connection ends before this one has a frame
+            await self.connections[0].close(1001, "shutdown")
+            await asyncio.sleep(0.05)
         request = msgspec.json.decode(await connection.recv())
         await connection.send(msgspec.json.encode({"result": None, "id": request["id"]}), text=True)
         connection.number = number  # type: ignore[attr-defined]
@@ -71,6 +78,7 @@ class BinanceMarket:
         while True:
             await asyncio.sleep(EVERY_S)
             self.trade += 1
+            self.trades_of_last += any(getattr(each, "number", 0) == self.opened - 1 for each in self.connections)
             for connection in list(self.connections):
                 await self._send(connection, getattr(connection, "number", 0))
 
@@ -281,3 +289,69 @@ def test_a_feed_without_numbers_is_never_complete(monkeypatch: pytest.MonkeyPatc
     assert closing.end >= of(FeedFrame, events)[-1].received
     assert opening.products == (BTC,)
     assert session.stats.gaps == 0
+
+
+def test_a_connection_without_ticks_for_long_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers to pings keep a connection, but a subscription that has come to nothing is made again."""
+    set_protocol(monkeypatch, "binance", ping=Ping('{"method":"LIST_SUBSCRIPTIONS","id":"ping"}', 0.01))
+    patience = {"data_timeout_s": 0.2, "idle_timeout_s": 5.0}
+    pings: list[str] = []
+
+    async def answer_pings(connection: ServerConnection) -> None:
+        request = msgspec.json.decode(await connection.recv())
+        await connection.send(msgspec.json.encode({"result": None, "id": request["id"]}), text=True)
+        try:
+            while True:
+                pings.append(msgspec.json.decode(await connection.recv())["id"])
+                await connection.send(msgspec.json.encode({"result": [], "id": "ping"}), text=True)
+        except ConnectionClosed:
+            pass
+
+    async def whole() -> tuple[list[FeedEvent], FeedSession]:
+        async with serve(answer_pings, "127.0.0.1", 0, close_timeout=0.2) as server:
+            url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            session = FeedSession(settings(url, **QUICK | patience))
+            events: list[FeedEvent] = []
+            async with session:
+                async for event in session.events():
+                    events.append(event)
+                    if session.stats.connections == 3:
+                        break
+            return events, session
+
+    events, session = run(whole())
+    assert all(state.is_connected for state in of(FeedState, events))
+    assert of(Gap, events) == []
+    assert set(pings) == {"ping"}
+    assert len(pings) > 2
+    assert session.stats.ticks == 0
+
+
+def test_an_old_connection_that_ends_first_is_followed_by_the_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that ends while the next one is opened costs no further attempt; the trades between are counted."""
+    set_limits(monkeypatch, "binance", connections_per_s=1000, messages_per_s=1000)
+    market = BinanceMarket()
+    market.notices = [0]
+    market.holds = 1
+    events, session = events_of(market, lambda: session_has(market, 2), backoff_min_s=30.0, backoff_max_s=60.0)
+    assert [state.is_connected for state in of(FeedState, events)] == [True, False, True]
+    assert session.stats.connections == market.opened == 2
+    trades = trades_of(events)
+    missing = set(range(trades[0], trades[-1] + 1)) - set(trades)
+    assert missing
+    assert sum(max(gap.lost, 0) for gap in of(Gap, events)) == len(missing)
+    assert {gap.cause for gap in of(Gap, events)} == {Cause.RECONNECT}
+
+
+def session_has(market: BinanceMarket, connections: int) -> bool:
+    """Whether the last of so many connections has had trades for a while."""
+    return market.opened == connections and market.trades_of_last > 20
+
+
+def test_products_beyond_the_streams_of_a_connection_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is named, in products; as many as it allows are accepted."""
+    set_limits(monkeypatch, "binance", streams_per_connection=4)
+    products = tuple(f"binance:{name}-USDT" for name in ("BTC", "ETH", "XRP"))
+    FeedSession(FeedSettings(protocol="binance", products=products[:2]))
+    with pytest.raises(UsageError, match="binance allows 4 streams on a connection, which is 2 products, got 3"):
+        FeedSession(FeedSettings(protocol="binance", products=products))

@@ -266,17 +266,21 @@ class FeedSession:
             await close_connection(opened.receiver.connection)
 
     async def _replace(self, old: OpenConnection) -> OpenConnection | None:
-        """Open the next connection, let both receive for a while, and switch; None if the old one ended before."""
+        """Open the next connection, let both receive for a while, and switch; None if none could be opened."""
         loop = asyncio.get_running_loop()
         backoff = Backoff(self.settings.backoff_min_s, self.settings.backoff_max_s, self._jitter)
         while not old.task.done():
             await old.sleep(self._connection_pace.delay_s(loop.time()))
+            self._retry_after_s = 0.0
             waiting = Inbox(self.settings.queue_frames, self.settings.queue_bytes)
             self._inbox.note(ChangeoverNote(time.time_ns(), ChangeoverStage.OPENED))
             new = await self._open("the connection was replaced as planned, without a pause", waiting)
             if isinstance(new, OpenConnection):
                 try:
-                    if await self._overlap(old, new):
+                    has_overlap = await self._overlap(old, new)
+                    if not new.task.done():
+                        if not has_overlap:
+                            self._note_state(is_connected=False, reason=old.task.result())
                         await self._switch(old, new)
                         return new
                 except BaseException:
@@ -288,7 +292,7 @@ class FeedSession:
         return None
 
     async def _overlap(self, old: OpenConnection, new: OpenConnection) -> bool:
-        """Wait until both have received for ``overlap_s``; whether the new one is of use."""
+        """Wait until both have received for ``overlap_s``; whether the new one began before the old one ended."""
         live = asyncio.create_task(new.receiver.is_live.wait(), name=f"first frame from {self.url}")
         try:
             await asyncio.wait(
@@ -299,11 +303,13 @@ class FeedSession:
         finally:
             live.cancel()
             await asyncio.gather(live, return_exceptions=True)
-        if new.receiver.is_live.is_set() and not old.task.done():
+        if old.task.done():
+            return False
+        if new.receiver.is_live.is_set():
             await asyncio.wait(
                 {new.task, old.task}, timeout=self.settings.overlap_s, return_when=asyncio.FIRST_COMPLETED
             )
-        return not new.task.done() and (new.receiver.is_live.is_set() or not old.task.done())
+        return True
 
     async def _switch(self, old: OpenConnection, new: OpenConnection) -> None:
         """Queue what the new connection has received behind all that the old one has delivered."""
