@@ -156,20 +156,25 @@ def assert_live(ticks: list[Tick]) -> None:
     assert all(-1_000_000_000 < tick.received - tick.time < 60_000_000_000 for tick in ticks)
 
 
-@pytest.mark.parametrize(
-    ("name", "quotes", "trades", "others"), [("binance.txt", 84, 2, 0), ("binance_futures.txt", 345, 54, 0)]
-)
-def test_binance_recordings(shared_data: Path, name: str, quotes: int, trades: int, others: int) -> None:
-    """Book tickers and aggregated trades of spot and futures; quotes have both sides, and trades a side and an id."""
+@pytest.mark.parametrize(("name", "quotes", "trades"), [("binance.txt", 84, 2), ("binance_futures.txt", 345, 54)])
+def test_binance_recordings(shared_data: Path, name: str, quotes: int, trades: int) -> None:
+    """Book tickers and aggregated trades of spot and futures; no id of a trade is missing between them."""
     frames = decoded(shared_data, "binance", name)
     ticks = [tick for frame in frames for tick in frame.ticks]
+    assert len(frames) == len(ticks)
     assert Counter(tick.kind for tick in ticks) == {Kind.TICKER: quotes, Kind.TRADE: trades}
-    assert len(frames) - len(ticks) == others
     assert_live(ticks)
     for tick in ticks:
         if tick.kind is Kind.TICKER:
             assert_quoted(tick)
-    assert all(trade.side is not Side.UNKNOWN and trade.trade_id > 0 for trade in ticks if trade.kind is Kind.TRADE)
+    following: dict[str, int] = {}
+    for frame in frames:
+        (tick,) = frame.ticks
+        if tick.kind is Kind.TRADE:
+            (first,) = frame.first_ids or (tick.trade_id,)
+            assert first == following.get(tick.product_id, first)
+            assert tick.side is not Side.UNKNOWN
+            following[tick.product_id] = tick.trade_id + 1
 
 
 def test_okx_recording(shared_data: Path) -> None:
