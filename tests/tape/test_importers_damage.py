@@ -1,20 +1,30 @@
-"""Damaged CSV files: every row is either what a slow, obvious reader makes of its line, or rejected."""
+"""Damaged files: every row is either what a slow, obvious reader makes of it, or rejected; no error is a traceback."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import json
+import lzma
 import re
+import zipfile
 from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.tape.foreign_files import CSV_FILES, trades
-from volspike.errors import UnreadableFile
+from tests.tape.foreign_files import CSV_FILES, ccxt_trade, cryptofeed_table, nautilus_table, trades
+from volspike.errors import UnreadableFile, VolspikeError
 from volspike.market import Side
+from volspike.tape.import_tapes import ImportedFile, ImportOptions, import_files
 from volspike.tape.importers import TradeFileReport, read_trades
 
 NOW = 1_800_000_000 * 10**9
@@ -145,3 +155,58 @@ def test_damage_loses_only_the_rows_that_it_hits(layout: str, data: st.DataObjec
     assert found == rows
     assert {rejection.line for rejection in report.rejections} == rejected
     assert report.rows == len(rows) + len(rejected)
+
+
+def _table_bytes(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()
+
+
+def _zipped(text: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("BTCUSDT-aggTrades-2025-10-04.csv", text)
+    return file.getvalue()
+
+
+_AGG = CSV_FILES["binance spot aggTrades"][1](trades(300))
+CONTENTS: dict[str, bytes] = {
+    "BTCUSDT-aggTrades-2025-10-04.csv": _AGG,
+    "BTCUSDT-aggTrades-2025-10-04.csv.gz": gzip.compress(_AGG),
+    "BTCUSDT-aggTrades-2025-10-04.csv.zst": pa.compress(_AGG, "zstd", asbytes=True),
+    "BTCUSDT-aggTrades-2025-10-04.csv.xz": lzma.compress(_AGG),
+    "BTCUSDT-aggTrades-2025-10-04.zip": _zipped(_AGG),
+    "binance_trades_2025-10-04_BTCUSDT.csv": CSV_FILES["tardis"][1](trades(60)),
+    "cryptofeed.parquet": _table_bytes(cryptofeed_table(trades(60))),
+    "nautilus.parquet": _table_bytes(nautilus_table(trades(60), "16 bytes")),
+    "list.json": json.dumps([ccxt_trade(tick) for tick in trades(30)]).encode(),
+    "lines.json": b"\n".join(json.dumps(ccxt_trade(tick)).encode() for tick in trades(30)),
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files_are_imported_or_refused_in_one_line(tmp_path: Path, name: str, data: st.DataObject) -> None:
+    """Whatever is damaged, and in whatever format: a tape with valid ticks, or one line, and nothing is left behind."""
+    content = data.draw(damaged(CONTENTS[name], data.draw(st.sampled_from([0, len(CONTENTS[name]) // 2]))))
+    with TemporaryDirectory(dir=tmp_path) as folder:
+        path, out = Path(folder) / name, Path(folder) / "out"
+        path.write_bytes(content)
+        product = "binance:BTC-USDT" if name.endswith(".json") else None
+        results, refusal = list[ImportedFile](), ""
+        try:
+            results = list(import_files([path], out, ImportOptions(product_id=product), clock=lambda: NOW))
+        except VolspikeError as error:
+            refusal = str(error)
+        if refusal:
+            assert "\n" not in refusal
+            assert not list(out.glob("*"))
+            return
+        for result in results:
+            assert result.report is not None
+            prices = np.asarray(pq.read_table(result.tape).column("price"))
+            assert len(prices) == result.report.ticks - result.duplicates
+            assert ((prices > 0) & np.isfinite(prices)).all()
+        assert {file.suffix for file in out.iterdir()} <= {".parquet", ".ndjson"}

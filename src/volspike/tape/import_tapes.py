@@ -238,7 +238,7 @@ class _Import:
             with ParquetTape(first) as tape:
                 for part in self._parts(recognition, report, rejected):
                     order.add(part)
-                    tape.write(figures.checked(part))
+                    _write(tape, figures.checked(part))
                 tape.metadata = self._metadata(recognition)
             self._use(first, order, figures, recognition, result)
             result.rejected_file = rejected.keep()
@@ -287,7 +287,7 @@ class _Import:
             ordered = _reversed(first) if order.is_newest_first else _sorted(first)
             with ParquetTape(self._tape) as tape:
                 for part in ordered:
-                    tape.write(figures.checked(part))
+                    _write(tape, figures.checked(part))
                 tape.metadata = self._metadata(recognition)
         result.duplicates = figures.duplicates
         result.products = figures.products()
@@ -305,6 +305,12 @@ class _Import:
                 ledger.add(gap)
         if not ledger.flush():
             raise UsageError(f"{ledger.fault}: the gaps of {result.tape.name} could not be written")
+
+
+def _write(tape: ParquetTape, ticks: Ticks) -> None:
+    """Writes ticks, unless there are none: a row group without rows has no bounds."""
+    if len(ticks):
+        tape.write(ticks)
 
 
 def imported_facts(path: Path) -> dict[str, Any] | None:
