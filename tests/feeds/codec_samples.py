@@ -309,6 +309,9 @@ SAMPLES: dict[str, Samples] = {
             packed({"channel": "weather", "outlook": "changeable"}): "weather",
             packed({"channel": "instrument", "type": "snapshot", "data": {"assets": []}}): "instrument",
             packed({"method": "unsubscribe", "success": True, "result": {"channel": "trade"}}): "unsubscribe",
+            packed(
+                {"error": "Already subscribed", "method": "subscribe", "success": False, "symbol": "BTC/USD"}
+            ): "subscribe",
         },
         empty_side=_kraken("ticker", "update", _KRAKEN_TICKER | {"ask": None, "ask_qty": None}),
     ),
@@ -362,6 +365,9 @@ SAMPLES: dict[str, Samples] = {
             _bybit("orderbook.50.BTCUSDT", "snapshot", _BOOK): "orderbook.50",
             packed({"topic": "tickers.ETHUSDT", "data": []}): "tickers",
             packed({"success": True, "ret_msg": "", "op": "unsubscribe"}): "unsubscribe",
+            packed(
+                {"success": False, "ret_msg": "error:already subscribed,topic:publicTrade.BTCUSDT", "op": "subscribe"}
+            ): "subscribe",
         },
         empty_side=_bybit("orderbook.1.BTCUSDT", "snapshot", _BOOK | {"a": []}),
     ),

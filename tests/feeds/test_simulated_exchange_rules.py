@@ -252,6 +252,15 @@ def test_bybit_limits_arguments(arguments: int, is_allowed: bool) -> None:
     assert is_allowed or answer["ret_msg"] == "args size >10"
 
 
+def test_bybit_refuses_a_second_subscription() -> None:
+    """A topic that is subscribed already is refused by name, and goes on."""
+    request = '{"op":"subscribe","args":["publicTrade.BTCUSD"]}'
+    server = bybit(quoted())
+    assert [json.loads(server.answer(request, START)[0].data)["success"] for _ in range(2)] == [True, False]
+    assert json.loads(server.answer(request, START)[0].data)["ret_msg"].endswith("topic:publicTrade.BTCUSD")
+    assert server.trade_frames(quoted(trade_id=2))
+
+
 def bybit(*trades: Tick) -> BybitServer:
     server = BybitServer(Handshake(1, "", START, {"BTC-USD": day(*trades)}))
     server.answer('{"op":"subscribe","args":["orderbook.1.BTCUSD"]}', START)

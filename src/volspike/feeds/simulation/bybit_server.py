@@ -161,6 +161,8 @@ class BybitServer(ServerProtocol):
             product = self._products.get(topic)
             if product is None:
                 return f"error:handler not found,topic:{topic}"
+            if request.op == "subscribe" and topic in self._topics:
+                return f"error:already subscribed,topic:{topic}"
             if request.op == "subscribe" and product in self._rejected:
                 return (
                     f"error:handler not found,topic:{topic}" if self._rejected[product] else "error:handler not found"

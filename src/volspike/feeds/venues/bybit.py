@@ -78,6 +78,7 @@ _TRADES = msgspec.json.Decoder(_Trades)
 _VALID = msgspec.json.Decoder(_Valid, strict=False)
 _TRADE = msgspec.json.Decoder(_Trade, strict=False)
 _OTHER = msgspec.json.Decoder(_Other)
+_REPEATED = "error:already subscribed"
 _SYMBOL = re.compile(rb'(?:"s"|"topic")\s*:\s*"(?:publicTrade\.|orderbook\.1\.)?([A-Z0-9]+)"')
 _SIDES = {"Buy": Side.BUY, "Sell": Side.SELL}
 _CHANNELS = ("publicTrade", "orderbook.1")
@@ -167,6 +168,8 @@ class BybitCodec:
         if other.op in {"ping", "pong"}:
             return Frame(time=received, heartbeats=(Heartbeat(time=received),))
         if other.op:
+            if other.ret_msg.startswith(_REPEATED):  # the answer to a request that changes nothing
+                return Frame(time=received, ignored=other.op)
             if not other.success:
                 return Frame(time=received, error=ExchangeError(message=other.ret_msg))
             if other.op != "subscribe":

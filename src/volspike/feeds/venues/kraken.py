@@ -83,6 +83,7 @@ class _Other(msgspec.Struct, gc=False, kw_only=True):
 _VALID = msgspec.json.Decoder[_Trades | _Quotes](_Trades | _Quotes)
 _DATA = msgspec.json.Decoder(_Data)
 _OTHER = msgspec.json.Decoder(_Other)
+_REPEATED = "Already subscribed"
 _TRADE = msgspec.json.Decoder(_Trade)
 _QUOTE = msgspec.json.Decoder(_Quote)
 _SYMBOL = re.compile(rb'"symbol"\s*:\s*"([A-Z0-9./]+)"')
@@ -147,6 +148,8 @@ class KrakenCodec:
         other = decode_json(_OTHER, data)
         if other.channel == "heartbeat" or other.method == "pong":
             return Frame(time=received, heartbeats=(Heartbeat(time=received),))
+        if other.error == _REPEATED:  # the answer to a request that changes nothing
+            return Frame(time=received, ignored=other.method)
         if other.error or not other.success:
             return Frame(time=received, error=ExchangeError(message=other.error or "", reason=other.symbol or ""))
         if other.method:
