@@ -32,6 +32,7 @@ from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
 from volspike.live.sources import Source, open_source
 from volspike.live.stream import EventFilter, EventStreamResponse, Publisher, Snapshot, StreamLimits
+from volspike.market.product import COINBASE
 from volspike.models import Artifact
 from volspike.models.choice import model_to_serve, named_model, production_model, with_companion
 from volspike.monitoring.alerts import AlertRouter
@@ -56,7 +57,7 @@ _HEADERS: Final = PAGE_HEADERS | {
 STREAM: Final = operation(
     {
         "name": "product",
-        "description": "Only events of this product (BTC-USD) and events without a product.",
+        "description": "Only events of this product (BTC-USD, binance:BTC-USDT) and events without a product.",
         "schema": {"type": "string"},
     },
     {
@@ -92,7 +93,9 @@ def dashboard_routes(publisher: Publisher, snapshot: Snapshot, limits: StreamLim
     async def stream(request: Request) -> Response:
         """Stream the market as it happens: ticks with probabilities, alerts, spikes, health."""
         query = request.query_params
-        only = EventFilter(query.get("product"), all_alerts=query.get("alerts") == "all")
+        product = query.get("product")
+        name = None if product is None else product.removeprefix(f"{COINBASE}:")
+        only = EventFilter(name, all_alerts=query.get("alerts") == "all")
         return EventStreamResponse(publisher, snapshot, limits, only)
 
     return router
