@@ -32,7 +32,7 @@ from tests.tape.foreign_files import (
     trades,
 )
 from volspike.errors import UnreadableFile, UsageError, VolspikeError
-from volspike.market import MISSING_ID, SECOND_NS, Cause, Side, Tick, Ticks, format_time
+from volspike.market import MISSING_ID, SECOND_NS, Cause, Kind, Side, Tick, Ticks, format_time
 from volspike.tape import read_ticks
 from volspike.tape.import_tapes import ImportedFile, ImportOptions, import_files, read_columns
 from volspike.tape.ledger import Ledger, read_ledger
@@ -120,6 +120,38 @@ def test_catalogues_of_nautilus_are_read(tmp_path: Path, version: str) -> None:
     result = imported(path, tmp_path / "out")
     assert result.format_name == "nautilus"
     assert same(ticks_of(result.tape), trades(40))
+
+
+def test_quotes_of_nautilus_are_ticker_messages(tmp_path: Path) -> None:
+    """Bid and ask of 8 bytes are read with nine decimals; the price is their mid."""
+    raw = {
+        "bid_price": 100_000_000_000,
+        "ask_price": 101_000_000_000,
+        "bid_size": 1_500_000_000,
+        "ask_size": 250_000_000,
+    }
+    columns = {name: pa.array([value.to_bytes(8, "little")] * 2, pa.binary(8)) for name, value in raw.items()}
+    times = pa.array([START, START + SECOND_NS], pa.uint64())
+    table = pa.table({**columns, "ts_event": times, "ts_init": times})
+    metadata = {"instrument_id": "BTCUSDT-PERP.BINANCE", "price_precision": "1", "size_precision": "3"}
+    pq.write_table(table.replace_schema_metadata(metadata), tmp_path / "quotes.parquet")
+    first, _ = ticks_of(imported(tmp_path / "quotes.parquet", tmp_path / "out").tape)
+    assert (first.product_id, first.kind, first.price) == ("binance-um:BTC-USDT-PERP", Kind.TICKER, 100.5)
+    assert (first.best_bid, first.bid_size, first.best_ask, first.ask_size) == (100.0, 1.5, 101.0, 0.25)
+
+
+def test_columns_of_a_parquet_table_are_named_by_the_user(tmp_path: Path) -> None:
+    """A table of another program with its own names, local timestamps and integer prices."""
+    stamps = pa.array([START // 1000, START // 1000 + 1_000_000], pa.timestamp("us"))
+    pq.write_table(pa.table({"when": stamps, "px": [100, 101]}), tmp_path / "a.parquet")
+    options = {"product_id": "kraken:ETH-USD", "columns": read_columns(["time=when,price=px"])}
+    result = imported(tmp_path / "a.parquet", tmp_path / "out", **options, timezone="Europe/Berlin")
+    assert [(tick.time, tick.price) for tick in ticks_of(result.tape)] == [
+        (START - 2 * 3600 * SECOND_NS, 100.0),
+        (START - 2 * 3600 * SECOND_NS + SECOND_NS, 101.0),
+    ]
+    with pytest.raises(UsageError, match=r"--columns time=at: .* has no such column; it has when, px"):
+        imported(tmp_path / "a.parquet", tmp_path / "out", columns=read_columns(["time=at,price=px"]))
 
 
 def test_an_unknown_version_of_nautilus_is_refused_by_column(tmp_path: Path) -> None:

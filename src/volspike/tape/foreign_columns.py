@@ -1,7 +1,4 @@
-"""Tables of any origin → ticks, with the invalid rows by reason: CSV, Parquet and JSON give the same columns.
-
-Times are whole numbers, decimals, floats, timestamps or texts. The size of a number gives its unit.
-"""
+"""Tables of any origin → ticks, with the invalid rows by reason: CSV, Parquet and JSON give the same columns."""
 
 from __future__ import annotations
 
@@ -9,21 +6,19 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from volspike.errors import MalformedTick, UnreadableFile
-from volspike.market import MISSING_ID, SECOND_NS, Kind, Side, Ticks
-from volspike.market.time import NOT_A_TIME, parse_times
+from volspike.errors import UnreadableFile
+from volspike.market import MISSING_ID, Kind, Side, Ticks
+from volspike.market.time import NOT_A_TIME
 from volspike.tape.chronology import TapeZone
 from volspike.tape.csv_columns import CsvRows
-from volspike.tape.fields import MAKER_SIDE, UNREAD_IDS, read_identifier, read_instant, side_of
+from volspike.tape.fields import MAKER_SIDE, UNREAD_IDS, read_identifier, side_of
 from volspike.tape.file_formats import (
     EARLIEST_NS,
     FileFormat,
@@ -31,6 +26,7 @@ from volspike.tape.file_formats import (
     market_venue,
     product_of_symbol,
 )
+from volspike.tape.foreign_times import column_times
 from volspike.tape.report import KEPT_REJECTIONS, NumberedTicks, Rejection, RejectionSink
 
 Floats = NDArray[np.float64]
@@ -401,7 +397,7 @@ class _Columns:
     def times(self, name: str) -> Integers:
         """Nanoseconds UTC; ``NOT_A_TIME`` where there is none."""
         column = self._column(name)
-        times, units, is_naive = _times_of(column)
+        times, units, is_naive = column_times(column)
         if column.null_count:
             times = np.where(column.is_null().to_numpy(zero_copy_only=False), NOT_A_TIME, times)
         if name == "received":
@@ -428,29 +424,6 @@ _SIDES: Final = {
 """Sides as nautilus writes them."""
 
 
-def _times_of(column: pa.Array) -> tuple[Integers, set[str], bool]:
-    """Times in ns, the units that occur, and whether the times have no zone."""
-    kind = column.type
-    if pa.types.is_timestamp(kind):
-        moments = column.cast(pa.timestamp("ns", tz=kind.tz)).cast(pa.int64())
-        return np.asarray(moments.fill_null(0)).copy(), {"timestamp"}, kind.tz is None
-    if pa.types.is_integer(kind):
-        counts = column.cast(pa.int64(), safe=False)
-        times, _, units = _in_nanoseconds(np.asarray(counts.fill_null(0) if counts.null_count else counts))
-        return times, units, False
-    if pa.types.is_decimal128(kind):
-        whole = pc.floor(column).cast(pa.int64(), safe=False)
-        count = np.asarray(whole.fill_null(0) if whole.null_count else whole)
-        times, factor, units = _in_nanoseconds(count)
-        low = np.frombuffer(column.buffers()[1], np.int64)[2 * column.offset :: 2][: len(column)]
-        rest = low - count * SECOND_NS  # both modulo 2^64; the difference is below 10^9
-        is_beyond = pc.greater(pc.abs(column), _LONGEST).fill_null(False).to_numpy(zero_copy_only=False)
-        return np.where(is_beyond | (times == NOT_A_TIME), NOT_A_TIME, times + rest * factor // SECOND_NS), units, False
-    if pa.types.is_floating(kind):
-        return (*_float_times(np.asarray(column.to_numpy(zero_copy_only=False), np.float64)), False)
-    return _text_times(column.cast(pa.string()).to_pylist())
-
-
 def _fixed_point(column: pa.Array) -> pa.Array:
     """Numbers of nautilus: integers of 16 bytes with 16 decimals, or of 8 bytes with 9, least byte first."""
     width = column.type.byte_width
@@ -461,54 +434,3 @@ def _fixed_point(column: pa.Array) -> pa.Array:
         data = pa.py_buffer(np.stack([low, low >> 63], axis=1).tobytes())
     kind = pa.decimal128(38, 16 if width == 16 else 9)
     return pa.Array.from_buffers(kind, len(column), [None, data])
-
-
-_INT64_MAX: Final = 2**63 - 1
-_LONGEST: Final = pa.scalar(Decimal(10**18 * 5), pa.decimal128(38, 9))
-_UNITS: Final = ((10**11, SECOND_NS, "s"), (10**14, 1_000_000, "ms"), (10**17, 1_000, "µs"), (2**63, 1, "ns"))
-
-
-def _in_nanoseconds(count: Integers) -> tuple[Integers, Integers | int, set[str]]:
-    """Times in ns, the ns in the unit of each, which its size determines, and the names of the units that occur."""
-    limits = [limit for limit, _, _ in _UNITS[:-1]]
-    size = np.abs(count)
-    bounds = np.searchsorted(limits, [size.min(initial=_INT64_MAX), size.max(initial=0)], side="right").tolist()
-    if bounds[0] == bounds[1]:
-        _, factor, unit = _UNITS[bounds[0]]
-        times = count * factor
-        if size.max() > _INT64_MAX // factor:
-            times[size > _INT64_MAX // factor] = NOT_A_TIME
-        return times, factor, {unit}
-    places = np.searchsorted(limits, size, side="right")
-    factors = np.array([factor for _, factor, _ in _UNITS], np.int64)[places]
-    times = np.where(size > _INT64_MAX // factors, NOT_A_TIME, count * factors)
-    return times, factors, {_UNITS[place][2] for place in np.unique(places).tolist()}
-
-
-def _float_times(values: Floats) -> tuple[Integers, set[str]]:
-    """Times from binary floats: seconds to the µs, which is all that they hold; other units to the ns."""
-    usable = np.where(np.isfinite(values), values, 0.0)
-    seconds, rest = np.divmod(usable, 1.0)
-    whole, factor, units = _in_nanoseconds(np.where(np.abs(seconds) < 2.0**62, seconds, 0.0).astype(np.int64))
-    step = np.where(np.asarray(factor) == SECOND_NS, 1_000, 1)
-    fraction = np.round(rest * factor / step).astype(np.int64) * step
-    return np.where(np.isfinite(values) & (whole != NOT_A_TIME), whole + fraction, NOT_A_TIME), units
-
-
-def _text_times(texts: Sequence[str | None]) -> tuple[Integers, set[str], bool]:
-    times = parse_times([text or "" for text in texts])
-    units = {"text"} if (times != NOT_A_TIME).any() else set[str]()
-    for place in np.flatnonzero(times == NOT_A_TIME).tolist():
-        text = texts[place]
-        try:
-            times[place] = NOT_A_TIME if text is None else read_instant(text.strip(), "$")
-        except (MalformedTick, OverflowError):
-            continue
-        units.add("number as text" if text is not None and text.strip()[-1:].isdigit() and "-" not in text else "text")
-    sample = next((text for text in texts if text), "")
-    return times, units, bool(units == {"text"}) and not _has_zone(sample)
-
-
-def _has_zone(text: str) -> bool:
-    clock = text.strip()[len("2025-10-04T") :]
-    return clock.endswith(("Z", "z", "UTC")) or "+" in clock or "-" in clock
