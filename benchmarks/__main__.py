@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import (
     decoders,
+    history,
     importing,
     kafka,
     kernel,
@@ -31,7 +32,21 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="a Markdown file for the table")
     given = parser.parse_args()
     figures: list[Figure] = []
-    for module in (kernel, tape, decoders, importing, replay, startup, predict, live, venues, metrics, kafka, learning):
+    for module in (
+        kernel,
+        tape,
+        decoders,
+        importing,
+        history,
+        replay,
+        startup,
+        predict,
+        live,
+        venues,
+        metrics,
+        kafka,
+        learning,
+    ):
         print(f"… {module.__name__}", flush=True)
         figures += module.main()
     shown = markdown(figures)
