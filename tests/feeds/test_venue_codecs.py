@@ -270,6 +270,8 @@ def test_invalid_numbers_of_json(codec: VenueCodec, samples: Samples) -> None:
         codec.decode(samples.buy.replace(b'"100.50000000"', b"100.5").replace(b"100.5", b"NaN"), RECEIVED)
     content = json.loads(samples.buy) | {"unused": math.nan}
     assert codec.decode(packed(content), RECEIVED).ticks
+    with pytest.raises(MalformedTick):
+        codec.decode(b'{"unknown":"NaN"}', RECEIVED)
 
 
 def test_products_are_those_requested(protocol: FeedProtocol, samples: Samples) -> None:

@@ -21,6 +21,10 @@ from volspike.feeds.venues import ENTRY_POINTS, all_protocols, load_protocol
 from volspike.live.sources import venue_settings
 from volspike.market import Kind, Side
 
+RENAMED = (
+    "import dataclasses\nfrom volspike.feeds.venues.kraken import PROTOCOL as KRAKEN\n"
+    "PROTOCOL = dataclasses.replace(KRAKEN, name='{name}', venue='{venue}')"
+)
 PAGE = ROOT / "docs" / "adding-a-venue.md"
 
 
@@ -94,6 +98,9 @@ def test_a_trade_of_the_example_is_a_tick(site: Path) -> None:
         ("PROTOCOL = 'kraken'", "must name a FeedProtocol, got str"),
         ("from volspike.feeds.venues.kraken import PROTOCOL", "defines the protocol kraken, which exists already"),
         ("other = 1", "cannot be imported: AttributeError"),
+        (RENAMED.format(name="auto", venue="kraken"), "has the name 'auto'; use lower-case letters"),
+        (RENAMED.format(name="My Venue", venue="kraken"), "has the name 'My Venue'"),
+        (RENAMED.format(name="other", venue="Kraken:"), "has the venue 'Kraken:'"),
     ],
 )
 def test_a_broken_distribution_is_named_and_left_out(

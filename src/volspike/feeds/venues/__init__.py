@@ -5,6 +5,7 @@ A distribution adds one with an entry point of the group ``volspike.venues`` tha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -22,6 +23,10 @@ from volspike.feeds.protocol import FeedProtocol
 
 ENTRY_POINTS: Final = "volspike.venues"
 _BUILT_IN: Final = ("coinbase_advanced_trade", "coinbase_exchange", "binance", "kraken", "okx", "bybit")
+
+_RESERVED: Final = ("auto", "simulator", "tape")
+"""Values of ``--source`` that are no protocols."""
+_NAME: Final = re.compile(rf"(?!(?:{'|'.join(_RESERVED)})$)[a-z][a-z0-9-]*")
 
 log = structlog.get_logger(__name__)
 
@@ -50,8 +55,8 @@ def load_protocol(entry: EntryPoint, known: Mapping[str, FeedProtocol]) -> FeedP
     """The protocol of an entry point.
 
     Raises:
-        UsageError: it cannot be imported, is no ``FeedProtocol``, or its name is taken; the message names the
-            distribution.
+        UsageError: it cannot be imported, is no ``FeedProtocol``, or its name or venue is invalid or taken; the message
+            names the distribution.
     """
     distribution = "an unknown distribution" if entry.dist is None else entry.dist.name
     place = f"the entry point {entry.name} = {entry.value} of {distribution}"
@@ -61,6 +66,12 @@ def load_protocol(entry: EntryPoint, known: Mapping[str, FeedProtocol]) -> FeedP
         raise UsageError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(protocol, FeedProtocol):
         raise UsageError(f"{place} must name a FeedProtocol, got {type(protocol).__name__}")
+    for field, text in (("name", protocol.name), ("venue", protocol.venue)):
+        if _NAME.fullmatch(text) is None:
+            raise UsageError(
+                f"{place} has the {field} {text!r}; use lower-case letters, digits and hyphens, and not "
+                f"{' or '.join(_RESERVED)}"
+            )
     if protocol.name in known:
         raise UsageError(f"{place} defines the protocol {protocol.name}, which exists already; give it another name")
     return protocol

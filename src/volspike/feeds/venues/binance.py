@@ -19,7 +19,7 @@ from volspike.config import FeedSettings
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage, ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.markets import Markets, time_of
-from volspike.feeds.messages import DECODE_ERRORS, Identifier, decode_json, malformed_from, replace_invalid_numbers
+from volspike.feeds.messages import DECODE_ERRORS, Identifier, decode_json, decode_with_valid_numbers, malformed_from
 from volspike.feeds.protocol import FeedProtocol, Limits, Ping, TradeIds, batched
 from volspike.market import MISSING_ID, Side, Tick
 
@@ -89,6 +89,9 @@ class BinanceCodec:
 
     def decode(self, data: bytes | str, received: int) -> Frame:
         """Decode one frame received at ``received`` (ns UTC)."""
+        return decode_with_valid_numbers(self._decode, data, received)
+
+    def _decode(self, data: bytes | str, received: int) -> Frame:
         try:
             message = _ENVELOPE.decode(data)
         except DECODE_ERRORS as error:
@@ -119,8 +122,6 @@ class BinanceCodec:
 
     def _other(self, data: bytes | str, received: int, error: Exception | None) -> Frame:
         """An answer to a request, another event, or a malformed frame."""
-        if error is not None and (valid := replace_invalid_numbers(data)) is not None:
-            return self.decode(valid, received)
         answer = decode_json(_ANSWER, data)
         if answer.stream or answer.e:
             return _event(answer, received, error)
