@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.feeds.test_trade_pages import Venue
-from tests.feeds.test_trade_pages import client_of as venue_client
-from tests.feeds.test_trade_pages import market_of as venue_market
+from tests.feeds.rest_venues import Venue
+from tests.feeds.rest_venues import client_of as venue_client
+from tests.feeds.rest_venues import market_of as venue_market
 from tests.history.trades_exchange import Exchange, client_of, market
 from tests.tape.strategies import assert_same, read_all
 from volspike.errors import UsageError
