@@ -34,7 +34,7 @@ from tests.tape.foreign_files import (
 from volspike.errors import UnreadableFile, UsageError, VolspikeError
 from volspike.market import MISSING_ID, SECOND_NS, Cause, Kind, Side, Tick, Ticks, format_time
 from volspike.tape import read_ticks
-from volspike.tape.import_tapes import ImportedFile, ImportOptions, import_files, read_columns
+from volspike.tape.import_tapes import ImportedFile, ImportOptions, import_files, imported_facts, read_columns
 from volspike.tape.ledger import Ledger, read_ledger
 
 AGG = CSV_FILES["binance spot aggTrades"][1]
@@ -290,6 +290,18 @@ def test_several_products_in_a_file_stay_apart(tmp_path: Path) -> None:
     assert same(ticks_of(result.tape), ticks)
     assert [product.product_id for product in result.products] == ["BTC-USD", "binance:ETH-USDT"]
     assert [product.missing for product in result.products] == [None, None]  # every second id belongs to the other
+
+
+def test_sizes_of_contracts_are_labelled(tmp_path: Path) -> None:
+    """Sizes of inverse futures are kept, and the tape states their unit."""
+    path = tmp_path / FILE_NAMES["binance COIN-M trades"]
+    path.write_bytes(CSV_FILES["binance COIN-M trades"][1](trades(3)))
+    result = imported(path, tmp_path / "out")
+    assert result.report is not None
+    assert result.report.size_unit == "contracts"
+    facts = imported_facts(result.tape)
+    assert facts is not None
+    assert (facts["size_unit"], facts["format"]) == ("contracts", "binance")
 
 
 def test_a_second_run_imports_nothing(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ class _Import:
                 for part in self._parts(recognition, report, rejected):
                     order.add(part)
                     _write(tape, figures.checked(part))
-                tape.metadata = self._metadata(recognition)
+                tape.metadata = self._metadata(recognition, report)
             self._use(first, order, figures, recognition, result)
             result.rejected_file = rejected.keep()
         finally:
@@ -251,8 +251,9 @@ class _Import:
         self._write_gaps(result)
         return result
 
-    def _metadata(self, recognition: Recognition) -> dict[bytes, bytes]:
-        facts = self._facts | {"format": recognition.file_format.name}
+    def _metadata(self, recognition: Recognition, report: TradeFileReport | None) -> dict[bytes, bytes]:
+        unit = "" if report is None else report.size_unit
+        facts = self._facts | {"format": recognition.file_format.name, "size_unit": unit or "base currency"}
         return {IMPORT_KEY: json.dumps(facts).encode()}
 
     def _parts(self, recognition: Recognition, report: TradeFileReport, rejected: RejectedLines) -> Iterator[Ticks]:
@@ -289,7 +290,7 @@ class _Import:
             with ParquetTape(self._tape) as tape:
                 for part in ordered:
                     _write(tape, figures.checked(part))
-                tape.metadata = self._metadata(recognition)
+                tape.metadata = self._metadata(recognition, result.report)
         result.duplicates = figures.duplicates
         result.products = figures.products()
         result.gaps = figures.gaps()
