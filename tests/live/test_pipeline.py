@@ -124,7 +124,7 @@ def test_a_gap_is_counted_and_marks_rows() -> None:
 
 
 def test_a_feed_that_shows_no_loss_is_named() -> None:
-    """Its rows stay whole and it is no gap, but the page names its products."""
+    """It is no gap and marks no row, but the page names its products."""
     live = pipeline()
     ticks = walk(20)
     blind = Gap(
