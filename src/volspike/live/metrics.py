@@ -270,7 +270,7 @@ class FeedCounts:
 
     @property
     def reason(self) -> str:
-        """Why the sessions are not connected, or the reason of the last change if all are."""
+        """The reasons why sessions are not connected, or that of the last change if all are."""
         missing = {feed: session for feed, session in self.sessions.items() if not session.is_connected}
         if len(self.sessions) > 1 and missing:
             return "; ".join(f"{feed}: {session.reason}" for feed, session in missing.items())
