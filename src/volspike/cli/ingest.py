@@ -187,10 +187,11 @@ def _reason(counts: FeedCounts, recorder: Recorder | None) -> str:
 
 
 def _print_counts(counts: FeedCounts, elapsed_s: float, recorder: Recorder | None) -> None:
+    known = "known " if counts.unverifiable else ""
     kept = "not recorded" if recorder is None else f"{recorder.recorded:,} recorded in {recorder.folder}"
     out.print(
         f"{counts.ticks:,} ticks in {counts.frames:,} frames over {elapsed_s:.0f} s, "
-        f"{counts.malformed:,} malformed, {sum(counts.gaps.values()):,} gaps, {kept}"
+        f"{counts.malformed:,} malformed, {sum(counts.gaps.values()):,} {known}gaps, {kept}"
     )
 
 

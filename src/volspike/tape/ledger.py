@@ -5,8 +5,8 @@ The ledger has one NDJSON line for each known data loss, in the folder of the ta
 incomplete last lines and reads the time of the last tick, at which the gap before its own recording begins.
 
 Some feeds have nothing by which a loss could be noticed. A recording of one has entries with ``"verifiable": false``:
-one as long as no time when it connects, and one over the connection when it ends, so that a killed recorder leaves the
-first. These entries are no known losses. ``Ledger.read`` leaves them out, so feature rows keep ``is_whole``;
+one without length when it connects, and one over the connection when that ends. A recorder that is stopped or killed
+before leaves the first. These entries are no known losses. ``Ledger.read`` leaves them out, so feature rows keep ``is_whole``;
 ``read_ledger`` returns them apart, so that no report shows such a recording as complete.
 """
 
