@@ -6,8 +6,8 @@ incomplete last lines and reads the time of the last tick, at which the gap befo
 
 Some feeds have nothing by which a loss could be noticed. A recording of one has entries with ``"verifiable": false``:
 one without length when it connects, and one over the connection when that ends. A recorder that is stopped or killed
-before leaves the first. These entries are no known losses. ``Ledger.read`` leaves them out, so feature rows keep ``is_whole``;
-``read_ledger`` returns them apart, so that no report shows such a recording as complete.
+before leaves the first. These entries are no known losses. ``Ledger.read`` leaves them out, so feature rows keep
+``is_whole``; ``read_ledger`` returns them apart, so that no report shows such a recording as complete.
 """
 
 from __future__ import annotations
