@@ -268,7 +268,7 @@ class _Run:
         self._show = show
         self._stop = threading.Event()
         self._downloading = threading.Semaphore(request.parallel)
-        self._converting = threading.Semaphore(CONVERTERS)
+        self._converters = ThreadPoolExecutor(CONVERTERS, thread_name_prefix="volspike-conversion")
         self._unpublished: list[date] = []
         self._new: list[FileRecord] = []
 
@@ -288,7 +288,7 @@ class _Run:
 
     def _run_all(self, downloader: Downloader, files: Sequence[ArchiveFile]) -> None:
         pool = ThreadPoolExecutor(self._request.parallel + CONVERTERS, thread_name_prefix="volspike-history")
-        with pool:
+        with self._converters, pool:
             futures: list[Future[None]] = [pool.submit(self._take, downloader, file) for file in files]
             try:
                 ended, waiting = set[Future[None]](), set(futures)
@@ -334,8 +334,8 @@ class _Run:
             try:
                 with self._downloading:
                     size, sha256, verified = self._fetch(downloader, file, to)
-                with self._converting:
-                    return self._convert(file, to, size, sha256, verified)
+                # threads of their own, because the memory of a conversion stays with its thread
+                return self._converters.submit(self._convert, file, to, size, sha256, verified).result()
             except DamagedDownload as fault:
                 to.unlink(missing_ok=True)
                 if attempt == FETCHES - 1:

@@ -24,8 +24,8 @@ from volspike.tape.parquet import ParquetTape
 HISTORY_KEY: Final = b"volspike_history"
 """The key of the metadata of a tape of history: source, address, SHA-256 and unit of sizes, as JSON."""
 
-BLOCK_BYTES: Final = 6 << 20
-"""Bytes of text that become one row group: about 80,000 trades, without copying them into groups of equal size."""
+BLOCK_BYTES: Final = 3 << 20
+"""Bytes of text that become one row group: about 40,000 trades, without copying them into groups of equal size."""
 
 MOST_HOLES: Final = 1_000
 """Missing spans of ids kept per file; more are merged with their neighbours."""
