@@ -32,6 +32,7 @@ UNSUPERVISED = {
     "cli/screen.py": "a progress line, whose error changes no result",
     "cli/simulate.py": "awaited by the command",
     "datasets/bulk.py": "ends a worker process with its parent",
+    "feeds/receiver.py": "the tasks of one connection, whose errors end it or are those of the session",
     "feeds/session.py": "its error is raised to the reader of the events",
     "feeds/simulation/client.py": "the tasks of one connection",
     "feeds/simulation/exchange.py": "its error ends all connections and is raised",

@@ -44,7 +44,7 @@ COMMANDS: Final = {
     "convert": "Convert tapes between NDJSON and Parquet; every column of every tick survives.",
     "import": "Import trades and quotes from files of exchanges and other programs as tapes.",
     "history": "Download months of public trades into tapes; run it again to continue or to add the days since.",
-    "backfill": "Download past trades into tapes; run it again after an interruption to continue.",
+    "backfill": "Download past trades of Coinbase, Binance (spot) or Kraken into tapes.",
     "simulate": "Simulate a market as a tape or as an exchange to connect to: for trials, never as evidence.",
     "demo": "Replay a tape, train on it, serve the random forest, and print one prediction.",
     "topics": "Create the pipeline's Kafka topics, or list the topics of a cluster.",
