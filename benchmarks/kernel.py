@@ -13,6 +13,7 @@ from benchmarks.figures import Figure
 from benchmarks.market import random_walk
 from volspike.features import DEFAULT_WINDOWS, Every, FeatureEngine, FeatureSet, Scope
 from volspike.market import Ticks
+from volspike.market.tick import DTYPES
 
 TICKS = 1_000_000
 RATE = 10.0
@@ -122,6 +123,26 @@ def wider_set(scope: Scope, ticks: Ticks) -> Figure:
     )
 
 
+def with_leader(ticks: Ticks) -> Figure:
+    """Cost per tick of a leader at its worst, a tick of each product in turn, measured alternately without one."""
+    codes = (np.arange(len(ticks)) % 2).astype(np.int32)
+    both = Ticks(
+        ("BTC-USD", "binance:BTC-USDT"), **{name: getattr(ticks, name) for name in DTYPES} | {"product": codes}
+    )
+    plain, led = FeatureSet(scope=Scope.FULL), FeatureSet(scope=Scope.FULL, leader="binance:BTC-USDT")
+    runs = [
+        (best_of(lambda: engine_pass(both, plain), 1), best_of(lambda: engine_pass(both, led), 1)) for _ in range(5)
+    ]
+    without, took = (min(side) for side in zip(*runs, strict=True))
+    return Figure(
+        "feature kernel, full set, with a leader relative to without",
+        f"{took / without:.2f} times as long",
+        "under 1.2 times",
+        took / without < 1.2,
+        f"{took / len(both) * 1e9:.0f} ns a tick with, {without / len(both) * 1e9:.0f} ns without",
+    )
+
+
 def main() -> list[Figure]:
     """Kernel over arrays, compared with polars; ``update`` at 1 to 1000 ticks/s; the larger feature sets."""
     ticks = random_walk(TICKS, RATE)
@@ -158,6 +179,7 @@ def main() -> list[Figure]:
         ),
         Figure("engine state per product", f"{state / 1000:.0f} kB", "under 100 kB", state < 100_000),
         *(wider_set(scope, ticks) for scope in (Scope.FULL, Scope.DEEP)),
+        with_leader(ticks),
     ]
 
 

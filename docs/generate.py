@@ -37,8 +37,8 @@ def feature_spec() -> str:
         f"{MADE}# Features\n\n"
         "`--feature-set` selects the features of a row, `--windows` the window lengths of the seven families in "
         f"seconds (here {windows}). `--leader venue:product` adds eight features to the rows of every product: "
-        "volatility, returns and price difference of a leading product (full and deep set). A model stores the digest of its feature set and refuses "
-        "any other.\n\n"
+        "volatility, returns and price difference of a leading product (full and deep set). A model stores the digest "
+        "of its feature set and refuses any other.\n\n"
         + table(("set", "features", "digest", "memory per product", "content"), [scope_row(s) for s in Scope])
         + "## The seven families\n\n"
         + table(("feature", "unit", "definition", "seconds covered"), families)

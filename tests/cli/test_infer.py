@@ -77,7 +77,11 @@ def test_live_tells_when_the_alarm_goes_and_ends(features: Path, model: Path, vo
         ("--model half --features features.parquet", MODEL, ["half", "no model.onnx", "volspike train"]),
         ("--model logistic --features narrow.parquet", MODEL, ["logistic expects feature digest", "volspike train"]),
         ("--model logistic --features ticks.parquet", MODEL, ["logistic expects rows every 1s, was tick"]),
-        ("--model logistic --features trades.parquet", MODEL, ["logistic expects profile ticker, was trade"]),
+        (
+            "--model logistic --features trades.parquet",
+            MODEL,
+            ["logistic needs quotes", "missing: ", "spread"],
+        ),
         ("--model logistic --features nowhere.parquet", DATA, ["nowhere.parquet: no such file", "volspike replay"]),
         ("--model logistic --features prose.parquet", DATA, ["prose.parquet: not a Parquet file"]),
         ("--model logistic --features cold.parquet", DATA, ["cold.parquet: none of its 100 rows is warm"]),

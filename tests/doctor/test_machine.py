@@ -140,11 +140,12 @@ def test_a_model_that_cannot_be_served_is_bad(tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(TEN_MODEL, other)
     text = (other / METADATA_FILE).read_text().replace('"profile": "ticker"', '"profile": "ticker+trade"')
+    text = text.replace('"price_velocity_300s"', '"volume_velocity_300s"')
     (other / METADATA_FILE).write_text(text)
     assert check_model(other, tmp_path, [FeedSettings()])[0].severity is not Severity.BAD
     (finding,) = check_model(other, tmp_path, [FeedSettings(protocol="coinbase-exchange")])
     assert finding.severity is Severity.BAD
-    assert "profile ticker+trade" in finding.found
+    assert "missing: volume_velocity_300s" in finding.found
 
 
 def gap(start: int, end: int) -> Gap:

@@ -436,10 +436,10 @@ def test_rows_within_the_data_of_the_model_are_in_sample(
 
 
 def test_a_source_without_the_required_ticks_is_refused() -> None:
-    """A model of tickers is not served on trades alone; a source with both is accepted."""
+    """A model with features of quotes is not served on trades alone; a source with both is accepted."""
     scorer = LiveScorer(Artifact.load(TEN_MODEL))
     scorer.check_source({Kind.TICKER, Kind.TRADE})
-    with pytest.raises(SchemaMismatch, match="profile ticker"):
+    with pytest.raises(SchemaMismatch, match=r"needs quotes.*missing: spread_mean_300s.*choose a source that sends q"):
         scorer.check_source({Kind.TRADE})
 
 
@@ -478,7 +478,10 @@ def test_a_model_is_replaced_between_two_ticks() -> None:
     [
         ({"features": ("log_return_77s",)}, "expects feature digest .*; missing: log_return_77s"),
         ({"every": "1s"}, "expects rows every 1s"),
-        ({"profile": "ticker+trade"}, "expects profile ticker.trade"),
+        (
+            {"profile": "ticker+trade", "features": ("volume_velocity_60s",), "every": "tick"},
+            "needs trade sizes.*; missing: volume_velocity_60s; choose a source that sends trades",
+        ),
     ],
 )
 def test_a_model_of_other_rows_is_not_adopted(changes: dict[str, Any], told: str) -> None:

@@ -19,7 +19,7 @@ from volspike.feeds.simulation.market import simulate_market
 from volspike.labels import SpikeDefinition
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer, ScoredRow
-from volspike.market import SECOND_NS, Mode, Ticks
+from volspike.market import SECOND_NS, Kind, Mode, Profile, Ticks
 from volspike.models import DEFAULT_MODEL, Artifact
 from volspike.models.alert_level import AlertLevel
 from volspike.models.metadata import Adaptation
@@ -168,3 +168,22 @@ def test_a_model_of_another_horizon_brings_its_own_outcomes(market: Path) -> Non
     assert outcomes[0].second >= min(prices)
     window = np.array([prices[outcomes[0].second + step] for step in range(301)])
     assert outcomes[0].future_volatility == pytest.approx(np.diff(np.log(window)).std(), rel=1e-9)
+
+
+@pytest.mark.parametrize("trained", ["ticker", "ticker+trade", "trade"])
+@pytest.mark.parametrize("kinds", [{Kind.TICKER}, {Kind.TRADE}, {Kind.TICKER, Kind.TRADE}])
+def test_a_model_of_prices_is_served_on_every_source(trained: str, kinds: set[Kind]) -> None:
+    """The shipped model has inputs from prices only: whatever its profile, it is served on each source."""
+    known = Artifact.load(DEFAULT_MODEL)
+    facts = msgspec.structs.replace(known.metadata, profile=trained, adaptation=None)
+    scorer = LiveScorer(Artifact(known.directory, facts, known._scorer), kinds)
+    scorer.check_source(kinds)
+    kind = Kind.TRADE if scorer.profile is Profile.TRADE else Kind.TICKER
+    assert kind in kinds
+    ticks = Ticks.join(list(simulate_market(["BTC-USD"], 400, 3, START)))
+    sent = [msgspec.structs.replace(tick, kind=kind, last_size=1.0) for tick in ticks]
+    scored = [row for tick in sent for row in scorer.update(tick) if row.row.is_warm]
+    assert len(scored) > 50
+    for row in scored:
+        values = [row.row.by_name()[name] for name in known.features]
+        assert row.probability == known.probability_of(values, row.tau) or not isfinite(row.tau)

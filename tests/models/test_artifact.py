@@ -15,6 +15,7 @@ import pytest
 from tests.models.samples import market_sample
 from volspike.errors import ArtifactCorrupt, ArtifactMissing, ModelError, SchemaMismatch, UsageError
 from volspike.features.schema import FeatureSet
+from volspike.market import Profile
 from volspike.models import METADATA_FILE, ONNX_FILE, Artifact, Metadata
 from volspike.models.artifact import head_files
 from volspike.models.metadata import encode_metadata
@@ -202,21 +203,21 @@ def test_where_nothing_can_be_written_is_told(tmp_path: Path, metadata: Metadata
             "expects feature digest {digest}, was 9a40; retrain with `volspike train`, or serve",
         ),
         ("{digest}", "1s", "ticker", "expects rows every tick, was 1s; retrain"),
-        ("{digest}", "tick", "trade", "expects profile ticker, was trade; retrain"),
+        ("{digest}", "tick", "trade", "needs quotes, which a source of profile trade does not send; missing: "),
     ],
 )
 def test_rows_of_another_kind_are_refused(
     artifact_folder: Path, digest: str, every: str, profile: str, said: str
 ) -> None:
-    """Another digest, spacing or profile than in training is named in one line."""
+    """Another digest or spacing than in training, or a missing input, is named in one line."""
     known = FeatureSet().digest
     with pytest.raises(SchemaMismatch, match=said.format(digest=known)):
-        Artifact.load(artifact_folder).check_inputs(digest.format(digest=known), every, profile)
+        Artifact.load(artifact_folder).check_inputs(digest.format(digest=known), every, Profile(profile))
 
 
 def test_rows_of_the_same_kind_are_welcome(artifact_folder: Path) -> None:
     """What fits raises nothing."""
-    Artifact.load(artifact_folder).check_inputs(FeatureSet().digest, "tick", "ticker")
+    Artifact.load(artifact_folder).check_inputs(FeatureSet().digest, "tick", Profile.TICKER)
 
 
 @pytest.mark.parametrize("tau", [0.0, -1e-4, math.nan, math.inf])

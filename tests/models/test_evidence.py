@@ -11,7 +11,7 @@ import pytest
 from tests.lifecycle.conftest import as_real, market
 from volspike.evaluation.comparison import LEAST_EVENTS
 from volspike.evaluation.metrics import MOST_FLAGGED
-from volspike.market import parse_time
+from volspike.market import Profile, parse_time
 from volspike.models import DEFAULT_MODEL, METADATA_FILE, Metadata
 from volspike.models.evidence import (
     LEAST_SPIKE_EVENTS,
@@ -214,3 +214,65 @@ def test_metadata_with_markets_survive_a_round_trip(metadata: Metadata) -> None:
     assert decode_metadata(encode_metadata(model)) == model
     assert model.venues == ("coinbase",)
     assert "in place of rate_10" in describe_training(model)
+
+
+@pytest.mark.parametrize(
+    ("trained", "served", "feature", "warns"),
+    [
+        ("trade", Profile.TICKER, "trade_intensity_60s", True),
+        ("ticker", Profile.TRADE, "tick_ratio_60s", True),
+        ("ticker", Profile.TICKER_AND_TRADE, "trade_intensity_60s", False),
+        ("any", Profile.TRADE, "trade_intensity_60s", False),
+        ("trade", Profile.TICKER, "realized_volatility_60s", False),
+    ],
+)
+def test_features_that_count_ticks_are_named_where_ticks_differ(
+    metadata: Metadata, trained: str, served: Profile, feature: str, warns: bool
+) -> None:
+    """Quotes and trades arrive at different rates, so a model that counts them has a limitation on the other."""
+    model = msgspec.structs.replace(with_facts(metadata), profile=trained, features=(feature,))
+    found = market_limitations(model, (), simulated=model.simulated, profile=served)
+    assert kinds(found) == [LimitationKind.TICK_RATE] * warns
+    assert not warns or feature in found[0].reason
+
+
+@pytest.mark.parametrize(
+    ("feature", "received", "warns"),
+    [
+        ("leader_return_5s", ["BTC-USD"], True),
+        ("leader_return_5s", ["BTC-USD", "binance:BTC-USDT"], False),
+        ("realized_volatility_60s", ["BTC-USD"], False),
+        ("leader_return_5s", None, False),
+    ],
+)
+def test_a_leader_that_is_not_received_is_named(
+    metadata: Metadata, feature: str, received: list[str] | None, warns: bool
+) -> None:
+    """A model with features of a leader has a limitation where the leader is not received; unknown is no limitation."""
+    model = msgspec.structs.replace(with_facts(metadata), leader="binance:BTC-USDT", features=(feature,))
+    found = market_limitations(model, (), simulated=model.simulated, received=received)
+    assert kinds(found) == [LimitationKind.NO_LEADER] * warns
+    assert not warns or ("binance:BTC-USDT" in found[0].reason and feature in found[0].reason)
+
+
+NEEDS = {
+    "realized_volatility_60s": set(Profile),
+    "trade_intensity_60s": set(Profile),
+    "leader_return_1s": set(Profile),
+    "spread_mean_60s": {Profile.TICKER, Profile.TICKER_AND_TRADE},
+    "weighted_mid_bps": {Profile.TICKER, Profile.TICKER_AND_TRADE},
+    "volume_velocity_60s": {Profile.TRADE, Profile.TICKER_AND_TRADE},
+    "flow_imbalance_60s": {Profile.TRADE, Profile.TICKER_AND_TRADE},
+}
+
+
+@pytest.mark.parametrize("feature", NEEDS)
+@pytest.mark.parametrize("trained", [*Profile, "any"])
+@pytest.mark.parametrize("served", list(Profile))
+def test_only_a_missing_input_prevents_another_profile(
+    metadata: Metadata, feature: str, trained: str, served: Profile
+) -> None:
+    """A model is accepted on every profile that supplies its features, and on that of its training."""
+    model = msgspec.structs.replace(metadata, profile=str(trained), features=(feature, "log_return_60s"))
+    missing = [name for names in model.missing_inputs(served).values() for name in names]
+    assert missing == ([] if served in NEEDS[feature] or served == trained else [feature])

@@ -30,7 +30,7 @@ def test_what_is_asked_for_wins_and_the_difference_is_named() -> None:
     assert kind.differs_from(SHIPPED) == [
         f"feature digest {SHIPPED.feature_set.digest}, not {kind.feature_set.digest}",
         "rows every tick, not 1s",
-        "profile ticker, not trade",
+        f"quotes for {', '.join(name for name in SHIPPED.features if name.startswith(('spread', 'order')))}",
     ]
 
 

@@ -26,7 +26,7 @@ from volspike.cli.options import (
 )
 from volspike.cli.options import StreamModel as Model
 from volspike.cli.replay import every_of, print_labels, profile_of
-from volspike.cli.screen import note_if_simulated, out, warn
+from volspike.cli.screen import note_if_simulated, out, warn, warn_of_limitations
 from volspike.errors import UsageError
 
 EXAMPLES = "Example: volspike featurize --output-file data/processed/features.parquet"
@@ -97,6 +97,7 @@ def run(
     if add_labels and output_file is None:
         raise UsageError("--add-labels needs a file: name one with --output-file")
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic_in, topic_features=topic_out)
+    from volspike.models.evidence import market_limitations
     from volspike.streams.featurizer import RowKind, featurizer_factory
     from volspike.streams.sink import facts_for, parquet_sink
     from volspike.streams.state import WorkerPlan
@@ -116,6 +117,8 @@ def run(
     )
     if differing := kind.differs_from(artifact.metadata):
         warn(f"predict-stream with this model will refuse these rows: it requires {'; '.join(differing)}")
+    facts = artifact.metadata
+    warn_of_limitations(artifact.name, market_limitations(facts, (), simulated=facts.simulated, profile=kind.profile))
     plan = WorkerPlan(
         group=group,
         name=worker_name(worker),

@@ -56,7 +56,12 @@ def run(
     note_if_simulated(dataset.facts.simulated or artifact.metadata.simulated)
     newest = np.arange(max(0, len(dataset) - n_samples), len(dataset))
     markets = dataset_markets(dataset.only(newest), venue)
-    limitations = all_limitations(artifact.metadata, markets, simulated=dataset.facts.simulated)
+    limitations = all_limitations(
+        artifact.metadata,
+        markets,
+        simulated=dataset.facts.simulated,
+        profile=dataset.facts.profile,
+    )
     out.print(describe_training(artifact.metadata))
     warn_of_limitations(artifact.name, limitations)
     if mode == "benchmark":

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from volspike.features.kernel.layout import HALF_LIVES, LAGS, LEADER_RETURNS_S
@@ -44,6 +45,36 @@ class Feature:
     formula: str
     source: str = ""
     is_logarithmic: bool = False
+
+    @property
+    def needs(self) -> Supply:
+        """What a source must send for it."""
+        return next((supply for supply, names in _SUPPLY.items() if self.name.startswith(names)), Supply.PRICES)
+
+    @property
+    def counts_ticks(self) -> bool:
+        """Whether its level depends on the number of ticks, which differs between quotes and trades."""
+        return self.name.startswith(_COUNTING)
+
+
+class Supply(StrEnum):
+    """What a source sends that a feature is computed from."""
+
+    PRICES = "prices"
+    QUOTES = "quotes"
+    TRADES = "trade sizes"
+
+
+_SUPPLY: Final = {
+    Supply.QUOTES: (
+        "order_flow_imbalance_", "spread_mean_ratio_", "weighted_mid_bps", "quoted_spread_bps", "spread_ratio",
+    ),
+    Supply.TRADES: ("volume_ratio_", "flow_imbalance_"),
+}  # fmt: skip
+_COUNTING: Final = (
+    "tick_ratio_", "decaying_intensity_", "intensity_ratio_", "tick_volatility_ratio_", "tick_signature_", "lag_ticks_",
+    "order_flow_imbalance_",
+)  # fmt: skip
 
 
 _ANDERSEN = "Andersen, Bollerslev, Diebold, Labys, Econometrica 71 (2003)"

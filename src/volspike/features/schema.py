@@ -14,7 +14,16 @@ from itertools import pairwise
 from typing import Final
 
 from volspike.errors import UsageError
-from volspike.features.catalogue import AT_TICK, BY_SECOND, LAGGED, LEADER, Feature, names_of
+from volspike.features.catalogue import (
+    AT_TICK,
+    BY_SECOND,
+    CATALOGUE,
+    LAGGED,
+    LEADER,
+    Feature,
+    Supply,
+    names_of,
+)
 from volspike.market.product import canonical_product
 
 DEFINITION: Final = 1
@@ -40,6 +49,8 @@ class Family:
     unit: str
     meaning: str
     seconds: str
+    needs: Supply = Supply.PRICES
+    counts_ticks: bool = False
 
 
 _RETURNS = "r(s−w) … r(s−1) at a tick in second s; r(k−w+1) … r(k) at the end of second k"
@@ -59,10 +70,22 @@ FAMILIES: Final = (
         "mean absolute one-second price change",
         "|P(k) − P(k−1)| of the same seconds as the volatility",
     ),
-    Family("spread_mean", "quote", "mean of best ask less best bid over the window's ticks", _TICKS),
-    Family("order_book_imbalance", "1", "mean of bid size / (bid size + ask size) over the window's ticks", _TICKS),
-    Family("trade_intensity", "ticks", "number of ticks in the window", _TICKS),
-    Family("volume_velocity", "base", "sum of trade sizes in the window; NaN where the feed has no sizes", _TICKS),
+    Family("spread_mean", "quote", "mean of best ask less best bid over the window's ticks", _TICKS, Supply.QUOTES),
+    Family(
+        "order_book_imbalance",
+        "1",
+        "mean of bid size / (bid size + ask size) over the window's ticks",
+        _TICKS,
+        Supply.QUOTES,
+    ),
+    Family("trade_intensity", "ticks", "number of ticks in the window", _TICKS, counts_ticks=True),
+    Family(
+        "volume_velocity",
+        "base",
+        "sum of trade sizes in the window; NaN where the feed has no sizes",
+        _TICKS,
+        Supply.TRADES,
+    ),
 )
 
 
@@ -166,6 +189,14 @@ class FeatureSet:
     def longest_window(self) -> int:
         """The longest window in seconds: a session's rows are warm after that many finished seconds and one."""
         return self.windows[-1]
+
+
+_FAMILY: Final = {family.name: family for family in FAMILIES}
+
+
+def describe_feature(name: str) -> Feature | Family | None:
+    """The feature of the catalogue or the family that a column belongs to; None for another column, such as τ."""
+    return CATALOGUE.get(name) or _FAMILY.get(name.rpartition("_")[0])
 
 
 def _digest(text: str) -> str:

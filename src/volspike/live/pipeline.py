@@ -373,7 +373,13 @@ class LivePipeline:
     def limitations(self, metadata: Metadata, products: Iterable[str] | None = None) -> Limitations:
         """The limitations of a model on this source's market, for these products or for all."""
         markets = live_markets(self._products if products is None else products, simulated=self.mode.is_simulated)
-        return all_limitations(metadata, markets, simulated=self.mode.is_simulated)
+        return all_limitations(
+            metadata,
+            markets,
+            simulated=self.mode.is_simulated,
+            profile=self.scorer.profile,
+            received=self._products,
+        )
 
     def adopt(self, artifact: Artifact) -> None:
         """Score with another model from the next tick on; call it in the event loop.

@@ -9,7 +9,6 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from volspike.datasets.dataset import PERSISTENCE
-from volspike.errors import SchemaMismatch
 from volspike.features import ROW_FLOATS, Every, FeatureEngine, FeatureRow
 from volspike.labels import (
     LONGEST_HORIZON_S,
@@ -22,7 +21,7 @@ from volspike.labels import (
     jump_threshold,
 )
 from volspike.market import SECOND_NS, Gap, Kind, Profile, Tick
-from volspike.models import Artifact
+from volspike.models import Artifact, Metadata
 from volspike.models.adaptive import VOLATILITIES, OnlineCalibration
 from volspike.models.volatility import (
     ExpectedVolatility,
@@ -36,6 +35,14 @@ REQUIRED_KINDS: Final = {
     Profile.TICKER_AND_TRADE: {Kind.TICKER, Kind.TRADE},
     Profile.TRADE: {Kind.TRADE},
 }
+
+
+def served_profile(metadata: Metadata, kinds: Collection[Kind]) -> Profile:
+    """The profile of a model's rows on a source of these kinds: that of its training rows, if the source has it."""
+    trained = metadata.source_profile
+    if trained is not None and REQUIRED_KINDS[trained] <= set(kinds):
+        return trained
+    return Profile.TICKER if Kind.TICKER in kinds else Profile.TRADE
 
 
 class Outcome(NamedTuple):
@@ -69,15 +76,15 @@ class ScoredRow(NamedTuple):
 class LiveScorer:
     """A feature engine for all products, with the model's windows, row rate and profile, and the model.
 
-    The engine of a model of profile ``ticker`` ignores the trades of a source that sends both, as in training. A model
-    whose inputs every source provides uses ``ticker`` messages, and trades of a source without them.
+    The engine uses the profile of training if the source has its kinds of ticks: a model of profile ``ticker`` then
+    ignores the trades of a source that sends both. Otherwise it uses ``ticker`` messages, and trades of a source
+    without them.
     """
 
     def __init__(self, artifact: Artifact, kinds: Collection[Kind] = (Kind.TICKER,)) -> None:
         metadata = artifact.metadata
         self.feature_set = metadata.feature_set
-        any_profile = Profile.TICKER if Kind.TICKER in kinds else Profile.TRADE
-        self.profile = metadata.source_profile or any_profile
+        self.profile = served_profile(metadata, kinds)
         self.engine = FeatureEngine(self.feature_set, self.profile, Every(metadata.every))
         self._is_per_second = self.engine.every is Every.SECOND
         self._labels = DelayedLabels(metadata.horizon_s, is_per_second=self._is_per_second)
@@ -111,10 +118,10 @@ class LiveScorer:
         """Refuse a model that needs other rows than the engine produces.
 
         Raises:
-            SchemaMismatch: a feature, the row rate or the profile differs.
+            SchemaMismatch: a feature is missing, or the row rate differs.
         """
         names = self.feature_set.names
-        artifact.check_inputs(self.feature_set.digest, self.engine.every, self.profile, names)
+        artifact.check_inputs(self.feature_set.digest, self.engine.every, self.profile, names, self.feature_set.leader)
 
     def _use(self, artifact: Artifact) -> None:
         names = ROW_FLOATS + self.feature_set.names
@@ -132,17 +139,12 @@ class LiveScorer:
             self._calibration_columns = np.array([names.index(name) for name in VOLATILITIES])
 
     def check_source(self, kinds: set[Kind]) -> None:
-        """Refuse a source without the kinds of ticks that the model was trained on.
+        """Refuse a source that cannot supply a feature of the model.
 
         Raises:
-            SchemaMismatch: the source sends no tickers, or no trades, and the model needs them.
+            SchemaMismatch: the source sends no quotes, or no trades, and a feature needs them.
         """
-        if not REQUIRED_KINDS[self.profile] <= kinds:
-            sent = " and ".join(kind.name.lower() for kind in sorted(kinds))
-            raise SchemaMismatch(
-                f"model {self.artifact.name} expects profile {self.profile}, the source sends {sent}",
-                remedy="choose another --source, or a --model that was trained on this profile",
-            )
+        self.artifact.check_profile(served_profile(self.artifact.metadata, kinds))
 
     def compile_kernel(self) -> None:
         """Compile the kernel of these features, or load its machine code; otherwise the first tick waits for it."""

@@ -30,7 +30,6 @@ _UNDEFINED: Final = {
     "hour_to_day_ratio": "one hour of the last 24 h must be known",
     "yesterday_to_day_ratio": "the market of 24 h ago must be known",
     "yesterday_to_hour_ratio": "the market of 24 h ago must be known",
-    **dict.fromkeys(names_of(LEADER), "one minute of the leader must be known"),
 }
 """Family or feature → the reason for a missing value once its window is full."""
 
@@ -72,6 +71,8 @@ def _cause(name: str, row: FeatureRow, feature_set: FeatureSet) -> tuple[str, in
     left = _seconds_to_full(row, window)
     if left > 0:
         return f"{window + 1} s of a session must be known", left
+    if name in names_of(LEADER):
+        return f"one minute of the leader {feature_set.leader} must be known", None
     return _UNDEFINED.get(family if is_window else name, "undefined for the present prices, quotes or sizes"), None
 
 

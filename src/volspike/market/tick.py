@@ -36,7 +36,7 @@ class Side(IntEnum):
 
 
 class Profile(StrEnum):
-    """The kinds of events that a source sends; a model is served on the profile it was trained on."""
+    """The kinds of events that a source sends; a model is served where its features have values."""
 
     TICKER = "ticker"
     TICKER_AND_TRADE = "ticker+trade"

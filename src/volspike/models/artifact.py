@@ -29,10 +29,11 @@ from volspike.features.schema import DEFINITION
 from volspike.labels import TRAILING_HOUR, SpikeKind, jump_threshold
 from volspike.locks import try_lock
 from volspike.models.evidence import model_limitations, texts
-from volspike.models.metadata import ANY_PROFILE, Metadata, decode_metadata, encode_metadata
+from volspike.models.metadata import SUPPLIERS, Metadata, decode_metadata, encode_metadata
 
 if TYPE_CHECKING:
     from volspike.datasets import Dataset
+    from volspike.market import Profile
     from volspike.models.scorer import Scorer
 
 
@@ -151,10 +152,10 @@ class Artifact:
         """Refuses rows of another kind than the training rows, or with labels of another horizon.
 
         Raises:
-            SchemaMismatch: the features, the rows' spacing, the source's profile or the horizon differ.
+            SchemaMismatch: the features, the rows' spacing or the horizon differ, or the profile lacks a feature.
         """
         facts, horizon = dataset.facts, self.metadata.horizon_s
-        self.check_inputs(facts.digest, str(facts.every), str(facts.profile), dataset.names)
+        self.check_inputs(facts.digest, str(facts.every), facts.profile, dataset.names, facts.leader)
         if facts.horizon_s != horizon and np.isfinite(dataset.future_volatility).any():
             raise SchemaMismatch(
                 f"model {self.name} forecasts {horizon} s, the labels of the rows cover {facts.horizon_s} s",
@@ -259,30 +260,47 @@ class Artifact:
         """The horizons in seconds: that of this model, then those of its heads."""
         return (self.metadata.horizon_s, *self.heads)
 
-    def check_inputs(self, digest: str, every: str, profile: str, names: Sequence[str] = ()) -> None:
-        """Refuses rows of another kind than the training rows.
+    def check_inputs(
+        self, digest: str, every: str, profile: Profile, names: Sequence[str] = (), leader: str | None = None
+    ) -> None:
+        """Refuses rows that lack an input of the model, or of another spacing than the training rows.
 
-        Rows of another feature set are accepted if their ``names`` contain all features of a model without a leader:
-        a name has the same formula in every set.
+        Rows of another feature set are accepted if their ``names`` contain all features of the model and their
+        ``leader`` is that of the model, if it has one: a name has the same formula in every set.
 
         Raises:
-            SchemaMismatch: the features, the rows' spacing or the source's profile differ.
+            SchemaMismatch: the features or the rows' spacing differ, or the profile does not supply a feature.
         """
         known = self.metadata
         is_same = digest in (known.feature_digest, self._digest)
         missing = [name for name in self.features if names and name not in names]
-        if missing or (not is_same and (not names or known.leader is not None)):
+        if missing or (not is_same and (not names or known.leader not in (None, leader))):
             raise SchemaMismatch(
                 f"model {self.name} expects feature digest {known.feature_digest}, was {digest}",
                 missing=missing,
                 remedy=f"retrain with `volspike train`, or serve an artifact built for {digest}",
             )
-        for what, wanted, was in (("rows every", known.every, every), ("profile", known.profile, profile)):
-            if wanted not in (was, ANY_PROFILE):
-                raise SchemaMismatch(
-                    f"model {self.name} expects {what} {wanted}, was {was}",
-                    remedy=f"retrain with `volspike train`, or serve an artifact built for {was}",
-                )
+        if known.every != every:
+            raise SchemaMismatch(
+                f"model {self.name} expects rows every {known.every}, was {every}",
+                remedy=f"retrain with `volspike train`, or serve an artifact built for {every}",
+            )
+        self.check_profile(profile)
+
+    def check_profile(self, profile: Profile) -> None:
+        """Refuses a profile that does not supply a feature of the model.
+
+        Raises:
+            SchemaMismatch: with the names of these features, and what supplies them.
+        """
+        missing = self.metadata.missing_inputs(profile)
+        if not missing:
+            return
+        raise SchemaMismatch(
+            f"model {self.name} needs {' and '.join(missing)}, which a source of profile {profile} does not send",
+            missing=[name for names in missing.values() for name in names],
+            remedy=f"choose {' and '.join(SUPPLIERS[supply] for supply in missing)}, or train without these features",
+        )
 
 
 def head_files(horizon: int, onnx: bytes, metadata: Metadata) -> dict[str, bytes]:

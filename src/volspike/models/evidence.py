@@ -7,14 +7,15 @@ promotion without ``--force``, automatic ones included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 import numpy as np
 
-from volspike.market import format_time, parse_time
+from volspike.features.catalogue import LEADER, names_of
+from volspike.market import Profile, format_time, parse_time
 from volspike.market.product import SIMULATED_VENUE, split_product
 from volspike.models.metadata import Figure, MarketFacts, Metadata
 
@@ -44,6 +45,8 @@ class LimitationKind(StrEnum):
     PRODUCT = "another product"
     VENUE = "another venue"
     NOT_STATED = "not stated"
+    TICK_RATE = "tick rate"
+    NO_LEADER = "NO LEADER"
 
 
 _BLOCKING: Final = frozenset({LimitationKind.NO_EVIDENCE, LimitationKind.DEGENERATE_THRESHOLD})
@@ -92,21 +95,39 @@ def has_evidence(metadata: Metadata) -> bool:
     return metadata.split.method != STRATIFIED
 
 
-def market_limitations(metadata: Metadata, markets: Sequence[MarketFacts], *, simulated: bool) -> Limitations:
+def market_limitations(
+    metadata: Metadata,
+    markets: Sequence[MarketFacts],
+    *,
+    simulated: bool,
+    profile: Profile | None = None,
+    received: Collection[str] | None = None,
+) -> Limitations:
     """The limitations of using the model on rows of these markets.
 
-    A market without ``start`` and ``end`` is a live one, whose rows are later than any training data.
+    A market without ``start`` and ``end`` is a live one, whose rows are later than any training data. ``profile`` is
+    that of the rows, ``received`` the products whose ticks the rows are computed from; None if unknown.
     """
     return (
+        *_leader_limitations(metadata, received),
+        *_tick_limitations(metadata, profile),
         *_simulation_limitations(metadata, simulated),
         *_sample_limitations(metadata, markets, simulated),
         *_product_limitations(metadata, markets, simulated),
     )
 
 
-def all_limitations(metadata: Metadata, markets: Sequence[MarketFacts], *, simulated: bool) -> Limitations:
-    """The limitations of the model and those of using it on rows of these markets."""
-    return (*model_limitations(metadata), *market_limitations(metadata, markets, simulated=simulated))
+def all_limitations(
+    metadata: Metadata,
+    markets: Sequence[MarketFacts],
+    *,
+    simulated: bool,
+    profile: Profile | None = None,
+    received: Collection[str] | None = None,
+) -> Limitations:
+    """The limitations of the model and those of using it on rows of these markets, as in ``market_limitations``."""
+    of_markets = market_limitations(metadata, markets, simulated=simulated, profile=profile, received=received)
+    return (*model_limitations(metadata), *of_markets)
 
 
 def texts(limitations: Iterable[Limitation]) -> list[str]:
@@ -209,6 +230,32 @@ def _statement_limitations(metadata: Metadata) -> Iterator[Limitation]:
     }
     if missing := [name for name, is_absent in absent.items() if is_absent]:
         yield Limitation(LimitationKind.NOT_STATED, f"{' and '.join(missing)} (an artifact of an earlier version)")
+
+
+def _leader_limitations(metadata: Metadata, received: Collection[str] | None) -> Iterator[Limitation]:
+    used = [name for name in metadata.features if name in _OF_LEADER]
+    if received is None or not used or metadata.leader in received:
+        return
+    effect = "" if metadata.accepts_missing else ", so that it gives no probability"
+    yield Limitation(
+        LimitationKind.NO_LEADER,
+        f"no ticks of its leader {metadata.leader}: {', '.join(used)} are missing{effect}; receive {metadata.leader} "
+        "as well",
+    )
+
+
+def _tick_limitations(metadata: Metadata, profile: Profile | None) -> Iterator[Limitation]:
+    counting = () if profile is None else metadata.tick_counting_inputs(profile)
+    if counting:
+        trained, used = ("trades", "quotes") if metadata.source_profile is Profile.TRADE else ("quotes", "trades")
+        yield Limitation(
+            LimitationKind.TICK_RATE,
+            f"trained on {trained} and used on {used}, which do not arrive at the same rate; {', '.join(counting)} "
+            "count ticks and have another level here",
+        )
+
+
+_OF_LEADER: Final = frozenset(names_of(LEADER))
 
 
 def _simulation_limitations(metadata: Metadata, simulated: bool) -> Iterator[Limitation]:

@@ -7,14 +7,28 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
-from volspike.features.schema import FeatureSet, Scope
+from volspike.features.catalogue import Supply
+from volspike.features.schema import FeatureSet, Scope, describe_feature
 from volspike.labels import SpikeDefinition
 from volspike.market import Profile
 
 FORMAT: Final = 1
 
 ANY_PROFILE: Final = "any"
-"""The profile of a model whose inputs every source provides."""
+"""The profile of a model that was trained on rows of several profiles."""
+
+SUPPLIED: Final = {
+    Profile.TICKER: frozenset({Supply.PRICES, Supply.QUOTES}),
+    Profile.TICKER_AND_TRADE: frozenset(Supply),
+    Profile.TRADE: frozenset({Supply.PRICES, Supply.TRADES}),
+}
+"""What the sources of a profile send. Some tickers have trade sizes as well, but no other profile can rely on that."""
+
+SUPPLIERS: Final = {
+    Supply.QUOTES: "a source that sends quotes (profile ticker or ticker+trade)",
+    Supply.TRADES: "a source that sends trades (profile trade or ticker+trade)",
+}
+"""What to choose for features that a profile has no value of."""
 
 Figure: TypeAlias = int | float | None
 """A number of an evaluation; None if it is undefined, as JSON has no NaN."""
@@ -122,9 +136,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The facts of one model.
 
     ``features`` are its columns in order and ``left_out`` those that were requested but had no values.
-    ``windows``, ``scope``, ``leader``, ``every`` and ``profile`` (``any``: its inputs are the same for all) define the
-    rows it accepts. ``feature_digest`` is that of the training rows' feature set, ``feature_definition`` the version of
-    the formulas behind the names.
+    ``windows``, ``scope``, ``leader`` and ``every`` define the rows it accepts; ``profile`` is that of the training
+    rows (``any``: of several), and others are accepted if they supply its features. ``feature_digest`` is that of the
+    training rows' feature set, ``feature_definition`` the version of the formulas behind the names.
     ``markets`` are the products with their venues and time ranges; artifacts of older versions do not state them.
     ``spike`` is the text of the ``SpikeDefinition``. ``tau`` is the future volatility from which a row is a spike; the
     median over the training rows if it differs from row to row, and then the model ``takes_tau`` of each row as its
@@ -210,8 +224,30 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @property
     def source_profile(self) -> Profile | None:
-        """The profile of the rows it accepts; None if its inputs are the same for all."""
+        """The profile of its training rows; None if they had several."""
         return None if self.profile == ANY_PROFILE else Profile(self.profile)
+
+    def missing_inputs(self, profile: Profile) -> dict[Supply, tuple[str, ...]]:
+        """The features that rows of a profile have no value of, by what would supply them; {} for that of training."""
+        missing: dict[Supply, tuple[str, ...]] = {}
+        if profile == self.profile:
+            return missing
+        for name in self.features:
+            feature = describe_feature(name)
+            if feature is not None and feature.needs not in SUPPLIED[profile]:
+                missing[feature.needs] = (*missing.get(feature.needs, ()), name)
+        return missing
+
+    def tick_counting_inputs(self, profile: Profile) -> tuple[str, ...]:
+        """The features that count ticks, if those of training were quotes and those of this profile trades or reverse.
+
+        () for a model that was trained on several profiles.
+        """
+        trained = self.source_profile
+        if trained is None or (trained is Profile.TRADE) == (profile is Profile.TRADE):
+            return ()
+        described = ((name, describe_feature(name)) for name in self.features)
+        return tuple(name for name, feature in described if feature is not None and feature.counts_ticks)
 
     @property
     def spike_definition(self) -> SpikeDefinition:

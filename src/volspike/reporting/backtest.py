@@ -254,7 +254,7 @@ def run_backtest(
     alarms = timeline.alarms(scored.probability, scored.threshold)
     volatility, volatility_baseline = _compare_volatility(dataset, rows, request.seed)
     markets = dataset_markets(dataset.only(rows), request.venue)
-    limitations = tuple(texts(all_limitations(metadata, markets, simulated=facts.simulated)))
+    limitations = tuple(texts(all_limitations(metadata, markets, simulated=facts.simulated, profile=facts.profile)))
     is_reliable = (is_own or artifact.takes_tau) and 0 < int(scored.y.sum()) < len(scored)
     return Backtest(
         features=features,

@@ -93,7 +93,8 @@ def _use(facts: Metadata) -> str:
         f"per {row_spacing(facts.every)} of a feed with profile `{facts.profile}`. Rows {missing}. Intended for people "
         "who watch a market, and for systems that trade less or widen their quotes when it is volatile.\n\n"
         "Not for buy or sell decisions by itself: it does not predict a direction. Not for products, venues or kinds "
-        "of rows it was not trained on; `volspike` refuses rows of another digest, spacing or profile."
+        "of rows it was not trained on; `volspike` refuses rows of another digest or spacing, and those that lack a "
+        "feature."
     )
 
 

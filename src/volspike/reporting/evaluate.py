@@ -330,7 +330,10 @@ def _warnings(
     metadata: Metadata, dataset: Dataset, venue: str | None, baseline: BaselineScores, counts: tuple[int, int, int]
 ) -> tuple[str, ...]:
     """``counts`` are rows without a score of the model, of the baseline, and rows that were left out."""
-    limitations = all_limitations(metadata, dataset_markets(dataset, venue), simulated=dataset.facts.simulated)
+    facts = dataset.facts
+    limitations = all_limitations(
+        metadata, dataset_markets(dataset, venue), simulated=facts.simulated, profile=facts.profile
+    )
     # which rows are held out is decided row by row, and stated in the description of the rows
     warnings = [baseline.warning, *texts(one for one in limitations if one.kind is not LimitationKind.IN_SAMPLE)]
     unscored, baseline_unscored, left_out = counts

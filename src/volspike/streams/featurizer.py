@@ -59,9 +59,11 @@ class RowKind:
         pairs = (
             ("feature digest", model.feature_set.digest, self.feature_set.digest),
             ("rows every", model.every, self.every),
-            ("profile", model.source_profile or self.profile, self.profile),
         )
-        return [f"{what} {required}, not {actual}" for what, required, actual in pairs if required != actual]
+        differing = [f"{what} {required}, not {actual}" for what, required, actual in pairs if required != actual]
+        missing = model.missing_inputs(self.profile)
+        lacking = [f"{supply} for {', '.join(names)}" for supply, names in missing.items()]
+        return [*differing, *lacking]
 
 
 class RowSink(Protocol):

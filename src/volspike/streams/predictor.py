@@ -112,7 +112,7 @@ class PredictionStage(Generic[A]):
         """The predictions of the next rows.
 
         Raises:
-            SchemaMismatch: a row was made by other features, at another rate or from another profile than the model's.
+            SchemaMismatch: a row was made by other features, at another rate, or from a profile without its features.
         """
         output = StageOutput()
         read: list[_InputRow] = []
