@@ -123,7 +123,7 @@ def report_row(pair: Pair, model: str, found: Comparison, share: float, rows: in
 
 
 def followers(pair: Pair) -> str:
-    """The followers in a few words."""
+    """The name of the first follower, and their number if there are several."""
     return pair.followers[0] if len(pair.followers) == 1 else f"{len(pair.followers)} of {pair.followers[0]}, …"
 
 

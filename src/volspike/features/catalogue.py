@@ -48,7 +48,7 @@ class Feature:
 
     @property
     def needs(self) -> Supply:
-        """What a source must send for it."""
+        """The data that a source must send for it."""
         return next((supply for supply, names in _SUPPLY.items() if self.name.startswith(names)), Supply.PRICES)
 
     @property
@@ -58,7 +58,7 @@ class Feature:
 
 
 class Supply(StrEnum):
-    """What a source sends that a feature is computed from."""
+    """Data of a source that features are computed from."""
 
     PRICES = "prices"
     QUOTES = "quotes"
