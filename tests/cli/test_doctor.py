@@ -85,7 +85,7 @@ def test_a_model_that_is_not_there_is_bad(volspike: Run) -> None:
     ("line", "told"),
     [
         ("--timeout 0", ["--timeout", "above 0"]),
-        ("--source kraken", ["'kraken'", "coinbase-exchange"]),
+        ("--source nyse", ["'nyse'", "coinbase-exchange"]),
         ("--rest-url exchange", ["'exchange'", "https://"]),
     ],
 )

@@ -12,7 +12,7 @@ from tests.cli.command_line import DATA, USAGE, Run, assert_refused
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("--source kraken", "unknown --source 'kraken'"),
+        ("--source nyse", "unknown --source 'nyse'"),
         ("--source tape:nowhere.ndjson", "no such tape: nowhere.ndjson"),
         ("--source tape:", "name a tape"),
         ("--source tape:nowhere.ndjson --speed nan", "--speed must be a number of at least 0"),

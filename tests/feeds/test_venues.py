@@ -17,8 +17,7 @@ from volspike.config import FeedSettings
 from volspike.errors import UsageError
 from volspike.feeds import venues
 from volspike.feeds.protocol import FeedProtocol
-from volspike.feeds.venues import ENTRY_POINTS, all_protocols, load_protocol
-from volspike.live.sources import venue_settings
+from volspike.feeds.venues import ENTRY_POINTS, all_protocols, load_protocol, venue_settings
 from volspike.market import Kind, Side
 
 RENAMED = (

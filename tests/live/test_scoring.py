@@ -108,7 +108,10 @@ def test_under_a_budget_alerts_open_in_calm_rows_only(market: Path) -> None:
 
 
 def test_a_restart_forgets_no_calibration(market: Path, tmp_path: Path) -> None:
-    """A second pipeline continues where the first stopped, unless its market is of another kind."""
+    """A second pipeline continues where the first stopped, unless its market is of another kind.
+
+    A product that is not subscribed for a while is not shown, and its state is kept.
+    """
     slopes = (0.0, 1.0, 0.0, 0.1, 0.0, 0.0)
     adaptation = Adaptation(listed=slopes, unlisted=slopes, deviation=0.5, alert_log_odds=-0.8)
     artifact, file = model("jump:1.2", adaptation), tmp_path / "data" / "outcomes.calibration"
@@ -119,7 +122,11 @@ def test_a_restart_forgets_no_calibration(market: Path, tmp_path: Path) -> None:
     first.close()
     learned = first.scorer._calibrations["BTC-USD"]
     assert learned.events > 0
-    second = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", mode=Mode.SIMULATED, calibration=file)
+    other = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", mode=Mode.SIMULATED, calibration=file)
+    assert other.snapshot(None)["products"] == ["BTC-USD"]
+    other.close()
+    both = ["BTC-USD", "ETH-USD"]
+    second = LivePipeline(LiveScorer(artifact), both, "test", mode=Mode.SIMULATED, calibration=file)
     np.testing.assert_array_equal(second.scorer._calibrations["BTC-USD"].coefficients, learned.coefficients)
     assert second.scorer._calibrations["BTC-USD"].events == learned.events
     levels = [each._products["ETH-USD"].level for each in (first, second)]

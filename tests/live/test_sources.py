@@ -19,7 +19,8 @@ from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, FeedStats, Se
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.market import simulate_market
-from volspike.live.sources import open_source, venue_settings
+from volspike.feeds.venues import venue_settings
+from volspike.live.sources import open_source
 from volspike.market import SECOND_NS, Cause, Gap, Kind, Mode, Tick, Ticks
 from volspike.tape import Ledger, write_ndjson
 

@@ -92,6 +92,7 @@ def run(
     from volspike.config import ServingSettings, load_settings
     from volspike.doctor.finding import check_rest_url
     from volspike.doctor.machine import check_packages
+    from volspike.feeds.venues import venue_settings
 
     if not 0 < timeout < float("inf"):
         raise UsageError(f"--timeout must be above 0 s, got {timeout:g}")
@@ -103,7 +104,7 @@ def run(
     if rest_url is not None:
         check_rest_url(rest_url)
     serving = load_settings(ServingSettings, {"model": model}, os.environ, None, "serving")
-    settings = feed_settings(pair)
+    feeds = venue_settings(source, feed_settings(pair))
     cluster = _kafka(bootstrap_servers, kafka_option)
     named = {
         "api": api or os.environ.get("API_PORT"),
@@ -117,11 +118,10 @@ def run(
 
     from volspike.doctor.examination import Examination, examine
     from volspike.feeds.rest import REST_URL
-    from volspike.live.sources import venue_settings
     from volspike.models.choice import named_model, production_model
 
     request = Examination(
-        feeds=venue_settings(source, settings),
+        feeds=feeds,
         rest=rest_url or REST_URL,
         kafka=cluster,
         mlflow=named["mlflow"] or "http://localhost:5001",

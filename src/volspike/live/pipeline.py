@@ -156,6 +156,7 @@ class LivePipeline:
         self._model = ServedModel.of(scorer.artifact.metadata, simulated=mode.is_simulated)
         self._own_data: dict[str, Spans] = {}
         self._products: dict[str, _Product] = {}
+        self._other_levels: dict[str, tuple[float, int]] = {}
         self._calibration = calibration
         self._tape_fault = ""
         self._tape = BackgroundTask("tape recording")
@@ -456,6 +457,7 @@ class LivePipeline:
 
     def _calibration_state(self) -> CalibrationFile:
         levels = {name: each.level.state() for name, each in self._products.items() if each.level is not None}
+        levels = self._other_levels | levels
         return CalibrationFile(self._model.digest, self.mode.is_simulated, self.scorer.dump_calibrations(), levels)
 
     def _save_calibration(self, state: CalibrationFile) -> None:
@@ -471,7 +473,10 @@ class LivePipeline:
             log.warning("calibration_not_saved", file=str(self._calibration), reason=str(error))
 
     def _restore_calibration(self) -> None:
-        """Continue with the file of an earlier run with the same model on the same kind of market."""
+        """Continue with the file of an earlier run with the same model on the same kind of market.
+
+        Products that are not subscribed now are kept in the file for a run that subscribes to them again.
+        """
         if self._calibration is None or not self._calibration.is_file():
             return
         try:
@@ -486,9 +491,11 @@ class LivePipeline:
             rename_damaged(self._calibration, str(error))
             return
         for name, level in state.levels.items():
-            product = self._product(name).level
-            if product is not None:
-                product.resume(level)
+            product = self._products.get(name)
+            if product is None:
+                self._other_levels[name] = level
+            elif product.level is not None:
+                product.level.resume(level)
 
     def _publish(self, event: str, data: dict[str, Any]) -> None:
         if self.publisher.readers:

@@ -19,15 +19,13 @@ from volspike.feeds.connection import check_reachability
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState, FeedStats, Frame, SessionEnd, total_stats
 from volspike.feeds.session import FeedSession, read_sessions
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
-from volspike.feeds.venues import all_protocols
+from volspike.feeds.venues import SIMULATOR, all_protocols, venue_settings
 from volspike.labels import SESSION_GAP_S
 from volspike.market import SECOND_NS, Kind, Mode, Ticks
-from volspike.market.product import COINBASE, product_name, split_product
+from volspike.market.product import split_product
 from volspike.market.time import MILLISECOND_NS
 from volspike.tape import TapeReport, read_ledger, read_ticks, tapes_of
 
-SIMULATOR: Final = "simulator"
-SOURCES: Final = ("auto", SIMULATOR, "tape:PATH")
 CONNECT_TIMEOUT_S: Final = 5.0
 SUBSCRIBES: Final = 3
 """Subscribe messages of an Advanced Trade session: ticker, market_trades, heartbeats."""
@@ -115,47 +113,6 @@ async def open_source(
         mode = Mode.of(simulated=await _is_simulated(feeds))
         async with _listening(feeds, mode, 0) as source:
             yield source
-
-
-def venue_settings(name: str, settings: FeedSettings) -> list[FeedSettings]:
-    """The settings of each venue's session, in the order in which the products name the venues.
-
-    ``name`` is ``auto`` or ``simulator``, which take each product at its own venue, or a protocol.
-
-    Raises:
-        UsageError: unknown source, or a product of a venue that has no protocol or another one than ``name``.
-    """
-    protocols = all_protocols()
-    if name not in protocols and name not in {"auto", SIMULATOR}:
-        raise UsageError(f"unknown --source {name!r}; use one of {', '.join((*SOURCES, *protocols))}")
-    of_venue = {protocol.venue: each for each, protocol in reversed(list(protocols.items()))}
-    products: dict[str, list[str]] = {}
-    for product in settings.products:
-        if name in protocols:
-            own = protocols[name].venue
-            venue, symbol = split_product(product, own)
-            if venue != own:
-                raise UsageError(
-                    f"--source {name} listens to {own} only, and {product} is a product of {venue}; use --source auto"
-                )
-            products.setdefault(name, []).append(product_name(venue, symbol))
-        else:
-            venue, _ = split_product(product)
-            if venue not in of_venue:
-                raise UsageError(f"{product}: no protocol for {venue}; there is one for {', '.join(of_venue)}")
-            products.setdefault(of_venue[venue], []).append(product)
-    return [
-        msgspec.structs.replace(
-            settings, protocol=protocol, products=tuple(dict.fromkeys(names)), url=_url(protocol, settings)
-        )
-        for protocol, names in products.items()
-    ]
-
-
-def _url(protocol: str, settings: FeedSettings) -> str:
-    """The user's address for a protocol; ``settings.url`` is that of Coinbase."""
-    of_coinbase = settings.url if all_protocols()[protocol].venue == COINBASE else ""
-    return settings.urls.get(protocol, of_coinbase)
 
 
 @asynccontextmanager

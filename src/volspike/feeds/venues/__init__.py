@@ -16,10 +16,12 @@ from typing import Final
 import msgspec
 import structlog
 
+from volspike.config import FeedSettings
 from volspike.errors import MalformedTick, UsageError
 from volspike.feeds.events import Frame
 from volspike.feeds.messages import decode_json, replace_invalid_numbers
 from volspike.feeds.protocol import FeedProtocol
+from volspike.market.product import COINBASE, product_name, split_product
 
 ENTRY_POINTS: Final = "volspike.venues"
 _BUILT_IN: Final = ("coinbase_advanced_trade", "coinbase_exchange", "binance", "kraken", "okx", "bybit")
@@ -27,6 +29,10 @@ _BUILT_IN: Final = ("coinbase_advanced_trade", "coinbase_exchange", "binance", "
 _RESERVED: Final = ("auto", "simulator", "tape")
 """Values of ``--source`` that are no protocols."""
 _NAME: Final = re.compile(rf"(?!(?:{'|'.join(_RESERVED)})$)[a-z][a-z0-9-]*")
+
+SIMULATOR: Final = "simulator"
+SOURCES: Final = ("auto", SIMULATOR, "tape:PATH")
+"""Values of ``--source`` that name no protocol."""
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +93,47 @@ def protocol_named(name: str) -> FeedProtocol:
         return all_protocols()[name]
     except KeyError:
         raise UsageError(f"no protocol {name!r}; there are {', '.join(all_protocols())}") from None
+
+
+def venue_settings(name: str, settings: FeedSettings) -> list[FeedSettings]:
+    """The settings of each venue's session, in the order in which the products name the venues.
+
+    ``name`` is ``auto`` or ``simulator``, which take each product at its own venue, or a protocol.
+
+    Raises:
+        UsageError: unknown source, or a product of a venue that has no protocol or another one than ``name``.
+    """
+    protocols = all_protocols()
+    if name not in protocols and name not in {"auto", SIMULATOR}:
+        raise UsageError(f"unknown --source {name!r}; use one of {', '.join((*SOURCES, *protocols))}")
+    of_venue = {protocol.venue: each for each, protocol in reversed(list(protocols.items()))}
+    products: dict[str, list[str]] = {}
+    for product in settings.products:
+        if name in protocols:
+            own = protocols[name].venue
+            venue, symbol = split_product(product, own)
+            if venue != own:
+                raise UsageError(
+                    f"--source {name} listens to {own} only, and {product} is a product of {venue}; use --source auto"
+                )
+            products.setdefault(name, []).append(product_name(venue, symbol))
+        else:
+            venue, _ = split_product(product)
+            if venue not in of_venue:
+                raise UsageError(f"{product}: no protocol for {venue}; there is one for {', '.join(of_venue)}")
+            products.setdefault(of_venue[venue], []).append(product)
+    return [
+        msgspec.structs.replace(
+            settings, protocol=protocol, products=tuple(dict.fromkeys(names)), url=_url(protocol, settings)
+        )
+        for protocol, names in products.items()
+    ]
+
+
+def _url(protocol: str, settings: FeedSettings) -> str:
+    """The user's address for a protocol; ``settings.url`` is that of Coinbase."""
+    of_coinbase = settings.url if all_protocols()[protocol].venue == COINBASE else ""
+    return settings.urls.get(protocol, of_coinbase)
 
 
 def decode_any(frame: bytes | str, received: int) -> Frame:
