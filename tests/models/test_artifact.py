@@ -220,6 +220,16 @@ def test_rows_of_the_same_kind_are_welcome(artifact_folder: Path) -> None:
     Artifact.load(artifact_folder).check_inputs(FeatureSet().digest, "tick", Profile.TICKER)
 
 
+def test_rows_of_another_leader_are_refused(artifact_folder: Path, metadata: Metadata, logistic_onnx: bytes) -> None:
+    """Rows of a set with more features of the same leader are accepted, those of another leader are not."""
+    Artifact.save(artifact_folder, logistic_onnx, msgspec.structs.replace(metadata, scope="full", leader="A-USD"), {})
+    artifact = Artifact.load(artifact_folder)
+    artifact.check_inputs("9a40", "tick", Profile.TICKER, artifact.features, "A-USD")
+    for leader in ("B-USD", None):
+        with pytest.raises(SchemaMismatch, match="expects feature digest"):
+            artifact.check_inputs("9a40", "tick", Profile.TICKER, artifact.features, leader)
+
+
 @pytest.mark.parametrize("tau", [0.0, -1e-4, math.nan, math.inf])
 def test_tau_is_a_number_above_zero(metadata: Metadata, tau: float) -> None:
     """A volatility that every row or none reaches predicts no spikes, and no metadata claims it."""
