@@ -49,6 +49,7 @@ class FakeMetadata:
     """Metadata of a fake model."""
 
     feature_digest: str = "0123456789ab"
+    features: tuple[str, ...] = ()
     simulated: bool = False
     created: str = "2025-12-06T00:00:00Z"
     onnx_sha256: str = "ab" * 32
