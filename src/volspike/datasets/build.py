@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from volspike.datasets.bulk import Engine, ReplayOptions, TapePrefetcher, run_units
+from volspike.datasets.bulk import BulkEngine, ReplayOptions, TapePrefetcher, run_units
 from volspike.datasets.dataset import numbers
 from volspike.datasets.feature_file import (
     LABEL_COLUMNS,
@@ -78,7 +78,7 @@ def build_features(
     profile: Profile | None = None,
     gaps: Sequence[Gap] = (),
     on_progress: Callable[[TapeReport], None] | None = None,
-    engine: Engine | None = None,
+    engine: BulkEngine | None = None,
     timezone: str | None = None,
     simulated: bool | None = None,
 ) -> BuildResult:

@@ -328,7 +328,7 @@ class PendingUnit(Protocol):
 
     @property
     def state(self) -> Any:
-        """The final state, in the form that ``Engine.start`` accepts; it may still be pending."""
+        """The final state, in the form that ``BulkEngine.start`` accepts; it may still be pending."""
         ...
 
     def result(self) -> UnitResult:
@@ -336,7 +336,7 @@ class PendingUnit(Protocol):
         ...
 
 
-class Engine(TapeReaders, Protocol):
+class BulkEngine(TapeReaders, Protocol):
     """Runs units and reads tapes: local threads and processes, or Ray."""
 
     def start(self, unit: UnitInput, state: Any) -> PendingUnit:
@@ -345,7 +345,7 @@ class Engine(TapeReaders, Protocol):
 
 
 def run_units(
-    engine: Engine, options: ReplayOptions, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureFileWriter
+    engine: BulkEngine, options: ReplayOptions, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureFileWriter
 ) -> Iterator[DroppedEvents]:
     """Writes the rows of the stream; yields the counts of dropped events after each stretch and at the end."""
     partitioner, states = StreamPartitioner(options, 4 * engine.workers), dict[int, Any]()

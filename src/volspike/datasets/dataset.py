@@ -107,22 +107,51 @@ def load_dataset(path: Path, labelled: bool = True) -> Dataset:
     has_labels = "future_volatility" in file.schema_arrow.names
     if labelled and not has_labels:
         raise UnreadableFile(path, "has no labels; add them with `volspike label --features FILE`")
-    longest = f"log_return_{facts.feature_set.longest_window}s"
-    has_mark = "is_warm" in file.schema_arrow.names
-    wanted = ["timestamp", "product_id", "session_id", "is_warm" if has_mark else longest, "future_volatility", "tau"]
+    mark = _mark(facts, file.schema_arrow.names)
+    wanted = ["timestamp", "product_id", "session_id", mark, "future_volatility", "tau"]
     table = file.read([name for name in wanted if name in file.schema_arrow.names])
-    kept = pc.fill_null(table["is_warm"] if has_mark else pc.is_finite(table[longest]), False)
+    kept = _kept(table, mark, labelled)
+    usable = table.filter(kept)
+    if usable.num_rows == 0:
+        raise NotEnoughData(f"{path}: {_too_short(table.num_rows, labelled)}")
+    return _as_arrays(facts, usable, names, lambda order: _read_features(file, names, kept, order))[0]
+
+
+def dataset_of(table: pa.Table, facts: FeatureFacts, labelled: bool = True) -> tuple[Dataset, NDArray[np.intp]]:
+    """The same rows of a table in memory, and for each of them its row in the table.
+
+    Raises:
+        NotEnoughData: no row is warm and labelled.
+    """
+    names = tuple(name for name in facts.feature_set.names if name in table.column_names)
+    kept = _kept(table, _mark(facts, table.column_names), labelled)
+    usable = table.filter(kept)
+    if usable.num_rows == 0:
+        raise NotEnoughData(f"the frame: {_too_short(table.num_rows, labelled)}")
+
+    def features(order: NDArray[np.intp]) -> NDArray[np.float64]:
+        return np.column_stack([numbers(usable, name)[order] for name in names])
+
+    dataset, order = _as_arrays(facts, usable, names, features)
+    return dataset, np.flatnonzero(np.asarray(kept))[order]
+
+
+def _mark(facts: FeatureFacts, names: Sequence[str]) -> str:
+    """The column that shows whether a row is warm."""
+    return "is_warm" if "is_warm" in names else f"log_return_{facts.feature_set.longest_window}s"
+
+
+def _kept(table: pa.Table, mark: str, labelled: bool) -> pa.ChunkedArray:
+    """Which rows are warm and, with ``labelled``, have a known future."""
+    kept = pc.fill_null(table["is_warm"] if mark == "is_warm" else pc.is_finite(table[mark]), False)
     if labelled:
         kept = pc.and_(kept, pc.fill_null(pc.is_finite(table["future_volatility"]), False))
-    usable = table.filter(kept)
-    if not has_labels:
-        usable = usable.append_column("future_volatility", pa.nulls(usable.num_rows, pa.float64()))
-    if usable.num_rows == 0:
-        raise NotEnoughData(
-            f"{path}: none of its {table.num_rows:,} rows is warm{' and has a known future' if labelled else ''}: "
-            "a session must last over six minutes; record for longer"
-        )
-    return _as_arrays(facts, usable, names, lambda order: _read_features(file, names, kept, order))
+    return kept
+
+
+def _too_short(rows: int, labelled: bool) -> str:
+    known = " and has a known future" if labelled else ""
+    return f"none of its {rows:,} rows is warm{known}: a session must last over six minutes; record for longer"
 
 
 COLUMNS_AT_ONCE: Final = 16
@@ -146,7 +175,8 @@ def _as_arrays(
     table: pa.Table,
     names: tuple[str, ...],
     read_features: Callable[[NDArray[np.intp]], NDArray[np.float64]],
-) -> Dataset:
+) -> tuple[Dataset, NDArray[np.intp]]:
+    """The dataset of the rows of ``table`` in time order, and that order."""
     time = numbers(table, "timestamp").astype(np.int64)
     products, code = _products(table)
     order = np.lexsort((code, time))
@@ -158,9 +188,10 @@ def _as_arrays(
         else _sessions(time[order], product)
     )
     persistence = x[:, names.index(PERSISTENCE)] if PERSISTENCE in names else np.full(len(order), np.nan)
-    volatility = numbers(table, "future_volatility")[order]
-    tau = numbers(table, "tau")[order] if "tau" in table.column_names else np.full(len(order), np.nan)
-    return Dataset(facts, products, time[order], product, session, names, x, volatility, tau, persistence)
+    missing = np.full(len(order), np.nan)
+    volatility = numbers(table, "future_volatility")[order] if "future_volatility" in table.column_names else missing
+    tau = numbers(table, "tau")[order] if "tau" in table.column_names else missing
+    return Dataset(facts, products, time[order], product, session, names, x, volatility, tau, persistence), order
 
 
 def _products(table: pa.Table) -> tuple[tuple[str, ...], NDArray[np.int32]]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from volspike.datasets.bulk import Engine, UnitInput, UnitResult, enter_worker, read_spool, run_unit, spool_tape
+from volspike.datasets.bulk import BulkEngine, UnitInput, UnitResult, enter_worker, read_spool, run_unit, spool_tape
 from volspike.errors import UsageError, WorkerLost
 from volspike.market import Ticks
 from volspike.tape import TapeReport, read_ticks
@@ -230,7 +230,7 @@ def _read_chunks(tape: Path, folder: Path) -> Iterator[Ticks | TapeReport]:
 ENGINES = ("local", "ray")
 
 
-def create_engine(name: str, workers: int | None, address: str | None) -> AbstractContextManager[Engine | None]:
+def create_engine(name: str, workers: int | None, address: str | None) -> AbstractContextManager[BulkEngine | None]:
     """A context manager for the named engine; it yields None for a single pass in this process.
 
     Without ``workers``, ``local`` means a single pass, since each process needs memory of its own, and ``ray`` uses one

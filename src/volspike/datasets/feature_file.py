@@ -139,7 +139,7 @@ def facts_of(path: Path, file: pq.ParquetFile, supplied: SuppliedFacts = NOTHING
         raise UnreadableFile(
             path, "not a feature file: it has no column like log_return_60s; make one with `volspike replay`"
         )
-    feature_set = FeatureSet.of(windows, _scope_in(schema.names))
+    feature_set = FeatureSet.of(windows, scope_in(schema.names))
     _check(path, schema, feature_set)
     simulated = _states_simulated(file) if supplied.simulated is None else supplied.simulated
     if supplied.every is None or supplied.profile is None or simulated is None:
@@ -205,7 +205,7 @@ def windows_in(names: Iterable[str]) -> tuple[int, ...]:
     return tuple(sorted({int(match[1]) for name in names if name not in added and (match := family.fullmatch(name))}))
 
 
-def _scope_in(names: Iterable[str]) -> Scope:
+def scope_in(names: Iterable[str]) -> Scope:
     """The widest scope whose own columns are among ``names``."""
     present = set(names)
     if LAGGED[0].name in present:

@@ -524,8 +524,9 @@ class _Batch:
             return [], np.full(len(self._batch), -1, np.int32)
         if not pa.types.is_dictionary(column.type):
             column = column.dictionary_encode()
-        indices = pc.fill_null(column.indices, -1) if column.indices.null_count else column.indices
-        return [word or "" for word in column.dictionary.to_pylist()], np.asarray(indices).astype(np.int32, copy=False)
+        indices = column.indices.cast(pa.int32())  # other programs write unsigned ones, which have no -1
+        indices = pc.fill_null(indices, -1) if indices.null_count else indices
+        return [word or "" for word in column.dictionary.to_pylist()], np.asarray(indices)
 
 
 def _side_code(word: str) -> int:

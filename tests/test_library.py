@@ -1,0 +1,286 @@
+"""The public names of the package: tapes, features, labels, models, evaluation and the engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import volspike as vs
+from volspike.datasets import load_dataset
+from volspike.datasets.build import build_features, label_file
+from volspike.errors import NotEnoughData, SchemaMismatch, UnreadableFile, UsageError, VolspikeError
+from volspike.features import Every, FeatureSet
+from volspike.feeds.simulation.market import simulate_market
+from volspike.labels import SpikeDefinition
+from volspike.market import SECOND_NS, Cause, Kind
+from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.tape import Ledger, write_ndjson, write_parquet
+
+START = 1_760_000_400 * SECOND_NS
+SECONDS = 5_400
+GAP = vs.Gap(start=START + 4_000 * SECOND_NS, end=START + 4_030 * SECOND_NS, products=("BTC-USD",), cause=Cause.RESTART)
+
+FRAMES: dict[str, Callable[[pa.Table], Any]] = {
+    "arrow": lambda table: table,
+    "polars": pl.DataFrame,
+    "pandas": lambda table: table.to_pandas(),
+    "stream": lambda table: pa.RecordBatchReader.from_batches(table.schema, table.to_batches()),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tape of a simulated market with a gap in its ledger, and what ``volspike replay --add-labels`` makes of it."""
+    folder = tmp_path_factory.mktemp("library")
+    tape = folder / "tape"
+    tape.mkdir()
+    write_ndjson(simulate_market(["BTC-USD"], SECONDS, 3, START), tape / "ticks.ndjson", simulated=True)
+    ledger = Ledger(tape)
+    ledger.add(GAP)
+    assert ledger.flush()
+    for every in Every:
+        out = folder / f"{every}.parquet"
+        build_features([tape], out, FeatureSet.of((30, 60, 300), "full"), every, gaps=[GAP])
+        label_file(out, out, SpikeDefinition.parse("jump:2"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ticks(folder: Path) -> pa.Table:
+    """The tape as a table of Arrow."""
+    return vs.read_tape(folder / "tape").to_arrow()
+
+
+def as_arrow(frame: Any) -> pa.Table:
+    """Any frame as a table whose texts are texts."""
+    return pl.DataFrame(frame).to_arrow()
+
+
+def same(frame: Any, expected: pa.Table) -> bool:
+    """Whether a frame has the columns of a file with equal bits."""
+    table = as_arrow(frame)
+    for name in expected.column_names:
+        ours, theirs = as_numpy(table[name]), as_numpy(expected[name])
+        if ours.dtype.kind == "f":
+            ours, theirs = ours.view(np.int64), theirs.view(np.int64)
+        if not np.array_equal(ours, theirs):
+            return False
+    return True
+
+
+def as_numpy(column: pa.ChunkedArray) -> Any:
+    if pa.types.is_timestamp(column.type):
+        return np.asarray(column.cast(pa.timestamp("ns", "UTC")).cast(pa.int64()))
+    if pa.types.is_dictionary(column.type) or pa.types.is_large_string(column.type):
+        return np.array(column.to_pylist())
+    values = np.asarray(column)
+    return np.where(np.isnan(values), 0.5, values) if values.dtype.kind == "f" else values
+
+
+@pytest.mark.parametrize("every", ["1s", "tick"])
+def test_features_of_a_tape_are_those_of_replay(folder: Path, every: Any) -> None:
+    """Bit for bit, the gaps of the ledger and the metadata included."""
+    rows = vs.features(vs.read_tape(folder / "tape"), every=every)
+    file = pq.read_table(folder / f"{every}.parquet")
+    labels = ["future_volatility", "volatility_spike", "tau"]
+    assert same(rows, file.drop_columns(labels))
+    assert same(vs.labels(rows), file)
+    assert not np.all(rows["is_whole"])
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_frames_give_the_same_rows(folder: Path, ticks: pa.Table, kind: str) -> None:
+    """Polars, pandas, Arrow and any Arrow stream; rows come back as the same kind, a stream's as Arrow."""
+    make = FRAMES[kind]
+    rows = vs.features(make(ticks), every="1s", gaps=[GAP], simulated=True)
+    assert type(rows) is type({"stream": ticks}.get(kind, make(ticks)))
+    labelled = vs.labels(rows, gaps=() if kind in {"arrow", "stream"} else [GAP])
+    assert same(labelled, pq.read_table(folder / "1s.parquet"))
+
+
+def test_a_simulated_market_stays_marked(ticks: pa.Table) -> None:
+    """A frame of a tape must state its origin, and polars rows of a simulated market carry it in a column."""
+    frame = pl.DataFrame(ticks)
+    with pytest.raises(UnreadableFile, match="simulated=True"):
+        vs.features(frame)
+    assert vs.features(frame, simulated=True)["simulated"].all()
+    assert "simulated" not in vs.features(frame, simulated=False).columns
+    evaluation = vs.evaluate(vs.labels(vs.features(frame, simulated=True)))
+    assert evaluation.figures["simulated"]
+
+
+def test_ticks_of_elsewhere_need_a_time_a_price_and_a_product() -> None:
+    """Common names are found; ``product=`` names the product; what is missing is named."""
+    start, end = datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
+    times = pl.datetime_range(start, end, "1s", eager=True, time_zone="UTC")
+    frame = pl.DataFrame({"timestamp": times, "Price": np.full(len(times), 100.0), "qty": np.ones(len(times))})
+    rows = vs.features(frame, product="ETH-USD")
+    assert set(rows["product_id"].unique()) == {"ETH-USD"}
+    assert rows["trade_intensity_60s"].max() == 60
+    with pytest.raises(UnreadableFile, match=r"^the frame: no product"):
+        vs.features(frame)
+    with pytest.raises(UnreadableFile, match=r"^the frame: no tape: column price missing, found timestamp, qty"):
+        vs.features(frame.drop("Price"), product="ETH-USD")
+    with pytest.raises(UsageError, match="leave out product="):
+        vs.features(frame.with_columns(product_id=pl.lit("A-B")), product="ETH-USD")
+    with pytest.raises(UsageError, match="got list"):
+        vs.features([1, 2, 3])
+
+
+def test_predictions_are_those_of_the_model(folder: Path) -> None:
+    """Aligned with the rows, also if they are in another order; missing where windows are not full."""
+    path = folder / "1s.parquet"
+    model, dataset, artifact = (
+        vs.load_model("default"),
+        load_dataset(path, labelled=False),
+        Artifact.load(DEFAULT_MODEL),
+    )
+    expected = artifact.score_rows(dataset, np.arange(len(dataset)))
+    table = pq.read_table(path)
+    found = model.predict(table)
+    assert found.column_names == ["timestamp", "product_id", "probability", "tau", "threshold", "is_alert"]
+    probability = np.asarray(found["probability"])
+    is_warm = np.asarray(table["is_warm"])
+    assert np.array_equal(probability[is_warm], expected, equal_nan=True)
+    assert np.isnan(probability[~is_warm]).all()
+    assert np.isfinite(expected).sum() > 1000
+    backwards = model.predict(table.take(np.arange(len(table))[::-1]))
+    assert np.array_equal(np.asarray(backwards["probability"])[::-1], probability, equal_nan=True)
+    assert isinstance(model.predict(pl.DataFrame(table), gaps=[GAP]), pl.DataFrame)
+
+
+def test_an_evaluation_has_intervals_and_a_baseline(folder: Path) -> None:
+    """Each figure of the model next to the best baseline, with the interval of the difference."""
+    evaluation = vs.evaluate(pq.read_table(folder / "1s.parquet"))
+    row = evaluation.table().to_pylist()[0]
+    assert row["figure"] == "pr_auc"
+    assert row["model"] == evaluation.pr_auc
+    assert row["gain"] == pytest.approx(row["model"] - row["baseline"])
+    assert row["gain_low"] <= row["gain"] <= row["gain_high"]
+    assert evaluation.baseline in evaluation.figures["baselines"]
+    assert f"PR-AUC {evaluation.pr_auc:.3f}" in str(evaluation)
+    for warning in evaluation.warnings:
+        assert f"note: {warning}" in str(evaluation)
+
+
+def test_the_engine_makes_the_same_rows(folder: Path, ticks: pa.Table) -> None:
+    """Tick by tick, from mappings, through a snapshot; equal to the rows of the tape without its gap."""
+    expected = vs.features(ticks, every="1s", feature_set="core", simulated=True)
+    engine, rows = vs.Engine(feature_set="core"), []
+    for number, fields in enumerate(ticks.select(["time", "price", "product_id", "best_bid", "best_ask"]).to_pylist()):
+        if number == 500:
+            other = vs.Engine(feature_set="core")
+            other.restore(engine.snapshot())
+            engine = other
+        rows += engine.update(fields | {"time": int(fields["time"].value)})
+    assert [row.by_name()["realized_volatility_60s"] for row in rows if row.is_warm] == [
+        value
+        for value, is_warm in zip(
+            expected["realized_volatility_60s"].to_pylist(), expected["is_warm"].to_pylist(), strict=True
+        )
+        if is_warm
+    ]
+
+
+def test_a_tick_states_its_fields() -> None:
+    """A datetime with a zone is a time; unknown, missing and wrong fields are named."""
+    engine = vs.Engine("tick", "core")
+    at = datetime(2026, 1, 1, 0, 0, 1, 5, UTC)
+    (row,) = engine.update({"time": at, "price": 1.0, "product_id": "BTC-USD"})
+    assert row.timestamp == int(at.timestamp()) * SECOND_NS + 5_000
+    (row,) = engine.update(vs.Tick(time=row.timestamp + 1, received=0, kind=Kind.TICKER, product_id="BTC-USD", price=2))
+    assert row.by_name()["price"] == 2.0
+    for fields, message in (
+        ({"time": at, "price": 1.0}, "missing product_id"),
+        ({"time": at, "price": 1.0, "product_id": "A-B", "qty": 1}, "unknown qty"),
+        ({"time": at, "price": "high", "product_id": "A-B"}, "price"),
+        ({"time": at.replace(tzinfo=None), "price": 1.0, "product_id": "A-B"}, "a datetime with a zone"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            engine.update(fields)
+
+
+def test_the_row_rate_must_be_visible_or_stated(folder: Path) -> None:
+    """Rows of whole seconds with holes may be of ticks or of seconds; guessing would move the labels by a second."""
+    rows = pl.DataFrame(pq.read_table(folder / "1s.parquet"))
+    holes = rows.filter(pl.col("timestamp").dt.second() != 7)
+    with pytest.raises(UsageError, match="every='1s'"):
+        vs.labels(holes)
+    assert vs.labels(holes, every="1s").height == holes.height
+    with pytest.raises(UsageError, match="leave out every="):
+        vs.labels(pq.read_table(folder / "1s.parquet"), every="tick")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda rows: vs.labels(pl.DataFrame({"a": [1]})), UsageError, "call vs.features"),
+        (lambda rows: vs.labels(rows, "jump:x"), VolspikeError, "jump"),
+        (lambda rows: vs.evaluate(rows.drop_columns(["future_volatility"])), UsageError, "call|vs.labels"),
+        (lambda rows: vs.features(rows, every="2s"), UsageError, "every must be one of tick, 1s"),  # type: ignore[arg-type]  # wrong on purpose
+        (vs.features, UnreadableFile, "feature file"),
+        (lambda rows: vs.load_model("no/such/model"), VolspikeError, "train one"),
+        (lambda rows: vs.load_model().predict(rows.slice(0, 100)), NotEnoughData, "the frame"),
+        (lambda rows: vs.load_model().predict(rows.drop_columns(["ewma_volatility_60s"])), SchemaMismatch, "ewma"),
+        (lambda rows: vs.read_tape("no/such/tape"), UsageError, "no such tape"),
+    ],
+)
+def test_wrong_calls_say_what_to_do(folder: Path, call: Any, error: type[Exception], message: str) -> None:
+    """One line that names the option, column or file."""
+    with pytest.raises(error, match=message) as caught:
+        call(pq.read_table(folder / "1s.parquet"))
+    assert "tmp" not in str(caught.value)
+
+
+def test_a_tape_reads_as_any_frame(folder: Path, ticks: pa.Table) -> None:
+    """Through the Arrow interface, and with the zone of its local times."""
+    tape = vs.read_tape(str(folder / "tape"))
+    assert tape.gaps == (GAP,)
+    assert tape.to_polars().equals(pl.DataFrame(tape))
+    assert len(tape.to_pandas()) == len(pa.table(tape)) == len(ticks)
+    local = folder / "local.parquet"
+    table = ticks.set_column(0, "time", ticks["time"].cast(pa.timestamp("ns")))
+    pq.write_table(table.select(["time", "price", "product_id"]), local)
+    shifted = vs.read_tape(local, timezone="Asia/Tokyo").to_arrow()["time"].cast(pa.int64())
+    assert np.all(np.asarray(ticks["time"].cast(pa.int64())) - np.asarray(shifted) == 9 * 3600 * SECOND_NS)
+
+
+def test_the_names_work_whatever_was_imported_before() -> None:
+    """``volspike.features`` and ``volspike.labels`` are also modules; the public functions are reached all the same."""
+    code = """
+import volspike as vs
+import volspike.features, volspike.labels
+from volspike.features import FeatureSet
+assert callable(vs.features) and callable(vs.labels), "modules"
+assert set(vs.__all__) <= set(dir(vs))
+assert all(getattr(vs, name) is not None for name in vs.__all__)
+try:
+    vs.nothing
+except AttributeError as error:
+    assert "read_tape" in str(error)
+else:
+    raise SystemExit("an unknown name was found")
+import sys
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)  # noqa: S603  our own code
+    light = "import sys, volspike; raise SystemExit('pyarrow' in sys.modules or 'numba' in sys.modules)"
+    subprocess.run([sys.executable, "-c", light], check=True)  # noqa: S603
+
+
+def test_a_parquet_tape_of_polars_reads(folder: Path, ticks: pa.Table) -> None:
+    """Its categories have unsigned indices with nulls."""
+    path = folder / "polars.parquet"
+    pl.DataFrame(ticks).write_parquet(path)
+    part = next(iter(simulate_market(["BTC-USD"], 10, 3, START)))
+    write_parquet([part], folder / "own.parquet")
+    assert len(vs.features(pl.read_parquet(path), simulated=True)) > SECONDS - 10
