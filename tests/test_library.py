@@ -211,7 +211,7 @@ def test_a_tick_states_its_fields() -> None:
 
 
 def test_the_row_rate_must_be_visible_or_stated(folder: Path) -> None:
-    """Rows of whole seconds with holes may be of ticks or of seconds; guessing would move the labels by a second."""
+    """Rows at full seconds with holes may be of ticks or of seconds; guessing would move the labels by a second."""
     rows = pl.DataFrame(pq.read_table(folder / "1s.parquet"))
     holes = rows.filter(pl.col("timestamp").dt.second() != 7)
     with pytest.raises(UsageError, match="every='1s'"):

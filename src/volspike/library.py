@@ -190,8 +190,8 @@ def labels(
         spike: ``jump:K`` (K times the volatility of the last hour), ``level`` (the 90th percentile of the last day),
             ``fixed:VALUE``, or ``percentile:P`` of the first 70 % of the rows.
         horizon: seconds over which the future volatility is taken.
-        every: the row rate, needed if a polars or pandas frame does not show it: its times are whole seconds, and
-            seconds are missing between them.
+        every: the row rate, needed if a polars or pandas frame does not show it: its times have no
+            fraction of a second, and seconds are missing between them.
         gaps: losses of the recording, which labels must not cover; an Arrow table knows those of its tape.
 
     Raises:
@@ -382,7 +382,7 @@ class Evaluation:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What limits this result, in sentences."""
+        """The limits of this result, one sentence each."""
         return self.backtest.warnings
 
     def table(self) -> pa.Table:
@@ -412,7 +412,7 @@ class Evaluation:
             f"PR-AUC {compared.model.pr_auc:.3f} ({own.low:.3f} to {own.high:.3f}), "
             f"{self.baseline} {compared.baseline.pr_auc:.3f}, base rate {compared.model.base_rate:.3f}\n"
             f"difference {compared.gain:+.3f} ({interval.low:+.3f} to {interval.high:+.3f}): "
-            f"{self.verdict or 'too few spike events to tell'}"
+            f"{self.verdict or 'too few spike events for a conclusion'}"
         ) + "".join(f"\nnote: {text}" for text in self.warnings)
 
 
@@ -576,7 +576,7 @@ def _rate_of(table: pa.Table) -> Every:
     """The row rate that the times of rows show.
 
     Raises:
-        UsageError: the times are whole seconds, as those of ticks may be, and seconds are missing between them.
+        UsageError: the times have no fractions of a second, as those of ticks may, and seconds are missing between them.
     """
     time = np.asarray(table["timestamp"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64()))
     if np.any(time % SECOND_NS):

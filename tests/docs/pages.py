@@ -90,7 +90,7 @@ def shell_lines(lines: tuple[str, ...]) -> Iterator[str]:
 def commands(page: Path) -> Iterator[list[str]]:
     """Each ``volspike …`` command of a page, in a block or inline, as a list of arguments."""
     outside, blocks = parse_page(page)
-    texts = [text for line in outside for text in _CODE.findall(line)]
+    texts = [text for line in outside for text in _CODE.findall(line) if not text.startswith("import ")]
     texts += [
         text for block in blocks if block.kind in {"", "sh", "bash", "sh run"} for text in shell_lines(block.lines)
     ]
