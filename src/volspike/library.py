@@ -576,7 +576,7 @@ def _rate_of(table: pa.Table) -> Every:
     """The row rate that the times of rows show.
 
     Raises:
-        UsageError: the times have no fractions of a second, as those of ticks may, and seconds are missing between them.
+        UsageError: the times have no fractions of a second, as ticks may, and seconds are missing between them.
     """
     time = np.asarray(table["timestamp"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64()))
     if np.any(time % SECOND_NS):
