@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,9 +83,16 @@ def succeeded(outcome: Outcome) -> Outcome:
 class Server:
     """``volspike serve`` (or ``up``) on a free port; it accepts requests once the constructor returns."""
 
-    def __init__(self, folder: Path, *arguments: object, command: str = "serve", **variables: str | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: object,
+        command: str = "serve",
+        program: Sequence[str] = VOLSPIKE,
+        **variables: str | None,
+    ) -> None:
         self._process = subprocess.Popen(  # noqa: S603  our own command
-            [*VOLSPIKE, command, *map(str, arguments)],
+            [*program, command, *map(str, arguments)],
             cwd=folder,
             env=environment(**variables),
             stderr=subprocess.PIPE,
