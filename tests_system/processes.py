@@ -11,7 +11,6 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,18 +80,21 @@ def succeeded(outcome: Outcome) -> Outcome:
 
 
 class Server:
-    """``volspike serve`` (or ``up``) on a free port; it accepts requests once the constructor returns."""
+    """``volspike serve`` (or ``up``) on a free port; it accepts requests once the constructor returns.
+
+    ``program`` is an installed ``volspike``; this checkout by default.
+    """
 
     def __init__(
         self,
         folder: Path,
         *arguments: object,
         command: str = "serve",
-        program: Sequence[str] = VOLSPIKE,
+        program: str | None = None,
         **variables: str | None,
     ) -> None:
         self._process = subprocess.Popen(  # noqa: S603  our own command
-            [*program, command, *map(str, arguments)],
+            [*(VOLSPIKE if program is None else [program]), command, *map(str, arguments)],
             cwd=folder,
             env=environment(**variables),
             stderr=subprocess.PIPE,

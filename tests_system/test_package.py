@@ -71,7 +71,7 @@ def test_the_wheel_has_what_serving_needs_and_nothing_else(built: Path) -> None:
 def test_the_installed_program_serves_without_a_checkout(installed: Path, tmp_path: Path) -> None:
     """``volspike up`` in an empty folder shows the simulated market with the shipped model."""
     assert run(installed / "volspike", tmp_path, "--version").out.strip()
-    program = [str(installed / "volspike")]
+    program = str(installed / "volspike")
     server = Server(tmp_path, "--source", "simulator", "--port", "0", command="up", program=program, PYTHONPATH=None)
     try:
         assert server.get("/health/ready").status == 200

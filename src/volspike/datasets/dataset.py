@@ -142,7 +142,7 @@ def _mark(facts: FeatureFacts, names: Sequence[str]) -> str:
 
 
 def _kept(table: pa.Table, mark: str, labelled: bool) -> pa.ChunkedArray:
-    """Which rows are warm and, with ``labelled``, have a known future."""
+    """A mask of the rows that are warm and, with ``labelled``, have a known future."""
     kept = pc.fill_null(table["is_warm"] if mark == "is_warm" else pc.is_finite(table[mark]), False)
     if labelled:
         kept = pc.and_(kept, pc.fill_null(pc.is_finite(table["future_volatility"]), False))
