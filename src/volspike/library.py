@@ -38,7 +38,7 @@ from volspike.features import Every, FeatureEngine, FeatureRow, FeatureSet, prof
 from volspike.labels import HORIZON_S, SpikeDefinition
 from volspike.market import SECOND_NS, Gap, Kind, Profile, Tick
 from volspike.models import BASELINE_MODEL, DEFAULT_MODEL, SIMULATED_MODEL, TEN_MODEL, Artifact
-from volspike.tape import Ledger, read_ticks, tapes_of, write_parquet
+from volspike.tape import ledgers_of, read_ticks, tapes_of, write_parquet
 
 if TYPE_CHECKING:
     from volspike.reporting.backtest import Backtest
@@ -118,9 +118,7 @@ def read_tape(paths: str | Path | Sequence[str | Path], *, timezone: str | None 
         UsageError: a path names no tape.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
-    folders = sorted({tape.parent for tape in tapes_of(given)})
-    gaps = tuple(gap for folder in folders for gap in Ledger.read(folder))
-    return Tape(tuple(str(path) for path in given), timezone, gaps)
+    return Tape(tuple(str(path) for path in given), timezone, tuple(ledgers_of(tapes_of(given)).gaps))
 
 
 def features(

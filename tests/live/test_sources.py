@@ -248,6 +248,7 @@ def test_a_protocol_is_the_venue_of_bare_names() -> None:
     ("name", "product", "message"),
     [
         ("kraken", "binance:BTC-USDT", "listens to kraken only, and binance:BTC-USDT is a product of binance"),
+        ("kraken", "coinbase:BTC-USD", "and coinbase:BTC-USD is a product of coinbase"),
         ("auto", "mtgox:BTC-USD", "no protocol for mtgox; there is one for"),
         ("nyse", "BTC-USD", "unknown --source 'nyse'"),
     ],

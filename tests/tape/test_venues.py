@@ -10,9 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from volspike.feeds.events import Frame
-from volspike.market import SECOND_NS, Kind, Tick, Ticks
+from volspike.market import SECOND_NS, Cause, Gap, Kind, Tick, Ticks
 from volspike.streams.replay import tape_messages
-from volspike.tape import Recorder, TapeReport, compact, read_ticks, write_ndjson, write_parquet
+from volspike.tape import (
+    Ledger,
+    Recorder,
+    TapeReport,
+    compact,
+    ledgers_of,
+    read_ticks,
+    tapes_of,
+    write_ndjson,
+    write_parquet,
+)
 
 START = 1_765_000_000 * SECOND_NS
 
@@ -80,6 +90,37 @@ def test_a_recorder_keeps_venues_apart(tmp_path: Path) -> None:
         "kraken-BTCUSD",
     ]
     assert products(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("tapes", "stated", "named"),
+    [
+        (["gemini/BTC-USD_2025.ndjson"], ("BTC-USD",), ("gemini:BTC-USD",)),
+        (["mine/ticks_BTCUSD_20251206_054535.ndjson"], ("BTC-USD",), ("BTC-USD",)),
+        (
+            ["mine/ticks_BTCUSD_20251206_054535.ndjson", "mine/ticks_kraken-BTCUSD_20251206_054535.ndjson"],
+            ("BTC-USD", "kraken:BTC-USD"),
+            ("BTC-USD", "kraken:BTC-USD"),
+        ),
+        (["mine/ticks_kraken-BTCUSD_20251206_054535.ndjson"], ("kraken:BTC-USD",), ("kraken:BTC-USD",)),
+        (
+            ["two/bitflyer_BTC-JPY_2018.ndjson", "two/btcbox_BTC-JPY_2018.ndjson"],
+            ("BTC-JPY",),
+            ("bitflyer:BTC-JPY", "btcbox:BTC-JPY"),
+        ),
+    ],
+)
+def test_gaps_name_products_as_the_ticks_do(
+    tmp_path: Path, tapes: list[str], stated: tuple[str, ...], named: tuple[str, ...]
+) -> None:
+    """A loss in the ledger of unlabelled tapes reaches the rows of their venue, and of no other product."""
+    for tape in tapes:
+        (tmp_path / tape).parent.mkdir(exist_ok=True)
+        write_ndjson([Ticks.of([tick("BTC-USD", 0)])], tmp_path / tape)
+    ledger = Ledger((tmp_path / tapes[0]).parent)
+    ledger.add(Gap(start=START, end=START + SECOND_NS, products=stated, cause=Cause.RESTART))
+    assert ledger.flush()
+    assert [gap.products for gap in ledgers_of(tapes_of(tmp_path)).gaps] == [named]
 
 
 @pytest.mark.shared_data

@@ -31,11 +31,15 @@ def run(
     In a folder without a ledger, silences of a product over 10 s are reported as gaps; a calm market and a loss look
     alike there. The total counts each second with missing data once.
     """
+    from volspike.market.product import canonical_product
+
     earliest = _instant(since)
     origin, gaps, blind, simulated = _gaps(tape)
 
+    names = set() if product is None else {product, canonical_product(product)}
+
     def is_chosen(gap: Gap) -> bool:
-        return (product is None or product in gap.products) and (earliest is None or gap.end > earliest)
+        return (not names or not names.isdisjoint(gap.products)) and (earliest is None or gap.end > earliest)
 
     chosen = [gap for gap in gaps if is_chosen(gap)]
     # the end of a span without length is unknown: its recorder was killed, or still runs

@@ -109,15 +109,22 @@ class MetricsAt(NamedTuple):
 def feed_settings(pairs: list[str] | None) -> FeedSettings:
     """The settings of the feed: the products, and the rest from the environment (``BINANCE_WS_URL`` for Binance)."""
     from volspike.config import FeedSettings, load_settings
-    from volspike.market.product import canonical_product
 
     urls = {
         name.removesuffix(URL_SUFFIX).lower().replace("_", "-"): url
         for name, url in os.environ.items()
         if name.endswith(URL_SUFFIX)
     }
-    products = tuple(map(canonical_product, pairs)) if pairs else None
+    products = tuple(map(_spelled, pairs)) if pairs else None
     return load_settings(FeedSettings, {"products": products, "urls": urls}, os.environ, None, "feed")
+
+
+def _spelled(pair: str) -> str:
+    """A product in the canonical spelling; Coinbase stays where it is stated, since ``--source`` may name another."""
+    from volspike.market.product import COINBASE, canonical_product, split_product
+
+    venue, name = split_product(pair.strip(), "")[0].lower(), canonical_product(pair)
+    return f"{venue}:{name}" if venue == COINBASE else name
 
 
 async def _ingest(

@@ -119,10 +119,9 @@ def _report_dropped(result: BuildResult) -> None:
 
 def _gaps(raw: list[str]) -> list[Gap]:
     """The gaps in the ledgers next to the tapes."""
-    from volspike.tape import Ledger, tapes_of
+    from volspike.tape import ledgers_of, tapes_of
 
-    folders = sorted({path.parent for path in tapes_of(raw)})
-    return [gap for folder in folders for gap in Ledger.read(folder)]
+    return ledgers_of(tapes_of(raw)).gaps
 
 
 def print_labels(labels: LabelResult) -> None:

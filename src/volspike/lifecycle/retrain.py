@@ -47,7 +47,7 @@ from volspike.models import Artifact, Metadata
 from volspike.monitoring.drift import drift_result
 from volspike.monitoring.results import DriftResult, TrainingOutcome, TrainingResult, write_result
 from volspike.progress import OnStep, Step, part
-from volspike.tape import Ledger, TapeReport, read_ticks, tapes_of
+from volspike.tape import TapeReport, ledgers_of, read_ticks, tapes_of
 from volspike.tape.names import read_tape_name
 from volspike.training.mlflow import set_champion, track_run
 from volspike.training.report import TrainingReport
@@ -326,7 +326,7 @@ def replay_tapes(tapes: list[Path], like: Metadata, folder: Path, most_rows: int
         DataError: the tapes cannot be read, or are too short for a label.
     """
     raw, thin = folder / "replayed.parquet", folder / "features.parquet"
-    gaps = [gap for place in sorted({tape.parent for tape in tapes}) for gap in Ledger.read(place)]
+    gaps = ledgers_of(tapes).gaps
     build_features(tapes, raw, like.feature_set, Every(like.every), like.source_profile, gaps)
     label_file(raw, raw, like.spike_definition, horizon=like.horizon_s)
     thin_features(raw, thin, most_rows)

@@ -24,7 +24,7 @@ from volspike.labels import SESSION_GAP_S
 from volspike.market import SECOND_NS, Kind, Mode, Ticks
 from volspike.market.product import split_product
 from volspike.market.time import MILLISECOND_NS
-from volspike.tape import TapeReport, read_ledger, read_ticks, tapes_of
+from volspike.tape import TapeReport, ledgers_of, read_ticks, tapes_of
 
 CONNECT_TIMEOUT_S: Final = 5.0
 SUBSCRIBES: Final = 3
@@ -204,10 +204,8 @@ class TapeReplay:
         self.sessions, self.skipped_ns, self.is_ended = 1, 0, False
         self._bytes = max(1, self.report.total_bytes)
         self._read_before = self._sent = self._part_ticks = 0
-        folders = sorted({tape.parent for tape in tapes_of([path])})
-        ledgers = [read_ledger(folder) for folder in folders]
-        entries = (gap for ledger in ledgers for gap in (*ledger.gaps, *ledger.unverifiable))
-        gaps = (gap for gap in entries if gap.end > self.start)
+        ledger = ledgers_of(tapes_of([path]))
+        gaps = (gap for gap in (*ledger.gaps, *ledger.unverifiable) if gap.end > self.start)
         self._gaps = deque(sorted(gaps, key=lambda gap: gap.end))
 
     @property

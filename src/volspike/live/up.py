@@ -28,11 +28,12 @@ from volspike.api.server import Server, server_config
 from volspike.api.service import validate
 from volspike.background import BackgroundTask
 from volspike.config import FeedSettings, ServingSettings
+from volspike.errors import UsageError
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
 from volspike.live.sources import Source, open_source
 from volspike.live.stream import EventFilter, EventStreamResponse, Publisher, Snapshot, StreamLimits
-from volspike.market.product import COINBASE
+from volspike.market.product import canonical_product
 from volspike.models import Artifact
 from volspike.models.choice import model_to_serve, named_model, production_model, with_companion
 from volspike.monitoring.alerts import AlertRouter
@@ -94,11 +95,19 @@ def dashboard_routes(publisher: Publisher, snapshot: Snapshot, limits: StreamLim
         """Stream the market as it happens: ticks with probabilities, alerts, spikes, health."""
         query = request.query_params
         product = query.get("product")
-        name = None if product is None else product.removeprefix(f"{COINBASE}:")
+        name = None if product is None else _product_named(product)
         only = EventFilter(name, all_alerts=query.get("alerts") == "all")
         return EventStreamResponse(publisher, snapshot, limits, only)
 
     return router
+
+
+def _product_named(text: str) -> str:
+    """The canonical form of a product with a venue, in any case; other names as they are."""
+    try:
+        return canonical_product(text) if ":" in text else text
+    except UsageError:
+        return text
 
 
 @dataclass(frozen=True, slots=True)

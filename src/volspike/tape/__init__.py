@@ -4,7 +4,7 @@ A tape is NDJSON (the live form; also compressed) or Parquet (the compact form) 
 """
 
 from volspike.tape.compact import CompactedHour, Compaction, compact, convert
-from volspike.tape.ledger import LONGEST_SILENCE_S, Ledger, LedgerContents, read_ledger, silences
+from volspike.tape.ledger import LONGEST_SILENCE_S, Ledger, LedgerContents, ledgers_of, read_ledger, silences
 from volspike.tape.names import LEDGER_NAME, TapeName, product_of, read_tape_name, tape_name, tapes_of
 from volspike.tape.parquet import TAPE_SCHEMA, ParquetTape, write_parquet
 from volspike.tape.reader import CHUNK, read_ticks
@@ -38,6 +38,7 @@ __all__ = [
     "compact",
     "convert",
     "delete_expired",
+    "ledgers_of",
     "product_of",
     "read_ledger",
     "read_tape_name",

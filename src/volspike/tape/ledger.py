@@ -29,7 +29,7 @@ from volspike.feeds.messages import DECODE_ERRORS
 from volspike.locks import try_lock
 from volspike.market import SECOND_NS, Cause, Gap, Ticks, format_time, parse_time
 from volspike.tape.lines import decode_line
-from volspike.tape.names import LEDGER_NAME, HourName, read_hour_name
+from volspike.tape.names import LEDGER_NAME, HourName, read_hour_name, read_tape_name, venue_of, with_venue
 from volspike.tape.report import RejectedLines, rejected_path
 
 MOST_PENDING = 10_000
@@ -128,6 +128,39 @@ def _merge(first: Gap, second: Gap) -> Gap:
         detail="several gaps, merged while the ledger could not be written",
         verifiable=first.verifiable or second.verifiable,
     )
+
+
+def ledgers_of(tapes: Iterable[Path]) -> LedgerContents:
+    """The ledgers of the folders of tapes, with the products named as a reading of these tapes names them.
+
+    A gap of an unlabelled product (``BTC-USD`` in the folder ``gemini``) is one of ``gemini:BTC-USD``; if the names of
+    the unlabelled tapes in a folder state several venues, it is one of each.
+
+    Raises:
+        UnreadableFile: a ledger exists and cannot be opened.
+    """
+    venues: dict[Path, set[str | None]] = {}
+    for tape in tapes:
+        name = read_tape_name(tape)
+        is_labelled = name is not None and ":" in name.product_id
+        venues.setdefault(tape.parent, set()).update(() if is_labelled else {venue_of(tape)})
+    gaps: list[Gap] = []
+    damaged = 0
+    unverifiable: list[Gap] = []
+    for folder in sorted(venues):
+        contents = read_ledger(folder)
+        places = venues[folder] or {None}
+        gaps += [_named(gap, places) for gap in contents.gaps]
+        unverifiable += [_named(gap, places) for gap in contents.unverifiable]
+        damaged += contents.damaged
+    return LedgerContents(gaps, damaged, unverifiable)
+
+
+def _named(gap: Gap, venues: Iterable[str | None]) -> Gap:
+    """The gap with the products that its names mean at these venues."""
+    names = dict.fromkeys(name for venue in venues for name in with_venue(gap.products, venue))
+    products = tuple(sorted(names)) if len(names) > len(gap.products) else tuple(names)
+    return gap if products == gap.products else msgspec.structs.replace(gap, products=products)
 
 
 def read_ledger(folder: Path) -> LedgerContents:

@@ -118,10 +118,10 @@ def venue_settings(name: str, settings: FeedSettings) -> list[FeedSettings]:
                 )
             products.setdefault(name, []).append(product_name(venue, symbol))
         else:
-            venue, _ = split_product(product)
+            venue, symbol = split_product(product)
             if venue not in of_venue:
                 raise UsageError(f"{product}: no protocol for {venue}; there is one for {', '.join(of_venue)}")
-            products.setdefault(of_venue[venue], []).append(product)
+            products.setdefault(of_venue[venue], []).append(product_name(venue, symbol))
     return [
         msgspec.structs.replace(
             settings, protocol=protocol, products=tuple(dict.fromkeys(names)), url=_url(protocol, settings)
