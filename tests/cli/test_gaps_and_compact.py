@@ -35,8 +35,10 @@ def test_gaps_are_listed_and_counted(volspike: Run, tmp_path: Path) -> None:
     assert shown.status == 0
     assert "sequence" in shown.out
     assert "1 gaps, 5.000 s, 12 messages lost" in shown.out
-    told = json.loads(volspike("gaps", "--tape", "raw", "--json").out)
-    assert [(gap["cause"], gap["lost"]) for gap in told["gaps"]] == [("sequence", 12)]
+    listed = json.loads(volspike("gaps", "--tape", "raw", "--json").out)
+    assert [(gap["cause"], gap["lost"]) for gap in listed["gaps"]] == [("sequence", 12)]
+    named = json.loads(volspike("gaps", "--tape", "raw", "--json", "--product", "coinbase:btc-usd").out)
+    assert named["gaps"] == listed["gaps"]
     assert json.loads(volspike("gaps", "--tape", "raw", "--json", "--product", "ETH-USD").out)["gaps"] == []
 
 
@@ -61,8 +63,8 @@ def test_a_recording_that_shows_no_loss_is_not_complete(volspike: Run, tmp_path:
     said = " ".join(shown.err.split())
     assert said.count("no loss can be noticed; the recording may lack data") == 2
     assert "its end is unknown" in said
-    told = json.loads(volspike("gaps", "--tape", "raw", "--json").out)
-    assert [len(told["gaps"]), len(told["unverifiable"])] == [1, 2]
+    listed = json.loads(volspike("gaps", "--tape", "raw", "--json").out)
+    assert [len(listed["gaps"]), len(listed["unverifiable"])] == [1, 2]
     later = json.loads(volspike("gaps", "--tape", "raw", "--json", "--since", "2026-01-01T00:00:00Z").out)
     assert [len(later["gaps"]), len(later["unverifiable"])] == [0, 1]
     volspike("replay", "--raw", "raw", "--out", "f.parquet", "--windows", "10", "--feature-set", "core")

@@ -63,7 +63,7 @@ def test_damaged_rows_are_reported(tmp_path: Path, volspike: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "words"),
     [
         ("nothing.csv", USAGE, ["no such file: nothing.csv"]),
         ("*.csv", USAGE, ["no such file: *.csv"]),
@@ -76,9 +76,9 @@ def test_damaged_rows_are_reported(tmp_path: Path, volspike: Run) -> None:
     ],
 )
 def test_what_cannot_be_imported_is_refused(
-    tmp_path: Path, volspike: Run, arguments: str, status: int, told: list[str]
+    tmp_path: Path, volspike: Run, arguments: str, status: int, words: list[str]
 ) -> None:
     """One line with the reason and what to do."""
     if "*" not in arguments:
         (tmp_path / "a.csv").write_text("x,y\n1,2\n")
-    assert_refused(volspike("import", *arguments.split()), status, *told)
+    assert_refused(volspike("import", *arguments.split()), status, *words)
