@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import json
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -29,6 +31,7 @@ from volspike.api.service import validate
 from volspike.background import BackgroundTask
 from volspike.config import FeedSettings, ServingSettings
 from volspike.errors import UsageError
+from volspike.live.chart import SCRIPT, chart_document, script
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
 from volspike.live.sources import Source, open_source
@@ -42,12 +45,13 @@ from volspike.tape.recorder import Recorder
 from volspike.tape.upkeep import KEEP_DAYS, TapeUpkeep, UpkeepResult
 
 CONTENT_SECURITY_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Nothing inline, nothing from other hosts."""
+"""No inline script, nothing from other hosts. Bokeh styles its elements with inline style sheets."""
 
 PAGE: Final = "dashboard.html"
+CHART: Final = "/static/chart.json"
 _TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _HEADERS: Final = PAGE_HEADERS | {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -79,6 +83,11 @@ def dashboard_routes(publisher: Publisher, snapshot: Snapshot, limits: StreamLim
 
     for path in assets:  # one route each: routes are metric labels
         router.add_route(path, asset, methods=["GET"], include_in_schema=False)
+
+    async def chart(request: Request) -> Response:
+        return (await asyncio.to_thread(_chart_asset)).respond(request.headers)
+
+    router.add_route(CHART, chart, methods=["GET"], include_in_schema=False)
 
     @router.get(
         "/stream",
@@ -136,10 +145,18 @@ def dashboard_assets() -> dict[str, Asset]:
         media_type = _TYPES.get("." + entry.name.rpartition(".")[2])
         if media_type is not None:
             path = "/" if entry.name == PAGE else f"/static/{entry.name}"
-            body = entry.read_bytes()
-            tag = f'W/"{hashlib.sha256(body).hexdigest()[:16]}"'  # weak: plain and compressed share it
-            assets[path] = Asset(body, gzip.compress(body, mtime=0), media_type, tag)
-    return assets
+            assets[path] = _asset(entry.read_bytes(), media_type)
+    return assets | {f"/static/{SCRIPT}": _asset(script(), _TYPES[".js"])}
+
+
+def _asset(body: bytes, media_type: str) -> Asset:
+    tag = f'W/"{hashlib.sha256(body).hexdigest()[:16]}"'  # weak: plain and compressed share it
+    return Asset(body, gzip.compress(body, mtime=0), media_type, tag)
+
+
+@cache
+def _chart_asset() -> Asset:
+    return _asset(json.dumps(chart_document()).encode(), "application/json")
 
 
 Background: TypeAlias = Callable[[bool], AbstractContextManager[Sequence[BackgroundTask]]]

@@ -1,15 +1,19 @@
 // The page: the stream feeds the market, and the panels and the chart display it.
 
+import { Alerts } from "./alerts.js";
 import { Chart } from "./chart.js";
 import { isNews, Market } from "./market.js";
 import * as panels from "./panels.js";
+import { load, store } from "./settings.js";
 import { Stream } from "./stream.js";
 import * as words from "./words.js";
 
 const STALE_MS = 10_000; // the silence that the gap ledger records as a gap
 const RESYNC_MS = 30_000; // minimum interval of new snapshots after lost updates
 
-const chart = new Chart(panels.byId("chart"), panels.byId("readout"));
+const parts = ["chart", "readout", "tooltip", "watermark", "range", "loading", "follow"];
+const chart = new Chart(Object.fromEntries(parts.map((id) => [id, panels.byId(id)])));
+const alerts = new Alerts(open);
 let market = null;
 let link = "wait";
 let ticked = 0; // performance.now() of the newest tick
@@ -30,23 +34,31 @@ const handlers = {
     if (!changed) for (const [name, alert] of market.alerts) if (isNews(known.get(name), alert)) announce(alert);
     panels.showProducts(market.products, market.product);
     panels.showModel(market.model);
-    panels.showPerformance(market.performance, market.isReplay);
+    panels.showRecord(market);
+    panels.showPerformance(market);
     panels.showHealth(market.health, market.source, lost);
-    panels.showAlerts(market);
+    panels.showMarkets(market, open);
+    alerts.show(market);
     chart.show(market);
     remember(market.product);
+    if (going?.product === market.product) chart.ready.then(() => requestAnimationFrame(() => chart.go(going.time)));
     refresh();
   },
   tick(data) {
     const peak = market.openAlert?.peak_probability;
     if (!market.tick(data)) return;
-    if (market.openAlert?.peak_probability !== peak) panels.showAlerts(market);
+    if (market.openAlert?.peak_probability !== peak) alerts.show(market);
     ticked = performance.now();
+    chart.add(data);
     refresh();
   },
   alert(data) {
+    const isNew = !market.alerts.has(`${data.product}/${data.id}`);
     if (market.alert(data)) announce(data);
-    panels.showAlerts(market);
+    if (isNew && data.product === market.product) market.counts.alerts = (market.counts.alerts ?? 0) + 1;
+    alerts.show(market);
+    panels.showRecord(market);
+    chart.draw();
     refresh();
   },
   spike(data) {
@@ -59,7 +71,20 @@ const handlers = {
     settle();
   },
   performance(data) {
-    if ((data.product ?? market.product) === market.product) panels.showPerformance(data, market.isReplay);
+    if ((data.product ?? market.product) !== market.product) return;
+    market.performance = data;
+    market.explanation = data.explanation ?? market.explanation;
+    panels.showRecord(market);
+    panels.showPerformance(market);
+    panels.showExplanation(market);
+  },
+  markets(data) {
+    market.markets = data.markets;
+    panels.showMarkets(market, open);
+  },
+  snooze(data) {
+    market.snoozes = data.snoozes;
+    alerts.showSnooze(market);
   },
   lost(data) {
     lost = data.lost;
@@ -96,8 +121,8 @@ function refresh() {
     panels.showNow(market.last, market.model);
     panels.showFeatures(market);
     panels.showMissing(market.warmUp);
+    panels.showExplanation(market);
     settle();
-    chart.draw();
   });
 }
 
@@ -137,6 +162,16 @@ function announce(alert) {
       ? `${mode}Alert: ${alert.product}, a spike is likely within ${words.lasting(1000 * (market.model.horizon_s ?? 60))}, probability ${words.probability(alert.peak_probability)}.`
       : `${mode}The alert for ${alert.product} has closed.`;
   panels.write("say", text);
+  alerts.announce(alert, text);
+}
+
+let going = null; // { product, time } of an alert that is to be shown
+
+// Shows a market, at a time of its past if one is given.
+function open(product, time = null) {
+  going = time === null ? null : { product, time };
+  if (product !== market.product) stream.open(product);
+  else if (going) chart.go(time);
 }
 
 // The product is in the URL, so that the page can be shared and reloaded.
@@ -146,13 +181,32 @@ function remember(product) {
   history.replaceState(null, "", address);
 }
 
-panels.byId("product").addEventListener("change", (event) => stream.open(event.target.value));
-for (const input of document.querySelectorAll("input[name=span]")) {
-  input.addEventListener("change", () => {
-    chart.spanMs = 60_000 * Number(input.value);
-    chart.draw();
-  });
-  if (input.checked) chart.spanMs = 60_000 * Number(input.value);
+function setZone(isLocal) {
+  words.setLocal(isLocal);
+  panels.write("zone", words.zone());
+  chart.setZone();
+  if (!market) return;
+  alerts.show(market);
+  panels.showHealth(market.health, market.source, lost);
+  panels.showRecord(market);
 }
+
+panels.byId("product").addEventListener("change", (event) => open(event.target.value));
+for (const input of document.querySelectorAll("input[name=span]")) {
+  input.addEventListener("change", () => chart.ready.then(() => chart.follow(60_000 * Number(input.value))));
+  input.addEventListener("click", () => chart.ready.then(() => chart.follow(60_000 * Number(input.value)))); // again
+  if (input.checked) chart.ready.then(() => chart.follow(60_000 * Number(input.value)));
+}
+for (const input of document.querySelectorAll("input[name=drawing]")) {
+  input.addEventListener("change", () => chart.setDrawing(input.value));
+  if (input.checked) chart.setDrawing(input.value);
+}
+const localTime = panels.byId("local-time");
+localTime.checked = load("local-time") === "yes";
+localTime.addEventListener("change", () => {
+  store("local-time", localTime.checked ? "yes" : "no");
+  setZone(localTime.checked);
+});
+setZone(localTime.checked);
 setInterval(settle, 1_000);
 stream.open(new URL(location.href).searchParams.get("product"));

@@ -5,11 +5,10 @@ import * as words from "./words.js";
 export const KEPT_MS = 15 * 60_000;
 const SILENCE_MS = 15_000;
 const PAUSE_MS = 1_500; // the longest usual time between two updates of the page
-const SPIKE_MS = 60_000; // a spike at t covers the minute after t
-const ALERTS = 50;
+const ALERTS = 500;
 const FEATURE_POINTS = 300;
 
-// Whether an alert opened, or an open one closed.
+// Whether an alert opened, or an open one closed; not that its outcome became known.
 export function isNews(before, after) {
   return (before?.state === "open") !== (after.state === "open");
 }
@@ -25,10 +24,16 @@ export class Market {
     this.model = snapshot.model ?? {};
     this.health = snapshot.health ?? {};
     this.performance = snapshot.performance ?? {};
+    this.explanation = snapshot.explanation ?? snapshot.performance?.explanation ?? null;
+    this.markets = snapshot.markets ?? [];
+    this.snoozes = snapshot.snoozes ?? [];
+    this.counts = snapshot.counts ?? {};
+    this.historyFrom = snapshot.history_from ?? null;
     this.points = [];
     this.history = new Map(); // feature → its newest values, one a second
     this.alerts = new Map(); // product and id → alert, the oldest first
-    this.spikes = []; // [start, end] in ms, merged, ascending
+    this.past = new Map(); // the same for older alerts, which only the chart shows
+    this.spikes = []; // [start, end, peak in bps or null], in ms, disjoint, ascending
     for (const point of snapshot.points ?? []) this.tick(point);
     for (const alert of (snapshot.alerts ?? []).toSorted((a, b) => a.opened - b.opened)) this.alert(alert);
     for (const spike of (snapshot.spikes ?? []).toSorted((a, b) => a.time - b.time)) this.spike(spike);
@@ -36,6 +41,14 @@ export class Market {
 
   get last() {
     return this.points.at(-1);
+  }
+
+  get horizonMs() {
+    return 1_000 * (this.model.horizon_s ?? 60);
+  }
+
+  get alertsHere() {
+    return [...this.past.values(), ...this.alerts.values()].filter((alert) => alert.product === this.product);
   }
 
   // The progress of a replayed tape; null for other sources.
@@ -73,7 +86,6 @@ export class Market {
     let stale = 0;
     while (this.points[stale].time < oldest) stale += 1;
     if (stale) this.points.splice(0, stale);
-    while (this.spikes.length && this.spikes[0][1] < oldest) this.spikes.shift();
     return true;
   }
 
@@ -102,15 +114,34 @@ export class Market {
   }
 
   get openAlert() {
-    return [...this.alerts.values()].find((alert) => alert.state === "open" && alert.product === this.product);
+    return this.alertsHere.find((alert) => alert.state === "open");
   }
 
   spike(spike) {
     if (spike.product !== undefined && spike.product !== this.product) return;
-    const [start, end] = [spike.time, spike.time + SPIKE_MS];
-    const last = this.spikes.at(-1);
-    if (last && start <= last[1]) last[1] = Math.max(last[1], end);
-    else this.spikes.push([start, end]);
+    this.#addSpike([spike.time, spike.time + this.horizonMs, 1e4 * spike.future_volatility * Math.sqrt(this.horizonMs / 1_000) || null]);
+  }
+
+  // Alerts and spikes of a range of the past.
+  addHistory({ alerts, spikes }) {
+    for (const alert of alerts) {
+      const name = `${alert.product}/${alert.id}`;
+      if (!this.alerts.has(name)) this.past.set(name, alert);
+    }
+    for (const { start, end, peak_bp: peak } of spikes) this.#addSpike([start, end, peak]);
+  }
+
+  // Keeps the spikes disjoint and in order.
+  #addSpike([start, end, peak]) {
+    const spikes = this.spikes;
+    let first = spikes.findIndex((each) => each[1] >= start);
+    if (first < 0) first = spikes.length;
+    let after = first;
+    while (after < spikes.length && spikes[after][0] <= end) after += 1;
+    const joined = spikes.slice(first, after);
+    const all = [[start, end, peak], ...joined];
+    const merged = [Math.min(...all.map((each) => each[0])), Math.max(...all.map((each) => each[1])), Math.max(...all.map((each) => each[2] ?? 0)) || null];
+    spikes.splice(first, after - first, merged);
   }
 
   // Standard deviations of the newest value from its mean of the last minutes; 0 with under a minute of values.

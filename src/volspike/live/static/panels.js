@@ -28,7 +28,7 @@ export function write(id, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-function made(tag, text, attributes = {}) {
+export function made(tag, text, attributes = {}) {
   const element = document.createElement(tag);
   element.textContent = text;
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -136,23 +136,6 @@ export function showVerdict([state, text, more]) {
   byId("now").toggleAttribute("data-alert", state === "alert");
 }
 
-export function showAlerts(market) {
-  const newest = [...market.alerts.values()].sort((a, b) => b.opened - a.opened);
-  byId("no-alerts").hidden = newest.length > 0;
-  byId("alerts").replaceChildren(
-    ...newest.map((alert) => {
-      const open = alert.state === "open";
-      const item = made("li", "", { "data-state": alert.state });
-      const when = `${market.clock(alert.opened)} – ${open ? "now" : words.clock(alert.closed)}`;
-      const marks = [words.label(alert.mode ?? market.mode), alert.is_in_sample ? "IN-SAMPLE" : ""].filter(Boolean).join(", ");
-      item.append(made("strong", `${alert.product} · ${when}${marks ? ` · ${marks}` : ""}`));
-      const length = open ? "open" : `${words.lasting(alert.closed - alert.opened)}`;
-      item.append(`${length} · peak ${words.probability(alert.peak_probability)}, threshold ${words.probability(alert.threshold)}`);
-      return item;
-    }),
-  );
-}
-
 export function showFeatures(market) {
   const features = Object.entries(market.last?.features ?? {});
   const body = byId("features");
@@ -175,13 +158,17 @@ function featureRow(name) {
   const [family, window] = words.feature(name);
   const head = made("th", `${family} `, { scope: "row", title: name });
   head.append(made("small", window));
-  const picture = drawn("svg", { class: "spark", viewBox: "0 0 100 22", preserveAspectRatio: "none", "aria-hidden": "true" });
-  picture.append(drawn("polyline", { points: "" }));
   const trend = made("td", "");
-  trend.append(picture);
+  trend.append(sparkPicture());
   const row = made("tr", "");
   row.append(head, trend, made("td", words.UNKNOWN, { class: "number" }));
   return row;
+}
+
+function sparkPicture() {
+  const picture = drawn("svg", { class: "spark", viewBox: "0 0 100 22", preserveAspectRatio: "none", "aria-hidden": "true" });
+  picture.append(drawn("polyline", { points: "" }));
+  return picture;
 }
 
 function sparkline(values) {
@@ -272,8 +259,29 @@ function comparison({ pr_auc_gain: gain, pr_auc_gain_low: low, pr_auc_gain_high:
 
 const signed = (value) => `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 
-export function showPerformance(figures, isReplay) {
+// What alerts and spikes were so far, in the terms of a user; metrics of single rows are in the diagnostics.
+export function showRecord(market) {
+  const { performance: figures, isReplay } = market;
   byId("performance-note").hidden = !isReplay;
+  const alerts = [...market.alerts.values()].filter((alert) => alert.product === market.product);
+  const hits = alerts.filter((alert) => alert.outcome === "hit");
+  const misses = alerts.filter((alert) => alert.outcome === "false");
+  const known = hits.length + misses.length;
+  const leads = hits.map((alert) => alert.lead_s).filter((lead) => typeof lead === "number" && lead > 0).sort((a, b) => a - b);
+  const total = Math.max(market.counts.alerts ?? 0, alerts.length);
+  const one = (text, isKnown) => (isKnown ? [text] : [NOT_ENOUGH, "none"]);
+  facts("record", [
+    ["Alerts", words.count(total)],
+    ["Followed by a spike", ...one(`${words.count(hits.length)} of ${words.count(known)}`, known > 0)],
+    ["False alarms", ...one(`${words.count(misses.length)} of ${words.count(known)}`, known > 0)],
+    ["Warning time, median", ...one(words.lasting(1000 * leads[leads.length >> 1]), leads.length > 0)],
+    ["Time within a minute of a spike", ...one(words.probability(figures.base_rate), typeof figures.base_rate === "number")],
+    ["Since", words.moment(figures.since ?? market.health.started)],
+  ]);
+}
+
+export function showPerformance(market) {
+  const { performance: figures, isReplay } = market;
   byId("performance").hidden = isReplay;
   const row = (name, value, say) => (typeof value === "number" ? [name, say(value)] : [name, NOT_ENOUGH, "none"]);
   const three = (value) => value.toFixed(3);
@@ -282,11 +290,91 @@ export function showPerformance(figures, isReplay) {
     row("Recall", figures.recall, words.probability),
     row("Brier score", figures.brier, three),
     row("PR-AUC", figures.pr_auc, three),
-    row("Share of spikes", figures.base_rate, words.probability),
     row("Rows with outcome", figures.rows, words.count),
-    row("Alerts", figures.alerts, words.count),
-    ["Since", words.moment(figures.since)],
+    row("Rows above the threshold", figures.alert_rows, words.count),
   ]);
+}
+
+const percents = (bin) => `${words.quantity(100 * bin.low)}–${words.quantity(100 * bin.high)} %`;
+
+// What followed when the model stated such a probability before.
+export function showExplanation(market) {
+  const bins = market.explanation?.bins ?? [];
+  const chance = market.last?.probability;
+  const bin = typeof chance === "number" ? bins.find((each) => each.low <= chance && (chance < each.high || each.high === 1)) : undefined;
+  const many = bin?.minutes ?? 0;
+  const text = !bin ? "" : many === 0 ? `No minute scored ${percents(bin)} has a known outcome yet.` : `Of the last ${words.count(many)} minutes scored ${percents(bin)}, ${words.count(bin.spikes)} had a spike.`;
+  write("explanation", text);
+  const shown = bins.filter((each) => each.minutes > 0);
+  const rows = byId("bins");
+  const key = JSON.stringify(shown);
+  if (rows.dataset.key === key) return;
+  rows.dataset.key = key;
+  rows.replaceChildren(
+    ...shown.map((each) => {
+      const row = made("tr", "");
+      const share = `${words.count(each.spikes)} (${words.probability(each.spikes / each.minutes)})`;
+      row.append(made("th", percents(each), { scope: "row" }), made("td", words.count(each.minutes), { class: "number" }), made("td", share, { class: "number" }));
+      return row;
+    }),
+  );
+}
+
+const MARKET_STATES = {
+  alert: "ALERT",
+  above: "Above the threshold",
+  calm: "Calm",
+  warming_up: "Warming up",
+  data_loss: "Data loss",
+  stale: "Stale",
+  no_data: "No data",
+};
+
+// One row for each market; the elements are kept, so that focus and selection are not lost.
+export function showMarkets(market, onOpen) {
+  const { markets } = market;
+  byId("overview").hidden = markets.length < 2;
+  if (markets.length < 2) return;
+  const body = byId("markets");
+  const names = markets.map((each) => each.product).join();
+  if (body.dataset.names !== names) {
+    body.dataset.names = names;
+    body.replaceChildren(...markets.map((each) => marketRow(each, onOpen)));
+  }
+  markets.forEach((each, i) => {
+    const row = body.children[i];
+    const isShown = each.product === market.product;
+    row.toggleAttribute("data-shown", isShown);
+    row.dataset.state = each.state;
+    const [, , price, change, chance, state, data] = row.children;
+    if (isShown) row.querySelector("a").setAttribute("aria-current", "true");
+    else row.querySelector("a").removeAttribute("aria-current");
+    price.textContent = words.price(each.price);
+    change.textContent = typeof each.change_pct === "number" ? `${each.change_pct < 0 ? "−" : "+"}${Math.abs(each.change_pct).toFixed(2)} %` : words.UNKNOWN;
+    chance.textContent = words.probability(each.probability);
+    const until = typeof each.snoozed_until === "number" ? ` · snoozed until ${words.clock(each.snoozed_until).slice(0, 5)}` : "";
+    const uncalibrated = each.is_calibrated === false && each.probability !== null ? " · uncalibrated" : "";
+    state.textContent = `${MARKET_STATES[each.state] ?? each.state}${uncalibrated}${until}`;
+    data.textContent = each.gaps ? `${words.count(each.gaps)} gap${each.gaps === 1 ? "" : "s"} in 1 h` : "complete";
+    row.querySelector("polyline").setAttribute("points", sparkline(each.spark ?? []));
+  });
+}
+
+function marketRow({ product }, onOpen) {
+  const head = made("th", "", { scope: "row" });
+  const link = made("a", product, { href: `?${new URLSearchParams({ product })}` });
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a new tab
+    event.preventDefault();
+    onOpen(product);
+  });
+  head.append(link);
+  const trend = made("td", "");
+  trend.append(sparkPicture());
+  const row = made("tr", "");
+  const cells = ["number", "number", "number", "", ""].map((name) => made("td", words.UNKNOWN, { class: name }));
+  row.append(head, trend, ...cells);
+  return row;
 }
 
 // The label of the mode, its meaning, and whether the model knows the displayed data already.

@@ -37,17 +37,35 @@ export function probability(value) {
   return known(value) ? `${(100 * value).toFixed(1)} %` : UNKNOWN;
 }
 
+let isLocal = false;
+
+// Shows times in the browser's zone, or in UTC.
+export function setLocal(value) {
+  isLocal = value;
+}
+
+// What a selected zone adds to UTC at a time, in ms.
+export function offset(ms) {
+  return isLocal ? -60_000 * new Date(ms).getTimezoneOffset() : 0;
+}
+
+export function zone() {
+  return isLocal ? Intl.DateTimeFormat().resolvedOptions().timeZone : "UTC";
+}
+
+const iso = (ms) => new Date(ms + offset(ms)).toISOString();
+
 export function clock(ms) {
-  return known(ms) ? new Date(ms).toISOString().slice(11, 19) : UNKNOWN;
+  return known(ms) ? iso(ms).slice(11, 19) : UNKNOWN;
 }
 
 // The day of a time, as 2025-12-06.
 export function day(ms) {
-  return known(ms) ? new Date(ms).toISOString().slice(0, 10) : UNKNOWN;
+  return known(ms) ? iso(ms).slice(0, 10) : UNKNOWN;
 }
 
 export function moment(ms) {
-  return known(ms) ? new Date(ms).toISOString().slice(0, 16).replace("T", " ") : UNKNOWN;
+  return known(ms) ? iso(ms).slice(0, 16).replace("T", " ") : UNKNOWN;
 }
 
 export function lasting(ms) {
@@ -78,4 +96,11 @@ const FAMILIES = {
 export function feature(name) {
   const [, family, window] = name.match(/^(.*?)(?:_(\d+)s)?$/);
   return [FAMILIES[family] ?? family.replaceAll("_", " "), window ? `${window} s` : ""];
+}
+
+// What followed an alert.
+export function outcome(alert) {
+  if (alert.outcome === "hit") return typeof alert.lead_s === "number" && alert.lead_s > 0 ? `hit, ${lasting(1000 * alert.lead_s)} before the spike` : "hit";
+  if (alert.outcome === "false") return "false alarm";
+  return "outcome not known yet";
 }

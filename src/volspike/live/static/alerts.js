@@ -1,0 +1,133 @@
+// Alerts of all markets: the list with its filters, notifications, sound, and snoozing.
+
+import { byId, made, write } from "./panels.js";
+import { load, store } from "./settings.js";
+import * as words from "./words.js";
+
+const SHOWN = 200;
+const TONE_HZ = 880;
+
+// onOpen(product, time) when an alert of the list is selected
+export class Alerts {
+  #market = null;
+  #audio = null;
+
+  constructor(onOpen) {
+    this.onOpen = onOpen;
+    for (const id of ["filter-market", "filter-outcome"]) byId(id).addEventListener("change", () => this.show(this.#market));
+    byId("notify").addEventListener("change", (event) => this.#requestNotifications(event.target));
+    byId("sound").addEventListener("change", (event) => this.#enableSound(event.target));
+    byId("snooze").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#snooze("POST", { product: this.#market.product, minutes: Number(byId("snooze-minutes").value) });
+    });
+    byId("wake").addEventListener("click", () => this.#snooze("DELETE"));
+    const isGranted = "Notification" in window && Notification.permission === "granted";
+    byId("notify").checked = isGranted && load("notify") === "yes";
+  }
+
+  show(market) {
+    if (!market) return;
+    this.#market = market;
+    const all = [...market.alerts.values()].sort((a, b) => b.opened - a.opened);
+    this.#showMarkets(all);
+    const [product, outcome] = [byId("filter-market").value, byId("filter-outcome").value];
+    const chosen = all.filter((alert) => (!product || alert.product === product) && (!outcome || (alert.outcome ?? "pending") === outcome));
+    byId("no-alerts").hidden = chosen.length > 0;
+    byId("alerts").hidden = chosen.length === 0;
+    write("no-alerts", all.length ? "None with this market and outcome." : "None yet.");
+    write("alert-count", all.length ? `${words.count(chosen.length)} of ${words.count(all.length)}` : "");
+    byId("alerts").replaceChildren(...chosen.slice(0, SHOWN).map((alert) => this.#item(alert)));
+    this.showSnooze(market);
+  }
+
+  #showMarkets(alerts) {
+    const select = byId("filter-market");
+    const products = [...new Set([...this.#market.products, ...alerts.map((alert) => alert.product)])];
+    if (select.options.length === products.length + 1) return;
+    const selected = select.value;
+    select.replaceChildren(made("option", "All markets", { value: "" }), ...products.map((name) => made("option", name, { value: name })));
+    select.value = selected;
+  }
+
+  #item(alert) {
+    const market = this.#market;
+    const open = alert.state === "open";
+    const item = made("li", "", { "data-state": alert.state, "data-outcome": alert.outcome ?? "pending" });
+    const when = `${market.clock(alert.opened)} – ${open ? "now" : words.clock(alert.closed)}`;
+    const marks = [words.label(alert.mode ?? market.mode), alert.is_in_sample ? "IN-SAMPLE" : ""].filter(Boolean).join(", ");
+    const button = made("button", `${alert.product} · ${when}${marks ? ` · ${marks}` : ""}`, { type: "button", title: "Show in the chart" });
+    button.addEventListener("click", () => this.onOpen(alert.product, alert.opened));
+    const length = open ? "open" : words.lasting(alert.closed - alert.opened);
+    item.append(button, `${length} · peak ${words.probability(alert.peak_probability)}, threshold ${words.probability(alert.threshold)} · ${words.outcome(alert)}`);
+    return item;
+  }
+
+  // A notification and a sound for an alert that opened, if the user switched them on.
+  announce(alert, text) {
+    if (alert.state !== "open") return;
+    const mode = words.label(this.#market?.mode ?? "live");
+    if (byId("notify").checked && "Notification" in window && Notification.permission === "granted") {
+      const notification = new Notification(`${mode ? `${mode} · ` : ""}Alert: ${alert.product}`, { body: text, tag: `${alert.product}/${alert.id}` });
+      notification.addEventListener("click", () => {
+        window.focus();
+        this.onOpen(alert.product, alert.opened);
+      });
+    }
+    if (byId("sound").checked) this.#beep();
+  }
+
+  async #requestNotifications(box) {
+    if (box.checked && !("Notification" in window)) {
+      box.checked = false;
+      write("say", "This browser has no notifications.");
+    } else if (box.checked && (await Notification.requestPermission()) !== "granted") {
+      box.checked = false;
+      write("say", "The browser does not allow notifications of this page.");
+    }
+    store("notify", box.checked ? "yes" : "no");
+  }
+
+  // Browsers allow sound only after the user's own action, which this is.
+  #enableSound(box) {
+    if (!box.checked) return;
+    this.#audio ??= new AudioContext();
+    this.#beep();
+  }
+
+  #beep() {
+    if (!this.#audio) return;
+    const [tone, volume] = [this.#audio.createOscillator(), this.#audio.createGain()];
+    const now = this.#audio.currentTime;
+    tone.frequency.value = TONE_HZ;
+    volume.gain.setValueAtTime(0.2, now);
+    volume.gain.exponentialRampToValueAtTime(0.001, now + 0.5);
+    tone.connect(volume).connect(this.#audio.destination);
+    tone.start(now);
+    tone.stop(now + 0.5);
+    byId("sound").dataset.played = Number(byId("sound").dataset.played ?? 0) + 1;
+  }
+
+  async #snooze(method, body) {
+    const query = method === "DELETE" ? `?${new URLSearchParams({ product: this.#market.product })}` : "";
+    const headers = { "Content-Type": "application/json" };
+    try {
+      const response = await fetch(`alerts/snooze${query}`, { method, headers, body: body && JSON.stringify(body) });
+      const answer = response.status === 204 ? {} : await response.json();
+      if (response.ok && answer.snoozes) this.#market.snoozes = answer.snoozes;
+      if (response.ok) this.showSnooze(this.#market);
+      else write("snooze-state", answer.detail ?? `refused (${response.status})`);
+    } catch {
+      write("snooze-state", "The server cannot be reached.");
+    }
+  }
+
+  showSnooze(market) {
+    const mine = market.snoozes.filter((each) => each.product === null || each.product === market.product);
+    const until = Math.max(0, ...mine.map((each) => each.until));
+    const isOn = until > Date.now();
+    byId("wake").hidden = !isOn;
+    write("snooze-market", market.product);
+    write("snooze-state", isOn ? `No messages until ${words.moment(until)} ${words.zone()}. Alerts are still recorded here.` : "");
+  }
+}
