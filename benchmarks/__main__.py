@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import (
+    dashboard,
     decoders,
     history,
     importing,
@@ -42,6 +43,7 @@ def main() -> None:
         startup,
         predict,
         live,
+        dashboard,
         venues,
         metrics,
         kafka,

@@ -52,7 +52,14 @@ export class Bars {
   // Loads the view and half of its length on both sides, unless it is there already.
   async load(start, end, points) {
     const newest = points.at(-1)?.time ?? end;
-    if (this.fits(start, end, newest) || performance.now() - this.#failedAt < RETRY_MS) return;
+    if (this.fits(start, end, newest)) {
+      if (!this.#request) return;
+      this.#request.abort.abort(); // of a view that was left
+      this.#request = null;
+      this.onState("loaded");
+      return;
+    }
+    if (performance.now() - this.#failedAt < RETRY_MS) return;
     const margin = (end - start) / 2;
     const from = Math.floor(start - margin);
     const to = Math.ceil(Math.min(end + margin, newest + 1));
@@ -69,7 +76,8 @@ export class Bars {
       const response = await fetch(`history?${query}`, { signal: abort.signal });
       if (!response.ok) throw new Error(`history: ${response.status}`);
       const loaded = await response.json();
-      if (this.#request === request) this.#take(loaded, points);
+      if (this.#request !== request) return;
+      this.#take(loaded, points);
       this.onState("loaded", loaded);
     } catch (error) {
       if (error.name === "AbortError") return;

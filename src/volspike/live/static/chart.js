@@ -205,6 +205,7 @@ export class Chart {
     this.elements.loading.textContent = texts[state];
     if (state === "failed") setTimeout(() => this.#load(), RETRY_MS);
     if (loaded && this.#market.product === loaded.product) this.#market.addHistory(loaded);
+    if (loaded) this.#loadSoon(); // the view may have moved on meanwhile
     this.draw();
   }
 
@@ -419,7 +420,7 @@ export class Chart {
   }
 
   #key(event) {
-    if (!this.#document || !this.#bars?.last || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (!this.#document || !this.#market?.last || event.ctrlKey || event.metaKey || event.altKey) return;
     const [start, end] = this.view;
     const span = end - start;
     const pan = (share) => {
@@ -439,7 +440,7 @@ export class Chart {
       "+": () => zoom(0.5),
       "=": () => zoom(0.5),
       "-": () => zoom(2),
-      Home: () => this.go((this.#bars.earliest ?? this.#bars.from) + span / 2),
+      Home: () => this.go((this.#bars.earliest ?? this.#bars.from ?? start) + span / 2),
       End: () => this.follow(),
       Escape: () => this.#read(null),
     };
@@ -450,6 +451,7 @@ export class Chart {
 
   #stepCursor(step) {
     const { list } = this.#bars;
+    if (!list.length) return;
     const [start, end] = this.view;
     const bar = this.#cursor === null ? null : this.#bars.nearest(this.#cursor);
     const inView = list.findLast((each) => each.time <= end) ?? list.at(-1);
