@@ -110,6 +110,18 @@ _KEY: Final = re.compile(rf"[\x21-\x7e]{{{LEAST_KEY_CHARACTERS},512}}")
 _NAME: Final = re.compile(r"\w[\w.-]*")
 
 
+class AlertSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Receivers of alerts, quiet hours, and alert thresholds.
+
+    ``receivers`` are Apprise URLs. ``quiet_hours`` are windows such as ``mon-fri 22:00-07:00 Europe/Berlin``.
+    ``thresholds`` are texts such as ``BTC-USD=0.4``, ``binance:*=0.5`` or ``0.5``.
+    """
+
+    receivers: tuple[Secret, ...] = ()
+    quiet_hours: tuple[str, ...] = ()
+    thresholds: tuple[str, ...] = ()
+
+
 class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The exchange and products to listen to, and the limits of a session.
 
@@ -153,6 +165,9 @@ ENVIRONMENT: dict[str, str] = {
     "API_KEY": "api_key",
     "RATE_LIMIT": "rate_limit",
     "LOG_LEVEL": "log_level",
+    "ALERT_URLS": "receivers",
+    "QUIET_HOURS": "quiet_hours",
+    "ALERT_THRESHOLDS": "thresholds",
     "COINBASE_WS_URL": "url",
     "KAFKA_BOOTSTRAP_SERVERS": "bootstrap_servers",
     "KAFKA_TOPIC_RAW": "topic_raw",
@@ -161,6 +176,9 @@ ENVIRONMENT: dict[str, str] = {
     "MLFLOW_EXPERIMENT_NAME": "experiment",
 }
 """Environment variable → field, by the names that users of the earlier system know."""
+
+_SEPARATORS: Final = {"ALERT_URLS": None, "ALERT_THRESHOLDS": None, "QUIET_HOURS": ";"}
+"""What separates the values of a variable with several, None for white space; such a variable without one is unset."""
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -180,12 +198,25 @@ def load_settings(
             merged.update(tomllib.loads(file.read_text()).get(section, {}))
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise UsageError(f"settings file {file}: {error}") from error
-    merged.update({name: environ[key] for key, name in ENVIRONMENT.items() if key in environ and name in names})
+    merged.update(
+        {
+            name: value
+            for key, name in ENVIRONMENT.items()
+            if key in environ and name in names and (value := _environment_value(key, environ[key])) != []
+        }
+    )
     merged.update({name: value for name, value in flags.items() if value is not None})
     try:
         return msgspec.convert(merged, kind, strict=False, dec_hook=_decoded)
     except msgspec.ValidationError as error:
         raise UsageError(f"settings for {section}: {error}") from error
+
+
+def _environment_value(key: str, text: str) -> str | list[str]:
+    """The text of a variable, or its values if it may have several."""
+    if key not in _SEPARATORS:
+        return text
+    return [value.strip() for value in text.split(_SEPARATORS[key]) if value.strip()]
 
 
 def _decoded(kind: Any, value: Any) -> Any:

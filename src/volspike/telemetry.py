@@ -33,13 +33,14 @@ LABELS: Final = {
     "mode": "live, replay, simulated or simulated replay",
     "product": "the subscribed products, or the first 256 of a tape; or other",
     "feed": "the protocols in use: coinbase, binance, …; or tape",
+    "reason": "quiet_hours, snoozed",
     "result": "sent, failed, given_up, let_go",
     "severity": "none, low, medium, high",
     "simulated": "true or false",
     "source": "the source of the process",
     "status": "HTTP status codes",
     "task": "alert expiry, alerts, calibration, compaction, health, kafka, model folder, outcomes, outcomes file, "
-    "performance, retraining, rows, tape, tape recording, upkeep",
+    "performance, quiet hours, retraining, rows, tape, tape recording, upkeep",
     "version": "the first 12 digits of the SHA-256 of the served model",
 }
 """Every label of a metric, and the bounded set of its values."""

@@ -48,6 +48,24 @@ def test_json_is_one_document(features: Path, model: Path, volspike: Run) -> Non
     assert figures["alerts"] == len(figures["alert_list"])
 
 
+def test_a_threshold_replaces_that_of_the_model(features: Path, model: Path, volspike: Run) -> None:
+    """The figures and the summary name it; a low one opens more alerts, and an unknown product is refused."""
+    few, many = (
+        json.loads(volspike("backtest", *GOOD, "--json", "--budget", "30", "--alert-threshold", text).out)
+        for text in ("BTC-USD=1", "coinbase:*=0.0001")
+    )
+    assert (few["alerts"], few["alert_thresholds"]) == (0, {"BTC-USD": 1.0})
+    assert many["alerts"] > 0
+    assert {each["product"] for each in many["alert_list"]} == {"BTC-USD"}
+    shown = volspike("backtest", *GOOD, "--alert-threshold", "0.5").out
+    assert "minutes of alarm per day at the model's own threshold, except every product 0.5" in shown
+    assert_refused(
+        volspike("backtest", *GOOD, "--alert-threshold", "ETH-USD=0.5"),
+        USAGE,
+        "unknown product ETH-USD; accepted are BTC-USD, coinbase:*",
+    )
+
+
 def test_a_folder_receives_page_and_tables(features: Path, model: Path, tmp_path: Path, volspike: Run) -> None:
     """``--out`` creates the folder and names its files."""
     outcome = volspike("backtest", *GOOD, "--out", "result")

@@ -37,6 +37,7 @@ PATHS: Final = (
     "benchmarks",
     "docker",
     "docs/README.md",
+    "docs/alerting.md",
     "docs/architecture.md",
     "docs/cli.md",
     "docs/decisions",

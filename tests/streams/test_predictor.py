@@ -15,6 +15,7 @@ from volspike.errors import DataError, SchemaMismatch
 from volspike.features import Every, FeatureEngine, FeatureRow, FeatureSet
 from volspike.market import SECOND_NS, Profile
 from volspike.models import TEN_MODEL, Artifact
+from volspike.models.alert_thresholds import AlertThresholds
 from volspike.monitoring.alerts import Alert, StreamAlerts
 from volspike.streams.metrics import PredictionMetrics
 from volspike.streams.predictor import PredictionStage
@@ -200,3 +201,33 @@ def test_bytes_that_are_no_snapshot_are_refused() -> None:
         other.restore(watch.snapshot())
     assert kept.update("A", SECOND_NS, 0.9, 1.0, simulated=False) is None
     assert fresh.update("A", SECOND_NS, 0.9, 1.0, simulated=False) is not None
+
+
+def test_a_threshold_of_a_product_replaces_that_of_the_model() -> None:
+    """It is in every prediction of the product, decides about its alerts, and survives a move of the partition."""
+    thresholds = AlertThresholds.parse(["BTC-USD=0.000001"])
+    watch = StreamAlerts(ARTIFACT.threshold, thresholds=thresholds)
+    found = PredictionStage(ARTIFACT, "logistic (ml)", watch).process(messages(0, 320)).values
+    predictions = [decode_prediction(value) for value in found]
+    assert {prediction.threshold for prediction in predictions} == {0.000001}
+    assert sum(prediction.alert for prediction in predictions) == 1
+    assert all(prediction.prediction == 1 for prediction in predictions if prediction.probability is not None)
+    assert watch.threshold_of("ETH-USD") == ARTIFACT.threshold
+    kept, fresh = StreamAlerts(ARTIFACT.threshold, thresholds=thresholds), StreamAlerts(ARTIFACT.threshold)
+    before = StreamAlerts(ARTIFACT.threshold, thresholds=thresholds)
+    before.update("BTC-USD", 0, 0.9, 1.0, simulated=False)
+    for other in (kept, fresh):
+        other.restore(before.snapshot())
+    assert kept.update("BTC-USD", SECOND_NS, 0.9, 1.0, simulated=False) is None
+    assert fresh.update("BTC-USD", SECOND_NS, 0.9, 1.0, simulated=False) is not None
+
+
+def test_a_snapshot_of_an_earlier_version_is_read() -> None:
+    """It has no thresholds of products."""
+    watch = StreamAlerts(0.5)
+    watch.update("A", 0, 0.9, 1.0, simulated=False)
+    earlier = msgspec.msgpack.decode(watch.snapshot())
+    del earlier["thresholds"]
+    again = StreamAlerts(0.5)
+    again.restore(msgspec.msgpack.encode(earlier))
+    assert again.update("A", SECOND_NS, 0.9, 1.0, simulated=False) is None

@@ -25,6 +25,8 @@ from volspike.api.schema import (
     Problem,
     Readiness,
     Refusal,
+    SnoozeList,
+    SnoozeRequest,
     Version,
 )
 
@@ -41,7 +43,10 @@ EXAMPLE_FEATURES: Final = {
     "realized_volatility_60s": 0.0015,
 }
 
-_STRUCTS: Final = (OneRow, ManyRows, Prediction, Predictions, Refusal, Problem, Health, Live, Readiness, Version)
+_STRUCTS: Final = (
+    *(OneRow, ManyRows, Prediction, Predictions, Refusal, Problem, Health, Live, Readiness, Version),
+    *(SnoozeRequest, SnoozeList),
+)
 _REFERENCES, _COMPONENTS = msgspec.json.schema_components(_STRUCTS, ref_template="#/components/schemas/{name}")
 _REFERENCE_OF: Final = dict(zip(_STRUCTS, _REFERENCES, strict=True))
 
@@ -77,6 +82,12 @@ PREDICT: Final = operation(
         },
     }
 )
+
+
+def json_body(body: type[Struct], summary: str, example: Struct) -> dict[str, Any]:
+    """The ``requestBody`` of an operation: a struct, with an example."""
+    shown = {summary.replace(" ", "_"): {"summary": summary, "value": msgspec.to_builtins(example)}}
+    return {"required": True, "content": {"application/json": {"schema": _REFERENCE_OF[body], "examples": shown}}}
 
 
 def response(description: str, *bodies: type[Struct]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from volspike.market import Mode
+from volspike.monitoring.quiet import MOST_SNOOZE_MINUTES, Snooze
 
 Probability = Annotated[float, Meta(ge=0, le=1)]
 BinaryLabel = Literal[0, 1]
@@ -146,12 +147,20 @@ class WarmUp(Struct, kw_only=True):
     missing: list[MissingInputs]
 
 
+ThresholdSource = Literal["model", "budget", "option"]
+
+
 class ProductState(Struct, kw_only=True):
     """The newest row of a product of the source; ``time`` is null before the first."""
 
     product: str
     time: Annotated[str | None, Meta(description="time of the market, ISO 8601, UTC")]
     is_in_sample: Annotated[bool, Meta(description="whether the time lies within the model's own data")]
+    threshold: Annotated[float, Meta(description="probability from which an alert opens")]
+    threshold_source: Annotated[
+        ThresholdSource,
+        Meta(description="the model, its budget of alarm minutes, or the option --alert-threshold"),
+    ]
     warm_up: WarmUp
 
 
@@ -261,6 +270,19 @@ class Version(Struct, kw_only=True):
     limitations: Annotated[
         list[str], Meta(description="what limits its figures or its use here, such as NO EVIDENCE or another product")
     ]
+
+
+class SnoozeRequest(Struct, forbid_unknown_fields=True):
+    """A request to send no alerts for a while."""
+
+    product: Annotated[str | None, Meta(description="a product of the source; null for all")]
+    minutes: Annotated[int, Meta(ge=1, le=MOST_SNOOZE_MINUTES)]
+
+
+class SnoozeList(Struct):
+    """The present snoozes, that of all products first; ``until`` is in milliseconds since the epoch, UTC."""
+
+    snoozes: list[Snooze]
 
 
 encode = msgspec.json.Encoder().encode

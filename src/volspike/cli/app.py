@@ -24,6 +24,7 @@ from volspike.errors import VolspikeError
 
 COMMANDS: Final = {
     "up": "Listen to a market, score every tick, record it, and show it on a page.",
+    "alert-test": "Send a message marked TEST to each receiver of alerts; status 1 if one does not get it.",
     "ingest": "Record an exchange's market hour by hour, with a ledger of every gap.",
     "replay": "Replay recorded tapes through the feature engine into a Parquet file.",
     "label": "Add future_volatility, volatility_spike and tau to a feature file.",
@@ -154,7 +155,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 success, 1 `doctor` found a problem, 2 wrong usage, 3 bad data, "
+    epilog="Exit status: 0 success, 1 `doctor` found a problem or `alert-test` failed, 2 wrong usage, 3 bad data, "
     "4 model and data do not match, or Kafka fails.",
 )
 

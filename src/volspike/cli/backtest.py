@@ -35,6 +35,13 @@ def run(
         str | None,
         typer.Option(help="Minutes of alarm per day, as 30m/day: the threshold follows the model's own alarms."),
     ] = None,
+    alert_threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Probability from which a product alerts instead of the model's threshold, as BTC-USD=0.4, "
+            "binance:*=0.5 or 0.5 for all."
+        ),
+    ] = None,
     cost: Annotated[
         str | None, typer.Option(help="Cost of a missed onset and of an alert, as miss=20,alarm=1.")
     ] = None,
@@ -47,12 +54,14 @@ def run(
     from volspike.datasets import load_dataset
     from volspike.labels import SpikeDefinition
     from volspike.models import DEFAULT_MODEL, Artifact
+    from volspike.models.alert_thresholds import AlertThresholds
     from volspike.reporting.backtest import BacktestRequest, run_backtest
 
     require_folder("--out", out_folder)
     request = BacktestRequest(
         spike=None if spike is None else SpikeDefinition.parse(spike),
         budget=None if budget is None else parse_budget(budget),
+        thresholds=AlertThresholds.parse(alert_threshold or ()),
         cost=None if cost is None else parse_cost(cost),
         venue=venue,
     )
@@ -141,6 +150,8 @@ def summary(backtest: Backtest) -> list[str]:
     events, compared = backtest.comparison.model_events, backtest.comparison
     each = " and product" if len(backtest.products) > 1 else ""
     budget = "" if backtest.budget is None else f" (budget {backtest.budget:g})"
+    if backtest.request.thresholds:
+        budget = f" at {backtest.threshold_text}"
     rows = (
         f"{len(backtest.scored):,} rows of {', '.join(backtest.products)}, {events.hours:.1f} h, spike definition "
         f"{backtest.spike}, base rate {figure(compared.model.base_rate)}, {events.episodes} spike events"

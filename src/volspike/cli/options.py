@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Event
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 import typer
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from volspike.datasets.feature_file import SuppliedFacts
     from volspike.labels import SpikeDefinition
     from volspike.models import Artifact
+    from volspike.models.alert_thresholds import AlertThresholds
+    from volspike.monitoring.quiet import QuietHours
     from volspike.streams.clients import KafkaSettings
     from volspike.streams.metrics import WorkerMetrics, WorkerProgress
     from volspike.streams.state import MakeStage, WorkerPlan
@@ -215,6 +217,34 @@ RateLimit: TypeAlias = Annotated[
     typer.Option(help="Requests to /predict per client and minute; 0 for no limit (env RATE_LIMIT; default 1000)."),
 ]
 Config: TypeAlias = Annotated[Path | None, typer.Option(help="TOML file with a table named serving.")]
+AlertConfig: TypeAlias = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with the table alerts, and for `volspike up` serving.")
+]
+Receivers: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--alert",
+        "--alert-url",
+        help="Receiver of alerts as an Apprise URL (mailto://, slack://, json://, …; env ALERT_URLS, separated by "
+        "spaces).",
+    ),
+]
+QuietHoursOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quiet-hours",
+        help="Window in which no alert is sent, as 22:00-07:00 or 'mon-fri 22:00-07:00 Europe/Berlin' (default: every "
+        "day, UTC); one summary follows (env QUIET_HOURS, separated by ;).",
+    ),
+]
+AlertThresholdOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--alert-threshold",
+        help="Probability from which a product alerts instead of the model's threshold, as BTC-USD=0.4, binance:*=0.5 "
+        "or 0.5 for all (env ALERT_THRESHOLDS, separated by spaces).",
+    ),
+]
 
 
 def serving_settings(config: Path | None, key_file: Path | None, **flags: Any) -> ServingSettings:
@@ -227,6 +257,45 @@ def serving_settings(config: Path | None, key_file: Path | None, **flags: Any) -
 
     flags |= {"api_key": None if key_file is None else _key_in(key_file)}
     return load_settings(ServingSettings, flags, os.environ, config, "serving")
+
+
+class Alerting(NamedTuple):
+    """The receivers of alerts as Apprise URLs, which are secrets, the quiet hours, and the thresholds of products."""
+
+    receivers: tuple[str, ...]
+    quiet_hours: tuple[QuietHours, ...]
+    thresholds: AlertThresholds
+
+    def __repr__(self) -> str:
+        return f"Alerting({len(self.receivers)} receivers, {self.quiet_hours!r}, {self.thresholds!r})"
+
+
+def alerting(
+    config: Path | None,
+    receivers: list[str] | None,
+    quiet_hours: list[str] | None = None,
+    thresholds: list[str] | None = None,
+) -> Alerting:
+    """The settings of alerts from options, environment and file.
+
+    Raises:
+        UsageError: a value cannot be read.
+    """
+    from volspike.config import AlertSettings, load_settings
+    from volspike.models.alert_thresholds import AlertThresholds
+    from volspike.monitoring.alerts import check_url
+    from volspike.monitoring.quiet import QuietHours
+
+    flags = {"receivers": receivers or None, "quiet_hours": quiet_hours or None, "thresholds": thresholds or None}
+    settings = load_settings(AlertSettings, flags, os.environ, config, "alerts")
+    urls = tuple(url.reveal() for url in settings.receivers)
+    for url in urls:
+        check_url(url)
+    return Alerting(
+        urls,
+        tuple(map(QuietHours.parse, settings.quiet_hours)),
+        AlertThresholds.parse(settings.thresholds),
+    )
 
 
 def key_of(key_file: Path | None) -> str | None:

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from volspike.cli.options import (
+    AlertConfig,
+    AlertThresholdOption,
     ColdStart,
     CommitMs,
     CommitRows,
@@ -15,7 +17,10 @@ from volspike.cli.options import (
     MetricsPort,
     Name,
     Options,
+    QuietHoursOption,
+    Receivers,
     Servers,
+    alerting,
     check_worker_options,
     cluster_settings,
     run_worker,
@@ -38,12 +43,9 @@ def run(
     ] = None,
     bootstrap_servers: Servers = None,
     kafka_option: Options = None,
-    alert: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Receiver of alerts as an Apprise URL (mailto://, slack://, json://, …).", envvar="ALERT_URLS"
-        ),
-    ] = None,
+    alert: Receivers = None,
+    quiet_hours: QuietHoursOption = None,
+    alert_threshold: AlertThresholdOption = None,
     group: Annotated[
         str, typer.Option(help="Consumer group of the workers that share the partitions.")
     ] = "volspike-predict",
@@ -54,15 +56,18 @@ def run(
     cold_start: ColdStart = False,
     metrics_port: MetricsPort = 0,
     metrics_host: MetricsHost = "127.0.0.1",
+    config: AlertConfig = None,
 ) -> None:
     """Score feature rows in Kafka, exactly once; alerts follow once predictions are committed."""
     check_worker_options(commit_ms, commit_rows, metrics_port)
+    alerts = alerting(config, alert, quiet_hours, alert_threshold)
     settings = cluster_settings(bootstrap_servers, kafka_option, topic_features=topic_in, topic_predictions=topic_out)
     from volspike.api.predict import model_version
     from volspike.background import BackgroundCollector
     from volspike.logs import configure_logs
     from volspike.models.evidence import all_limitations, live_markets, model_limitations, texts
     from volspike.monitoring.alerts import AlertRouter, StreamAlerts
+    from volspike.monitoring.quiet import SendingRules
     from volspike.streams.metrics import PredictionMetrics, WorkerMetrics
     from volspike.streams.predictor import predictor_factory
     from volspike.streams.state import WorkerPlan
@@ -76,6 +81,8 @@ def run(
             f"{artifact.name} adapts to each product in `volspike up` only: here its probabilities are not calibrated "
             "by outcomes, and its alert threshold is fixed"
         )
+    if alerts.thresholds:
+        out.print(f"alert thresholds in place of the model's: {alerts.thresholds}")
     plan = WorkerPlan(
         group=group,
         name=worker_name(worker),
@@ -86,7 +93,7 @@ def run(
         finish=finish,
         cold_start=cold_start,
     )
-    router, metrics = AlertRouter(alert or ()), WorkerMetrics()
+    router, metrics = AlertRouter(alerts.receivers, rules=SendingRules(alerts.quiet_hours)), WorkerMetrics()
     metrics.registry.register(BackgroundCollector(lambda: router.tasks))
     version, counts = model_version(artifact.name), PredictionMetrics(metrics.registry)
     try:
@@ -100,7 +107,9 @@ def run(
         make = predictor_factory(
             artifact,
             version,
-            lambda: StreamAlerts(artifact.threshold, router, spike=spike, limitations=limitations),
+            lambda: StreamAlerts(
+                artifact.threshold, router, spike=spike, limitations=limitations, thresholds=alerts.thresholds
+            ),
             counts,
         )
         run_worker(settings, plan, make, metrics_host, metrics_port, "predicting", metrics)

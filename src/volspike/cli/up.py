@@ -13,16 +13,20 @@ import typer
 
 from volspike.cli.ingest import feed_settings
 from volspike.cli.options import (
+    AlertConfig,
+    AlertThresholdOption,
     AllowedHosts,
-    Config,
     Host,
     KeepDays,
     KeyFile,
     Model,
     Port,
+    QuietHoursOption,
     RateLimit,
+    Receivers,
     RootPath,
     Variant,
+    alerting,
     check_writable,
     serving_settings,
 )
@@ -67,12 +71,9 @@ def run(
     outcomes: Annotated[Path, typer.Option(help="File for predictions and their outcomes (SQLite).")] = Path(
         "data/outcomes.sqlite"
     ),
-    alert: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Receiver of alerts as an Apprise URL (mailto://, slack://, json://, …).", envvar="ALERT_URLS"
-        ),
-    ] = None,
+    alert: Receivers = None,
+    quiet_hours: QuietHoursOption = None,
+    alert_threshold: AlertThresholdOption = None,
     keep_days: KeepDays = 30.0,
     record: Annotated[bool, typer.Option("--record/--no-record", help="Record the market.")] = True,
     retrain: Annotated[
@@ -86,7 +87,7 @@ def run(
         str, typer.Option(help="When to check for drift, as a cron expression in UTC with weekdays by name.")
     ] = "0 2 * * mon",
     speed: Annotated[float, typer.Option(help="Speed of a tape or simulated market; 0 for the fastest.")] = 1.0,
-    config: Config = None,
+    config: AlertConfig = None,
 ) -> None:
     """Listen to a market, score every tick, record it, and show it on a page.
 
@@ -114,6 +115,7 @@ def run(
         root_path=root_path,
         rate_limit=rate_limit,
     )
+    alerts = alerting(config, alert, quiet_hours, alert_threshold)
     is_recorded = record and not source.startswith("tape:")
     if retrain and not is_recorded:
         raise UsageError("--retrain needs a recorded market: remove --no-record or the tape source")
@@ -126,7 +128,9 @@ def run(
         tape=tape if record else None,
         outcomes=outcomes,
         keep_days=keep_days,
-        alerts=tuple(alert or ()),
+        alerts=alerts.receivers,
+        quiet_hours=alerts.quiet_hours,
+        thresholds=alerts.thresholds,
         background=_retraining(wanted, retrain_at, tape, outcomes, serving),
     )
     feed = feed_settings(pair)

@@ -55,7 +55,8 @@ class Scored:
         baseline: (n,) the score of the baseline.
         baseline_threshold: (n,) from which the baseline's score is an alarm.
         horizon_s: the seconds that the outcome of a row covers.
-        holds_budget: whether ``threshold`` follows a budget of alarm minutes; alarms then open in calm rows only.
+        holds_budget: (n,) or for all rows, whether ``threshold`` follows a budget of alarm minutes; alarms then open in
+            calm rows only.
     """
 
     time: NDArray[np.int64]
@@ -68,7 +69,11 @@ class Scored:
     baseline: NDArray[np.float64]
     baseline_threshold: NDArray[np.float64]
     horizon_s: int = HORIZON_S
-    holds_budget: bool = False
+    holds_budget: NDArray[np.bool_] | bool = False
+
+    def __post_init__(self) -> None:
+        holds = np.broadcast_to(np.asarray(self.holds_budget, np.bool_), len(self.time))
+        object.__setattr__(self, "holds_budget", holds)
 
     @classmethod
     def of(
@@ -82,7 +87,7 @@ class Scored:
         baseline: NDArray[np.float64],
         baseline_threshold: NDArray[np.float64] | float,
         fold: int = 0,
-        holds_budget: bool = False,
+        holds_budget: NDArray[np.bool_] | bool = False,
     ) -> Self:
         """The labelled ``rows`` (n,) of a data set with their scores; ``tau`` is that of every row of the data set."""
         return cls(
@@ -110,7 +115,7 @@ class Scored:
     @property
     def may_open(self) -> NDArray[np.bool_]:
         """(n,) whether an alarm may open at the row."""
-        return self.is_calm if self.holds_budget else np.ones(len(self), np.bool_)
+        return self.is_calm | np.logical_not(self.holds_budget)
 
     @property
     def day(self) -> NDArray[np.int64]:
@@ -134,7 +139,7 @@ class Scored:
         return replace(self, baseline=score, baseline_threshold=threshold)
 
 
-_ARRAYS: Final = tuple(field.name for field in fields(Scored) if field.name not in ("horizon_s", "holds_budget"))
+_ARRAYS: Final = tuple(field.name for field in fields(Scored) if field.name != "horizon_s")
 
 
 def pooled(parts: Sequence[Scored]) -> Scored:

@@ -124,6 +124,13 @@ PROBABILITY: Final = MetricSpec(
     ("product",),
 )
 THRESHOLD: Final = MetricSpec("spike_threshold", "gauge", "probability", "The alert threshold of the served model.")
+ALERT_THRESHOLD: Final = MetricSpec(
+    "alert_threshold",
+    "gauge",
+    "probability",
+    "The alert threshold of a product's newest row: that of the model, of its budget, or of --alert-threshold.",
+    ("product",),
+)
 ALERT_EPISODES: Final = MetricSpec(
     "alert_episodes_total", "counter", "episodes", "Opened alerts, by product.", ("product",)
 )
@@ -136,6 +143,9 @@ ALERT_MESSAGES: Final = MetricSpec(
     "messages",
     "Alert messages to receivers: sent, failed (attempts), given_up (after all attempts), let_go (queue full).",
     ("result",),
+)
+ALERT_SUPPRESSED: Final = MetricSpec(
+    "alert_suppressed_total", "counter", "alerts", "Opened alerts that were not sent, by reason.", ("reason",)
 )
 SPIKE_SECONDS: Final = MetricSpec(
     "spike_seconds_total", "counter", "seconds", "Seconds whose following minute was a spike.", ("product",)
@@ -190,8 +200,8 @@ LIVE_METRICS: Final = (
     ),
     SOURCE_INFO,
     *(FEATURE_ROWS, FEATURE_AGE, FEATURE_WARM, FEATURE_WHOLE),
-    *(SCORE_LATENCY, SCORE_PROBABILITY, PROBABILITY, THRESHOLD),
-    *(ALERT_EPISODES, ALERT_OPEN, ALERT_MESSAGES, SPIKE_SECONDS),
+    *(SCORE_LATENCY, SCORE_PROBABILITY, PROBABILITY, THRESHOLD, ALERT_THRESHOLD),
+    *(ALERT_EPISODES, ALERT_OPEN, ALERT_MESSAGES, ALERT_SUPPRESSED, SPIKE_SECONDS),
     *(LIVE_ROWS, LIVE_ALERTS, LIVE_BASE_RATE, LIVE_PRECISION, LIVE_RECALL, LIVE_BRIER, LIVE_PR_AUC),
     *(OUTCOMES_LOST, TAPE_RECORDING, TAPE_UNRECORDED, TAPE_WAITING, TAPE_HOURS, TAPE_DELETED, DISK_FREE),
 )
@@ -206,7 +216,7 @@ RECENT_FRAMES: Final = 2048
 class ProductCounts:
     """One product's counts; ``row_at`` is the time of its newest row on the clock of ``time.perf_counter_ns``."""
 
-    __slots__ = ("episodes", "is_alert_open", "newest", "row_at", "rows", "spikes", "ticks")
+    __slots__ = ("episodes", "is_alert_open", "newest", "row_at", "rows", "spikes", "threshold", "ticks")
 
     def __init__(self) -> None:
         self.ticks = 0
@@ -215,6 +225,7 @@ class ProductCounts:
         self.row_at = 0
         self.episodes = 0
         self.is_alert_open = False
+        self.threshold: float | None = None
         self.spikes = 0
 
 
@@ -495,12 +506,15 @@ def _row_metrics(counts: LiveCounts) -> Iterator[Metric]:
     yield counts.probability.family()
     yield _by_product(PROBABILITY, counts, lambda of: of.newest and of.newest.probability)
     yield THRESHOLD.single(counts.threshold)
+    yield _by_product(ALERT_THRESHOLD, counts, lambda of: of.threshold)
 
 
 def _alert_metrics(counts: LiveCounts, router: AlertRouter | None) -> Iterator[Metric]:
     yield _by_product(ALERT_EPISODES, counts, lambda of: of.episodes)
     yield _by_product(ALERT_OPEN, counts, lambda of: of.is_alert_open)
     yield _by_product(SPIKE_SECONDS, counts, lambda of: of.spikes)
+    suppressed = {} if router is None else router.rules.suppressed
+    yield ALERT_SUPPRESSED.family(((reason.value,), number) for reason, number in suppressed.items())
     deliveries = () if router is None else router.deliveries
     yield ALERT_MESSAGES.family(
         [

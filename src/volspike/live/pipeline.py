@@ -7,7 +7,8 @@ A frame is processed by plain function calls, in this order (``LivePipeline.take
 3. ``LiveScorer.update`` turns each tick into feature rows, their probabilities, and the outcomes of rows a minute ago.
 4. ``ProductView.add_row`` keeps the row for the dashboard.
 5. ``EpisodeTracker.update`` opens or closes an alert, which goes to the dashboard and the ``AlertRouter``. Its
-   threshold is the model's, or follows the product's own alarm minutes (``AlertLevel``).
+   threshold is the user's (``AlertThresholds``), the model's, or follows the product's own alarm minutes
+   (``AlertLevel``).
 6. ``OutcomeStore.predict`` stores the prediction.
 7. Outcomes are stored, and shown if they are spikes.
 
@@ -32,7 +33,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 import structlog
 
-from volspike.api.schema import ReplayState, SessionState, SourceState
+from volspike.api.schema import ReplayState, SessionState, SourceState, ThresholdSource
 from volspike.background import BackgroundTask
 from volspike.episodes import Episode, EpisodeTracker
 from volspike.errors import DataError, UsageError
@@ -47,6 +48,7 @@ from volspike.market import SECOND_NS, Gap, Mode, Tick, format_time
 from volspike.market.time import MILLISECOND_NS
 from volspike.models import Artifact, Metadata
 from volspike.models.alert_level import AlertLevel
+from volspike.models.alert_thresholds import AlertThresholds
 from volspike.models.evidence import (
     Limitations,
     Spans,
@@ -85,7 +87,7 @@ class CalibrationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Product:
     """The state of a product: its view on the dashboard, its alert, and the level of its alert threshold.
 
-    ``level`` is None if the model has a fixed threshold. ``is_in_sample_logged`` is whether a row within the model's
+    ``level`` is None if the threshold is fixed. ``is_in_sample_logged`` is whether a row within the model's
     data has been reported. ``last`` is the newest row, and ``row_at`` the time of its scoring on the clock of
     ``time.perf_counter_ns``.
     """
@@ -119,7 +121,8 @@ class LivePipeline:
         recorder: writes the tape; None records nothing.
         upkeep: compacts the tape and deletes old ones; None does neither.
         outcomes: stores predictions and outcomes; None stores nothing.
-        router: sends alerts to receivers; None leaves them to the dashboard.
+        router: logs alerts and sends them to receivers; None only logs them.
+        thresholds: alert thresholds of products in place of the model's.
         calibration: file in which calibrations and alert levels survive a restart; None keeps them in memory.
         replay: the progress of the tape; None for other sources.
         feeds: the protocols of the source's sessions.
@@ -138,6 +141,7 @@ class LivePipeline:
         upkeep: TapeUpkeep | None = None,
         outcomes: OutcomeStore | None = None,
         router: AlertRouter | None = None,
+        thresholds: AlertThresholds = AlertThresholds(),  # noqa: B008  immutable
         calibration: Path | None = None,
         replay: TapeReplay | None = None,
         feeds: Sequence[str] = (),
@@ -149,7 +153,8 @@ class LivePipeline:
         self.recorder = recorder
         self.upkeep = upkeep
         self.outcomes = outcomes
-        self.router = router
+        self.router = AlertRouter() if router is None else router
+        self._thresholds = thresholds
         self.publisher = Publisher()
         self._timed_from = timed_from
         self.counts = LiveCounts(timed_from, scorer.artifact.threshold, stats, feeds)
@@ -164,6 +169,11 @@ class LivePipeline:
             self._product(product)
         self._restore_calibration()
         self._periodic = self._periodic_tasks()
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """The products of the source so far."""
+        return tuple(self._products)
 
     def collector(self) -> LiveCollector:
         """The collector of the pipeline's metrics."""
@@ -256,7 +266,7 @@ class LivePipeline:
         if product.level is not None and not isnan(scored.probability):
             is_open = product.episodes.current is not None
             product.episodes.set_threshold(product.level.update(row.timestamp, is_open=is_open))
-        threshold = product.episodes.threshold
+        threshold = self.counts.of(row.product_id).threshold = product.episodes.threshold
         is_in_sample = self._is_in_sample(row.product_id, row.timestamp)
         if is_in_sample and not product.is_in_sample_logged:
             product.is_in_sample_logged = True
@@ -275,21 +285,18 @@ class LivePipeline:
         self.counts.add_episode(episode)
         time_ns = episode.opened if episode.closed is None else episode.closed
         is_in_sample = self._is_in_sample(episode.product, time_ns)
+        alert = Alert.of(
+            episode,
+            price,
+            mode=self.mode,
+            spike=self.scorer.artifact.metadata.spike_definition.describe(),
+            is_calibrated=is_calibrated,
+            limitations=texts(self.limitations(self.scorer.artifact.metadata, [episode.product])),
+            is_in_sample=is_in_sample,
+        )
+        suppressed = self.router.send(alert)
         origin = {"mode": self.mode, "simulated": self.mode.is_simulated, "is_in_sample": is_in_sample}
-        self._publish("alert", view.add_episode(episode, origin))
-        if self.router is not None:
-            spike = self.scorer.artifact.metadata.spike_definition.describe()
-            limitations = texts(self.limitations(self.scorer.artifact.metadata, [episode.product]))
-            alert = Alert.of(
-                episode,
-                price,
-                mode=self.mode,
-                spike=spike,
-                is_calibrated=is_calibrated,
-                limitations=limitations,
-                is_in_sample=is_in_sample,
-            )
-            self.router.send(alert)
+        self._publish("alert", view.add_episode(episode, origin | {"suppressed": suppressed}))
 
     def _end_session(self) -> None:
         """Close open alerts as a silence after the newest row does."""
@@ -366,10 +373,15 @@ class LivePipeline:
         """A product; created with its first row if it is not subscribed by name, as on a tape."""
         product = self._products.get(name)
         if product is None:
-            artifact = self.scorer.artifact
-            episodes = EpisodeTracker(artifact.threshold, product=name)
-            product = self._products[name] = _Product(ProductView(name, self.scorer), episodes, _alert_level(artifact))
+            episodes, level = self._alert_rule(name, self.scorer.artifact)
+            product = self._products[name] = _Product(ProductView(name, self.scorer), episodes, level)
         return product
+
+    def _alert_rule(self, product: str, artifact: Artifact) -> tuple[EpisodeTracker, AlertLevel | None]:
+        """The alert episodes of a product, and its level if no fixed threshold applies."""
+        own, adaptation = self._thresholds.find(product), artifact.metadata.adaptation
+        level = None if own is not None or adaptation is None else AlertLevel(adaptation.alert_log_odds)
+        return EpisodeTracker(artifact.threshold if own is None else own, product=product), level
 
     def limitations(self, metadata: Metadata, products: Iterable[str] | None = None) -> Limitations:
         """The limitations of a model on this source's market, for these products or for all."""
@@ -391,12 +403,13 @@ class LivePipeline:
             SchemaMismatch: the model needs other rows than the engine produces; nothing was changed.
             UsageError: the model's threshold is not valid for alerts; nothing was changed.
         """
-        trackers = {name: EpisodeTracker(artifact.threshold, product=name) for name in self._products}
+        rules = {name: self._alert_rule(name, artifact) for name in self._products}
         self.scorer.check(artifact)
         for name, product in self._products.items():
             product.view.store_newest()
-            trackers[name].resume(product.episodes.state())
-            product.episodes, product.level = trackers[name], _alert_level(artifact)
+            state = product.episodes.state()
+            product.episodes, product.level = rules[name]
+            product.episodes.resume(state)
         self.scorer.adopt(artifact)
         self.counts.threshold, self.counts.performance = artifact.threshold, {}
         self._model = ServedModel.of(artifact.metadata, simulated=self.mode.is_simulated)
@@ -492,9 +505,9 @@ class LivePipeline:
             return
         for name, level in state.levels.items():
             product = self._products.get(name)
-            if product is None:
+            if product is None or product.level is None:
                 self._other_levels[name] = level
-            elif product.level is not None:
+            else:
                 product.level.resume(level)
 
     def _publish(self, event: str, data: dict[str, Any]) -> None:
@@ -532,7 +545,9 @@ class LivePipeline:
     def state(self) -> SourceState:
         """The source and its products, for ``/health``."""
         replay = None if self.replay is None else ReplayState(**self.replay.progress())
-        products = [each.view.state() for each in self._products.values()]
+        products = [
+            each.view.state(each.episodes.threshold, self._threshold_source(each)) for each in self._products.values()
+        ]
         return SourceState(
             name=self.source,
             mode=self.mode,
@@ -543,6 +558,11 @@ class LivePipeline:
             refused_products=self._refused_products(),
             sessions=[SessionState(**each) for each in self.counts.sessions_state()],
         )
+
+    def _threshold_source(self, product: _Product) -> ThresholdSource:
+        if self._thresholds.find(product.view.product) is not None:
+            return "option"
+        return "model" if product.level is None else "budget"
 
     def _refused_products(self) -> list[str]:
         return [] if self.counts.stats is None else list(self.counts.stats().refused)
@@ -571,10 +591,13 @@ class LivePipeline:
             "spikes": list(view.spikes),
             "health": self.health(),
             "performance": self.counts.performance,
+            "snoozes": self._snoozes(),
         }
 
+    def _snoozes(self) -> list[dict[str, Any]]:
+        snoozes: list[dict[str, Any]] = msgspec.to_builtins(self.router.rules.snoozes())
+        return snoozes
 
-def _alert_level(artifact: Artifact) -> AlertLevel | None:
-    """The level at which a product begins; None if the model has a fixed threshold."""
-    adaptation = artifact.metadata.adaptation
-    return None if adaptation is None else AlertLevel(adaptation.alert_log_odds)
+    def publish_snoozes(self) -> None:
+        """Send the present snoozes to the readers of the event stream."""
+        self._publish("snooze", {"snoozes": self._snoozes()})

@@ -28,6 +28,7 @@ from volspike.api.edge import PAGE_HEADERS
 from volspike.api.schema import Problem
 from volspike.api.server import Server, server_config
 from volspike.api.service import validate
+from volspike.api.snooze import snooze_routes
 from volspike.background import BackgroundTask
 from volspike.config import FeedSettings, ServingSettings
 from volspike.errors import UsageError
@@ -38,9 +39,11 @@ from volspike.live.sources import Source, open_source
 from volspike.live.stream import EventFilter, EventStreamResponse, Publisher, Snapshot, StreamLimits
 from volspike.market.product import canonical_product
 from volspike.models import Artifact
+from volspike.models.alert_thresholds import AlertThresholds
 from volspike.models.choice import model_to_serve, named_model, production_model, with_companion
 from volspike.monitoring.alerts import AlertRouter
 from volspike.monitoring.outcomes import OutcomeStore
+from volspike.monitoring.quiet import QuietHours, SendingRules
 from volspike.tape.recorder import Recorder
 from volspike.tape.upkeep import KEEP_DAYS, TapeUpkeep, UpkeepResult
 
@@ -181,6 +184,8 @@ class LiveOptions:
         outcomes: file of predictions and outcomes, None to store none; the calibration is stored next to it.
         keep_days: older tapes and predictions are deleted; 0 keeps all.
         alerts: Apprise URLs of alert receivers, which are secrets.
+        quiet_hours: when alerts are not sent.
+        thresholds: alert thresholds of products in place of the model's.
         background: runs while the source is served.
     """
 
@@ -190,6 +195,8 @@ class LiveOptions:
     outcomes: Path | None = None
     keep_days: float = KEEP_DAYS
     alerts: tuple[str, ...] = field(default=(), repr=False)
+    quiet_hours: tuple[QuietHours, ...] = ()
+    thresholds: AlertThresholds = field(default_factory=AlertThresholds)
     background: Background = lambda _: nullcontext(())
 
 
@@ -207,11 +214,12 @@ async def serve_live(
     is the same for a live source and a replay. ``announce`` is called with the open source before it is served.
 
     Raises:
-        UsageError: unknown source, or no such tape.
+        UsageError: unknown source, no such tape, or an alert threshold of a product that the source does not send.
         UnreadableFile: no tick in the tape.
         ModelError: the model cannot be loaded, or not used with this source.
     """
     async with open_source(options.source, feed, speed=options.speed, head_start_s=HEAD_START_S) as source:
+        _check_thresholds(options.thresholds, source)
         folder = model_to_serve(named_model(serving), production_model(serving), simulated=source.simulated)
         artifact = Artifact.load(folder)
         validate(artifact)
@@ -222,9 +230,13 @@ async def serve_live(
         log.info("source_opened", source=source.name, mode=mode, simulated=simulated, model=str(artifact.directory))
         pipeline = await _pipeline(scorer, source, options)
         retraining: list[BackgroundTask] = []
+        pages = dashboard_routes(pipeline.publisher, pipeline.snapshot)
+        pages.include_router(
+            snooze_routes(pipeline.router.rules, serving, lambda: pipeline.products, pipeline.publish_snoozes)
+        )
         app = create_app(
             with_companion(serving),
-            pages=dashboard_routes(pipeline.publisher, pipeline.snapshot),
+            pages=pages,
             served=artifact,
             adopt=pipeline.adopt,
             limitations=pipeline.limitations,
@@ -248,8 +260,16 @@ async def serve_live(
         raise fault
 
 
+def _check_thresholds(thresholds: AlertThresholds, source: Source) -> None:
+    """Refuse thresholds of products that the source does not send; a tape may have further products later."""
+    if source.replay is None:
+        thresholds.check(source.products)
+    elif unused := thresholds.unused(source.products):
+        log.warning("alert_thresholds_unused", products=unused, first_products=source.products)
+
+
 async def _pipeline(scorer: LiveScorer, source: Source, options: LiveOptions) -> LivePipeline:
-    recorder, upkeep, outcomes, calibration = None, None, None, None
+    recorder, upkeep, outcomes, calibration, snoozes = None, None, None, None, None
     if not source.mode.is_replay:
         if options.tape is not None:
             recorder = await asyncio.to_thread(Recorder, options.tape, simulated=source.simulated)
@@ -257,7 +277,9 @@ async def _pipeline(scorer: LiveScorer, source: Source, options: LiveOptions) ->
         if options.outcomes is not None:
             outcomes = await asyncio.to_thread(OutcomeStore, options.outcomes, keep_days=options.keep_days)
             # of two processes, the one that stores the outcomes learns from them
-            calibration = None if outcomes.is_shared else options.outcomes.with_suffix(".calibration")
+            if not outcomes.is_shared:
+                calibration = options.outcomes.with_suffix(".calibration")
+                snoozes = options.outcomes.with_suffix(".snoozes.json")
     return LivePipeline(
         scorer,
         source.products,
@@ -268,7 +290,8 @@ async def _pipeline(scorer: LiveScorer, source: Source, options: LiveOptions) ->
         recorder=recorder,
         upkeep=upkeep,
         outcomes=outcomes,
-        router=AlertRouter(options.alerts),
+        router=AlertRouter(options.alerts, rules=SendingRules(options.quiet_hours, snoozes)),
+        thresholds=options.thresholds,
         calibration=calibration,
         replay=source.replay,
         feeds=source.feeds,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec import to_builtins
 
-from volspike.api.schema import ProductState, WarmUp
+from volspike.api.schema import ProductState, ThresholdSource, WarmUp
 from volspike.episodes import Episode
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.live.warm_up import warm_up
@@ -94,11 +94,18 @@ class ProductView:
             "features": self._scorer.inputs(row),
         }
 
-    def state(self) -> ProductState:
-        """The newest row's time and the product's warm-up, for ``/health``."""
+    def state(self, threshold: float, source: ThresholdSource) -> ProductState:
+        """The newest row's time, the product's alert threshold with its source, and its warm-up, for ``/health``."""
         time = None if self._newest is None else format_time(self._newest[0].row.timestamp)
         is_in_sample = self._newest is not None and self._newest[3]
-        return ProductState(product=self.product, time=time, is_in_sample=is_in_sample, warm_up=self.warm_up())
+        return ProductState(
+            product=self.product,
+            time=time,
+            is_in_sample=is_in_sample,
+            threshold=threshold,
+            threshold_source=source,
+            warm_up=self.warm_up(),
+        )
 
     def warm_up(self) -> WarmUp:
         """The seconds and the inputs that the model still waits for after the newest row."""

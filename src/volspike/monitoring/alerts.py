@@ -14,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
+from threading import Event
 from typing import Final, Protocol, Self, TypeAlias
 
 import msgspec
@@ -23,8 +24,13 @@ from volspike.background import BackgroundTask, Backlog, SupervisedThread, super
 from volspike.episodes import Episode, EpisodeTracker, TrackerState
 from volspike.errors import DataError, UsageError
 from volspike.market import Mode, format_time
+from volspike.models.alert_thresholds import AlertThresholds
+from volspike.monitoring.quiet import SendingRules, Suppression
 
 QUEUE_ALERTS: Final = 256
+CHECK_EVERY_S: Final = 10.0
+"""How often the end of quiet hours is checked at least, as the clock may be set and the machine may sleep."""
+
 ATTEMPTS: Final = 3
 
 _URL: Final = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
@@ -124,6 +130,22 @@ _MARKS: Final = {
 """The end of an alert's text."""
 
 
+class AlertMessage(Protocol):
+    """A message to receivers: an alert, or the summary of quiet hours."""
+
+    @property
+    def id(self) -> str:
+        """An id for the log."""
+
+    @property
+    def title(self) -> str:
+        """One line, for a phone."""
+
+    @property
+    def body(self) -> str:
+        """One line with the details."""
+
+
 class DeliveryCounts(msgspec.Struct):
     """One receiver's alerts: delivered, failed attempts, and given up after all attempts."""
 
@@ -134,12 +156,12 @@ class DeliveryCounts(msgspec.Struct):
 
 
 class _Attempt(msgspec.Struct, order=True):
-    """The next attempt to deliver an alert, due at a monotonic time; the earliest is first."""
+    """The next attempt to deliver a message, due at a monotonic time; the earliest is first."""
 
     due: float
     number: int
     attempt: int
-    alert: Alert
+    message: AlertMessage
 
 
 class _Delivery:
@@ -148,7 +170,7 @@ class _Delivery:
     def __init__(self, receiver: Receiver, attempts: int, backoff_s: float, queue_alerts: int) -> None:
         self._receiver = receiver
         self._attempts, self._backoff_s, self._queue_alerts = attempts, backoff_s, queue_alerts
-        self.backlog: Backlog[Alert] = Backlog(queue_alerts)
+        self.backlog: Backlog[AlertMessage] = Backlog(queue_alerts)
         self.counts = DeliveryCounts(receiver.address)
         self._retries: list[_Attempt] = []
         self._numbers = count()
@@ -170,8 +192,8 @@ class _Delivery:
         while not self._is_abandoned:
             wait = max(0.0, self._retries[0].due - time.monotonic()) if self._retries else None
             new = self.backlog.take(1, wait)
-            for alert in new:
-                self._try(_Attempt(0.0, next(self._numbers), 1, alert), thread)
+            for message in new:
+                self._try(_Attempt(0.0, next(self._numbers), 1, message), thread)
             if new:
                 continue
             if not self._retries:
@@ -188,7 +210,7 @@ class _Delivery:
         """One attempt; after a failure it is queued again or given up."""
         if self._is_abandoned:
             return
-        if self._send(attempt.alert, thread):
+        if self._send(attempt.message, thread):
             self.counts.sent += 1
             return
         self.counts.failures += 1
@@ -201,15 +223,15 @@ class _Delivery:
             attempt = heapq.heappop(self._retries)
         self.counts.given_up += 1
         receiver = self.counts.receiver
-        _log.warning("alert_undelivered", receiver=receiver, id=attempt.alert.id, given_up=self.counts.given_up)
+        _log.warning("alert_undelivered", receiver=receiver, id=attempt.message.id, given_up=self.counts.given_up)
 
-    def _send(self, alert: Alert, thread: SupervisedThread) -> bool:
+    def _send(self, message: AlertMessage, thread: SupervisedThread) -> bool:
         """Send once. A receiver that raises has failed; only the kind of its error is reported.
 
         The text of the error, and the values in its traceback, may contain the receiver's URL.
         """
         try:
-            is_sent = self._receiver.send(alert.title, alert.body)
+            is_sent = self._receiver.send(message.title, message.body)
         except BaseException as error:  # noqa: BLE001  other people's plugins may raise anything
             thread.fail(f"{self.counts.receiver}: {type(error).__name__}")
             return False
@@ -219,7 +241,10 @@ class _Delivery:
 
 
 class AlertRouter:
-    """Sends every alert to every receiver, each in a thread of its own; without receivers alerts are only logged.
+    """Sends alerts to every receiver, each in a thread of its own; without receivers alerts are only logged.
+
+    ``rules`` may keep an alert from being sent: in quiet hours, or while its product is snoozed. After quiet hours with
+    alerts a summary is sent.
 
     Each delivery is tried ``attempts`` times, after ``backoff_s``, twice that, and so on; new alerts precede retries.
     If ``queue_alerts`` wait for a receiver, the oldest is dropped and counted.
@@ -227,6 +252,7 @@ class AlertRouter:
     Args:
         urls: Apprise URLs.
         receivers: additional receivers.
+        rules: which alerts are sent; all by default.
         timeout_s: limit for a receiver to connect, and between two parts of its response.
 
     Raises:
@@ -238,6 +264,7 @@ class AlertRouter:
         urls: Sequence[str] = (),
         *,
         receivers: Sequence[Receiver] = (),
+        rules: SendingRules | None = None,
         timeout_s: float = 4.0,
         attempts: int = ATTEMPTS,
         backoff_s: float = 1.0,
@@ -245,6 +272,9 @@ class AlertRouter:
     ) -> None:
         every: list[Receiver] = [*(AppriseReceiver(url, timeout_s) for url in urls), *receivers]
         self._deliveries = [_Delivery(receiver, attempts, backoff_s, queue_alerts) for receiver in every]
+        self.rules = SendingRules() if rules is None else rules
+        self._is_closing = Event()
+        self._watch = supervised("quiet hours", self._watch_quiet_hours) if self.rules.has_summaries else None
 
     def __repr__(self) -> str:
         return f"AlertRouter({[delivery.counts.receiver for delivery in self._deliveries]!r})"
@@ -256,16 +286,18 @@ class AlertRouter:
 
     @property
     def tasks(self) -> tuple[BackgroundTask, ...]:
-        """The background tasks that deliver alerts."""
-        return tuple(delivery.thread for delivery in self._deliveries)
+        """The background tasks that deliver alerts, and that wait for the end of quiet hours."""
+        watch = () if self._watch is None else (self._watch,)
+        return (*(delivery.thread for delivery in self._deliveries), *watch)
 
     @property
     def dropped(self) -> int:
         """Alerts that were not sent to a receiver: its queue was full, or the router was closed first."""
         return sum(delivery.backlog.dropped for delivery in self._deliveries)
 
-    def send(self, alert: Alert) -> None:
-        """Log the alert and queue it; never waits for a receiver."""
+    def send(self, alert: Alert) -> Suppression | None:
+        """Log the alert and queue it, unless the rules suppress it; returns the reason. Never waits for a receiver."""
+        suppression = self.rules.suppress(alert)
         _log.warning(
             "alert_opened" if alert.is_open else "alert_closed",
             id=alert.id,
@@ -278,16 +310,45 @@ class AlertRouter:
             simulated=alert.mode.is_simulated,
             in_sample=alert.is_in_sample,
             limitations=list(alert.limitations),
+            suppressed=suppression,
         )
+        if suppression is None:
+            self._queue(alert)
+        return suppression
+
+    def _queue(self, message: AlertMessage) -> None:
         for delivery in self._deliveries:
-            if not delivery.backlog.put(alert):
+            if not delivery.backlog.put(message):
                 _log.warning("alert_dropped", receiver=delivery.counts.receiver, dropped=delivery.backlog.dropped)
 
+    def send_summary(self) -> None:
+        """Queue the summary of quiet hours that have ended with alerts; nothing at other times."""
+        summary = self.rules.take_summary()
+        if summary is not None:
+            _log.warning("quiet_hours_ended", summary=summary.body)
+            self._queue(summary)
+        self.rules.save()
+
+    def _watch_quiet_hours(self, thread: SupervisedThread) -> None:
+        while True:
+            self.send_summary()
+            thread.succeed()
+            left = self.rules.seconds_left()
+            if self._is_closing.wait(CHECK_EVERY_S if left is None else min(left, CHECK_EVERY_S)):
+                return
+
     def close(self, deadline_s: float = 5.0) -> bool:
-        """Deliver what is queued; after ``deadline_s`` drop and count the rest, and return False."""
+        """Deliver what is queued; after ``deadline_s`` drop and count the rest, and return False.
+
+        Alerts that quiet hours hold are kept in the file of the rules for the next start.
+        """
+        end = time.monotonic() + deadline_s
+        self._is_closing.set()
+        if self._watch is not None:
+            self._watch.close(deadline_s)
+        self.rules.close()
         for delivery in self._deliveries:
             delivery.backlog.close()
-        end = time.monotonic() + deadline_s
         complete = [delivery.close(max(0.0, end - time.monotonic())) for delivery in self._deliveries]
         return all(complete)
 
@@ -303,6 +364,18 @@ class Receiver(Protocol):
         """Try to send a message once; False if it failed. Called from one thread; may take seconds, and may raise."""
 
 
+def check_url(url: str) -> None:
+    """Refuse a text that is no URL.
+
+    Raises:
+        UsageError: the error does not repeat the text.
+    """
+    if _URL.fullmatch(url) is None:
+        raise UsageError(
+            "an alert receiver is not an Apprise URL (scheme://…); it is not shown because it may contain a secret"
+        )
+
+
 class AppriseReceiver:
     """A receiver with an Apprise URL. Apprise is imported with the first message, since that takes a second.
 
@@ -311,14 +384,11 @@ class AppriseReceiver:
     """
 
     def __init__(self, url: str, timeout_s: float = 4.0) -> None:
-        if _URL.fullmatch(url) is None:
-            raise UsageError(
-                "an alert receiver is not an Apprise URL (scheme://…); it is not shown because it may contain a secret"
-            )
+        check_url(url)
         self._url = url
         self._timeout_s = timeout_s
         self._notifier: _Notifier | None = None
-        self._is_loaded = False
+        self._unusable: str | None = None
 
     @property
     def address(self) -> str:
@@ -330,20 +400,26 @@ class AppriseReceiver:
 
     def send(self, title: str, body: str) -> bool:
         """Try to send a message once; False if it failed or Apprise does not support the URL."""
-        if not self._is_loaded:
-            self._notifier = self._load()
-            self._is_loaded = True
+        is_first = self._unusable is None
+        unusable = self.prepare()
+        if unusable and is_first:
+            _log.error("alert_receiver_unusable", receiver=self.address, reason=unusable)
         return self._notifier is not None and self._notifier.send(title, body)
 
-    def _load(self) -> _Notifier | None:
+    def prepare(self) -> str:
+        """Load the service of the URL, once; returns why it cannot be used, without secrets, empty if it can."""
+        if self._unusable is None:
+            self._unusable = self._load()
+        return self._unusable
+
+    def _load(self) -> str:
         try:
-            return _Notifier(self._url, self._timeout_s)
+            self._notifier = _Notifier(self._url, self._timeout_s)
         except ImportError:
-            reason = "the package apprise is not installed"
+            return "the package apprise is not installed"
         except (ValueError, TypeError, KeyError, AttributeError):  # the message of an Apprise plugin may hold secrets
-            reason = "Apprise does not support this URL, or a part of it is missing"
-        _log.error("alert_receiver_unusable", receiver=self.address, reason=reason)
-        return None
+            return "Apprise does not support this URL, or a part of it is missing"
+        return ""
 
 
 class _Notifier:
@@ -406,17 +482,19 @@ LimitationTexts: TypeAlias = Callable[[str, bool], Iterable[str]]
 
 
 class _StreamState(msgspec.Struct, frozen=True):
-    """The snapshot of ``StreamAlerts``."""
+    """The snapshot of ``StreamAlerts``; ``thresholds`` are those of products that differ from ``threshold``."""
 
     threshold: float
     trackers: dict[str, TrackerState]
+    thresholds: dict[str, float] = {}
 
 
 class StreamAlerts:
     """The alerts of a stream partition's products, with state that survives restarts; ``streams.predictor.AlertWatch``.
 
     Without a ``router`` alerts are marked in the predictions and sent nowhere. ``spike`` is the definition of a spike
-    as a phrase, and ``limitations`` those of the model.
+    as a phrase, and ``limitations`` those of the model. ``thresholds`` replace ``threshold``, the model's, for some
+    products.
     """
 
     def __init__(
@@ -426,12 +504,18 @@ class StreamAlerts:
         *,
         spike: str = "",
         limitations: LimitationTexts | None = None,
+        thresholds: AlertThresholds | None = None,
     ) -> None:
         self._threshold = threshold
+        self._thresholds = AlertThresholds() if thresholds is None else thresholds
         self._spike = spike
         self._limitations = limitations
         self._router = router
         self._trackers: dict[str, EpisodeTracker] = {}
+
+    def threshold_of(self, product: str) -> float:
+        """The alert threshold of a product."""
+        return self._thresholds.of(product, self._threshold)
 
     def update(
         self, product: str, time_ns: int, probability: float | None, price: float, *, simulated: bool
@@ -439,7 +523,7 @@ class StreamAlerts:
         """The alert that a row opens or closes, not sent yet."""
         tracker = self._trackers.get(product)
         if tracker is None:
-            tracker = self._trackers[product] = EpisodeTracker(self._threshold, product=product)
+            tracker = self._trackers[product] = EpisodeTracker(self.threshold_of(product), product=product)
         episode = tracker.update(time_ns, probability)
         if episode is None:
             return None
@@ -455,10 +539,15 @@ class StreamAlerts:
     def snapshot(self) -> bytes:
         """The state of all trackers."""
         trackers = {product: tracker.state() for product, tracker in self._trackers.items()}
-        return msgspec.msgpack.encode(_StreamState(self._threshold, trackers))
+        thresholds = {
+            product: tracker.threshold
+            for product, tracker in self._trackers.items()
+            if tracker.threshold != self._threshold
+        }
+        return msgspec.msgpack.encode(_StreamState(self._threshold, trackers, thresholds))
 
     def restore(self, snapshot: bytes) -> None:
-        """Continue from a snapshot; a model with another threshold starts without open alerts.
+        """Continue from a snapshot; a product whose threshold has changed starts without an open alert.
 
         Raises:
             DataError: the bytes are not a snapshot.
@@ -467,8 +556,8 @@ class StreamAlerts:
             state = msgspec.msgpack.decode(snapshot, type=_StreamState)
         except msgspec.DecodeError as error:
             raise DataError(f"not a snapshot of stream alerts: {error}") from error
-        if state.threshold != self._threshold:
-            return
         for product, tracker in state.trackers.items():
-            self._trackers[product] = EpisodeTracker(self._threshold, product=product)
-            self._trackers[product].resume(tracker)
+            threshold = self.threshold_of(product)
+            if threshold == state.thresholds.get(product, state.threshold):
+                self._trackers[product] = EpisodeTracker(threshold, product=product)
+                self._trackers[product].resume(tracker)

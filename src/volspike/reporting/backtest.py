@@ -8,7 +8,7 @@ spikes count as missed. The model is compared with whichever baseline has the gr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +40,7 @@ from volspike.labels import SpikeDefinition
 from volspike.market import format_time
 from volspike.models import Artifact, Metadata
 from volspike.models.alert_level import BUDGET_MINUTES
+from volspike.models.alert_thresholds import AlertThresholds
 from volspike.models.artifact import load_stored_baseline
 from volspike.models.calibration import Platt
 from volspike.models.evidence import all_limitations, dataset_markets, texts
@@ -77,11 +78,13 @@ class BacktestRequest:
 
     With ``budget``, in minutes of alarm per day, the alert threshold follows the alarms so far
     (``models.alert_level``), as it does live for models with an ``adaptation``, whose default is ``BUDGET_MINUTES``.
-    For other models the default is their own threshold. ``venue`` is that of products whose name states none.
+    For other models the default is their own threshold. ``thresholds`` replace both for some products. ``venue`` is
+    that of products whose name states none.
     """
 
     spike: SpikeDefinition | None = None
     budget: float | None = None
+    thresholds: AlertThresholds = field(default_factory=AlertThresholds)
     cost: AlarmCost | None = None
     venue: str | None = None
     seed: int = 0
@@ -132,6 +135,13 @@ class Backtest:
     volatility_baseline: str
 
     @property
+    def threshold_text(self) -> str:
+        """The source of the alert threshold as a phrase."""
+        own = self.request.thresholds
+        rule = "the model's own threshold" if self.budget is None else f"a budget of {self.budget:g} min per day"
+        return f"{rule}, except {own}" if own else rule
+
+    @property
     def alarm_minutes_per_day(self) -> float:
         """Minutes of alarm per covered day of a product."""
         return self.comparison.model_events.alarm_share * DAY_S / 60.0
@@ -170,6 +180,7 @@ class Backtest:
             "hours": events.hours,
             "base_rate": known(compared.model.base_rate),
             "budget_minutes_per_day": self.budget,
+            "alert_thresholds": dict(self.request.thresholds.values),
             "alarm_minutes_per_day": known(self.alarm_minutes_per_day),
             "alerts": events.alarms,
             "false_alerts": events.alarms - events.true_alarms,
@@ -215,6 +226,7 @@ def run_backtest(
     """Backtest ``artifact`` on all labelled rows of ``features``, loaded as ``dataset``.
 
     Raises:
+        UsageError: an alert threshold of a product that the rows do not have.
         SchemaMismatch: the rows are of another kind than the model's, or lack what τ is derived from.
         NotEnoughData: no row has a known τ, or the model can score none.
         ArtifactCorrupt: the model's stored baseline is damaged.
@@ -222,6 +234,7 @@ def run_backtest(
     metadata = artifact.metadata
     facts = dataset.facts
     artifact.check_dataset(dataset)
+    request.thresholds.check(dataset.products)
     spike = request.spike or metadata.spike_definition
     is_own = spike == metadata.spike_definition
     tau = dataset.thresholds(spike, metadata.tau if is_own else None)
@@ -233,15 +246,17 @@ def run_backtest(
     probability, unscored = with_lowest(live[rows])
     if unscored == len(rows):
         raise NotEnoughData(f"{features}: {metadata.model} can score none of {len(rows):,} rows; a value is missing")
+    threshold = artifact.alert_thresholds(dataset, live, tau, request.budget)[rows]
+    own = np.array([request.thresholds.of(product, nan) for product in dataset.products])[dataset.product[rows]]
     scored = Scored.of(
         dataset,
         rows,
         tau,
         probability=probability,
-        threshold=artifact.alert_thresholds(dataset, live, tau, request.budget)[rows],
+        threshold=np.where(np.isnan(own), threshold, own),
         baseline=np.zeros(len(rows)),  # the best one is not known yet
         baseline_threshold=np.inf,
-        holds_budget=artifact.holds_budget or request.budget is not None,
+        holds_budget=np.isnan(own) & (artifact.holds_budget or request.budget is not None),
     )
     on_step(Step("comparing with the baselines", 0.5))
     scores = {name: with_lowest(score)[0] for name, score in baseline_scores(artifact, dataset, rows, tau).items()}

@@ -174,7 +174,6 @@ def backtest_page(backtest: Backtest) -> str:
     """The page as HTML, with its style and charts inside."""
     title = f"Backtest of {backtest.metadata.model} on {backtest.features.name}"
     timeline, hidden = timeline_chart(backtest)
-    budget = "the model's own threshold" if backtest.budget is None else f"a budget of {backtest.budget:g} min per day"
     parts = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="simulated">{escape(SIMULATED)}</p>' if backtest.simulated else "",
@@ -186,7 +185,7 @@ def backtest_page(backtest: Backtest) -> str:
             '<p class="quiet"><span class="key model"></span>'
             f'{escape(backtest.metadata.model)}<span class="key baseline"></span>'
             f"{escape(backtest.comparison.baseline_name)}, the best baseline on these rows. "
-            f"The circle marks the alerts below, at {escape(budget)}.</p>{recall_chart(backtest)}"
+            f"The circle marks the alerts below, at {escape(backtest.threshold_text)}.</p>{recall_chart(backtest)}"
             + _html_table(budget_table(backtest.metadata.model, backtest.comparison)),
         ),
         _section(
@@ -220,7 +219,7 @@ def _description(backtest: Backtest) -> str:
 def _tiles(backtest: Backtest) -> str:
     events, ratio = backtest.comparison.model_events, backtest.comparison.calm.pr_auc.ratio
     theirs = backtest.comparison.baseline_events.onsets_caught
-    budget = "" if backtest.budget is None else f", budget {backtest.budget:g}"
+    budget = "" if backtest.budget is None or backtest.request.thresholds else f", budget {backtest.budget:g}"
     cap = LEAD_CAP_HORIZONS * backtest.scored.horizon_s
     tiles = [
         (f"{events.onsets_caught} of {events.onsets}", f"onsets caught in time; the best baseline {theirs}"),

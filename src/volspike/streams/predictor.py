@@ -45,6 +45,9 @@ A = TypeVar("A", bound=EpisodeChange)
 class AlertWatch(Protocol[A]):
     """Tracks the alert episodes of a partition's products and sends alerts."""
 
+    def threshold_of(self, product: str) -> float:
+        """The alert threshold of a product."""
+
     def update(
         self, product: str, time_ns: int, probability: float | None, price: float, *, simulated: bool
     ) -> A | None:
@@ -159,11 +162,12 @@ class PredictionStage(Generic[A]):
         return line
 
     def _predict(self, read: Sequence[_InputRow], times: NDArray[np.int64], output: StageOutput) -> None:
-        threshold, version, digest = self._artifact.threshold, self._version, self._artifact.metadata.feature_digest
+        version, digest = self._version, self._artifact.metadata.feature_digest
         scores, taus = self._scores(read)
         self._scored += scores
         for (_, offset, kind, line), time, probability, tau in zip(read, times.tolist(), scores, taus, strict=True):
             volatility = self._expected_volatility(line)
+            threshold = self._watch.threshold_of(line.product_id)
             change = self._watch.update(line.product_id, time, probability, line.price, simulated=kind.simulated)
             if change is not None:
                 self._waiting.append((offset, change))
