@@ -23,7 +23,7 @@ from volspike.market import SECOND_NS, Mode, Tick
 from volspike.models import DEFAULT_MODEL, TEN_MODEL, Artifact
 from volspike.models.alert_thresholds import AlertThresholds
 from volspike.monitoring.alerts import AlertRouter
-from volspike.monitoring.outcome_database import PredictionRecord
+from volspike.monitoring.outcome_database import AlertEntry, PredictionRecord
 from volspike.monitoring.quiet import QuietHours, SendingRules
 
 PAIRS = ["BTC-USD", "ETH-USD"]
@@ -46,6 +46,10 @@ class Stored:
 
     def __init__(self) -> None:
         self.predictions: list[PredictionRecord] = []
+        self.alerts: list[AlertEntry] = []
+
+    def alert(self, alert: AlertEntry) -> None:
+        self.alerts.append(alert)
 
     def predict(self, record: PredictionRecord) -> None:
         self.predictions.append(record)
@@ -71,7 +75,7 @@ def run(model: Path = TEN_MODEL, seconds: int = 50, **options: Any) -> LivePipel
 
 
 def states(live: LivePipeline, product: str) -> list[str]:
-    return [alert["state"] for alert in live.snapshot(product)["alerts"]]
+    return [alert["state"] for alert in live.alerts.entries(product)]
 
 
 @pytest.mark.parametrize("model", [TEN_MODEL, DEFAULT_MODEL])
@@ -149,7 +153,7 @@ def test_an_alert_that_is_not_sent_is_shown_and_marked() -> None:
     thresholds = AlertThresholds.parse(["0.3"])
     with structlog.testing.capture_logs() as logs:
         live = run(thresholds=thresholds, seconds=300, router=AlertRouter(rules=rules))
-    shown = {product: live.snapshot(product)["alerts"] for product in PAIRS}
+    shown = {product: live.alerts.entries(product) for product in PAIRS}
     marks = {product: [(each["state"], each["suppressed"]) for each in alerts] for product, alerts in shown.items()}
     assert marks == {"BTC-USD": [("closed", "quiet_hours")], "ETH-USD": [("closed", "snoozed")]}
     assert [entry["suppressed"] for entry in logs if entry["event"] == "alert_opened"] == ["quiet_hours", "snoozed"]
@@ -160,7 +164,7 @@ def test_an_alert_that_is_not_sent_is_shown_and_marked() -> None:
     assert 'alert_suppressed_total{reason="snoozed"} 1.0' in lines
     live.close()
     sent = run(thresholds=thresholds)
-    assert [each["suppressed"] for each in sent.snapshot("BTC-USD")["alerts"]] == [None]
+    assert [each["suppressed"] for each in sent.alerts.entries()] == [None, None]
 
 
 def test_snoozes_are_in_the_snapshot_and_on_the_stream() -> None:

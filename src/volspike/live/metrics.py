@@ -209,6 +209,9 @@ LIVE_METRICS: Final = (
 MAX_PRODUCTS: Final = 256
 """How many products have metrics of their own; a tape may hold any number."""
 
+IN_REAL_TIME_NS: Final = SECOND_NS
+"""A source that sends past ticks at first is in real time from the first frame that is less late than this."""
+
 RECENT_FRAMES: Final = 2048
 """How many recent latencies are kept for percentiles."""
 
@@ -270,6 +273,8 @@ class FeedCounts:
         self.unverifiable: set[str] = set()
         """Products on whose feed no loss can be noticed."""
         self.latency = Distribution(FEED_LATENCY, per_unit=SECOND_NS)
+        self.is_in_real_time = timed_from == 0
+        """Whether a source that sends past ticks at first has sent them; their age is no latency."""
         self.recent_latency_ns: deque[int] = deque(maxlen=RECENT_FRAMES)
         self.products: dict[str, ProductCounts] = {}
         self._timed_from = timed_from
@@ -356,9 +361,13 @@ class FeedCounts:
         for tick in ticks:
             self.of(tick.product_id).ticks += 1
         sent = ticks[-1].time
-        if self._timed_from is not None and sent >= self._timed_from:
-            self.recent_latency_ns.append(event.received - sent)
-            self.latency.observe(event.received - sent)
+        if self._timed_from is None or sent < self._timed_from:
+            return
+        late = event.received - sent
+        self.is_in_real_time = self.is_in_real_time or late < IN_REAL_TIME_NS
+        if self.is_in_real_time:
+            self.recent_latency_ns.append(late)
+            self.latency.observe(late)
 
     def of(self, product: str) -> ProductCounts:
         """The counts of a product."""
@@ -530,7 +539,7 @@ def _performance_metrics(figures: dict[str, Any]) -> Iterator[Metric]:
     """The metrics from delayed labels; without values until they are first computed."""
     for spec, name in (
         (LIVE_ROWS, "rows"),
-        (LIVE_ALERTS, "alerts"),
+        (LIVE_ALERTS, "alert_rows"),
         (LIVE_BASE_RATE, "base_rate"),
         (LIVE_PRECISION, "precision"),
         (LIVE_RECALL, "recall"),

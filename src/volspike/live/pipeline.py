@@ -10,7 +10,7 @@ A frame is processed by plain function calls, in this order (``LivePipeline.take
    threshold is the user's (``AlertThresholds``), the model's, or follows the product's own alarm minutes
    (``AlertLevel``).
 6. ``OutcomeStore.predict`` stores the prediction.
-7. Outcomes are stored, and shown if they are spikes.
+7. Outcomes are stored, and shown if they are spikes. They decide the outcomes of alerts (``AlertLog``).
 
 None of these waits for a disk, an alert receiver or a reader of the dashboard: those have bounded queues. The dashboard
 is updated by the clock: rows four times per second, health every second, performance every ten. An error in one of
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -39,6 +39,8 @@ from volspike.episodes import Episode, EpisodeTracker
 from volspike.errors import DataError, UsageError
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, FeedStats, SessionEnd
 from volspike.labels import is_spike
+from volspike.live.alert_log import AlertLog, Explanation
+from volspike.live.history import HistoryRange, StoredHistory, gap_spans, read_history
 from volspike.live.metrics import LiveCollector, LiveCounts, percentiles
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.live.sources import TapeReplay
@@ -58,7 +60,7 @@ from volspike.models.evidence import (
     training_spans,
 )
 from volspike.monitoring.alerts import Alert, AlertRouter
-from volspike.monitoring.outcome_database import OutcomeRecord, PredictionRecord
+from volspike.monitoring.outcome_database import AlertEntry, OutcomeRecord, PredictionRecord
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel
 from volspike.stores import rename_damaged
@@ -67,9 +69,14 @@ from volspike.tape.upkeep import TapeUpkeep
 
 ROWS_EVERY_S: Final = 0.25
 HEALTH_EVERY_S: Final = 1.0
+MARKETS_EVERY_S: Final = 2.0
 PERFORMANCE_EVERY_S: Final = 10.0
 SAVE_EVERY_S: Final = 60.0
 PERFORMANCE_WINDOW_NS: Final = 24 * 3600 * SECOND_NS
+EXPLAINED_NS: Final = 14 * 24 * 3600 * SECOND_NS
+"""How far back stored minutes explain a probability."""
+SHOWN_ALERTS: Final = 500
+DAY_NS: Final = 86_400 * SECOND_NS
 
 log = structlog.get_logger(__name__)
 
@@ -158,7 +165,12 @@ class LivePipeline:
         self.publisher = Publisher()
         self._timed_from = timed_from
         self.counts = LiveCounts(timed_from, scorer.artifact.threshold, stats, feeds)
-        self._model = ServedModel.of(scorer.artifact.metadata, simulated=mode.is_simulated)
+        metadata = scorer.artifact.metadata
+        self._model = ServedModel.of(metadata, simulated=mode.is_simulated)
+        self.alerts = AlertLog(metadata.horizon_s, mode)
+        tape = None if recorder is None else recorder.folder
+        self.stored = StoredHistory(tape, outcomes, simulated=mode.is_simulated, horizon_s=metadata.horizon_s)
+        self._is_behind = timed_from is not None and timed_from > 0
         self._own_data: dict[str, Spans] = {}
         self._products: dict[str, _Product] = {}
         self._other_levels: dict[str, tuple[float, int]] = {}
@@ -174,6 +186,20 @@ class LivePipeline:
     def products(self) -> tuple[str, ...]:
         """The products of the source so far."""
         return tuple(self._products)
+
+    def restore(self) -> None:
+        """Continue with the stored alerts, and with the minutes that explain a probability; may take a second."""
+        if self.outcomes is None:
+            return
+        since_s = (time.time_ns() - EXPLAINED_NS) // SECOND_NS
+        try:
+            self.alerts.restore(self.outcomes.alerts(simulated=self.mode.is_simulated, limit=SHOWN_ALERTS))
+            for minute in self.outcomes.minutes(self._model, since_s):
+                if minute.product in self._products:
+                    explanation = self._products[minute.product].view.explanation
+                    explanation.count(minute.probability, is_spike=minute.spike)
+        except DataError as error:
+            log.warning("dashboard_not_restored", reason=str(error))
 
     def collector(self) -> LiveCollector:
         """The collector of the pipeline's metrics."""
@@ -272,16 +298,17 @@ class LivePipeline:
             product.is_in_sample_logged = True
             self._log_in_sample(row.product_id, row.timestamp)
         product.view.add_row(scored, received, threshold, is_in_sample=is_in_sample)
+        self.alerts.raise_peak(row.product_id, scored.probability)
         product.last, product.row_at = scored, time.perf_counter_ns()
         may_open = product.level is None or scored.is_calm
         episode = product.episodes.update(row.timestamp, scored.probability, may_open=may_open)
         if episode is not None:
-            self._take_episode(product.view, episode, price, scored.is_calibrated)
+            self._take_episode(episode, price, scored.is_calibrated)
         self._store_prediction(scored, threshold)
         for outcome in scored.outcomes:
             self._take_outcome(product.view, outcome)
 
-    def _take_episode(self, view: ProductView, episode: Episode, price: float, is_calibrated: bool | None) -> None:
+    def _take_episode(self, episode: Episode, price: float, is_calibrated: bool | None) -> None:
         self.counts.add_episode(episode)
         time_ns = episode.opened if episode.closed is None else episode.closed
         is_in_sample = self._is_in_sample(episode.product, time_ns)
@@ -295,15 +322,19 @@ class LivePipeline:
             is_in_sample=is_in_sample,
         )
         suppressed = self.router.send(alert)
-        origin = {"mode": self.mode, "simulated": self.mode.is_simulated, "is_in_sample": is_in_sample}
-        self._publish("alert", view.add_episode(episode, origin | {"suppressed": suppressed}))
+        self._show_alert(self.alerts.add(episode, is_in_sample=is_in_sample, suppressed=suppressed))
+
+    def _show_alert(self, alert: AlertEntry) -> None:
+        self._publish("alert", self.alerts.fields(alert))
+        if self.outcomes is not None:
+            self.outcomes.alert(alert)
 
     def _end_session(self) -> None:
         """Close open alerts as a silence after the newest row does."""
         for product in self._products.values():
             last, episode = product.last, product.episodes.end_session()
             if episode is not None and last is not None:
-                self._take_episode(product.view, episode, float(last.row.values[0]), last.is_calibrated)
+                self._take_episode(episode, float(last.row.values[0]), last.is_calibrated)
 
     def _end_replay(self, replay: TapeReplay) -> None:
         """Close open alerts and report the end."""
@@ -352,10 +383,17 @@ class LivePipeline:
             self.outcomes.predict(record)
 
     def _take_outcome(self, view: ProductView, outcome: Outcome) -> None:
+        second = self.scorer.row_second(outcome)
         if self.outcomes is not None:
-            record = OutcomeRecord(outcome.product, outcome.second, outcome.future_volatility, self.mode.is_simulated)
+            record = OutcomeRecord(outcome.product, second, outcome.future_volatility, self.mode.is_simulated)
             self.outcomes.outcome(record)
-        if is_spike(outcome.future_volatility, outcome.tau):
+        if isnan(outcome.tau):
+            return  # without a threshold it is neither a spike nor none
+        has_spike = is_spike(outcome.future_volatility, outcome.tau)
+        view.explanation.outcome(second, is_spike=has_spike)
+        for alert in self.alerts.outcome(outcome.product, second, is_spike=has_spike):
+            self._show_alert(alert)
+        if has_spike:
             self.counts.of(outcome.product).spikes += 1
             self._publish("spike", view.add_spike(outcome))
 
@@ -366,6 +404,9 @@ class LivePipeline:
             log.info("losses_not_verifiable", products=gap.products, detail=gap.detail)
             return
         self.scorer.mark_gap(gap)
+        for name in gap.products:
+            if name in self._products:
+                self._products[name].view.gaps.append(gap)
         seconds = (gap.end - gap.start) / SECOND_NS
         log.warning("gap", cause=gap.cause, products=gap.products, seconds=seconds, lost=gap.lost, detail=gap.detail)
 
@@ -414,14 +455,18 @@ class LivePipeline:
         self.counts.threshold, self.counts.performance = artifact.threshold, {}
         self._model = ServedModel.of(artifact.metadata, simulated=self.mode.is_simulated)
         self._own_data = {}
+        self.alerts.horizon_s = artifact.metadata.horizon_s
         for product in self._products.values():
             product.is_in_sample_logged = False
+            product.view.explanation = Explanation()
         self.publisher.close()
 
     def _periodic_tasks(self) -> tuple[_Periodic, ...]:
         tasks = [
             _Periodic(BackgroundTask("rows"), self._publish_rows, ROWS_EVERY_S),
             _Periodic(BackgroundTask("health"), self._publish_health, HEALTH_EVERY_S),
+            _Periodic(BackgroundTask("markets"), self._publish_markets, MARKETS_EVERY_S),
+            _Periodic(BackgroundTask("explanations"), self._publish_explanations, PERFORMANCE_EVERY_S),
         ]
         if self._timed_from is not None:
             tasks.append(_Periodic(BackgroundTask("alert expiry"), self._expire_alerts, HEALTH_EVERY_S))
@@ -437,8 +482,19 @@ class LivePipeline:
             if point is not None:
                 self._publish("tick", point)
 
+    async def _publish_markets(self) -> None:
+        if self.publisher.readers:
+            self._publish("markets", {"markets": self.markets()})
+
+    async def _publish_explanations(self) -> None:
+        for name, product in self._products.items():
+            self._publish("explanation", product.view.explanation.fields(name, self.alerts.horizon_s))
+
     async def _publish_health(self) -> None:
         self._publish("health", self.health())
+        if self._is_behind and self.counts.is_in_real_time:
+            self._is_behind = False
+            self.publisher.close()  # pages reconnect, and their snapshot has all of what was sent at once
         fault = "" if self.recorder is None else self.recorder.fault
         if self.recorder is not None and fault != self._tape_fault:
             self._tape_fault = fault
@@ -454,7 +510,7 @@ class LivePipeline:
             if (last := product.last) is not None:
                 episode = product.episodes.expire(last.row.timestamp + now - product.row_at)
                 if episode is not None:
-                    self._take_episode(product.view, episode, float(last.row.values[0]), last.is_calibrated)
+                    self._take_episode(episode, float(last.row.values[0]), last.is_calibrated)
 
     async def _publish_performance(self) -> None:
         if self.outcomes is None:
@@ -462,7 +518,9 @@ class LivePipeline:
         since, model = time.time_ns() - PERFORMANCE_WINDOW_NS, self._model
         performance = await asyncio.to_thread(self.outcomes.performance, since, None, model=model)
         if model is self._model:
-            self.counts.performance = {**performance.figures(), "since": since // MILLISECOND_NS}
+            figures = performance.figures()
+            figures["alert_rows"] = figures.pop("alerts")
+            self.counts.performance = {**figures, "since": since // MILLISECOND_NS}
             self._publish("performance", self.counts.performance)
 
     async def _save_calibrations(self) -> None:
@@ -587,12 +645,47 @@ class LivePipeline:
             | {"limitations": texts(self.limitations(metadata, [name]))},
             "warm_up": msgspec.to_builtins(view.warm_up()),
             "points": view.history(),
-            "alerts": list(view.alerts),
+            "alerts": self.alerts.entries(),
+            "counts": self.alerts.counts(name),
             "spikes": list(view.spikes),
+            "markets": self.markets(),
+            "explanation": view.explanation.fields(name, self.alerts.horizon_s),
             "health": self.health(),
             "performance": self.counts.performance,
             "snoozes": self._snoozes(),
         }
+
+    def markets(self) -> list[dict[str, Any]]:
+        """A row for each product, for the list of markets."""
+        now, rows = time.perf_counter_ns(), []
+        for name, product in self._products.items():
+            is_timed = self._timed_from is not None and product.last is not None
+            newest = 0 if product.last is None else product.last.row.timestamp
+            rows.append(
+                product.view.overview(
+                    is_alert=product.episodes.current is not None,
+                    age_s=(now - product.row_at) / SECOND_NS if is_timed else 0.0,
+                    alerts=self.alerts.opened_since(name, newest - newest % DAY_NS),
+                    snoozed_until=self.router.rules.snoozed_until(name),
+                )
+            )
+        return rows
+
+    async def history(self, product: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """The bars of a range of a product, and the alerts, spikes and gaps in it.
+
+        Raises:
+            LookupError: unknown product.
+            UsageError: a value in the query that is not valid.
+        """
+        if product not in self._products:
+            raise LookupError(f"unknown product {product!r}; available: {', '.join(self._products)}")
+        view = self._products[product].view
+        wanted = HistoryRange.of(query, view.newest_ms() or time.time_ns() // MILLISECOND_NS)
+        alerts = [each for each in self.alerts.entries(product) if wanted.overlaps(each["opened"], each["closed"])]
+        answer = await read_history(product, wanted, view.bars, tuple(view.spike_rows), self.stored)
+        gaps = gap_spans([*view.gaps, *answer.gaps], product, wanted)
+        return answer.fields() | {"alerts": alerts, "gaps": gaps}
 
     def _snoozes(self) -> list[dict[str, Any]]:
         snoozes: list[dict[str, Any]] = msgspec.to_builtins(self.router.rules.snoozes())

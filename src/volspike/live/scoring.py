@@ -224,6 +224,10 @@ class LiveScorer:
             if calibration is not None:
                 calibration.load(state)
 
+    def row_second(self, outcome: Outcome) -> int:
+        """The Unix second of the timestamps of the rows that an outcome belongs to; a row of a second is at its end."""
+        return outcome.second + self._is_per_second
+
     def mark_gap(self, gap: Gap) -> None:
         """Mark the rows whose windows contain the gap (``is_whole`` is false); no outcome extends into it."""
         self.engine.mark_gap(gap)

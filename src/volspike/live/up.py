@@ -18,6 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import msgspec
 import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -25,7 +26,7 @@ from starlette.responses import Response
 from volspike.api.app import create_app
 from volspike.api.docs import NO_KEY, operation, response
 from volspike.api.edge import PAGE_HEADERS
-from volspike.api.schema import Problem
+from volspike.api.schema import Problem, encode
 from volspike.api.server import Server, server_config
 from volspike.api.service import validate
 from volspike.api.snooze import snooze_routes
@@ -74,6 +75,73 @@ STREAM: Final = operation(
         "schema": {"type": "string", "enum": ["all"]},
     },
 )
+
+
+_TIME: Final = {"schema": {"type": "integer"}}
+HISTORY: Final = operation(
+    {"name": "product", "description": "The product; required.", "schema": {"type": "string"}},
+    {"name": "from", "description": "Begin in ms since 1970, UTC; by default two hours before the end.", **_TIME},
+    {"name": "to", "description": "End in ms since 1970, UTC, excluded; by default the newest row.", **_TIME},
+    {"name": "points", "description": "At most so many bars, from 10 to 3000; by default 1200.", **_TIME},
+)
+ALERTS: Final = operation(
+    {"name": "product", "description": "Only alerts of this product.", "schema": {"type": "string"}},
+)
+_JSON: Final = {"application/json": {"schema": {"type": "object"}}}
+
+READERS: Final = 2
+"""Ranges of the past that are read at the same time; others wait."""
+
+
+def history_routes(pipeline: LivePipeline) -> APIRouter:
+    """``/history`` and ``/alerts``: the past of a product as bars, and the newest alerts."""
+    router = APIRouter()
+    turns = asyncio.Semaphore(READERS)
+
+    @router.get(
+        "/history",
+        response_class=Response,
+        openapi_extra=HISTORY,
+        responses={
+            200: {
+                "description": "Columns of bars, oldest first, of the smallest step with at most `points` bars; null "
+                "where unknown. With alerts, spikes and known gaps of the range.",
+                "content": _JSON,
+            },
+            401: NO_KEY,
+            404: response("Unknown product.", Problem),
+            422: response("A value that is not valid.", Problem),
+        },
+    )
+    async def history(request: Request) -> Response:
+        """Return a range of the past of a product, from memory, tape and stored predictions."""
+        query = request.query_params
+        try:
+            async with turns:
+                found = await pipeline.history(_product_named(query.get("product", "")), query)
+        except LookupError as error:
+            return _refusal(404, error)
+        except UsageError as error:
+            return _refusal(422, error)
+        return Response(msgspec.json.encode(found), media_type="application/json")
+
+    @router.get(
+        "/alerts",
+        response_class=Response,
+        openapi_extra=ALERTS,
+        responses={200: {"description": "The newest alerts with their outcomes.", "content": _JSON}, 401: NO_KEY},
+    )
+    async def alerts(request: Request) -> Response:
+        """Return the newest alerts of all products, or of one, newest first."""
+        product = request.query_params.get("product")
+        entries = pipeline.alerts.entries(None if product is None else _product_named(product))
+        return Response(msgspec.json.encode({"alerts": entries[::-1]}), media_type="application/json")
+
+    return router
+
+
+def _refusal(status: int, error: Exception) -> Response:
+    return Response(encode(Problem(str(error.args[0]))), status, media_type="application/json")
 
 
 def dashboard_routes(publisher: Publisher, snapshot: Snapshot, limits: StreamLimits = StreamLimits()) -> APIRouter:  # noqa: B008  immutable
@@ -229,8 +297,10 @@ async def serve_live(
         mode, simulated = source.mode, source.simulated
         log.info("source_opened", source=source.name, mode=mode, simulated=simulated, model=str(artifact.directory))
         pipeline = await _pipeline(scorer, source, options)
+        await asyncio.to_thread(pipeline.restore)
         retraining: list[BackgroundTask] = []
         pages = dashboard_routes(pipeline.publisher, pipeline.snapshot)
+        pages.include_router(history_routes(pipeline))
         pages.include_router(
             snooze_routes(pipeline.router.rules, serving, lambda: pipeline.products, pipeline.publish_snoozes)
         )

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from math import isfinite
+from math import isfinite, isnan, nan
 from typing import Any, Final
 
 from msgspec import to_builtins
 
 from volspike.api.schema import ProductState, ThresholdSource, WarmUp
-from volspike.episodes import Episode
+from volspike.live.alert_log import Explanation
+from volspike.live.history import COLUMNS, DAY_S, SecondBars
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.live.warm_up import warm_up
-from volspike.market import SECOND_NS, format_time
+from volspike.market import SECOND_NS, Gap, format_time
+from volspike.market.product import split_product
 from volspike.market.time import MILLISECOND_NS
 from volspike.models import Artifact
 from volspike.models.evidence import has_evidence
@@ -21,7 +23,12 @@ from volspike.models.volatility import volatility_fields
 SECOND_MS: Final = 1000
 POINTS: Final = 15 * 60
 POINTS_WITH_FEATURES: Final = 5 * 60
-ALERTS: Final = 50
+GAPS: Final = 1000
+NO_MOVE: Final = (nan, nan, nan)
+SPARK_POINTS: Final = 60
+HOUR_NS: Final = 3600 * SECOND_NS
+STALE_S: Final = 10.0
+"""The silence that the gap ledger records as a gap."""
 
 
 class ProductView:
@@ -30,8 +37,11 @@ class ProductView:
     def __init__(self, product: str, scorer: LiveScorer) -> None:
         self.product = product
         self.points: deque[dict[str, Any]] = deque(maxlen=POINTS - 1)  # of the seconds before the newest row's
-        self.alerts: deque[dict[str, Any]] = deque(maxlen=ALERTS)
         self.spikes: deque[dict[str, Any]] = deque(maxlen=POINTS)  # one per second of a spike
+        self.bars = SecondBars()
+        self.spike_rows: deque[tuple[int, float]] = deque(maxlen=DAY_S)  # second and volatility after it
+        self.explanation = Explanation()
+        self.gaps: deque[Gap] = deque(maxlen=GAPS)
         self._scorer = scorer
         self._newest: tuple[ScoredRow, int, float, bool] | None = None
         self._is_published = True
@@ -43,10 +53,14 @@ class ProductView:
         """
         before, self._newest = self._newest, (scored, received, threshold, is_in_sample)
         self._is_published = False
-        if before is not None and before[0].row.timestamp // SECOND_NS != scored.row.timestamp // SECOND_NS:
+        second = scored.row.timestamp // SECOND_NS
+        if before is not None and before[0].row.timestamp // SECOND_NS != second:
             self._store(self._point(*before))
-        if self.alerts:
-            _raise_peak(self.alerts[-1], scored.probability)
+        price, _, _, _, spread_bps = scored.row.values[:5].tolist()
+        expected = scored.volatility
+        move = NO_MOVE if expected is None else (expected.expected_bp, expected.low_bp, expected.high_bp)
+        self.bars.add(second, price, spread_bps, scored.probability, threshold, move)
+        self.explanation.add(second, scored.probability)
 
     def store_newest(self) -> None:
         """Turn the newest row into a point now, before another model replaces the one that scored it."""
@@ -112,28 +126,9 @@ class ProductView:
         newest = None if self._newest is None else self._newest[0]
         return warm_up(newest, self._scorer.artifact, self._scorer.feature_set)
 
-    def add_episode(self, episode: Episode, origin: dict[str, Any]) -> dict[str, Any]:
-        """Add an alert that opened, or replace it by its closed state; returns it for the event stream.
-
-        ``origin`` are further fields: the mode of the source, and whether the time lies within the model's own data.
-        """
-        alert = {
-            "product": episode.product,
-            "id": episode.id,
-            "state": "open" if episode.is_open else "closed",
-            "opened": episode.opened // MILLISECOND_NS,
-            "closed": None if episode.closed is None else episode.closed // MILLISECOND_NS,
-            "peak_probability": finite(episode.peak_probability),
-            "threshold": finite(episode.threshold),
-            **origin,
-        }
-        if self.alerts and self.alerts[-1]["id"] == episode.id:
-            self.alerts.pop()
-        self.alerts.append(alert)
-        return alert
-
     def add_spike(self, outcome: Outcome) -> dict[str, Any]:
         """Add a second whose horizon was a spike; returns it for the event stream."""
+        self.spike_rows.append((outcome.second, outcome.future_volatility))
         spike = {
             "product": self.product,
             "time": (outcome.second + 1) * SECOND_MS,
@@ -143,15 +138,59 @@ class ProductView:
         self.spikes.append(spike)
         return spike
 
+    def newest_ms(self) -> int | None:
+        """The time of the newest row; None before the first."""
+        return None if self._newest is None else self._newest[0].row.timestamp // MILLISECOND_NS
+
+    def overview(self, *, is_alert: bool, age_s: float, alerts: int, snoozed_until: int | None) -> dict[str, Any]:
+        """The row of the product in the list of markets.
+
+        ``age_s`` is the time since the newest row, 0 for a source with a time of its own, ``alerts`` those of today.
+        """
+        row = {"product": self.product, "venue": split_product(self.product)[0], "alerts": alerts}
+        row["snoozed_until"] = snoozed_until
+        if self._newest is None:
+            unknown = dict.fromkeys(("price", "change_pct", "probability", "threshold", "is_calibrated", "time"))
+            return row | unknown | {"state": "no_data", "spark": [], "gaps": len(self.gaps)}
+        scored, _, threshold, _ = self._newest
+        second = scored.row.timestamp // SECOND_NS
+        step = POINTS // SPARK_POINTS
+        bars = self.bars.between(second - POINTS + 1, second + 1).grouped(step)
+        spark: list[float | None] = [None] * SPARK_POINTS
+        for each, close in zip(bars.second.tolist(), bars.values[:, COLUMNS.index("close")].tolist(), strict=True):
+            spark[max(0, SPARK_POINTS - 1 - (second // step - each // step))] = finite(close)
+        known = [price for price in spark if price]
+        change = 100 * (known[-1] / known[0] - 1) if len(known) > 1 else None
+        recent = [gap for gap in self.gaps if gap.end > scored.row.timestamp - HOUR_NS]
+        return row | {
+            "price": finite(float(scored.row.values[0])),
+            "change_pct": change,
+            "probability": finite(scored.probability),
+            "threshold": finite(threshold),
+            "is_calibrated": scored.is_calibrated,
+            "state": _state(scored, threshold, is_alert=is_alert, is_stale=age_s > STALE_S),
+            "time": scored.row.timestamp // MILLISECOND_NS,
+            "spark": spark,
+            "gaps": len(recent),
+        }
+
+
+def _state(scored: ScoredRow, threshold: float, *, is_alert: bool, is_stale: bool) -> str:
+    """The state of a product; the most severe one."""
+    if is_stale:
+        return "stale"
+    if is_alert:
+        return "alert"
+    if isnan(scored.probability):
+        return "warming_up"
+    if not scored.row.is_whole:
+        return "data_loss"
+    return "above" if scored.probability >= threshold else "calm"
+
 
 def finite(value: float) -> float | None:
     """A number for JSON, null if it is NaN or infinite."""
     return value if isfinite(value) else None
-
-
-def _raise_peak(alert: dict[str, Any], probability: float) -> None:
-    if alert["state"] == "open" and probability > alert["peak_probability"]:
-        alert["peak_probability"] = probability
 
 
 def model_summary(artifact: Artifact, version: str, product: str) -> dict[str, Any]:

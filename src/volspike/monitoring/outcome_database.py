@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from math import isnan, nan
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -32,6 +32,12 @@ _TABLES: Final = (
     future_volatility REAL, spike INTEGER, tau REAL,
     PRIMARY KEY (model, second, product)) WITHOUT ROWID""",
 )
+_ALERTS = """CREATE TABLE IF NOT EXISTS alerts (
+    simulated INTEGER NOT NULL, opened INTEGER NOT NULL, product TEXT NOT NULL, id TEXT NOT NULL,
+    closed INTEGER, peak REAL NOT NULL, threshold REAL NOT NULL, in_sample INTEGER NOT NULL,
+    outcome TEXT NOT NULL, lead REAL,
+    PRIMARY KEY (simulated, opened, product)) WITHOUT ROWID"""
+"""Added to a file of an earlier version, whose programs still use it."""
 _MODEL = "INSERT INTO models (digest, name, version, tau, simulated, used) VALUES (?, ?, ?, ?, ?, ?)"
 _PREDICTION = """INSERT INTO predictions (model, second, product, time, probability, threshold, alert, tau)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -42,6 +48,14 @@ _PREDICTION = """INSERT INTO predictions (model, second, product, time, probabil
 _OUTCOME = """UPDATE predictions SET future_volatility = ?1,
         spike = (SELECT ?1 >= coalesce(predictions.tau, models.tau) FROM models WHERE id = predictions.model)
     WHERE model IN (SELECT id FROM models WHERE simulated = ?4) AND second = ?2 AND product = ?3"""
+_ALERT = "INSERT OR REPLACE INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_RANGE = """SELECT second / ?4 * ?4, max(probability), max(threshold) FROM predictions
+    WHERE model = ?1 AND second >= ?2 AND second < ?3 AND product = ?5 GROUP BY 1"""
+_SPIKES = """SELECT second, future_volatility FROM predictions
+    WHERE model = ?1 AND second >= ?2 AND second < ?3 AND product = ?4 AND spike = 1"""
+# SQLite takes the other columns from the row with the least second
+_MINUTES = """SELECT product, min(second), probability, spike FROM predictions
+    WHERE model = ? AND second >= ? AND spike IS NOT NULL GROUP BY product, second / 60 ORDER BY 2"""
 _EVALUATED = """SELECT time, probability, alert, spike FROM predictions
     WHERE model = ? AND second >= ? AND spike IS NOT NULL"""
 
@@ -107,6 +121,43 @@ class OutcomeRecord(msgspec.Struct, frozen=True, gc=False):
     second: int
     future_volatility: float
     simulated: bool
+
+
+class AlertEntry(msgspec.Struct, frozen=True, gc=False):
+    """An alert as it is listed; times in ns UTC. ``outcome`` is hit, false or pending, ``lead_s`` NaN if unknown."""
+
+    product: str
+    id: str
+    opened: int
+    closed: int | None
+    peak_probability: float
+    threshold: float
+    simulated: bool
+    is_in_sample: bool
+    outcome: str
+    lead_s: float = nan
+
+
+class MinuteOutcome(NamedTuple):
+    """The first prediction of a minute with a known outcome, made in ``second`` (Unix)."""
+
+    product: str
+    second: int
+    probability: float
+    spike: bool
+
+
+class StoredRange(msgspec.Struct, frozen=True):
+    """A product's predictions in a range: n bars with their highest values, and m seconds that a spike followed.
+
+    ``second`` and ``spike_second`` are Unix seconds, ascending; ``spike_volatility`` is the volatility after each.
+    """
+
+    second: NDArray[np.int64]
+    probability: NDArray[np.float64]
+    threshold: NDArray[np.float64]
+    spike_second: NDArray[np.int64]
+    spike_volatility: NDArray[np.float64]
 
 
 class EvaluatedPredictions(msgspec.Struct, frozen=True):
@@ -230,9 +281,10 @@ class OutcomeDatabase:
             elif "tau" not in {column[1] for column in run("PRAGMA table_info(predictions)")}:
                 # written before τ could differ from row to row; programs of that time still read the file
                 run("ALTER TABLE predictions ADD COLUMN tau REAL")
+            run(_ALERTS)
             run(f"PRAGMA user_version = {FORMAT}")
 
-    def write(self, items: Sequence[PredictionRecord | OutcomeRecord], now_s: int) -> None:
+    def write(self, items: Sequence[PredictionRecord | OutcomeRecord | AlertEntry], now_s: int) -> None:
         """Write all items in one transaction, in order."""
         run, used = self._connection.execute, dict[ServedModel, int]()
         with self._connection:
@@ -240,6 +292,9 @@ class OutcomeDatabase:
             for item in items:
                 if isinstance(item, OutcomeRecord):
                     run(_OUTCOME, (item.future_volatility, item.second, item.product, item.simulated))
+                    continue
+                if isinstance(item, AlertEntry):
+                    self._write_alert(item)
                     continue
                 if item.model not in used:
                     used[item.model] = self._find_or_insert(item.model, now_s)
@@ -249,6 +304,79 @@ class OutcomeDatabase:
                 run(_PREDICTION, (used[item.model], *values))
             for model in used.values():
                 run("UPDATE models SET used = ? WHERE id = ?", (now_s, model))
+
+    def _write_alert(self, alert: AlertEntry) -> None:
+        when = (alert.simulated, alert.opened, alert.product, alert.id, alert.closed)
+        what = (alert.peak_probability, alert.threshold, alert.is_in_sample, alert.outcome)
+        self._connection.execute(_ALERT, (*when, *what, None if isnan(alert.lead_s) else alert.lead_s))
+
+    def alerts(self, *, simulated: bool, limit: int) -> list[AlertEntry]:
+        """The newest alerts of real or of simulated markets, oldest first; none in a file of an earlier version."""
+        if not self._has_alerts():
+            return []
+        rows = self._connection.execute(
+            "SELECT * FROM alerts WHERE simulated = ? ORDER BY opened DESC LIMIT ?", (simulated, limit)
+        ).fetchall()
+        return [
+            AlertEntry(
+                product=product,
+                id=name,
+                opened=opened,
+                closed=closed,
+                peak_probability=peak,
+                threshold=threshold,
+                simulated=bool(is_simulated),
+                is_in_sample=bool(in_sample),
+                outcome=outcome,
+                lead_s=nan if lead is None else lead,
+            )
+            for is_simulated, opened, product, name, closed, peak, threshold, in_sample, outcome, lead in rows[::-1]
+        ]
+
+    def _has_alerts(self) -> bool:
+        found = self._connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'alerts'")
+        return found.fetchone() is not None
+
+    def first_second(self, product: str, *, simulated: bool) -> int | None:
+        """The second of the oldest prediction of a product; None without one."""
+        firsts = [
+            self._connection.execute(
+                "SELECT second FROM predictions WHERE model = ? AND product = ? ORDER BY second LIMIT 1",
+                (model, product),
+            ).fetchone()
+            for model in self._models(simulated)
+        ]
+        return min((first[0] for first in firsts if first is not None), default=None)
+
+    def range(self, product: str, first: int, last: int, step_s: int, *, simulated: bool) -> StoredRange:
+        """The predictions of all models for the seconds from ``first`` to ``last``, excluded, by ``step_s`` seconds."""
+        bars: dict[int, tuple[float, float]] = {}
+        spikes: dict[int, float] = {}
+        for model in self._models(simulated):
+            rows = self._connection.execute(_RANGE, (model, first, last, step_s, product))
+            bars |= {second: (probability, threshold) for second, probability, threshold in rows}
+            rows = self._connection.execute(_SPIKES, (model, first, last, product))
+            spikes |= {second: nan if volatility is None else volatility for second, volatility in rows}
+        seconds, spike_seconds = sorted(bars), sorted(spikes)
+        return StoredRange(
+            second=np.array(seconds, np.int64),
+            probability=np.array([bars[second][0] for second in seconds]),
+            threshold=np.array([bars[second][1] for second in seconds]),
+            spike_second=np.array(spike_seconds, np.int64),
+            spike_volatility=np.array([spikes[second] for second in spike_seconds]),
+        )
+
+    def minutes(self, model: int, since_s: int) -> list[MinuteOutcome]:
+        """The first prediction of each minute since ``since_s`` with a known outcome, by time, of each product."""
+        rows = self._connection.execute(_MINUTES, (model, since_s))
+        return [
+            MinuteOutcome(product, second, probability, bool(spike)) for product, second, probability, spike in rows
+        ]
+
+    def _models(self, simulated: bool) -> list[int]:
+        """The models of real or of simulated markets; the most recently used is the last."""
+        rows = self._connection.execute("SELECT id FROM models WHERE simulated = ? ORDER BY used, id", (simulated,))
+        return [number for (number,) in rows]
 
     def _find_or_insert(self, model: ServedModel, now_s: int) -> int:
         found = self.find(model)
@@ -309,6 +437,7 @@ class OutcomeDatabase:
                 (newest,) = run("SELECT max(second) FROM predictions WHERE model = ?", (model,)).fetchone()
                 old = "DELETE FROM predictions WHERE model = ? AND second < ?"
                 deleted += run(old, (model, (newest or 0) - keep_s)).rowcount
+            run("DELETE FROM alerts WHERE opened < ?", ((now_s - keep_s) * SECOND_NS,))
         return deleted
 
     def close(self) -> None:

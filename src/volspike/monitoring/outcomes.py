@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from math import isfinite
 from pathlib import Path
 from threading import Event
@@ -24,10 +24,13 @@ from volspike.market import SECOND_NS
 from volspike.monitoring.outcome_database import (
     COMPANIONS,
     NO_PREDICTIONS,
+    AlertEntry,
     DamagedDatabase,
+    MinuteOutcome,
     OutcomeDatabase,
     OutcomeRecord,
     PredictionRecord,
+    StoredRange,
     database_errors,
     file_identity,
     is_damage,
@@ -78,7 +81,7 @@ class OutcomeStore:
         self._damaged: tuple[int, int] | None = None
         """Identity of a file in which a reader found damage."""
         self._held: dict[str, PredictionRecord] = {}
-        self._backlog: Backlog[PredictionRecord | OutcomeRecord | Event] = Backlog(queue_rows)
+        self._backlog: Backlog[PredictionRecord | OutcomeRecord | AlertEntry | Event] = Backlog(queue_rows)
         self._failed = 0
         self._fault: str | None = None
         self._use = BackgroundTask("outcomes file")
@@ -122,6 +125,10 @@ class OutcomeStore:
             self._backlog.put(self._held.pop(outcome.product))
         self._backlog.put(outcome)
 
+    def alert(self, alert: AlertEntry) -> None:
+        """Store an alert, or its new state."""
+        self._backlog.put(alert)
+
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait until everything so far is written; False on timeout. Do not call it in an event loop."""
         written = Event()
@@ -145,19 +152,69 @@ class OutcomeStore:
             UnreadableFile: the file cannot be read.
         """
         rows = NO_PREDICTIONS
-        try:
-            database = OutcomeDatabase.open_reader(self._path)
+        with self._reader() as database:
             if database is not None:
-                with closing(database), database_errors(self._path):
-                    model = database.newest() if model is None else model
-                    number = None if model is None else database.find(model)
-                    rows = database.evaluated(-1 if number is None else number, since_ns, product, limit)
-        except DamagedDatabase as error:
-            self._damaged = error.identity  # the writer renames it
-            raise
+                model = database.newest() if model is None else model
+                number = None if model is None else database.find(model)
+                rows = database.evaluated(-1 if number is None else number, since_ns, product, limit)
         if len(rows.time) == limit:
             since_ns = int(np.min(rows.time))
         return evaluate_predictions(model, product, since_ns, rows.probability, rows.alert, rows.spike)
+
+    def alerts(self, *, simulated: bool, limit: int) -> list[AlertEntry]:
+        """The newest stored alerts of real or simulated markets, oldest first. Opens its own connection.
+
+        Raises:
+            UnreadableFile: the file cannot be read.
+        """
+        with self._reader() as database:
+            return [] if database is None else database.alerts(simulated=simulated, limit=limit)
+
+    def first_second(self, product: str, *, simulated: bool) -> int | None:
+        """The Unix second of a product's oldest prediction; None without one. Opens its own connection.
+
+        Raises:
+            UnreadableFile: the file cannot be read.
+        """
+        with self._reader() as database:
+            return None if database is None else database.first_second(product, simulated=simulated)
+
+    def range(self, product: str, first: int, last: int, step_s: int, *, simulated: bool) -> StoredRange | None:
+        """The predictions of the seconds from ``first`` to ``last``, excluded. Opens its own connection.
+
+        Raises:
+            UnreadableFile: the file cannot be read.
+        """
+        with self._reader() as database:
+            return None if database is None else database.range(product, first, last, step_s, simulated=simulated)
+
+    def minutes(self, model: ServedModel, since_s: int) -> list[MinuteOutcome]:
+        """The first prediction of each minute with a known outcome, by time. Opens its own connection.
+
+        Raises:
+            UnreadableFile: the file cannot be read.
+        """
+        with self._reader() as database:
+            number = None if database is None else database.find(model)
+            return [] if database is None or number is None else database.minutes(number, since_s)
+
+    @contextmanager
+    def _reader(self) -> Iterator[OutcomeDatabase | None]:
+        """A connection of its own; None if there is no file yet.
+
+        Raises:
+            UnreadableFile: the file cannot be read.
+        """
+        try:
+            database = OutcomeDatabase.open_reader(self._path)
+            if database is None:
+                yield None
+                return
+            with closing(database), database_errors(self._path):
+                yield database
+        except DamagedDatabase as error:
+            self._damaged = error.identity  # the writer renames it
+            raise
 
     def close(self, timeout: float = 5.0) -> bool:
         """Write what is queued and close the file; on timeout count the rest as lost and return False."""
@@ -236,14 +293,14 @@ class OutcomeStore:
             self._use.fail(f"{self._path}: predictions are not stored: {reason}")
         self._fault = reason
 
-    def _batch(self) -> list[PredictionRecord | OutcomeRecord | Event]:
+    def _batch(self) -> list[PredictionRecord | OutcomeRecord | AlertEntry | Event]:
         """The rows of ``flush_s`` after the first one; empty at the end."""
         batch = self._backlog.take(1, None)
         if batch and not isinstance(batch[0], Event):
             self._backlog.wait_closed(self._flush_s)
         return batch + self._backlog.take(BATCH_ROWS, 0.0)
 
-    def _write(self, batch: list[PredictionRecord | OutcomeRecord | Event]) -> None:
+    def _write(self, batch: list[PredictionRecord | OutcomeRecord | AlertEntry | Event]) -> None:
         rows = [item for item in batch if not isinstance(item, Event)]
         try:
             if rows:
@@ -263,7 +320,7 @@ class OutcomeStore:
                 if isinstance(item, Event):
                     item.set()
 
-    def _write_rows(self, rows: list[PredictionRecord | OutcomeRecord]) -> None:
+    def _write_rows(self, rows: list[PredictionRecord | OutcomeRecord | AlertEntry]) -> None:
         try:
             self._opened().write(rows, int(self._now()))
         except sqlite3.DatabaseError as error:

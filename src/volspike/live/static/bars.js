@@ -23,6 +23,12 @@ export class Bars {
     this.isCurrent = true; // whether the stream continues the list
   }
 
+  // Ends a request whose answer is no longer needed.
+  abort() {
+    this.#request?.abort.abort();
+    this.#request = null;
+  }
+
   get last() {
     return this.list.at(-1);
   }
@@ -54,8 +60,7 @@ export class Bars {
     const newest = points.at(-1)?.time ?? end;
     if (this.fits(start, end, newest)) {
       if (!this.#request) return;
-      this.#request.abort.abort(); // of a view that was left
-      this.#request = null;
+      this.abort(); // of a view that was left
       this.onState("loaded");
       return;
     }
@@ -66,7 +71,7 @@ export class Bars {
     if (to <= from) return;
     const key = `${from} ${to}`;
     if (this.#request?.key === key) return;
-    this.#request?.abort.abort();
+    this.abort();
     const abort = new AbortController();
     const request = { key, abort };
     this.#request = request;

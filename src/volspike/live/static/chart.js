@@ -94,12 +94,12 @@ export class Chart {
   show(market) {
     const isSame = this.#market?.product === market.product;
     this.#market = market;
-    if (!isSame || !this.#bars.isCurrent) {
-      this.#bars = new Bars(market.product, () => this.#change({ data: true, view: true }), (state, loaded) => this.#loaded(state, loaded));
-      this.#bars.earliest = market.historyFrom;
-      if (!isSame) this.#isFollowing = true;
-    }
+    if (!isSame) this.#isFollowing = true;
+    // also after a reconnection, since points were missed
+    this.#bars?.abort();
+    this.#bars = new Bars(market.product, () => this.#change({ data: true, view: true }), (state, loaded) => this.#loaded(state, loaded));
     for (const point of market.points) this.#bars.add(point);
+    if (isSame) this.#loadSoon();
     this.elements.watermark.textContent = market.mode === "live" ? "" : words.label(market.mode);
     this.draw();
   }

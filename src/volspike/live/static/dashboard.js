@@ -73,9 +73,12 @@ const handlers = {
   performance(data) {
     if ((data.product ?? market.product) !== market.product) return;
     market.performance = data;
-    market.explanation = data.explanation ?? market.explanation;
     panels.showRecord(market);
     panels.showPerformance(market);
+  },
+  explanation(data) {
+    if (data.product !== market.product) return;
+    market.explanation = data;
     panels.showExplanation(market);
   },
   markets(data) {

@@ -24,11 +24,10 @@ export class Market {
     this.model = snapshot.model ?? {};
     this.health = snapshot.health ?? {};
     this.performance = snapshot.performance ?? {};
-    this.explanation = snapshot.explanation ?? snapshot.performance?.explanation ?? null;
+    this.explanation = snapshot.explanation ?? null;
     this.markets = snapshot.markets ?? [];
     this.snoozes = snapshot.snoozes ?? [];
     this.counts = snapshot.counts ?? {};
-    this.historyFrom = snapshot.history_from ?? null;
     this.points = [];
     this.history = new Map(); // feature → its newest values, one a second
     this.alerts = new Map(); // product and id → alert, the oldest first

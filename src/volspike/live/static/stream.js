@@ -1,6 +1,6 @@
 // A connection to /stream that reconnects after errors, silence, and sleep.
 
-const NAMES = ["snapshot", "tick", "alert", "spike", "health", "performance", "markets", "snooze", "lost"];
+const NAMES = ["snapshot", "tick", "alert", "spike", "health", "performance", "explanation", "markets", "snooze", "lost"];
 const SILENT_MS = 20_000; // health comes every second, a heartbeat every 15 s
 const LONGEST_WAIT_MS = 30_000;
 
