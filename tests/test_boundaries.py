@@ -141,7 +141,7 @@ def api_many(probability: float) -> bool:
 def live_alert(probability: float) -> bool:
     pipeline, row = live_pipeline()
     stored: list[PredictionRecord] = []
-    pipeline.outcomes = SimpleNamespace(predict=stored.append)  # type: ignore[assignment]
+    pipeline.outcomes = SimpleNamespace(predict=stored.append, alert=lambda _: None)  # type: ignore[assignment]
     pipeline._take_row(row._replace(probability=probability), 0)
     is_open = pipeline._product("BTC-USD").episodes.current is not None
     assert [prediction.alert for prediction in stored] == [is_open]

@@ -23,7 +23,7 @@ from volspike.market import SECOND_NS, Mode, Tick
 from volspike.models import DEFAULT_MODEL, TEN_MODEL, Artifact
 from volspike.models.alert_thresholds import AlertThresholds
 from volspike.monitoring.alerts import AlertRouter
-from volspike.monitoring.outcome_database import AlertEntry, PredictionRecord
+from volspike.monitoring.outcome_database import AlertEntry, OutcomeRecord, PredictionRecord
 from volspike.monitoring.quiet import QuietHours, SendingRules
 
 PAIRS = ["BTC-USD", "ETH-USD"]
@@ -47,6 +47,7 @@ class Stored:
     def __init__(self) -> None:
         self.predictions: list[PredictionRecord] = []
         self.alerts: list[AlertEntry] = []
+        self.outcomes: list[OutcomeRecord] = []
 
     def alert(self, alert: AlertEntry) -> None:
         self.alerts.append(alert)
@@ -54,8 +55,8 @@ class Stored:
     def predict(self, record: PredictionRecord) -> None:
         self.predictions.append(record)
 
-    def outcome(self, record: object) -> None:
-        """Keeps none."""
+    def outcome(self, record: OutcomeRecord) -> None:
+        self.outcomes.append(record)
 
     def close(self) -> None:
         """Has nothing to close."""
@@ -123,10 +124,10 @@ def test_the_level_of_a_product_is_kept_while_a_threshold_replaces_it(tmp_path: 
     """Once the threshold is removed, the product continues at the level that it had learned before."""
     file = tmp_path / "outcomes.calibration"
     first = run(DEFAULT_MODEL, calibration=file)
-    first._save_calibration(first._calibration_state())
+    first._calibration.save(first._calibration_state())
     learned = first.state().products[0].threshold
     second = run(DEFAULT_MODEL, seconds=0, calibration=file, thresholds=AlertThresholds.parse(["BTC-USD=0.3"]))
-    second._save_calibration(second._calibration_state())
+    second._calibration.save(second._calibration_state())
     third = LivePipeline(Steady(Artifact.load(DEFAULT_MODEL)), PAIRS, "test", mode=Mode.LIVE, calibration=file)
     level = third._products["BTC-USD"].level
     assert level is not None

@@ -301,7 +301,7 @@ class HistoryRange:
         return cls(start, end, next((step for step in STEPS_S if step >= wanted), STEPS_S[-1]))
 
     def overlaps(self, start: int, end: int | None) -> bool:
-        """Whether a span in ms, without an end if it lasts, has a part in the range."""
+        """Whether a span in ms, which lasts if it has no end, overlaps the range."""
         return start < self.end and (end is None or end >= self.start)
 
 

@@ -40,6 +40,7 @@ from volspike.errors import DataError, UsageError
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, FeedStats, SessionEnd
 from volspike.labels import is_spike
 from volspike.live.alert_log import AlertLog, Explanation
+from volspike.live.calibration_store import CalibrationFile, CalibrationStore
 from volspike.live.history import HistoryRange, StoredHistory, gap_spans, read_history
 from volspike.live.metrics import LiveCollector, LiveCounts, percentiles
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
@@ -63,7 +64,6 @@ from volspike.monitoring.alerts import Alert, AlertRouter
 from volspike.monitoring.outcome_database import AlertEntry, OutcomeRecord, PredictionRecord
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel
-from volspike.stores import rename_damaged
 from volspike.tape.recorder import Recorder
 from volspike.tape.upkeep import TapeUpkeep
 
@@ -73,21 +73,12 @@ MARKETS_EVERY_S: Final = 2.0
 PERFORMANCE_EVERY_S: Final = 10.0
 SAVE_EVERY_S: Final = 60.0
 PERFORMANCE_WINDOW_NS: Final = 24 * 3600 * SECOND_NS
-EXPLAINED_NS: Final = 14 * 24 * 3600 * SECOND_NS
+EXPLAINED_DAYS: Final = 14.0
 """How far back stored minutes explain a probability."""
 SHOWN_ALERTS: Final = 500
 DAY_NS: Final = 86_400 * SECOND_NS
 
 log = structlog.get_logger(__name__)
-
-
-class CalibrationFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Calibrations and alert levels by product, and the model and the kind of market that they belong to."""
-
-    model: str
-    simulated: bool
-    calibrations: dict[str, bytes]
-    levels: dict[str, tuple[float, int]]
 
 
 @dataclass(slots=True)
@@ -174,7 +165,7 @@ class LivePipeline:
         self._own_data: dict[str, Spans] = {}
         self._products: dict[str, _Product] = {}
         self._other_levels: dict[str, tuple[float, int]] = {}
-        self._calibration = calibration
+        self._calibration = CalibrationStore(calibration)
         self._tape_fault = ""
         self._tape = BackgroundTask("tape recording")
         for product in products:
@@ -191,10 +182,9 @@ class LivePipeline:
         """Continue with the stored alerts, and with the minutes that explain a probability; may take a second."""
         if self.outcomes is None:
             return
-        since_s = (time.time_ns() - EXPLAINED_NS) // SECOND_NS
         try:
             self.alerts.restore(self.outcomes.alerts(simulated=self.mode.is_simulated, limit=SHOWN_ALERTS))
-            for minute in self.outcomes.minutes(self._model, since_s):
+            for minute in self.outcomes.minutes(self._model, EXPLAINED_DAYS):
                 if minute.product in self._products:
                     explanation = self._products[minute.product].view.explanation
                     explanation.count(minute.probability, is_spike=minute.spike)
@@ -245,7 +235,7 @@ class LivePipeline:
     def close(self) -> None:
         """Write out what is queued; may take seconds if a disk or a receiver is slow. One failure prevents no other."""
         parts = [part for part in (self.recorder, self.upkeep, self.outcomes, self.router) if part is not None]
-        for close in (lambda: self._save_calibration(self._calibration_state()), *(part.close for part in parts)):
+        for close in (lambda: self._calibration.save(self._calibration_state()), *(part.close for part in parts)):
             try:
                 close()
             except Exception:  # the other parts are still to be closed
@@ -472,7 +462,7 @@ class LivePipeline:
             tasks.append(_Periodic(BackgroundTask("alert expiry"), self._expire_alerts, HEALTH_EVERY_S))
         if self.outcomes is not None:
             tasks.append(_Periodic(BackgroundTask("performance"), self._publish_performance, PERFORMANCE_EVERY_S))
-        if self._calibration is not None:
+        if self._calibration.is_used:
             tasks.append(_Periodic(BackgroundTask("calibration"), self._save_calibrations, SAVE_EVERY_S))
         return tuple(tasks)
 
@@ -524,42 +514,25 @@ class LivePipeline:
             self._publish("performance", self.counts.performance)
 
     async def _save_calibrations(self) -> None:
-        await asyncio.to_thread(self._save_calibration, self._calibration_state())
+        await asyncio.to_thread(self._calibration.save, self._calibration_state())
 
     def _calibration_state(self) -> CalibrationFile:
         levels = {name: each.level.state() for name, each in self._products.items() if each.level is not None}
         levels = self._other_levels | levels
         return CalibrationFile(self._model.digest, self.mode.is_simulated, self.scorer.dump_calibrations(), levels)
 
-    def _save_calibration(self, state: CalibrationFile) -> None:
-        """Replace the file; a disk that refuses it is logged and stops nothing."""
-        if self._calibration is None or not state.calibrations:
-            return
-        part = self._calibration.with_name(self._calibration.name + ".part")
-        try:
-            self._calibration.parent.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(msgspec.msgpack.encode(state))
-            part.replace(self._calibration)
-        except OSError as error:
-            log.warning("calibration_not_saved", file=str(self._calibration), reason=str(error))
-
     def _restore_calibration(self) -> None:
-        """Continue with the file of an earlier run with the same model on the same kind of market.
+        """Continue with the file of an earlier run.
 
         Products that are not subscribed now are kept in the file for a run that subscribes to them again.
         """
-        if self._calibration is None or not self._calibration.is_file():
+        state = self._calibration.load(self._model.digest, simulated=self.mode.is_simulated)
+        if state is None:
             return
         try:
-            state = msgspec.msgpack.decode(self._calibration.read_bytes(), type=CalibrationFile)
-            if (state.model, state.simulated) != (self._model.digest, self.mode.is_simulated):
-                return
             self.scorer.restore_calibrations(state.calibrations)
-        except OSError as error:
-            log.warning("calibration_not_restored", file=str(self._calibration), reason=str(error))
-            return
-        except (msgspec.DecodeError, DataError) as error:
-            rename_damaged(self._calibration, str(error))
+        except DataError as error:
+            self._calibration.replace_damaged(str(error))
             return
         for name, level in state.levels.items():
             product = self._products.get(name)

@@ -366,9 +366,13 @@ class OutcomeDatabase:
             spike_volatility=np.array([spikes[second] for second in spike_seconds]),
         )
 
-    def minutes(self, model: int, since_s: int) -> list[MinuteOutcome]:
-        """The first prediction of each minute since ``since_s`` with a known outcome, by time, of each product."""
-        rows = self._connection.execute(_MINUTES, (model, since_s))
+    def minutes(self, model: int, days: float) -> list[MinuteOutcome]:
+        """The first prediction of each minute with a known outcome, by time, of each product.
+
+        ``days`` count back from the model's newest prediction.
+        """
+        (newest,) = self._connection.execute("SELECT max(second) FROM predictions WHERE model = ?", (model,)).fetchone()
+        rows = self._connection.execute(_MINUTES, (model, (newest or 0) - round(days * 86_400)))
         return [
             MinuteOutcome(product, second, probability, bool(spike)) for product, second, probability, spike in rows
         ]
@@ -437,7 +441,9 @@ class OutcomeDatabase:
                 (newest,) = run("SELECT max(second) FROM predictions WHERE model = ?", (model,)).fetchone()
                 old = "DELETE FROM predictions WHERE model = ? AND second < ?"
                 deleted += run(old, (model, (newest or 0) - keep_s)).rowcount
-            run("DELETE FROM alerts WHERE opened < ?", ((now_s - keep_s) * SECOND_NS,))
+            for is_simulated, newest in run("SELECT simulated, max(opened) FROM alerts GROUP BY simulated").fetchall():
+                old = "DELETE FROM alerts WHERE simulated = ? AND opened < ?"
+                run(old, (is_simulated, newest - keep_s * SECOND_NS))
         return deleted
 
     def close(self) -> None:

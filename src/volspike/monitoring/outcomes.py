@@ -188,15 +188,17 @@ class OutcomeStore:
         with self._reader() as database:
             return None if database is None else database.range(product, first, last, step_s, simulated=simulated)
 
-    def minutes(self, model: ServedModel, since_s: int) -> list[MinuteOutcome]:
+    def minutes(self, model: ServedModel, days: float) -> list[MinuteOutcome]:
         """The first prediction of each minute with a known outcome, by time. Opens its own connection.
+
+        ``days`` count back from the model's newest prediction.
 
         Raises:
             UnreadableFile: the file cannot be read.
         """
         with self._reader() as database:
             number = None if database is None else database.find(model)
-            return [] if database is None or number is None else database.minutes(number, since_s)
+            return [] if database is None or number is None else database.minutes(number, days)
 
     @contextmanager
     def _reader(self) -> Iterator[OutcomeDatabase | None]:

@@ -303,7 +303,7 @@ export function showExplanation(market) {
   const chance = market.last?.probability;
   const bin = typeof chance === "number" ? bins.find((each) => each.low <= chance && (chance < each.high || each.high === 1)) : undefined;
   const many = bin?.minutes ?? 0;
-  const text = !bin ? "" : many === 0 ? `No minute scored ${percents(bin)} has a known outcome yet.` : `Of the last ${words.count(many)} minutes scored ${percents(bin)}, ${words.count(bin.spikes)} had a spike.`;
+  const text = !bin ? "" : many === 0 ? `No minute scored ${percents(bin)} has a known outcome yet.` : `Of the last ${many === 1 ? "minute" : `${words.count(many)} minutes`} scored ${percents(bin)}, ${words.count(bin.spikes)} had a spike.`;
   write("explanation", text);
   const shown = bins.filter((each) => each.minutes > 0);
   const rows = byId("bins");

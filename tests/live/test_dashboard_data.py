@@ -1,0 +1,162 @@
+"""Data of the dashboard: list of markets, alerts with outcomes, explanations, the past, over a restart too."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from fastapi import FastAPI
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.live.markets import START, frame, walk
+from tests.live.test_alerting import Steady, Stored
+
+from volspike.feeds.simulation.market import iterate_ticks, simulate_trades
+from volspike.live.metrics import LiveCounts
+from volspike.live.pipeline import LivePipeline
+from volspike.live.scoring import LiveScorer
+from volspike.live.up import HEAD_START_S, SIMULATED_SEED, history_routes
+from volspike.market import SECOND_NS, Cause, Gap, Kind, Mode, Tick
+from volspike.models import DEFAULT_MODEL, SIMULATED_MODEL, TEN_MODEL, Artifact
+from volspike.monitoring.outcomes import OutcomeStore
+from volspike.tape.recorder import Recorder
+
+MS = 1_000_000
+
+
+def pipeline(**options: Any) -> LivePipeline:
+    mode = options.pop("mode", Mode.LIVE)
+    return LivePipeline(Steady(Artifact.load(TEN_MODEL)), ["BTC-USD"], "test", mode=mode, **options)
+
+
+def fed(live: LivePipeline, seconds: int = 200) -> LivePipeline:
+    for tick in walk(seconds):
+        live.take(frame(tick))
+    return live
+
+
+def get(live: LivePipeline, path: str, **query: Any) -> httpx.Response:
+    """The response of the dashboard's routes."""
+    app = FastAPI()
+    app.include_router(history_routes(live))
+
+    async def request() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
+            return await client.get(path, params=query)
+
+    return asyncio.run(request())
+
+
+@pytest.mark.parametrize(("model", "row_before_jump"), [(DEFAULT_MODEL, 11), (TEN_MODEL, 10)])
+def test_an_outcome_is_stored_with_the_rows_that_it_follows(model: Path, row_before_jump: int) -> None:
+    """The first rows whose horizon has the jump are those a minute before it, for rows of seconds and of ticks."""
+    store: Any = Stored()
+    live = LivePipeline(LiveScorer(Artifact.load(model)), ["BTC-USD"], "test", mode=Mode.LIVE, outcomes=store)
+    start = 1_765_000_000
+    for second in range(90):
+        price = 100.0 if second < 70 else 101.0
+        quote: dict[str, Any] = {"best_bid": price - 0.1, "best_ask": price + 0.1}
+        time_ns = (start + second) * SECOND_NS + SECOND_NS // 2
+        moved = Tick(time=time_ns, received=time_ns, kind=Kind.TICKER, product_id="BTC-USD", price=price, **quote)
+        live.take(frame(moved))
+    moving = [each.second - start for each in store.outcomes if each.future_volatility > 0.0]
+    assert min(moving) == row_before_jump
+
+
+def test_a_newcomer_sees_a_spike_and_an_alert_within_three_minutes() -> None:
+    """The simulated market of ``up`` has both on BTC-USD in the three minutes after its head start."""
+    live = LivePipeline(LiveScorer(Artifact.load(SIMULATED_MODEL)), ["BTC-USD"], "test", mode=Mode.SIMULATED)
+    start = 1_765_000_000
+    for ticks in simulate_trades(["BTC-USD"], HEAD_START_S + 180, SIMULATED_SEED, start * SECOND_NS):
+        for each in iterate_ticks(ticks):
+            live.take(frame(each))
+    begin, end = 1000 * (start + HEAD_START_S), 1000 * (start + HEAD_START_S + 180)
+    assert any(begin < alert["opened"] < end for alert in live.alerts.entries())
+    assert any(begin < spike["time"] < end for spike in live.snapshot(None)["spikes"])
+
+
+def test_the_past_is_served_as_columns() -> None:
+    """All columns have one value per bar; the newest second is included by default."""
+    live = fed(pipeline())
+    answer = get(live, "/history", **{"product": "BTC-USD", "from": START // MS}).json()
+    columns = ("open", "high", "low", "close", "spread_bps", "probability", "threshold", "expected_bp")
+    assert {len(answer[name]) for name in columns} == {len(answer["time"])} == {200}
+    assert answer["time"][-1] == answer["to"] - 1 == START // MS + 199_000
+    assert answer["earliest"] == START // MS
+    assert answer["probability"][-1] == 0.01
+    (alert,) = answer["alerts"]
+    assert alert["opened"] == START // MS
+    assert get(live, "/alerts").json()["alerts"] == [alert]
+    assert get(live, "/alerts", product="ETH-USD").json()["alerts"] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "status"), [({}, 404), ({"product": "X"}, 404), ({"product": "BTC-USD", "points": 1}, 422)]
+)
+def test_invalid_requests_are_refused(query: dict[str, Any], status: int) -> None:
+    """An unknown product is not found, an invalid value is named."""
+    answer = get(pipeline(), "/history", **query)
+    assert answer.status_code == status
+    assert answer.json()["detail"].startswith(("unknown product", "points must be"))
+
+
+@given(st.dictionaries(st.sampled_from(["product", "from", "to", "points", "x"]), st.text(max_size=20)))
+def test_no_query_is_an_error_of_the_server(query: dict[str, str]) -> None:
+    """Any text is answered or refused."""
+    live = pipeline()
+    for path in ("/history", "/alerts"):
+        assert get(live, path, **{"product": "BTC-USD"} | query).status_code in {200, 404, 422}
+
+
+def test_a_restart_keeps_alerts_explanations_and_the_past(tmp_path: Path) -> None:
+    """A second process shows what the first one stored, and explains with the same minutes."""
+    store = OutcomeStore(tmp_path / "outcomes.sqlite")
+    recorder = Recorder(tmp_path / "tape")
+    first = fed(pipeline(outcomes=store, recorder=recorder), 400)
+    shown = first.snapshot(None)["explanation"]
+    first.close()
+    again = OutcomeStore(tmp_path / "outcomes.sqlite", now=lambda: START / SECOND_NS)
+    second = pipeline(outcomes=again, recorder=Recorder(tmp_path / "tape"))
+    second.restore()
+    assert [known(alert) for alert in second.alerts.entries()] == [known(alert) for alert in first.alerts.entries()]
+    assert second.alerts.entries()[0]["outcome"] == "hit"
+    minutes = [each["minutes"] for each in second.snapshot(None)["explanation"]["bins"]]
+    assert minutes == [each["minutes"] for each in shown["bins"]]
+    query = {"from": str(START // MS), "to": str(START // MS + 400_000), "points": "10"}
+    past = asyncio.run(second.history("BTC-USD", query))
+    assert past["close"] == asyncio.run(first.history("BTC-USD", query))["close"]
+    second.close()
+
+
+def known(alert: dict[str, Any]) -> dict[str, Any]:
+    """An alert without the reason for which it was not sent, which is not stored."""
+    return alert | {"suppressed": None}
+
+
+def test_the_list_of_markets_has_state_and_data_health() -> None:
+    """A market is calm, in alert, has lost data, or has no data; its sparkline covers 15 minutes."""
+    live = pipeline()
+    (row,) = live.markets()
+    assert (row["state"], row["price"], row["spark"]) == ("no_data", None, [])
+    fed(live, 50)
+    (row,) = live.markets()
+    assert (row["product"], row["venue"], row["state"]) == ("BTC-USD", "coinbase", "alert")
+    assert row["alerts"] == 1
+    assert [price is None for price in row["spark"][-4:]] == [False] * 4
+    assert row["spark"][0] is None
+    live.take(Gap(start=START, end=START + SECOND_NS, products=("BTC-USD",), cause=Cause.SILENCE))
+    assert live.markets()[0]["gaps"] == 1
+    assert fed(pipeline(), 300).markets()[0]["state"] == "calm"
+
+
+def test_the_age_of_past_ticks_is_no_latency() -> None:
+    """Ticks that a source sends late at its start are not timed; from the first one in real time on all are."""
+    counts = LiveCounts(START, 0.4, None, [])
+    for late_s, second in ((3.0, 0), (2.0, 1), (0.9, 2), (4.0, 3)):
+        tick = Tick(time=START + second * SECOND_NS, received=0, kind=Kind.TICKER, product_id="A", price=1.0)
+        counts.add(frame(msgspec.structs.replace(tick, received=tick.time + round(late_s * SECOND_NS))))
+    assert [late / SECOND_NS for late in counts.recent_latency_ns] == [0.9, 4.0]
