@@ -92,7 +92,7 @@ def _install_uv() -> str:
 
 def _install_with_uv(arguments: Sequence[str]) -> str:
     """Installs ``arguments`` with uv; returns what went wrong, or nothing."""
-    settings = pip_settings(_pip_configuration())
+    settings = pip_settings(pip_configuration())
     command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", sys.executable]
     if settings.get("no-index", "0").lower() in {"1", "true", "yes", "on"}:
         command.append("--no-index")
@@ -100,7 +100,7 @@ def _install_with_uv(arguments: Sequence[str]) -> str:
     return f"uv failed (exit status {status})" if status else ""
 
 
-def _pip_configuration() -> str:
+def pip_configuration() -> str:
     """The output of ``pip config list``."""
     return subprocess.run([*PIP, "config", "list"], stdout=subprocess.PIPE, text=True, check=False).stdout
 

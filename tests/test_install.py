@@ -42,7 +42,7 @@ def pip_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def without_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pip without any configuration."""
-    monkeypatch.setattr(install, "_pip_configuration", lambda: "")
+    monkeypatch.setattr(install, "pip_configuration", lambda: "")
 
 
 def run(commands: Commands, monkeypatch: pytest.MonkeyPatch, *, uv: str | None = None) -> int:
@@ -58,7 +58,7 @@ def run(commands: Commands, monkeypatch: pytest.MonkeyPatch, *, uv: str | None =
     return install.main(["--requirement", "base.txt"])
 
 
-def test_pip_configuration_reaches_uv(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def testpip_configuration_reaches_uv(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Indexes, certificate, proxy and timeout of pip.conf are passed on; a PIP_ variable overrides the file."""
     pip_conf.write_text(
         "[global]\n"

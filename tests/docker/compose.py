@@ -12,6 +12,10 @@ DOCKER: Final = Path(__file__).resolve().parents[2] / "docker"
 FILES: Final = (DOCKER / "compose.yaml", DOCKER / "compose-kraft.yaml")
 DOCKERFILES: Final = (DOCKER / "Dockerfile.api", DOCKER / "Dockerfile.ingestor")
 
+LARGEST_API_IMAGE_MB: Final = 450
+BASE_IMAGE_MB: Final = 150
+"""More than the base image has: that of ``python:3.13-slim`` is about 125 MB."""
+
 Service = dict[str, Any]
 
 

@@ -51,23 +51,38 @@ def test_images_are_watched_and_are_not_root(file: Path) -> None:
 @each
 def test_images_are_built_of_exact_versions(file: Path) -> None:
     """Packages are installed from files of exact versions, and no file contains an index address."""
-    asked = re.findall(r"pip install ([^&\\\n]*)", file.read_text())
-    listed = [name for words in asked for name in re.findall(r"--requirement (\S+)", words)]
-    assert listed
+    installed = re.findall(r"pip install ([^&\\\n]*)", file.read_text())
+    listed = [name for words in installed for name in re.findall(r"--requirement (\S+)", words)]
+    assert listed[0] == "requirements/build.txt"
     for name in listed:
         lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
-        assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines), name
-    assert [words for words in asked if "--requirement" not in words] == [
-        "--no-compile --no-deps --no-build-isolation . "
-    ]
+        assert all(re.fullmatch(r"[\w.-]+==[\w.]+(; .+)?", line) for line in lines), name
+    others = [words for words in installed if "--requirement" not in words]
+    assert others == ["--no-compile --no-deps wheel/*.whl "]
     assert "http" not in re.sub(r"http://127\.0\.0\.1\S*", "", file.read_text())
 
 
-@each
-def test_kernel_and_bytecode_are_made_at_build(file: Path) -> None:
-    """The kernel is compiled for any processor, into a cache in the image that the user can write."""
+def test_images_install_one_wheel() -> None:
+    """The stage that builds the wheel is the same in all Dockerfiles; the sources reach an image through it alone."""
+    stages = [re.split(r"(?m)^(?=FROM )", file.read_text())[1:] for file in DOCKERFILES]
+    assert len({wheel for wheel, *_ in stages}) == 1
+    for wheel, build, last in stages:
+        assert "COPY src src" in wheel
+        assert "COPY --from=wheel /wheel wheel" in build
+        assert "--without-pip" in build
+        assert not re.search(r"COPY (?!--from|requirements)", build + last)
+
+
+def test_the_tools_that_build_the_wheel_have_their_usual_versions() -> None:
+    """``requirements/build.txt`` is a subset of ``base.txt`` and ``dev.txt``."""
+    assert _pins("build") < _pins("base") | _pins("dev")
+
+
+def test_kernel_and_bytecode_are_made_at_build() -> None:
+    """The ingestor's kernel is compiled for any processor, into a cache in the image that the user can write."""
+    (file,) = [file for file in DOCKERFILES if file.suffix == ".ingestor"]
     text = file.read_text()
-    _, build, last = text.split("\nFROM ")
+    *_, build, last = text.split("\nFROM ")
     assert build.index("-m compileall") < build.index("compile_kernel()")
     for stage in (build, last):
         assert {"NUMBA_CPU_NAME=generic", "NUMBA_CACHE_DIR=/var/cache/volspike"} <= set(stage.split())

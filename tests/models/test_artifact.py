@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -308,3 +309,19 @@ def test_a_damaged_head_is_refused(artifact_folder: Path, damage: str) -> None:
         add_head(artifact_folder, features=("log_return_30s", *Artifact.load(artifact_folder).features[1:]))
     with pytest.raises(ArtifactCorrupt, match="horizon_300"):
         Artifact.load(artifact_folder)
+
+
+def test_scoring_sends_nothing_about_its_use(artifact_folder: Path, tmp_path: Path) -> None:
+    """ONNX Runtime keeps no device number and no queue of events for its maker, as it does by default."""
+    code = (
+        "import sys; from pathlib import Path; from volspike.models import Artifact\n"
+        "artifact = Artifact.load(Path(sys.argv[1])); artifact.probability_of([0.0] * len(artifact.features))"
+    )
+    own = {"HOME", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"}
+    variables = {name: value for name, value in os.environ.items() if name not in own} | {
+        "HOME": str(tmp_path / "home")
+    }
+    (tmp_path / "home").mkdir()
+    command = [sys.executable, "-c", code, str(artifact_folder)]
+    subprocess.run(command, env=variables, check=True)  # noqa: S603  our own command
+    assert list((tmp_path / "home").iterdir()) == []

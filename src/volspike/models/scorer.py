@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from math import isfinite, nan
 from typing import Any, Final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+# ONNX Runtime reads it when it is imported. By default it sends events about its use to Microsoft, and writes a device
+# number and a queue of events to the user's home.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from volspike.errors import ArtifactCorrupt, SchemaMismatch
