@@ -51,6 +51,7 @@ lint: $(DEV) ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 src  # finds what the standard library lacks on Windows
 	$(BIN)/lint-imports
 
 format: $(DEV) ## Format the code and fix what the linter can fix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,15 +24,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "shared_data: needs the recordings of ../shared/data or $VOLSPIKE_DATA")
+    config.addinivalue_line("markers", "posix: needs signals, permissions or programs that Windows does not have")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselects the tests that need the recordings if these are missing; the other tests do not need them."""
-    if SHARED.is_dir():
-        return
-    absent = [item for item in items if item.get_closest_marker("shared_data")]
-    items[:] = [item for item in items if not item.get_closest_marker("shared_data")]
-    config.hook.pytest_deselected(items=absent)
+    """Deselects the tests that need recordings or POSIX, where these are missing."""
+    is_missing = {"shared_data": not SHARED.is_dir(), "posix": sys.platform == "win32"}
+    for marker in (name for name, missing in is_missing.items() if missing):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker(marker)])
+        items[:] = [item for item in items if not item.get_closest_marker(marker)]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ def script(name: str) -> str:
     Raises:
         FileNotFoundError: it is not installed; `make install-dev` does.
     """
-    path = Path(sys.executable).with_name(name)
+    path = Path(sys.executable).with_name(f"{name}.exe" if sys.platform == "win32" else name)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: make install-dev")
     return str(path)

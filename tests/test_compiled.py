@@ -83,6 +83,7 @@ def test_a_change_in_another_module_compiles_callers_again(package: Path) -> Non
     assert (package / "__pycache__" / "step.pyc").exists()
 
 
+@pytest.mark.posix
 def test_a_package_that_cannot_be_written_is_cached_in_the_temporary_directory(package: Path, tmp_path: Path) -> None:
     """Where a package is installed read-only its machine code is kept in the temporary directory, for this user."""
     read_only(package / "__pycache__")
@@ -100,6 +101,7 @@ def read_only(folder: Path) -> None:
     folder.touch()
 
 
+@pytest.mark.posix
 def test_nothing_is_loaded_from_a_folder_that_others_can_write(package: Path, tmp_path: Path) -> None:
     """A folder in the temporary directory that another user could fill is not used."""
     read_only(package / "__pycache__")

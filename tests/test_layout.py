@@ -49,6 +49,29 @@ def test_public_classes_have_unique_names() -> None:
     assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
 
 
+def test_text_files_have_an_encoding() -> None:
+    """Text is read and written with a stated encoding; the default one of Windows is not UTF-8."""
+    places = [
+        f"{path.as_posix()}:{node.lineno}"
+        for path in modules()
+        for node in ast.walk(ast.parse((PACKAGE / path).read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and _has_default_encoding(node.func.attr, node)
+    ]
+    assert places == []
+
+
+def _has_default_encoding(name: str, call: ast.Call) -> bool:
+    """Whether a call of ``read_text``, ``write_text``, or ``open`` in a text mode has no encoding."""
+    if any(keyword.arg == "encoding" for keyword in call.keywords):
+        return False
+    if name in {"read_text", "write_text"}:
+        return len(call.args) <= (name == "write_text")
+    mode = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else "b"
+    return name == "open" and mode in {"r", "w", "a", "x", "r+", "w+"}
+
+
 def test_every_command_is_a_module_of_its_name() -> None:
     """Each subcommand is found in the module of ``cli`` that carries its name."""
     named = {path.stem.rstrip("_").replace("_", "-") for path in modules() if path.parts[0] == "cli"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from threading import Condition, Event, Thread
@@ -236,10 +237,18 @@ def start_low_priority(command: Sequence[str], output: int = subprocess.DEVNULL)
     single_thread = dict.fromkeys(
         ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
     )
+    priority = 0
+    if sys.platform == "win32":
+        priority = subprocess.IDLE_PRIORITY_CLASS
     process = subprocess.Popen(  # noqa: S603  the command is ours
-        command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **single_thread}
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env={**os.environ, **single_thread},
+        creationflags=priority,
     )
-    if hasattr(os, "setpriority"):
+    if sys.platform != "win32":
         try:
             os.setpriority(os.PRIO_PROCESS, process.pid, _LOWEST_PRIORITY)
         except OSError as error:  # it has already ended

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -125,12 +126,16 @@ def _parents(package: Path) -> Iterator[Path]:
 
 def _private_folder() -> Path:
     """This user's folder in the temporary directory; private, because loading machine code means running it."""
-    folder = Path(tempfile.gettempdir()) / f"volspike-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
-        raise PermissionError(f"{folder} can be written by other users")
-    return folder
+    temporary = Path(tempfile.gettempdir())
+    if sys.platform == "win32":
+        return temporary / "volspike"  # the temporary directory is this user's
+    else:  # noqa: RET505  the type checker reads the branch of its platform only
+        folder = temporary / f"volspike-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+            raise PermissionError(f"{folder} can be written by other users")
+        return folder
 
 
 def _prepare(folder: Path) -> None:

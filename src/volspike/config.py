@@ -195,7 +195,7 @@ def load_settings(
     merged: dict[str, Any] = {}
     if file is not None:
         try:
-            merged.update(tomllib.loads(file.read_text()).get(section, {}))
+            merged.update(tomllib.loads(file.read_text("utf-8")).get(section, {}))
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise UsageError(f"settings file {file}: {error}") from error
     merged.update(

@@ -7,26 +7,45 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
-if sys.platform != "win32":
+if sys.platform == "win32":
+    import msvcrt
+else:
     import fcntl
 
 _HELD_BY_ANOTHER = (errno.EWOULDBLOCK, errno.EACCES)
 _PID_BYTES = 20
 
+BINARY: Final[int] = getattr(os, "O_BINARY", 0)
+"""Flag of ``os.open`` without which Windows writes each line end as two bytes."""
+
+_LOCKED_BYTE = 2**31 - 2
+"""The byte that is locked on Windows, where other processes cannot read or write a locked byte: beyond all content."""
+
 
 def try_lock(descriptor: int) -> bool:
     """Locks an open file or folder until it is closed; False if another process holds the lock.
 
-    Where such locks do not exist (Windows, some network file systems), every attempt succeeds.
+    Where such locks do not exist (some network file systems), every attempt succeeds.
     """
-    if sys.platform == "win32":
-        return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor)
     except OSError as error:
         return error.errno not in _HELD_BY_ANOTHER
     return True
+
+
+def _lock(descriptor: int) -> None:
+    if sys.platform == "win32":
+        position = os.lseek(descriptor, 0, os.SEEK_CUR)
+        os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        finally:
+            os.lseek(descriptor, position, os.SEEK_SET)
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_in_place(descriptor: int, path: Path) -> bool:
@@ -56,13 +75,14 @@ class LockFile:
         if self._descriptor is not None and is_in_place(self._descriptor, self.path):
             return True
         self.release()
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | BINARY, 0o644)
         if not try_lock(descriptor):
             os.close(descriptor)
             return False
         self._descriptor = descriptor
-        with suppress(OSError):  # on a full disk the lock holds without the process id
-            os.pwrite(descriptor, f"{os.getpid():<{_PID_BYTES - 1}}\n".encode(), 0)
+        # on a full disk the lock holds without the process id
+        with suppress(OSError), open(descriptor, "r+b", buffering=0, closefd=False) as file:
+            file.write(f"{os.getpid():<{_PID_BYTES - 1}}\n".encode())
         return True
 
     def holder(self) -> int | None:

@@ -6,9 +6,10 @@ import asyncio
 import inspect
 import json
 import socket
+import sys
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 import uvicorn
@@ -17,7 +18,7 @@ from uvicorn.server import ServerState
 
 from volspike.api.app import create_app
 from volspike.api.docs import EXAMPLE_FEATURES
-from volspike.api.server import BoundedConnection, ConnectionLimits, bounded_protocol, listen, serve
+from volspike.api.server import BoundedConnection, ConnectionLimits, _claim, bounded_protocol, listen, serve
 from volspike.config import ServingSettings
 from volspike.errors import UsageError
 
@@ -286,6 +287,22 @@ def test_a_port_in_use_is_a_usage_error() -> None:
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=f"port {port} on 127.0.0.1 is in use"):
             listen("127.0.0.1", port)
+
+
+def test_no_second_server_takes_over_a_port_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``SO_REUSEADDR``, with which Windows lets another process bind a port that is in use, is not set there."""
+
+    class Listener:
+        options: ClassVar[list[int]] = []
+
+        def setsockopt(self, level: int, option: int, value: int) -> None:
+            self.options.append(option)
+
+    monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", -5, raising=False)
+    for platform in ("win32", "linux"):
+        monkeypatch.setattr(sys, "platform", platform)
+        _claim(cast("socket.socket", Listener()))
+    assert Listener.options == [-5, socket.SO_REUSEADDR]
 
 
 @pytest.mark.parametrize(("host", "port"), [("host.invalid", 8000), ("192.0.2.1", 8000), ("127.0.0.1", 70_000)])

@@ -120,7 +120,7 @@ def test_the_example_of_settings_is_complete() -> None:
 @pytest.mark.parametrize("service", [param for param in EACH if "build" in param.values[0]])  # type: ignore[operator]
 def test_commands_are_volspikes(service: Service) -> None:
     """Each command is a subcommand of volspike with existing flags."""
-    program, name, *rest = words(_filled(service["command"]))
+    program, name, *rest = [_filled(word) for word in words(service["command"])]
     assert program == "volspike"
     known = {flag for param in load_command(name).params for flag in (*param.opts, *param.secondary_opts)}
     assert {word for word in rest if word.startswith("--")} <= known
@@ -198,11 +198,31 @@ def test_kafka_is_the_version_that_tests_run() -> None:
     assert images == {f"apache/kafka:{version[1]}"}
 
 
+@pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
+def test_nothing_outside_the_repository_is_needed(setup: dict[str, Service]) -> None:
+    """By default only tracked files are mounted: Docker creates a missing folder, as root."""
+    for service in setup.values():
+        for volume in service.get("volumes", []):
+            source = _filled(volume).split(":")[0]
+            assert not source.startswith(("/", "~", ".."))
+            assert not source.startswith(".") or any(file.is_file() for file in (DOCKER / source).rglob("*"))
+
+
+@pytest.mark.parametrize("setup", SETUPS.values(), ids=SETUPS)
+def test_models_are_those_of_a_folder_if_one_is_named(setup: dict[str, Service]) -> None:
+    """Each service that loads a model has the one that the image has, and reads those of ``MODELS_FOLDER``."""
+    for name in ("api", "featurizer", "predictor"):
+        assert setup[name]["environment"]["MODEL_PATH"] == "${MODEL_PATH:-/opt/volspike/models/default}"
+        assert setup[name]["volumes"] == ["${MODELS_FOLDER:-models}:/models:ro"]
+
+
 @pytest.mark.parametrize("setup", [[FILES[0]], FILES], ids=SETUPS)
 def test_volumes_are_named(setup: list[Path]) -> None:
     """Persistent data is in a named volume; files of the repository are mounted read-only."""
     declared = {name for file in setup for name in read(file)["volumes"]}
-    used = [volume.split(":") for service in services(*setup).values() for volume in service.get("volumes", [])]
+    used = [
+        _filled(volume).split(":") for service in services(*setup).values() for volume in service.get("volumes", [])
+    ]
     named = {volume[0] for volume in used if not volume[0].startswith(".")}
     assert named == declared
     assert all(volume[2:] == ["ro"] for volume in used if volume[0].startswith("."))
@@ -220,7 +240,7 @@ def test_prometheus_watches_what_is_served() -> None:
     assert targets == {"localhost": 9090, "api": 8000, "ingestor": 9464, "featurizer": 9464, "predictor": 9464}
     for worker in ("ingestor", "featurizer", "predictor"):
         service = SETUPS["one broker"][worker]
-        flags = words(_filled(service["command"]))
+        flags = [_filled(word) for word in words(service["command"])]
         assert flags[flags.index("--metrics-port") + 1] == "9464"
         assert flags[flags.index("--metrics-host") + 1] == "0.0.0.0"  # noqa: S104  of the container
         assert worker == "ingestor" or "127.0.0.1:9464/metrics" in service["healthcheck"]["test"][-1]
@@ -237,7 +257,7 @@ def test_the_local_prometheus_watches_the_default_port() -> None:
 def test_the_api_reads_results_where_models_are() -> None:
     """The API reads the results of training and drift from the mounted models folder."""
     api = SETUPS["one broker"]["api"]
-    (place,) = [volume.split(":")[1] for volume in api["volumes"] if volume.startswith("../models")]
+    (place,) = [_filled(volume).split(":")[1] for volume in api["volumes"]]
     assert api["environment"]["RESULTS_PATH"] == f"{place}/{ServingSettings().results.name}"
 
 
@@ -280,9 +300,9 @@ def _checked(service: Service, told: str, monkeypatch: pytest.MonkeyPatch) -> An
     return int(ended.value.code or 0)
 
 
-def _filled(command: str | list[str]) -> str | list[str]:
+def _filled(text: str) -> str:
     """The text with the default values of its variables."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", command) if isinstance(command, str) else command
+    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
 def _programs(test: list[str]) -> set[str]:

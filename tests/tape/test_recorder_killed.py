@@ -9,10 +9,14 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from tests.tape.recording import read_back
 from tests.tape.strategies import read_with_report
 from volspike.market import SECOND_NS, Cause
 from volspike.tape import Ledger, Recorder, tapes_of
+
+pytestmark = pytest.mark.posix
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,6 +11,7 @@ import errno
 import logging
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -81,7 +82,7 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise UsageError(f"cannot listen on {host}:{port}: {error}") from error
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _claim(listener)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as error:
@@ -92,6 +93,14 @@ def listen(host: str, port: int) -> socket.socket:
             ) from error
         raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
     return listener
+
+
+def _claim(listener: socket.socket) -> None:
+    """Lets a restart use the port again at once, and no second server use it at the same time."""
+    if sys.platform == "win32":  # where SO_REUSEADDR lets another process take over a port that is in use
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    else:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
 
 def server_config(app: FastAPI, settings: ServingSettings) -> uvicorn.Config:

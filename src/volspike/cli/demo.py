@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import threading
 import time
 import urllib.error
@@ -72,7 +72,7 @@ def _request_prediction(url: str, features: Path, model: Path, once: bool) -> No
         _show_one(url, features, model)
     finally:
         if once:  # stop the server even after an error
-            os.kill(os.getpid(), 15)
+            signal.raise_signal(signal.SIGTERM)  # os.kill would end the process at once on Windows
     out.print("stop with Ctrl-C")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from volspike.cli.options import (
     check_writable,
     cluster_settings,
     metrics_server,
+    on_stop_signals,
     require_folder,
 )
 from volspike.cli.screen import err, note_if_simulated, out, warn
@@ -156,7 +156,7 @@ async def _ingest(
         with metrics_server(_registry(source, counts, recorder, upkeep, tasks), at.host, at.port):
             topic_check = asyncio.create_task(_warn_if_missing(cluster)) if cluster is not None else None
             listening = asyncio.create_task(_listen(source, recorder, relay, counts, periodic))
-            stop_on_signals(listening)
+            on_stop_signals(listening.cancel)  # the recorder is closed properly
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(asyncio.shield(listening), minutes * 60 or None)
         listening.cancel()
@@ -315,10 +315,3 @@ def _periodic_work(recorder: Recorder | None, relay: TickRelay | None) -> Period
 
     parts = (("tape", recorder, check_tape), ("kafka", relay, serve_relay))
     return {BackgroundTask(name): step for name, part, step in parts if part is not None}
-
-
-def stop_on_signals(task: asyncio.Task[None]) -> None:
-    """Cancels the task on SIGINT and SIGTERM, so that the recorder is closed properly."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)

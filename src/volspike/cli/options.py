@@ -434,6 +434,21 @@ def stopping() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+def on_stop_signals(action: Callable[[], object]) -> None:
+    """Calls ``action`` in the running event loop at SIGINT and SIGTERM; on Windows at Ctrl-C and Ctrl-Break."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is None:
+            continue
+        try:
+            loop.add_signal_handler(number, action)
+        except NotImplementedError:  # the event loop of Windows has none
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(action))
+
+
 @contextlib.contextmanager
 def metrics_server(registry: CollectorRegistry, host: str, port: int) -> Iterator[None]:
     """Serves the metrics on a port of their own; port 0 serves none.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from volspike.cli.options import on_stop_signals
 from volspike.cli.screen import note_if_simulated, out, working
 from volspike.errors import UsageError
 from volspike.progress import OnStep, Step
@@ -188,15 +189,12 @@ def _serve(given: dict[str, object]) -> None:
 
 async def _open(exchange: SimulatedExchange) -> None:
     import asyncio
-    import signal
 
     from volspike.feeds.simulation.exchange import PROTOCOLS
 
-    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    stopped = asyncio.Event()
     async with exchange:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with suppress(NotImplementedError):  # on Windows, Ctrl-C interrupts the process
-                loop.add_signal_handler(number, stopped.set)
+        on_stop_signals(stopped.set)
         note_if_simulated(True)
         for protocol in PROTOCOLS:
             out.print(f"{protocol:<18} {exchange.url(protocol)}")

@@ -46,7 +46,7 @@ def write_cards(folder: Path) -> tuple[Path, ...]:
     files = tuple(artifact.directory / CARD_FILE for artifact in artifacts)
     for artifact, file in zip(artifacts, files, strict=True):
         with write_atomically(file) as part:
-            part.write_text(model_card(artifact.metadata))
+            part.write_text(model_card(artifact.metadata), "utf-8", newline="\n")
     return files
 
 

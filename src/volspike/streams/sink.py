@@ -150,7 +150,7 @@ class PartitionParts:
 
     def _rename(self, hidden: Path, final: Path) -> None:
         try:
-            hidden.rename(final)
+            hidden.replace(final)
         except FileNotFoundError:
             if not final.exists():  # otherwise the new owner has renamed it
                 raise
@@ -168,8 +168,11 @@ class PartitionParts:
 
 
 def _sync(path: Path) -> None:
-    """Flushes a file or a folder to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flushes a file to disk, or the names in a folder, which Windows cannot open."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)  # Windows flushes only what may be written
     try:
         os.fsync(descriptor)
     finally:
@@ -225,7 +228,7 @@ def merge_parts(file: Path, percentile: float | None = None, gap_s: float = 300.
     merged = MergeResult()
     if not folder.is_dir():
         return merged
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("wb") as lock:
         while not try_lock(lock.fileno()):
             time.sleep(LOOK_EVERY_S)
         parts = [part for part in list_parts(folder) if part.is_committed]

@@ -227,7 +227,7 @@ def _has_ticks(path: Path, result: Compaction) -> bool:
     try:
         next(read_ticks(path, chunk=1, keep_rejected=False))
     except UnreadableFile as error:
-        if path.stat().st_size == 0:
+        if path.stat().st_size == 0 and os.name != "nt":  # Windows removes no file that is open, as this locked one is
             _remove([path], result)
         else:
             result.skip(path, error.reason)

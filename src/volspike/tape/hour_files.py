@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from volspike.errors import UsageError
-from volspike.locks import LockFile, is_in_place, try_lock
+from volspike.locks import BINARY, LockFile, is_in_place, try_lock
 from volspike.market import SECOND_NS, Cause, Gap
 from volspike.tape.ledger import Ledger, last_received, repair_folder
 from volspike.tape.names import HOUR_NS, RECORDER_LOCK_NAME, symbol_of, tape_name
@@ -28,7 +28,7 @@ _LATE_NS = 60 * SECOND_NS
 """Frames of an hour may still arrive this long after it, and a clock may step back by as much at a full hour."""
 
 _SAME_SECOND = 1_000
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | BINARY
 
 Entry: TypeAlias = tuple[str, int, bytes | int]
 """A product, when a tick of it was received (ns UTC), and its line; or the number of lost ticks from then on."""

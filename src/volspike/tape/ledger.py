@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from volspike.errors import UnreadableFile
 from volspike.feeds.messages import DECODE_ERRORS
-from volspike.locks import try_lock
+from volspike.locks import BINARY, try_lock
 from volspike.market import SECOND_NS, Cause, Gap, Ticks, format_time, parse_time
 from volspike.tape.lines import decode_line
 from volspike.tape.names import LEDGER_NAME, HourName, read_hour_name, read_tape_name, venue_of, with_venue
@@ -233,10 +233,10 @@ def _gap(text: bytes) -> Gap | None:
 
 def _append(path: Path, text: bytes) -> None:
     """Appends all of ``text`` or nothing; starts a new line if the file ends in an incomplete one."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | BINARY, 0o644)
     try:
         size = os.fstat(descriptor).st_size
-        if size and os.pread(descriptor, 1, size - 1) != b"\n":
+        if size and _last_byte(descriptor, size) != b"\n":
             text = b"\n" + text
         try:
             written = 0
@@ -247,6 +247,11 @@ def _append(path: Path, text: bytes) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _last_byte(descriptor: int, size: int) -> bytes:
+    os.lseek(descriptor, size - 1, os.SEEK_SET)
+    return os.read(descriptor, 1)
 
 
 LONGEST_SILENCE_S = 10.0
@@ -298,12 +303,12 @@ def repair_folder(folder: Path) -> list[Path]:
 
 def _repair(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(path, os.O_RDWR | BINARY)
     except OSError:
         return False
     try:
         size = os.fstat(descriptor).st_size
-        if (size and os.pread(descriptor, 1, size - 1) == b"\n") or not try_lock(descriptor):
+        if (size and _last_byte(descriptor, size) == b"\n") or not try_lock(descriptor):
             return False
         if size == 0:  # killed before its first line
             path.unlink()
@@ -320,7 +325,8 @@ def _repair_last_line(path: Path, descriptor: int) -> bool:
     complete = text.rfind(b"\n") + 1
     last_line = text[complete:]
     if decode_line(last_line) is not None:
-        os.pwrite(descriptor, b"\n", len(text))
+        os.lseek(descriptor, len(text), os.SEEK_SET)
+        os.write(descriptor, b"\n")
         return True
     rejected = RejectedLines(path, appends=rejected_path(path).exists())
     rejected.add(text.count(b"\n") + 1, "the recording ended in this line", last_line)
