@@ -65,7 +65,7 @@ def test_a_released_lock_can_be_acquired(tmp_path: Path) -> None:
 
 
 def test_the_locked_byte_is_beyond_the_content(tmp_path: Path, system: WindowsLocks | None) -> None:
-    """Locking leaves the position and the size of a file unchanged; other processes on Windows cannot read a locked byte."""
+    """Locking changes neither position nor size; on Windows other processes cannot read a locked byte."""
     path = tmp_path / "tape"
     path.write_bytes(b"content")
     with path.open("r+b", buffering=0) as file:
