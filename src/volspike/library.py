@@ -430,7 +430,8 @@ def evaluate(
         model: a model, or what ``load_model`` takes.
         spike: the definition of a spike; the model's own by default.
         budget: minutes of alarm per day that alerts may take; the model's own by default.
-        every, gaps: as in ``labels``.
+        every: as in ``labels``.
+        gaps: as in ``labels``.
 
     Raises:
         UsageError: the frame has no labels.
