@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from volspike.api import metrics as api_metrics
+from volspike.api.app import create_app
+from volspike.api.snooze import snooze_routes
 from volspike.background import BACKGROUND_FAULTS
 from volspike.cli.app import COMMANDS, app, load_command
+from volspike.config import ServingSettings
 from volspike.features import DEFAULT_WINDOWS, FAMILIES, Feature, FeatureEngine, FeatureSet, Scope
 from volspike.features.catalogue import GROUPS
 from volspike.features.schema import ROW_MEANINGS
 from volspike.live import metrics as live_metrics
+from volspike.live.up import dashboard_routes, history_routes
 from volspike.models import DEFAULT_MODEL, METADATA_FILE
 from volspike.models.metadata import decode_metadata
 from volspike.reporting.card import model_card
@@ -164,6 +170,89 @@ def shown(default: Any) -> str:
     return f"`{default}`"
 
 
+def http_api() -> str:
+    """Every operation of the API and the fields of its bodies, from the OpenAPI document of ``volspike up``."""
+    nothing: Any = None  # the routes are described, not served
+    pages = dashboard_routes(nothing, nothing)
+    pages.include_router(history_routes(nothing))
+    pages.include_router(snooze_routes(nothing, nothing, nothing, nothing))
+    document = create_app(ServingSettings(), pages=pages).openapi()
+    parts = [f"{MADE}# HTTP API\n\n{document['info']['description']}\n\n{HTTP_API}"]
+    for path, operations in document["paths"].items():
+        parts += [operation(f"{method.upper()} {path}", each) for method, each in operations.items()]
+    parts.append("\n## Bodies\n")
+    for name, schema in sorted(document["components"]["schemas"].items()):
+        parts.append(f"\n### {name}\n\n")
+        if schema.get("description"):
+            parts.append(f"{one_line(schema['description'])}\n\n")
+        rows = [
+            (f"`{field}`", kind_of(each), "yes" if field in schema.get("required", ()) else "no", description_of(each))
+            for field, each in schema.get("properties", {}).items()
+        ]
+        parts.append(table(("field", "type", "required", "meaning"), rows) if rows else f"{kind_of(schema)}\n")
+    return "".join(parts)
+
+
+HTTP_API = """The endpoints of `volspike serve` and of `volspike up`; those of the live market (`/stream`, `/history`,
+`/alerts` and `/snooze`) are of `up` only. A running
+server has the same description at `/docs`, and as an OpenAPI document at `/openapi.json`.
+"""
+
+
+def operation(title: str, described: dict[str, Any]) -> str:
+    """The section of one operation: its parameters, its body and its responses."""
+    parts = [f"\n## {title}\n\n{one_line(described.get('description') or described.get('summary', ''))}\n\n"]
+    if described.get("parameters"):
+        rows = [(f"`{each['name']}`", each["in"], description_of(each)) for each in described["parameters"]]
+        parts.append(table(("parameter", "in", "meaning"), rows))
+    if "requestBody" in described:
+        content = described["requestBody"]["content"].get("application/json", {})
+        parts.append(f"Body: {kind_of(content.get('schema', {}))}.\n\n")
+        examples = list(content.get("examples", {}).values())[:1]
+        parts += [f"```json\n{json.dumps(example['value'], indent=2)}\n```\n\n" for example in examples]
+    rows = [(status, body_of(each), one_line(each["description"])) for status, each in described["responses"].items()]
+    return "".join(parts) + table(("status", "body", "meaning"), rows)
+
+
+def body_of(response: dict[str, Any]) -> str:
+    """The type of a response's body."""
+    return (
+        ", ".join(
+            kind_of(content["schema"]) if content.get("schema", {}).keys() - {"type"} else f"`{media}`"
+            for media, content in response.get("content", {}).items()
+        )
+        or "–"
+    )
+
+
+def kind_of(schema: dict[str, Any]) -> str:
+    """The type of a JSON schema, with a link to an object's section."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    for key in ("oneOf", "anyOf"):
+        if key in schema:
+            return " or ".join(kind_of(each) for each in schema[key])
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    kind = schema.get("type", "any")
+    if kind == "array":
+        return f"list of {kind_of(schema.get('items', {}))}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"object of {kind_of(schema['additionalProperties'])}"
+    return " or ".join(kind) if isinstance(kind, list) else str(kind)
+
+
+def description_of(described: dict[str, Any]) -> str:
+    """The description in one line, or a dash."""
+    return one_line(described.get("description", "")) or "–"
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks."""
+    return re.sub(r"\s+", " ", text).strip()
+
+
 def model_card_v1() -> str:
     """The card of the shipped model."""
     return MADE + model_card(decode_metadata((DEFAULT_MODEL / METADATA_FILE).read_bytes()))
@@ -172,6 +261,14 @@ def model_card_v1() -> str:
 def performance_summary() -> str:
     """Results of the models on the recordings."""
     return MADE + str(runpy.run_path(str(DOCS / "performance.py"))["performance_summary"]())
+
+
+DIAGRAMS = ("process", "kafka", "packages", "model", "time")
+
+
+def diagram(name: str) -> str:
+    """A diagram of the pages as SVG."""
+    return str(runpy.run_path(str(DOCS / "diagrams.py"))["DIAGRAMS"][name]())
 
 
 def grafana_dashboard() -> str:
@@ -183,6 +280,8 @@ PAGES = {
     "feature_spec.md": feature_spec,
     "metrics.md": metrics,
     "cli.md": cli,
+    "http_api.md": http_api,
+    **{f"diagrams/{name}.svg": partial(diagram, name) for name in DIAGRAMS},
     "model_card_v1.md": model_card_v1,
     "performance_summary.md": performance_summary,
     "../docker/grafana/dashboards/crypto-volatility.json": grafana_dashboard,

@@ -1,4 +1,7 @@
-"""Hooks of MkDocs: pages outside ``docs/``, links to files of the repository, and fences of code hosts."""
+"""Hooks of MkDocs: pages outside ``docs/``, links to files of the repository, diagrams, and fences of code hosts.
+
+Diagrams become part of the page, so that their colours are those of the page's dark or light mode.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ DOCS: Final = "docs"
 _LOG = logging.getLogger("mkdocs.hooks.repository")
 _FENCE = re.compile(r"^( *(?:```|~~~)\w+) run *$", re.MULTILINE)
 _CODE = re.compile(r"(^ *(?:```|~~~).*?^ *(?:```|~~~)|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
+_DARK = re.compile(r"@media \(prefers-color-scheme:dark\)\{.*?\}\}", re.DOTALL)
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^()\s]+)\)")
 
 
@@ -40,6 +44,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         if not name or re.match(r"[a-z]+:|/", name):
             return match[0]
         path = posixpath.normpath(posixpath.join(folder, name))
+        if path.startswith(f"{DOCS}/diagrams/") and (ROOT / path).is_file():
+            drawing = _DARK.sub("", (ROOT / path).read_text()).replace("\n", "")
+            return f'<figure class="diagram" markdown="0">{drawing}</figure>'
         there = path if path in outside else posixpath.relpath(path, DOCS)
         if files.get_file_from_path(there) is not None:
             relative = posixpath.relpath(there, posixpath.dirname(uri) or ".")
