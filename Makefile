@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: install install-dev run demo test mutants test-system e2e soak chaos lint format docs site bench results default-model simulated-model clean help
+.PHONY: install install-dev run demo test mutants test-system e2e soak chaos lint format docs site screenshots bench results default-model simulated-model clean help
 
 help: ## List the commands
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,10 @@ docs: $(DEV) ## Generate the pages that come from the code
 
 site: $(DEV) ## Build the documentation site in build/site; broken links and anchors are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+screenshots: $(DEV) ## Take the screenshots of the documentation from the running program (Chromium)
+	sh tests_system/install_chromium
+	$(BIN)/python docs/screenshots.py
 
 bench: $(DEV) ## Run all benchmarks, including those of comparable libraries
 	$(BIN)/python -m benchmarks --write docs/benchmarks.md

@@ -18,8 +18,8 @@ STYLE: Final = """<style>
 .diagram{--ink:#1b2430;--soft:#55606e;--line:#6b7685;--fill:#eef2f8;--mark:#1f63c4;--hot:#b3261e;--warm:#f6d9d5}
 @media (prefers-color-scheme:dark){.diagram{--ink:#e8edf4;--soft:#aeb8c5;--line:#8d99a8;--fill:#263040;--mark:#78b1ff;\
 --hot:#ff8a80;--warm:#51302f}}
-.diagram text{font:14px system-ui,sans-serif;fill:var(--ink)}
-.diagram .soft{font-size:12px;fill:var(--soft)}
+.diagram text{font:16px system-ui,sans-serif;fill:var(--ink)}
+.diagram .soft{font-size:13.5px;fill:var(--soft)}
 .diagram .box{fill:var(--fill);stroke:var(--line)}
 .diagram .ends{fill:none;stroke:var(--line);stroke-dasharray:4 3}
 .diagram .edge{fill:none;stroke:var(--line);stroke-width:1.4}

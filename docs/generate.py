@@ -6,7 +6,7 @@ import json
 import re
 import runpy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -276,7 +276,7 @@ def grafana_dashboard() -> str:
     return str(runpy.run_path(str(DOCS / "grafana.py"))["board"]())
 
 
-PAGES = {
+PAGES: dict[str, Callable[[], str]] = {
     "feature_spec.md": feature_spec,
     "metrics.md": metrics,
     "cli.md": cli,

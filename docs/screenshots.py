@@ -29,7 +29,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 DOCS: Final = Path(__file__).resolve().parent
 PRODUCTS: Final = ("BTC-USD", "ETH-USD", "SOL-USD")
-SPEED: Final = 20
+SPEED: Final = 40
 COLOURS: Final = 128
 MOST_BYTES: Final = 600_000
 FLAGS: Final = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
@@ -110,10 +110,10 @@ def wait_for_alert(url: str, seconds: float) -> None:
     while time.monotonic() < deadline:
         with urllib.request.urlopen(f"{url}alerts", timeout=10) as response:  # noqa: S310  our own server
             alerts = json.load(response)["alerts"]
-        if any(alert["outcome"] == "hit" for alert in alerts):
+        if any(alert["outcome"] != "pending" for alert in alerts):
             return
         time.sleep(1)
-    raise TimeoutError(f"no alert was followed by a spike within {seconds:g} s; use --seconds")
+    raise TimeoutError(f"no alert has an outcome after {seconds:g} s; use --seconds")
 
 
 def photograph(browser: Browser, url: str, shot: Shot, folder: Path) -> Path:
@@ -128,7 +128,7 @@ def photograph(browser: Browser, url: str, shot: Shot, folder: Path) -> Path:
         page = context.new_page()
         page.goto(url)
         page.wait_for_function("/[0-9]/.test(document.getElementById('probability').textContent)")
-        page.wait_for_timeout(2500)  # the chart loads its history
+        page.wait_for_timeout(1500)  # the chart loads its history
         if shot.part:
             page.evaluate("id => document.getElementById(id).scrollIntoView()", shot.part)
             page.evaluate("scrollBy(0, -24)")
