@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from typing import Any, Final
 
 import pypdfium2
 from PIL import Image
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 DOCS: Final = Path(__file__).resolve().parent
 PRODUCTS: Final = ("BTC-USD", "ETH-USD", "SOL-USD")
@@ -127,11 +128,10 @@ def photograph(browser: Browser, url: str, shot: Shot, folder: Path) -> Path:
     try:
         page = context.new_page()
         page.goto(url)
-        page.wait_for_function("/[0-9]/.test(document.getElementById('probability').textContent)")
+        expect(page.locator("#probability")).to_have_text(re.compile(r"\d"), timeout=30_000)
         page.wait_for_timeout(1500)  # the chart loads its history
         if shot.part:
-            page.evaluate("id => document.getElementById(id).scrollIntoView()", shot.part)
-            page.evaluate("scrollBy(0, -24)")
+            page.locator(f"#{shot.part}").evaluate("e => { e.scrollIntoView(); scrollBy(0, -24) }")
         return write_png(Image.open(io.BytesIO(page.screenshot())), folder / f"{shot.name}.png")
     finally:
         context.close()

@@ -91,4 +91,4 @@ def test_diagrams_follow_the_mode_of_the_page(scheme: str, served: str, browser:
     colour = page.locator("svg.diagram text").first.evaluate("e => getComputedStyle(e).fill")
     context.close()
     brightness = sum(int(part) for part in colour.removeprefix("rgb(").removesuffix(")").split(","))
-    assert (brightness > 600) == (scheme == "dark")
+    assert (brightness > 383) == (scheme == "dark")
