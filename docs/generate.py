@@ -193,17 +193,20 @@ def http_api() -> str:
     return "".join(parts)
 
 
-HTTP_API = """The endpoints of `volspike serve` and of `volspike up`; those of the live market (`/stream`, `/history`,
-`/alerts` and `/snooze`) are of `up` only. A running
-server has the same description at `/docs`, and as an OpenAPI document at `/openapi.json`.
+HTTP_API = """The endpoints of `volspike serve` and of `volspike up`; `/stream`, `/history`, `/alerts` and `/alerts/snooze`
+exist in `up` only. A running server has the same description at `/docs`, and as an OpenAPI document at `/openapi.json`.
+
+Each request may have an id in the header `X-Correlation-ID`, 1 to 128 visible ASCII characters; the response returns
+it, or a new one.
 """
 
 
 def operation(title: str, described: dict[str, Any]) -> str:
     """The section of one operation: its parameters, its body and its responses."""
     parts = [f"\n## {title}\n\n{one_line(described.get('description') or described.get('summary', ''))}\n\n"]
-    if described.get("parameters"):
-        rows = [(f"`{each['name']}`", each["in"], description_of(each)) for each in described["parameters"]]
+    parameters = [each for each in described.get("parameters", ()) if each["name"] != "X-Correlation-ID"]
+    if parameters:
+        rows = [(f"`{each['name']}`", each["in"], description_of(each)) for each in parameters]
         parts.append(table(("parameter", "in", "meaning"), rows))
     if "requestBody" in described:
         content = described["requestBody"]["content"].get("application/json", {})
