@@ -193,7 +193,7 @@ def http_api() -> str:
     return "".join(parts)
 
 
-HTTP_API = """The endpoints of `volspike serve` and of `volspike up`; `/stream`, `/history`, `/alerts` and `/alerts/snooze`
+HTTP_API = """Endpoints of `volspike serve` and of `volspike up`; `/stream`, `/history`, `/alerts` and `/alerts/snooze`
 exist in `up` only. A running server has the same description at `/docs`, and as an OpenAPI document at `/openapi.json`.
 
 Each request may have an id in the header `X-Correlation-ID`, 1 to 128 visible ASCII characters; the response returns

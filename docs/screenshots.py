@@ -30,7 +30,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 DOCS: Final = Path(__file__).resolve().parent
 PRODUCTS: Final = ("BTC-USD", "ETH-USD", "SOL-USD")
-SPEED: Final = 40
+SPEED: Final = 15
 COLOURS: Final = 128
 MOST_BYTES: Final = 600_000
 FLAGS: Final = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
@@ -65,8 +65,8 @@ def take_screenshots(folder: Path, seconds: float) -> list[Path]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         written: list[Path] = []
-        for products, shots in ((PRODUCTS[:1], ONE_MARKET), (PRODUCTS, SEVERAL_MARKETS)):
-            with running_server(products) as url:
+        with running_server(PRODUCTS[:1]) as one, running_server(PRODUCTS) as several:
+            for url, shots in ((several, SEVERAL_MARKETS), (one, ONE_MARKET)):
                 wait_for_alert(url, seconds)
                 written += [photograph(browser, url, shot, folder) for shot in shots]
         browser.close()
@@ -129,7 +129,8 @@ def photograph(browser: Browser, url: str, shot: Shot, folder: Path) -> Path:
         page = context.new_page()
         page.goto(url)
         expect(page.locator("#probability")).to_have_text(re.compile(r"\d"), timeout=30_000)
-        page.wait_for_timeout(1500)  # the chart loads its history
+        expect(page.locator("#chart canvas").first).to_be_visible(timeout=30_000)
+        page.wait_for_timeout(1200)  # the chart loads its history
         if shot.part:
             page.locator(f"#{shot.part}").evaluate("e => { e.scrollIntoView(); scrollBy(0, -24) }")
         return write_png(Image.open(io.BytesIO(page.screenshot())), folder / f"{shot.name}.png")
