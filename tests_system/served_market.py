@@ -132,7 +132,8 @@ class FakeMarket:
         day = START - DAY_MS + 12 * HOUR_MS
         alert = self.alert(product, "old", "closed", day, day + 60_000, 0.66) | {"outcome": "hit", "lead_s": 21.0}
         gaps = [{"start": START - DAY_MS, "end": START - DAY_MS + HOUR_MS, "cause": "disconnected"}]
-        spikes = [{"start": day + 21_000, "end": day + 140_000, "peak_bp": 12.5}]
+        rows = {"first": day - 39_000, "last": day + 80_000}
+        spikes = [rows | {"start": day + 21_000, "end": day + 80_000, "peak_bp": 12.5}]
         extent = {"product": product, "from": start, "to": end, "step_ms": step, "earliest": earliest}
         return {**extent, **columns, "alerts": [alert], "spikes": spikes, "gaps": gaps}
 

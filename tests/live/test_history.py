@@ -170,7 +170,8 @@ def test_a_restart_shows_what_was_recorded(tmp_path: Path) -> None:
     assert fields["probability"] == [0.1] * 5 + [0.5] + [0.1] * 4
     assert fields["threshold"] == [0.4] * 10
     (spike,) = fields["spikes"]
-    assert (spike["start"], spike["end"]) == (1000 * (START + 281), 1000 * (START + 370))
+    assert (spike["first"], spike["last"]) == (1000 * (START + 281), 1000 * (START + 310))
+    assert (spike["start"], spike["end"]) == (1000 * (START + 341), 1000 * (START + 342))
     assert spike["peak_bp"] == pytest.approx(2.0 * 60**0.5)
     store.close()
 
@@ -228,7 +229,10 @@ def test_invalid_ranges_are_refused(query: dict[str, str], reason: str) -> None:
 def test_spike_rows_become_events() -> None:
     """Rows less than a horizon apart are one event; exactly a horizon apart they are two."""
     spans = spike_spans([0, 59, 119, 200], [1e-4, 2e-4, 3e-4, nan], 60)
-    assert [(span["start"], span["end"]) for span in spans] == [(1000, 120_000), (120_000, 180_000), (201_000, 261_000)]
+    assert [(span["first"], span["last"]) for span in spans] == [(1000, 60_000), (120_000, 120_000), (201_000, 201_000)]
+    assert [span["start"] for span in spans] == [61_000, 180_000, 261_000]
+    (long,) = spike_spans(range(100), [1e-4] * 100, 60)
+    assert (long["start"], long["end"]) == (61_000, 100_000)
     assert spans[0]["peak_bp"] == pytest.approx(2 * 60**0.5)
     assert spans[2]["peak_bp"] is None
 

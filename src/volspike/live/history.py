@@ -416,7 +416,9 @@ class StoredHistory:
 def spike_spans(second: Iterable[int], volatility: Iterable[float], horizon_s: int) -> list[dict[str, Any]]:
     """Spike events from spike rows in order of time, as the chart shows them; joined where less than a horizon apart.
 
-    A row in second s covers the horizon after it. ``peak_bp`` is the highest volatility over the horizon.
+    ``first`` and ``last`` are the times in ms of the first and last row that a spike follows within the horizon. The
+    spike itself begins one horizon after the first of them (``start``), which completes its horizon, and ends with
+    the last (``end``). ``peak_bp`` is the highest volatility over the horizon.
     """
     spans: list[dict[str, Any]] = []
     last = None
@@ -424,10 +426,12 @@ def spike_spans(second: Iterable[int], volatility: Iterable[float], horizon_s: i
         peak = 1e4 * value * horizon_s**0.5 if isfinite(value) else None
         if last is not None and each - last < horizon_s:
             span = spans[-1]
-            span["end"] = 1000 * (each + 1 + horizon_s)
+            span["last"] = 1000 * (each + 1)
+            span["end"] = max(span["last"], span["end"])
             span["peak_bp"] = max((p for p in (span["peak_bp"], peak) if p is not None), default=None)
         else:
-            spans.append({"start": 1000 * (each + 1), "end": 1000 * (each + 1 + horizon_s), "peak_bp": peak})
+            row, start = 1000 * (each + 1), 1000 * (each + 1 + horizon_s)
+            spans.append({"first": row, "last": row, "start": start, "end": start + 1000, "peak_bp": peak})
         last = each
     return spans
 

@@ -234,6 +234,7 @@ export class Chart {
     this.#model("last").location = market.last.price ?? Number.NaN;
     this.elements.chart.dataset.bars = this.#bars.list.length;
     this.elements.chart.dataset.step = this.#bars.step;
+    this.elements.chart.dataset.earliest = this.#bars.earliest ?? "";
   }
 
   // One area for each run of bars: the price one horizon earlier, plus and minus the move expected then.

@@ -7,6 +7,7 @@ const SILENCE_MS = 15_000;
 const PAUSE_MS = 1_500; // the longest usual time between two updates of the page
 const ALERTS = 500;
 const FEATURE_POINTS = 300;
+const SECOND_MS = 1_000;
 
 // Whether an alert opened, or an open one closed; not that its outcome became known.
 export function isNews(before, after) {
@@ -32,7 +33,7 @@ export class Market {
     this.history = new Map(); // feature → its newest values, one a second
     this.alerts = new Map(); // product and id → alert, the oldest first
     this.past = new Map(); // the same for older alerts, which only the chart shows
-    this.spikes = []; // [start, end, peak in bps or null], in ms, disjoint, ascending
+    this.spikeRows = []; // [first, last, peak in bps or null] of rows in ms that a spike follows, disjoint, ascending
     for (const point of snapshot.points ?? []) this.tick(point);
     for (const alert of (snapshot.alerts ?? []).toSorted((a, b) => a.opened - b.opened)) this.alert(alert);
     for (const spike of (snapshot.spikes ?? []).toSorted((a, b) => a.time - b.time)) this.spike(spike);
@@ -118,7 +119,12 @@ export class Market {
 
   spike(spike) {
     if (spike.product !== undefined && spike.product !== this.product) return;
-    this.#addSpike([spike.time, spike.time + this.horizonMs, 1e4 * spike.future_volatility * Math.sqrt(this.horizonMs / 1_000) || null]);
+    this.#addSpike([spike.time, spike.time, 1e4 * spike.future_volatility * Math.sqrt(this.horizonMs / 1_000) || null]);
+  }
+
+  // Spikes as [start, end, peak]. A spike begins one horizon after the first row that it follows: only then its horizon is complete.
+  get spikes() {
+    return this.spikeRows.map(([first, last, peak]) => [first + this.horizonMs, Math.max(last, first + this.horizonMs + SECOND_MS), peak]);
   }
 
   // Alerts and spikes of a range of the past.
@@ -127,16 +133,16 @@ export class Market {
       const name = `${alert.product}/${alert.id}`;
       if (!this.alerts.has(name)) this.past.set(name, alert);
     }
-    for (const { start, end, peak_bp: peak } of spikes) this.#addSpike([start, end, peak]);
+    for (const { first, last, peak_bp: peak } of spikes) this.#addSpike([first, last, peak]);
   }
 
-  // Keeps the spikes disjoint and in order.
+  // Keeps the runs of rows disjoint and in order; rows less than a horizon apart are one run.
   #addSpike([start, end, peak]) {
-    const spikes = this.spikes;
-    let first = spikes.findIndex((each) => each[1] >= start);
+    const spikes = this.spikeRows;
+    let first = spikes.findIndex((each) => start - each[1] < this.horizonMs);
     if (first < 0) first = spikes.length;
     let after = first;
-    while (after < spikes.length && spikes[after][0] <= end) after += 1;
+    while (after < spikes.length && spikes[after][0] - end < this.horizonMs) after += 1;
     const joined = spikes.slice(first, after);
     const all = [[start, end, peak], ...joined];
     const merged = [Math.min(...all.map((each) => each[0])), Math.max(...all.map((each) => each[1])), Math.max(...all.map((each) => each[2] ?? 0)) || null];

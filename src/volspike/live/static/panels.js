@@ -276,7 +276,7 @@ export function showRecord(market) {
     ["False alarms", ...one(`${words.count(misses.length)} of ${words.count(known)}`, known > 0)],
     ["Warning time, median", ...one(words.lasting(1000 * leads[leads.length >> 1]), leads.length > 0)],
     ["Time within a minute of a spike", ...one(words.probability(figures.base_rate), typeof figures.base_rate === "number")],
-    ["Since", words.moment(figures.since ?? market.health.started)],
+    ["Since", words.moment(Math.max(figures.since ?? 0, market.health.started ?? 0) || null)],
   ]);
 }
 
