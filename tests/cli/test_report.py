@@ -46,6 +46,18 @@ def test_a_stratified_model_is_reported_without_evidence(
     assert banner in (tmp_path / "drawn/random_forest/card.md").read_text()[:300]
 
 
+def test_the_ending_selects_the_kind(features: Path, models: Path, tmp_path: Path, volspike: Run) -> None:
+    """``--output`` writes a page or a PDF, and both if it is repeated."""
+    outcome = volspike(
+        *("report", "--features", features.name, "--artifacts", "models/logistic"),
+        *("--output", "new/r.html", "--output", "new/r.pdf"),
+    )
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.endswith("→ new/r.html\n→ new/r.pdf\n")
+    assert (tmp_path / "new/r.html").read_text().startswith("<!doctype html>")
+    assert (tmp_path / "new/r.pdf").read_bytes().startswith(b"%PDF-")
+
+
 def test_cards_alone_need_no_features(models: Path, tmp_path: Path, volspike: Run) -> None:
     """Cards are made from metadata; no PDF is written."""
     outcome = volspike("report", "--artifacts", "models/logistic", "--cards")
@@ -62,6 +74,7 @@ def test_cards_alone_need_no_features(models: Path, tmp_path: Path, volspike: Ru
         ("--cards --artifacts nowhere", MODEL, "volspike train"),
         ("--features other.parquet --artifacts models", MODEL, "expects feature digest"),
         ("--features features.parquet --artifacts models --output models", USAGE, "it is a folder"),
+        ("--features features.parquet --artifacts models --output r.docx", USAGE, "ends in .pdf or .html"),
     ],
 )
 def test_what_cannot_be_reported(

@@ -124,7 +124,8 @@ def parse_cost(text: str) -> AlarmCost:
 
 def print_result(backtest: Backtest) -> None:
     """Prints the tables of a backtest and a summary."""
-    from volspike.reporting.backtest_page import alert_table, day_table
+    from volspike.reporting.alert_history import alert_table
+    from volspike.reporting.backtest_page import day_table
     from volspike.reporting.format import budget_table, headline_table
 
     note_if_simulated(backtest.simulated)

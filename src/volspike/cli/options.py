@@ -108,14 +108,15 @@ def spike_definition(spike: str | None, percentile: float, tau: float | None = N
 _FILE_ENDINGS = frozenset((".csv", ".tsv", ".json", ".ndjson", ".html", ".pdf", ".parquet", ".png", ".txt", ".xlsx"))
 
 
-def require_file(option: str, path: Path | None, ending: str) -> None:
+def require_file(option: str, path: Path | None, *endings: str) -> None:
     """Refuses a file of another kind than the command writes, before it begins; a name without an ending is accepted.
 
     Raises:
         UsageError: the name ends otherwise.
     """
-    if path is not None and path.suffix.lower() not in {"", ending}:
-        raise UsageError(f"{option} {path}: this command writes {ending[1:]} only; name a file that ends in {ending}")
+    if path is not None and path.suffix.lower() not in {"", *endings}:
+        kinds, names = (" or ".join(each) for each in ([ending[1:] for ending in endings], endings))
+        raise UsageError(f"{option} {path}: this command writes {kinds} only; name a file that ends in {names}")
 
 
 def require_folder(option: str, path: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""``volspike report``: trained models evaluated on held-out rows, as a PDF, and their model cards."""
+"""``volspike report``: trained models evaluated on held-out rows, as HTML page or PDF, and their model cards."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ def run(
     artifacts: Annotated[Path, typer.Option(help="Folder of the artifacts, or one artifact.")] = Path(
         "models/artifacts"
     ),
-    output: Annotated[Path, typer.Option(help="PDF file to write.")] = Path("reports/model_eval.pdf"),
+    output: Annotated[
+        list[Path], typer.Option(help="File to write, .pdf or .html (interactive, one file); may be repeated.")
+    ] = [Path("reports/model_eval.pdf")],  # noqa: B006  typer reads it
     venue: Venue = None,
     cards: Annotated[
         bool, typer.Option("--cards", help="Write a model card, card.md, into the folder of each artifact.")
     ] = False,
 ) -> None:
-    """Score trained models on held-out rows, compared with the best baseline, and write a PDF report."""
+    """Score trained models on held-out rows, compared with the best baseline, and write a report (PDF or HTML)."""
     if features is None and not cards:
         raise UsageError("nothing to do: name rows with --features, or use --cards")
-    require_file("--output", output, ".pdf")
+    for file in output:
+        require_file("--output", file, ".pdf", ".html")
     if features is not None:
         _report(features, artifacts, output, venue)
     if cards:
@@ -44,15 +47,19 @@ def run(
             out.print(f"→ {file}")
 
 
-def _report(features: Path, artifacts: Path, output: Path, venue: str | None) -> None:
+def _report(features: Path, artifacts: Path, output: list[Path], venue: str | None) -> None:
     from volspike.reporting.evaluate import evaluate
     from volspike.reporting.pages import write_pdf
+    from volspike.reporting.report_page import write_page
 
     with working("evaluating") as show:
         evaluation = evaluate(features, artifacts, part(show, 0.0, 0.8), venue=venue)
-        write_pdf(evaluation, output, part(show, 0.8, 1.0))
+        for index, file in enumerate(output):
+            write = write_page if file.suffix.lower() == ".html" else write_pdf
+            write(evaluation, file, part(show, 0.8 + 0.2 * index / len(output), 0.8 + 0.2 * (index + 1) / len(output)))
     print_result(evaluation)
-    out.print(f"→ {output}")
+    for file in output:
+        out.print(f"→ {file}")
 
 
 def print_result(evaluation: EvaluationReport) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from math import nan
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,6 +17,7 @@ from volspike.evaluation.metrics import average_precision, known
 from volspike.evaluation.scored import DAY_NS
 from volspike.evaluation.spike_events import COLUMNS, AlarmOutcome, match_alarms
 from volspike.market import SECOND_NS, format_time
+from volspike.reporting.format import Table, number
 
 Figures = dict[str, Any]
 
@@ -140,8 +143,8 @@ def day_figures(scored: Scored, timeline: SpikeTimeline) -> tuple[DailyAlerts, .
     counts = match_alarms(timeline, scored.probability, scored.threshold).counts
     days, code = np.unique(scored.day, return_inverse=True)
     found = []
-    for number, day in enumerate(days.tolist()):
-        rows = code == number
+    for place, day in enumerate(days.tolist()):
+        rows = code == place
         part = scored.only(rows)
         of = dict(zip(COLUMNS, counts[rows].sum(axis=0).tolist(), strict=True))
         found.append(
@@ -160,3 +163,57 @@ def day_figures(scored: Scored, timeline: SpikeTimeline) -> tuple[DailyAlerts, .
             )
         )
     return tuple(found)
+
+
+LEAD_BIN_S: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeadBin:
+    """Alerts that caught a spike event, by their lead time; ``onsets`` of them caught one that began in a calm row."""
+
+    label: str
+    alerts: int
+    onsets: int
+
+
+def lead_bins(alerts: Sequence[AlertRecord], cap_s: float) -> tuple[LeadBin, ...]:
+    """Alerts by lead time in steps of ten seconds up to ``cap_s``, the longest lead that counts; the first are late.
+
+    A lead of 0 is late; a step includes its upper end.
+    """
+    leads = np.array([alert.lead_s for alert in alerts])
+    is_onset = np.array([alert.is_onset for alert in alerts], np.bool_)
+    ends = np.arange(0, cap_s + LEAD_BIN_S, LEAD_BIN_S)
+    place = np.searchsorted(ends, leads[~np.isnan(leads)], side="left")
+    all_counts, onsets = (
+        np.bincount(found, minlength=len(ends)) for found in (place, place[is_onset[~np.isnan(leads)]])
+    )
+    labels = ["late", *(f"{low:.0f}–{high:.0f}" for low, high in pairwise(ends))]
+    return tuple(
+        LeadBin(label=label, alerts=int(count), onsets=int(onset))
+        for label, count, onset in zip(labels, all_counts, onsets, strict=True)
+    )
+
+
+def alert_table(alerts: Sequence[AlertRecord]) -> Table:
+    """The alerts one by one."""
+    rows = [
+        (
+            format_time(alert.opened)[:19].replace("T", " "),
+            alert.product,
+            str(alert.outcome),
+            number(alert.minutes, 1),
+            number(alert.peak),
+            number(alert.threshold),
+            number(alert.lead_s, 0),
+        )
+        for alert in alerts
+    ]
+    return Table(("opened (UTC)", "product", "outcome", "minutes", "peak", "threshold", "lead, s"), rows, 3)
+
+
+def lead_table(bins: Sequence[LeadBin]) -> Table:
+    """Alerts by lead time."""
+    rows = [(each.label, f"{each.alerts}", f"{each.onsets}") for each in bins]
+    return Table(("lead time, s", "alerts that caught a spike event", "of them onsets"), rows)

@@ -260,7 +260,7 @@ def run_backtest(
     )
     on_step(Step("comparing with the baselines", 0.5))
     scores = {name: with_lowest(score)[0] for name, score in baseline_scores(artifact, dataset, rows, tau).items()}
-    baselines = _rank_baselines(scored, scores)
+    baselines = rank_baselines(scored, scores)
     best = next(iter(baselines))
     scored = scored.with_baseline(calibrated(scores[best], scored.y), np.full(len(rows), np.inf))
     timeline = SpikeTimeline.of(scored)
@@ -344,7 +344,8 @@ def calibrated(score: NDArray[np.float64], y: NDArray[np.int8]) -> NDArray[np.fl
     return Platt.fit(score, y).apply(score)
 
 
-def _rank_baselines(scored: Scored, scores: Mapping[str, NDArray[np.float64]]) -> dict[str, BaselineFigures]:
+def rank_baselines(scored: Scored, scores: Mapping[str, NDArray[np.float64]]) -> dict[str, BaselineFigures]:
+    """PR-AUC of each score (n,) on the rows of ``scored``, the greatest first."""
     calm = scored.is_calm
     found = {
         name: BaselineFigures(

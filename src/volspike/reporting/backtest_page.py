@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from html import escape
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final
@@ -12,13 +11,21 @@ from typing import Any, Final
 from volspike.errors import UsageError
 from volspike.evaluation.spike_events import LEAD_CAP_HORIZONS
 from volspike.market import format_time
-from volspike.reporting.alert_history import AlertRecord
+from volspike.reporting.alert_history import alert_table, lead_bins, lead_table
 from volspike.reporting.backtest import Backtest
-from volspike.reporting.backtest_charts import MOST_STRIPS, OUTCOME_CLASSES, recall_chart, timeline_chart
+from volspike.reporting.charts import (
+    MOST_STRIPS,
+    OUTCOME_CLASSES,
+    days_chart,
+    lead_chart,
+    recall_chart,
+    reliability_chart,
+)
 from volspike.reporting.format import (
     SIMULATED,
     Table,
     budget_table,
+    curve_table,
     day_and_time,
     headline_table,
     number,
@@ -27,45 +34,12 @@ from volspike.reporting.format import (
     signed,
     span,
 )
+from volspike.reporting.timeline import timeline_days
+from volspike.reporting.webpage import WebPage, coarse_days_note, html_table, paragraph, section, tiles
 
 PAGE: Final = "backtest.html"
 MOST_ALERTS: Final = 500
 """Alerts listed on the page, the newest; the CSV file holds all."""
-
-_STYLE: Final = """
-:root { color-scheme: light dark; --page: #f3f5f9; --card: #fff; --edge: #d5dce7; --ink: #131a26; --quiet: #546278;
-  --model: #0b5cc4; --baseline: #a84c06; --spike: #d98a00; --good: #0b7048; --bad: #c2182b; --grid: #e6eaf1; }
-@media (prefers-color-scheme: dark) { :root { --page: #0b0f15; --card: #131922; --edge: #263041; --ink: #e9eef6;
-  --quiet: #9dabc0; --model: #6db1ff; --baseline: #ffb938; --spike: #ffb938; --good: #4fd39a; --bad: #ff6b6b;
-  --grid: #222c3b; } }
-* { box-sizing: border-box; }
-body { background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, sans-serif; max-width: 60rem;
-  margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.4rem; margin: .5rem 0; } h2 { font-size: 1.05rem; margin: 0 0 .5rem; }
-section { background: var(--card); border: 1px solid var(--edge); border-radius: 10px; padding: 1rem;
-  margin: 0 0 1rem; }
-p { margin: .25rem 0 .75rem; } .quiet { color: var(--quiet); }
-.simulated { background: #ffc933; color: #1a1400; padding: .5rem 1rem; font-weight: 600; border-radius: 6px; }
-.tiles { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
-.tiles b { display: block; font-size: 1.5rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--grid); white-space: nowrap; }
-th { color: var(--quiet); font-weight: 600; } .text { text-align: left; }
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--quiet); font: 12px system-ui, sans-serif; }
-svg .end { text-anchor: end; } svg .middle { text-anchor: middle; } svg .grid { stroke: var(--grid); }
-polyline { fill: none; stroke-width: 2; } polyline.model { stroke: var(--model); }
-polyline.baseline { stroke: var(--baseline); stroke-dasharray: 6 4; }
-circle.model { fill: var(--model); } circle.baseline { fill: var(--baseline); }
-circle.sent { fill: none; stroke: var(--ink); stroke-width: 2; }
-rect.spike { fill: var(--spike); } rect.ongoing { fill: var(--spike); opacity: .45; }
-rect.good { fill: var(--good); } rect.late { fill: var(--quiet); } rect.bad { fill: var(--bad); }
-.key { display: inline-block; width: .8rem; height: .8rem; margin: 0 .3rem 0 1rem; vertical-align: -1px; }
-.key.spike { background: var(--spike); } .key.good { background: var(--good); } .key.bad { background: var(--bad); }
-.key.late { background: var(--quiet); } .key.model { background: var(--model); }
-.key.baseline { background: var(--baseline); }
-td.good { color: var(--good); } td.bad { color: var(--bad); }
-"""
 
 
 def write_backtest(backtest: Backtest, folder: Path) -> tuple[Path, ...]:
@@ -126,23 +100,6 @@ def day_table(backtest: Backtest) -> Table:
     return Table((*heads, "alerts", "false", "alarm min/day"), rows)
 
 
-def alert_table(alerts: Sequence[AlertRecord]) -> Table:
-    """The alerts one by one."""
-    rows = [
-        (
-            format_time(alert.opened)[:19].replace("T", " "),
-            alert.product,
-            str(alert.outcome),
-            number(alert.minutes, 1),
-            number(alert.peak),
-            number(alert.threshold),
-            number(alert.lead_s, 0),
-        )
-        for alert in alerts
-    ]
-    return Table(("opened (UTC)", "product", "outcome", "minutes", "peak", "threshold", "lead, s"), rows, 3)
-
-
 def volatility_table(backtest: Backtest) -> Table | None:
     """QLIKE and R² of the expected volatility and of the best past volatility; None if it is not served."""
     found = backtest.volatility
@@ -171,41 +128,36 @@ def baseline_table(backtest: Backtest) -> Table:
 
 
 def backtest_page(backtest: Backtest) -> str:
-    """The page as HTML, with its style and charts inside."""
-    title = f"Backtest of {backtest.metadata.model} on {backtest.features.name}"
-    timeline, hidden = timeline_chart(backtest)
-    parts = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="simulated">{escape(SIMULATED)}</p>' if backtest.simulated else "",
-        f'<p class="quiet">{escape(_description(backtest))}</p>',
-        *(f"<p>⚠ {escape(sentence)}</p>" for sentence in backtest.warnings),
-        _section("Result", _tiles(backtest)),
-        _section(
+    """The page as HTML, with style, script and charts inside.
+
+    Raises:
+        UnreadableFile: the feature file has been removed since the backtest.
+    """
+    name, compared = backtest.metadata.model, backtest.comparison
+    page = WebPage(f"Backtest of {name} on {backtest.features.name}")
+    page.add(
+        paragraph(SIMULATED if backtest.simulated else "", "simulated"),
+        paragraph(_description(backtest), "quiet"),
+        *(paragraph(f"⚠ {sentence}") for sentence in backtest.warnings),
+        section("Result", _tiles(backtest)),
+        section(
             "Onsets caught over minutes of alarm",
-            '<p class="quiet"><span class="key model"></span>'
-            f'{escape(backtest.metadata.model)}<span class="key baseline"></span>'
-            f"{escape(backtest.comparison.baseline_name)}, the best baseline on these rows. "
-            f"The circle marks the alerts below, at {escape(backtest.threshold_text)}.</p>{recall_chart(backtest)}"
-            + _html_table(budget_table(backtest.metadata.model, backtest.comparison)),
+            _recall(page, backtest),
+            html_table(budget_table(name, compared)),
         ),
-        _section(
+        section(
             "Ranking of the rows",
-            _html_table(headline_table(backtest.metadata.model, backtest.comparison))
-            + _html_table(baseline_table(backtest)),
+            html_table(headline_table(name, compared)),
+            html_table(baseline_table(backtest)),
         ),
-        _section("Spikes and alerts by day", _legend(hidden) + timeline),
-        _section("Days", _html_table(day_table(backtest))),
-        _reliability_section(backtest),
+        _timeline_section(page, backtest),
+        _days_section(page, backtest),
+        _lead_section(page, backtest),
+        _reliability_section(page, backtest),
         _volatility_section(backtest),
         _alert_section(backtest),
-    ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</body></html>\n"
     )
+    return page.html()
 
 
 def _description(backtest: Backtest) -> str:
@@ -221,7 +173,7 @@ def _tiles(backtest: Backtest) -> str:
     theirs = backtest.comparison.baseline_events.onsets_caught
     budget = "" if backtest.budget is None or backtest.request.thresholds else f", budget {backtest.budget:g}"
     cap = LEAD_CAP_HORIZONS * backtest.scored.horizon_s
-    tiles = [
+    figures = [
         (f"{events.onsets_caught} of {events.onsets}", f"onsets caught in time; the best baseline {theirs}"),
         (f"{events.alarms}", f"alerts, {events.alarms - events.true_alarms} of them false"),
         (number(backtest.alarm_minutes_per_day, 1), f"minutes of alarm per day{budget}"),
@@ -230,31 +182,68 @@ def _tiles(backtest: Backtest) -> str:
     ]
     if backtest.request.cost is not None:
         without = number(backtest.cost_without_alerts, 1)
-        tiles.append((number(backtest.cost, 1), f"cost of missed onsets and alerts; without alerts {without}"))
-    cells = "".join(f"<div><b>{escape(value)}</b>{escape(text)}</div>" for value, text in tiles)
-    return f'<div class="tiles">{cells}</div>'
+        figures.append((number(backtest.cost, 1), f"cost of missed onsets and alerts; without alerts {without}"))
+    return tiles(figures)
 
 
-def _legend(hidden: int) -> str:
-    keys = (("spike", "spike event"), ("good", "alert in time"), ("late", "late or repeated"), ("bad", "false alert"))
-    items = "".join(f'<span class="key {style}"></span>{text}' for style, text in keys)
+def _recall(page: WebPage, backtest: Backtest) -> str:
+    name, baseline = backtest.metadata.model, backtest.comparison.baseline_name
+    curves = {name: backtest.curve, f"{baseline} (best baseline)": backtest.baseline_curve}
+    return page.chart(
+        "recall",
+        recall_chart(curves, (backtest.alarm_minutes_per_day, backtest.comparison.model_events.onset_recall)),
+        f"{name} and {baseline}, the best baseline on these rows. The ring marks the alerts below, at {backtest.threshold_text}.",
+        curve_table(curves),
+        "Onsets caught over minutes of alarm per day",
+    )
+
+
+def _timeline_section(page: WebPage, backtest: Backtest) -> str:
+    days = timeline_days(backtest.features, backtest.scored, backtest.products, backtest.alerts, backtest.spans)
+    return section("Timeline", paragraph(coarse_days_note(days, backtest.scored), "quiet"), page.timeline(days))
+
+
+def _days_section(page: WebPage, backtest: Backtest) -> str:
+    chart, hidden = days_chart(backtest.spans, backtest.alerts, several=len(backtest.products) > 1)
     more = f" The newest {MOST_STRIPS} of {MOST_STRIPS + hidden} strips are shown." if hidden else ""
-    return f'<p class="quiet">{items}.{more}</p>'
+    return section(
+        "Days",
+        page.chart(
+            "days-chart",
+            chart,
+            f"Spike events above (paler: they began in a volatile minute), alerts below each line.{more}",
+            None,
+            "Spike events and alerts of each day",
+        ),
+        html_table(day_table(backtest)),
+    )
 
 
-def _reliability_section(backtest: Backtest) -> str:
+def _lead_section(page: WebPage, backtest: Backtest) -> str:
+    bins = lead_bins(backtest.alerts, LEAD_CAP_HORIZONS * backtest.scored.horizon_s)
+    caption = "Seconds from the opening of an alert to the realized spike. Alerts that caught nothing have none."
+    return section("Lead times", page.chart("leads", lead_chart(bins), caption, lead_table(bins), "Lead times"))
+
+
+def _reliability_section(page: WebPage, backtest: Backtest) -> str:
     if backtest.reliability is None:
         return ""
-    text = (
-        '<p class="quiet">Rows in ten groups of equally many by their probability. A ratio of 1 means that spikes were '
-        "as frequent as predicted; with few spike events it means little.</p>"
+    return section(
+        "Calibration",
+        page.chart(
+            "reliability",
+            reliability_chart(backtest.metadata.model, backtest.reliability),
+            "Rows in ten groups of equally many by their probability. On the diagonal, spikes were as frequent as "
+            "predicted; with few spike events a group means little.",
+            reliability_table(backtest.reliability),
+            "Observed share of spikes over predicted probability",
+        ),
     )
-    return _section("Calibration", text + _html_table(reliability_table(backtest.reliability)))
 
 
 def _volatility_section(backtest: Backtest) -> str:
     table = volatility_table(backtest)
-    return "" if table is None else _section("Expected volatility", _html_table(table))
+    return "" if table is None else section("Expected volatility", html_table(table))
 
 
 def _alert_section(backtest: Backtest) -> str:
@@ -265,27 +254,8 @@ def _alert_section(backtest: Backtest) -> str:
         else ""
     )
     text = (
-        '<p class="quiet">An alert catches the first spike event that it overlaps. It is in time if it opened before '
-        f"the spike was realized, and false if it overlaps no spike.{more}</p>"
+        "An alert catches the first spike event that it overlaps. It is in time if it opened before "
+        f"the spike was realized, and false if it overlaps no spike.{more}"
     )
     classes = [OUTCOME_CLASSES[str(alert.outcome)] for alert in shown]
-    return _section("Alerts", text + _html_table(alert_table(shown), classes))
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>\n{body}</section>"
-
-
-def _html_table(table: Table, classes: Sequence[str] = ()) -> str:
-    """A table; the third cell of row i has the class ``classes[i]``."""
-    columns = ["text" if column < table.texts else "number" for column in range(len(table.heads))]
-    rows = [_html_row("th", table.heads, columns)]
-    for index, cells in enumerate(table.rows):
-        marked = [*columns[:2], f"{columns[2]} {classes[index]}", *columns[3:]] if classes else columns
-        rows.append(_html_row("td", cells, marked))
-    return f'<div class="scroll"><table>{"".join(rows)}</table></div>'
-
-
-def _html_row(tag: str, cells: Sequence[str], classes: Sequence[str]) -> str:
-    inner = (f'<{tag} class="{style}">{escape(text)}</{tag}>' for text, style in zip(cells, classes, strict=True))
-    return f"<tr>{''.join(inner)}</tr>"
+    return section("Alerts", paragraph(text, "quiet"), html_table(alert_table(shown), classes))

@@ -18,11 +18,14 @@ from volspike.datasets.splits import DEFAULT_FRACTIONS, FIRST_PRICE_NS, Fraction
 from volspike.episodes import spike_runs
 from volspike.errors import ArtifactMissing, DataError, NotEnoughData, SchemaMismatch
 from volspike.evaluation import (
+    AlarmPoint,
     Comparison,
     Reliability,
     RowGroup,
     Scored,
     ScoreMetrics,
+    SpikeTimeline,
+    alarm_curve,
     compare,
     evaluate_scores,
     per_hour,
@@ -37,6 +40,8 @@ from volspike.models import METADATA_FILE, Artifact, Metadata
 from volspike.models.artifact import load_stored_baseline
 from volspike.models.evidence import LimitationKind, all_limitations, dataset_markets, has_evidence, texts
 from volspike.progress import OnStep, counted
+from volspike.reporting.alert_history import AlertRecord, SpikeSpan, list_alerts, list_spans
+from volspike.reporting.backtest import baseline_scores, calibrated, rank_baselines, with_lowest
 from volspike.reporting.format import day_and_time
 
 MOST_EPISODES: Final = 3
@@ -229,7 +234,9 @@ class ModelEvaluation:
     """One model's metrics on held-out rows, described by ``held_out``; ``title`` is unique within the report.
 
     Without ``is_evidence`` its training saw these rows or their neighbours. ``reliability`` is None without rows of
-    both classes. ``episodes`` are the largest spike episodes of ``scored``.
+    both classes. ``episodes`` are the largest spike episodes of ``scored``. ``alerts`` are those at the served
+    threshold, ``spans`` all spike events. ``curves`` are onset recall over alarm minutes, of the model and then of the
+    strongest baselines on these rows.
     """
 
     title: str
@@ -244,6 +251,9 @@ class ModelEvaluation:
     reliability: Reliability | None
     thresholds: tuple[ThresholdMetrics, ...]
     episodes: tuple[SpikeEpisode, ...]
+    alerts: tuple[AlertRecord, ...]
+    spans: tuple[SpikeSpan, ...]
+    curves: Mapping[str, tuple[AlarmPoint, ...]]
     warnings: tuple[str, ...]
 
     @property
@@ -285,6 +295,8 @@ def evaluate_artifact(
         holds_budget=artifact.holds_budget,
     )
     both = 0 < int(scored.y.sum()) < len(scored)
+    timeline = SpikeTimeline.of(scored)
+    alarms = timeline.alarms(scored.probability, scored.threshold)
     return ModelEvaluation(
         title=title,
         is_served=is_served,
@@ -298,8 +310,31 @@ def evaluate_artifact(
         reliability=reliability(scored.y, scored.probability, scored.time, resamples=RESAMPLES) if both else None,
         thresholds=tuple(_metrics_at(name, metadata, scored) for name in metadata.thresholds),
         episodes=largest_episodes(scored, dataset.future_volatility[rows] / tau[rows], dataset.products),
+        alerts=list_alerts(scored, timeline, alarms, dataset.products),
+        spans=list_spans(scored, timeline, alarms, dataset.products),
+        curves={title: tuple(alarm_curve(timeline, scored.probability))}
+        | _baseline_curves(artifact, dataset, rows, tau, scored, timeline),
         warnings=_warnings(metadata, dataset, venue, baseline, (unscored, baseline_unscored, len(known) - len(rows))),
     )
+
+
+MOST_BASELINES: Final = 2
+"""Baselines whose onset recall is compared with the model's over all alarm minutes."""
+
+
+def _baseline_curves(
+    artifact: Artifact,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    tau: NDArray[np.float64],
+    scored: Scored,
+    timeline: SpikeTimeline,
+) -> dict[str, tuple[AlarmPoint, ...]]:
+    """The curves of the baselines with the greatest PR-AUC on these rows, as a backtest draws them."""
+    scores = {name: with_lowest(score)[0] for name, score in baseline_scores(artifact, dataset, rows, tau).items()}
+    scores.pop(artifact.name, None)
+    best = [*rank_baselines(scored, scores)][:MOST_BASELINES]
+    return {name: tuple(alarm_curve(timeline, calibrated(scores[name], scored.y))) for name in best}
 
 
 def _compare(scored: Scored, baseline: BaselineScores) -> Comparison:

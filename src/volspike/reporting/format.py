@@ -6,11 +6,11 @@ An undefined number is a dash.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 
-from volspike.evaluation import Comparison, Interval, Reliability
+from volspike.evaluation import AlarmPoint, Comparison, Interval, Reliability
 from volspike.models import Metadata
 
 DASH = "–"
@@ -209,6 +209,23 @@ def reliability_table(found: Reliability) -> Table:
         for part in found.bins
     ]
     return Table(("probability", "rows", "spike events", "predicted", "observed", "ratio", "95 %"), rows)
+
+
+def curve_table(curves: Mapping[str, Sequence[AlarmPoint]]) -> Table:
+    """The points of curves of onset recall over alarm minutes, by score."""
+    rows = [
+        (
+            name,
+            number(point.minutes_per_day, 1),
+            f"{point.onsets_caught} of {point.onsets}",
+            share(point.onset_recall),
+            f"{point.alarms}",
+            number(point.lead_median_s, 0),
+        )
+        for name, points in curves.items()
+        for point in points
+    ]
+    return Table(("score", "alarm min/day", "onsets caught", "share", "alerts", "median lead, s"), rows)
 
 
 def row_spacing(every: str) -> str:

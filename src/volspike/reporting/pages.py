@@ -28,6 +28,7 @@ from volspike.reporting.evaluate import EvaluationReport, ModelEvaluation
 from volspike.reporting.format import (
     DASH,
     SIMULATED,
+    Table,
     budget_table,
     day_and_time,
     fold_table,
@@ -102,9 +103,9 @@ def write_title_page(paper: Paper, evaluation: EvaluationReport) -> None:
         "with the best baseline on the same rows."
     )
     paper.heading("Evaluation", 2)
-    paper.bullets(list(_describe_evaluations(evaluation.models)))
+    paper.bullets(list(describe_evaluations(evaluation.models)))
     paper.heading("Summary", 2)
-    paper.table(SUMMARY_HEADS, [_summary_row(model) for model in evaluation.models], SUMMARY_WIDTHS, size_pt=7.0)
+    paper.table(SUMMARY_HEADS, [summary_row(model) for model in evaluation.models], SUMMARY_WIDTHS, size_pt=7.0)
     paper.paragraph(
         "95 %: block-bootstrap interval. Gain: PR-AUC of the model minus that of the baseline, on the same rows. "
         "Random scores reach the base rate in PR-AUC and 0.500 in ROC-AUC. Lower is better for Brier score and log "
@@ -113,7 +114,7 @@ def write_title_page(paper: Paper, evaluation: EvaluationReport) -> None:
     )
     paper.heading("Conclusions", 2)
     paper.bullets([verdict_of(model) for model in evaluation.models])
-    if warnings := [*evaluation.left_out, *dict.fromkeys(_warnings(evaluation.models))]:
+    if warnings := [*evaluation.left_out, *dict.fromkeys(model_warnings(evaluation.models))]:
         paper.heading("Warnings", 2)
         paper.bullets(warnings)
 
@@ -133,7 +134,7 @@ def verdict_of(model: ModelEvaluation) -> str:
     return verdict(model.title, model.comparison)
 
 
-def _describe_evaluations(models: Sequence[ModelEvaluation]) -> Iterator[str]:
+def describe_evaluations(models: Sequence[ModelEvaluation]) -> Iterator[str]:
     """One sentence for all models that were trained and evaluated alike."""
     ways: dict[str, list[str]] = {}
     for model in models:
@@ -146,7 +147,8 @@ def _describe_evaluations(models: Sequence[ModelEvaluation]) -> Iterator[str]:
         yield f"{', '.join(titles)}: {way}."
 
 
-def _warnings(models: Sequence[ModelEvaluation]) -> Iterator[str]:
+def model_warnings(models: Sequence[ModelEvaluation]) -> Iterator[str]:
+    """The warnings of all models, each once, with the models that it concerns."""
     named: dict[str, list[str]] = {}
     for model in models:
         for sentence in model.warnings:
@@ -155,7 +157,8 @@ def _warnings(models: Sequence[ModelEvaluation]) -> Iterator[str]:
         yield f"{', '.join(titles)}: {sentence}."
 
 
-def _summary_row(model: ModelEvaluation) -> tuple[str, ...]:
+def summary_row(model: ModelEvaluation) -> tuple[str, ...]:
+    """A model's row of the summary, under ``SUMMARY_HEADS``."""
     comparison = model.comparison
     is_baseline = model.metadata.model == comparison.baseline_name
     return (
@@ -310,9 +313,6 @@ def _or_nan(value: float | None) -> float:
 
 def _events(paper: Paper, model: ModelEvaluation) -> None:
     comparison = model.comparison
-    events = {model.title: comparison.model_events}
-    if model.metadata.model != comparison.baseline_name:
-        events[comparison.baseline_name] = comparison.baseline_events
     paper.heading("Alerts", 1, above=70)
     paper.paragraph(
         f"At the served threshold {model.metadata.served_threshold} ({model.metadata.threshold:.4f}), over "
@@ -320,9 +320,19 @@ def _events(paper: Paper, model: ModelEvaluation) -> None:
         "rows. The lead time ends with the minute that the spike's first row forecasts. An onset follows a calm "
         "minute, and counts as caught only if caught within that time."
     )
+    table = event_table(model)
+    paper.table(table.heads, table.rows, (2, *[1.6] * (len(table.heads) - 1)))
+
+
+def event_table(model: ModelEvaluation) -> Table:
+    """Spike events, lead times and alerts of a model and, unless it is the baseline, of that."""
+    comparison = model.comparison
+    events = {model.title: comparison.model_events}
+    if model.metadata.model != comparison.baseline_name:
+        events[comparison.baseline_name] = comparison.baseline_events
     columns = [_event_cells(figures) for figures in events.values()]
     rows = [(name, *cells) for name, *cells in zip(_EVENT_NAMES, *columns, strict=True)]
-    paper.table(("", *events), rows, (2, *[1.6] * len(events)))
+    return Table(("events and alerts", *events), rows)
 
 
 _EVENT_NAMES: Final = (
