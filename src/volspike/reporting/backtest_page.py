@@ -192,7 +192,8 @@ def _recall(page: WebPage, backtest: Backtest) -> str:
     return page.chart(
         "recall",
         recall_chart(curves, (backtest.alarm_minutes_per_day, backtest.comparison.model_events.onset_recall)),
-        f"{name} and {baseline}, the best baseline on these rows. The ring marks the alerts below, at {backtest.threshold_text}.",
+        f"{name} and {baseline}, the best baseline on these rows. "
+        f"The ring marks the alerts below, at {backtest.threshold_text}.",
         curve_table(curves),
         "Onsets caught over minutes of alarm per day",
     )

@@ -1,4 +1,4 @@
-"""The evaluation as one HTML page: the findings in plain words, a timeline, and the figures of each model."""
+"""The evaluation as one HTML page: a summary, a timeline, and the figures of each model."""
 
 from __future__ import annotations
 
