@@ -30,7 +30,7 @@ from volspike.features import compile_kernel
 PRODUCTS: Final = tuple(f"{name}-USD" for name in ("BTC", "ETH", "SOL", "ADA", "XRP", "DOGE", "LTC", "DOT"))
 PATHS: Final = (
     *("/", "/health", "/health/live", "/health/ready", "/version", "/metrics", "/docs", "/openapi.json"),
-    *("/predict", "/stream", "/static/dashboard.js", "/static/none.js"),
+    *("/predict", "/stream", "/static/dashboard.js", "/static/none.js", "/alerts/snooze"),
 )
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "BREW")
 CLIENTS: Final = 48

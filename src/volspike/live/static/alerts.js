@@ -21,7 +21,9 @@ export class Alerts {
       event.preventDefault();
       this.#snooze("POST", { product: this.#market.product, minutes: Number(byId("snooze-minutes").value) });
     });
-    byId("wake").addEventListener("click", () => this.#snooze("DELETE"));
+    byId("wake").addEventListener("click", async () => {
+      for (const { product } of this.#snoozes(this.#market)) await this.#snooze("DELETE", { product });
+    });
     const isGranted = "Notification" in window && Notification.permission === "granted";
     byId("notify").checked = isGranted && load("notify") === "yes";
   }
@@ -55,7 +57,7 @@ export class Alerts {
     const open = alert.state === "open";
     const item = made("li", "", { "data-state": alert.state, "data-outcome": alert.outcome ?? "pending" });
     const when = `${market.clock(alert.opened)} – ${open ? "now" : words.clock(alert.closed)}`;
-    const marks = [words.label(alert.mode ?? market.mode), alert.is_in_sample ? "IN-SAMPLE" : ""].filter(Boolean).join(", ");
+    const marks = [words.label(alert.mode ?? market.mode), alert.is_in_sample ? "IN-SAMPLE" : "", words.suppression(alert)].filter(Boolean).join(", ");
     const button = made("button", `${alert.product} · ${when}${marks ? ` · ${marks}` : ""}`, { type: "button", title: "Show in the chart" });
     button.addEventListener("click", () => this.onOpen(alert.product, alert.opened));
     const length = open ? "open" : words.lasting(alert.closed - alert.opened);
@@ -109,10 +111,11 @@ export class Alerts {
   }
 
   async #snooze(method, body) {
-    const query = method === "DELETE" ? `?${new URLSearchParams({ product: this.#market.product })}` : "";
-    const headers = { "Content-Type": "application/json" };
+    // without a product, DELETE ends the snooze of all markets
+    const query = method === "DELETE" && body.product !== null ? `?${new URLSearchParams(body)}` : "";
+    const sent = method === "POST" ? { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) } : {};
     try {
-      const response = await fetch(`alerts/snooze${query}`, { method, headers, body: body && JSON.stringify(body) });
+      const response = await fetch(`alerts/snooze${query}`, { method, ...sent });
       const answer = response.status === 204 ? {} : await response.json();
       if (response.ok && answer.snoozes) this.#market.snoozes = answer.snoozes;
       if (response.ok) this.showSnooze(this.#market);
@@ -122,9 +125,13 @@ export class Alerts {
     }
   }
 
+  // The snoozes that apply to the market: its own, and that of all markets.
+  #snoozes(market) {
+    return market.snoozes.filter((each) => each.product === null || each.product === market.product);
+  }
+
   showSnooze(market) {
-    const mine = market.snoozes.filter((each) => each.product === null || each.product === market.product);
-    const until = Math.max(0, ...mine.map((each) => each.until));
+    const until = Math.max(0, ...this.#snoozes(market).map((each) => each.until));
     const isOn = until > Date.now();
     byId("wake").hidden = !isOn;
     write("snooze-market", market.product);

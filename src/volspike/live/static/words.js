@@ -77,6 +77,11 @@ export function lasting(ms) {
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
+// Why the receivers have no message of an alert; empty if they have one.
+export function suppression(alert) {
+  return { quiet_hours: "not sent: quiet hours", snoozed: "not sent: snoozed" }[alert.suppressed] ?? "";
+}
+
 // "live", "replay", "simulated" or "simulated replay" → what the page shows it as; empty for a live market.
 export function label(mode) {
   return mode === "live" ? "" : mode.toUpperCase();
