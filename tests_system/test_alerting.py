@@ -67,6 +67,8 @@ def test_snoozes_and_thresholds_of_a_process(tmp_path: Path, serve: Callable[...
         assert metrics['alert_suppressed_total{reason="snoozed"}'] >= 1
         assert metrics['alert_suppressed_total{reason="quiet_hours"}'] >= 1
         assert metrics['alert_threshold{product="ETH-USD"}'] == 0.000002
+        counted = 'http_requests_total{endpoint="/alerts/snooze",method="GET",status="200"}'
+        assert metrics[counted] == 1
         ended = send(urllib.request.Request(f"{again.url}/alerts/snooze?product=btc-usd", method="DELETE"))  # noqa: S310  our own server
         assert (ended.status, ended.json) == (200, {"snoozes": []})
         assert again.stop()[0] == 0

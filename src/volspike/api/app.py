@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -110,7 +109,8 @@ def create_app(
     else:
         app.include_router(pages)
     routes = [*app.routes, *(pages.routes if pages is not None else ())]
-    endpoints = frozenset(path for route in routes if (path := getattr(route, "path", None)))
+    endpoints = {path for route in routes if (path := getattr(route, "path", None))}
+    endpoints.update(app.openapi()["paths"])  # also of routers within ``pages``, whose routes are not in its list
     # the middleware that is added last runs first
     app.add_middleware(BodyLimit, limit=settings.max_body_bytes, seconds=settings.body_s)
     app.add_middleware(HeadAsGet)
@@ -241,11 +241,18 @@ async def _handle_http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404:
         detail = f"no endpoint {request.scope['path']!r}; see /docs"
     elif error.status_code == 405:
-        headers["Allow"] = re.sub(r"\bGET\b", "GET, HEAD", headers.get("Allow", ""))
+        headers["Allow"] = ", ".join(_methods(request, headers.get("Allow", "")))
         detail = f"{request.method} is not allowed here, use {headers['Allow'] or 'another method'}; see /docs"
     answer = _json(Problem(detail), error.status_code)
     answer.headers.update(headers)
     return answer
+
+
+def _methods(request: Request, allowed: str) -> list[str]:
+    """The methods of a path: those of the document, as Starlette's ``allowed`` has those of one of its routes only."""
+    documented = request.app.openapi()["paths"].get(request.scope["path"], {})
+    found = {method.upper() for method in documented} or set(allowed.split(", "))
+    return sorted(found | ({"HEAD"} if "GET" in found else set()) - {""})
 
 
 async def _handle_failure(request: Request, _: Exception) -> Response:
