@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import pypdfium2
 from PIL import Image
 from playwright.sync_api import Browser, expect, sync_playwright
 
@@ -69,8 +68,9 @@ def take_screenshots(folder: Path, seconds: float) -> list[Path]:
             for url, shots in ((several, SEVERAL_MARKETS), (one, ONE_MARKET)):
                 wait_for_alert(url, seconds)
                 written += [photograph(browser, url, shot, folder) for shot in shots]
+        written.append(report_page(browser, folder))
         browser.close()
-    return [*written, report_page(folder)]
+    return written
 
 
 @contextmanager
@@ -138,25 +138,24 @@ def photograph(browser: Browser, url: str, shot: Shot, folder: Path) -> Path:
         context.close()
 
 
-def report_page(folder: Path) -> Path:
-    """The first page of the evaluation report of a simulated market."""
+def report_page(browser: Browser, folder: Path) -> Path:
+    """The top of the report page of a model for a simulated market."""
     commands = (
         "simulate --minutes 360 --out tape.ndjson",
-        "replay --raw tape.ndjson --every 1s --out features.parquet --add-labels --spike jump:2",
-        "train --features features.parquet --models har --search 0",
-        "report --features features.parquet --output report.pdf",
+        "replay --raw tape.ndjson --every 1s --out features.parquet --add-labels",
+        "train --features features.parquet --models har --search 0 --threshold minutes_30_per_day",
+        "report --features features.parquet --output report.html",
     )
     with tempfile.TemporaryDirectory() as work:
         for command in commands:
             subprocess.run(  # noqa: S603  our own commands
                 [sys.executable, "-m", "volspike", *command.split()], cwd=work, check=True, capture_output=True
             )
-        document = pypdfium2.PdfDocument(Path(work) / "report.pdf")
-        try:
-            image = document[0].render(scale=1.25).to_pil()
-        finally:
-            document.close()
-    return write_png(image, folder / "report.png")
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto((Path(work) / "report.html").as_uri())
+        expect(page.locator("canvas").first).to_be_visible(timeout=30_000)
+        page.wait_for_timeout(1200)
+        return write_png(Image.open(io.BytesIO(page.screenshot())), folder / "report.png")
 
 
 def write_png(image: Image.Image, path: Path) -> Path:
