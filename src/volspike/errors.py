@@ -10,6 +10,7 @@
     │   ├── ArtifactMissing   no artifact: train one
     │   ├── ArtifactCorrupt   the files have changed: train or copy it again
     │   └── SchemaMismatch    other features than the model's: retrain, or serve another
+    ├── PluginFailed          code of another distribution fails: correct it          exit status 4
     ├── WorkerLost            a worker process ended early: run the command again     exit status 4
     └── StreamError           Kafka refuses a request                                 exit status 4
         ├── BrokerUnavailable no broker answers: retry, or give another address
@@ -110,6 +111,12 @@ class SchemaMismatch(ModelError):
         if remedy:
             parts.append(remedy)
         super().__init__("; ".join(parts))
+
+
+class PluginFailed(VolspikeError):
+    """A plug-in of another distribution that raised, or returned something invalid; the text names the distribution."""
+
+    exit_status = 4
 
 
 class WorkerLost(VolspikeError):

@@ -32,7 +32,7 @@ import pyarrow.parquet as pq
 from volspike.datasets import Dataset
 from volspike.datasets.build import build_features, label_file
 from volspike.datasets.dataset import dataset_of
-from volspike.datasets.feature_file import KEY, FeatureFacts, RecordingGap, scope_in, windows_in
+from volspike.datasets.feature_file import KEY, FeatureFacts, RecordingGap, spec_in, windows_in
 from volspike.errors import DataError, UnreadableFile, UsageError
 from volspike.features import Every, FeatureEngine, FeatureRow, FeatureSet, profile_of
 from volspike.labels import HORIZON_S, SpikeDefinition
@@ -124,7 +124,7 @@ def read_tape(paths: str | Path | Sequence[str | Path], *, timezone: str | None 
 def features(
     data: Tape | Frame,
     every: Literal["1s", "tick"] = "1s",
-    feature_set: Literal["core", "full", "deep"] = "full",
+    feature_set: str = "full",
     *,
     windows: Iterable[int] = (30, 60, 300),
     leader: str | None = None,
@@ -139,7 +139,8 @@ def features(
         data: a tape, or a frame with a column for the time (a timestamp) and one for the price under any common name;
             quotes, sizes, side and trade id are read where they exist.
         every: a row at the end of each second, or at each tick.
-        feature_set: ``core`` (7 families), ``full`` (and 114 scale-free features) or ``deep`` (and the last 60 s).
+        feature_set: ``core`` (7 families), ``full`` (and 114 scale-free features) or ``deep`` (and the last 60 s);
+            ``full+NAME`` adds the extra features ``NAME`` of an installed distribution.
         windows: window lengths in seconds.
         leader: a product whose volatility is added to every row.
         profile: the kinds of ticks that count; found in the data by default.
@@ -295,7 +296,7 @@ class Engine:
     def __init__(
         self,
         every: Literal["1s", "tick"] = "1s",
-        feature_set: Literal["core", "full", "deep"] = "full",
+        feature_set: str = "full",
         *,
         windows: Iterable[int] = (30, 60, 300),
         leader: str | None = None,
@@ -558,7 +559,7 @@ def _rows(frame: Frame, every: str | None, gaps: Iterable[Gap]) -> tuple[pa.Tabl
 
 def _guessed_facts(table: pa.Table, every: Every | None, losses: tuple[RecordingGap, ...]) -> FeatureFacts:
     """The facts of rows whose metadata polars or pandas dropped, as far as their columns show them."""
-    chosen = FeatureSet.of(windows_in(table.column_names), scope_in(table.column_names))
+    chosen = FeatureSet.of(windows_in(table.column_names), spec_in(table.column_names))
     is_quoted = "best_bid" in table.column_names and bool(pc.any(pc.is_finite(table["best_bid"])).as_py())
     return FeatureFacts(
         digest=chosen.digest,
@@ -566,6 +567,7 @@ def _guessed_facts(table: pa.Table, every: Every | None, losses: tuple[Recording
         every=_rate_of(table) if every is None else every,
         profile=profile_of({Kind.TICKER if is_quoted else Kind.TRADE}),
         scope=chosen.scope,
+        extras=tuple(extra.facts for extra in chosen.extras),
         simulated="simulated" in table.column_names,
         losses=losses,
     )

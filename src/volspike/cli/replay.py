@@ -24,7 +24,11 @@ def run(
     out_file: Annotated[Path, typer.Option("--out", help="Feature file to write (Parquet).")],
     windows: Annotated[list[int], typer.Option(help="Window lengths in seconds.")] = [30, 60, 300],  # noqa: B006
     feature_set: Annotated[
-        str, typer.Option(help="core (7 families), full (and 114 scale-free features) or deep (and the last 60 s).")
+        str,
+        typer.Option(
+            help="core (7 families), full (and 114 scale-free features) or deep (and the last 60 s); `full+NAME` adds the "
+            "extra features NAME of an installed distribution."
+        ),
     ] = "full",
     leader: Annotated[
         str | None,

@@ -23,7 +23,9 @@ EXAMPLES = "Example: volspike train --features data/processed/features.parquet -
 
 def run(
     features: Annotated[Path, typer.Option(help="Labelled feature file.")],
-    models: Annotated[list[str], typer.Option(help="Models to train, or all.")] = ["all"],  # noqa: B006
+    models: Annotated[
+        list[str], typer.Option(help="Models to train, of volspike or a plug-in; `all`: those of volspike.")
+    ] = ["all"],  # noqa: B006
     split_method: Annotated[str, typer.Option(help="walk_forward, time_based, or stratified (no evidence).")] = (
         "walk_forward"
     ),

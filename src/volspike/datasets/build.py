@@ -157,6 +157,7 @@ def _facts(
         profile=profile,
         scope=feature_set.scope,
         leader=feature_set.leader,
+        extras=tuple(extra.facts for extra in feature_set.extras),
         simulated=report.simulated,
         losses=tuple(RecordingGap(gap.start, gap.end, gap.products) for gap in gaps),
     )

@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from volspike.errors import UnreadableFile, UsageError
-from volspike.features import CATALOGUE, ROW_COLUMNS, ROW_FLOATS, Every, FeatureRows, FeatureSet, Scope
+from volspike.errors import SchemaMismatch, UnreadableFile, UsageError
+from volspike.features import CATALOGUE, ROW_COLUMNS, ROW_FLOATS, Every, ExtraFacts, FeatureRows, FeatureSet, Scope
 from volspike.features.catalogue import AT_TICK, LAGGED
+from volspike.features.extra import extras_in, resolve_extras
 from volspike.labels import HORIZON_S
 from volspike.market import Profile
 
@@ -43,7 +44,7 @@ class RecordingGap(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The facts of a feature file.
+    """The facts of a feature file; ``extras`` are its features of other distributions.
 
     Labelling sets ``spike``, the text of the ``SpikeDefinition``, ``horizon_s``, and, unless τ differs from row to row,
     ``tau``, ``label_percentile`` and ``tau_from``. ``losses`` are the gaps in the ledger of the recording; labels never
@@ -57,6 +58,7 @@ class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     profile: Profile
     scope: Scope = Scope.CORE
     leader: str | None = None
+    extras: tuple[ExtraFacts, ...] = ()
     simulated: bool = False
     losses: tuple[RecordingGap, ...] = ()
     tau: float | None = None
@@ -67,8 +69,12 @@ class FeatureFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     @property
     def feature_set(self) -> FeatureSet:
-        """The feature set of the file's columns."""
-        return FeatureSet(self.windows, self.scope, self.leader)
+        """The feature set of the file's columns.
+
+        Raises:
+            SchemaMismatch: its extra features are not installed, or are others.
+        """
+        return FeatureSet(self.windows, self.scope, self.leader, resolve_extras(self.extras))
 
 
 def feature_schema(feature_set: FeatureSet, labelled: bool = False) -> pa.Schema:
@@ -123,6 +129,7 @@ def facts_of(path: Path, file: pq.ParquetFile, supplied: SuppliedFacts = NOTHING
 
     Raises:
         UnreadableFile: the facts are invalid or unknown, or the columns are not those of a feature file.
+        SchemaMismatch: its extra features are not installed, or are others.
     """
     schema: pa.Schema = file.schema_arrow
     raw = (file.metadata.metadata or {}).get(KEY)
@@ -131,7 +138,7 @@ def facts_of(path: Path, file: pq.ParquetFile, supplied: SuppliedFacts = NOTHING
             facts = msgspec.json.decode(raw, type=FeatureFacts)
         except msgspec.DecodeError as error:
             raise UnreadableFile(path, f"its metadata cannot be read ({error}); build it again") from error
-        _check(path, schema, facts.feature_set)
+        _check(path, schema, _feature_set(path, facts))
         _refuse_contradiction(path, facts, supplied)
         return facts
     windows = windows_in(schema.names)
@@ -139,7 +146,7 @@ def facts_of(path: Path, file: pq.ParquetFile, supplied: SuppliedFacts = NOTHING
         raise UnreadableFile(
             path, "not a feature file: it has no column like log_return_60s; make one with `volspike replay`"
         )
-    feature_set = FeatureSet.of(windows, scope_in(schema.names))
+    feature_set = FeatureSet.of(windows, spec_in(schema.names))
     _check(path, schema, feature_set)
     simulated = _states_simulated(file) if supplied.simulated is None else supplied.simulated
     if supplied.every is None or supplied.profile is None or simulated is None:
@@ -156,8 +163,17 @@ def facts_of(path: Path, file: pq.ParquetFile, supplied: SuppliedFacts = NOTHING
         every=supplied.every,
         profile=supplied.profile,
         scope=feature_set.scope,
+        extras=tuple(extra.facts for extra in feature_set.extras),
         simulated=simulated,
     )
+
+
+def _feature_set(path: Path, facts: FeatureFacts) -> FeatureSet:
+    """The feature set of a file; an error names the file."""
+    try:
+        return facts.feature_set
+    except SchemaMismatch as error:
+        raise SchemaMismatch(f"{path}: {error}") from error
 
 
 def _refuse_contradiction(path: Path, facts: FeatureFacts, supplied: SuppliedFacts) -> None:
@@ -211,6 +227,12 @@ def scope_in(names: Iterable[str]) -> Scope:
     if LAGGED[0].name in present:
         return Scope.DEEP
     return Scope.FULL if AT_TICK[0].name in present else Scope.CORE
+
+
+def spec_in(names: Iterable[str]) -> str:
+    """The text of the feature set whose columns are among ``names``, as ``FeatureSet.of`` takes it."""
+    present = tuple(names)
+    return "+".join((scope_in(present), *extras_in(present)))
 
 
 def require(path: Path, present: Iterable[str], wanted: Iterable[str]) -> None:

@@ -18,8 +18,9 @@ from packaging.requirements import Requirement
 import volspike
 from volspike.config import FeedSettings
 from volspike.doctor.finding import Fact, Finding, Severity
-from volspike.errors import ModelError, UnreadableFile
+from volspike.errors import ModelError, UnreadableFile, UsageError
 from volspike.market import SECOND_NS, Gap, format_time
+from volspike.plugins import ALERTS, FEATURES, GROUPS, MODELS, VENUES, Plugin, installed
 
 DAY_NS: Final = 86_400 * SECOND_NS
 LEAST_BYTES: Final = 500 << 20
@@ -129,7 +130,36 @@ def check_packages() -> list[Finding]:
     """Whether the installed packages match the declared ranges, and which extras are complete."""
     declared = [Requirement(text) for text in requires(PACKAGE) or ()]
     base = [each for each in declared if not _extra_of(each) and (each.marker is None or each.marker.evaluate())]
-    return [_base(base), _extras(declared)]
+    return [_base(base), _extras(declared), _plugins()]
+
+
+def _plugins() -> Finding:
+    """The plug-ins of other distributions; each is imported, since one that fails is found no earlier than in use."""
+    from volspike.features.extra import load_extra  # noqa: PLC0415
+    from volspike.feeds.venues import load_protocol  # noqa: PLC0415
+    from volspike.models import DETECTORS  # noqa: PLC0415
+
+    loaders: dict[str, Callable[[Plugin], object]] = {
+        VENUES: lambda plugin: load_protocol(plugin.entry, {}),
+        MODELS: lambda plugin: DETECTORS[plugin.name],
+        FEATURES: lambda plugin: load_extra(plugin.name),
+        ALERTS: lambda plugin: plugin.load(),
+    }
+    listed, broken = [], []
+    for group, kind in GROUPS.items():
+        for plugin in installed(group):
+            listed.append(f"{kind} {plugin.name} ({plugin.origin})")
+            try:
+                loaders[group](plugin)
+            except UsageError as error:
+                broken.append(str(error))
+    facts: dict[str, Fact] = {"plugins": ", ".join(listed)}
+    if broken:
+        remedy = "correct or uninstall the distribution; pip show NAME describes it"
+        found = "; ".join(broken)
+        return Finding(check="plug-ins", severity=Severity.WARNING, found=found, remedy=remedy, facts=facts)
+    found = f"installed: {', '.join(listed)}" if listed else "none installed"
+    return Finding(check="plug-ins", severity=Severity.FINE, found=found, facts=facts)
 
 
 def _base(declared: list[Requirement]) -> Finding:

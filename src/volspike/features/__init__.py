@@ -2,7 +2,6 @@
 
 from volspike.features.catalogue import CATALOGUE, Feature
 from volspike.features.engine import (
-    ROW_FLOATS,
     DroppedEvents,
     Every,
     FeatureEngine,
@@ -11,10 +10,12 @@ from volspike.features.engine import (
     compile_kernel,
     profile_of,
 )
+from volspike.features.extra import ExtraColumn, ExtraFacts, ExtraFeatures
 from volspike.features.schema import (
     DEFAULT_WINDOWS,
     FAMILIES,
     ROW_COLUMNS,
+    ROW_FLOATS,
     Family,
     FeatureSet,
     Scope,
@@ -28,6 +29,9 @@ __all__ = [
     "ROW_FLOATS",
     "DroppedEvents",
     "Every",
+    "ExtraColumn",
+    "ExtraFacts",
+    "ExtraFeatures",
     "Family",
     "Feature",
     "FeatureEngine",

@@ -6,22 +6,20 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from volspike.errors import UsageError
+from volspike.features.extra import ExtraState
 from volspike.features.kernel import layout
-from volspike.features.schema import FeatureSet, Scope
+from volspike.features.schema import ROW_FLOATS, FeatureSet, Scope
 from volspike.features.state import EngineState, dump, load
 from volspike.market import Cause, Gap, Kind, Profile, Tick, Ticks
 
 Floats: TypeAlias = NDArray[np.float64]
-
-ROW_FLOATS: Final = ("price", "best_bid", "best_ask", "spread", "spread_bps", "time_since_last_trade", "gap_seconds")
-"""The float columns of a row before its features, in the order in which the kernel writes them."""
 
 
 class Every(StrEnum):
@@ -146,6 +144,9 @@ class FeatureEngine:
         profile: which kinds of events the source has. Under ``ticker`` trades are ignored; under ``ticker+trade`` they
             provide the sizes; under ``trade`` each is a tick.
         every: a row per tick or per second.
+
+    Raises:
+        UsageError: the set has extra features, which are per second, and the rows are per tick.
     """
 
     def __init__(
@@ -163,18 +164,27 @@ class FeatureEngine:
         self._windows = self.feature_set.windows
         # numba reads the length of this tuple from its type and leaves out the features that are not in the set
         self._scope = (0,) * list(Scope).index(self.feature_set.scope)
+        if self.feature_set.extras and every is not Every.SECOND:
+            names = ", ".join(extra.name for extra in self.feature_set.extras)
+            raise UsageError(f"the extra features {names} are per second: choose --every 1s")
         self._state = self._empty_state()
+        self._extra = self._empty_extra()
         self._codes: dict[str, int] = {}
         self._trades = _TRADES[profile]
         self._by_second = every is Every.SECOND
         self._rows_per_event = ROWS_PER_EVENT if self._by_second else 1
-        self._values = np.empty((self._rows_per_event, len(ROW_FLOATS) + len(self.feature_set.names)))
+        self._values = np.empty((self._rows_per_event, len(ROW_FLOATS) + len(self.feature_set.built_in)))
         self._marks = np.empty((self._rows_per_event, layout.MARK_COLUMNS), np.int64)
 
     def _empty_state(self) -> EngineState:
         feature_set = self.feature_set
         keeps_hours = feature_set.scope is not Scope.CORE
         return EngineState(len(feature_set.windows), feature_set.longest_window, keeps_hours)
+
+    def _empty_extra(self) -> ExtraState | None:
+        """The state of the extra features; None if the set has none."""
+        extras = self.feature_set.extras
+        return ExtraState(extras, ROW_FLOATS + self.feature_set.built_in) if extras else None
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -231,6 +241,8 @@ class FeatureEngine:
             self._values,
             self._marks,
         )
+        if self._extra is not None and rows:
+            return list(self._rows(self._values[:rows].copy(), self._marks[:rows]))
         return [self._row(row, tick.product_id) for row in range(rows)]
 
     def mark_gap(self, gap: Gap) -> None:
@@ -309,21 +321,26 @@ class FeatureEngine:
 
     def _rows(self, values: NDArray[np.float64], marks: NDArray[np.int64]) -> FeatureRows:
         flags = marks[:, layout.MARK_FLAGS]
+        time, products = marks[:, layout.MARK_TIME].copy(), marks[:, layout.MARK_PRODUCT]
+        session_id, is_whole = marks[:, layout.MARK_SESSION].copy(), (flags & layout.IS_WHOLE) != 0
+        if self._extra is not None:
+            values = np.hstack([values, self._extra.compute(products, time, session_id, is_whole, values)])
         return FeatureRows(
             self.feature_set,
             self.products,
-            marks[:, layout.MARK_TIME].copy(),
-            marks[:, layout.MARK_PRODUCT].astype(np.int32),
-            marks[:, layout.MARK_SESSION].copy(),
+            time,
+            products.astype(np.int32),
+            session_id,
             (flags & layout.IS_WARM) != 0,
-            (flags & layout.IS_WHOLE) != 0,
+            is_whole,
             values,
             marks[:, layout.MARK_EVENT].copy(),
         )
 
     def snapshot(self) -> bytes:
         """Everything that later rows depend on; small enough to be taken often."""
-        return dump(self._state, self.feature_set.digest, self.profile, self.every)
+        extra = b"" if self._extra is None else self._extra.dump(len(self.products))
+        return dump(self._state, self.feature_set.digest, self.profile, self.every, extra)
 
     def between_sessions(self, product_id: str, feature_set: FeatureSet, every: Every) -> bytes:
         """A snapshot for an engine of another feature set that continues this product with its next session.
@@ -345,7 +362,10 @@ class FeatureEngine:
             DataError: the bytes are not a complete snapshot.
             SchemaMismatch: it is of another feature set, profile or row rate.
         """
-        self._state = load(snapshot, self._empty_state(), self.feature_set.digest, self.profile, self.every)
+        self._state, stored = load(snapshot, self._empty_state(), self.feature_set.digest, self.profile, self.every)
+        self._extra = self._empty_extra()
+        if self._extra is not None:
+            self._extra.load(stored, len(self.products))
         self._codes = {name: code for code, name in enumerate(self._state.products)}
 
 

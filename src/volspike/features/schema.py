@@ -24,6 +24,7 @@ from volspike.features.catalogue import (
     Supply,
     names_of,
 )
+from volspike.features.extra import ROW_FACTS, ExtraFeatures, load_extra
 from volspike.market.product import canonical_product
 
 DEFINITION: Final = 1
@@ -109,6 +110,10 @@ ROW_COLUMNS: Final = tuple(ROW_MEANINGS)
 """Columns of every feature row before the features."""
 
 
+ROW_FLOATS: Final = ("price", "best_bid", "best_ask", "spread", "spread_bps", "time_since_last_trade", "gap_seconds")
+"""The float columns of a row before its features, in the order in which the kernel writes them."""
+
+
 class Scope(StrEnum):
     """How many features a set has; each scope includes the one before it."""
 
@@ -124,7 +129,7 @@ class Scope(StrEnum):
             UsageError: there is none.
         """
         if text not in list(cls):
-            raise UsageError(f"unknown feature set {text!r}; choose one of {', '.join(cls)}")
+            raise UsageError(f"unknown feature set {text!r}; choose one of {', '.join(cls)}, with +NAME for extra ones")
         return cls(text)
 
 
@@ -133,7 +138,8 @@ class FeatureSet:
     """The families over ``windows`` (seconds, ascending), and the features that ``scope`` adds to them.
 
     ``leader`` is a product, possibly at another venue, whose volatility, returns and price are part of every product's
-    rows; it needs the full or the deep scope.
+    rows; it needs the full or the deep scope. ``extras`` are features of other distributions, per second; their columns
+    follow the ``built_in`` ones, whose values they do not change.
 
     >>> FeatureSet((30, 60)).names[:3]
     ('log_return_30s', 'log_return_60s', 'realized_volatility_30s')
@@ -142,6 +148,8 @@ class FeatureSet:
     windows: tuple[int, ...] = DEFAULT_WINDOWS
     scope: Scope = Scope.CORE
     leader: str | None = None
+    extras: tuple[ExtraFeatures, ...] = ()
+    built_in: tuple[str, ...] = field(init=False)
     names: tuple[str, ...] = field(init=False)
     digest: str = field(init=False)
 
@@ -155,9 +163,25 @@ class FeatureSet:
             *families,
             *(f"{f.name} [{f.unit}]: {f.formula}" for f in added),
             *([] if self.leader is None else [f"leader {self.leader}"]),
+            *(f"extra {extra.name} {extra.digest}" for extra in self.extras),
         ]
-        object.__setattr__(self, "names", (*families, *names_of(added)))
+        object.__setattr__(self, "built_in", (*families, *names_of(added)))
+        object.__setattr__(self, "names", (*self.built_in, *(name for extra in self.extras for name in extra.names)))
         object.__setattr__(self, "digest", _digest("\n".join(lines)))
+        self._check_extras()
+
+    def _check_extras(self) -> None:
+        names = [extra.name for extra in self.extras]
+        if len(set(names)) != len(names):
+            raise UsageError(f"extra features must have different names, got {', '.join(names)}")
+        for extra in self.extras:
+            known = (*ROW_FLOATS, *self.built_in, *ROW_FACTS)
+            missing = [name for name in extra.inputs if name not in known]
+            if missing:
+                raise UsageError(
+                    f"the extra features {extra.name} need {', '.join(missing)}, which the {self.scope} feature set over "
+                    f"windows {list(self.windows)} does not have; choose a larger set, or windows with these columns"
+                )
 
     def _added(self) -> tuple[Feature, ...]:
         """The features beyond the families, in the kernel's order."""
@@ -177,13 +201,20 @@ class FeatureSet:
 
     @classmethod
     def of(cls, windows: Iterable[int], scope: str = Scope.CORE, leader: str | None = None) -> FeatureSet:
-        """The set over these windows, given in any order.
+        """The set over these windows, given in any order; a scope ``full+NAME`` adds the extra features ``NAME``.
 
         Raises:
-            UsageError: unknown scope, windows that do not fit it, or a leader that is no product's name.
+            UsageError: unknown scope or extra features, windows that do not fit them, or a leader that is no product's
+                name.
         """
         leader = None if leader is None else canonical_product(leader)
-        return cls(tuple(sorted(set(windows))), Scope.named(scope), leader)
+        base, *extras = scope.split("+")
+        return cls(tuple(sorted(set(windows))), Scope.named(base), leader, tuple(map(load_extra, sorted(set(extras)))))
+
+    @property
+    def spec(self) -> str:
+        """The scope and the extra features, as ``of`` takes them."""
+        return "+".join((str(self.scope), *(extra.name for extra in self.extras)))
 
     @property
     def longest_window(self) -> int:

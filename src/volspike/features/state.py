@@ -85,8 +85,8 @@ class EngineState:
         return [array[: len(array) // capacity * len(self.products)] for array in self.arrays()]
 
 
-class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An engine's state as it is stored: MessagePack with little-endian arrays."""
+class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An engine's state as it is stored: MessagePack with little-endian arrays, and the state of extra features."""
 
     format: int
     digest: str
@@ -94,16 +94,19 @@ class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     every: str
     products: list[str]
     arrays: list[bytes]
+    extra: bytes = b""
 
 
-def dump(state: EngineState, digest: str, profile: str, every: str) -> bytes:
+def dump(state: EngineState, digest: str, profile: str, every: str, extra: bytes = b"") -> bytes:
     """The bytes of a snapshot."""
     arrays = [array.astype(array.dtype.newbyteorder("<")).tobytes() for array in state.used()]
-    return msgspec.msgpack.encode(Snapshot(SNAPSHOT_FORMAT, digest, profile, every, list(state.products), arrays))
+    return msgspec.msgpack.encode(
+        Snapshot(SNAPSHOT_FORMAT, digest, profile, every, list(state.products), arrays, extra)
+    )
 
 
-def load(blob: bytes, like: EngineState, digest: str, profile: str, every: str) -> EngineState:
-    """The state in a snapshot, of the shape of ``like``.
+def load(blob: bytes, like: EngineState, digest: str, profile: str, every: str) -> tuple[EngineState, bytes]:
+    """The state in a snapshot, of the shape of ``like``, and that of the extra features.
 
     Raises:
         DataError: the bytes are not a complete snapshot.
@@ -128,4 +131,4 @@ def load(blob: bytes, like: EngineState, digest: str, profile: str, every: str) 
         if len(raw) != array.nbytes:
             raise DataError(f"engine snapshot is incomplete: {len(raw)} bytes of {array.nbytes}")
         array[...] = np.frombuffer(raw, array.dtype.newbyteorder("<")).reshape(array.shape)
-    return state
+    return state, snapshot.extra

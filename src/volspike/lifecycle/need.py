@@ -91,7 +91,7 @@ class RetrainingRequest:
         unknown = [name for name in self.models if name not in available]
         if unknown or not self.models:
             problem = f"no model named {', '.join(unknown)}" if unknown else "no model was named"
-            raise UsageError(f"{problem}; choose from {', '.join(available)}")
+            raise UsageError(f"{problem}; choose from {DETECTORS.describe()}")
         if self.shadow_hours < 0 or self.days <= 0 or self.most_rows < 1000:
             raise UsageError("--shadow-hours must be 0 or more, --days above 0, and the rows at least 1000")
         self.tracking.check()

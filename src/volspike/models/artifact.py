@@ -355,6 +355,8 @@ def _check_features(file: Path, metadata: Metadata) -> None:
         features = metadata.feature_set
     except UsageError as error:
         raise ArtifactCorrupt(f"{file}: {error} - at `$.windows`") from error
+    except SchemaMismatch as error:
+        raise SchemaMismatch(f"{file}: {error}") from error
     unknown = [name for name in metadata.features if name not in features.names]
     if unknown or metadata.feature_definition != DEFINITION:
         raise SchemaMismatch(

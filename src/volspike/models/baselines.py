@@ -44,7 +44,7 @@ class Persistence(Detector):
         """Its volatility, and τ."""
         return with_tau((cls.column,), offered)
 
-    def _learn(self, rows: TrainingRows) -> VolatilityCurve:
+    def learn(self, rows: TrainingRows) -> VolatilityCurve:
         return VolatilityCurve.fit(rows, WeightedLogarithms.single(rows.names.index(self.column)))
 
 
@@ -102,7 +102,7 @@ class Ewma(Detector):
         """The exponentially weighted volatilities of all half-lives, and τ."""
         return with_tau(tuple(name for name in offered if _EWMA.fullmatch(name)), offered)
 
-    def _learn(self, rows: TrainingRows) -> VolatilityCurve:
+    def learn(self, rows: TrainingRows) -> VolatilityCurve:
         half_lives = [rows.names.index(name) for name in rows.names if _EWMA.fullmatch(name)]
         curves = (VolatilityCurve.fit(rows, WeightedLogarithms.single(column)) for column in half_lives)
         return min(curves, key=lambda model: model.log_loss)
@@ -129,7 +129,7 @@ class Seasonal(Detector):
         usable = (*(_DAY if set(_DAY) <= set(offered) else ()), _HOUR)
         return tuple(name for name in offered if name in usable)
 
-    def _learn(self, rows: TrainingRows) -> SeasonalModel:
+    def learn(self, rows: TrainingRows) -> SeasonalModel:
         used = self.columns(rows.names)
         day = [rows.names.index(name) for name in _DAY] if _DAY[0] in used else []
         hour = [rows.names.index(_HOUR)] if _HOUR in used else []
@@ -231,7 +231,7 @@ class Baseline(Detector):
         """
         return tuple(name for name in offered if name in TEN_FEATURES) or super().columns(offered)
 
-    def _learn(self, rows: TrainingRows) -> CompositeModel:
+    def learn(self, rows: TrainingRows) -> CompositeModel:
         self._composite = CompositeModel.fit(rows)
         return self._composite
 

@@ -1,6 +1,6 @@
 """``Detector``: what every model of volatility spikes can do, the registry ``DETECTORS``, and the rows they learn from.
 
-A detector class is its name, its columns, its settings and ``_learn``, which returns a ``FittedModel``. The checks of
+A detector class is its name, its columns, its settings and ``learn``, which returns a ``FittedModel``. The checks of
 columns, settings and missing values are here, the same for all.
 """
 
@@ -9,16 +9,22 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from inspect import isabstract
+from math import inf
 from typing import Any, ClassVar, Final, Protocol, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.errors import NotEnoughData, UsageError
+from volspike.errors import NotEnoughData, PluginFailed, UsageError, VolspikeError
 from volspike.features.catalogue import CATALOGUE
+from volspike.features.extra import is_extra
 from volspike.labels import TAU
+from volspike.plugins import MODELS, describe_names, find_plugin, installed
 
 
 class FittedModel(Protocol):
@@ -72,6 +78,8 @@ class Detector(ABC):
     """The settings and their default values."""
     requirement: ClassVar[str] = "a column"
     """The columns it cannot work without, for the error message."""
+    origin: ClassVar[str] = ""
+    """The distribution and version that adds it; "" if it is built in."""
 
     _model: FittedModel
     _required: list[int] | None
@@ -84,6 +92,21 @@ class Detector(ABC):
             raise UsageError(f"{self.name} has no setting {', '.join(unknown)}; there are {known}")
         self._seed = seed
         self._settings = {**self.defaults, **settings}
+
+    @property
+    def seed(self) -> int:
+        """The seed of every random choice in training."""
+        return self._seed
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The value of every setting."""
+        return self._settings
+
+    @property
+    def title(self) -> str:
+        """The name and, of a plug-in, its distribution, for messages."""
+        return f"{self.name} of {self.origin}" if self.origin else self.name
 
     @classmethod
     def columns(cls, offered: Sequence[str]) -> tuple[str, ...]:
@@ -104,61 +127,148 @@ class Detector(ABC):
         Raises:
             NotEnoughData: the usable rows are of one class only.
             UsageError: a required column is missing, or a required library is not installed.
+            PluginFailed: the code of a plug-in raised.
         """
         if not self.columns(sample.names):
             raise UsageError(f"{self.name} needs {self.requirement}")
         self._required = self.required_columns(sample)
-        self._model = self._learn(training_rows(sample, self._required))
+        rows = training_rows(sample, self._required)
+        with self._own_code("learn"):
+            self._model = self.learn(rows)
         return self
+
+    @contextmanager
+    def _own_code(self, method: str) -> Iterator[None]:
+        """Errors of a plug-in's code name its distribution; those of volspike, and of built-in models, pass."""
+        try:
+            yield
+        except VolspikeError:
+            raise
+        except Exception as error:  # other people's code may raise anything
+            if not self.origin:
+                raise
+            raise PluginFailed(f"the model {self.title} failed in {method}: {type(error).__name__}: {error}") from error
 
     def required_columns(self, sample: Sample) -> list[int] | None:  # noqa: ARG002
         """The columns of which a row must not miss a value, None for all."""
         return [] if self.accepts_missing else None
 
     @abstractmethod
-    def _learn(self, rows: TrainingRows) -> FittedModel:
+    def learn(self, rows: TrainingRows) -> FittedModel:
         """A model fitted to rows that have all required values and are of both classes."""
 
     def probability(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The probability of a spike for each row of ``x`` (n, f); NaN for a row that cannot be scored."""
+        """The probability of a spike for each row of ``x`` (n, f); NaN for a row that cannot be scored.
+
+        Raises:
+            PluginFailed: the code of a plug-in raised, or returned something else than a probability for each row.
+        """
         single = as_float32(x)
         complete = is_complete(single if self._required is None else single[:, self._required])
         probability = np.full(len(single), np.nan)
         if complete.any():
-            probability[complete] = self._model.score(single[complete])
+            rows = single[complete]
+            with self._own_code("score"):
+                scores = self._model.score(rows)
+            if self.origin:
+                self._check_numbers("score", scores, len(rows), most=1.0)
+            probability[complete] = scores
         return probability
 
     def importance(self) -> NDArray[np.float64]:
         """The importance of each feature: f shares, none negative, with sum 1."""
         return self._model.importance()
 
+    def feature_importance(self, names: Sequence[str]) -> dict[str, float]:
+        """The importance of each of the features that it was fitted on, by name.
+
+        Raises:
+            PluginFailed: the code of a plug-in raised, or returned something else than a share for each feature.
+        """
+        with self._own_code("importance"):
+            shares = self.importance()
+        if self.origin:
+            self._check_numbers("importance", shares, len(names))
+        return dict(zip(names, shares.tolist(), strict=True))
+
+    def _check_numbers(self, method: str, values: Any, length: int, most: float = inf) -> None:
+        """Raises PluginFailed if a plug-in returned something else than ``length`` numbers from 0 to ``most``."""
+        shape = getattr(values, "shape", type(values).__name__)
+        if shape != (length,):
+            raise PluginFailed(f"the model {self.title} returned {shape} from {method} instead of {(length,)}")
+        wrong = np.flatnonzero(~((values >= 0.0) & (values <= most) & np.isfinite(values)))
+        if len(wrong):
+            limits = "in [0, 1]" if most == 1.0 else "of at least 0"
+            raise PluginFailed(
+                f"the model {self.title} returned {values[wrong[0]]} from {method}, at {wrong[0]} of {length:,}; it must "
+                f"be a number {limits}"
+            )
+
     def thresholds(self) -> dict[str, float]:
         """The detector's own thresholds of probability by name, if it has any."""
         return {}
 
     def to_onnx(self) -> Any:
-        """An ``onnx.ModelProto`` with input ``features`` float32 [N, f] and output ``probability`` float32 [N]."""
-        return self._model.to_onnx()
+        """An ``onnx.ModelProto`` with input ``features`` float32 [N, f] and output ``probability`` float32 [N].
+
+        Raises:
+            PluginFailed: the code of a plug-in raised.
+        """
+        with self._own_code("to_onnx"):
+            return self._model.to_onnx()
 
 
 class _Registry(Mapping[str, type[Detector]]):
-    """Name → class. Reading the names imports nothing; getting a class imports its library."""
+    """Name → class. Reading the names imports nothing; getting a class imports its library.
+
+    ``built_in`` are the names in this package; the others are those of plug-ins.
+    """
 
     def __init__(self, locations: Mapping[str, str]) -> None:
         self._locations = dict(locations)
+        self.built_in = tuple(locations)
 
     def __getitem__(self, name: str) -> type[Detector]:
-        module, _, kind = self._locations[name].partition(":")
+        location = self._locations.get(name)
+        if location is None:
+            return _load_plugin(name)
+        module, _, kind = location.partition(":")
         return cast("type[Detector]", getattr(import_module(module), kind))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._locations)
+        added = (plugin.name for plugin in installed(MODELS) if plugin.name not in self._locations)
+        return iter(dict.fromkeys((*self._locations, *added)))
 
     def __len__(self) -> int:
-        return len(self._locations)
+        return len(tuple(iter(self)))
+
+    def describe(self) -> str:
+        """All names, those of plug-ins with their distributions, for messages."""
+        return ", ".join(describe_names(MODELS, self.built_in))
 
 
-DETECTORS: Final[Mapping[str, type[Detector]]] = _Registry(
+@cache
+def _load_plugin(name: str) -> type[Detector]:
+    """The model that an installed distribution adds.
+
+    Raises:
+        KeyError: none does.
+        UsageError: it cannot be used; the message names the distribution.
+    """
+    plugin = find_plugin(MODELS, name)
+    if plugin is None:
+        raise KeyError(name)
+    loaded = plugin.load()
+    if not (isinstance(loaded, type) and issubclass(loaded, Detector)) or isabstract(loaded):
+        kind = loaded.__name__ if isinstance(loaded, type) else type(loaded).__name__
+        raise UsageError(f"{plugin.place} must name a subclass of Detector that defines learn, got {kind}")
+    if getattr(loaded, "name", None) != name or loaded.is_baseline:
+        raise UsageError(f"{plugin.place} must name a Detector with the name {name} that is no baseline")
+    loaded.origin = plugin.origin
+    return loaded
+
+
+DETECTORS: Final = _Registry(
     {
         "baseline": "volspike.models.baselines:Baseline",
         "persistence": "volspike.models.baselines:Persistence",
@@ -325,10 +435,10 @@ def default_columns(names: Sequence[str]) -> tuple[str, ...]:
     """The columns to learn from by default.
 
     Of a full or deep feature set all that do not scale with the product's price; otherwise ``TEN_FEATURES``, whether
-    or not ``names`` holds them.
+    or not ``names`` holds them, and all extra features.
     """
     if not any(name in CATALOGUE for name in names):
-        return TEN_FEATURES
+        return (*TEN_FEATURES, *(name for name in names if is_extra(name)))
     return tuple(name for name in names if not _PRICE_SCALED.fullmatch(name))
 
 

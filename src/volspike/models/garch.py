@@ -44,7 +44,7 @@ class Garch(Detector):
         """The exponentially weighted volatilities of all half-lives, and τ."""
         return with_tau(tuple(name for name in offered if _EWMA.fullmatch(name)), offered)
 
-    def _learn(self, rows: TrainingRows) -> VolatilityCurve:
+    def learn(self, rows: TrainingRows) -> VolatilityCurve:
         return VolatilityCurve.fit(rows, GarchForecast.fit(rows))
 
 

@@ -34,7 +34,7 @@ class Har(Detector):
         """The realized volatilities of its windows, and τ; () without that of the last minute."""
         return with_tau(_WINDOWS, offered) if _LAST_MINUTE in offered else ()
 
-    def _learn(self, rows: TrainingRows) -> VolatilityCurve:
+    def learn(self, rows: TrainingRows) -> VolatilityCurve:
         columns = np.array([rows.names.index(name) for name in rows.names if name in _WINDOWS])
         past, future = log_volatility(rows.x[:, columns]), log_volatility(rows.volatility)
         shares, constant = fit_shares(past, future, rows.weight)

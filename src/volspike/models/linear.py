@@ -42,7 +42,7 @@ class Logistic(Detector):
         """The penalty, over four orders of magnitude."""
         return {"penalty": trial.suggest_float("penalty", 1e-5, 1e-1, log=True)}
 
-    def _learn(self, rows: TrainingRows) -> LinearModel:
+    def learn(self, rows: TrainingRows) -> LinearModel:
         standard = Standardization.fit(rows.x, rows.names, rows.weight, tail=TAIL)
         return LinearModel.fit(standard, rows, penalty=self._settings["penalty"])
 

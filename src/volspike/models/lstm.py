@@ -63,7 +63,7 @@ class Lstm(Detector):
             "learning_rate": trial.suggest_float("learning_rate", 1e-3, 1e-2, log=True),
         }
 
-    def _learn(self, rows: TrainingRows) -> LstmModel:
+    def learn(self, rows: TrainingRows) -> LstmModel:
         network = _network()
         target = log_target(rows.volatility, rows.tau)
         sequence = MinuteSequence.fit(rows.x, rows.names)

@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from volspike.features.catalogue import Supply
+from volspike.features.extra import ExtraFacts, resolve_extras
 from volspike.features.schema import FeatureSet, Scope, describe_feature
 from volspike.labels import SpikeDefinition
 from volspike.market import Profile
@@ -136,7 +137,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The facts of one model.
 
     ``features`` are its columns in order and ``left_out`` those that were requested but had no values.
-    ``windows``, ``scope``, ``leader`` and ``every`` define the rows it accepts; ``profile`` is that of the training
+    ``windows``, ``scope``, ``leader``, ``extras`` and ``every`` define the rows it accepts; ``profile`` is that of the training
     rows (``any``: of several), and others are accepted if they supply its features. ``feature_digest`` is that of the
     training rows' feature set, ``feature_definition`` the version of the formulas behind the names.
     ``markets`` are the products with their venues and time ranges; artifacts of older versions do not state them.
@@ -171,6 +172,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     profile: str
     scope: str = "core"
     leader: str | None = None
+    extras: tuple[ExtraFacts, ...] = ()
     simulated: bool
     products: tuple[str, ...]
     horizon_s: int
@@ -219,8 +221,9 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
         Raises:
             UsageError: there is no feature set with these windows, scope and leader.
+            SchemaMismatch: its extra features are not installed, or are others.
         """
-        return FeatureSet(self.windows, Scope.named(self.scope), self.leader)
+        return FeatureSet(self.windows, Scope.named(self.scope), self.leader, resolve_extras(self.extras))
 
     @property
     def source_profile(self) -> Profile | None:

@@ -111,7 +111,7 @@ class RelativeTrees(Detector):
         """τ only."""
         return [sample.names.index(TAU)]
 
-    def _learn(self, rows: TrainingRows) -> RelativeModel:
+    def learn(self, rows: TrainingRows) -> RelativeModel:
         random = np.random.default_rng(self._seed)
         tau = rows.x[:, rows.names.index(TAU)] * random.choice(np.array(MULTIPLES, np.float32), len(rows))
         inputs = RelativeInputs.of(rows.names)

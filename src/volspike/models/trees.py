@@ -52,7 +52,7 @@ class RandomForest(Detector):
             "columns_per_split": trial.suggest_float("columns_per_split", 0.05, 0.5),
         }
 
-    def _learn(self, rows: TrainingRows) -> ForestModel:
+    def learn(self, rows: TrainingRows) -> ForestModel:
         forest = RandomForestClassifier(
             n_estimators=self._settings["trees"],
             max_features=self._settings["columns_per_split"],
@@ -146,7 +146,7 @@ class XGBoost(Detector):
             "leaf_share": trial.suggest_float("leaf_share", 1e-4, 1e-2, log=True),
         }
 
-    def _learn(self, rows: TrainingRows) -> BoostedModel:
+    def learn(self, rows: TrainingRows) -> BoostedModel:
         base_rate = float(np.float32(np.average(rows.y, weights=rows.weight)))
         total_hessian = float(rows.weight.sum()) * base_rate * (1.0 - base_rate)
         trees = XGBClassifier(

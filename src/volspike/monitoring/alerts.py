@@ -1,9 +1,10 @@
-"""Alerts: the message of an opened or closed alert, its delivery to Apprise receivers, and the alerts of a stream.
+"""Alerts: the message of an opened or closed alert, its delivery to receivers, and the alerts of a stream.
 
 Alerts are logged at once and sent to each receiver from a supervised thread. A receiver that is down, hangs or raises
 delays neither the pipeline nor another receiver: queues are bounded, and alerts that cannot be delivered are counted.
 
-Apprise URLs are secrets; logs and messages show their scheme and host only.
+A receiver is a URL of Apprise, or one whose scheme an installed distribution adds with an entry point of the group
+``volspike.alerts``. URLs are secrets; logs and messages show their scheme and host only.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from volspike.errors import DataError, UsageError
 from volspike.market import Mode, format_time
 from volspike.models.alert_thresholds import AlertThresholds
 from volspike.monitoring.quiet import SendingRules, Suppression
+from volspike.plugins import ALERTS, Plugin, find_plugin
 
 QUEUE_ALERTS: Final = 256
 CHECK_EVERY_S: Final = 10.0
@@ -250,7 +252,7 @@ class AlertRouter:
     If ``queue_alerts`` wait for a receiver, the oldest is dropped and counted.
 
     Args:
-        urls: Apprise URLs.
+        urls: URLs of receivers: of Apprise, or with the scheme of a plug-in.
         receivers: additional receivers.
         rules: which alerts are sent; all by default.
         timeout_s: limit for a receiver to connect, and between two parts of its response.
@@ -270,7 +272,7 @@ class AlertRouter:
         backoff_s: float = 1.0,
         queue_alerts: int = QUEUE_ALERTS,
     ) -> None:
-        every: list[Receiver] = [*(AppriseReceiver(url, timeout_s) for url in urls), *receivers]
+        every: list[Receiver] = [*(receiver_for(url, timeout_s) for url in urls), *receivers]
         self._deliveries = [_Delivery(receiver, attempts, backoff_s, queue_alerts) for receiver in every]
         self.rules = SendingRules() if rules is None else rules
         self._is_closing = Event()
@@ -374,6 +376,49 @@ def check_url(url: str) -> None:
         raise UsageError(
             "an alert receiver is not an Apprise URL (scheme://…); it is not shown because it may contain a secret"
         )
+
+
+def receiver_for(url: str, timeout_s: float = 4.0) -> Receiver:
+    """The receiver of a URL: that of the plug-in whose entry point is named like its scheme, otherwise Apprise's.
+
+    Raises:
+        UsageError: the text is not a URL, or several distributions add its scheme.
+    """
+    match = _URL.fullmatch(url)
+    plugin = None if match is None else find_plugin(ALERTS, match[1].lower())
+    return AppriseReceiver(url, timeout_s) if plugin is None else PluginReceiver(plugin, url, timeout_s)
+
+
+class PluginReceiver:
+    """A receiver of an installed distribution, which is imported with the first message.
+
+    The entry point names a callable that takes the URL and a time limit in seconds, and returns an object with
+    ``send(title, body) -> bool``.
+    """
+
+    def __init__(self, plugin: Plugin, url: str, timeout_s: float = 4.0) -> None:
+        self._plugin, self._url, self._timeout_s = plugin, url, timeout_s
+        self._send: Callable[[str, str], object] | None = None
+
+    @property
+    def address(self) -> str:
+        """The scheme: only the plug-in knows which parts of the rest are secret."""
+        return safe_address(self._url)
+
+    def __repr__(self) -> str:
+        return f"PluginReceiver({self.address!r})"
+
+    def send(self, title: str, body: str) -> bool:
+        """Try to send a message once; False unless the plug-in returns True. Raises what the plug-in raises."""
+        if self._send is None:
+            try:
+                self._send = self._plugin.load()(self._url, self._timeout_s).send
+            except BaseException as error:  # the message may hold the URL, so the log has the type alone
+                cause = error.__cause__ or error
+                reason = f"{type(cause).__name__} in {self._plugin.place}"
+                _log.error("alert_receiver_unusable", receiver=self.address, reason=reason)
+                raise
+        return self._send(title, body) is True
 
 
 class AppriseReceiver:

@@ -51,7 +51,7 @@ class RowKind:
                 f"model {model.model} needs {model.leader} as leader, but a partition has only its own products",
                 remedy="train one without --leader, or serve this one with `volspike up`",
             )
-        features = FeatureSet.of(windows or model.windows, scope or model.scope)
+        features = FeatureSet.of(windows or model.windows, scope or model.feature_set.spec)
         return cls(features, every or Every(model.every), profile or model.source_profile or Profile.TICKER)
 
     def differs_from(self, model: Metadata) -> list[str]:

@@ -192,6 +192,7 @@ def facts_for(feature_set: FeatureSet, every: Every, profile: Profile) -> Featur
         windows=feature_set.windows,
         scope=feature_set.scope,
         leader=feature_set.leader,
+        extras=tuple(extra.facts for extra in feature_set.extras),
         every=every,
         profile=profile,
     )

@@ -67,7 +67,7 @@ class AnalysisRequest:
         """
         if self.model not in DETECTORS or self.repeats < 1:
             raise UsageError(
-                f"--repeats must be at least 1 and --model one of {', '.join(DETECTORS)}: "
+                f"--repeats must be at least 1 and --model one of {DETECTORS.describe()}: "
                 f"got {self.repeats} and {self.model!r}"
             )
 

@@ -26,6 +26,7 @@ from volspike.models import DETECTORS, Artifact, DataFacts, Metadata, SplitFacts
 from volspike.models.artifact import StoredBaselineFacts, stored_baseline_files
 from volspike.models.evidence import LimitationKind, dataset_markets, model_limitations, texts
 from volspike.models.metadata import Figure, FoldFigures, PartFigures
+from volspike.plugins import MODELS, find_plugin
 from volspike.training.fitting import FoldFit
 from volspike.training.folds import TrainingData, is_baseline
 from volspike.training.report import STRATIFIED_WARNING, FoldResult, ModelResult, unscored_rows
@@ -218,6 +219,7 @@ def build_metadata(
         profile=str(facts.profile),
         scope=str(facts.scope),
         leader=facts.leader,
+        extras=facts.extras,
         simulated=facts.simulated,
         products=dataset.products,
         markets=dataset_markets(dataset, request.venue),
@@ -300,9 +302,10 @@ def _split_note(data: TrainingData) -> str:
 def library_versions(model: str) -> dict[str, str]:
     """The versions of Python and of the libraries that an artifact of this model depends on."""
     libraries = LIBRARIES | _MODEL_LIBRARIES.get(model, {})
-    return {"python": platform.python_version()} | {
-        name: str(import_module(module).__version__) for name, module in libraries.items()
-    }
+    plugin = None if model in DETECTORS.built_in else find_plugin(MODELS, model)
+    versions = {name: str(import_module(module).__version__) for name, module in libraries.items()}
+    added = {} if plugin is None else {plugin.distribution: plugin.version}
+    return {"python": platform.python_version()} | versions | added
 
 
 def _fold_figures(fold: FoldResult) -> FoldFigures:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from volspike.datasets import Dataset
-from volspike.errors import ModelError, NotEnoughData, SchemaMismatch
+from volspike.errors import ArtifactCorrupt, ModelError, NotEnoughData, PluginFailed, SchemaMismatch
 from volspike.evaluation.scored import BLOCK_S
 from volspike.evaluation.thresholds import BEST_F1, RATE_10, named_thresholds
 from volspike.labels import TAU, TRAILING_HOUR, SpikeKind
@@ -97,7 +97,7 @@ def fit_fold(name: str, data: TrainingData, fold: Fold, settings: Mapping[str, A
     detector = DETECTORS[name](seed=request.seed, settings=settings).fit(sample)
     usable = len(sample) if detector.accepts_missing else int(is_complete(as_float32(sample.x)).sum())
     unused = len(sample) - usable
-    importance = dict(zip(features, detector.importance().tolist(), strict=True))
+    importance = detector.feature_importance(features)
     del sample
     x = dataset.inputs(features, fold.tau, np.concatenate([fold.validation, fold.test]))
     raw = export_detector(detector, x)
@@ -237,7 +237,7 @@ def export_detector(detector: Detector, x: NDArray[np.float64]) -> Export:
     """
     graph = detector.to_onnx()
     scores = _score_graph(detector, graph, x)
-    difference = _largest_difference(f"the ONNX graph of {detector.name}", scores, detector.probability(x), x)
+    difference = _largest_difference(f"the ONNX graph of {detector.title}", scores, detector.probability(x), x)
     return Export(graph, scores, difference)
 
 
@@ -250,12 +250,20 @@ def export_calibrated(detector: Detector, raw: Export, calibration: Calibration,
     graph = calibration.append_to(raw.graph)
     scores = _score_graph(detector, graph, x)
     expected = calibration.apply(raw.probability)
-    difference = _largest_difference(f"the calibrated ONNX graph of {detector.name}", scores, expected, x)
+    difference = _largest_difference(f"the calibrated ONNX graph of {detector.title}", scores, expected, x)
     return Export(graph, scores, max(raw.difference, difference))
 
 
 def _score_graph(detector: Detector, graph: ModelProto, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return Scorer(graph.SerializeToString(), width=x.shape[1], accepts_missing=detector.accepts_missing).probability(x)
+    try:
+        scorer = Scorer(graph.SerializeToString(), width=x.shape[1], accepts_missing=detector.accepts_missing)
+    except (ArtifactCorrupt, AttributeError) as error:
+        if not detector.origin:
+            raise
+        raise PluginFailed(
+            f"the model {detector.title} returned from to_onnx {error}; no artifact was written"
+        ) from error
+    return scorer.probability(x)
 
 
 def _largest_difference(

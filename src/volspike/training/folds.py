@@ -89,7 +89,8 @@ def is_baseline(model: str) -> bool:
 
 def baseline_names() -> tuple[str, ...]:
     """The baselines that every model is compared with."""
-    return tuple(name for name, detector in DETECTORS.items() if detector.is_baseline and detector.is_always_compared)
+    built_in = ((name, DETECTORS[name]) for name in DETECTORS.built_in)
+    return tuple(name for name, detector in built_in if detector.is_baseline and detector.is_always_compared)
 
 
 def _embargo_s(request: TrainingRequest, dataset: Dataset, columns: tuple[str, ...]) -> int:

@@ -25,9 +25,10 @@ DEFAULT_TRIALS: Final = 8
 class TrainingRequest:
     """Options of a training run, whose artifacts are written to ``artifacts/<model>/``.
 
-    ``models`` are names in ``DETECTORS`` or ``("all",)``. ``columns`` are feature names, ``("all",)`` for every feature
-    of the file, or None for its ``default_columns``. ``fractions`` (training, validation, test) apply to ``time_based``
-    and ``stratified``; ``folds``, ``fold_by``, ``training`` and ``training_span_h`` to ``walk_forward``. ``threshold``
+    ``models`` are names in ``DETECTORS``; ``all`` are the built-in ones. ``columns`` are feature names, ``("all",)``
+    for every feature of the file, or None for its ``default_columns``. ``fractions`` (training, validation, test) apply
+    to ``time_based`` and ``stratified``; ``folds``, ``fold_by``, ``training`` and ``training_span_h`` to
+    ``walk_forward``.
     ``spike`` is the text of a ``SpikeDefinition``; without it ``spike_definition`` chooses. ``threshold``
     names the served alert threshold (see ``evaluation.thresholds``). ``search`` is the number of settings tried per
     model. ``promote`` is read by ``lifecycle.promotion``, which promotes the chosen model after the run.
@@ -74,17 +75,19 @@ class TrainingRequest:
             raise UsageError("a stratified split is no evidence to promote a model; use --split-method walk_forward")
 
     def model_names(self) -> tuple[str, ...]:
-        """The requested models without duplicates.
+        """The requested models without duplicates; ``all`` are the built-in ones.
 
         Raises:
             UsageError: an unknown name, or no name.
         """
         available = tuple(DETECTORS)  # `in DETECTORS` would import the model's learning library
-        names = available if ALL in self.models else tuple(dict.fromkeys(self.models))
+        names = tuple(dict.fromkeys(self.models))
+        if ALL in names:
+            names = tuple(dict.fromkeys((*DETECTORS.built_in, *(name for name in names if name != ALL))))
         unknown = [name for name in names if name not in available]
         if unknown or not names:
             problem = f"no model named {', '.join(unknown)}" if unknown else "no model was named"
-            raise UsageError(f"{problem}; choose from {', '.join(available)}, or all")
+            raise UsageError(f"{problem}; choose from {DETECTORS.describe()}, or all")
         return names
 
     def spike_definition(self, facts: FeatureFacts) -> SpikeDefinition:

@@ -22,8 +22,9 @@ from volspike.feeds.events import Frame
 from volspike.feeds.messages import decode_json, replace_invalid_numbers
 from volspike.feeds.protocol import FeedProtocol
 from volspike.market.product import COINBASE, product_name, split_product
+from volspike.plugins import VENUES, Plugin
 
-ENTRY_POINTS: Final = "volspike.venues"
+ENTRY_POINTS: Final = VENUES
 _BUILT_IN: Final = ("coinbase_advanced_trade", "coinbase_exchange", "binance", "kraken", "okx", "bybit")
 
 _RESERVED: Final = ("auto", "simulator", "tape")
@@ -64,12 +65,8 @@ def load_protocol(entry: EntryPoint, known: Mapping[str, FeedProtocol]) -> FeedP
         UsageError: it cannot be imported, is no ``FeedProtocol``, or its name or venue is invalid or taken; the message
             names the distribution.
     """
-    distribution = "an unknown distribution" if entry.dist is None else entry.dist.name
-    place = f"the entry point {entry.name} = {entry.value} of {distribution}"
-    try:
-        protocol = entry.load()
-    except Exception as error:  # other people's code may raise anything
-        raise UsageError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
+    plugin = Plugin(entry)
+    place, protocol = plugin.place, plugin.load()
     if not isinstance(protocol, FeedProtocol):
         raise UsageError(f"{place} must name a FeedProtocol, got {type(protocol).__name__}")
     for field, text in (("name", protocol.name), ("venue", protocol.venue)):
