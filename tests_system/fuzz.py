@@ -31,6 +31,7 @@ PRODUCTS: Final = tuple(f"{name}-USD" for name in ("BTC", "ETH", "SOL", "ADA", "
 PATHS: Final = (
     *("/", "/health", "/health/live", "/health/ready", "/version", "/metrics", "/docs", "/openapi.json"),
     *("/predict", "/stream", "/static/dashboard.js", "/static/none.js", "/alerts/snooze"),
+    *("/history", "/alerts"),
 )
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT", "BREW")
 CLIENTS: Final = 48
@@ -191,8 +192,21 @@ class RequestGenerator:
         return Attempt((request(path, method, body),), read_s=1.0 if path == "/stream" else None)
 
     def _query(self) -> Attempt:
-        names = ("product", "alerts", "x", "product[]", "")
-        values = (*PRODUCTS, "NONE-USD", "all", "%00", "%ff", "a" * 2000, "../..", "1e999", "'; --")
+        names = ("product", "alerts", "from", "to", "points", "limit", "x", "product[]", "")
+        values = (
+            *PRODUCTS,
+            "NONE-USD",
+            "all",
+            "%00",
+            "%ff",
+            "a" * 2000,
+            "../..",
+            "1e999",
+            "'; --",
+            "-1",
+            "10",
+            "9" * 30,
+        )
         pairs = [
             f"{self._chance.choice(names)}={self._chance.choice(values)}" for _ in range(self._chance.randint(1, 5))
         ]

@@ -112,6 +112,21 @@ def test_no_query_is_an_error_of_the_server(query: dict[str, str]) -> None:
         assert get(live, path, **{"product": "BTC-USD"} | query).status_code in {200, 404, 422}
 
 
+NUMBERS = st.one_of(
+    st.integers().map(str),
+    st.integers(0, 4 * 10**12).map(str),
+    st.sampled_from(["-0", "00", "+1", "1_0", "1e3", "NaN", "inf", " 1", "\u0663", "\u00b2", "9" * 5000]),
+)
+
+
+@given(st.dictionaries(st.sampled_from(["from", "to", "points", "limit"]), NUMBERS, min_size=1))
+def test_no_number_is_an_error_of_the_server(query: dict[str, str]) -> None:
+    """Numbers of any size and spelling are answered or refused."""
+    live = pipeline()
+    for path in ("/history", "/alerts"):
+        assert get(live, path, product="BTC-USD", **query).status_code in {200, 422}
+
+
 def test_a_restart_keeps_alerts_explanations_and_the_past(tmp_path: Path) -> None:
     """A second process shows what the first one stored, and explains with the same minutes."""
     store = OutcomeStore(tmp_path / "outcomes.sqlite")
