@@ -5,8 +5,8 @@
     def test_my_feature():
         check_feature(MY_FEATURE, slow_version)
 
-The tapes are random but the same in every run: two products with bursts, silences, new sessions, gaps, late and repeated
-ticks, and missing quotes and sizes.
+The tapes are random but the same in every run: two products with bursts, silences, new sessions, gaps, late and
+repeated ticks, and missing quotes and sizes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check_feature(
 
     Args:
         extra: the features.
-        reference: a slow, obvious version. It receives the inputs of each second of one session and returns the columns.
+        reference: a slow, obvious version: the inputs of each second of one session → the columns.
         feature_set: ``core``, ``full`` or ``deep``, with the built-in features that the inputs need.
         windows: window lengths in seconds.
         tapes: the number of tapes.

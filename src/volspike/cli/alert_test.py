@@ -19,12 +19,12 @@ def run(alert: Receivers = None, config: AlertConfig = None) -> None:
             "no receiver of alerts is configured: name one with --alert-url, in ALERT_URLS, or as receivers in the "
             "table alerts of the --config file"
         )
-    from volspike.monitoring.alerts import AppriseReceiver
+    from volspike.monitoring.alerts import receiver_for
     from volspike.monitoring.receiver_check import send_test_messages
 
     has_failed = False
     with working("sending test messages"):
-        for number, result in enumerate(send_test_messages([AppriseReceiver(url) for url in receivers]), start=1):
+        for number, result in enumerate(send_test_messages([receiver_for(url) for url in receivers]), start=1):
             outcome = f"failed: {result.failure}" if result.failure else "delivered"
             out.print(f"receiver {number}, {result.receiver}: {outcome}")
             has_failed |= bool(result.failure)

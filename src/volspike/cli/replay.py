@@ -26,8 +26,8 @@ def run(
     feature_set: Annotated[
         str,
         typer.Option(
-            help="core (7 families), full (and 114 scale-free features) or deep (and the last 60 s); `full+NAME` adds the "
-            "extra features NAME of an installed distribution."
+            help="core (7 families), full (and 114 scale-free features) or deep (and the last 60 s); `full+NAME` adds "
+            "the extra features NAME of an installed distribution."
         ),
     ] = "full",
     leader: Annotated[

@@ -96,7 +96,7 @@ class ExtraFeatures:
                 raise UsageError(f"extra features {self.name}: {what} must be names without duplicates, got {given}")
         if not 1 <= len(self.initial) <= MOST_STATE:
             raise UsageError(
-                f"extra features {self.name}: the state must have 1 to {MOST_STATE:,} numbers, has {len(self.initial):,}"
+                f"extra features {self.name}: state must be 1 to {MOST_STATE:,} numbers, has {len(self.initial):,}"
             )
         definition = self.definition or _source(self.name, self.update)
         lines = [

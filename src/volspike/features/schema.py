@@ -179,8 +179,8 @@ class FeatureSet:
             missing = [name for name in extra.inputs if name not in known]
             if missing:
                 raise UsageError(
-                    f"the extra features {extra.name} need {', '.join(missing)}, which the {self.scope} feature set over "
-                    f"windows {list(self.windows)} does not have; choose a larger set, or windows with these columns"
+                    f"the extra features {extra.name} need {', '.join(missing)}, which the {self.scope} feature set "
+                    f"over windows {list(self.windows)} does not have; choose a larger set or other windows"
                 )
 
     def _added(self) -> tuple[Feature, ...]:

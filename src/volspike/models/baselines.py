@@ -45,6 +45,7 @@ class Persistence(Detector):
         return with_tau((cls.column,), offered)
 
     def learn(self, rows: TrainingRows) -> VolatilityCurve:
+        """See ``Detector.learn``."""
         return VolatilityCurve.fit(rows, WeightedLogarithms.single(rows.names.index(self.column)))
 
 
@@ -103,6 +104,7 @@ class Ewma(Detector):
         return with_tau(tuple(name for name in offered if _EWMA.fullmatch(name)), offered)
 
     def learn(self, rows: TrainingRows) -> VolatilityCurve:
+        """See ``Detector.learn``."""
         half_lives = [rows.names.index(name) for name in rows.names if _EWMA.fullmatch(name)]
         curves = (VolatilityCurve.fit(rows, WeightedLogarithms.single(column)) for column in half_lives)
         return min(curves, key=lambda model: model.log_loss)
@@ -130,6 +132,7 @@ class Seasonal(Detector):
         return tuple(name for name in offered if name in usable)
 
     def learn(self, rows: TrainingRows) -> SeasonalModel:
+        """See ``Detector.learn``."""
         used = self.columns(rows.names)
         day = [rows.names.index(name) for name in _DAY] if _DAY[0] in used else []
         hour = [rows.names.index(_HOUR)] if _HOUR in used else []
@@ -232,6 +235,7 @@ class Baseline(Detector):
         return tuple(name for name in offered if name in TEN_FEATURES) or super().columns(offered)
 
     def learn(self, rows: TrainingRows) -> CompositeModel:
+        """See ``Detector.learn``."""
         self._composite = CompositeModel.fit(rows)
         return self._composite
 

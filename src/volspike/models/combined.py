@@ -88,6 +88,7 @@ class LightGBM(Detector):
         return [sample.names.index(name) for name in available_volatilities(as_float32(sample.x), sample.names)]
 
     def learn(self, rows: TrainingRows) -> CombinedModel:
+        """See ``Detector.learn``."""
         target = log_target(rows.volatility, rows.tau)
         first, second = slice(len(rows) // 2), slice(len(rows) // 2, None)
         is_mixed = all(0 < int(rows.y[half].sum()) < len(rows.y[half]) for half in (first, second))

@@ -200,8 +200,8 @@ class Detector(ABC):
         if len(wrong):
             limits = "in [0, 1]" if most == 1.0 else "of at least 0"
             raise PluginFailed(
-                f"the model {self.title} returned {values[wrong[0]]} from {method}, at {wrong[0]} of {length:,}; it must "
-                f"be a number {limits}"
+                f"the model {self.title} returned {values[wrong[0]]} from {method}, at {wrong[0]} of {length:,}; it "
+                f"must be a number {limits}"
             )
 
     def thresholds(self) -> dict[str, float]:

@@ -45,6 +45,7 @@ class Garch(Detector):
         return with_tau(tuple(name for name in offered if _EWMA.fullmatch(name)), offered)
 
     def learn(self, rows: TrainingRows) -> VolatilityCurve:
+        """See ``Detector.learn``."""
         return VolatilityCurve.fit(rows, GarchForecast.fit(rows))
 
 

@@ -35,6 +35,7 @@ class Har(Detector):
         return with_tau(_WINDOWS, offered) if _LAST_MINUTE in offered else ()
 
     def learn(self, rows: TrainingRows) -> VolatilityCurve:
+        """See ``Detector.learn``."""
         columns = np.array([rows.names.index(name) for name in rows.names if name in _WINDOWS])
         past, future = log_volatility(rows.x[:, columns]), log_volatility(rows.volatility)
         shares, constant = fit_shares(past, future, rows.weight)

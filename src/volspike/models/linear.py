@@ -43,6 +43,7 @@ class Logistic(Detector):
         return {"penalty": trial.suggest_float("penalty", 1e-5, 1e-1, log=True)}
 
     def learn(self, rows: TrainingRows) -> LinearModel:
+        """See ``Detector.learn``."""
         standard = Standardization.fit(rows.x, rows.names, rows.weight, tail=TAIL)
         return LinearModel.fit(standard, rows, penalty=self._settings["penalty"])
 

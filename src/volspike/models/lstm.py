@@ -64,6 +64,7 @@ class Lstm(Detector):
         }
 
     def learn(self, rows: TrainingRows) -> LstmModel:
+        """See ``Detector.learn``."""
         network = _network()
         target = log_target(rows.volatility, rows.tau)
         sequence = MinuteSequence.fit(rows.x, rows.names)

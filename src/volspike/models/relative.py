@@ -112,6 +112,7 @@ class RelativeTrees(Detector):
         return [sample.names.index(TAU)]
 
     def learn(self, rows: TrainingRows) -> RelativeModel:
+        """See ``Detector.learn``."""
         random = np.random.default_rng(self._seed)
         tau = rows.x[:, rows.names.index(TAU)] * random.choice(np.array(MULTIPLES, np.float32), len(rows))
         inputs = RelativeInputs.of(rows.names)

@@ -53,6 +53,7 @@ class RandomForest(Detector):
         }
 
     def learn(self, rows: TrainingRows) -> ForestModel:
+        """See ``Detector.learn``."""
         forest = RandomForestClassifier(
             n_estimators=self._settings["trees"],
             max_features=self._settings["columns_per_split"],
@@ -147,6 +148,7 @@ class XGBoost(Detector):
         }
 
     def learn(self, rows: TrainingRows) -> BoostedModel:
+        """See ``Detector.learn``."""
         base_rate = float(np.float32(np.average(rows.y, weights=rows.weight)))
         total_hessian = float(rows.weight.sum()) * base_rate * (1.0 - base_rate)
         trees = XGBClassifier(
