@@ -42,7 +42,8 @@ def test_a_finding_that_is_not_fine_says_what_to_do() -> None:
 
 def test_packages_here_are_as_declared() -> None:
     """The environment of the tests has a complete base install and the extras that they use."""
-    versions, extras = check_packages()
+    versions, extras, plugins = check_packages()
+    assert plugins.severity is Severity.FINE, plugins.found
     assert versions.severity is Severity.FINE, versions.found
     assert versions.facts["numpy"]
     assert {"kafka", "tracking", "dev"} <= set(str(extras.facts["installed"]).split())

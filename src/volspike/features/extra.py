@@ -115,7 +115,7 @@ class ExtraFeatures:
 
     @property
     def facts(self) -> ExtraFacts:
-        """What files and models store of it."""
+        """The name, digest and origin, as files and models store them."""
         return ExtraFacts(name=self.name, digest=self.digest, origin=self.origin)
 
 
@@ -136,7 +136,7 @@ def _source(name: str, update: Update) -> str:
 
 
 class ExtraFacts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a feature file or a model states of its extra features; ``origin`` is the distribution and its version."""
+    """The extra features of a feature file or a model; ``origin`` is the distribution and its version."""
 
     name: str
     digest: str

@@ -138,8 +138,8 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ``features`` are its columns in order and ``left_out`` those that were requested but had no values.
     ``windows``, ``scope``, ``leader``, ``extras`` and ``every`` define the rows it accepts; ``profile`` is that of the
-    training rows (``any``: of several), and others are accepted if they supply its features. ``feature_digest`` is that of the
-    training rows' feature set, ``feature_definition`` the version of the formulas behind the names.
+    training rows (``any``: of several), and others are accepted if they supply its features. ``feature_digest`` is
+    that of the training rows' feature set, ``feature_definition`` the version of the formulas behind the names.
     ``markets`` are the products with their venues and time ranges; artifacts of older versions do not state them.
     ``spike`` is the text of the ``SpikeDefinition``. ``tau`` is the future volatility from which a row is a spike; the
     median over the training rows if it differs from row to row, and then the model ``takes_tau`` of each row as its
