@@ -247,10 +247,10 @@ def _check_reference(extra: ExtraFeatures, rows: Rows, reference: Reference, tol
             found = np.array([_own(extra, row)[place] for row in own])
             agrees = np.isclose(found, wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
             if not agrees.all():
-                row = int(np.flatnonzero(~agrees)[0])
+                first = int(np.flatnonzero(~agrees)[0])
                 raise AssertionError(
-                    f"{extra.names[place]} is {found[row]} instead of {wanted[row]} at {_place(own[row])}, "
-                    f"second {row + 1} of its session"
+                    f"{extra.names[place]} is {found[first]} instead of {wanted[first]} at {_place(own[first])}, "
+                    f"second {first + 1} of its session"
                 )
 
 
