@@ -38,6 +38,7 @@ UNSUPERVISED = {
     "feeds/simulation/exchange.py": "its error ends all connections and is raised",
     "live/stream.py": "the tasks of one response, whose error ends it",
     "live/up.py": "the main loop, which raises",
+    "monitoring/receiver_check.py": "its error is printed as the result of the receiver",
     "streams/transactions.py": "its error is raised in the waiting thread",
 }
 """Modules that start tasks or threads themselves, and why an error there is not silent."""

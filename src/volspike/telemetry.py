@@ -39,8 +39,8 @@ LABELS: Final = {
     "simulated": "true or false",
     "source": "the source of the process",
     "status": "HTTP status codes",
-    "task": "alert expiry, alerts, calibration, compaction, health, kafka, model folder, outcomes, outcomes file, "
-    "performance, quiet hours, retraining, rows, tape, tape recording, upkeep",
+    "task": "alert expiry, alerts, calibration, compaction, health, kafka, markets, model folder, outcomes, "
+    "outcomes file, performance, quiet hours, retraining, rows, tape, tape recording, upkeep",
     "version": "the first 12 digits of the SHA-256 of the served model",
 }
 """Every label of a metric, and the bounded set of its values."""

@@ -456,7 +456,6 @@ class LivePipeline:
             _Periodic(BackgroundTask("rows"), self._publish_rows, ROWS_EVERY_S),
             _Periodic(BackgroundTask("health"), self._publish_health, HEALTH_EVERY_S),
             _Periodic(BackgroundTask("markets"), self._publish_markets, MARKETS_EVERY_S),
-            _Periodic(BackgroundTask("explanations"), self._publish_explanations, PERFORMANCE_EVERY_S),
         ]
         if self._timed_from is not None:
             tasks.append(_Periodic(BackgroundTask("alert expiry"), self._expire_alerts, HEALTH_EVERY_S))
@@ -475,10 +474,8 @@ class LivePipeline:
     async def _publish_markets(self) -> None:
         if self.publisher.readers:
             self._publish("markets", {"markets": self.markets()})
-
-    async def _publish_explanations(self) -> None:
-        for name, product in self._products.items():
-            self._publish("explanation", product.view.explanation.fields(name, self.alerts.horizon_s))
+            for name, product in self._products.items():
+                self._publish("explanation", product.view.explanation.fields(name, self.alerts.horizon_s))
 
     async def _publish_health(self) -> None:
         self._publish("health", self.health())
