@@ -32,8 +32,8 @@ def test_curves_are_pictures() -> None:
     random = np.random.default_rng(0)
     y = (random.random(9000) < 0.1).astype(np.int8)
     scores = {"model": random.random(9000) + y, "last 60 s volatility": np.ones(9000)}
-    assert size(pr_curve(y, scores, title="t")) == (1400, 1120)
-    assert size(roc_curve(y, scores, title="t")) == (1400, 1120)
+    assert size(pr_curve(y, scores, title="t")) == (880, 760)
+    assert size(roc_curve(y, scores, title="t")) == (880, 760)
 
 
 def test_importance_grows_with_its_features() -> None:
@@ -63,14 +63,14 @@ def test_reliability_is_drawn_with_and_without_intervals() -> None:
     scored = market(4000)
     long = reliability(scored.y, scored.probability, scored.time, resamples=20)
     short = reliability(scored.y[:500], scored.probability[:500], scored.time[:500], resamples=20)
-    assert size(reliability_curve({"model": long, "young": short}, title="t")) == (1400, 1120)
+    assert size(reliability_curve({"model": long, "young": short}, title="t")) == (880, 760)
 
 
 def test_folds_are_bars() -> None:
     """A fold without a figure and a score without intervals leave their places empty."""
     values = {"model": [0.5, float("nan")], "har": [0.4, 0.3]}
     ends = {"model": [Interval(0.4, 0.6), Interval(float("nan"), float("nan"))]}
-    assert size(fold_bars(["1", "final"], values, ends, [0.1, 0.2], title="t")) == (1400, 720)
+    assert size(fold_bars(["1", "final"], values, ends, [0.1, 0.2], title="t")) == (1400, 540)
 
 
 def test_hours_are_bars() -> None:
@@ -78,13 +78,13 @@ def test_hours_are_bars() -> None:
     parts = per_hour(market(20_000, step_s=20.0), resamples=20)
     assert any(part.comparison for part in parts)
     assert not all(part.comparison for part in parts)
-    assert size(hour_bars(parts, title="t")) == (1400, 720)
+    assert size(hour_bars(parts, title="t")) == (1400, 540)
 
 
 def test_an_episode_is_drawn_in_its_time() -> None:
     """One episode is one picture; there is none beyond the last."""
     scored = market(4000, products=2)
-    assert size(around_episode(scored, 0, title="t")) == (1400, 720)
+    assert size(around_episode(scored, 0, title="t")) == (1400, 540)
     assert around_episode(scored, 0, title="t") != around_episode(scored, 1, title="t")
     with pytest.raises(IndexError):
         around_episode(scored, 100_000, title="t")

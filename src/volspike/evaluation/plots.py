@@ -41,9 +41,9 @@ def styles() -> zip[tuple[str, str, str]]:
     return zip(cycle(COLOURS), cycle(LINES), cycle(MARKS), strict=False)
 
 
-def create_figure(title: str, height_in: float, *, x: str, y: str) -> tuple[Figure, Axes]:
+def create_figure(title: str, height_in: float, *, x: str, y: str, width_in: float = WIDTH_IN) -> tuple[Figure, Axes]:
     """An empty picture with a title and named axes."""
-    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xlabel=x, ylabel=y)
     axes.set_title(title, loc="left", fontsize=11)
@@ -71,14 +71,14 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-_HEIGHT_IN: Final = 3.6
+_HEIGHT_IN: Final = 2.7
 _BARS_SHARE: Final = 0.8
 
 
 def feature_importance(importance: Mapping[str, float], *, title: str) -> bytes:
     """A bar per feature (name → share), the greatest on top."""
     ranked = sorted(importance.items(), key=lambda item: item[1])
-    figure, axes = create_figure(title, 1.4 + 0.3 * len(ranked), x="Share of the importance (%)", y="")
+    figure, axes = create_figure(title, 1.2 + 0.22 * len(ranked), x="Share of the importance (%)", y="")
     axes.grid(visible=False, axis="y")
     bars = axes.barh([name for name, _ in ranked], [100 * share for _, share in ranked], color=COLOURS[0], height=0.65)
     axes.bar_label(bars, labels=[f"{share:.1%}" for _, share in ranked], padding=4, fontsize=9)
@@ -147,7 +147,9 @@ def _groups(
     figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
 
 
-_HEIGHT_IN_CURVES: Final = 5.6
+_HEIGHT_IN_CURVES: Final = 3.8
+_WIDTH_IN_CURVES: Final = 4.4
+"""Two curves fit next to each other on a page."""
 _MOST_POINTS: Final = 2000
 
 
@@ -168,7 +170,7 @@ def pr_curve(y: NDArray[np.int8], scores: Mapping[str, NDArray[np.float64]], *, 
         axes.step(recall, precision, where="pre", color=colour, ls=line, lw=1.8, label=f"{label}: PR-AUC {area:.3f}")
     base = float(np.mean(y))
     axes.axhline(base, color=GREY, ls=(0, (1, 3)), lw=1.2, label=f"base rate: {base:.3f}")
-    axes.legend(loc="upper right", frameon=False)
+    _place_legend(axes, "upper right")
     return png(figure)
 
 
@@ -185,7 +187,7 @@ def roc_curve(y: NDArray[np.int8], scores: Mapping[str, NDArray[np.float64]], *,
         rate, recall = _thinned(np.append(0.0, cuts.false_alarm_rate()), np.append(0.0, cuts.recall()))
         axes.plot(rate, recall, color=colour, ls=line, lw=1.8, label=f"{label}: ROC-AUC {roc_auc(y, score):.3f}")
     axes.plot([0, 1], [0, 1], color=GREY, ls=(0, (1, 3)), lw=1.2, label="chance: 0.500")
-    axes.legend(loc="lower right", frameon=False)
+    _place_legend(axes, "lower right")
     return png(figure)
 
 
@@ -202,14 +204,19 @@ def reliability_curve(curves: Mapping[str, Reliability], *, title: str) -> bytes
         one = f"{label}: expected calibration error {curve.expected_error:.3f}"
         axes.plot(x, rate, color=colour, ls=line, marker=mark, lw=1.4, ms=5, label=one)
     axes.plot([0, 1], [0, 1], color=GREY, ls=(0, (1, 3)), lw=1.2, label="as often as predicted")
-    axes.legend(loc="upper left", frameon=False)
+    _place_legend(axes, "upper left")
     return png(figure)
 
 
 def _square(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
-    figure, axes = create_figure(title, _HEIGHT_IN_CURVES, x=x_label, y=y_label)
+    figure, axes = create_figure(title, _HEIGHT_IN_CURVES, x=x_label, y=y_label, width_in=_WIDTH_IN_CURVES)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.03))
     return figure, axes
+
+
+def _place_legend(axes: Axes, place: str) -> None:
+    """A legend inside the axes, which a long name does not make smaller."""
+    axes.legend(loc=place, frameon=False, fontsize=8).set_in_layout(False)
 
 
 def _thinned(*columns: NDArray[np.float64]) -> list[NDArray[np.float64]]:

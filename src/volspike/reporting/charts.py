@@ -285,14 +285,14 @@ def _right(start: int, end: int) -> float:
 
 
 def describe_span(span: SpikeSpan) -> str:
-    """A spike event in words."""
+    """The text of a spike event."""
     kind = "onset" if span.is_onset else "spike after a volatile minute"
     caught = "caught in time" if span.is_in_time else "not caught in time"
     return f"{clock(span.first)} {kind}, {(span.last - span.first) / SECOND_NS:.0f} s of rows, {caught}"
 
 
 def describe_alert(alert: AlertRecord) -> str:
-    """An alert in words: opening, length, peak, threshold, outcome and lead."""
+    """The text of an alert: opening, length, peak, threshold, outcome and lead."""
     lead = "" if isnan(alert.lead_s) else f", lead {alert.lead_s:.0f} s"
     return (
         f"{clock(alert.opened)} alert for {alert.minutes:.1f} min, peak {number(alert.peak)} at threshold "

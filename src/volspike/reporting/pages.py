@@ -177,8 +177,9 @@ def summary_row(model: ModelEvaluation) -> tuple[str, ...]:
 
 
 MOST_FEATURES: Final = 20
-_CURVE_MM: Final = 125.0
-_PICTURE_MM: Final = 150.0
+_CURVE_MM: Final = 87.0
+_PICTURE_MM: Final = 140.0
+_SMALL_MM: Final = 118.0
 
 
 def write_model_pages(paper: Paper, model: ModelEvaluation) -> None:
@@ -188,13 +189,13 @@ def write_model_pages(paper: Paper, model: ModelEvaluation) -> None:
     _facts(paper, model)
     _headline(paper, model)
     _curves(paper, model)
+    _events(paper, model)
     _reliability(paper, model)
     _folds(paper, model)
-    _events(paper, model)
     _thresholds(paper, model)
     _parts(paper, model)
-    _importance(paper, model)
     _episodes(paper, model)
+    _importance(paper, model)
 
 
 def _facts(paper: Paper, model: ModelEvaluation) -> None:
@@ -247,13 +248,10 @@ def _curves(paper: Paper, model: ModelEvaluation) -> None:
         )
         return
     y, scores = model.scored.y, _scores(model)
-    paper.picture(
+    paper.pair(
         pr_curve(y, scores, title="Precision and recall"),
-        "Precision over recall of model and baseline",
-        width_mm=_CURVE_MM,
-    )
-    paper.picture(
-        roc_curve(y, scores, title="ROC"), "Share of flagged spikes over share of flagged calm rows", width_mm=_CURVE_MM
+        roc_curve(y, scores, title="ROC"),
+        ("Precision over recall of model and baseline", "Share of flagged spikes over share of flagged calm rows"),
     )
 
 
@@ -261,7 +259,7 @@ def _reliability(paper: Paper, model: ModelEvaluation) -> None:
     if model.reliability is None:
         return
     reliability = model.reliability
-    picture = reliability_curve({model.title: reliability}, title="Reliability, in bins of equally many rows")
+    picture = reliability_curve({model.title: reliability}, title="Reliability, bins of equally many rows")
     paper.heading("Calibration", 1, above=height_of(picture, _CURVE_MM) + 15)
     paper.paragraph(
         "If the model is calibrated, one in five rows with a probability of 20 % is a spike. "
@@ -277,7 +275,7 @@ def _folds(paper: Paper, model: ModelEvaluation) -> None:
     folds = model.metadata.fold_metrics
     if not folds:
         return
-    paper.heading("Folds of the training", 1, above=100)
+    paper.heading("Folds of the training", 1, above=72)
     paper.paragraph(
         "Each fold's test rows were scored by a model trained on the rows before them (from the artifact's metadata). "
         "The model of the final fold is served; its test rows can only overrule the choice."
@@ -313,7 +311,7 @@ def _or_nan(value: float | None) -> float:
 
 def _events(paper: Paper, model: ModelEvaluation) -> None:
     comparison = model.comparison
-    paper.heading("Alerts", 1, above=70)
+    paper.heading("Alerts", 1, above=60)
     paper.paragraph(
         f"At the served threshold {model.metadata.served_threshold} ({model.metadata.threshold:.4f}), over "
         f"{comparison.model_events.hours:.1f} hours. An alert catches a spike episode if it is open on one of its "
@@ -379,7 +377,7 @@ def _thresholds(paper: Paper, model: ModelEvaluation) -> None:
         for cells, at in zip(table.rows, model.thresholds, strict=True)
     ]
     heads = (*table.heads, "precision", "recall", "F1", "flagged rows")
-    paper.table(heads, rows, (2.6, 3.6, 1.3, 1.15, 0.9, 0.8, 1.2), texts=table.texts)
+    paper.table(heads, rows, (2.7, 3.9, 1.45, 1.2, 0.9, 0.7, 1.2), texts=table.texts)
 
 
 def _parts(paper: Paper, model: ModelEvaluation) -> None:
@@ -423,19 +421,19 @@ def _importance(paper: Paper, model: ModelEvaluation) -> None:
     shown = dict(ranked[:MOST_FEATURES])
     more = f", the first {len(shown)} of {len(ranked)}" if len(shown) < len(ranked) else ""
     picture = feature_importance(shown, title=f"Importance shares as given by the model{more}")
-    paper.heading("Feature importance", 1, above=height_of(picture, _PICTURE_MM) + 5)
-    paper.picture(picture, "Importance of the features", width_mm=_PICTURE_MM)
+    paper.heading("Feature importance", 1, above=height_of(picture, _SMALL_MM) + 5)
+    paper.picture(picture, "Importance of the features", width_mm=_SMALL_MM)
 
 
 def _episodes(paper: Paper, model: ModelEvaluation) -> None:
     episodes = model.episodes
     if not episodes:
         return
-    paper.heading("Largest spikes", 1, above=90)
+    paper.heading("Largest spikes", 1, above=51)
     for episode in episodes:
         title = f"{episode.product}: peak {episode.peak:.1f} τ"
         picture = around_episode(model.scored, episode.index, title=title)
-        paper.picture(picture, f"Probability around {episode.start}", width_mm=_PICTURE_MM)
+        paper.picture(picture, f"Probability around {episode.start}", width_mm=_SMALL_MM)
 
 
 METHOD: Final = {

@@ -155,6 +155,17 @@ class Paper:
         self._sheets.image(BytesIO(png), x=x, w=width_mm, h=height_mm, alt_text=alt)
         self._sheets.ln(2)
 
+    def pair(self, left: bytes, right: bytes, alts: tuple[str, str]) -> None:
+        """Place two pictures of equal shape next to each other; ``alts`` describe them for screen readers."""
+        width_mm = (TEXT_MM - 4) / 2
+        height_mm = max(height_of(left, width_mm), height_of(right, width_mm))
+        if self._sheets.will_page_break(height_mm + 2):
+            self.start_page()
+        top = self._sheets.get_y()
+        for x, png, alt in zip((MARGIN_MM, MARGIN_MM + width_mm + 4), (left, right), alts, strict=True):
+            self._sheets.image(BytesIO(png), x=x, y=top, w=width_mm, alt_text=alt)
+        self._sheets.set_y(top + height_mm + 2)
+
     def content(self) -> bytes:
         """The document's bytes."""
         return bytes(self._sheets.output() or b"")
