@@ -188,10 +188,10 @@ class SecondBars:
         for part in (slice(oldest, self._count), slice(0, oldest)):
             second, values = self._second[part], self._values[part]
             start, end = np.searchsorted(second, (first, last))
-            parts.append(Bars(second[start:end].copy(), values[start:end].copy()))
+            parts.append((second[start:end], values[start:end]))
         if first <= self._current < last:
-            parts.append(Bars(np.array([self._current]), np.array([self._bar])))
-        return Bars.joined(parts)
+            parts.append((np.array([self._current]), np.array([self._bar])))
+        return Bars(np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
 
 
 def tick_bars(ticks: Ticks, product: str) -> Bars:
