@@ -71,7 +71,8 @@ def test_memory_keeps_the_newest_seconds(steps: list[tuple[int, float]], limit: 
     second = 1000
     for step, price in steps:
         second += step
-        memory.add(second, price, 1.0, 0.5, 0.4)
+        memory.add_tick(second, price, 1.0)
+        memory.add_score(second, 0.5, 0.4)
         expected.setdefault(second, []).append(price)
     bars = memory.between(0, second + 1)
     kept = sorted(expected)[-limit - 1 :]  # the newest is not complete, and not in the ring yet
@@ -89,9 +90,9 @@ def test_a_late_row_is_ignored_and_an_older_tape_begins_again() -> None:
     """A row a little late changes nothing; a row of five minutes before begins a new history."""
     memory = SecondBars()
     for second in (1000, 1001, 1000):
-        memory.add(second, 1.0, 1.0, nan, 0.4)
+        memory.add_tick(second, 1.0)
     assert memory.between(0, 2000).second.tolist() == [1000, 1001]
-    memory.add(701, 1.0, 1.0, nan, 0.4)
+    memory.add_tick(701, 1.0)
     assert memory.between(0, 2000).second.tolist() == [701]
 
 
@@ -100,7 +101,7 @@ def test_the_highest_probability_of_a_second_is_kept() -> None:
     for given_values in ([nan, 0.3, 0.2], [0.3, nan], [0.1, 0.3, nan]):
         memory = SecondBars()
         for value in given_values:
-            memory.add(5, 1.0, 1.0, value, 0.4)
+            memory.add_score(5, value, 0.4)
         assert memory.between(0, 9).values[0, COLUMNS.index("probability")] == 0.3
 
 
@@ -140,6 +141,30 @@ def test_a_file_that_grows_is_read_again_and_a_damaged_one_skipped(tmp_path: Pat
     assert len(tape.between("BTC-USD", START, START + 7200, 1)) == 1
     write_ndjson([Ticks.of([tick(START, 100.0), tick(START + 1, 101.0)])], path)
     assert tape.between("BTC-USD", START, START + 7200, 1).second.tolist() == [START, START + 1]
+
+
+def test_real_and_simulated_recordings_do_not_mix(tmp_path: Path) -> None:
+    """Of a folder with both kinds, only the files of the present kind are read."""
+    write_ndjson([Ticks.of([tick(START, 100.0)])], tmp_path / tape_name("BTC-USD", START * SECOND_NS), simulated=True)
+    later = [tick(START + 3600, 200.0)]
+    write_parquet([Ticks.of(later)], tmp_path / "ticks_BTCUSD_20251206_07.parquet", simulated=False)
+    for simulated, second in ((True, START), (False, START + 3600)):
+        bars = TapeBars(tmp_path, simulated=simulated).between("BTC-USD", START, START + 7200, 1)
+        assert bars.second.tolist() == [second]
+
+
+def test_bars_in_memory_equal_those_of_the_same_ticks_on_tape(tmp_path: Path) -> None:
+    """Several ticks in a second make the same bar in memory as from the tape: extremes, close and mean spread."""
+    ticks = [tick(START + k / 3, 100.0 + (7 * k) % 5) for k in range(30)]
+    record(tmp_path, ticks)
+    memory = SecondBars()
+    for each in ticks:
+        middle = 0.5 * (each.best_ask + each.best_bid)
+        memory.add_tick(each.time // SECOND_NS, each.price, 1e4 * (each.best_ask - each.best_bid) / middle)
+    taped = TapeBars(tmp_path).between("BTC-USD", START, START + 60, 1)
+    recent = memory.between(START, START + 60)
+    assert recent.second.tolist() == taped.second.tolist()
+    np.testing.assert_allclose(recent.values[:, :5], taped.values[:, :5], rtol=1e-12)
 
 
 def stored_day(folder: Path) -> OutcomeStore:
@@ -185,7 +210,8 @@ def test_memory_continues_what_is_stored(tmp_path: Path, seam: int) -> None:
     for s in range(600):
         for memory in (recent, complete):
             if memory is complete or s >= seam:
-                memory.add(START + s, 100.0, 200.0, 0.5 if s == 300 else 0.1, 0.4)
+                memory.add_tick(START + s, 100.0, 200.0)
+                memory.add_score(START + s, 0.5 if s == 300 else 0.1, 0.4)
     query = {"from": str(1000 * START), "to": str(1000 * (START + 600)), "points": "10"}
     wanted = HistoryRange.of(query, 0)
     nothing = StoredHistory(None, None, simulated=False, horizon_s=60)

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Any, Final
 
@@ -130,6 +130,7 @@ class SecondBars:
         self._next = 0
         self._current = -1
         self._bar: list[float] = []
+        self._spreads = 0  # ticks with a quote in the newest bar
 
     def __len__(self) -> int:
         return self._count + (self._current >= 0)
@@ -141,32 +142,44 @@ class SecondBars:
             return None if self._current < 0 else self._current
         return int(self._second[self._next if self._count == self._limit else 0])
 
-    def add(
-        self,
-        second: int,
-        price: float,
-        spread_bps: float,
-        probability: float,
-        threshold: float,
-        move: tuple[float, float, float] = (nan, nan, nan),
-    ) -> None:
-        """Add a row in ``second``. Rows before the newest second are ignored, unless time steps back."""
-        if second == self._current:
-            bar = self._bar
-            bar[_HIGH], bar[_LOW], bar[_CLOSE] = max(bar[_HIGH], price), min(bar[_LOW], price), price
-            bar[_SPREAD], bar[_THRESHOLD] = spread_bps, threshold
-            if not bar[_PROBABILITY] >= probability:
-                bar[_PROBABILITY] = probability if isfinite(probability) else bar[_PROBABILITY]
-            bar[_THRESHOLD + 1 :] = move
+    def add_tick(self, second: int, price: float, spread_bps: float = nan) -> None:
+        """Add a tick in ``second``. Ticks before the newest second are ignored, unless time steps back."""
+        if not price > 0.0 or not self._begin(second):
             return
+        bar = self._bar
+        if isnan(bar[_OPEN]):
+            bar[_OPEN : _CLOSE + 1] = (price, price, price, price)
+        else:
+            bar[_HIGH], bar[_LOW], bar[_CLOSE] = max(bar[_HIGH], price), min(bar[_LOW], price), price
+        if not isnan(spread_bps):
+            self._spreads += 1
+            before = 0.0 if self._spreads == 1 else bar[_SPREAD]
+            bar[_SPREAD] = before + (spread_bps - before) / self._spreads
+
+    def add_score(
+        self, second: int, probability: float, threshold: float, move: tuple[float, float, float] = (nan, nan, nan)
+    ) -> None:
+        """Add the score of a row in ``second``, which comes after the ticks that made the row."""
+        if not self._begin(second):
+            return
+        bar = self._bar
+        if isfinite(probability) and not bar[_PROBABILITY] >= probability:
+            bar[_PROBABILITY] = probability
+        bar[_THRESHOLD:] = (threshold, *move)
+
+    def _begin(self, second: int) -> bool:
+        """Whether the newest bar is that of ``second``, which it becomes if that is later."""
+        if second == self._current:
+            return True
         if second < self._current:
             if second > self._current - CLOCK_STEP_S:
-                return
+                return False
             self._count = self._next = 0
         elif self._current >= 0:
             self._store()
-        self._current = second
-        self._bar = [price, price, price, price, spread_bps, probability, threshold, *move]
+        self._current, self._spreads = second, 0
+        self._bar = [nan] * len(COLUMNS)
+        return True
 
     def _store(self) -> None:
         if self._next == len(self._second) < self._limit:
@@ -211,10 +224,13 @@ def tick_bars(ticks: Ticks, product: str) -> Bars:
 
 
 class TapeBars:
-    """The one-second bars of a folder that a recorder writes to, by file and product; those used last are cached."""
+    """The one-second bars of a folder that a recorder writes to, by file and product; those used last are cached.
 
-    def __init__(self, folder: Path, cached_hours: int = CACHED_HOURS) -> None:
-        self._folder, self._limit = folder, cached_hours
+    Only files of real markets, or only those of simulated ones, are read: a folder may hold both.
+    """
+
+    def __init__(self, folder: Path, *, simulated: bool = False, cached_hours: int = CACHED_HOURS) -> None:
+        self._folder, self._simulated, self._limit = folder, simulated, cached_hours
         self._cache: OrderedDict[tuple[Path, str], tuple[tuple[int, int], Bars]] = OrderedDict()
 
     def first_second(self, product: str) -> int | None:
@@ -261,12 +277,12 @@ class TapeBars:
         if known is not None and known[0] == version:
             self._cache.move_to_end(key)
             return known[1]
-        parts = []
+        parts, report = [], TapeReport()
         try:
-            parts = [tick_bars(t, product) for t in read_ticks([path], keep_rejected=False, report=TapeReport())]
+            parts = [tick_bars(ticks, product) for ticks in read_ticks([path], keep_rejected=False, report=report)]
         except (DataError, UsageError) as error:  # a damaged file: the others are shown
             log.warning("history_file_unreadable", file=str(path), reason=str(error))
-        bars = Bars.joined(parts).grouped(1)
+        bars = Bars.joined(parts if report.simulated == self._simulated else []).grouped(1)
         self._cache[key] = version, bars
         if len(self._cache) > self._limit:
             self._cache.popitem(last=False)
@@ -373,7 +389,7 @@ class StoredHistory:
     """The past of all products before this process: tape and outcomes; either may be missing. Reads block."""
 
     def __init__(self, tape: Path | None, outcomes: OutcomeStore | None, *, simulated: bool, horizon_s: int) -> None:
-        self._tape = None if tape is None else TapeBars(tape)
+        self._tape = None if tape is None else TapeBars(tape, simulated=simulated)
         self._outcomes, self._simulated, self.horizon_s = outcomes, simulated, horizon_s
         self._lock = threading.Lock()  # one reader at a time: a slow disk is not read by many threads
 

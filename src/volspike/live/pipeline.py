@@ -268,6 +268,8 @@ class LivePipeline:
             self._take_tick(tick)
 
     def _take_tick(self, tick: Tick) -> None:
+        if tick.product_id in self._products:
+            self._products[tick.product_id].view.add_tick(tick)
         began = time.perf_counter_ns()
         rows = self.scorer.update(tick)
         ended = time.perf_counter_ns()

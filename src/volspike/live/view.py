@@ -13,7 +13,7 @@ from volspike.live.alert_log import Explanation
 from volspike.live.history import COLUMNS, DAY_S, SecondBars
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.live.warm_up import warm_up
-from volspike.market import SECOND_NS, Gap, format_time
+from volspike.market import SECOND_NS, Gap, Tick, format_time
 from volspike.market.product import split_product
 from volspike.market.time import MILLISECOND_NS
 from volspike.models import Artifact
@@ -56,11 +56,16 @@ class ProductView:
         second = scored.row.timestamp // SECOND_NS
         if before is not None and before[0].row.timestamp // SECOND_NS != second:
             self._store(self._point(*before))
-        price, _, _, _, spread_bps = scored.row.values[:5].tolist()
         expected = scored.volatility
         move = NO_MOVE if expected is None else (expected.expected_bp, expected.low_bp, expected.high_bp)
-        self.bars.add(second, price, spread_bps, scored.probability, threshold, move)
+        self.bars.add_score(second, scored.probability, threshold, move)
         self.explanation.add(second, scored.probability)
+
+    def add_tick(self, tick: Tick) -> None:
+        """Add a tick to the bars; call it before ``add_row`` for the rows that it makes."""
+        spread = tick.best_ask - tick.best_bid
+        middle = 0.5 * (tick.best_ask + tick.best_bid)
+        self.bars.add_tick(tick.time // SECOND_NS, tick.price, 1e4 * spread / middle if middle > 0.0 else nan)
 
     def store_newest(self) -> None:
         """Turn the newest row into a point now, before another model replaces the one that scored it."""
