@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from io import BytesIO
 from itertools import cycle
 from math import nan
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -214,7 +214,7 @@ def _square(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _place_legend(axes: Axes, place: str) -> None:
+def _place_legend(axes: Axes, place: Literal["upper left", "upper right", "lower right"]) -> None:
     """A legend inside the axes, which a long name does not make smaller."""
     axes.legend(loc=place, frameon=False, fontsize=8).set_in_layout(False)
 
