@@ -141,9 +141,9 @@ def photograph(browser: Browser, url: str, shot: Shot, folder: Path) -> Path:
 def report_page(browser: Browser, folder: Path) -> Path:
     """The top of the report page of a model for a simulated market."""
     commands = (
-        "simulate --minutes 360 --out tape.ndjson",
-        "replay --raw tape.ndjson --every 1s --out features.parquet --add-labels",
-        "train --features features.parquet --models har --search 0 --threshold minutes_30_per_day",
+        "simulate --minutes 2880 --out tape.parquet",
+        "replay --raw tape.parquet --every 1s --out features.parquet --add-labels --spike jump:2",
+        "train --features features.parquet --models lightgbm --search 0 --threshold minutes_30_per_day",
         "report --features features.parquet --output report.html",
     )
     with tempfile.TemporaryDirectory() as work:

@@ -130,6 +130,8 @@ def test_bars_come_from_recorded_and_compacted_files(tmp_path: Path) -> None:
     assert bars.values[0, COLUMNS.index("spread_bps")] == pytest.approx(1e4 * 2 / 102.0, rel=1e-3)
     assert TapeBars(tmp_path).between("BTC-USD", START + 3600, START + 3605, 1).second[0] == START + 3600
     assert TapeBars(tmp_path).first_second("BTC-USD") == START
+    record(tmp_path, [tick(START + 59 * 60 + 7, 9.0, "XRP-USD")])
+    assert TapeBars(tmp_path).first_second("XRP-USD") == START + 59 * 60 + 7
     assert TapeBars(tmp_path).first_second("LTC-USD") is None
 
 

@@ -65,7 +65,7 @@ def test_headline_figures_are_those_of_the_evaluation(html: str, model: ModelEva
         f"<b>{number(events.alarm_share * DAY_S / 60, 0)}</b>minutes of alarm per day",
         f"<b>{number(events.lead_median_s, 0)} s</b>",
         f"<b>{number(compared.pr_auc.model)}</b>PR-AUC (95 %: {span(compared.pr_auc.model_interval)})",
-        f"{events.alarms} alerts were sent, {events.alarms - events.true_alarms} of them false",
+        f"Alerts: {events.alarms}, of which {events.alarms - events.true_alarms} were false",
         SIMULATED,
         "nothing here says how the model does on a real one",
     ):

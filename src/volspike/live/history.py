@@ -234,9 +234,14 @@ class TapeBars:
         self._cache: OrderedDict[tuple[Path, str], tuple[tuple[int, int], Bars]] = OrderedDict()
 
     def first_second(self, product: str) -> int | None:
-        """The beginning of the hour of a product's oldest file; None without one."""
-        hours = [hour for _, hour in self._files(product)]
-        return min(hours, default=None)
+        """The second in which a product's oldest file begins, or its hour if its name has no more; None without one."""
+        files = self._files(product)
+        if not files:
+            return None
+        path, hour = min(files, key=lambda file: file[1])
+        name = read_hour_name(path)
+        start = "" if name is None else name.start
+        return hour + (60 * int(start[:2]) + int(start[2:]) if start else 0)
 
     def between(self, product: str, first: int, last: int, step_s: int) -> Bars:
         """The bars of ``step_s`` seconds, a divisor of an hour, that begin from ``first`` to ``last``, excluded."""

@@ -144,15 +144,16 @@ def summary(model: ModelEvaluation, *, simulated: bool) -> list[str]:
             f"{_percent_span(events.intervals.get('onset_recall'))})."
         ),
         (
-            f"{events.alarms} alerts were sent, {events.alarms - events.true_alarms} of them false: "
+            f"Alerts: {events.alarms}, of which {events.alarms - events.true_alarms} were false: "
             f"{number(events.false_alarms_per_hour, 2)} false alerts per hour. In total an alert was open for "
             f"{number(minutes, 0)} minutes per day."
         ),
     ]
     if events.caught:
+        is_late = events.lead_median_s < 0.0
         sentences.append(
-            f"For half of the volatile periods that were caught, the alert opened at least "
-            f"{number(events.lead_median_s, 0)} seconds before they were realized."
+            f"For half of the volatile periods that were caught, the alert opened at {'most' if is_late else 'least'} "
+            f"{number(abs(events.lead_median_s), 0)} seconds {'after' if is_late else 'before'} they were realized."
         )
     sentences += list(_budget_sentences(model))
     sentences.append(verdict_of(model))
