@@ -14,8 +14,8 @@ from tests.cli.command_line import USAGE, Run, assert_refused
 from tests.doctor.servers import nobody, open_exchange, open_site
 
 CHECKS = {
-    "versions", "extras", "feed", "clock", "api", "kafka", "mlflow", "prometheus", "model", "tape folder", "outcomes",
-    "gaps today",
+    "versions", "extras", "plug-ins", "feed", "clock", "api", "kafka", "mlflow", "prometheus", "model", "tape folder",
+    "outcomes", "gaps today",
 }  # fmt: skip
 HEALTHY = {
     "/health": (200, "OK"),

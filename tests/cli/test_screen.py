@@ -112,7 +112,7 @@ def test_progress_can_be_turned_off(
         "simulate --out x.csv",
         "audit --features f.parquet --output x.csv",
         "drift --features f.parquet --decision x.csv",
-        "report --features f.parquet --output x.html",
+        "report --features f.parquet --output x.csv",
         "load-test --output x.csv",
         "backtest --features f.parquet --out x.csv",
         "backfill --from 2025-01-01T00:00:00Z --to 2025-01-01T01:00:00Z --out x.csv",

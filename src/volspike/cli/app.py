@@ -32,7 +32,7 @@ COMMANDS: Final = {
     "train": "Train models, compare them with the best baseline on held-out rows, and write their artifacts.",
     "audit": "Score a model under two split methods on your data and on noise: a score on noise is not skill.",
     "analyze": "Rate features on held-out rows: importance, correlation, and which of them to train on.",
-    "report": "Score trained models on held-out rows, compared with the best baseline, and write a PDF report.",
+    "report": "Score trained models on held-out rows, compared with the best baseline, in a report (PDF or HTML).",
     "backtest": "Replay a model's alerts on recorded rows: what they caught, what they missed, and what they cost.",
     "drift": "Test features for drift by blocks of time, so that an unchanged market raises no alarm.",
     "retrain": "Train a challenger on recorded data and promote it once it is no worse than the champion.",

@@ -33,7 +33,7 @@ def run(
         bool, typer.Option("--cards", help="Write a model card, card.md, into the folder of each artifact.")
     ] = False,
 ) -> None:
-    """Score trained models on held-out rows, compared with the best baseline, and write a report (PDF or HTML)."""
+    """Score trained models on held-out rows, compared with the best baseline, in a report (PDF or HTML)."""
     if features is None and not cards:
         raise UsageError("nothing to do: name rows with --features, or use --cards")
     for file in output:
