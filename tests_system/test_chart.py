@@ -384,6 +384,22 @@ def test_page_is_accessible(browser: Browser, scheme: str, width: int) -> None:
         assert results.violations_count == 0, results.generate_report()
 
 
+def test_a_page_that_stays_open_keeps_its_size(browser: Browser, served: Served) -> None:
+    """The bars that the stream adds for hours are bounded, and the oldest are dropped."""
+    script = """async () => {
+      const { Bars } = await import("/static/bars.js");
+      const bars = new Bars("BTC-USD", () => {}, () => {});
+      const most = [];
+      for (let s = 0; s < 20000; s += 1) {
+        bars.add({ time: 1000 * s, price: 1, spread_bps: 1, probability: null });
+        most.push(bars.list.length);
+      }
+      return [Math.max(...most), bars.last.time, bars.from === bars.list[0].time];
+    }"""
+    with open_page(browser, served) as dashboard:
+        assert dashboard.page.evaluate(script) == [5000, 19_999_000, True]
+
+
 def test_failed_history_is_stated(browser: Browser, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that cannot answer leaves the known minutes in place, and the page says what is missing."""
     with open_page(browser, served, errors=("500",)) as dashboard:

@@ -41,7 +41,7 @@ from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, Fe
 from volspike.labels import is_spike
 from volspike.live.alert_log import AlertLog, Explanation
 from volspike.live.calibration_store import CalibrationFile, CalibrationStore
-from volspike.live.history import HistoryRange, StoredHistory, gap_spans, read_history
+from volspike.live.history import DAY_S, HistoryRange, StoredHistory, gap_spans, read_history
 from volspike.live.metrics import LiveCollector, LiveCounts, percentiles
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.live.sources import TapeReplay
@@ -76,7 +76,10 @@ PERFORMANCE_WINDOW_NS: Final = 24 * 3600 * SECOND_NS
 EXPLAINED_DAYS: Final = 14.0
 """How far back stored minutes explain a probability."""
 SHOWN_ALERTS: Final = 500
-DAY_NS: Final = 86_400 * SECOND_NS
+MEMORY_S: Final = 10 * DAY_S
+"""Seconds of bars in memory, of all products together (76 MB); older ones come from the tape."""
+LEAST_MEMORY_S: Final = 3600
+DAY_NS: Final = DAY_S * SECOND_NS
 
 log = structlog.get_logger(__name__)
 
@@ -168,6 +171,7 @@ class LivePipeline:
         self._calibration = CalibrationStore(calibration)
         self._tape_fault = ""
         self._tape = BackgroundTask("tape recording")
+        self._memory_s = max(LEAST_MEMORY_S, min(DAY_S, MEMORY_S // max(1, len(products))))
         for product in products:
             self._product(product)
         self._restore_calibration()
@@ -407,7 +411,7 @@ class LivePipeline:
         product = self._products.get(name)
         if product is None:
             episodes, level = self._alert_rule(name, self.scorer.artifact)
-            product = self._products[name] = _Product(ProductView(name, self.scorer), episodes, level)
+            product = self._products[name] = _Product(ProductView(name, self.scorer, self._memory_s), episodes, level)
         return product
 
     def _alert_rule(self, product: str, artifact: Artifact) -> tuple[EpisodeTracker, AlertLevel | None]:

@@ -32,13 +32,16 @@ STALE_S: Final = 10.0
 
 
 class ProductView:
-    """The recent past of one product as JSON values; bounded at any rate. Rows are encoded only when they are shown."""
+    """The recent past of one product as JSON values; bounded at any rate. Rows are encoded only when they are shown.
 
-    def __init__(self, product: str, scorer: LiveScorer) -> None:
+    The bars of the last ``memory_s`` seconds are kept, with 88 bytes each.
+    """
+
+    def __init__(self, product: str, scorer: LiveScorer, memory_s: int = DAY_S) -> None:
         self.product = product
         self.points: deque[dict[str, Any]] = deque(maxlen=POINTS - 1)  # of the seconds before the newest row's
         self.spikes: deque[dict[str, Any]] = deque(maxlen=POINTS)  # one per second of a spike
-        self.bars = SecondBars()
+        self.bars = SecondBars(memory_s)
         self.spike_rows: deque[tuple[int, float]] = deque(maxlen=DAY_S)  # second and volatility after it
         self.explanation = Explanation()
         self.gaps: deque[Gap] = deque(maxlen=GAPS)

@@ -3,6 +3,7 @@
 const AIM = 900; // bars in view
 const FEWEST = 300;
 const MOST = 2_500;
+const KEPT = 2 * MOST; // while the stream adds bars for days
 export const RETRY_MS = 5_000; // after a failed request
 
 export class Bars {
@@ -42,8 +43,14 @@ export class Bars {
     if (!last || start > last.time) {
       this.list.push(barOf(start, point));
       this.from ??= start;
+      if (this.list.length > KEPT) this.#drop(MOST);
     } else merge(last, point);
     this.to = Math.max(this.to ?? 0, point.time);
+  }
+
+  #drop(count) {
+    this.list.splice(0, count);
+    this.from = this.list[0].time;
   }
 
   // Whether the loaded bars show the view at a fitting resolution.
