@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which pip has installed all examples."""
     folder = tmp_path_factory.mktemp("site")
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(folder)]
-    packages = [str(path) for path in sorted(EXAMPLES.iterdir()) if (path / "pyproject.toml").exists()]
+    sources = tmp_path_factory.mktemp("sources") / "examples"
+    shutil.copytree(EXAMPLES, sources)  # pip builds in the folder of a project
+    packages = [str(path) for path in sorted(sources.iterdir()) if (path / "pyproject.toml").exists()]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, *packages], check=True)  # noqa: S603
     return folder
 
