@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from tests.monitoring.listeners import listening
 
@@ -17,17 +16,11 @@ EVERY_ROW = ("--alert-threshold", "0.000001", "ETH-USD=0.000002", "--no-record")
 """Thresholds that every probability reaches, so that each product has an alert as soon as it is warm."""
 
 
-def stream_of(server: Server) -> Iterator[tuple[str, Any]]:
-    """The events of a stream that is opened again when it ends, as it does after the market's head start."""
-    while True:
-        yield from events(f"{server.url}/stream")
-
-
 def test_snoozes_and_thresholds_of_a_process(tmp_path: Path, serve: Callable[..., Server]) -> None:
     """An alert reaches the receiver; after a snooze and a restart, none does, and page, health and metrics say why."""
     with listening(200) as receiver:
         server = serve(tmp_path, *UP, *EVERY_ROW, command="up", ALERT_URLS=receiver.url)
-        stream = stream_of(server)
+        stream = events(f"{server.url}/stream")
         assert next(stream)[1]["snoozes"] == []
         while len(receiver.received) < 2:
             next(stream)
@@ -54,7 +47,7 @@ def test_snoozes_and_thresholds_of_a_process(tmp_path: Path, serve: Callable[...
         receiver.received.clear()
         again = serve(tmp_path, *UP, *EVERY_ROW, "--quiet-hours", "00:00-24:00", command="up", ALERT_URLS=receiver.url)
         assert again.get("/alerts/snooze").json == answer.json
-        stream = stream_of(again)
+        stream = events(f"{again.url}/stream")
         _, snapshot = next(stream)
         assert snapshot["snoozes"] == answer.json["snoozes"]
         marks = {each["product"]: each["suppressed"] for each in snapshot["alerts"] if each["suppressed"]}

@@ -145,10 +145,10 @@ def test_promoted_model_scores_a_live_market(tmp_path: Path, serve: Callable[...
     next(data for name, data in stream if name == "tick" and data["is_warm"])
     promote(artifacts / "other")
     wait_until(lambda: server.get("/version").json["threshold"] == 0.123)
-    received = list(islice(events(f"{server.url}/stream?product=BTC-USD"), 12))
-    assert (received[0][0], received[0][1]["model"]["threshold"]) == ("snapshot", 0.123)
-    ticks = [data for name, data in received if name == "tick"]
-    assert ticks
+    stream = events(f"{server.url}/stream?product=BTC-USD")
+    name, snapshot = next(stream)
+    assert (name, snapshot["model"]["threshold"]) == ("snapshot", 0.123)
+    ticks = list(islice((data for name, data in stream if name == "tick"), 8))
     assert all(tick["is_warm"] and tick["threshold"] == 0.123 for tick in ticks)
 
     shutil.copytree(TEN_MODEL, artifacts / "ten")

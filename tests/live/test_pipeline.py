@@ -451,7 +451,7 @@ def twin(**changes: Any) -> Artifact:
 
 
 def test_a_model_is_replaced_between_two_ticks() -> None:
-    """Windows stay warm, points keep their threshold, and streams end so that readers reconnect."""
+    """Windows stay warm, points keep their threshold, and readers receive a new snapshot."""
     live, other = pipeline(), twin(thresholds={"low": 0.01}, served_threshold="low", onnx_sha256="cd" * 32)
     ticks = walk(320)
     for tick in ticks[:310]:
@@ -467,10 +467,11 @@ def test_a_model_is_replaced_between_two_ticks() -> None:
     assert all(point["is_warm"] for point in after["points"][310:])
     assert (after["model"]["version"], after["model"]["threshold"]) == ("cd" * 6, 0.01)
 
-    async def ends() -> list[tuple[str, bytes]]:
+    async def events() -> list[tuple[str, bytes]]:
+        watching.close()
         return [event async for event in watching]
 
-    assert asyncio.run(ends()) == []
+    assert asyncio.run(events()) == [("snapshot", b"")]
 
 
 @pytest.mark.parametrize(

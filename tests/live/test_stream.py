@@ -102,6 +102,29 @@ async def serving(**limits: Any) -> AsyncIterator[tuple[FastAPI, FakePipeline]]:
     assert source.publisher.readers == 0
 
 
+def test_refreshed_reader_receives_a_snapshot_of_its_product() -> None:
+    """After ``refresh``, a reader receives a new snapshot instead of the queued events, and what follows it."""
+
+    async def run() -> None:
+        async with serving() as (app, source):
+            reader = Reader(app, query="product=ETH-USD")
+            await reader.until("event: snapshot")
+            reader.accepts.clear()
+            for price in range(20):
+                source.publish("tick", product="ETH-USD", price=price)
+            await asyncio.sleep(0)  # the response waits with the first of them
+            source.publisher.refresh()
+            source.publish("tick", product="ETH-USD", price=20)
+            reader.accepts.set()
+            await reader.until('"price": 20')
+            sent = [(name, data["product"], data.get("price")) for name, data in reader.events]
+            tick, snapshot = ("tick", "ETH-USD"), ("snapshot", "ETH-USD", None)
+            assert sent == [snapshot, (*tick, 0), snapshot, (*tick, 20)]
+            await reader.disconnect()
+
+    asyncio.run(run())
+
+
 def test_events_follow_a_snapshot_in_order() -> None:
     """A reader receives a snapshot and then every event in order; unknown numbers are null."""
 

@@ -434,7 +434,7 @@ class LivePipeline:
     def adopt(self, artifact: Artifact) -> None:
         """Score with another model from the next tick on; call it in the event loop.
 
-        Open alerts continue under the new threshold. Dashboard streams end; pages reconnect and receive a snapshot.
+        Open alerts continue under the new threshold. Readers of the stream receive a new snapshot.
 
         Raises:
             SchemaMismatch: the model needs other rows than the engine produces; nothing was changed.
@@ -455,7 +455,7 @@ class LivePipeline:
         for product in self._products.values():
             product.is_in_sample_logged = False
             product.view.explanation = Explanation()
-        self.publisher.close()
+        self.publisher.refresh()
 
     def _periodic_tasks(self) -> tuple[_Periodic, ...]:
         tasks = [
@@ -487,7 +487,7 @@ class LivePipeline:
         self._publish("health", self.health())
         if self._is_behind and self.counts.is_in_real_time:
             self._is_behind = False
-            self.publisher.close()  # pages reconnect, and their snapshot has all of what was sent at once
+            self.publisher.refresh()  # rows are published at most four times per second: pages miss most of the past
         fault = "" if self.recorder is None else self.recorder.fault
         if self.recorder is not None and fault != self._tape_fault:
             self._tape_fault = fault

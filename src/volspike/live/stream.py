@@ -3,7 +3,8 @@
 An event is a name and one JSON object on one line (UTF-8). Unknown numbers are null; times are milliseconds since the
 epoch, UTC.
 
-- ``snapshot``: everything that a page needs to draw a product, sent first
+- ``snapshot``: everything that a page needs to draw a product: sent first, and again when a market has sent its past
+  at once, in place of all rows of that past
 - ``tick``: a product's newest row: price, spread, probability, threshold, features; at most 4 per second
 - ``alert``: an alert opened or closed
 - ``spike``: a past second whose following minute was a spike
@@ -64,6 +65,11 @@ class EventQueue:
         self._events.append((event, data))
         self._changed.set()
 
+    def refresh(self) -> None:
+        """Replace the queued events by a snapshot, which the reader's response makes when it sends it."""
+        self._events.clear()
+        self.put("snapshot", b"")
+
     async def __aiter__(self) -> AsyncIterator[tuple[str, bytes]]:
         while True:
             while self._events:
@@ -108,6 +114,11 @@ class Publisher:
         """Send an event to every reader; never waits."""
         for queue in self._queues:
             queue.put(event, data)
+
+    def refresh(self) -> None:
+        """Send every reader a new snapshot instead of the events that it has not received."""
+        for queue in self._queues:
+            queue.refresh()
 
     def close(self) -> None:
         """End every reader's stream; call it when the server stops, which would otherwise wait for them."""
@@ -172,8 +183,7 @@ class EventStreamResponse(Response):
             return
         queue = self._publisher.subscribe()  # before the snapshot, so that no event is lost between the two
         try:
-            snapshot = msgspec.json.encode(self._snapshot(self._filter.product))
-            await self._serve(queue, snapshot, receive, send)
+            await self._serve(queue, self._encode_snapshot(), receive, send)
         except UsageError as error:
             await _problem(404, str(error))(scope, receive, send)
         except TimeoutError:
@@ -182,6 +192,9 @@ class EventStreamResponse(Response):
             log.debug("reader_disconnected")
         finally:
             queue.close()
+
+    def _encode_snapshot(self) -> bytes:
+        return msgspec.json.encode(self._snapshot(self._filter.product))
 
     async def _serve(self, queue: EventQueue, snapshot: bytes, receive: Receive, send: Send) -> None:
         """Send events and heartbeats until the queue is closed, the reader disconnects, or the reader stalls."""
@@ -212,7 +225,9 @@ class EventStreamResponse(Response):
                 if queue.lost > reported:
                     reported = queue.lost
                     await self._send(send, encode_event("lost", b'{"lost":%d}' % reported))
-                if self._filter.matches(event, data):
+                if event == "snapshot":
+                    await self._send(send, encode_event(event, self._encode_snapshot()))
+                elif self._filter.matches(event, data):
                     await self._send(send, encode_event(event, data))
         finally:
             if isinstance(events, AsyncGenerator):  # otherwise it would wait for the garbage collector
