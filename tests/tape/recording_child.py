@@ -1,4 +1,7 @@
-"""A recording process to be killed: ``python recording_child.py FOLDER`` prints the time of each received tick."""
+"""A recording process to be killed: ``python recording_child.py FOLDER`` prints the time of a tick at each beat.
+
+Beats are counted, not seconds: while the whole machine pauses, seconds pass without a tick that could be recorded.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,9 @@ from tests.tape.recording import ticker
 from volspike.market import SECOND_NS
 from volspike.tape import Recorder
 
+BEAT_NS = SECOND_NS // 200
+"""Shortest time between two beats."""
+
 
 def main(folder: str) -> None:
     recorder = Recorder(folder)
@@ -16,7 +22,7 @@ def main(folder: str) -> None:
     while True:
         now = time.time_ns()
         recorder.frame(*ticker(now))
-        if now - written > SECOND_NS // 200:
+        if now - written > BEAT_NS:
             written = now
             sys.stdout.write(f"{now}\n")
             sys.stdout.flush()
