@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+NO_TARGET = "none"
+"""The target of a figure that is only published."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -18,7 +21,8 @@ class Figure:
 
     def cells(self) -> list[str]:
         """The cells of the row."""
-        return [self.what, self.measured, self.target, "yes" if self.is_met else "NO", self.reference]
+        met = "–" if self.target == NO_TARGET else "yes" if self.is_met else "NO"
+        return [self.what, self.measured, self.target, met, self.reference]
 
 
 HEADS = ("subject", "measured", "target", "met", "reference, same run")
