@@ -19,7 +19,7 @@ from benchmarks.kafka_bare import pass_on
 from benchmarks.kafka_market import cpu_seconds, tick_at
 from volspike.features import Every
 from volspike.market import SECOND_NS, Profile, parse_time
-from volspike.models import DEFAULT_MODEL, Artifact
+from volspike.models import TEN_MODEL, Artifact
 from volspike.monitoring.alerts import StreamAlerts
 from volspike.streams.clients import KafkaSettings, open_consumer
 from volspike.streams.featurizer import featurizer_factory
@@ -36,6 +36,7 @@ TIMED_S: Final = 20
 COMMIT_MS: Final = 20.0
 STAGES: Final = ("featurize", "predict")
 
+START_WITHIN_S: Final = 120
 END_WITHIN_S: Final = 60
 
 
@@ -58,8 +59,8 @@ class Way(NamedTuple):
 
 
 def work(settings: KafkaSettings, stage: str, stop: Any) -> None:
-    """A worker of the pipeline with the shipped model and its features."""
-    artifact = Artifact.load(DEFAULT_MODEL)
+    """A worker of the pipeline with a model of the package that scores each tick, and its features."""
+    artifact = Artifact.load(TEN_MODEL)
     own = WorkerPlan(
         group=stage, name=stage, topic_in=settings.topic_raw, topic_out=settings.topic_features, commit_ms=COMMIT_MS
     )
@@ -112,7 +113,10 @@ def send(settings: KafkaSettings, found: list[tuple[float, float]], pids: list[i
     before: list[float] = []
     timed_from = 0.0
     with TopicProducer(settings, settings.topic_raw) as producer:
+        deadline = time.monotonic() + START_WITHIN_S
         while not found:  # workers need time to start
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no prediction within {START_WITHIN_S} s: a worker has ended")
             producer.send(tick_at(0, time.time_ns()))
             producer.serve(0.1)
         began = time.time()
