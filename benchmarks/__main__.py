@@ -1,10 +1,12 @@
-"""``python -m benchmarks [--write FILE]``: every target with its measurement, as one table."""
+"""``python -m benchmarks [NAME …] [--write FILE]``: every target with its measurement, as one table."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import platform
+import sys
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,33 +26,49 @@ from benchmarks import (
     tape,
     venues,
 )
-from benchmarks.figures import Figure, markdown
+from benchmarks.figures import NO_TARGET, Figure, markdown
+
+MODULES = (
+    kernel,
+    tape,
+    decoders,
+    importing,
+    history,
+    replay,
+    startup,
+    predict,
+    live,
+    dashboard,
+    venues,
+    metrics,
+    kafka,
+    learning,
+)
 
 
 def main() -> None:
-    """Run every benchmark and print the table; with --write, also write it to a file."""
+    """Run the benchmarks and print the table; one that fails is a row of it, and the exit status is 1."""
+    by_name = {module.__name__.rpartition(".")[2]: module for module in MODULES}
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"benchmarks, all by default: {', '.join(by_name)}")
     parser.add_argument("--write", type=Path, help="a Markdown file for the table")
     given = parser.parse_args()
+    unknown = sorted(set(given.names) - set(by_name))
+    if unknown:
+        parser.error(f"unknown benchmark {', '.join(unknown)}; choose from {', '.join(by_name)}")
     figures: list[Figure] = []
-    for module in (
-        kernel,
-        tape,
-        decoders,
-        importing,
-        history,
-        replay,
-        startup,
-        predict,
-        live,
-        dashboard,
-        venues,
-        metrics,
-        kafka,
-        learning,
-    ):
-        print(f"… {module.__name__}", flush=True)
-        figures += module.main()
+    failed = False
+    for name, module in by_name.items():
+        if given.names and name not in given.names:
+            continue
+        print(f"… {name}", flush=True)
+        try:
+            figures += module.main()
+        except Exception as error:  # noqa: BLE001  the others are still to be measured
+            traceback.print_exc()
+            failed = True
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            figures.append(Figure(f"benchmark {name}", "not measured", NO_TARGET, False, reason))
     shown = markdown(figures)
     print(shown)
     if given.write is not None:
@@ -62,6 +80,7 @@ def main() -> None:
             "machine; references are measured in the same run.\n\n"
         )
         given.write.write_text(head + shown)
+    sys.exit(failed)
 
 
 if __name__ == "__main__":
