@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from math import isfinite, nan
+from math import nan
 from typing import Any, Final
 
 import numpy as np
@@ -76,9 +76,11 @@ class Scorer:
     def probability_of(self, row: Sequence[float]) -> float:
         """The probability of one row: the same as ``probability``, but faster."""
         self._check_width(len(row))
-        if not all(map(isfinite, row)) or max(map(abs, row)) > _REACH:
-            return float(self.probability(np.array([row], np.float64))[0])
-        return float(self._session.run(_OUTPUT, {_INPUT: np.array([row], np.float32)})[0][0])
+        values = np.array([row], np.float64)
+        largest = np.abs(values).max() if not self.accepts_missing else np.fmax.reduce(np.abs(values), axis=None)
+        if not largest <= _REACH:
+            return float(self.probability(values)[0])
+        return float(self._session.run(_OUTPUT, {_INPUT: values.astype(np.float32)})[0][0])
 
     def _check_width(self, width: int) -> None:
         if width != self._width:
