@@ -97,6 +97,27 @@ def test_outcomes_equal_those_of_the_evaluation(spikes: set[int], steps: list[tu
         assert lead is None or lead == pytest.approx(ahead)
 
 
+def test_an_alert_without_a_known_row_is_no_false_alarm() -> None:
+    """After lost data or a restart its outcome stays pending; one known row is enough to decide it."""
+    log = AlertLog(HORIZON, Mode.LIVE)
+    log.restore([AlertLog(HORIZON, Mode.LIVE).add(episode(1, 61), is_in_sample=False)])
+    log.add(episode(100, 160), is_in_sample=False)
+    log.add(episode(200, 260), is_in_sample=False)
+    for second in (99, 170, 230, 300):
+        log.outcome("A", second, is_spike=False)
+    assert [outcome for outcome, _ in outcomes(log)] == [PENDING, PENDING, FALSE]
+
+
+def test_the_peak_rises_while_an_earlier_alert_is_decided() -> None:
+    """The outcome of a closed alert does not end the open one of its product."""
+    log = AlertLog(HORIZON, Mode.LIVE)
+    log.add(episode(10, 70), is_in_sample=False)
+    log.add(episode(80, None), is_in_sample=False)
+    run(log, set(), 71)
+    log.raise_peak("A", 0.9)
+    assert [(entry["outcome"], entry["peak_probability"]) for entry in log.entries()] == [(FALSE, 0.5), (PENDING, 0.9)]
+
+
 def test_the_peak_of_an_open_alert_rises() -> None:
     """Later rows raise the peak of the open alert of their product only, and lower none."""
     log = AlertLog(HORIZON, Mode.LIVE)

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from tests.live.markets import START, frame, walk
 from tests.live.test_alerting import Steady, Stored
 
+from volspike.episodes import Episode
 from volspike.feeds.simulation.market import iterate_ticks, simulate_trades
+from volspike.live.alert_log import AlertLog
 from volspike.live.metrics import LiveCounts
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
@@ -137,7 +139,7 @@ def test_a_restart_keeps_alerts_explanations_and_the_past(tmp_path: Path) -> Non
     again = OutcomeStore(tmp_path / "outcomes.sqlite", now=lambda: START / SECOND_NS)
     second = pipeline(outcomes=again, recorder=Recorder(tmp_path / "tape"))
     second.restore()
-    assert [known(alert) for alert in second.alerts.entries()] == [known(alert) for alert in first.alerts.entries()]
+    assert second.alerts.entries() == first.alerts.entries()
     assert second.alerts.entries()[0]["outcome"] == "hit"
     minutes = [each["minutes"] for each in second.snapshot(None)["explanation"]["bins"]]
     assert minutes == [each["minutes"] for each in shown["bins"]]
@@ -147,9 +149,24 @@ def test_a_restart_keeps_alerts_explanations_and_the_past(tmp_path: Path) -> Non
     second.close()
 
 
-def known(alert: dict[str, Any]) -> dict[str, Any]:
-    """An alert without the reason for which it was not sent, which is not stored."""
-    return alert | {"suppressed": None}
+def test_a_range_has_alerts_that_are_no_longer_listed(tmp_path: Path) -> None:
+    """The newest alerts are in memory, those of a range of the past in the stored ones; none is there twice."""
+    store = OutcomeStore(tmp_path / "outcomes.sqlite")
+    live = fed(pipeline(outcomes=store), 200)
+    (listed,) = live.alerts.entries()
+    old = AlertLog(60, Mode.LIVE).add(
+        Episode(id="old", product="BTC-USD", opened=START - 90 * SECOND_NS, peak_probability=0.5, threshold=0.2),
+        is_in_sample=False,
+        suppressed="snoozed",
+    )
+    store.alert(old)
+    assert store.flush()
+    query = {"product": "BTC-USD", "from": START // MS - 100_000, "to": START // MS + 200_000}
+    shown = get(live, "/history", **query).json()["alerts"]
+    assert [(each["id"], each["suppressed"]) for each in shown] == [("old", "snoozed"), (listed["id"], None)]
+    assert (shown[0]["state"], shown[0]["closed"]) == ("closed", START // MS - 30_000)
+    assert get(live, "/history", **query | {"from": START // MS - 20_000}).json()["alerts"] == [listed]
+    live.close()
 
 
 def test_the_list_of_markets_has_state_and_data_health() -> None:

@@ -1,24 +1,25 @@
-"""Bars of the past: grouping, memory, tape and predictions, and the seam between them."""
+"""Bars of the past: tape and predictions, and the seam to the bars in memory."""
 
 from __future__ import annotations
 
 import asyncio
-from math import isnan, nan
+from math import nan
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from volspike.errors import UsageError
+from volspike.live.bars import COLUMNS, SecondBars
 from volspike.live.history import (
-    COLUMNS,
     STEPS_S,
-    Bars,
     HistoryRange,
-    SecondBars,
     StoredHistory,
     TapeBars,
     gap_spans,
@@ -30,79 +31,11 @@ from volspike.monitoring.outcome_database import OutcomeRecord, PredictionRecord
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel
 from volspike.tape.names import tape_name
-from volspike.tape.parquet import write_parquet
+from volspike.tape.parquet import ParquetTape, row_group_ticks, write_parquet
 from volspike.tape.write import write_ndjson
 
 START = 1_765_000_800  # on the hour
 MODEL = ServedModel(digest="d", name="m", version="1", tau=1e-4, simulated=False)
-values = st.one_of(st.just(nan), st.floats(0.5, 2.0))
-
-
-@st.composite
-def some_bars(draw: Any) -> Bars:
-    seconds = sorted(draw(st.lists(st.integers(0, 400), min_size=1, max_size=60, unique=True)))
-    rows = [[draw(values) for _ in COLUMNS] for _ in seconds]
-    return Bars(np.array(seconds), np.array(rows))
-
-
-@given(some_bars(), st.sampled_from([1, 2, 5, 60, 300]))
-def test_grouped_bars_equal_an_obvious_loop(bars: Bars, step: int) -> None:
-    """Open is the first known value, close the last, high and low the extremes, the spread the mean of those known."""
-    grouped = bars.grouped(step)
-    assert grouped.second.tolist() == sorted({second // step * step for second in bars.second.tolist()})
-    for second, row in zip(grouped.second.tolist(), grouped.values, strict=True):
-        inside = bars.values[(bars.second >= second) & (bars.second < second + step)]
-        for name, got in zip(COLUMNS, row.tolist(), strict=True):
-            known = [value for value in inside[:, COLUMNS.index(name)].tolist() if not isnan(value)]
-            if not known:
-                assert isnan(got)
-            elif name == "spread_bps":
-                assert got == pytest.approx(sum(known) / len(known))
-            else:
-                pick = {"open": known[0], "high": max(known), "low": min(known), "probability": max(known)}
-                assert got == pick.get(name, known[-1])
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.floats(1, 2)), min_size=1, max_size=200), st.integers(2, 70))
-def test_memory_keeps_the_newest_seconds(steps: list[tuple[int, float]], limit: int) -> None:
-    """Of rows in order of time the bars of the last seconds are kept, each with its extremes, whatever the limit."""
-    memory = SecondBars(limit)
-    expected: dict[int, list[float]] = {}
-    second = 1000
-    for step, price in steps:
-        second += step
-        memory.add_tick(second, price, 1.0)
-        memory.add_score(second, 0.5, 0.4)
-        expected.setdefault(second, []).append(price)
-    bars = memory.between(0, second + 1)
-    kept = sorted(expected)[-limit - 1 :]  # the newest is not complete, and not in the ring yet
-    assert bars.second.tolist() == kept
-    assert memory.first_second == kept[0]
-    columns = [COLUMNS.index(name) for name in ("open", "high", "low", "close")]
-    for second, row in zip(kept, bars.values, strict=True):
-        prices = expected[second]
-        assert row[columns].tolist() == [prices[0], max(prices), min(prices), prices[-1]]
-    middle = kept[len(kept) // 2]
-    assert memory.between(middle, second + 1).second.tolist() == [each for each in kept if middle <= each <= second]
-
-
-def test_a_late_row_is_ignored_and_an_older_tape_begins_again() -> None:
-    """A row a little late changes nothing; a row of five minutes before begins a new history."""
-    memory = SecondBars()
-    for second in (1000, 1001, 1000):
-        memory.add_tick(second, 1.0)
-    assert memory.between(0, 2000).second.tolist() == [1000, 1001]
-    memory.add_tick(701, 1.0)
-    assert memory.between(0, 2000).second.tolist() == [701]
-
-
-def test_the_highest_probability_of_a_second_is_kept() -> None:
-    """Unknown probabilities do not hide a known one, whatever their order."""
-    for given_values in ([nan, 0.3, 0.2], [0.3, nan], [0.1, 0.3, nan]):
-        memory = SecondBars()
-        for value in given_values:
-            memory.add_score(5, value, 0.4)
-        assert memory.between(0, 9).values[0, COLUMNS.index("probability")] == 0.3
 
 
 def tick(second: float, price: float, product: str = "BTC-USD") -> Tick:
@@ -133,6 +66,58 @@ def test_bars_come_from_recorded_and_compacted_files(tmp_path: Path) -> None:
     record(tmp_path, [tick(START + 59 * 60 + 7, 9.0, "XRP-USD")])
     assert TapeBars(tmp_path).first_second("XRP-USD") == START + 59 * 60 + 7
     assert TapeBars(tmp_path).first_second("LTC-USD") is None
+
+
+def test_imported_tapes_fill_what_the_recorder_lacks(tmp_path: Path) -> None:
+    """A tape of days has the seconds without a recorded tick; where both have a second, the recorder's ticks count."""
+    record(tmp_path, [tick(START + s, 100.0 + s) for s in range(10)])
+    rows = [tick(START - 3600 + 60 * s, 50.0) for s in range(120)] + [tick(START + 3600 + s, 70.0) for s in range(5)]
+    bare = [msgspec.structs.replace(each, best_bid=nan, best_ask=nan) for each in rows]
+    other = [tick(START + s, 9.0, "ETH-USD") for s in range(4)]
+    write_parquet([Ticks.of(bare + other)], tmp_path / "BTC-USD-trades-2025-12-06.parquet")
+    write_parquet([Ticks.of(bare)], tmp_path / "trades_BTCUSD_20251206_000000.parquet")
+    tape = TapeBars(tmp_path)
+    assert tape.first_second("BTC-USD") == START - 3600
+    assert tape.first_second("XRP-USD") is None
+    bars = tape.between("BTC-USD", START - 7200, START + 7200, 1)
+    assert len(bars) == 120 + 5 - 1 + 10
+    assert np.all(np.diff(bars.second) > 0)
+    assert bars.between(START, START + 1).values[0, COLUMNS.index("close")] == 100.0
+    assert bars.between(START + 60, START + 61).values[0, COLUMNS.index("close")] == 50.0
+    (minute,) = tape.between("BTC-USD", START, START + 60, 60).values
+    spread = COLUMNS.index("spread_bps")
+    assert minute[:spread].tolist() == [100.0, 109.0, 100.0, 109.0]
+    assert len(tape.between("ETH-USD", START, START + 60, 1)) == 4
+    assert len(TapeBars(tmp_path, simulated=True).between("BTC-USD", START - 7200, START + 7200, 1)) == 0
+
+
+def test_only_the_row_groups_of_the_range_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range of a long imported tape costs its own part of the file, and is cached within the limit."""
+    with ParquetTape(tmp_path / "month.parquet") as month:
+        for hour in range(5):
+            month.write(Ticks.of([tick(START + 3600 * hour + s, 100.0 + hour) for s in range(100)]))
+    groups = []
+
+    def read(file: pq.ParquetFile, group: int) -> Ticks:
+        groups.append(group)
+        return row_group_ticks(file, group)
+
+    monkeypatch.setattr("volspike.live.history.row_group_ticks", read)
+    tape = TapeBars(tmp_path, cached_bars=200)
+    for _ in range(2):
+        assert len(tape.between("BTC-USD", START + 3600, START + 10_800, 1)) == 200
+    assert groups == [1, 2]
+    assert len(tape.between("BTC-USD", START + 10_800, START + 14_400, 1)) == 100
+    assert len(tape.between("BTC-USD", START + 3600, START + 7200, 1)) == 100
+    assert groups == [1, 2, 3, 1]
+
+
+def test_files_of_other_programs_are_left_out(tmp_path: Path) -> None:
+    """A folder of tapes may have anything in it."""
+    record(tmp_path, [tick(START, 100.0)])
+    (tmp_path / "notes.parquet").write_bytes(b"no Parquet")
+    pq.write_table(pa.table({"time": [1], "price": [1.0]}), tmp_path / "table.parquet")
+    assert len(TapeBars(tmp_path).between("BTC-USD", START, START + 60, 1)) == 1
 
 
 def test_a_file_that_grows_is_read_again_and_a_damaged_one_skipped(tmp_path: Path) -> None:
@@ -221,6 +206,19 @@ def test_memory_continues_what_is_stored(tmp_path: Path, seam: int) -> None:
     alone = asyncio.run(read_history("BTC-USD", wanted, complete, (), nothing)).fields()
     for name in ("time", "open", "high", "low", "close", "probability", "threshold"):
         assert both[name] == alone[name], name
+    store.close()
+
+
+def test_outcomes_that_cannot_be_read_hide_no_price(tmp_path: Path) -> None:
+    """While their file is damaged, the chart shows the tape."""
+    record(tmp_path, [tick(START + s, 100.0) for s in range(60)])
+    store = OutcomeStore(tmp_path / "outcomes.sqlite")
+    assert store.flush()
+    stored = StoredHistory(tmp_path, store, simulated=False, horizon_s=60)
+    (tmp_path / "outcomes.sqlite").write_bytes(b"damaged" * 1000)
+    wanted = HistoryRange.of({"from": str(1000 * START), "to": str(1000 * (START + 60)), "points": "60"}, 0)
+    found = asyncio.run(read_history("BTC-USD", wanted, SecondBars(), (), stored))
+    assert (len(found.bars), found.earliest, found.alerts) == (60, START, [])
     store.close()
 
 

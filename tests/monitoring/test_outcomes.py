@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ import numpy as np
 import pytest
 
 from volspike.evaluation import evaluate_scores
-from volspike.monitoring.outcome_database import DamagedDatabase, OutcomeDatabase, OutcomeRecord, PredictionRecord
+from volspike.monitoring.outcome_database import (
+    AlertEntry,
+    DamagedDatabase,
+    OutcomeDatabase,
+    OutcomeRecord,
+    PredictionRecord,
+)
 from volspike.monitoring.outcomes import OutcomeStore
 from volspike.monitoring.performance import ServedModel, calibration
 
@@ -470,3 +477,94 @@ def test_tau_of_its_own_decides_a_prediction_of_an_older_file(tmp_path: Path) ->
     assert number is not None
     assert database.evaluated(number, 0, None, 10).spike.tolist() == [0, 1]
     database.close()
+
+
+def alert(opened: int, closed: int | None, product: str = "X", suppressed: str | None = None) -> AlertEntry:
+    return AlertEntry(
+        product=product,
+        id=f"{opened}-{product}",
+        opened=(START + opened) * SECOND,
+        closed=None if closed is None else (START + closed) * SECOND,
+        peak_probability=0.7,
+        threshold=0.6,
+        simulated=False,
+        is_in_sample=False,
+        outcome="pending",
+        suppressed=suppressed,
+    )
+
+
+def test_alerts_are_stored_with_the_reason_why_they_were_not_sent(store: OutcomeStore) -> None:
+    """The state that was stored last is read back with all its fields."""
+    sent, quiet = alert(0, 60), alert(100, None, suppressed="quiet_hours")
+    for each in (sent, quiet, alert(100, 190, suppressed="quiet_hours")):
+        store.alert(each)
+    assert store.flush()
+    assert same(store.alerts(simulated=False, limit=9), [sent, alert(100, 190, suppressed="quiet_hours")])
+    assert store.alerts(simulated=True, limit=9) == []
+
+
+def test_a_file_without_the_reason_gets_its_column(tmp_path: Path) -> None:
+    """A reader of such a file leaves it as it is; a writer adds the column and keeps the alerts."""
+    path = tmp_path / "outcomes.sqlite"
+    OutcomeDatabase(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE alerts DROP COLUMN suppressed")
+        connection.execute(
+            "INSERT INTO alerts VALUES (0, ?, 'X', '0-X', ?, 0.7, 0.6, 0, 'pending', NULL)", times(0, 60)
+        )
+        connection.commit()
+    with closing(OutcomeDatabase(path, is_writer=False)) as reader:
+        assert same(reader.alerts(simulated=False, limit=9), [alert(0, 60)])
+    with closing(OutcomeDatabase(path)) as writer:
+        writer.write([alert(100, 160, suppressed="snoozed")], START)
+        found = writer.alerts(simulated=False, limit=9)
+    assert same(found, [alert(0, 60), alert(100, 160, suppressed="snoozed")])
+
+
+def times(*seconds: int) -> tuple[int, ...]:
+    return tuple((START + second) * SECOND for second in seconds)
+
+
+def same(found: list[AlertEntry], expected: list[AlertEntry]) -> bool:
+    """Whether alerts are equal; their lead is NaN, which equals nothing."""
+    return [repr(each) for each in found] == [repr(each) for each in expected]
+
+
+def test_alerts_of_a_span_are_those_that_overlap_it(store: OutcomeStore) -> None:
+    """An alert that was open at the begin of the span belongs to it, one that opens at its end does not."""
+    for each in (
+        alert(0, 60),
+        alert(50, 110),
+        alert(100, None),
+        alert(150, 210),
+        alert(200, 260),
+        alert(100, 160, "Y"),
+    ):
+        store.alert(each)
+    assert store.flush()
+    first, last = times(100, 200)
+    found = store.alerts(simulated=False, limit=9, product="X", span=(first, last))
+    assert [(each.opened // SECOND - START, each.product) for each in found] == [(50, "X"), (100, "X"), (150, "X")]
+    assert len(store.alerts(simulated=False, limit=9, span=(first, last))) == 4
+    assert [each.opened for each in store.alerts(simulated=False, limit=1)] == list(times(200))
+
+
+def test_of_two_models_in_a_second_the_one_that_served_last_is_shown(store: OutcomeStore) -> None:
+    """Each bar has the predictions that were in force, whichever model is used now, also where a bar has both."""
+    old, new = model("a"), model("b", tau=0.1)
+    for second in range(20):
+        store.predict(foreseen(second, 0.9 if second == 3 else 0.2, of=old))
+    for second in range(10, 40):
+        store.predict(foreseen(second, 0.1, of=new, ns=5))
+    for second in range(15, 17):  # an earlier row of a second does not replace a later one
+        store.predict(foreseen(second, 0.8, of=old))
+    store.predict(foreseen(40, 0.3, of=old))  # used last
+    for second in range(40):
+        store.outcome(happened(second, 0.3 if second in {5, 15} else 0.0))
+    assert store.flush()
+    found = store.range("X", START, START + 60, 20, simulated=False)
+    assert found is not None
+    assert (found.second - START // 20 * 20).tolist() == [0, 20, 40]
+    assert found.probability.tolist() == [0.9, 0.1, 0.3]
+    assert (found.spike_second - START).tolist() == [15]

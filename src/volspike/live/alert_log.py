@@ -2,6 +2,7 @@
 
 An alert is a hit if one of its rows, while it was open, was followed by a spike; the lead is the time from its opening
 to the realized spike, one horizon after the event's first such row. These are the rules of ``evaluation.spike_events``.
+The outcome of an alert stays pending if that of none of its rows becomes known, as after a restart or lost data.
 A second here is the Unix second of a row's timestamp.
 """
 
@@ -44,16 +45,18 @@ class AlertLog:
     def __init__(self, horizon_s: int, mode: Mode, limit: int = ALERTS) -> None:
         self.horizon_s, self._mode, self._limit = horizon_s, mode, limit
         self._alerts: OrderedDict[tuple[str, str], AlertEntry] = OrderedDict()
-        self._suppressed: dict[tuple[str, str], str | None] = {}
+        self._undecided: dict[str, dict[str, bool]] = {}  # product → id → whether an outcome of its rows is known
         self._events: dict[str, _Events] = {}
         self._open: dict[str, AlertEntry] = {}
         self._spikes: dict[str, int] = {}
 
     def restore(self, alerts: Iterable[AlertEntry]) -> None:
-        """Begin with stored alerts, oldest first. One that was open when its process ended has lasted a minute."""
+        """Begin with stored alerts, oldest first.
+
+        An outcome that was pending stays so: the outcomes of the rows before a restart do not become known after it.
+        """
         for alert in alerts:
-            closed = alert.opened + round(HOLD_S * SECOND_NS) if alert.closed is None else alert.closed
-            self._keep(replace(alert, closed=closed))
+            self._keep(_ended(alert))
 
     def add(self, episode: Episode, *, is_in_sample: bool, suppressed: str | None = None) -> AlertEntry:
         """Add an alert that opened, or its closed state."""
@@ -70,8 +73,10 @@ class AlertLog:
             is_in_sample=is_in_sample,
             outcome=PENDING if before is None else before.outcome,
             lead_s=nan if before is None else before.lead_s,
+            suppressed=suppressed,
         )
-        self._suppressed[key] = suppressed
+        if alert.outcome == PENDING:
+            self._undecided.setdefault(alert.product, {}).setdefault(alert.id, False)
         return self._keep(alert)
 
     def _keep(self, alert: AlertEntry) -> AlertEntry:
@@ -79,11 +84,11 @@ class AlertLog:
         self._alerts[key] = alert
         if alert.closed is None:
             self._open[alert.product] = alert
-        else:
-            self._open.pop(alert.product, None)
+        elif alert.product in self._open and self._open[alert.product].id == alert.id:
+            del self._open[alert.product]
         while len(self._alerts) > self._limit:
-            oldest, _ = self._alerts.popitem(last=False)
-            self._suppressed.pop(oldest, None)
+            _, oldest = self._alerts.popitem(last=False)
+            self._undecided.get(oldest.product, {}).pop(oldest.id, None)
         return alert
 
     def raise_peak(self, product: str, probability: float) -> None:
@@ -101,10 +106,15 @@ class AlertLog:
                 self._spikes[product] = self._spikes.get(product, 0) + 1
             events.last = second
         decided = []
-        for alert in [each for each in self._alerts.values() if each.product == product and each.outcome == PENDING]:
+        undecided = self._undecided.get(product, {})
+        for name, has_outcome in list(undecided.items()):
+            alert = self._alerts[product, name]
             opened = alert.opened // SECOND_NS
             closed = inf if alert.closed is None else alert.closed / SECOND_NS
-            if is_spike and opened <= second < closed:
+            if opened <= second < closed:
+                undecided[name] = True
+                if not is_spike:
+                    continue
                 lead = min(events.first + self.horizon_s - alert.opened / SECOND_NS, LEAD_CAP_HORIZONS * self.horizon_s)
                 changed = replace(alert, outcome=HIT, lead_s=nan if events.is_caught else lead)
                 events.is_caught = True
@@ -112,7 +122,9 @@ class AlertLog:
                 changed = replace(alert, outcome=FALSE)
             else:
                 continue
-            decided.append(self._keep(changed))
+            del undecided[name]
+            if changed.outcome == HIT or has_outcome:
+                decided.append(self._keep(changed))
         return decided
 
     def counts(self, product: str) -> dict[str, int]:
@@ -124,9 +136,10 @@ class AlertLog:
         """The number of alerts of a product that opened since a time."""
         return sum(alert.product == product and alert.opened >= since_ns for alert in self._alerts.values())
 
-    def entries(self, product: str | None = None) -> list[dict[str, Any]]:
-        """The alerts of a product, or of all, as JSON values, oldest first."""
-        chosen = [alert for alert in self._alerts.values() if product in {None, alert.product}]
+    def entries(self, product: str | None = None, stored: Iterable[AlertEntry] = ()) -> list[dict[str, Any]]:
+        """The alerts of a product, or of all, as JSON values, oldest first; those of ``stored`` too."""
+        known = {(alert.product, alert.id): _ended(alert) for alert in stored} | self._alerts
+        chosen = [alert for alert in known.values() if product in {None, alert.product}]
         return [self.fields(alert) for alert in sorted(chosen, key=lambda alert: alert.opened)]
 
     def fields(self, alert: AlertEntry) -> dict[str, Any]:
@@ -144,8 +157,13 @@ class AlertLog:
             "is_in_sample": alert.is_in_sample,
             "outcome": alert.outcome,
             "lead_s": None if isnan(alert.lead_s) else alert.lead_s,
-            "suppressed": self._suppressed.get((alert.product, alert.id)),
+            "suppressed": alert.suppressed,
         }
+
+
+def _ended(alert: AlertEntry) -> AlertEntry:
+    """A stored alert; one that was open when its process ended has lasted a minute."""
+    return alert if alert.closed is not None else replace(alert, closed=alert.opened + round(HOLD_S * SECOND_NS))
 
 
 class Explanation:

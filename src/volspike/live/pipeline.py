@@ -40,8 +40,9 @@ from volspike.errors import DataError, UsageError
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedFrame, FeedState, FeedStats, SessionEnd
 from volspike.labels import is_spike
 from volspike.live.alert_log import AlertLog, Explanation
+from volspike.live.bars import DAY_S
 from volspike.live.calibration_store import CalibrationFile, CalibrationStore
-from volspike.live.history import DAY_S, HistoryRange, StoredHistory, gap_spans, read_history
+from volspike.live.history import HistoryRange, StoredHistory, gap_spans, read_history
 from volspike.live.metrics import LiveCollector, LiveCounts, percentiles
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.live.sources import TapeReplay
@@ -451,7 +452,7 @@ class LivePipeline:
         self.counts.threshold, self.counts.performance = artifact.threshold, {}
         self._model = ServedModel.of(artifact.metadata, simulated=self.mode.is_simulated)
         self._own_data = {}
-        self.alerts.horizon_s = artifact.metadata.horizon_s
+        self.alerts.horizon_s = self.stored.horizon_s = artifact.metadata.horizon_s
         for product in self._products.values():
             product.is_in_sample_logged = False
             product.view.explanation = Explanation()
@@ -658,8 +659,9 @@ class LivePipeline:
             raise LookupError(f"unknown product {product!r}; available: {', '.join(self._products)}")
         view = self._products[product].view
         wanted = HistoryRange.of(query, view.newest_ms() or time.time_ns() // MILLISECOND_NS)
-        alerts = [each for each in self.alerts.entries(product) if wanted.overlaps(each["opened"], each["closed"])]
         answer = await read_history(product, wanted, view.bars, tuple(view.spike_rows), self.stored)
+        alerts = self.alerts.entries(product, answer.alerts)
+        alerts = [each for each in alerts if wanted.overlaps(each["opened"], each["closed"])]
         gaps = gap_spans([*view.gaps, *answer.gaps], product, wanted)
         return answer.fields() | {"alerts": alerts, "gaps": gaps}
 

@@ -10,7 +10,7 @@ from msgspec import to_builtins
 
 from volspike.api.schema import ProductState, ThresholdSource, WarmUp
 from volspike.live.alert_log import Explanation
-from volspike.live.history import COLUMNS, DAY_S, SecondBars
+from volspike.live.bars import COLUMNS, DAY_S, SecondBars
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
 from volspike.live.warm_up import warm_up
 from volspike.market import SECOND_NS, Gap, Tick, format_time

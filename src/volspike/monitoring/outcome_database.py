@@ -14,6 +14,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from volspike.episodes import CAP_S
 from volspike.errors import UnreadableFile
 from volspike.market import SECOND_NS
 from volspike.monitoring.performance import ServedModel
@@ -35,7 +36,7 @@ _TABLES: Final = (
 _ALERTS = """CREATE TABLE IF NOT EXISTS alerts (
     simulated INTEGER NOT NULL, opened INTEGER NOT NULL, product TEXT NOT NULL, id TEXT NOT NULL,
     closed INTEGER, peak REAL NOT NULL, threshold REAL NOT NULL, in_sample INTEGER NOT NULL,
-    outcome TEXT NOT NULL, lead REAL,
+    outcome TEXT NOT NULL, lead REAL, suppressed TEXT,
     PRIMARY KEY (simulated, opened, product)) WITHOUT ROWID"""
 """Added to a file of an earlier version, whose programs still use it."""
 _MODEL = "INSERT INTO models (digest, name, version, tau, simulated, used) VALUES (?, ?, ?, ?, ?, ?)"
@@ -48,11 +49,18 @@ _PREDICTION = """INSERT INTO predictions (model, second, product, time, probabil
 _OUTCOME = """UPDATE predictions SET future_volatility = ?1,
         spike = (SELECT ?1 >= coalesce(predictions.tau, models.tau) FROM models WHERE id = predictions.model)
     WHERE model IN (SELECT id FROM models WHERE simulated = ?4) AND second = ?2 AND product = ?3"""
-_ALERT = "INSERT OR REPLACE INTO alerts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_RANGE = """SELECT second / ?4 * ?4, max(probability), max(threshold) FROM predictions
-    WHERE model = ?1 AND second >= ?2 AND second < ?3 AND product = ?5 GROUP BY 1"""
-_SPIKES = """SELECT second, future_volatility FROM predictions
-    WHERE model = ?1 AND second >= ?2 AND second < ?3 AND product = ?4 AND spike = 1"""
+_ALERT = """INSERT OR REPLACE INTO alerts
+    (simulated, opened, product, id, closed, peak, threshold, in_sample, outcome, lead, suppressed)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_LISTED = """SELECT simulated, opened, product, id, closed, peak, threshold, in_sample, outcome, lead, {suppressed}
+    FROM alerts WHERE simulated = ? AND opened >= ? AND opened < ? AND (? IS NULL OR product = ?)
+        AND coalesce(closed, opened) >= ? ORDER BY opened DESC LIMIT ?"""
+_MODELS = """SELECT id FROM models WHERE simulated = ?1
+    AND EXISTS (SELECT 1 FROM predictions WHERE model = id AND second >= ?2 AND second < ?3)"""
+_ROWS = """SELECT second, probability, threshold, future_volatility, spike{newest} FROM predictions
+    WHERE model IN ({models}) AND second >= :first AND second < :last AND product = :product{group}"""
+_RANGE = "SELECT second / :step * :step, max(probability), max(threshold) FROM ({rows}) GROUP BY 1 ORDER BY 1"
+_SPIKES = "SELECT second, future_volatility FROM ({rows}) WHERE spike = 1 ORDER BY second"
 # SQLite takes the other columns from the row with the least second
 _MINUTES = """SELECT product, min(second), probability, spike FROM predictions
     WHERE model = ? AND second >= ? AND spike IS NOT NULL GROUP BY product, second / 60 ORDER BY 2"""
@@ -65,6 +73,10 @@ _COLUMNS_OF: Final = {
         ("model", "second", "product", "time", "probability", "threshold", "alert", "future_volatility", "spike")
     ),
 }
+EVER: Final = (0, 2**62)
+"""All times, in ns."""
+_LONGEST_ALERT_NS: Final = round(2 * CAP_S) * SECOND_NS  # twice the cap: a silence closes it a little later
+
 _LOG: Final = "-wal"
 COMPANIONS: Final = (_LOG, "-shm")
 """Endings of the files that SQLite keeps next to the database."""
@@ -124,7 +136,11 @@ class OutcomeRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class AlertEntry(msgspec.Struct, frozen=True, gc=False):
-    """An alert as it is listed; times in ns UTC. ``outcome`` is hit, false or pending, ``lead_s`` NaN if unknown."""
+    """An alert as it is listed; times in ns UTC.
+
+    ``outcome`` is hit, false or pending, ``lead_s`` NaN if unknown. ``suppressed`` is the reason for which it was not
+    sent, None if it was sent or the reason is unknown.
+    """
 
     product: str
     id: str
@@ -136,6 +152,7 @@ class AlertEntry(msgspec.Struct, frozen=True, gc=False):
     is_in_sample: bool
     outcome: str
     lead_s: float = nan
+    suppressed: str | None = None
 
 
 class MinuteOutcome(NamedTuple):
@@ -262,11 +279,15 @@ class OutcomeDatabase:
         if not tables and version == 0:
             return 0
         for table, columns in _COLUMNS_OF.items():
-            missing = columns - {column[1] for column in run(f"PRAGMA table_info({table})")}
+            missing = columns - self._columns(table)
             if missing:
                 reason = f"not an outcome database: table {table} has no column {', '.join(sorted(missing))}"
                 raise DamagedDatabase(self._path, reason)
         return len(tables)
+
+    def _columns(self, table: str) -> set[str]:
+        """The names of the columns of a table; none if there is no such table."""
+        return {column[1] for column in self._connection.execute(f"PRAGMA table_info({table})")}
 
     def _prepare(self) -> None:
         run = self._connection.execute
@@ -278,10 +299,12 @@ class OutcomeDatabase:
             if self.is_empty:
                 for table in _TABLES:
                     run(table)
-            elif "tau" not in {column[1] for column in run("PRAGMA table_info(predictions)")}:
+            elif "tau" not in self._columns("predictions"):
                 # written before τ could differ from row to row; programs of that time still read the file
                 run("ALTER TABLE predictions ADD COLUMN tau REAL")
             run(_ALERTS)
+            if "suppressed" not in self._columns("alerts"):
+                run("ALTER TABLE alerts ADD COLUMN suppressed TEXT")
             run(f"PRAGMA user_version = {FORMAT}")
 
     def write(self, items: Sequence[PredictionRecord | OutcomeRecord | AlertEntry], now_s: int) -> None:
@@ -308,15 +331,24 @@ class OutcomeDatabase:
     def _write_alert(self, alert: AlertEntry) -> None:
         when = (alert.simulated, alert.opened, alert.product, alert.id, alert.closed)
         what = (alert.peak_probability, alert.threshold, alert.is_in_sample, alert.outcome)
-        self._connection.execute(_ALERT, (*when, *what, None if isnan(alert.lead_s) else alert.lead_s))
+        lead = None if isnan(alert.lead_s) else alert.lead_s
+        self._connection.execute(_ALERT, (*when, *what, lead, alert.suppressed))
 
-    def alerts(self, *, simulated: bool, limit: int) -> list[AlertEntry]:
-        """The newest alerts of real or of simulated markets, oldest first; none in a file of an earlier version."""
-        if not self._has_alerts():
+    def alerts(
+        self, *, simulated: bool, limit: int, product: str | None = None, span: tuple[int, int] = EVER
+    ) -> list[AlertEntry]:
+        """The newest alerts of real or of simulated markets, oldest first; none in a file of an earlier version.
+
+        Only those of ``product``, None for all, that overlap ``span`` (ns, end excluded). An alert lasts at most
+        ``CAP_S``.
+        """
+        columns = self._columns("alerts")
+        if not columns:
             return []
-        rows = self._connection.execute(
-            "SELECT * FROM alerts WHERE simulated = ? ORDER BY opened DESC LIMIT ?", (simulated, limit)
-        ).fetchall()
+        first, last = span
+        listed = _LISTED.format(suppressed="suppressed" if "suppressed" in columns else "NULL")
+        asked = (simulated, first - _LONGEST_ALERT_NS, last, product, product, first, limit)
+        rows = self._connection.execute(listed, asked).fetchall()
         return [
             AlertEntry(
                 product=product,
@@ -329,13 +361,12 @@ class OutcomeDatabase:
                 is_in_sample=bool(in_sample),
                 outcome=outcome,
                 lead_s=nan if lead is None else lead,
+                suppressed=suppressed,
             )
-            for is_simulated, opened, product, name, closed, peak, threshold, in_sample, outcome, lead in rows[::-1]
+            for is_simulated, opened, product, name, closed, peak, threshold, in_sample, outcome, lead, suppressed in (
+                rows[::-1]
+            )
         ]
-
-    def _has_alerts(self) -> bool:
-        found = self._connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'alerts'")
-        return found.fetchone() is not None
 
     def first_second(self, product: str, *, simulated: bool) -> int | None:
         """The second of the oldest prediction of a product; None without one."""
@@ -349,21 +380,23 @@ class OutcomeDatabase:
         return min((first[0] for first in firsts if first is not None), default=None)
 
     def range(self, product: str, first: int, last: int, step_s: int, *, simulated: bool) -> StoredRange:
-        """The predictions of all models for the seconds from ``first`` to ``last``, excluded, by ``step_s`` seconds."""
-        bars: dict[int, tuple[float, float]] = {}
-        spikes: dict[int, float] = {}
-        for model in self._models(simulated):
-            rows = self._connection.execute(_RANGE, (model, first, last, step_s, product))
-            bars |= {second: (probability, threshold) for second, probability, threshold in rows}
-            rows = self._connection.execute(_SPIKES, (model, first, last, product))
-            spikes |= {second: nan if volatility is None else volatility for second, volatility in rows}
-        seconds, spike_seconds = sorted(bars), sorted(spikes)
+        """The predictions of the seconds from ``first`` to ``last``, excluded, by ``step_s`` seconds.
+
+        Where several models have a prediction in a second, the one with the latest row counts.
+        """
+        run, asked = self._connection.execute, {"first": first, "last": last, "step": step_s, "product": product}
+        models = [str(number) for (number,) in run(_MODELS, (simulated, first, last))]
+        # SQLite takes the other columns from the row with the latest time; one model needs no such selection
+        newest, group = (", max(time)", " GROUP BY second") if len(models) > 1 else ("", "")
+        rows = _ROWS.format(models=", ".join(models), newest=newest, group=group)
+        bars = run(_RANGE.format(rows=rows), asked).fetchall()
+        spikes = run(_SPIKES.format(rows=rows), asked).fetchall()
         return StoredRange(
-            second=np.array(seconds, np.int64),
-            probability=np.array([bars[second][0] for second in seconds]),
-            threshold=np.array([bars[second][1] for second in seconds]),
-            spike_second=np.array(spike_seconds, np.int64),
-            spike_volatility=np.array([spikes[second] for second in spike_seconds]),
+            second=np.array([second for second, _, _ in bars], np.int64),
+            probability=np.array([probability for _, probability, _ in bars], np.float64),
+            threshold=np.array([threshold for _, _, threshold in bars], np.float64),
+            spike_second=np.array([second for second, _ in spikes], np.int64),
+            spike_volatility=np.array([volatility for _, volatility in spikes], np.float64),
         )
 
     def minutes(self, model: int, days: float) -> list[MinuteOutcome]:

@@ -23,6 +23,7 @@ from volspike.locks import LockFile
 from volspike.market import SECOND_NS
 from volspike.monitoring.outcome_database import (
     COMPANIONS,
+    EVER,
     NO_PREDICTIONS,
     AlertEntry,
     DamagedDatabase,
@@ -161,14 +162,20 @@ class OutcomeStore:
             since_ns = int(np.min(rows.time))
         return evaluate_predictions(model, product, since_ns, rows.probability, rows.alert, rows.spike)
 
-    def alerts(self, *, simulated: bool, limit: int) -> list[AlertEntry]:
+    def alerts(
+        self, *, simulated: bool, limit: int, product: str | None = None, span: tuple[int, int] = EVER
+    ) -> list[AlertEntry]:
         """The newest stored alerts of real or simulated markets, oldest first. Opens its own connection.
+
+        Only those of ``product``, None for all, that overlap ``span`` (ns, end excluded).
 
         Raises:
             UnreadableFile: the file cannot be read.
         """
         with self._reader() as database:
-            return [] if database is None else database.alerts(simulated=simulated, limit=limit)
+            if database is None:
+                return []
+            return database.alerts(simulated=simulated, limit=limit, product=product, span=span)
 
     def first_second(self, product: str, *, simulated: bool) -> int | None:
         """The Unix second of a product's oldest prediction; None without one. Opens its own connection.
