@@ -8,37 +8,48 @@
     print(vs.evaluate(rows, model))
 
 Functions take a tape or a frame (polars, pandas, Arrow, or anything else with the Arrow C stream interface) and return
-rows as the same kind of frame; a tape gives Arrow. Frames pass through the readers and the kernel of the commands, so
-rows are bit-equal to those of ``volspike replay``. What the commands keep in a file's metadata (the row rate, the gaps
-of the recording) an Arrow table keeps as well; polars and pandas drop it, so the functions take it as arguments.
+rows as the same kind of frame; a tape gives Arrow. Frames pass through the readers and the kernel of the commands, in
+memory, so rows are bit-equal to those of ``volspike replay``. What the commands keep in a file's metadata (the row
+rate, the gaps of the recording) an Arrow table keeps as well; polars and pandas drop it, so the functions take it as
+arguments. What the commands print on stderr, such as rejected rows, is a ``UserWarning``.
 """
 
 from __future__ import annotations
 
+import re
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
-import narwhals as nw
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from volspike.datasets import Dataset
-from volspike.datasets.build import build_features, label_file
+from volspike.datasets.build import BuildResult, build_features, label_table
 from volspike.datasets.dataset import dataset_of
-from volspike.datasets.feature_file import KEY, FeatureFacts, RecordingGap, spec_in, windows_in
-from volspike.errors import DataError, UnreadableFile, UsageError
-from volspike.features import Every, FeatureEngine, FeatureRow, FeatureSet, profile_of
+from volspike.datasets.feature_file import KEY, FeatureFacts, FeatureTable
+from volspike.errors import UnreadableFile, UsageError, VolspikeError
+from volspike.features import Every, FeatureEngine, FeatureRow, FeatureSet
+from volspike.frames import NAME, Frame, as_given, as_table, feature_rows
 from volspike.labels import HORIZON_S, SpikeDefinition
-from volspike.market import SECOND_NS, Gap, Kind, Profile, Tick
+from volspike.market import Gap, Kind, Profile, Tick
 from volspike.models import BASELINE_MODEL, DEFAULT_MODEL, SIMULATED_MODEL, TEN_MODEL, Artifact
-from volspike.tape import ledgers_of, read_ticks, tapes_of, write_parquet
+from volspike.tape import (
+    TAPE_SCHEMA,
+    TableTape,
+    TapeReport,
+    ledgers_of,
+    read_ticks,
+    tape_metadata,
+    tapes_of,
+    tick_table,
+)
 
 if TYPE_CHECKING:
     from volspike.reporting.backtest import Backtest
@@ -57,9 +68,6 @@ __all__ = [
     "read_tape",
 ]
 
-Frame: TypeAlias = Any
-"""A polars or pandas data frame, an Arrow table, or an object with the Arrow C stream interface."""
-
 SHIPPED_MODELS: Final[Mapping[str, Path]] = {
     "default": DEFAULT_MODEL,
     "baseline": BASELINE_MODEL,
@@ -73,7 +81,8 @@ SHIPPED_MODELS: Final[Mapping[str, Path]] = {
 class Tape:
     """Recorded ticks on disk, which are read when they are used, and the gaps of their recording.
 
-    It has the Arrow C stream interface: ``pl.DataFrame(tape)``, ``pa.table(tape)`` and narwhals read it.
+    It has the Arrow C stream interface: ``pl.DataFrame(tape)``, ``pa.table(tape)``, DuckDB and others read it, in
+    constant memory if they do.
 
     Attributes:
         paths: tapes, folders and globs.
@@ -86,25 +95,38 @@ class Tape:
     gaps: tuple[Gap, ...] = field(default=(), repr=False)
 
     def to_arrow(self) -> pa.Table:
-        """All ticks as a table with the columns of a Parquet tape."""
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "ticks.parquet"
-            write_parquet(self._ticks(), path)
-            return pq.read_table(path)
+        """All ticks as a table with the columns and the metadata of a Parquet tape."""
+        with _options_of_python():
+            schema, batches = self._batches()
+            return pa.Table.from_batches(batches, schema).unify_dictionaries()
 
     def to_polars(self) -> Any:
         """All ticks as a polars data frame."""
-        return nw.from_arrow(self.to_arrow(), backend="polars").to_native()
+        import polars as pl  # noqa: PLC0415  it may be missing
+
+        return pl.from_arrow(self.to_arrow(), rechunk=False)
 
     def to_pandas(self) -> Any:
         """All ticks as a pandas data frame."""
         return self.to_arrow().to_pandas()
 
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        return self.to_arrow().__arrow_c_stream__(requested_schema)
+        with _options_of_python():
+            return pa.RecordBatchReader.from_batches(*self._batches()).__arrow_c_stream__(requested_schema)
 
-    def _ticks(self) -> Iterator[Any]:
-        return read_ticks(list(self.paths), keep_rejected=False, timezone=self.timezone)
+    def _batches(self) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The schema, which states whether the ticks are simulated, and all ticks, which are read as they are used."""
+        report = TapeReport()
+        parts = read_ticks(list(self.paths), report=report, keep_rejected=False, timezone=self.timezone)
+        first = next(parts)
+        schema = TAPE_SCHEMA.with_metadata(tape_metadata(report.simulated))
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for ticks in chain([first], parts):
+                yield from tick_table(ticks).to_batches()
+            _warn(_remarks(report, "lines"))
+
+        return schema, batches()
 
 
 def read_tape(paths: str | Path | Sequence[str | Path], *, timezone: str | None = None) -> Tape:
@@ -132,6 +154,7 @@ def features(
     gaps: Iterable[Gap] = (),
     product: str | None = None,
     simulated: bool | None = None,
+    timezone: str | None = None,
 ) -> Frame:
     """The feature rows of ticks: those of ``volspike replay``, bit for bit.
 
@@ -146,7 +169,11 @@ def features(
         profile: the kinds of ticks that count; found in the data by default.
         gaps: losses of the recording in addition to those of a tape; rows whose windows cover one are not ``is_whole``.
         product: the product of a frame that has no column for it.
-        simulated: whether a frame is of a simulated market; a tape knows it.
+        simulated: whether the ticks are of a simulated market, if neither the tape nor the metadata of a table knows.
+        timezone: the time zone of a frame's times that state none; UTC by default. A tape has it from ``read_tape``.
+
+    Warns:
+        UserWarning: rows of the frame or lines of the tape are rejected, or columns not read; with the first reason.
 
     Returns:
         A frame of the kind given, Arrow for a tape, with ``timestamp``, ``product_id``, ``session_id``, ``is_warm``,
@@ -155,23 +182,30 @@ def features(
     Raises:
         UsageError: an unknown option.
         UnreadableFile: the frame has no time, no price or no product; the message lists its columns.
+        DataError: most of the ticks are older than those before them: the frame is not in time order.
     """
     chosen = FeatureSet.of(windows, feature_set, leader)
     kinds = None if profile is None else _choice(Profile, profile, "profile")
     rate = _choice(Every, every, "every")
-    with TemporaryDirectory() as folder:
-        out = Path(folder) / "rows.parquet"
-        if isinstance(data, Tape):
-            build_features(data.paths, out, chosen, rate, kinds, [*data.gaps, *gaps], timezone=data.timezone)
-            return _read(out)
-        source = Path(folder) / "ticks.parquet"
-        pq.write_table(_ticks_table(data, product), source, compression="none")
-        with _without_path(source, "the frame"):
-            facts = build_features([source], out, chosen, rate, kinds, list(gaps), simulated=simulated).facts
-        table = _read(out)
-        if facts.simulated and not isinstance(data, pa.Table):  # other frames keep no metadata
-            table = table.append_column("simulated", pa.array(np.ones(len(table), np.bool_)))
-        return _as_given(table, data)
+    source: list[str] | TableTape
+    if isinstance(data, Tape):
+        if product is not None or timezone is not None:
+            raise UsageError("product= is for frames; the time zone of a tape is stated in vs.read_tape(…, timezone=…)")
+        source, losses, timezone = list(data.paths), [*data.gaps, *gaps], data.timezone
+    else:
+        source, losses = _tick_frame(data, product), list(gaps)
+    rows = FeatureTable(chosen)
+    with _options_of_python():
+        result = build_features(
+            source, rows, chosen, rate, kinds, losses, timezone=timezone, simulated=simulated, keep_rejected=False
+        )
+        _warn([*_remarks(result.report, "lines" if isinstance(data, Tape) else "rows"), *_drops(result, leader)])
+    table = rows.take().replace_schema_metadata({KEY: msgspec.json.encode(result.facts)})
+    if isinstance(data, Tape):
+        return table
+    if result.facts.simulated and not isinstance(data, pa.Table):  # other frames keep no metadata
+        table = table.append_column("simulated", pa.array(np.ones(len(table), np.bool_)))
+    return as_given(table, data)
 
 
 def labels(
@@ -197,14 +231,10 @@ def labels(
         UsageError: an unknown spike definition or horizon, or the row rate is unknown.
         NotEnoughData: no row has a known future.
     """
-    table, facts = _rows(frame, every, gaps)
-    definition = SpikeDefinition.parse(spike)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.parquet"
-        pq.write_table(table.replace_schema_metadata({KEY: msgspec.json.encode(facts)}), path, compression="none")
-        with _without_path(path, "the frame"):
-            label_file(path, path, definition, horizon=horizon)
-        return _as_given(_read(path), frame)
+    with _options_of_python():
+        table, facts = feature_rows(frame, _rate(every), gaps)
+        labelled = label_table(table, facts, SpikeDefinition.parse(spike), horizon, NAME)
+    return as_given(labelled, frame, is_aligned=True)
 
 
 class Model:
@@ -247,7 +277,7 @@ class Model:
         """
         from volspike.episodes import SeriesOrder, alarm_runs  # noqa: PLC0415  numba takes half a second to import
 
-        table, facts = _rows(frame, every, gaps)
+        table, facts = feature_rows(frame, _rate(every), gaps)
         dataset, rows = _dataset(table, facts, labelled=False)
         artifact = self.artifact
         artifact.check_dataset(dataset)
@@ -266,7 +296,7 @@ class Model:
             found[name] = pa.array(aligned, mask=np.isnan(aligned))
         open_rows = np.zeros(len(table), np.bool_)
         open_rows[rows] = is_alert
-        return _as_given(pa.table(found | {"is_alert": open_rows}), frame)
+        return as_given(pa.table(found | {"is_alert": open_rows}), frame, is_aligned=True)
 
     def __repr__(self) -> str:
         return f"Model({self.name!r}, spike={self.spike!r}, folder={str(self.artifact.directory)!r})"
@@ -442,7 +472,7 @@ def evaluate(
     from volspike.reporting.backtest import BacktestRequest, run_backtest  # noqa: PLC0415  imports the plots
 
     chosen = model if isinstance(model, Model) else load_model(model)
-    table, facts = _rows(frame, every, gaps)
+    table, facts = feature_rows(frame, _rate(every), gaps)
     if "future_volatility" not in table.column_names:
         raise UsageError("the frame has no labels: pass it through vs.labels(frame) first")
     dataset, _ = _dataset(table, facts, labelled=True)
@@ -457,6 +487,10 @@ def _choice(kind: Any, value: str, name: str) -> Any:
         raise UsageError(f"{name} must be one of {', '.join(kind)}, got {value!r}") from None
 
 
+def _rate(every: str | None) -> Every | None:
+    return None if every is None else _choice(Every, every, "every")
+
+
 def _nanoseconds(time: Any) -> int:
     """ns UTC of a number of nanoseconds or a datetime."""
     if isinstance(time, int | np.integer):
@@ -467,129 +501,78 @@ def _nanoseconds(time: Any) -> int:
     return int(microseconds) * 1000
 
 
-def _arrow(frame: Frame) -> pa.Table:
-    """Any frame as an Arrow table.
+def _tick_frame(frame: Frame, product: str | None) -> TableTape:
+    """The ticks of a frame as a tape."""
+    table = as_table(frame)
+    if product is not None and "product_id" in table.column_names:
+        raise UsageError(f"{NAME} has a column product_id: leave out product=, or drop the column")
+    return TableTape(table, NAME, product)
 
-    Raises:
-        UsageError: the object is no frame.
+
+_MOST_REMARKS: Final = 5
+
+
+def _remarks(report: TapeReport, lines: str) -> list[str]:
+    """The remarks about a tape or frame that was read, one sentence each; ``lines`` is the word for what it counts."""
+    texts = [f"{note.file}: {note.text}" for note in report.notes]
+    if report.rejected:
+        first = report.rejections[0]
+        texts.insert(
+            0,
+            f"{report.rejected:,} of {report.lines:,} {lines} are rejected; the first, {lines[:-1]} {first.line} of "
+            f"{first.file}: {first.reason}",
+        )
+    others = len(texts) - _MOST_REMARKS
+    return [*texts[:_MOST_REMARKS], f"{others} more remarks, such as: {texts[_MOST_REMARKS]}"] if others > 0 else texts
+
+
+def _drops(result: BuildResult, leader: str | None) -> Iterator[str]:
+    """The ticks that the engine dropped, as a sentence; raises if they are most of the ticks."""
+    text = result.describe_dropped()
+    if text is not None:
+        yield text
+    if leader is not None and leader not in result.report.products:
+        yield f"no tick of the leader {leader}: its features are missing in every row"
+
+
+def _warn(texts: Iterable[str]) -> None:
+    """Warns at the line that called the package."""
+    frame, level = sys._getframe(), 1  # noqa: SLF001  warnings can skip a package from Python 3.12 on only
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("volspike"):
+        frame, level = frame.f_back, level + 1
+    for text in texts:
+        warnings.warn(_in_python(text), stacklevel=level)
+
+
+_OPTION: Final = re.compile(r"--(timezone|profile|every|feature-set|leader|origin)\b(?: ([\w+/:.-]+\w))?")
+
+
+def _in_python(text: str) -> str:
+    """A message with the arguments of functions in place of the options of commands.
+
+    >>> _in_python("read it with --timezone Asia/Tokyo, or state --origin real; check --profile")
+    "read it with timezone='Asia/Tokyo', or state simulated=False; check profile="
     """
-    if isinstance(frame, pa.Table):
-        return frame
-    try:
-        native = nw.from_native(frame)
-    except TypeError:
-        if hasattr(frame, "__arrow_c_stream__"):
-            return pa.table(frame)
-        raise UsageError(f"expected a tape or a polars, pandas or Arrow frame, got {type(frame).__name__}") from None
-    if isinstance(native, nw.LazyFrame):
-        native = native.collect()
-    table: pa.Table = native.to_arrow()
-    return table
+    return _OPTION.sub(_argument, text)
 
 
-def _read(path: Path) -> pa.Table:
-    """A feature file as a table with its facts."""
-    with pq.ParquetFile(path) as file:
-        return file.read().replace_schema_metadata({KEY: file.metadata.metadata[KEY]})
-
-
-def _as_given(table: pa.Table, like: Frame) -> Frame:
-    """The table as the kind of frame that was given; Arrow for other objects."""
-    if isinstance(like, pa.Table):
-        return table
-    try:
-        native = nw.from_native(like)
-    except TypeError:
-        return table
-    backend = native.implementation
-    plain = table.replace_schema_metadata(None)
-    if backend.is_pandas():
-        return plain.to_pandas()
-    return nw.from_arrow(plain, backend=backend).to_native()
-
-
-def _ticks_table(frame: Frame, product: str | None) -> pa.Table:
-    """The ticks of a frame as a table that the reader of tapes accepts."""
-    table = _arrow(frame)
-    table = table.replace_schema_metadata(None)
-    if product is not None:
-        if "product_id" in table.column_names:
-            raise UsageError("the frame has a column product_id: leave out product=, or drop the column")
-        names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(table), np.int32)), pa.array([product]))
-        table = table.append_column("product_id", names)
-    return table
-
-
-_ORIGIN_OPTION: Final = ("--origin real or --origin simulated", "simulated=False or simulated=True")
+def _argument(option: re.Match[str]) -> str:
+    name, value = option[1].replace("-", "_"), option[2]
+    if name == "origin":
+        return f"simulated={value == 'simulated'}"
+    return f"{name}={'' if value is None else repr(value)}"
 
 
 @contextmanager
-def _without_path(path: Path, name: str) -> Iterator[None]:
-    """Names the frame, and not a temporary file, in errors about its contents."""
+def _options_of_python() -> Iterator[None]:
+    """Errors name the arguments of functions, not the options of commands."""
     try:
         yield
-    except UnreadableFile as error:
-        reason = error.reason.replace(str(path), name).replace(*_ORIGIN_OPTION)
-        raise UnreadableFile(name, reason) from error.__cause__
-    except DataError as error:
-        raise type(error)(str(error).replace(str(path), name)) from error.__cause__
-
-
-def _rows(frame: Frame, every: str | None, gaps: Iterable[Gap]) -> tuple[pa.Table, FeatureFacts]:
-    """Feature rows as a table, and their facts.
-
-    Raises:
-        UsageError: the frame has no feature rows, or its row rate is unknown.
-    """
-    table = _arrow(frame)
-    known = (table.schema.metadata or {}).get(KEY)
-    losses = tuple(RecordingGap(gap.start, gap.end, gap.products) for gap in gaps)
-    if known is not None:
-        facts = msgspec.json.decode(known, type=FeatureFacts)
-        if every is not None and facts.every != every:
-            raise UsageError(f"the rows were made with every={facts.every!s}, not {every}: leave out every=")
-        return table, msgspec.structs.replace(facts, losses=facts.losses + losses)
-    lacking = [name for name in ("timestamp", "product_id", "price", "is_warm") if name not in table.column_names]
-    if lacking:
-        raise UsageError(
-            f"the frame lacks {', '.join(lacking)}, so it holds no feature rows: call vs.features(frame) first"
-        )
-    return table, _guessed_facts(table, None if every is None else _choice(Every, every, "every"), losses)
-
-
-def _guessed_facts(table: pa.Table, every: Every | None, losses: tuple[RecordingGap, ...]) -> FeatureFacts:
-    """The facts of rows whose metadata polars or pandas dropped, as far as their columns show them."""
-    chosen = FeatureSet.of(windows_in(table.column_names), spec_in(table.column_names))
-    is_quoted = "best_bid" in table.column_names and bool(pc.any(pc.is_finite(table["best_bid"])).as_py())
-    return FeatureFacts(
-        digest=chosen.digest,
-        windows=chosen.windows,
-        every=_rate_of(table) if every is None else every,
-        profile=profile_of({Kind.TICKER if is_quoted else Kind.TRADE}),
-        scope=chosen.scope,
-        extras=tuple(extra.facts for extra in chosen.extras),
-        simulated="simulated" in table.column_names,
-        losses=losses,
-    )
-
-
-def _rate_of(table: pa.Table) -> Every:
-    """The row rate that the times of rows show.
-
-    Raises:
-        UsageError: the times have no fractions of a second, as ticks may, and seconds are missing between them.
-    """
-    time = np.asarray(table["timestamp"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64()))
-    if np.any(time % SECOND_NS):
-        return Every.TICK
-    product = np.asarray(table["product_id"].combine_chunks().dictionary_encode().indices)
-    order = np.lexsort((time, product))
-    steps = np.diff(time[order])[np.diff(product[order]) == 0]
-    session = np.asarray(table["session_id"])[order] if "session_id" in table.column_names else time[order] * 0
-    within = steps[(np.diff(session) == 0)[np.diff(product[order]) == 0]]
-    if len(within) and np.all(within == SECOND_NS):
-        return Every.SECOND
-    raise UsageError("the row rate cannot be seen in the times of the rows: state it as every='1s' or every='tick'")
+    except VolspikeError as error:
+        error.args = (_in_python(str(error)),)
+        if isinstance(error, UnreadableFile):
+            error.reason = _in_python(error.reason)
+        raise
 
 
 def _dataset(table: pa.Table, facts: FeatureFacts, *, labelled: bool) -> tuple[Dataset, np.ndarray[Any, Any]]:

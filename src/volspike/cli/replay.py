@@ -9,7 +9,7 @@ import typer
 
 from volspike.cli.options import Horizon, Origin, Spike, Timezone, is_simulated, require_file, spike_definition
 from volspike.cli.screen import note_if_simulated, out, print_tape_report, reading, warn, working
-from volspike.errors import DataError, SchemaMismatch, UsageError
+from volspike.errors import SchemaMismatch, UsageError
 
 if TYPE_CHECKING:
     from volspike.datasets.build import BuildResult, LabelResult
@@ -89,7 +89,9 @@ def run(
         with create_engine(engine, workers, ray_address) as workers_engine, reading("replaying") as show:
             result = build_features(raw, part, features, rate, kinds, gaps, show, workers_engine, timezone, simulated)
         print_tape_report(result.report)
-        _report_dropped(result)
+        dropped = result.describe_dropped()
+        if dropped is not None:
+            warn(dropped)
         _warn_without_leader(features, result)
         labels = None
         if add_labels:
@@ -104,21 +106,6 @@ def run(
         print_labels(labels)
     if compare is not None:
         _compare(out_file, compare, compare_labels)
-
-
-def _report_dropped(result: BuildResult) -> None:
-    """Reports the ticks that gave no row; raises if they are most of the tape."""
-    ticks, counts = result.report.ticks, result.dropped
-    dropped = {name: getattr(counts, name) for name in ("late", "duplicates", "unplaced", "invalid")}
-    if not any(dropped.values()):
-        return
-    text = ", ".join(f"{count:,} {name}" for name, count in dropped.items() if count)
-    if 2 * (counts.late + counts.invalid) > ticks:
-        raise DataError(
-            f"most of the {ticks:,} ticks were dropped ({text}), so nothing was written; late ticks have a time before "
-            "that of an earlier line: sort the tape by time, or name the zone of its times with --timezone"
-        )
-    warn(f"dropped ticks: {text} ({sum(dropped.values()) / ticks:.2%} of the tape)")
 
 
 def _gaps(raw: list[str]) -> list[Gap]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -26,6 +28,7 @@ from volspike.datasets.feature_file import (
     ROW_GROUP,
     FeatureFacts,
     FeatureFileWriter,
+    FeatureTable,
     RecordingGap,
     SuppliedFacts,
     facts_of,
@@ -54,7 +57,7 @@ from volspike.labels import (
 )
 from volspike.market import SECOND_NS, Gap, Kind, Profile, Ticks, format_time
 from volspike.progress import OnStep, Step
-from volspike.tape import TapeReport, read_ticks, tapes_of
+from volspike.tape import TableTape, TapeReport, read_ticks, tapes_of
 
 LOOK_AHEAD_TICKS = 200_000
 """Ticks from which the profile of a tape is detected."""
@@ -69,10 +72,28 @@ class BuildResult:
     dropped: DroppedEvents
     report: TapeReport
 
+    def describe_dropped(self) -> str | None:
+        """The numbers of dropped ticks; None if every tick counts.
+
+        Raises:
+            DataError: most of the ticks are late or invalid.
+        """
+        counts = {name: getattr(self.dropped, name) for name in ("late", "duplicates", "unplaced", "invalid")}
+        if not any(counts.values()):
+            return None
+        text = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+        if 2 * (self.dropped.late + self.dropped.invalid) > self.report.ticks:
+            raise DataError(
+                f"most of the {self.report.ticks:,} ticks were dropped ({text}), so there is no result; late ticks "
+                "have a time before that of an earlier one: sort them by time, or name the zone of their times with "
+                "--timezone"
+            )
+        return f"dropped ticks: {text} ({sum(counts.values()) / self.report.ticks:.2%} of all)"
+
 
 def build_features(
-    sources: Sequence[str | Path],
-    out: Path,
+    sources: Sequence[str | Path] | TableTape,
+    out: Path | FeatureTable,
     feature_set: FeatureSet,
     every: Every = Every.TICK,
     profile: Profile | None = None,
@@ -81,12 +102,13 @@ def build_features(
     engine: BulkEngine | None = None,
     timezone: str | None = None,
     simulated: bool | None = None,
+    keep_rejected: bool = True,
 ) -> BuildResult:
-    """Replays tapes into the feature file ``out``. Without ``profile``, the first 200 000 ticks determine it.
+    """Replays tapes or a table into a feature file or table. Without ``profile``, the first 200 000 ticks determine it.
 
     Times without a zone are local times of ``timezone``, or UTC. ``gaps`` come from the gap ledger of the recording;
-    rows whose windows cover one have ``is_whole`` false. With an ``engine``, workers compute the rows; rows, row order
-    and metadata are bit-identical to a single pass.
+    rows whose windows cover one have ``is_whole`` false. ``keep_rejected`` is that of ``read_ticks``. With an
+    ``engine``, workers compute the rows; rows, row order and metadata are bit-identical to a single pass.
 
     Raises:
         UsageError: a tape does not exist, or ``out`` cannot be written.
@@ -97,30 +119,52 @@ def build_features(
     report = TapeReport()
     # workers know neither time zone nor origin
     reads_ahead = engine is not None and timezone is None and simulated is None
-    prefetcher = TapePrefetcher.of(engine, tapes_of(sources), report) if engine is not None and reads_ahead else None
-    stream = read_ticks(sources, report=report, timezone=timezone, simulated=simulated, prefetcher=prefetcher)
+    prefetcher = None
+    if engine is not None and reads_ahead and not isinstance(sources, TableTape):
+        prefetcher = TapePrefetcher.of(engine, tapes_of(sources), report)
+    stream = read_ticks(
+        sources,
+        report=report,
+        keep_rejected=keep_rejected,
+        timezone=timezone,
+        simulated=simulated,
+        prefetcher=prefetcher,
+    )
     settled, stream = (profile, stream) if profile is not None else _detect_profile(stream)
     options = ReplayOptions(feature_set, settled, every)
-    with write_atomically(out) as part, FeatureFileWriter(part, feature_set) as writer:
+    with _sink(out, feature_set) as sink:
         written = (
-            _in_one_pass(options, stream, gaps, writer)
+            _in_one_pass(options, stream, gaps, sink)
             if engine is None
-            else run_units(engine, options, stream, gaps, writer)
+            else run_units(engine, options, stream, gaps, sink)
         )
         dropped = DroppedEvents(0, 0, 0, 0)
         for dropped in written:  # noqa: B007  the last value is the total
             if on_progress is not None:
                 on_progress(report)
-        if writer.written == 0:
-            raise UnreadableFile(", ".join(map(str, sources)), "its ticks give no feature row; check --profile")
+        if sink.written == 0:
+            named = sources if isinstance(sources, TableTape) else ", ".join(map(str, sources))
+            raise UnreadableFile(named, "its ticks give no feature row; check --profile")
         if profile is None:
             _check_profile(settled, report)
-        facts = writer.facts = _facts(feature_set, every, settled, report, gaps)
-    return BuildResult(writer.written, facts, dropped, report)
+        facts = _facts(feature_set, every, settled, report, gaps)
+        if isinstance(sink, FeatureFileWriter):
+            sink.facts = facts
+    return BuildResult(sink.written, facts, dropped, report)
+
+
+@contextmanager
+def _sink(out: Path | FeatureTable, feature_set: FeatureSet) -> Iterator[FeatureTable]:
+    """The table, or the file, which appears when the block succeeds."""
+    if isinstance(out, FeatureTable):
+        yield out
+        return
+    with write_atomically(out) as part, FeatureFileWriter(part, feature_set) as writer:
+        yield writer
 
 
 def _in_one_pass(
-    options: ReplayOptions, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureFileWriter
+    options: ReplayOptions, stream: Iterator[Ticks], gaps: Sequence[Gap], sink: FeatureTable
 ) -> Iterator[DroppedEvents]:
     """Writes the rows of the stream; yields the counts of dropped events after each batch and at the end.
 
@@ -132,7 +176,7 @@ def _in_one_pass(
         written.set_result(None)
         for rows in engine.run_all(read_ahead(stream), gaps):
             written.result()
-            written = writing.submit(writer.write, rows)
+            written = writing.submit(sink.write, rows)
             yield engine.dropped()
         written.result()
     yield engine.dropped()
@@ -224,27 +268,52 @@ def label_file(
         UnreadableFile: ``features`` is not a feature file, or lacks the column that τ is derived from.
         NotEnoughData: no row has a known future, or prices did not move.
     """
+    with open_feature_file(features) as file:
+        facts, rows = facts_of(features, file, supplied), file.metadata.num_rows
+        _check_labels(features, file.schema_arrow.names, rows, spike, gap_s, horizon)
+        on_step(Step("reading prices", 0.0))
+        labels = RowLabels.of(_prices(file), facts, spike, gap_s, horizon)
+        kept = [field for field in file.schema_arrow.remove_metadata() if field.name not in LABEL_COLUMNS]
+        schema = with_facts(pa.schema([*kept, *LABEL_FIELDS]), labels.facts)
+        labelled = spike_count = written = 0
+        with write_atomically(out) as part, pq.ParquetWriter(part, schema, **PARQUET) as writer:
+            for batch in file.iter_batches(row_group(schema), columns=[field.name for field in kept]):
+                table = labels.add(pa.Table.from_batches([batch]), schema)
+                writer.write_table(table)
+                written += len(table)
+                on_step(Step(f"{written:,} rows", LABEL_SHARE + (1.0 - LABEL_SHARE) * written / rows))
+                labelled += len(table) - table["volatility_spike"].null_count
+                spike_count += pc.sum(table["volatility_spike"]).as_py() or 0
+    return LabelResult(rows, labelled, spike_count, labels.facts)
+
+
+def label_table(
+    rows: pa.Table, facts: FeatureFacts, spike: SpikeDefinition, horizon: int = HORIZON_S, name: str = "the frame"
+) -> pa.Table:
+    """``label_file`` for rows in memory, which messages name ``name``; the result has its facts in the metadata."""
+    _check_labels(name, rows.column_names, len(rows), spike, SESSION_GAP_S, horizon)
+    labels = RowLabels.of([rows], facts, spike, SESSION_GAP_S, horizon)
+    kept = rows.drop_columns([column for column in LABEL_COLUMNS if column in rows.column_names])
+    return labels.add(kept, with_facts(pa.schema([*kept.schema, *LABEL_FIELDS]), labels.facts))
+
+
+def _check_labels(
+    source: object, names: Sequence[str], rows: int, spike: SpikeDefinition, gap_s: float, horizon: int
+) -> None:
+    """Raises if the rows of a file or table with these columns cannot be labelled."""
     if not 0.0 < gap_s < float("inf") or not MINUTE_S <= horizon <= LONGEST_HORIZON_S:
         raise UsageError(
             f"the session gap must be above 0 and the horizon {MINUTE_S} to {LONGEST_HORIZON_S} s; "
             f"were {gap_s} and {horizon}"
         )
-    with open_feature_file(features) as file:
-        facts = facts_of(features, file, supplied)
-        if file.metadata.num_rows == 0:
-            raise NotEnoughData(f"{features} has no rows: replay a longer tape")
-        if spike.kind is SpikeKind.JUMP and TRAILING_HOUR not in file.schema_arrow.names:
-            raise UnreadableFile(
-                features,
-                f"spike definition {spike} needs the column {TRAILING_HOUR}; replay with --feature-set full, "
-                "or choose level, fixed or percentile",
-            )
-        on_step(Step("reading prices", 0.0))
-        futures = _future_volatilities(file, facts, gap_s, horizon)
-        facts = _label_facts(facts, spike, futures, horizon)
-        with write_atomically(out) as part:
-            labelled, spike_count = _write(file, part, facts, futures, spike, on_step)
-    return LabelResult(file.metadata.num_rows, labelled, spike_count, facts)
+    if rows == 0:
+        raise NotEnoughData(f"{source} has no rows: replay a longer tape")
+    if spike.kind is SpikeKind.JUMP and TRAILING_HOUR not in names:
+        raise UnreadableFile(
+            source,
+            f"spike definition {spike} needs the column {TRAILING_HOUR}; replay with --feature-set full, "
+            "or choose level, fixed or percentile",
+        )
 
 
 def _label_facts(
@@ -282,7 +351,7 @@ def row_second(timestamp: NDArray[np.int64], every: Every) -> NDArray[np.int64]:
     return timestamp // SECOND_NS - (1 if every is Every.SECOND else 0)
 
 
-def _batches(file: pq.ParquetFile) -> Iterator[pa.Table]:
+def _prices(file: pq.ParquetFile) -> Iterator[pa.Table]:
     columns = [name for name in ("timestamp", "product_id", "session_id", "price") if name in file.schema_arrow.names]
     for batch in file.iter_batches(ROW_GROUP, columns=columns):
         yield pa.Table.from_batches([batch])
@@ -298,11 +367,11 @@ def _products(table: pa.Table) -> Iterator[tuple[str, NDArray[np.intp]]]:
 
 
 def _future_volatilities(
-    file: pq.ParquetFile, facts: FeatureFacts, gap_s: float, horizon: int
+    parts: Iterable[pa.Table], facts: FeatureFacts, gap_s: float, horizon: int
 ) -> dict[str, SecondVolatility]:
     """The future volatility of each second, by product."""
     grids: dict[str, SecondGrid] = {}
-    for table in _batches(file):
+    for table in parts:
         time, price = numbers(table, "timestamp").astype(np.int64), numbers(table, "price")
         session = numbers(table, "session_id") if "session_id" in table.column_names else np.zeros(len(time), np.int64)
         for product, rows in _products(table):
@@ -312,7 +381,9 @@ def _future_volatilities(
                 grids[product] = SecondGrid(int(gap_s * SECOND_NS), is_per_second=is_per_second, gaps=losses)
             grid = grids[product]
             if np.any(np.diff(time[rows]) < 0):
-                raise DataError(f"rows of {product} are not in time order; `volspike consolidate` sorts them")
+                raise DataError(
+                    f"rows of {product} are not in time order: sort them by timestamp; `volspike consolidate` does"
+                )
             grid.add(time[rows], row_second(time[rows], facts.every), session[rows], price[rows])
     return {product: _join_sessions(grid, horizon) for product, grid in grids.items()}
 
@@ -338,39 +409,45 @@ def _threshold(futures: dict[str, SecondVolatility], percentile: float, horizon:
     return tau, f"percentile {percentile:g} of the first {share} of labelled rows, until {format_time(cut * SECOND_NS)}"
 
 
-def _write(
-    file: pq.ParquetFile,
-    part: Path,
-    facts: FeatureFacts,
-    futures: dict[str, SecondVolatility],
-    spike: SpikeDefinition,
-    on_step: OnStep,
-) -> tuple[int, int]:
-    """Writes all rows with their labels; returns the number of labelled rows and of spikes."""
-    kept = [field for field in file.schema_arrow.remove_metadata() if field.name not in LABEL_COLUMNS]
-    schema = with_facts(pa.schema([*kept, *LABEL_FIELDS]), facts)
-    levels = _levels(futures, spike, facts.horizon_s)
-    labelled = spike_count = written = 0
-    with pq.ParquetWriter(part, schema, **PARQUET) as writer:
-        for batch in file.iter_batches(row_group(schema), columns=[field.name for field in kept]):
-            table = pa.Table.from_batches([batch])
-            volatility = _by_second(table, facts, futures, {name: each.volatility for name, each in futures.items()})
-            if spike.kind is SpikeKind.JUMP:
-                tau = jump_threshold(numbers(table, TRAILING_HOUR), spike.value)
-            elif levels:
-                tau = _by_second(table, facts, futures, levels)
-            else:
-                tau = np.full(len(volatility), facts.tau)
-            spiking = spikes(volatility, tau)
-            unknown = np.isnan(volatility) | np.isnan(tau)
-            labels = [_nullable(volatility, np.isnan(volatility)), _nullable(spiking, unknown)]
-            labels.append(_nullable(tau, np.isnan(tau)))
-            writer.write_table(pa.Table.from_arrays([*table.columns, *labels], schema=schema))
-            written += len(table)
-            on_step(Step(f"{written:,} rows", LABEL_SHARE + (1.0 - LABEL_SHARE) * written / file.metadata.num_rows))
-            labelled += int(np.count_nonzero(~unknown))
-            spike_count += int(spiking.sum())
-    return labelled, spike_count
+@dataclass(frozen=True, slots=True, eq=False)
+class RowLabels:
+    """The labels of feature rows, by product and second, and the facts of the labelled rows."""
+
+    facts: FeatureFacts
+    spike: SpikeDefinition
+    futures: dict[str, SecondVolatility]
+    levels: dict[str, NDArray[np.float64]]
+
+    @classmethod
+    def of(
+        cls, parts: Iterable[pa.Table], facts: FeatureFacts, spike: SpikeDefinition, gap_s: float, horizon: int
+    ) -> RowLabels:
+        """The labels of the rows in ``parts``, in time order by product, with ``timestamp, product_id, price``."""
+        futures = _future_volatilities(parts, facts, gap_s, horizon)
+        return cls(_label_facts(facts, spike, futures, horizon), spike, futures, _levels(futures, spike, horizon))
+
+    def add(self, table: pa.Table, schema: pa.Schema) -> pa.Table:
+        """Some of the rows with the columns ``LABEL_FIELDS``, as ``schema``."""
+        volatility = self._by_second(table, {name: future.volatility for name, future in self.futures.items()})
+        if self.spike.kind is SpikeKind.JUMP:
+            tau = jump_threshold(numbers(table, TRAILING_HOUR), self.spike.value)
+        elif self.levels:
+            tau = self._by_second(table, self.levels)
+        else:
+            tau = np.full(len(volatility), self.facts.tau)
+        unknown = np.isnan(volatility) | np.isnan(tau)
+        masks = np.isnan(volatility), unknown, np.isnan(tau)
+        values = volatility, spikes(volatility, tau), tau
+        labels = [pa.array(column, mask=mask) for column, mask in zip(values, masks, strict=True)]
+        return pa.Table.from_arrays([*table.columns, *labels], schema=schema)
+
+    def _by_second(self, table: pa.Table, values: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """The value of each row's second; ``values`` are those of the product's seconds in ``futures``."""
+        second = row_second(numbers(table, "timestamp").astype(np.int64), self.facts.every)
+        found = np.empty(len(second))
+        for product, rows in _products(table):
+            found[rows] = values[product][np.searchsorted(self.futures[product].second, second[rows])]
+        return found
 
 
 def _levels(
@@ -383,21 +460,3 @@ def _levels(
         product: LevelThreshold(spike.value, horizon).taus(future.second, future.volatility)
         for product, future in futures.items()
     }
-
-
-def _nullable(values: NDArray[Any], unknown: NDArray[np.bool_]) -> pa.Array:
-    return pa.array(values, mask=unknown)
-
-
-def _by_second(
-    table: pa.Table,
-    facts: FeatureFacts,
-    futures: dict[str, SecondVolatility],
-    values: dict[str, NDArray[np.float64]],
-) -> NDArray[np.float64]:
-    """The value of each row's second; ``values`` are those of the product's seconds in ``futures``."""
-    second = row_second(numbers(table, "timestamp").astype(np.int64), facts.every)
-    found = np.empty(len(second))
-    for product, rows in _products(table):
-        found[rows] = values[product][np.searchsorted(futures[product].second, second[rows])]
-    return found

@@ -26,7 +26,7 @@ import pyarrow as pa
 from msgspec.structs import replace as replaced
 from numpy.typing import NDArray
 
-from volspike.datasets.feature_file import FeatureFileWriter, feature_schema, record_batch
+from volspike.datasets.feature_file import FeatureTable, feature_schema, record_batch
 from volspike.features import DroppedEvents, Every, FeatureEngine, FeatureRows, FeatureSet
 from volspike.features.kernel.layout import SESSION_GAP_NS
 from volspike.market import SECOND_NS, Cause, Gap, Profile, Ticks
@@ -345,7 +345,7 @@ class BulkEngine(TapeReaders, Protocol):
 
 
 def run_units(
-    engine: BulkEngine, options: ReplayOptions, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureFileWriter
+    engine: BulkEngine, options: ReplayOptions, stream: Iterator[Ticks], gaps: Sequence[Gap], writer: FeatureTable
 ) -> Iterator[DroppedEvents]:
     """Writes the rows of the stream; yields the counts of dropped events after each stretch and at the end."""
     partitioner, states = StreamPartitioner(options, 4 * engine.workers), dict[int, Any]()
@@ -421,7 +421,7 @@ def _sum_dropped(dropped: dict[int, DroppedEvents]) -> DroppedEvents:
     )
 
 
-def _write(writer: FeatureFileWriter, results: list[UnitResult]) -> None:
+def _write(writer: FeatureTable, results: list[UnitResult]) -> None:
     """Writes the rows of a stretch in tick order."""
     parts = [one for one in results if len(one.rows)]
     if len(parts) == 1:

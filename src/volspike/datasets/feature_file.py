@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,12 +132,8 @@ def facts_of(path: Path, file: pq.ParquetFile, supplied: SuppliedFacts = NOTHING
         SchemaMismatch: its extra features are not installed, or are others.
     """
     schema: pa.Schema = file.schema_arrow
-    raw = (file.metadata.metadata or {}).get(KEY)
-    if raw is not None:
-        try:
-            facts = msgspec.json.decode(raw, type=FeatureFacts)
-        except msgspec.DecodeError as error:
-            raise UnreadableFile(path, f"its metadata cannot be read ({error}); build it again") from error
+    facts = facts_in(path, file.metadata.metadata)
+    if facts is not None:
         _check(path, schema, _feature_set(path, facts))
         _refuse_contradiction(path, facts, supplied)
         return facts
@@ -166,6 +162,19 @@ def facts_of(path: Path, file: pq.ParquetFile, supplied: SuppliedFacts = NOTHING
         extras=tuple(extra.facts for extra in feature_set.extras),
         simulated=simulated,
     )
+
+
+def facts_in(source: object, metadata: Mapping[bytes, bytes] | None) -> FeatureFacts | None:
+    """The facts in the key-value metadata of a file or table that messages name ``source``; None if it has none.
+
+    Raises:
+        UnreadableFile: they cannot be read.
+    """
+    raw = (metadata or {}).get(KEY)
+    try:
+        return None if raw is None else msgspec.json.decode(raw, type=FeatureFacts)
+    except msgspec.DecodeError as error:
+        raise UnreadableFile(source, f"its metadata cannot be read ({error}); build it again") from error
 
 
 def _feature_set(path: Path, facts: FeatureFacts) -> FeatureSet:
@@ -197,12 +206,17 @@ def _check(path: Path, schema: pa.Schema, feature_set: FeatureSet) -> None:
     """Raises UnreadableFile if a required column is missing or has a wrong type."""
     families = FeatureSet(feature_set.windows).names
     require(path, schema.names, ("timestamp", "product_id", "price", *families))
+    check_types(path, schema, feature_set)
+
+
+def check_types(source: object, schema: pa.Schema, feature_set: FeatureSet) -> None:
+    """Raises UnreadableFile if a column has a wrong type; ``timestamp`` must be there."""
     instants, numbers = ("timestamp",), ("price", *feature_set.names, *LABEL_COLUMNS)
     wrong = [name for name in instants if not pa.types.is_timestamp(schema.field(name).type)]
     wrong += [name for name in numbers if name in schema.names and not _is_number(schema.field(name).type)]
     if wrong:
         found = ", ".join(f"{name} is {schema.field(name).type}" for name in wrong)
-        raise UnreadableFile(path, f"{found}; these columns must be timestamps and numbers: build it again")
+        raise UnreadableFile(source, f"{found}; these columns must be timestamps and numbers: build it again")
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -280,41 +294,53 @@ def row_group(schema: pa.Schema) -> int:
     return ROW_GROUP * core // max(core, len(schema))
 
 
-class FeatureFileWriter:
-    """Context manager that writes feature rows to a Parquet file (zstd) in constant memory.
+class FeatureTable:
+    """Feature rows that are collected in memory."""
+
+    def __init__(self, feature_set: FeatureSet) -> None:
+        self.written = 0
+        self._schema = feature_schema(feature_set)
+        self._batches: list[pa.RecordBatch] = []
+
+    def write(self, rows: FeatureRows) -> None:
+        """Appends rows."""
+        self.write_table(pa.Table.from_batches([record_batch(rows, self._schema)]))
+
+    def write_table(self, table: pa.Table) -> None:
+        """Appends a table with the columns of ``record_batch``."""
+        self._batches.extend(table.to_batches())
+        self.written += len(table)
+
+    def take(self) -> pa.Table:
+        """Removes and returns the collected rows; their arrays are not copied."""
+        table = pa.Table.from_batches(self._batches, self._schema).unify_dictionaries()
+        self._batches = []
+        return table
+
+
+class FeatureFileWriter(FeatureTable):
+    """Context manager that writes feature rows to a Parquet file (zstd) in row groups, in constant memory.
 
     Set ``facts`` before the block ends; whether a tape is simulated is known only after it is read.
     """
 
     def __init__(self, path: Path, feature_set: FeatureSet) -> None:
+        super().__init__(feature_set)
         self.facts: FeatureFacts | None = None
-        self._schema = feature_schema(feature_set)
         self._writer = pq.ParquetWriter(path, self._schema, **PARQUET)
-        self._waiting: list[pa.RecordBatch] = []
-        self._rows = 0
         self._group = row_group(self._schema)
-        self.written = 0
-
-    def write(self, rows: FeatureRows) -> None:
-        """Appends rows; they are written in row groups."""
-        self._waiting.append(record_batch(rows, self._schema))
-        self._rows += len(rows)
-        self.written += len(rows)
-        if self._rows >= self._group:
-            self._flush()
+        self._flushed = 0
 
     def write_table(self, table: pa.Table) -> None:
         """Appends a table with the columns of ``record_batch``."""
-        self._waiting.extend(table.to_batches())
-        self._rows += len(table)
-        self.written += len(table)
-        if self._rows >= self._group:
+        super().write_table(table)
+        if self.written - self._flushed >= self._group:
             self._flush()
 
     def _flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema).unify_dictionaries())
-        self._waiting, self._rows = [], 0
+        if self._batches:
+            self._writer.write_table(self.take())
+        self._flushed = self.written
 
     def __enter__(self) -> Self:
         return self

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -267,6 +267,7 @@ class FeatureEngine:
         if chunk < self._rows_per_event:
             raise UsageError(f"a chunk must hold at least {self._rows_per_event} rows, got {chunk}")
         codes = np.array([self._code(name) for name in ticks.products], np.int64)[ticks.product]
+        ticks = Ticks(ticks.products, **{name: _read_only(column) for name, column in ticks.columns()})
         capacity = chunk if self._by_second else min(chunk, max(1, len(ticks)))
         first = 0
         while first < len(ticks):
@@ -367,6 +368,13 @@ class FeatureEngine:
         if self._extra is not None:
             self._extra.load(stored, len(self.products))
         self._codes = {name: code for code, name in enumerate(self._state.products)}
+
+
+def _read_only(column: NDArray[Any]) -> NDArray[Any]:
+    """A view that cannot be written to, as those of Arrow's columns: numba compiles for each mix of both kinds."""
+    view = column.view()
+    view.flags.writeable = False
+    return view
 
 
 def profile_of(kinds: set[Kind]) -> Profile:

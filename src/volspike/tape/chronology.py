@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import numpy as np
@@ -65,32 +66,47 @@ _SPOOL_SCHEMA = pa.schema(
 )
 
 
-def oldest_first(parts: Iterable[NumberedTicks]) -> Iterator[NumberedTicks]:
-    """The ticks in the reverse order of their lines, by way of a temporary file; those of one line keep their order.
+def oldest_first(parts: Iterable[NumberedTicks], *, in_memory: bool = False) -> Iterator[NumberedTicks]:
+    """The ticks in the reverse order of their lines; those of one line keep their order.
 
-    A tape that only begins newest first, such as batches of trades that are newest first each, keeps its order.
+    They are kept in a temporary file, or ``in_memory``. A tape that only begins newest first, such as batches of trades
+    that are newest first each, keeps its order.
     """
+    filled = (part for part in parts if len(part.ticks))
+    with nullcontext(list(filled)) if in_memory else _spooled(filled) as kept:
+        is_reversed = len(kept) > 0 and kept[0].ticks.time[0] > kept[-1].ticks.time[-1]
+        for ticks, numbers in reversed(kept) if is_reversed else kept:
+            order = np.argsort(-numbers if is_reversed else numbers, kind="stable")
+            yield NumberedTicks(ticks[order], numbers[order])
+
+
+@contextmanager
+def _spooled(parts: Iterable[NumberedTicks]) -> Iterator[Sequence[NumberedTicks]]:
+    """The parts in a temporary file."""
     with tempfile.TemporaryDirectory(prefix="volspike-") as folder:
-        path, first, last = str(Path(folder) / "ticks.arrow"), None, None
+        path = str(Path(folder) / "ticks.arrow")
         with pa.OSFile(path, "wb") as file, pa.ipc.new_file(file, _SPOOL_SCHEMA) as spool:
             for ticks, numbers in parts:
-                if len(ticks) == 0:
-                    continue
-                first = int(ticks.time[0]) if first is None else first
-                last = int(ticks.time[-1])
                 columns = [pa.array(column) for _, column in ticks.columns()]
                 batch = pa.record_batch([*columns, pa.array(numbers)], schema=_SPOOL_SCHEMA)
                 spool.write_batch(batch, {"products": json.dumps(ticks.products)})
-        is_reversed = first is not None and last is not None and first > last
         with pa.memory_map(path) as file, pa.ipc.open_file(file) as spool:
-            places = range(spool.num_record_batches)
-            for place in reversed(places) if is_reversed else places:
-                batch, metadata = spool.get_batch_with_custom_metadata(place)
-                restored = {name: np.array(batch.column(name)) for name in DTYPES}
-                ticks = Ticks(tuple(json.loads(metadata["products"])), **restored)
-                numbers = np.array(batch.column("number"))
-                order = np.argsort(-numbers if is_reversed else numbers, kind="stable")
-                yield NumberedTicks(ticks[order], numbers[order])
+            yield _Spool(spool)
+
+
+class _Spool(Sequence[NumberedTicks]):
+    """The parts in an Arrow file."""
+
+    def __init__(self, file: pa.RecordBatchFileReader) -> None:
+        self._file = file
+
+    def __len__(self) -> int:
+        return int(self._file.num_record_batches)
+
+    def __getitem__(self, place: Any) -> Any:
+        batch, metadata = self._file.get_batch_with_custom_metadata(range(len(self))[place])
+        products, columns = json.loads(metadata["products"]), {name: np.array(batch.column(name)) for name in DTYPES}
+        return NumberedTicks(Ticks(tuple(products), **columns), np.array(batch.column("number")))
 
 
 class TapeZone:
@@ -190,15 +206,15 @@ class TimeFilter:
     follows, the times of receipt decide.
 
     Args:
-        path: the tape.
+        tape: the file or table.
         report: gets a note for each clock step.
         clock: whether its times have a zone.
         reject: takes impossible ticks.
         has_zone: the user has named the zone of times without one.
     """
 
-    def __init__(self, path: Path, report: TapeReport, clock: TapeZone, reject: Reject, *, has_zone: bool) -> None:
-        self._path = path
+    def __init__(self, tape: object, report: TapeReport, clock: TapeZone, reject: Reject, *, has_zone: bool) -> None:
+        self._tape = tape
         self._report = report
         self._clock = clock
         self._reject = reject
@@ -309,7 +325,7 @@ class TimeFilter:
         zones = zones_that_change(before + HOUR_NS // 2, back=False)[:2]
         if zones:
             self._report.add_note(
-                self._path,
+                self._tape,
                 f"times without a zone skip an hour at line {line}, as local time does before summer, and are read as "
                 f"UTC; if they are local, use --timezone {' or '.join(zones)}",
                 is_loss=False,
@@ -321,7 +337,7 @@ class TimeFilter:
             zones = zones_that_change(after, back=True)[:2]
             if zones:
                 raise UnreadableFile(
-                    f"{self._path}:{line}",
+                    f"{self._tape}:{line}",
                     f"times without a zone go back by an hour to {format_time(after).removesuffix('Z')}, as local time "
                     f"does after summer; read it with --timezone {' or '.join(zones)}, or with --timezone UTC if the "
                     "clock was set back",
@@ -330,7 +346,7 @@ class TimeFilter:
         self._report.clock_steps += 1
         if self._steps <= _KEPT_STEPS:
             self._report.add_note(
-                self._path,
+                self._tape,
                 f"clock step at line {line}: the time of {product} goes back by {step / SECOND_NS:,.0f} s to "
                 f"{format_time(after)}",
                 is_loss=False,

@@ -31,7 +31,7 @@ from volspike.tape.file_formats import (
     product_of_symbol,
 )
 from volspike.tape.importers import csv_head, layout_of_rows
-from volspike.tape.parquet import METADATA_KEY
+from volspike.tape.table import METADATA_KEY
 
 _HEAD_BYTES: Final = 1 << 16
 _ZIP: Final = b"PK\x03\x04"

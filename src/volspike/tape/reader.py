@@ -27,6 +27,7 @@ from volspike.tape.names import tapes_of, venue_of, with_venue
 from volspike.tape.parquet import numbered_rows, rechunk
 from volspike.tape.parse import BLOCK_BYTES, ndjson_ticks
 from volspike.tape.report import NumberedTicks, RejectedLines, TapeReport, rejected_path
+from volspike.tape.table import TableTape, TapeSource
 from volspike.tape.write import tape_line
 
 CHUNK = 65_536
@@ -50,7 +51,7 @@ class Prefetcher(Protocol):
 
 
 def read_ticks(
-    sources: str | Path | Sequence[str | Path],
+    sources: str | Path | Sequence[str | Path] | TableTape,
     *,
     chunk: int = CHUNK,
     report: TapeReport | None = None,
@@ -60,13 +61,14 @@ def read_ticks(
     simulated: bool | None = None,
     prefetcher: Prefetcher | None = None,
 ) -> Iterator[Ticks]:
-    """The ticks of tapes, folders and globs by receive time, in chunks of ``chunk``.
+    """The ticks of tapes, folders and globs, or of a table, by receive time, in chunks of ``chunk``.
 
     A tape that is newest first is read in reverse. Times without a zone are local times of ``timezone``, or UTC. Ticks
     with impossible times are rejected, and clock steps noted (see ``chronology``). Damaged lines and rejected ticks are
     counted in ``report`` and, with ``keep_rejected``, written to ``<tape>.rejected.ndjson`` when the tape has been
-    read. ``report`` is complete once the iterator is exhausted; its ``bytes_read`` grows meanwhile. A tape without a
-    tick among others gets a note there. ``simulated`` states the origin of Parquet tapes whose metadata is missing.
+    read; those of a table are only counted. ``report`` is complete once the iterator is exhausted; its ``bytes_read``
+    grows meanwhile. A tape without a tick among others gets a note there. ``simulated`` states the origin of Parquet
+    tapes and tables whose metadata is missing.
 
     Raises:
         UsageError: a source names no tape, ``chunk`` is below 1, or ``timezone`` does not exist; at the call.
@@ -75,12 +77,17 @@ def read_ticks(
     """
     if chunk < 1:
         raise UsageError(f"a chunk holds at least 1 tick, got {chunk}")
-    paths = tapes_of(sources)
+    tapes: list[TapeSource] = [sources] if isinstance(sources, TableTape) else [*tapes_of(sources)]
     report = TapeReport() if report is None else report
-    report.files = [str(path) for path in paths]
-    report.total_bytes = sum(path.stat().st_size for path in paths)
+    report.files = [str(tape) for tape in tapes]
+    report.total_bytes = sum(_size(tape) for tape in tapes)
     zone = None if timezone is None else zone_of(timezone)
-    return _Reading(paths, report, keep_rejected, chunk, block_bytes, zone, simulated, prefetcher).ticks()
+    return _Reading(tapes, report, keep_rejected, chunk, block_bytes, zone, simulated, prefetcher).ticks()
+
+
+def _size(tape: TapeSource) -> int:
+    """The size of a file or table in bytes."""
+    return int(tape.table.nbytes) if isinstance(tape, TableTape) else tape.stat().st_size
 
 
 class _TapeHead(NamedTuple):
@@ -97,7 +104,7 @@ class _Reading:
 
     def __init__(
         self,
-        paths: Sequence[Path],
+        tapes: Sequence[TapeSource],
         report: TapeReport,
         keep_rejected: bool,
         chunk: int,
@@ -106,7 +113,7 @@ class _Reading:
         simulated: bool | None,
         prefetcher: Prefetcher | None,
     ) -> None:
-        self._paths = paths
+        self._tapes = tapes
         self._report = report
         self._keep_rejected = keep_rejected
         self._chunk = chunk
@@ -115,91 +122,100 @@ class _Reading:
         self._simulated = simulated
         self._prefetcher = prefetcher
         self._rejected_files: set[Path] = set()
-        self._newest_first: set[Path] = set()
+        self._newest_first: set[TapeSource] = set()
 
     def ticks(self) -> Iterator[Ticks]:
         """The ticks of all tapes."""
-        read = self._read if self._prefetcher is None else self._prefetcher.ticks
-        heads: dict[Path, _TapeHead] = {}
-        for path in self._paths:
-            head = self._head(path)
+        heads: dict[TapeSource, _TapeHead] = {}
+        for tape in self._tapes:
+            head = self._head(tape)
             if head is None:
-                self._count_lines(path)
+                self._count_lines(tape)
             else:
-                heads[path] = head
+                heads[tape] = head
         if not heads:
             raise UnreadableFile(*self._no_tick())
         order = ReceiptOrder([head.latency for head in heads.values()])
-        firsts = {path: order.key(head.received, head.time) for path, head in heads.items()}
+        firsts = {tape: order.key(head.received, head.time) for tape, head in heads.items()}
         if self._prefetcher is not None:
-            self._prefetcher.expect(sorted(heads, key=lambda path: firsts[path]))
-        tapes = [TimedTape(firsts[path], partial(read, path)) for path in heads]
+            ahead = sorted(heads, key=lambda tape: firsts[tape])
+            self._prefetcher.expect([tape for tape in ahead if isinstance(tape, Path)])
+        tapes = [TimedTape(firsts[tape], partial(self._open, tape)) for tape in heads]
         yield from rechunk(merge_tapes(tapes, order.keys), self._chunk)
 
-    def _head(self, path: Path) -> _TapeHead | None:
-        """The beginning of a tape; None if it has no tick."""
-        parts = self._raw_parts(path, _FIRST_ROWS, _FIRST_BYTES)
+    def _open(self, tape: TapeSource) -> Iterator[Ticks]:
+        if self._prefetcher is None or isinstance(tape, TableTape):
+            return self._read(tape)
+        return self._prefetcher.ticks(tape)
+
+    def _head(self, tape: TapeSource) -> _TapeHead | None:
+        """The beginning of a tape; None if it has no tick. The report learns whether the tape is simulated."""
+        parts = self._raw_parts(tape, _FIRST_ROWS, _FIRST_BYTES)
         first = next((part for part in parts if len(part)), None)
         if first is None:
             return None
         newest_first = is_newest_first(chain([first], parts))
         if newest_first:
-            self._newest_first.add(path)
-            for part in self._raw_parts(path, CHUNK, self._block_bytes):
+            self._newest_first.add(tape)
+            for part in self._raw_parts(tape, CHUNK, self._block_bytes):
                 first = part if len(part) else first
         place = -1 if newest_first else 0
         latency = int(np.median(first.received - first.time))
         return _TapeHead(int(first.received[place]), int(first.time[place]), latency, newest_first)
 
-    def _raw_parts(self, path: Path, rows: int, block_bytes: int) -> Iterator[Ticks]:
-        """The ticks of a tape as they are in the file, outside the report."""
+    def _raw_parts(self, tape: TapeSource, rows: int, block_bytes: int) -> Iterator[Ticks]:
+        """The ticks of a tape as they are in the file or table; the report learns only whether they are simulated."""
         clock, report = TapeZone(), TapeReport()
-        parts = (
-            numbered_rows(path, report, rows=rows, clock=clock, simulated=self._simulated)
-            if holds_parquet(path)
-            else ndjson_ticks(path, report, block_bytes=block_bytes, clock=clock)
-        )
+        parts = self._numbered(tape, report, None, clock, rows, block_bytes)
         for part in parts if self._zone is None else localized(parts, clock, self._zone):
+            self._report.simulated |= report.simulated
             yield part.ticks
 
-    def _read(self, path: Path) -> Iterator[Ticks]:
-        """One tape from its start; its rejected lines are kept at its end."""
-        rejected = (
-            RejectedLines(path, appends=rejected_path(path) in self._rejected_files) if self._keep_rejected else None
-        )
-        try:
-            for part in self._parts(path, rejected):
-                self._report.add_ticks(part)
-                yield part
-            if rejected is not None:
-                self._keep(path, rejected)
-        finally:
-            if rejected is not None:
-                rejected.discard()
+    def _numbered(
+        self,
+        tape: TapeSource,
+        report: TapeReport,
+        rejected: RejectedLines | None,
+        clock: TapeZone,
+        rows: int,
+        block_bytes: int,
+    ) -> Iterator[NumberedTicks]:
+        if isinstance(tape, TableTape) or holds_parquet(tape):
+            return numbered_rows(tape, report, rejected, rows=rows, clock=clock, simulated=self._simulated)
+        return ndjson_ticks(tape, report, rejected, block_bytes=block_bytes, clock=clock)
 
-    def _parts(self, path: Path, rejected: RejectedLines | None) -> Iterator[Ticks]:
+    def _read(self, tape: TapeSource) -> Iterator[Ticks]:
+        """One tape from its start; the rejected lines of a file are kept at its end."""
+        if not self._keep_rejected or isinstance(tape, TableTape):
+            yield from self._parts(tape, None)
+            return
+        rejected = RejectedLines(tape, appends=rejected_path(tape) in self._rejected_files)
+        try:
+            yield from self._parts(tape, rejected)
+            self._keep(tape, rejected)
+        finally:
+            rejected.discard()
+
+    def _parts(self, tape: TapeSource, rejected: RejectedLines | None) -> Iterator[Ticks]:
         clock = TapeZone()
-        parts: Iterator[NumberedTicks] = (
-            # the same rows whatever the chunks, so that the same ticks are impossible
-            numbered_rows(path, self._report, rejected, rows=CHUNK, clock=clock, simulated=self._simulated)
-            if holds_parquet(path)
-            else ndjson_ticks(path, self._report, rejected, block_bytes=self._block_bytes, clock=clock)
-        )
-        parts = _at_venue(parts, venue_of(path))
-        if path in self._newest_first:
-            self._report.add_note(path, "is newest first: it is read from its end", is_loss=False)
-            parts = oldest_first(parts)
+        # the same rows whatever the chunks, so that the same ticks are impossible
+        parts = self._numbered(tape, self._report, rejected, clock, CHUNK, self._block_bytes)
+        parts = _at_venue(parts, None if isinstance(tape, TableTape) else venue_of(tape))
+        if tape in self._newest_first:
+            self._report.add_note(tape, "is newest first: it is read from its end", is_loss=False)
+            parts = oldest_first(parts, in_memory=isinstance(tape, TableTape))
         if self._zone is not None:
             parts = localized(parts, clock, self._zone)
 
         def reject(part: NumberedTicks, place: int, reason: str) -> None:
             number = int(part.numbers[place])
-            self._report.add_rejected(path, number, reason)
+            self._report.add_rejected(tape, number, reason)
             if rejected is not None:
                 rejected.add(number, reason, tape_line(part.ticks.tick(place)).rstrip(b"\n"))
 
-        times = TimeFilter(path, self._report, clock, reject, has_zone=self._zone is not None)
-        return times.possible(parts)
+        for ticks in TimeFilter(tape, self._report, clock, reject, has_zone=self._zone is not None).possible(parts):
+            self._report.add_ticks(ticks)
+            yield ticks
 
     def _keep(self, path: Path, rejected: RejectedLines) -> None:
         kept = rejected.keep()
@@ -210,30 +226,31 @@ class _Reading:
         if rejected.fault is not None:
             self._report.add_note(path, rejected.fault)
 
-    def _count_lines(self, path: Path) -> None:
-        """Counts the lines of a file without a tick; none of them are kept as rejected, because it is no tape."""
+    def _count_lines(self, tape: TapeSource) -> None:
+        """Counts the lines of a tape without a tick; none of them are kept as rejected, because it is no tape."""
         before = self._report.rejected
-        for _ in self._parts(path, None):
+        for _ in self._parts(tape, None):
             pass
         rejected = self._report.rejected - before
-        self._report.add_note(
-            path, "is empty" if path.stat().st_size == 0 else f"no tick in it, {rejected} lines rejected"
-        )
+        self._report.add_note(tape, "is empty" if _size(tape) == 0 else f"no tick in it, {rejected} lines rejected")
 
     def _no_tick(self) -> tuple[str, str]:
-        """The files, and what was found in them instead of ticks."""
-        report = self._report
-        others = len(self._paths) - 1
-        files = f"{self._paths[0]} and {others} more" if others else str(self._paths[0])
+        """The tapes, and what was found in them instead of ticks."""
+        report, is_table = self._report, isinstance(self._tapes[0], TableTape)
+        others = len(self._tapes) - 1
+        tapes = f"{self._tapes[0]} and {others} more" if others else str(self._tapes[0])
         if report.lines == 0:
-            return files, "empty: record a tape first, or name another"
-        found = [f"{report.lines} lines, no tick"]
+            return tapes, "it has no rows" if is_table else "empty: record a tape first, or name another"
+        lines = "rows" if is_table else "lines"
+        found = [f"{report.lines} {lines}, no tick"]
         if report.ignored:
             found.append(", ".join(f"{number} {name}" for name, number in report.ignored.most_common(5)))
         if report.rejections:
             first = report.rejections[0]
-            found.append(f"{report.rejected} rejected, the first at line {first.line}: {first.reason}")
-        return files, f"{'; '.join(found)}; a tape holds one tick or one Coinbase frame per line"
+            found.append(f"{report.rejected} rejected, the first at {lines[:-1]} {first.line}: {first.reason}")
+        if not is_table:
+            found.append("a tape holds one tick or one Coinbase frame per line")
+        return tapes, "; ".join(found)
 
 
 def _at_venue(parts: Iterable[NumberedTicks], venue: str | None) -> Iterator[NumberedTicks]:

@@ -21,7 +21,7 @@ REJECTED_ENDING = ".rejected.ndjson"
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """One damaged line: its number from 1 (in a Parquet tape, its row) and the reason."""
+    """One damaged line: its number from 1 (in a Parquet tape or a table, its row) and the reason."""
 
     file: str
     line: int
@@ -80,14 +80,14 @@ class TapeReport:
         self.has_sizes = self.has_sizes or not bool(np.isnan(ticks.last_size).all())
         self.products.extend(name for name in ticks.products if name not in self.products)
 
-    def add_rejected(self, file: Path, line: int, reason: str) -> None:
-        """Counts one damaged line, and keeps the first ones."""
+    def add_rejected(self, file: object, line: int, reason: str) -> None:
+        """Counts one damaged line of a file or table, and keeps the first ones."""
         self.rejected += 1
         if len(self.rejections) < KEPT_REJECTIONS:
             self.rejections.append(Rejection(str(file), line, reason))
 
-    def add_note(self, file: Path, text: str, *, is_loss: bool = True) -> None:
-        """Adds a remark about one file."""
+    def add_note(self, file: object, text: str, *, is_loss: bool = True) -> None:
+        """Adds a remark about one file or table."""
         self.notes.append(Note(str(file), text, is_loss))
 
     def add(self, other: TapeReport) -> None:
