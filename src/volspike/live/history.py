@@ -32,7 +32,8 @@ from volspike.monitoring.outcomes import OutcomeStore
 from volspike.tape import TapeReport, read_ticks
 from volspike.tape.ledger import read_ledger
 from volspike.tape.names import HOUR_NS, drop_replaced, read_hour_name, symbol_of, venue_of, with_venue
-from volspike.tape.table import METADATA_KEY, row_group_ticks
+from volspike.tape.parquet import row_group_ticks
+from volspike.tape.table import METADATA_KEY
 
 STEPS_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 LONGEST_RANGE_S: Final = 31 * DAY_S
