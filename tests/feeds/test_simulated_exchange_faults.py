@@ -16,7 +16,7 @@ from volspike.errors import MalformedTick, UsageError
 from volspike.feeds.simulation.coinbase_server import ExchangeServer
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import DAMAGES, KEPT_BYTES, Fault, Faults, Injector, Record
-from volspike.feeds.simulation.protocols import Outgoing
+from volspike.feeds.simulation.protocols import Handshake, Outgoing
 from volspike.feeds.venues import decode_any
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.market import SECOND_NS, parse_time
@@ -284,7 +284,7 @@ def test_the_record_keeps_the_newest_and_counts_all() -> None:
 
 
 def injector(faults: Faults) -> Injector:
-    return Injector(1, ExchangeServer({}), Record(100), lambda: faults, 7, START)
+    return Injector(1, ExchangeServer(Handshake(1, "", START, {})), Record(100), lambda: faults, 7, START)
 
 
 @pytest.mark.parametrize(("after_ns", "is_lost"), [(2 * SECOND_NS - 1, True), (2 * SECOND_NS, False)])

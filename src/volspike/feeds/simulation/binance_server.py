@@ -19,9 +19,9 @@ from volspike.feeds.simulation.protocols import (
     Handshake,
     Outgoing,
     ServerProtocol,
-    TradeNumbers,
-    book_levels,
+    book_sides,
     padded,
+    request_of,
     size_text,
 )
 from volspike.market import MISSING_ID, Side, Tick
@@ -48,11 +48,8 @@ class BinanceServer(ServerProtocol):
     malformed = (b'{"stream":"btcusdt@trade","data":7}', b'{"stream":"btcusdt@trade"}')
 
     def __init__(self, handshake: Handshake) -> None:
-        super().__init__()
-        self._days = handshake.days
-        self._rejected = handshake.rejected
+        super().__init__(handshake)
         self._is_real_time = handshake.is_real_time
-        self._numbers = TradeNumbers(handshake.days)
         self._products = {binance_symbol(product).lower(): product for product in handshake.days}
         self._streams: dict[str, None] = {}
         path, _, options = handshake.target.partition("?")
@@ -68,9 +65,8 @@ class BinanceServer(ServerProtocol):
     def answer(self, message: str | bytes, now: int) -> list[Outgoing]:
         """The result of a request; a subscription has no snapshot."""
         del now  # no answer contains the current time
-        try:
-            request = _REQUEST.decode(message)
-        except (ValueError, RecursionError):
+        request = request_of(_REQUEST, message)
+        if request is None:
             return [Outgoing(MISSING_ID, b'{"code":3,"msg":"Invalid JSON: expected value at line 1 column 1"}')]
         match request.method:
             case "SUBSCRIBE":
@@ -115,24 +111,16 @@ class BinanceServer(ServerProtocol):
         time = "" if self._is_real_time(now) else f',"T":{now // self._unit_ns}'
         return [self._wrapped(stream, f"{text}{time}}}")]
 
-    def skip_numbers(self, numbers: int) -> None:
-        """Raise all later trade ids by that many."""
-        self._numbers.skip(numbers)
-
-    def reset_numbers(self) -> None:
-        """The next trade of every symbol has the id 1."""
-        self._numbers.reset()
-
     def unknown_frame(self, now: int) -> Outgoing:
         """An event of an unknown type on a stream that was not requested."""
         return self._wrapped("!weather", f'{{"e":"weather","E":{now // self._unit_ns},"outlook":"restless"}}')
 
     def book_frame(self, product: str, size: int, now: int) -> Outgoing:
         """An update of the depth stream with levels of both sides."""
-        symbol, (bids, asks) = binance_symbol(product), book_levels(self._days[product], size)
-        sides = [",".join(f'["{price:.8f}","1.00000000"]' for price in prices) for prices in (bids, asks)]
+        symbol = binance_symbol(product)
+        bids, asks = book_sides(self._days[product], size, '["{}","1.00000000"]')
         head = f'{{"e":"depthUpdate","E":{now // self._unit_ns},"s":"{symbol}","U":1,"u":2'
-        text = f'{head},"b":[{sides[0]}],"a":[{sides[1]}]}}'
+        text = f'{head},"b":[{bids}],"a":[{asks}]}}'
         out = self._wrapped(f"{symbol.lower()}@depth", text)
         return Outgoing(MISSING_ID, padded(out.data.decode(), size))
 

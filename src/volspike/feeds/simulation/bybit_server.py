@@ -18,11 +18,11 @@ from volspike.feeds.simulation.protocols import (
     Outgoing,
     ServerProtocol,
     TopOfBook,
-    TradeNumbers,
-    book_levels,
+    book_sides,
     millis,
     padded,
     price_text,
+    request_of,
     size_text,
 )
 from volspike.market import MISSING_ID, SECOND_NS, Side, Tick
@@ -49,11 +49,8 @@ class BybitServer(ServerProtocol):
     malformed = (b'{"topic":"publicTrade.BTCUSDT","data":7}', b'{"topic":"orderbook.1.BTCUSDT","data":{"b":7}}')
 
     def __init__(self, handshake: Handshake) -> None:
-        super().__init__()
+        super().__init__(handshake)
         self._id = f"{handshake.number:08x}"
-        self._days = handshake.days
-        self._rejected = handshake.rejected
-        self._numbers = TradeNumbers(handshake.days)
         self._products = {
             f"{topic}.{binance_symbol(product)}": product for product in handshake.days for topic in (_TRADES, _BOOK)
         }
@@ -63,16 +60,13 @@ class BybitServer(ServerProtocol):
 
     def is_ping(self, message: str | bytes) -> bool:
         """Whether a message has the operation ``ping``."""
-        try:
-            return _REQUEST.decode(message).op == "ping"
-        except (ValueError, RecursionError):
-            return False
+        request = request_of(_REQUEST, message)
+        return request is not None and request.op == "ping"
 
     def answer(self, message: str | bytes, now: int) -> list[Outgoing]:
         """One answer to the request, then the snapshots of books newly subscribed to."""
-        try:
-            request = _REQUEST.decode(message)
-        except (ValueError, RecursionError):
+        request = request_of(_REQUEST, message)
+        if request is None:
             return [self._response(_Request(""), "Invalid JSON", success=False)]
         if request.op == "ping":
             return [self._response(request, "pong")]
@@ -124,13 +118,9 @@ class BybitServer(ServerProtocol):
         due = [product for product, (time, _) in self._sent.items() if now - time >= REPEAT_NS]
         return [frame for product in due for frame in self._snapshot(product, now)]
 
-    def skip_numbers(self, numbers: int) -> None:
-        """Raise all later trade ids by that many."""
-        self._numbers.skip(numbers)
-
     def reset_numbers(self) -> None:
         """The next trade of every symbol has the id 1, and the updates of books begin again with snapshots."""
-        self._numbers.reset()
+        super().reset_numbers()
         self._sent.clear()
         for product, day in self._days.items():
             self._updates_before[product] = 0 if day.book is None else day.book.update
@@ -144,12 +134,10 @@ class BybitServer(ServerProtocol):
     def book_frame(self, product: str, size: int, now: int) -> Outgoing:
         """A snapshot of the topic ``orderbook.1000``."""
         symbol = binance_symbol(product)
-        levels = [
-            ",".join(f'["{price:.8f}","1"]' for price in prices) for prices in book_levels(self._days[product], size)
-        ]
+        bids, asks = book_sides(self._days[product], size, '["{}","1"]')
         text = (
             f'{{"topic":"orderbook.1000.{symbol}","ts":{millis(now)},"type":"snapshot","data":{{"s":"{symbol}",'
-            f'"b":[{levels[0]}],"a":[{levels[1]}],"u":1,"seq":1}},"cts":{millis(now)}}}'
+            f'"b":[{bids}],"a":[{asks}],"u":1,"seq":1}},"cts":{millis(now)}}}'
         )
         return Outgoing(MISSING_ID, padded(text, size))
 

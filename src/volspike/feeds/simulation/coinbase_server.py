@@ -14,16 +14,19 @@ from zlib import crc32
 import msgspec
 
 from volspike.feeds.simulation.protocols import (
-    NO_REJECTIONS,
-    SNAPSHOT_LEVEL,
     ConnectionRules,
+    Handshake,
     Outgoing,
     ProductDay,
     ServerProtocol,
+    book_levels,
+    book_sides,
     go_time,
     micros,
     nanos,
+    padded,
     price_text,
+    request_of,
     size_text,
     trimmed_price,
 )
@@ -65,11 +68,8 @@ _REQUEST = msgspec.json.Decoder(ClientRequest)
 
 def decode_request(message: str | bytes) -> ClientRequest | None:
     """The request, or None for any other message."""
-    try:
-        request = _REQUEST.decode(message)
-    except (ValueError, RecursionError):
-        return None
-    return request if request.type in {"subscribe", "unsubscribe"} else None
+    request = request_of(_REQUEST, message)
+    return request if request is not None and request.type in {"subscribe", "unsubscribe"} else None
 
 
 class ClientSubscriptions:
@@ -119,7 +119,6 @@ class ClientSubscriptions:
 
 
 EXCHANGE_CHANNELS = ("ticker", "matches", "heartbeat")
-_EXCHANGE_LEVEL_BYTES = 28
 _EXCHANGE_TAKER = {Side.BUY: "buy", Side.SELL: "sell"}
 _EXCHANGE_MAKER = {Side.BUY: "sell", Side.SELL: "buy"}
 
@@ -130,11 +129,9 @@ class ExchangeServer(ServerProtocol):
     rules = ConnectionRules(must_subscribe=True)
     malformed = MALFORMED_FRAMES
 
-    def __init__(self, days: Mapping[str, ProductDay], rejected: Mapping[str, bool] = NO_REJECTIONS) -> None:
-        super().__init__()
-        self._rejected = rejected
-        self._days = days
-        self._subscriptions = ClientSubscriptions(EXCHANGE_CHANNELS, days)
+    def __init__(self, handshake: Handshake) -> None:
+        super().__init__(handshake)
+        self._subscriptions = ClientSubscriptions(EXCHANGE_CHANNELS, handshake.days)
         self._skipped = 0
 
     def answer(self, message: str | bytes, now: int) -> list[Outgoing]:
@@ -188,16 +185,9 @@ class ExchangeServer(ServerProtocol):
     def book_frame(self, product: str, size: int, now: int) -> Outgoing:
         """The first message of the channel ``level2``: levels of both sides around the last price."""
         del now
-        last = self._days[product].last
-        middle = last.price if last else 1.0
-        levels = range(-(-size // (2 * _EXCHANGE_LEVEL_BYTES)))
-        bids, asks = (
-            ",".join(f'["{middle * (1 + SNAPSHOT_LEVEL * level) ** sign:.8f}","1.00000000"]' for level in levels)
-            for sign in (-1, 1)
-        )
-        asks += " " * max(0, size - len(bids) - len(asks))
+        bids, asks = book_sides(self._days[product], size, '["{}","1.00000000"]')
         text = f'{{"type":"snapshot","product_id":"{product}","bids":[{bids}],"asks":[{asks}]}}'
-        return Outgoing(MISSING_ID, text.encode())
+        return Outgoing(MISSING_ID, padded(text, size))
 
     def _ack(self) -> Outgoing:
         channels = [{"name": name, "product_ids": products} for name, products in self._subscriptions.channels.items()]
@@ -240,7 +230,6 @@ class ExchangeServer(ServerProtocol):
 
 
 ADVANCED_TRADE_CHANNELS = ("ticker", "market_trades", "heartbeats")
-_ADVANCED_TRADE_LEVEL_BYTES = 120
 _ADVANCED_TRADE_MAKER = {Side.BUY: "SELL", Side.SELL: "BUY"}
 
 
@@ -251,14 +240,10 @@ class AdvancedTradeServer(ServerProtocol):
     most_subscribes = len(ADVANCED_TRADE_CHANNELS)
     malformed = MALFORMED_FRAMES
 
-    def __init__(
-        self, days: Mapping[str, ProductDay], opened: int, rejected: Mapping[str, bool] = NO_REJECTIONS
-    ) -> None:
-        super().__init__()
-        self._rejected = rejected
-        self._days = days
-        self._opened = opened
-        self._subscriptions = ClientSubscriptions(ADVANCED_TRADE_CHANNELS, days)
+    def __init__(self, handshake: Handshake) -> None:
+        super().__init__(handshake)
+        self._opened = handshake.opened
+        self._subscriptions = ClientSubscriptions(ADVANCED_TRADE_CHANNELS, handshake.days)
         self._number = 0
         self._batch: dict[str, list[str]] = {}
 
@@ -322,18 +307,13 @@ class AdvancedTradeServer(ServerProtocol):
 
     def book_frame(self, product: str, size: int, now: int) -> Outgoing:
         """The first message of the channel ``level2``: levels of both sides around the last price."""
-        last = self._days[product].last
-        middle = last.price if last else 1.0
         levels = ",".join(
             f'{{"side":"{side}","event_time":"1970-01-01T00:00:00Z","price_level":"{price:.8f}","new_quantity":"1.00000000"}}'
-            for level in range(-(-size // (2 * _ADVANCED_TRADE_LEVEL_BYTES)))
-            for side, price in (
-                ("bid", middle / (1 + SNAPSHOT_LEVEL * level)),
-                ("offer", middle * (1 + SNAPSHOT_LEVEL * level)),
-            )
+            for side, prices in zip(("bid", "offer"), book_levels(self._days[product], size // 4), strict=True)
+            for price in prices
         )
-        levels += " " * max(0, size - len(levels))
-        return self._enveloped("l2_data", now, f'{{"type":"snapshot","product_id":"{product}","updates":[{levels}]}}')
+        text = f'{{"type":"snapshot","product_id":"{product}","updates":[{levels}]}}'
+        return self._enveloped("l2_data", now, padded(text, size).decode())
 
     def _ack(self, now: int) -> Outgoing:
         channels = dict(self._subscriptions.channels)

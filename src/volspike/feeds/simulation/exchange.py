@@ -109,8 +109,8 @@ def check_settings(settings: SimulatedExchangeSettings) -> None:
 
 
 SERVERS: Final[Mapping[str, Callable[[Handshake], ServerProtocol]]] = {
-    "coinbase": lambda handshake: AdvancedTradeServer(handshake.days, handshake.opened, handshake.rejected),
-    "coinbase-exchange": lambda handshake: ExchangeServer(handshake.days, handshake.rejected),
+    "coinbase": AdvancedTradeServer,
+    "coinbase-exchange": ExchangeServer,
     "binance": BinanceServer,
     "kraken": KrakenServer,
     "okx": OkxServer,

@@ -16,11 +16,11 @@ from volspike.feeds.simulation.protocols import (
     Outgoing,
     ProductDay,
     ServerProtocol,
-    TradeNumbers,
-    book_levels,
+    book_sides,
     micros,
     padded,
     price_text,
+    request_of,
     size_text,
 )
 from volspike.market import MISSING_ID, Side, Tick
@@ -55,11 +55,8 @@ class KrakenServer(ServerProtocol):
     malformed = (b'{"channel":"trade","type":"update","data":7}', b'{"channel":"ticker","type":"update","data":[7]}')
 
     def __init__(self, handshake: Handshake) -> None:
-        super().__init__()
+        super().__init__(handshake)
         self._number = handshake.number
-        self._days = handshake.days
-        self._rejected = handshake.rejected
-        self._numbers = TradeNumbers(handshake.days)
         self._products = {kraken_symbol(product): product for product in handshake.days}
         self._trades: set[str] = set()
         self._tickers: dict[str, str] = {}
@@ -74,16 +71,13 @@ class KrakenServer(ServerProtocol):
 
     def is_ping(self, message: str | bytes) -> bool:
         """Whether a message has the method ``ping``."""
-        try:
-            return _REQUEST.decode(message).method == "ping"
-        except (ValueError, RecursionError):
-            return False
+        request = request_of(_REQUEST, message)
+        return request is not None and request.method == "ping"
 
     def answer(self, message: str | bytes, now: int) -> list[Outgoing]:
         """A confirmation or an error for every symbol, each followed by its snapshot."""
-        try:
-            request = _REQUEST.decode(message)
-        except (ValueError, RecursionError):
+        request = request_of(_REQUEST, message)
+        if request is None:
             return [_response("error", now, None, error="Invalid JSON", success=False)]
         if request.method == "ping":
             return [_response("pong", now, request.req_id)]
@@ -119,14 +113,6 @@ class KrakenServer(ServerProtocol):
         self._is_quiet = True
         return beats
 
-    def skip_numbers(self, numbers: int) -> None:
-        """Raise all later trade ids by that many."""
-        self._numbers.skip(numbers)
-
-    def reset_numbers(self) -> None:
-        """The next trade of every symbol has the id 1."""
-        self._numbers.reset()
-
     def unknown_frame(self, now: int) -> Outgoing:
         """A message of an unknown channel."""
         text = f'{{"channel":"weather","type":"update","data":[{{"outlook":"restless","timestamp":"{micros(now)}"}}]}}'
@@ -134,13 +120,10 @@ class KrakenServer(ServerProtocol):
 
     def book_frame(self, product: str, size: int, now: int) -> Outgoing:
         """A snapshot of the channel ``book``."""
-        levels = [
-            ",".join(f'{{"price":{price:.8f},"qty":1.0}}' for price in prices)
-            for prices in book_levels(self._days[product], size)
-        ]
+        bids, asks = book_sides(self._days[product], size, '{{"price":{},"qty":1.0}}')
         text = (
-            f'{{"channel":"book","type":"snapshot","data":[{{"symbol":"{kraken_symbol(product)}","bids":[{levels[0]}],'
-            f'"asks":[{levels[1]}],"checksum":0,"timestamp":"{micros(now)}"}}]}}'
+            f'{{"channel":"book","type":"snapshot","data":[{{"symbol":"{kraken_symbol(product)}","bids":[{bids}],'
+            f'"asks":[{asks}],"checksum":0,"timestamp":"{micros(now)}"}}]}}'
         )
         return Outgoing(MISSING_ID, padded(text, size))
 

@@ -15,11 +15,11 @@ from volspike.feeds.simulation.protocols import (
     Handshake,
     Outgoing,
     ServerProtocol,
-    TradeNumbers,
-    book_levels,
+    book_sides,
     millis,
     padded,
     price_text,
+    request_of,
     size_text,
 )
 from volspike.market import MISSING_ID, Side, Tick
@@ -53,11 +53,8 @@ class OkxServer(ServerProtocol):
     )
 
     def __init__(self, handshake: Handshake) -> None:
-        super().__init__()
+        super().__init__(handshake)
         self._id = f"{handshake.number:08x}"
-        self._days = handshake.days
-        self._rejected = handshake.rejected
-        self._numbers = TradeNumbers(handshake.days)
         self._subscribed: set[tuple[str, str]] = set()
 
     def is_ping(self, message: str | bytes) -> bool:
@@ -69,11 +66,8 @@ class OkxServer(ServerProtocol):
         del now  # no answer contains the current time
         if self.is_ping(message):
             return [_PONG]
-        try:
-            request = _REQUEST.decode(message)
-        except (ValueError, RecursionError):
-            return [self._error("60012", f"Invalid request: {_text(message)}")]
-        if request.op not in {"subscribe", "unsubscribe"}:
+        request = request_of(_REQUEST, message)
+        if request is None or request.op not in {"subscribe", "unsubscribe"}:
             return [self._error("60012", f"Invalid request: {_text(message)}")]
         self.subscribes += request.op == "subscribe"
         return [frame for each in request.args for frame in self._argument(request, each)]
@@ -98,27 +92,16 @@ class OkxServer(ServerProtocol):
             )
         ]
 
-    def skip_numbers(self, numbers: int) -> None:
-        """Raise all later trade ids by that many."""
-        self._numbers.skip(numbers)
-
-    def reset_numbers(self) -> None:
-        """The next trade of every instrument has the id 1."""
-        self._numbers.reset()
-
     def unknown_frame(self, now: int) -> Outgoing:
         """A message of an unknown channel."""
         return _data("weather", next(iter(self._days)), f'{{"outlook":"restless","ts":"{millis(now)}"}}')
 
     def book_frame(self, product: str, size: int, now: int) -> Outgoing:
         """A snapshot of the channel ``books``."""
-        levels = [
-            ",".join(f'["{price:.8f}","1","0","1"]' for price in prices)
-            for prices in book_levels(self._days[product], size)
-        ]
+        bids, asks = book_sides(self._days[product], size, '["{}","1","0","1"]')
         text = (
-            f'{{"arg":{{"channel":"books","instId":"{product}"}},"action":"snapshot","data":[{{"asks":[{levels[1]}],'
-            f'"bids":[{levels[0]}],"ts":"{millis(now)}","checksum":0,"seqId":1,"prevSeqId":-1}}]}}'
+            f'{{"arg":{{"channel":"books","instId":"{product}"}},"action":"snapshot","data":[{{"asks":[{asks}],'
+            f'"bids":[{bids}],"ts":"{millis(now)}","checksum":0,"seqId":1,"prevSeqId":-1}}]}}'
         )
         return Outgoing(MISSING_ID, padded(text, size))
 

@@ -13,11 +13,16 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import MappingProxyType
-from typing import ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple, TypeVar
 from zlib import crc32
 
+import msgspec
+
+from volspike.feeds.messages import DECODE_ERRORS
 from volspike.feeds.simulation.market import QUARTER_NS
 from volspike.market import MISSING_ID, SECOND_NS, Tick
+
+T = TypeVar("T")
 
 PAST_TRADES = 100
 _OPENING_VOLUME = 5000.0
@@ -145,7 +150,7 @@ def millis(ns: int) -> int:
     return ns // 1_000_000
 
 
-SNAPSHOT_LEVEL = 0.01
+_SNAPSHOT_LEVEL = 0.01
 _LEVEL_BYTES = 30
 NO_REJECTIONS: Final[Mapping[str, bool]] = MappingProxyType({})
 
@@ -154,8 +159,22 @@ def book_levels(day: ProductDay, size: int) -> tuple[list[float], list[float]]:
     """Prices of bids and asks around the last price, best first, for a snapshot of some ``size`` bytes."""
     middle = day.last.price if day.last else 1.0
     levels = range(-(-size // (2 * _LEVEL_BYTES)))
-    bids, asks = ([middle * (1 + SNAPSHOT_LEVEL * (level + 1)) ** sign for level in levels] for sign in (-1, 1))
+    bids, asks = ([middle * (1 + _SNAPSHOT_LEVEL * (level + 1)) ** sign for level in levels] for sign in (-1, 1))
     return bids, asks
+
+
+def book_sides(day: ProductDay, size: int, level: str) -> tuple[str, str]:
+    """Bids and asks of ``book_levels``, each level written as ``level`` with its price for ``{}``."""
+    bids, asks = (",".join(level.format(f"{price:.8f}") for price in prices) for prices in book_levels(day, size))
+    return bids, asks
+
+
+def request_of(decoder: msgspec.json.Decoder[T], message: str | bytes) -> T | None:
+    """A client's request; None for a message that is none."""
+    try:
+        return decoder.decode(message)
+    except DECODE_ERRORS:
+        return None
 
 
 def padded(text: str, size: int) -> bytes:
@@ -235,7 +254,10 @@ class ServerProtocol(ABC):
     most_subscribes: ClassVar[int] = 1
     malformed: ClassVar[tuple[bytes, bytes]]
 
-    def __init__(self) -> None:
+    def __init__(self, handshake: Handshake) -> None:
+        self._days = handshake.days
+        self._rejected = handshake.rejected
+        self._numbers = TradeNumbers(handshake.days)
         self.subscribes = 0
         self.violation = ""
 
@@ -272,13 +294,13 @@ class ServerProtocol(ABC):
         del now
         return []
 
-    @abstractmethod
     def skip_numbers(self, numbers: int) -> None:
         """Skip that many numbers: of messages, or of trades at a venue that does not number its messages."""
+        self._numbers.skip(numbers)
 
-    @abstractmethod
     def reset_numbers(self) -> None:
         """Begin the numbers again, as after a restart of a server behind the same connection."""
+        self._numbers.reset()
 
     @abstractmethod
     def unknown_frame(self, now: int) -> Outgoing:
