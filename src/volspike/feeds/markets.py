@@ -13,7 +13,7 @@ from math import isnan, nan
 import msgspec
 
 from volspike.errors import MalformedTick
-from volspike.feeds.events import Damage
+from volspike.feeds.events import Damage, Frame
 from volspike.feeds.messages import (
     DECODE_ERRORS,
     quote_side,
@@ -163,6 +163,13 @@ class Markets:
         if lost > len(found) or (lost < 0 and self._is_mixed):
             return Damage(error, lost=lost)
         return Damage(error, tuple(sorted({self.product(name) for name in found})), lost)
+
+
+def frame_of(ticks: list[Tick], received: int, faults: tuple[Damage, ...] = (), *, is_past: bool = False) -> Frame:
+    """The frame of ``ticks``; they are history if ``is_past``, as trades from before the subscription are."""
+    if is_past:
+        return Frame(time=received, history=tuple(ticks), faults=faults)
+    return Frame(time=ticks[-1].time if ticks else received, ticks=tuple(ticks), faults=faults)
 
 
 class _Elements(msgspec.Struct, gc=False):

@@ -15,7 +15,6 @@ from math import nan
 
 import msgspec
 
-from volspike.config import FeedSettings
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage, ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.markets import Markets, time_of
@@ -157,10 +156,6 @@ def spell(symbol: str) -> str:
     return symbol.replace("-", "")
 
 
-def _channels(_settings: FeedSettings) -> tuple[str, ...]:
-    return ("trade", "bookTicker")
-
-
 def _messages(channels: Sequence[str], symbols: Sequence[str]) -> list[str]:
     streams = [f"{symbol.lower()}@{channel}" for symbol in symbols for channel in channels]
     requests = [
@@ -175,7 +170,7 @@ PROTOCOL = FeedProtocol(
     venue="binance",
     url="wss://stream.binance.com:9443/stream?timeUnit=MICROSECOND",
     codec=BinanceCodec,
-    channels=_channels,
+    channels=lambda _: ("trade", "bookTicker"),
     messages=_messages,
     symbol=spell,
     limits=Limits(

@@ -14,10 +14,9 @@ from typing import Literal
 
 import msgspec
 
-from volspike.config import FeedSettings
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage, ExchangeError, Frame, Heartbeat, Subscriptions
-from volspike.feeds.markets import Markets, time_of
+from volspike.feeds.markets import Markets, frame_of, time_of
 from volspike.feeds.messages import (
     DECODE_ERRORS,
     Identifier,
@@ -109,7 +108,7 @@ class BybitCodec:
             message = _VALID.decode(data)
             content = message.data
             if isinstance(content, list) and message.topic.startswith(_TRADE_TOPIC):
-                return _frame([self._trade(trade, received) for trade in content], received)
+                return frame_of([self._trade(trade, received) for trade in content], received)
         except (*DECODE_ERRORS, MalformedTick) as error:
             return self._decode_each(data, received, error)
         if isinstance(content, _Book) and message.topic.startswith(_BOOK_TOPIC):
@@ -131,7 +130,7 @@ class BybitCodec:
             lambda item: self._trade(decode_json(_TRADE, item), received),
             message.topic.removeprefix(_TRADE_TOPIC),
         )
-        return _frame(ticks, received, faults)
+        return frame_of(ticks, received, faults)
 
     def _trade(self, trade: _Trade, received: int) -> Tick:
         time = time_of(trade.T, received)
@@ -181,18 +180,10 @@ class BybitCodec:
         raise error if isinstance(error, MalformedTick) else malformed_from(error) from error
 
 
-def _frame(ticks: list[Tick], received: int, faults: tuple[Damage, ...] = ()) -> Frame:
-    return Frame(time=ticks[-1].time if ticks else received, ticks=tuple(ticks), faults=faults)
-
-
 def _number(text: str) -> int:
     """A trade id; ``MISSING_ID`` for one that is no number (derivatives) or does not fit its column."""
     number = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else MISSING_ID
     return number if number < 2**63 else MISSING_ID
-
-
-def _channels(_settings: FeedSettings) -> tuple[str, ...]:
-    return _CHANNELS
 
 
 def _messages(channels: Sequence[str], symbols: Sequence[str]) -> list[str]:
@@ -206,7 +197,7 @@ PROTOCOL = FeedProtocol(
     venue="bybit",
     url="wss://stream.bybit.com/v5/public/spot",
     codec=BybitCodec,
-    channels=_channels,
+    channels=lambda _: _CHANNELS,
     messages=_messages,
     symbol=spell,
     limits=Limits(connections_per_s=1, arguments_per_message=ARGUMENTS_PER_MESSAGE),

@@ -17,7 +17,6 @@ from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from volspike.config import FeedSettings
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage, ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.messages import (
@@ -460,10 +459,6 @@ _NAMES = msgspec.json.Decoder(_NamedEvents)
 _NUMBERED = msgspec.json.Decoder(_Numbered, strict=False)
 
 
-def _channels(_settings: FeedSettings) -> tuple[str, ...]:
-    return ("ticker", "market_trades", "heartbeats")
-
-
 def _messages(channels: Sequence[str], symbols: Sequence[str]) -> list[str]:
     """One message per channel."""
     products = {"product_ids": list(symbols)}
@@ -479,7 +474,7 @@ PROTOCOL = FeedProtocol(
     venue=COINBASE,
     url="wss://advanced-trade-ws.coinbase.com",
     codec=lambda _: CodecFunctions(decode_advanced_trade, advanced_trade_damage),
-    channels=_channels,
+    channels=lambda _: ("ticker", "market_trades", "heartbeats"),
     messages=_messages,
     data_symbol=usd_alias,
     sequence=advanced_trade_sequence,

@@ -12,7 +12,6 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from volspike.config import FeedSettings
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage, ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.messages import (
@@ -230,17 +229,9 @@ def exchange_damage(data: bytes, error: MalformedTick) -> Damage:
 _PRODUCT = re.compile(rb'"product_id"\s*:\s*"([0-9A-Za-z-]+)"')
 
 
-def _channels(settings: FeedSettings) -> tuple[str, ...]:
-    return ("ticker", "heartbeat", "matches") if settings.matches else ("ticker", "heartbeat")
-
-
 def _subscribe(channels: Sequence[str], symbols: Sequence[str]) -> list[str]:
     request = {"type": "subscribe", "product_ids": list(symbols), "channels": list(channels)}
     return [msgspec.json.encode(request).decode()]
-
-
-def _kinds(settings: FeedSettings) -> frozenset[Kind]:
-    return frozenset(Kind) if settings.matches else frozenset({Kind.TICKER})
 
 
 # No number in these channels counts the messages sent: a ticker's ``sequence`` numbers all events of its product, most
@@ -251,10 +242,10 @@ PROTOCOL = FeedProtocol(
     venue=COINBASE,
     url="wss://ws-feed.exchange.coinbase.com",
     codec=lambda _: CodecFunctions(decode_exchange, exchange_damage),
-    channels=_channels,
+    channels=lambda settings: ("ticker", "heartbeat", *(("matches",) if settings.matches else ())),
     messages=_subscribe,
     data_symbol=usd_alias,
-    kinds=_kinds,
+    kinds=lambda settings: frozenset(Kind) if settings.matches else frozenset({Kind.TICKER}),
     limits=Limits(subscribe_within_s=5.0),
     trade_ids=TradeIds.UNORDERED,
     verifiable=False,

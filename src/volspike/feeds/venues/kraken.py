@@ -13,10 +13,9 @@ from typing import Literal
 
 import msgspec
 
-from volspike.config import FeedSettings
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage, ExchangeError, Frame, Heartbeat, Subscriptions
-from volspike.feeds.markets import Markets
+from volspike.feeds.markets import Markets, frame_of
 from volspike.feeds.messages import (
     DECODE_ERRORS,
     Identifier,
@@ -110,9 +109,9 @@ class KrakenCodec:
             message = _VALID.decode(data)
             if isinstance(message, _Quotes):
                 found = [self._quote(item, received) for item in message.data]
-                return _frame([tick for tick in found if tick is not None], received)
+                return frame_of([tick for tick in found if tick is not None], received)
             trades = [self._trade(item, received) for item in message.data]
-            return _frame(trades, received, is_past=message.type == "snapshot")
+            return frame_of(trades, received, is_past=message.type == "snapshot")
         except (*DECODE_ERRORS, MalformedTick):  # another channel, or a malformed element
             return self._decode_each(data, received)
 
@@ -125,12 +124,12 @@ class KrakenCodec:
             ticks, faults = self._markets.read_each(
                 message.data, lambda item: self._trade(decode_json(_TRADE, item), received)
             )
-            return _frame(ticks, received, faults, is_past=message.type == "snapshot")
+            return frame_of(ticks, received, faults, is_past=message.type == "snapshot")
         if message.channel == "ticker":
             ticks, faults = self._markets.read_each(
                 message.data, lambda item: self._quote(decode_json(_QUOTE, item), received)
             )
-            return _frame(ticks, received, faults)
+            return frame_of(ticks, received, faults)
         return Frame(time=received, ignored=message.channel)
 
     def _trade(self, trade: _Trade, received: int) -> Tick:
@@ -162,12 +161,6 @@ class KrakenCodec:
         raise malformed_from(error) from error
 
 
-def _frame(ticks: list[Tick], received: int, faults: tuple[Damage, ...] = (), *, is_past: bool = False) -> Frame:
-    if is_past:
-        return Frame(time=received, history=tuple(ticks), faults=faults)
-    return Frame(time=ticks[-1].time if ticks else received, ticks=tuple(ticks), faults=faults)
-
-
 def _known(number: float | None) -> float:
     return nan if number is None else number
 
@@ -179,10 +172,6 @@ def spell(symbol: str) -> str:
     'BTC/USD'
     """
     return symbol.replace("-", "/", 1)
-
-
-def _channels(_settings: FeedSettings) -> tuple[str, ...]:
-    return _CHANNELS
 
 
 def _messages(channels: Sequence[str], symbols: Sequence[str]) -> list[str]:
@@ -203,7 +192,7 @@ PROTOCOL = FeedProtocol(
     venue="kraken",
     url="wss://ws.kraken.com/v2",
     codec=KrakenCodec,
-    channels=_channels,
+    channels=lambda _: _CHANNELS,
     messages=_messages,
     symbol=spell,
     limits=Limits(connections_per_s=1, arguments_per_message=SYMBOLS_PER_MESSAGE),

@@ -15,7 +15,6 @@ from typing import Literal
 
 import msgspec
 
-from volspike.config import FeedSettings
 from volspike.errors import MalformedTick
 from volspike.feeds.events import Damage, ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.markets import Markets, time_of
@@ -196,10 +195,6 @@ def _best(levels: Sequence[Sequence[float]] | None, path: str) -> tuple[float, f
     return levels[0][0], levels[0][1]
 
 
-def _channels(_settings: FeedSettings) -> tuple[str, ...]:
-    return _CHANNELS
-
-
 def _messages(channels: Sequence[str], symbols: Sequence[str]) -> list[str]:
     arguments = [f'{{"channel":"{channel}","instId":"{symbol}"}}' for symbol in symbols for channel in channels]
     return [f'{{"op":"subscribe","args":[{",".join(part)}]}}' for part in batched(arguments, ARGUMENTS_PER_MESSAGE)]
@@ -210,7 +205,7 @@ PROTOCOL = FeedProtocol(
     venue="okx",
     url="wss://ws.okx.com:8443/ws/v5/public",
     codec=OkxCodec,
-    channels=_channels,
+    channels=lambda _: _CHANNELS,
     messages=_messages,
     limits=Limits(connections_per_s=3, messages_per_s=2, arguments_per_message=ARGUMENTS_PER_MESSAGE),
     ping=Ping("ping", 5.0),
