@@ -9,7 +9,7 @@ import pytest
 
 from tests.history.archive_server import ArchiveServer, Fault, open_archive
 from volspike.doctor.finding import Severity
-from volspike.doctor.history_addresses import check_history, history_addresses
+from volspike.doctor.services import check_history, history_addresses
 from volspike.errors import UsageError
 from volspike.history.archives import ARCHIVES
 from volspike.history.paged import PAGED_VENUES

@@ -22,8 +22,7 @@ from volspike.training.fitting import fit_fold
 from volspike.training.folds import prepare_training_data
 from volspike.training.report import ModelResult, TrainingReport
 from volspike.training.request import TrainingRequest
-from volspike.training.run import train, train_on
-from volspike.training.selection import best_on_validation_rows
+from volspike.training.run import best_on_validation_rows, train, train_on
 
 RequestFor = Callable[..., TrainingRequest]
 MakeDataset = Callable[..., Dataset]

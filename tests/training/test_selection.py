@@ -15,8 +15,7 @@ from volspike.training.fitting import fit_fold
 from volspike.training.folds import prepare_training_data
 from volspike.training.report import ModelResult
 from volspike.training.request import TrainingRequest
-from volspike.training.run import train_on
-from volspike.training.selection import LEAST_EVENTS, best_on_test_rows, choose
+from volspike.training.run import LEAST_EVENTS, best_on_test_rows, choose, train_on
 
 Gain = tuple[float, float, float] | tuple[float, float, float, int]
 RequestFor = Callable[..., TrainingRequest]

@@ -142,7 +142,7 @@ def _check_history(base_url: str | None, timeout: float, *, as_json: bool) -> No
     """Checks and prints the addresses of the public archives."""
     from datetime import UTC, datetime
 
-    from volspike.doctor.history_addresses import check_history
+    from volspike.doctor.services import check_history
 
     findings = asyncio.run(check_history(datetime.now(UTC).date(), base_url, timeout))
     if not as_json:

@@ -66,11 +66,18 @@ def check_rest_url(url: str) -> None:
         raise UsageError(f"{url!r} is not a valid address of the exchange; it must begin with http:// or https://")
 
 
-async def fetch(url: str, within_s: float) -> httpx.Response | str:
-    """The response to ``GET url`` with any status; a sentence if none arrives in time."""
+async def fetch(url: str, within_s: float, method: str = "GET") -> httpx.Response | str:
+    """The response to a request of ``url`` with any status; a sentence if none arrives in time.
+
+    ``HEAD`` follows redirections and asks for the size of the file itself.
+    """
+    is_head = method == "HEAD"
+    headers = {"user-agent": "volspike"} | ({"accept-encoding": "identity"} if is_head else {})
     try:
-        async with http_client(httpx.AsyncClient, url, timeout=within_s, headers={"user-agent": "volspike"}) as client:
-            return await client.get(url)
+        async with http_client(
+            httpx.AsyncClient, url, timeout=within_s, headers=headers, follow_redirects=is_head
+        ) as client:
+            return await client.request(method, url)
     except UsageError as error:  # of the proxy
         return str(error)
     except httpx.TimeoutException:

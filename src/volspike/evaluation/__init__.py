@@ -1,9 +1,8 @@
 """Quality of scores against outcomes and against baselines. Works on scores, not on models."""
 
 from volspike.evaluation.alarm_budget import AlarmPoint, BudgetPoint, alarm_curve, budget_points
-from volspike.evaluation.bootstrap import Interval
+from volspike.evaluation.bootstrap import Contrast, Interval
 from volspike.evaluation.comparison import Comparison, RowGroup, compare, per_hour, per_product
-from volspike.evaluation.contrast import Contrast
 from volspike.evaluation.forecast_metrics import ForecastComparison, compare_forecasts
 from volspike.evaluation.metrics import ScoreMetrics, evaluate_scores
 from volspike.evaluation.reliability import Reliability, ReliabilityBin, reliability

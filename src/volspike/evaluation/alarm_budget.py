@@ -23,8 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from volspike.episodes import Runs, SeriesOrder, alarm_runs
-from volspike.evaluation.bootstrap import Draws
-from volspike.evaluation.contrast import Contrast, contrast
+from volspike.evaluation.bootstrap import Contrast, Draws, contrast
 from volspike.evaluation.metrics import MOST_FLAGGED, Cuts, known, ratio
 from volspike.evaluation.scored import Scored
 from volspike.evaluation.spike_events import SpikeTimeline

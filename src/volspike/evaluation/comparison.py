@@ -14,13 +14,14 @@ from volspike.evaluation.bootstrap import (
     LEAST_BLOCKS,
     RESAMPLES,
     Calls,
+    Contrast,
     Draws,
     Interval,
     Resampled,
+    contrast,
     percentile_interval,
     resampled_figures,
 )
-from volspike.evaluation.contrast import Contrast, contrast
 from volspike.evaluation.metrics import ScoreMetrics, evaluate_scores, known
 from volspike.evaluation.scored import Scored, block_length, spike_events
 from volspike.evaluation.spike_events import EventFigures, event_figures, find_events

@@ -14,8 +14,7 @@ from math import nan
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.evaluation.bootstrap import Draws
-from volspike.evaluation.contrast import Contrast, contrast
+from volspike.evaluation.bootstrap import Contrast, Draws, contrast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from volspike.evaluation.bootstrap import LEAST_BLOCKS, RESAMPLES, Draws, resampled_areas
-from volspike.evaluation.contrast import Contrast, contrast
+from volspike.evaluation.bootstrap import LEAST_BLOCKS, RESAMPLES, Contrast, Draws, contrast, resampled_areas
 from volspike.evaluation.metrics import average_precision, known, ratio
 from volspike.evaluation.scored import Scored, spike_events
 from volspike.market import SECOND_NS

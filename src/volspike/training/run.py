@@ -2,25 +2,34 @@
 
 The steps, in order: split and label the rows (``folds``), search settings (``search``), fit, export and calibrate each
 model on each fold (``fitting``), compare with the best baseline on held-out rows and write (``evaluate``), choose the
-model to use (``selection``), and report (``report``).
+model to use (a baseline unless another proves better), and report (``report``).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from typing import Final
+
+import numpy as np
 
 from volspike.datasets import Dataset, load_dataset
 from volspike.errors import NotEnoughData, SchemaMismatch, UsageError, VolspikeError
+from volspike.evaluation import Comparison
+from volspike.evaluation.metrics import average_precision
 from volspike.market import format_time
 from volspike.progress import OnStep, counted
 from volspike.training.evaluate import WEIGHTS, BestBaselines, ModelFits, evaluate_model
-from volspike.training.fitting import fit_fold
+from volspike.training.fitting import FoldFit, ScoredRows, fit_fold
 from volspike.training.folds import TrainingData, baseline_names, is_baseline, prepare_training_data
-from volspike.training.report import STRATIFIED_WARNING, TrainingReport, collect_warnings
+from volspike.training.report import STRATIFIED_WARNING, ModelResult, TrainingReport, collect_warnings
 from volspike.training.request import ALL, TrainingRequest
 from volspike.training.search import search_settings
-from volspike.training.selection import best_on_test_rows, best_on_validation_rows, choose
+
+LEAST_EVENTS: Final = 20
+"""Separate spike events in the pooled test rows that a learned model needs to be chosen."""
 
 
 def train(request: TrainingRequest, on_step: OnStep) -> TrainingReport:
@@ -136,3 +145,74 @@ def _fit_model(name: str, data: TrainingData, on_step: OnStep) -> ModelFits:
         on_step(f"{name}: fold {number} of {len(folds)}")
         fits.append(fit_fold(name, data, fold, search.settings))
     return ModelFits(tuple(fits), search, time.perf_counter() - began)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The model of a run to use, and the reason in one sentence."""
+
+    model: str
+    reason: str
+
+
+def best_on_test_rows(models: Mapping[str, Sequence[FoldFit]]) -> str:
+    """The name with the greatest PR-AUC, pooled over the test rows of these folds. Of equals the first is best."""
+    return _best({name: [(fit, fit.test) for fit in fits] for name, fits in models.items()})
+
+
+def best_on_validation_rows(models: Mapping[str, Sequence[FoldFit]]) -> str:
+    """The same on the validation rows."""
+    return _best({name: [(fit, fit.validation) for fit in fits] for name, fits in models.items()})
+
+
+def _best(parts: Mapping[str, Sequence[tuple[FoldFit, ScoredRows]]]) -> str:
+    scores = {
+        name: average_precision(
+            np.concatenate([fit.fold.y[scored.rows] for fit, scored in folds]),
+            np.concatenate([scored.probability for _, scored in folds]),
+        )
+        for name, folds in parts.items()
+    }
+    return max(scores, key=lambda name: np.nan_to_num(scores[name], nan=-1.0))
+
+
+def choose(candidate: ModelResult, best_baseline: str) -> Choice:
+    """The ``candidate``, the best of the requested models, or the best baseline if the rule is not met.
+
+    A learned model is chosen if the pooled test rows hold at least ``LEAST_EVENTS`` separate spike events, the interval
+    of its gain in PR-AUC over the best baseline excludes zero, and the final block does not contradict it. The final
+    block contradicts a gain if its own interval is entirely below zero, or if the loss there is greater than the gain.
+    A baseline, if no learned model was requested, needs no evidence.
+    """
+    name = candidate.model
+    if is_baseline(name):
+        return Choice(name, "the best of the requested baselines")
+    objection = _objection(candidate.pooled, candidate.final)
+    if objection is not None:
+        return Choice(best_baseline, f"{name}'s {objection}")
+    pooled = candidate.pooled
+    return Choice(
+        name,
+        f"its gain over {pooled.baseline_name} is {_describe(pooled)} with {pooled.spike_events} separate spike "
+        "events, and the final block does not contradict it",
+    )
+
+
+def _objection(pooled: Comparison, final: Comparison) -> str | None:
+    """The condition that is not met; None if all are."""
+    if isnan(pooled.gain):
+        return "gain is undefined: the test rows are of one class"
+    gain = f"gain {_describe(pooled)}"
+    if pooled.spike_events < LEAST_EVENTS:
+        return f"{gain} rests on {pooled.spike_events} separate spike event(s), {LEAST_EVENTS} are needed"
+    if not pooled.gain_intervals["pr_auc"].low > 0.0:
+        return f"{gain} does not exclude zero"
+    if final.gain_intervals["pr_auc"].high < 0.0 or final.gain < -pooled.gain:
+        return f"{gain} is contradicted by the final block: {_describe(final)}"
+    return None
+
+
+def _describe(compared: Comparison) -> str:
+    interval = compared.gain_intervals["pr_auc"]
+    between = "no interval" if isnan(interval.low) else f"{interval.low:+.3f} … {interval.high:+.3f}"
+    return f"{compared.gain:+.3f} ({between})"
