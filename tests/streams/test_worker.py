@@ -24,7 +24,7 @@ from volspike.streams.sink import facts_for, merge_parts, parquet_sink
 from volspike.streams.state import Bookmark, MakeStage, WorkerPlan
 from volspike.streams.transactions import Transactions
 from volspike.streams.wire import FeatureRowCodec
-from volspike.streams.worker import BatchPoller, Partitions, Worker
+from volspike.streams.worker import Partitions, Worker
 from volspike.tape import tape_line
 
 SET = FeatureSet((3, 10))
@@ -272,13 +272,12 @@ def test_polls_that_return_only_errors_pause() -> None:
     """A consumer that returns a transient error at once is polled ten times a second; an end is no error."""
     time = Hours()
     recovery: Any = None
-    partitions = Partitions(KafkaSettings(), "ticks.raw", recovery, should_stop=lambda: False)
-    poller = BatchPoller(KafkaSettings(), "ticks.raw", partitions, 10, sleep=time.sleep)
+    partitions = Partitions(KafkaSettings(), "ticks.raw", recovery, should_stop=lambda: False, sleep=time.sleep)
     message = SimpleNamespace(error=lambda: RETRIABLE, partition=lambda: 0)
     for _ in range(3):
-        assert poller.poll(SimpleNamespace(consume=lambda *_: [message]), 0.0) == []
+        assert partitions.poll(SimpleNamespace(consume=lambda *_: [message]), 10, 0.0) == []
     assert time.sleeps == [0.1, 0.1, 0.1]
-    poller.poll(SimpleNamespace(consume=lambda *_: [FakeEnd(0)]), 0.0)
+    partitions.poll(SimpleNamespace(consume=lambda *_: [FakeEnd(0)]), 10, 0.0)
     assert len(time.sleeps) == 3
 
 

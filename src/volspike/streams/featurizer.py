@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 import msgspec
 
 from volspike.errors import DataError, SchemaMismatch
-from volspike.features import Every, FeatureEngine, FeatureRows, FeatureSet
+from volspike.features import Every, FeatureEngine, FeatureSet
 from volspike.market import Profile, Ticks
 from volspike.market.time import MILLISECOND_NS
 from volspike.models import Metadata
+from volspike.streams.sink import PartitionParts
 from volspike.streams.state import MakeStage, ReceivedMessage, Stage, StageOutput
 from volspike.streams.wire import FeatureHeaders, FeatureRowCodec
 from volspike.tape import TapeReport
@@ -66,25 +67,6 @@ class RowKind:
         return [*differing, *lacking]
 
 
-class RowSink(Protocol):
-    """Keeps a copy of a partition's rows, as ``sink.PartitionParts`` does. Its methods correspond to a stage's."""
-
-    def restore(self, offset: int, earlier: Sequence[int]) -> None:
-        """The next rows are those from ``offset`` on."""
-
-    def add(self, rows: FeatureRows, *, simulated: bool) -> None:
-        """Adds the next rows."""
-
-    def prepare(self, offset: int) -> None:
-        """Writes the rows up to ``offset`` durably."""
-
-    def publish(self) -> None:
-        """The written rows are committed."""
-
-    def close(self) -> None:
-        """Discards uncommitted rows."""
-
-
 class _State(msgspec.Struct, frozen=True):
     """The snapshot of a featurizer."""
 
@@ -98,7 +80,9 @@ class Featurizer:
     Once a partition has received a simulated tick, its rows are labelled as simulated.
     """
 
-    def __init__(self, feature_set: FeatureSet, profile: Profile, every: Every, sink: RowSink | None = None) -> None:
+    def __init__(
+        self, feature_set: FeatureSet, profile: Profile, every: Every, sink: PartitionParts | None = None
+    ) -> None:
         self._engine = FeatureEngine(feature_set, profile, every)
         self._codec = FeatureRowCodec(feature_set)
         self._sink = sink
@@ -200,7 +184,7 @@ def featurizer_factory(
     feature_set: FeatureSet,
     profile: Profile,
     every: Every,
-    make_sink: Callable[[int], RowSink] | None = None,
+    make_sink: Callable[[int], PartitionParts] | None = None,
 ) -> MakeStage:
     """Returns a function that creates the featurizer of a partition."""
 

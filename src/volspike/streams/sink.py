@@ -82,7 +82,7 @@ def list_parts(folder: Path) -> list[PartFile]:
 
 
 class PartitionParts:
-    """The parts of one partition; a ``featurizer.RowSink``.
+    """The parts of one partition; the methods correspond to those of the stage whose rows it keeps.
 
     ``log`` names group and topic. Rows are kept in memory between two snapshots.
     """

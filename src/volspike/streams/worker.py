@@ -43,13 +43,16 @@ from volspike.streams.transactions import (
 )
 from volspike.streams.wire import dead_letter_headers
 
+IDLE_S: Final = 0.1
+"""Longest wait of a poll for a first message, and so the longest delay of a stop."""
+
 
 class Partitions:
     """The partitions of ``topic`` that are assigned to a worker, each with its stage.
 
     Args:
         should_stop: whether to stop retrying when the cluster does not answer.
-        sleep: waits for so many seconds between two attempts.
+        sleep: waits for so many seconds between two attempts, and after an error.
     """
 
     def __init__(
@@ -78,10 +81,6 @@ class Partitions:
         """All assigned partitions."""
         return list(self._held.values())
 
-    def by_number(self) -> dict[int, AssignedPartition]:
-        """A copy of the assigned partitions by number."""
-        return dict(self._held)
-
     def recover(self, consumer: Any, numbers: Iterable[int]) -> list[TopicPartition]:
         """Restores partitions to their committed offsets; returns the position from which each is to be read.
 
@@ -103,6 +102,56 @@ class Partitions:
             except KafkaException:  # it was assigned a moment ago and is not being fetched yet
                 consumer.incremental_unassign([place])
                 consumer.incremental_assign([place])
+
+    def poll(self, consumer: Any, most: int, wait_s: float) -> list[tuple[AssignedPartition, list[Any]]]:
+        """The next messages of each partition, at most ``most``; after the first one, the poll goes on for ``wait_s``.
+
+        Messages of a partition that was revoked meanwhile are dropped: its next owner receives them again.
+
+        Raises:
+            StreamTruncated: messages were deleted before they were read.
+            StreamError: the cluster refuses.
+        """
+        first = consumer.consume(1, IDLE_S)
+        owners = dict(self._held)
+        if not first:
+            return []
+        rest = consumer.consume(most - 1, max(0.0, wait_s)) if most > 1 else []
+        batches: dict[int, list[Any]] = {}
+        expected: dict[int, int] = {}
+        has_failed = False
+        for place, message in enumerate((*first, *rest)):
+            error = message.error()
+            number = message.partition()
+            if error is not None:
+                has_failed |= self._handle_error(error, number)
+                continue
+            partition = self._held.get(number)
+            if partition is None or (place == 0 and owners.get(number) is not partition):
+                continue
+            offset = message.offset()
+            if offset < expected.get(number, partition.position):
+                continue
+            expected[number] = offset + 1
+            batches.setdefault(number, []).append(message)
+            partition.has_ended = False
+        if has_failed and not batches:
+            self._sleep(IDLE_S)  # an error is returned at once, where a silent topic waits
+        return [(self._held[number], batch) for number, batch in batches.items() if number in self._held]
+
+    def _handle_error(self, error: Any, number: int) -> bool:
+        """Handles an error that the consumer returns in place of a message; whether it is one that will disappear."""
+        name = error.name()
+        if name == "_PARTITION_EOF":
+            if (partition := self._held.get(number)) is not None:
+                partition.has_ended = True
+            return False
+        if name in {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"}:
+            reason = "the log was truncated before it was read, or the topic was recreated"
+            raise StreamTruncated(self._topic, number, reason)
+        if error.fatal() or not is_transient(error):
+            raise stream_error(self._settings, error, self._topic)
+        return True
 
     def release(self, numbers: Iterable[int]) -> None:
         """Closes those of these partitions that are assigned; uncommitted state is discarded."""
@@ -128,80 +177,6 @@ class Partitions:
                 self._sleep(next(pauses))
             else:
                 return found
-
-
-IDLE_S: Final = 0.1
-"""Longest wait of a poll for a first message, and so the longest delay of a stop."""
-
-
-class BatchPoller:
-    """Polls messages of the assigned partitions, at most ``most`` at a time; ``sleep`` waits after an error."""
-
-    def __init__(
-        self,
-        settings: KafkaSettings,
-        topic: str,
-        partitions: Partitions,
-        most: int,
-        *,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self._sleep = sleep
-        self._settings = settings
-        self._topic = topic
-        self._partitions = partitions
-        self._most = most
-
-    def poll(self, consumer: Any, wait_s: float) -> list[tuple[AssignedPartition, list[Any]]]:
-        """The next messages of each partition; after the first message, the poll goes on for ``wait_s``.
-
-        Messages of a partition that was revoked meanwhile are dropped: its next owner receives them again.
-
-        Raises:
-            StreamTruncated: messages were deleted before they were read.
-            StreamError: the cluster refuses.
-        """
-        first = consumer.consume(1, IDLE_S)
-        owners = self._partitions.by_number()
-        if not first:
-            return []
-        rest = consumer.consume(self._most - 1, max(0.0, wait_s)) if self._most > 1 else []
-        batches: dict[int, list[Any]] = {}
-        expected: dict[int, int] = {}
-        has_failed = False
-        for place, message in enumerate((*first, *rest)):
-            error = message.error()
-            number = message.partition()
-            if error is not None:
-                has_failed |= self._handle_error(error, number)
-                continue
-            partition = self._partitions.get(number)
-            if partition is None or (place == 0 and owners.get(number) is not partition):
-                continue
-            offset = message.offset()
-            if offset < expected.get(number, partition.position):
-                continue
-            expected[number] = offset + 1
-            batches.setdefault(number, []).append(message)
-            partition.has_ended = False
-        if has_failed and not batches:
-            self._sleep(IDLE_S)  # an error is returned at once, where a silent topic waits
-        found = ((self._partitions.get(number), batch) for number, batch in batches.items())
-        return [(partition, batch) for partition, batch in found if partition is not None]
-
-    def _handle_error(self, error: Any, number: int) -> bool:
-        """Handles an error that the consumer returns in place of a message; whether it is one that will disappear."""
-        name = error.name()
-        if name == "_PARTITION_EOF":
-            if (partition := self._partitions.get(number)) is not None:
-                partition.has_ended = True
-            return False
-        if name in {"_AUTO_OFFSET_RESET", "OFFSET_OUT_OF_RANGE"}:
-            reason = "the log was truncated before it was read, or the topic was recreated"
-            raise StreamTruncated(self._topic, number, reason)
-        if error.fatal() or not is_transient(error):
-            raise stream_error(self._settings, error, self._topic)
-        return True
 
 
 _NOW: Final = 0
@@ -358,7 +333,6 @@ class Worker:
             on_messages=self._tally.count_recovered,
         )
         self._partitions = Partitions(settings, plan.topic_in, recovery, should_stop=stop, clock=clock, sleep=sleep)
-        self._poller = BatchPoller(settings, plan.topic_in, self._partitions, plan.commit_rows, sleep=sleep)
         self._transactions = Transactions(
             settings,
             lambda: clients.producer(f"{plan.group}-{plan.name}"),
@@ -426,7 +400,7 @@ class Worker:
         )
 
     def _step(self) -> None:
-        batches = self._poller.poll(self._consumer, self._due - self._clock())
+        batches = self._partitions.poll(self._consumer, self._plan.commit_rows, self._due - self._clock())
         if not batches:
             return
         try:
