@@ -203,7 +203,7 @@ def _rows(kind: str) -> str:
 
 def _print_manifest(manifest: Manifest) -> None:
     """Prints the content of the folder: completeness, gaps, unit of sizes, and terms."""
-    from volspike.history.conversion import BASE_UNIT
+    from volspike.history.manifest import BASE_UNIT
     from volspike.market import format_time
 
     if not manifest.files:

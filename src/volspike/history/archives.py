@@ -127,7 +127,7 @@ def _joined(product_id: str) -> str:
     return "".join(parts)
 
 
-def _bybit(product_id: str) -> str:
+def _bybit_symbol(product_id: str) -> str:
     """Bybit's symbol: ``BTC-USDT`` → ``BTCUSDT``, ``BTC-29MAR24`` → ``BTC-29MAR24``."""
     symbol = split_product(product_id)[1]
     return symbol if _BYBIT_EXPIRY.fullmatch(symbol.rpartition("-")[2]) else symbol.replace("-", "")
@@ -159,91 +159,56 @@ def _tardis_symbol(product_id: str) -> str:
     if venue.startswith("binance"):
         return _joined(product_id)
     if venue.startswith("bybit"):
-        return _bybit(product_id)
+        return _bybit_symbol(product_id)
     if venue == "kraken":
         return "-".join(_KRAKEN_CURRENCIES.get(part, part) for part in symbol.split("-"))
     return symbol if venue in {"coinbase", "okx", "deribit"} else symbol.replace("-", "")
 
 
-def _binance(path: str) -> tuple[ArchiveLayout, ...]:
-    return tuple(
+def _binance(name: str, folder: str, example: str = "BTC-USDT") -> Archive:
+    layouts = [
         ArchiveLayout(
             kind=kind,
-            path=f"{path}/{period}/{kind}/{{symbol}}/{{symbol}}-{kind}-{{day:{stamp}}}.zip",
+            path=f"{folder}/{period}/{kind}/{{symbol}}/{{symbol}}-{kind}-{{day:{stamp}}}.zip",
             is_monthly=period == "monthly",
             has_consecutive_ids=True,
         )
         for kind in ("aggTrades", "trades")
         for period, stamp in (("daily", "%Y-%m-%d"), ("monthly", "%Y-%m"))
+    ]
+    return Archive(
+        name=name,
+        url="https://data.binance.vision",
+        layouts=tuple(layouts),
+        file_format="binance",
+        example=example,
+        terms="public data of Binance; terms: https://www.binance.com/en/terms",
+        symbol=_joined,
+        checksum_ending=".CHECKSUM",
     )
 
 
-_BINANCE_URL: Final = "https://data.binance.vision"
-_BINANCE_TERMS: Final = "public data of Binance; terms: https://www.binance.com/en/terms"
-_BYBIT_URL: Final = "https://public.bybit.com"
-_BYBIT_TERMS: Final = "public data of Bybit; terms: https://www.bybit.com/en/help-center/article/Terms-of-Service"
-_BYBIT_DERIVATIVES: Final = (ArchiveLayout("trades", "/trading/{symbol}/{symbol}{day:%Y-%m-%d}.csv.gz"),)
+def _bybit(name: str, path: str, example: str = "BTC-USDT") -> Archive:
+    return Archive(
+        name=name,
+        url="https://public.bybit.com",
+        layouts=(ArchiveLayout("trades", path),),
+        file_format="bybit",
+        example=example,
+        terms="public data of Bybit; terms: https://www.bybit.com/en/help-center/article/Terms-of-Service",
+        symbol=_bybit_symbol,
+    )
+
 
 ARCHIVES: Final[Mapping[str, Archive]] = {
     archive.name: archive
     for archive in (
-        Archive(
-            name="binance",
-            url=_BINANCE_URL,
-            layouts=_binance("/data/spot"),
-            file_format="binance",
-            example="BTC-USDT",
-            terms=_BINANCE_TERMS,
-            symbol=_joined,
-            checksum_ending=".CHECKSUM",
-        ),
-        Archive(
-            name="binance-um",
-            url=_BINANCE_URL,
-            layouts=_binance("/data/futures/um"),
-            file_format="binance",
-            example="BTC-USDT",
-            terms=_BINANCE_TERMS,
-            symbol=_joined,
-            checksum_ending=".CHECKSUM",
-        ),
-        Archive(
-            name="binance-cm",
-            url=_BINANCE_URL,
-            layouts=_binance("/data/futures/cm"),
-            file_format="binance",
-            example="BTC-USD-PERP",
-            terms=_BINANCE_TERMS,
-            symbol=_joined,
-            checksum_ending=".CHECKSUM",
-        ),
-        Archive(
-            name="bybit",
-            url=_BYBIT_URL,
-            layouts=(ArchiveLayout("trades", "/spot/{symbol}/{symbol}_{day:%Y-%m-%d}.csv.gz"),),
-            file_format="bybit",
-            example="BTC-USDT",
-            terms=_BYBIT_TERMS,
-            symbol=_bybit,
-        ),
-        Archive(
-            name="bybit-linear",
-            url=_BYBIT_URL,
-            layouts=_BYBIT_DERIVATIVES,
-            file_format="bybit",
-            example="BTC-USDT",
-            terms=_BYBIT_TERMS,
-            symbol=_bybit,
-        ),
-        Archive(
-            name="bybit-inverse",
-            url=_BYBIT_URL,
-            layouts=_BYBIT_DERIVATIVES,
-            file_format="bybit",
-            example="BTC-USD",
-            terms=_BYBIT_TERMS,
-            symbol=_bybit,
-        ),
+        _binance("binance", "/data/spot"),
+        _binance("binance-um", "/data/futures/um"),
+        _binance("binance-cm", "/data/futures/cm", "BTC-USD-PERP"),
+        _bybit("bybit", "/spot/{symbol}/{symbol}_{day:%Y-%m-%d}.csv.gz"),
+        _bybit("bybit-linear", "/trading/{symbol}/{symbol}{day:%Y-%m-%d}.csv.gz"),
+        _bybit("bybit-inverse", "/trading/{symbol}/{symbol}{day:%Y-%m-%d}.csv.gz", "BTC-USD"),
         Archive(
             name="okx",
             url="https://www.okx.com",

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from volspike.errors import DataError, UnreadableFile, UsageError
 from volspike.feeds.rest import LONGEST_PAGE, TradePages, TradePosition
+from volspike.history.download import write_durably
 from volspike.market import MISSING_ID, SECOND_NS, Cause, Gap, Kind, Tick, Ticks, format_time
 from volspike.market.product import COINBASE, split_product
 from volspike.tape.parquet import ROW_GROUP, ParquetTape
@@ -149,12 +150,7 @@ class BackfillProgress:
 
     def save(self, state: BackfillState) -> None:
         """Replaces the state atomically: after a crash the file has the old or the new state."""
-        part = self._state.with_name(self._state.name + ".part")
-        with part.open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(state)))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._state)
+        write_durably(self._state, msgspec.json.format(msgspec.json.encode(state)))
 
     def add(self, state: BackfillState, trades: Sequence[Tick], next_id: int, duplicates: int) -> BackfillState:
         """Appends trades, oldest first, then saves and returns the state that counts them."""

@@ -21,14 +21,15 @@ from typing import Final
 
 import volspike
 from volspike.errors import DataError, UsageError
-from volspike.history.archives import Archive, ArchiveFile, days_between, plan_files, product_folder
-from volspike.history.conversion import Conversion, DamagedDownload, convert_file, unit_of
+from volspike.history.archives import Archive, ArchiveFile, plan_files, product_folder
+from volspike.history.conversion import Conversion, DamagedDownload, convert_file
 from volspike.history.download import Downloader, DownloadStopped, FileMissing, sync_folder
 from volspike.history.manifest import (
     FileRecord,
     Manifest,
     has_tape,
-    read_manifest,
+    manifest_of,
+    unit_of,
     write_ledger,
     write_manifest,
 )
@@ -167,10 +168,10 @@ def wanted_files(request: HistoryRequest) -> list[ArchiveFile]:
         UnreadableFile: its manifest cannot be read.
     """
     manifest = _manifest(request)
-    there = {day for record in manifest.files if has_tape(request.folder, record) for day in _days(record)}
+    there = {day for record in manifest.files if has_tape(request.folder, record) for day in record.days()}
     lost = [record for record in manifest.files if not has_tape(request.folder, record)]
     # a month whose tape was removed is replaced as one file
-    days = {day for day in request.days if day not in there} | {day for record in lost for day in _days(record)}
+    days = {day for day in request.days if day not in there} | {day for record in lost for day in record.days()}
     return plan_files(request.archive, request.product_id, request.kind, days, request.now_ns())
 
 
@@ -223,24 +224,7 @@ def _manifest(request: HistoryRequest) -> Manifest:
     archive, folder = request.archive, request.folder
     layout = archive.layout(request.kind, is_monthly=False)
     consecutive = layout is not None and layout.has_consecutive_ids
-    manifest = read_manifest(folder)
-    if manifest is None:
-        return Manifest(
-            source=archive.name,
-            product_id=request.product_id,
-            kind=request.kind,
-            size_unit=unit_of(request.product_id),
-            has_consecutive_ids=consecutive,
-            completeness="verified by trade ids" if consecutive else "not verifiable: the venue's trade ids have gaps",
-            terms=archive.terms,
-        )
-    held = (manifest.source, manifest.product_id, manifest.kind)
-    if held != (archive.name, request.product_id, request.kind):
-        raise UsageError(
-            f"{folder} holds {manifest.kind} of {manifest.product_id} from {manifest.source}, and {request.kind} "
-            "would repeat its trades: use another folder with --out"
-        )
-    return manifest
+    return manifest_of(folder, archive.name, request.product_id, request.kind, archive.terms, consecutive=consecutive)
 
 
 @contextmanager
@@ -447,7 +431,3 @@ class _Run:
             unpublished=tuple(sorted(self._unpublished)),
             gaps=tuple(self._manifest.gaps()),
         )
-
-
-def _days(record: FileRecord) -> Iterator[date]:
-    return days_between(record.first, record.end)

@@ -7,9 +7,10 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple, cast
+from typing import BinaryIO, Final, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from volspike.errors import DataError, UnreadableFile
 from volspike.history.archives import ArchiveFile
 from volspike.history.manifest import MissingTrades, missing_between
 from volspike.market import MISSING_ID, Ticks, format_time
-from volspike.tape.foreign_columns import size_unit_of
 from volspike.tape.importers import TradeFileReport, read_trades
 from volspike.tape.parquet import ParquetTape
 
@@ -30,7 +30,7 @@ BLOCK_BYTES: Final = 3 << 20
 MOST_HOLES: Final = 1_000
 """Missing spans of ids kept per file; more are merged with their neighbours."""
 
-BASE_UNIT: Final = "base currency"
+_Text: TypeAlias = gzip.GzipFile | zipfile.ZipExtFile
 
 
 class DamagedDownload(DataError):
@@ -47,15 +47,6 @@ class Conversion(NamedTuple):
     first_time: str
     last_time: str
     missing: tuple[MissingTrades, ...]
-
-
-def unit_of(product_id: str) -> str:
-    """The unit of a product's sizes, as messages state it.
-
-    >>> unit_of("binance-cm:BTC-USD-PERP"), unit_of("binance:BTC-USDT")
-    ('contracts', 'base currency')
-    """
-    return size_unit_of(product_id) or BASE_UNIT
 
 
 def convert_file(
@@ -76,15 +67,14 @@ def convert_file(
     """
     report, ids = TradeFileReport(), IdCheck()
     consecutive = file.layout.has_consecutive_ids
-    with ExitStack() as stack:
-        stream = stack.enter_context(_opened(source))
+    with _opened(source) as stream:
         parts = _checked_parts(stream, file, source, report, check)
         first = next(parts, None)
         if first is None:
             return Conversion(0, report.rejected, MISSING_ID, MISSING_ID, "", "", ())
         with ParquetTape(tape) as written:
             written.metadata = {HISTORY_KEY: json.dumps(facts).encode()}
-            for part in _chained(first, parts):
+            for part in chain([first], parts):
                 ids.add(part)
                 written.write(part)
     return Conversion(
@@ -98,19 +88,14 @@ def convert_file(
     )
 
 
-def _chained(first: Ticks, rest: Iterator[Ticks]) -> Iterator[Ticks]:
-    yield first
-    yield from rest
-
-
 def _checked_parts(
-    stream: BinaryIO, file: ArchiveFile, source: Path, report: TradeFileReport, check: Callable[[], None]
+    stream: _Text, file: ArchiveFile, source: Path, report: TradeFileReport, check: Callable[[], None]
 ) -> Iterator[Ticks]:
     """The ticks of a file; raises at its end if it is cut off."""
-    if (head := stream.read(1)) == b"":
+    if not stream.peek(1):
         return
     parts = read_trades(
-        cast("BinaryIO", _Prefixed(head, stream)),
+        cast("BinaryIO", stream),
         file.archive.file_format,
         file.product_id,
         path=source,
@@ -132,25 +117,8 @@ def _checked_parts(
         raise DamagedDownload(f"{source.name}: {report.fault}")
 
 
-class _Prefixed:
-    """A stream of which some bytes were already read."""
-
-    def __init__(self, head: bytes, rest: BinaryIO) -> None:
-        self._head = head
-        self._rest = rest
-
-    def read(self, size: int) -> bytes:
-        if self._head:
-            head, self._head = self._head, b""
-            return head + self._rest.read(size - len(head))
-        return self._rest.read(size)
-
-    def close(self) -> None:
-        self._rest.close()
-
-
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[_Text]:
     """The text in a zip archive with one file, or in a gzip file.
 
     Raises:
@@ -163,10 +131,10 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
                 if len(members) != 1:
                     raise UnreadableFile(path, f"expected one file in the archive, found {len(members)}")
                 with archive.open(members[0]) as stream:
-                    yield cast("BinaryIO", stream)
+                    yield cast("zipfile.ZipExtFile", stream)
         else:
             with gzip.open(path, "rb") as stream:
-                yield cast("BinaryIO", stream)
+                yield stream
     except (zipfile.BadZipFile, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DamagedDownload(f"{path.name} is cut off or broken ({error})") from error
 

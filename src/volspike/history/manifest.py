@@ -14,14 +14,16 @@ from typing import Final
 
 import msgspec
 
-from volspike.errors import UnreadableFile
+from volspike.errors import UnreadableFile, UsageError
 from volspike.history.archives import DAY, days_between
 from volspike.history.download import write_durably
 from volspike.market import SECOND_NS, Cause, Gap, format_time, parse_time
+from volspike.tape.foreign_columns import size_unit_of
 from volspike.tape.ledger import gap_line
 from volspike.tape.names import LEDGER_NAME, MANIFEST_NAME
 
 FORMAT: Final = 1
+BASE_UNIT: Final = "base currency"
 
 
 class MissingTrades(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +58,10 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[MissingTrades, ...]
     volspike: str
 
+    def days(self) -> Iterator[date]:
+        """The days that it covers."""
+        return days_between(self.first, self.end)
+
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """The history of one product in a folder, its files by day.
@@ -77,7 +83,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def days(self) -> set[date]:
         """The days whose trades are in the folder."""
-        return {day for record in self.files for day in days_between(record.first, record.end)}
+        return {day for record in self.files for day in record.days()}
 
     def with_file(self, record: FileRecord) -> Manifest:
         """The manifest with a file, which replaces those of the same days."""
@@ -100,7 +106,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         for record in files:
             for hole in record.missing:
                 yield self._gap(parse_time(hole.start), parse_time(hole.end), hole.lost, hole.detail)
-        absent = {*self.missing_days, *(day for record in self.files if not record.rows for day in _days(record))}
+        absent = {*self.missing_days, *(day for record in self.files if not record.rows for day in record.days())}
         for left, right in pairwise(files):
             between = list(days_between(left.end, right.first))
             if absent.issuperset(between):
@@ -122,7 +128,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         first = files[0].first if files else date.max
         end = files[-1].end if files else date.max
         for run in _runs([day for day in self.missing_days if day < first or day >= end]):
-            start, stop = _midnight(run[0]), _midnight(run[-1] + DAY)
+            start, stop = midnight(run[0]), midnight(run[-1] + DAY)
             if files and run[-1] + DAY == first:
                 stop = max(start, parse_time(files[0].first_time))
             if files and run[0] == end:
@@ -150,6 +156,41 @@ def read_manifest(folder: Path) -> Manifest | None:
         raise UnreadableFile(path, f"no manifest of history ({error}): remove it to download again") from None
     if manifest.format > FORMAT:
         raise UnreadableFile(path, f"manifest format {manifest.format}: install a newer volspike")
+    return manifest
+
+
+def unit_of(product_id: str) -> str:
+    """The unit of a product's sizes, as messages state it.
+
+    >>> unit_of("binance-cm:BTC-USD-PERP"), unit_of("binance:BTC-USDT")
+    ('contracts', 'base currency')
+    """
+    return size_unit_of(product_id) or BASE_UNIT
+
+
+def manifest_of(folder: Path, source: str, product_id: str, kind: str, terms: str, *, consecutive: bool) -> Manifest:
+    """The manifest of a folder for the history of one product, or a new one.
+
+    Raises:
+        UsageError: the folder holds the history of another product, source or kind of files.
+        UnreadableFile: its manifest cannot be read.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return Manifest(
+            source=source,
+            product_id=product_id,
+            kind=kind,
+            size_unit=unit_of(product_id),
+            has_consecutive_ids=consecutive,
+            completeness="verified by trade ids" if consecutive else "not verifiable: the venue's trade ids have gaps",
+            terms=terms,
+        )
+    if (manifest.source, manifest.product_id, manifest.kind) != (source, product_id, kind):
+        raise UsageError(
+            f"{folder} holds {manifest.kind} of {manifest.product_id} from {manifest.source}, and {kind} would repeat "
+            "its trades: use another folder with --out"
+        )
     return manifest
 
 
@@ -186,10 +227,6 @@ def _ids(left: int, right: int) -> str:
     return f"the venue has no trades {left + 1} to {right - 1}"
 
 
-def _days(record: FileRecord) -> Iterator[date]:
-    return days_between(record.first, record.end)
-
-
 def _runs(days: Sequence[date]) -> list[list[date]]:
     """Sorted days, grouped into runs without a break."""
     runs: list[list[date]] = []
@@ -206,5 +243,6 @@ def _listed(days: Sequence[date]) -> str:
     return f"{days[0]}" if len(days) == 1 else f"{days[0]} to {days[-1]} ({len(days)} days)"
 
 
-def _midnight(day: date) -> int:
+def midnight(day: date) -> int:
+    """The beginning of a day in ns UTC."""
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * SECOND_NS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from typing import Final
 
@@ -12,14 +12,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import volspike
-from volspike.errors import UsageError
 from volspike.feeds.rest import REST_URL, TradePages
 from volspike.feeds.trade_pages import KRAKEN_REST_URL
 from volspike.history.archives import DAY, product_folder
 from volspike.history.backfill import BackfillProgress, BackfillResult, Span, TradeIndex, backfill
-from volspike.history.conversion import unit_of
-from volspike.history.manifest import FileRecord, Manifest, MissingTrades, has_tape, read_manifest, write_manifest
-from volspike.market import MISSING_ID, SECOND_NS, format_time
+from volspike.history.manifest import (
+    FileRecord,
+    Manifest,
+    MissingTrades,
+    has_tape,
+    manifest_of,
+    midnight,
+    write_manifest,
+)
+from volspike.market import MISSING_ID, format_time
 
 KIND: Final = "trades"
 
@@ -105,7 +111,7 @@ def collect_pages(
     index = TradeIndex(pages, product_id)
     rows = duplicates = 0
     for number, day in enumerate(wanted):
-        span = Span(product_id, _midnight(day), _midnight(day + DAY))
+        span = Span(product_id, midnight(day), midnight(day + DAY))
 
         def show_ids(done: int, total: int, number: int = number) -> None:
             show(number, len(wanted), done, total)
@@ -121,23 +127,7 @@ def collect_pages(
 
 
 def _manifest(venue: PagedVenue, product_id: str, folder: Path) -> Manifest:
-    manifest = read_manifest(folder)
-    if manifest is None:
-        return Manifest(
-            source=venue.name,
-            product_id=product_id,
-            kind=KIND,
-            size_unit=unit_of(product_id),
-            has_consecutive_ids=True,
-            completeness="verified by trade ids",
-            terms=venue.terms,
-        )
-    if (manifest.source, manifest.product_id, manifest.kind) != (venue.name, product_id, KIND):
-        raise UsageError(
-            f"{folder} holds {manifest.kind} of {manifest.product_id} from {manifest.source}: "
-            "use another folder with --out"
-        )
-    return manifest
+    return manifest_of(folder, venue.name, product_id, KIND, venue.terms, consecutive=True)
 
 
 def _record(venue: PagedVenue, url: str, folder: Path, day: date, result: BackfillResult) -> FileRecord:
@@ -172,7 +162,3 @@ def _edges(tape: Path) -> tuple[int, int, int, int]:
     ids = [group.column("trade_id") for group in groups]
     times = [group.column("time").cast(pa.int64()) for group in groups]
     return ids[0][0].as_py(), ids[1][-1].as_py(), times[0][0].as_py(), times[1][-1].as_py()
-
-
-def _midnight(day: date) -> int:
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * SECOND_NS

@@ -8,8 +8,6 @@
 | medium | below 0.20 | retrain at once |
 | high | any | retrain at once, and find the cause |
 
-A model is also retrained if its PR-AUC has fallen by more than 5 %, or if drift persists for more than two weeks.
-
 A model is also retrained if its PR-AUC has fallen by more than 5 %, if drift persists for more than two weeks, or if
 there is as much new data as it was trained on. ``decide`` is pure: it uses no clock and no files.
 """

@@ -62,6 +62,12 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     figures: dict[str, Any] = {}
 
 
+def entry_about(metadata: Metadata, **event: Any) -> HistoryEntry:
+    """The entry of an ``event`` of a model; the other fields of the entry are its facts."""
+    data, digest = metadata.data, metadata.onnx_sha256[:12]
+    return HistoryEntry(model=metadata.model, digest=digest, data_start=data.start, data_end=data.end, **event)
+
+
 def append_entry(artifacts: Path, entry: HistoryEntry) -> None:
     """Append a line and sync it to disk; if the file cannot be written, the line is logged instead.
 
@@ -187,8 +193,7 @@ def promote(
         promotion = Promotion(time=format_time(time.time_ns()), reason=reason, previous=previous)
         files = _read_files(artifact) | {PROMOTION_FILE: msgspec.json.format(msgspec.json.encode(promotion)) + b"\n"}
         place = _replace_production(artifacts, files)
-        entry = HistoryEntry(time=promotion.time, event="promoted", reason=reason, trigger=trigger)
-        _append_served(artifacts, entry, previous)
+        _append_served(artifacts, previous, time=promotion.time, event="promoted", reason=reason, trigger=trigger)
         _prune_retired(artifacts)
         if artifact == artifacts / CHALLENGER:
             shutil.rmtree(artifact, ignore_errors=True)
@@ -228,8 +233,7 @@ def rollback(artifacts: Path, reason: str = NO_REASON) -> Path:
         replaced = _retire(artifacts, served)
         place = _replace_production(artifacts, _read_files(source))
         now = format_time(time.time_ns())
-        entry = HistoryEntry(time=now, event="rolled_back", reason=reason, trigger="by hand")
-        _append_served(artifacts, entry, replaced)
+        _append_served(artifacts, replaced, time=now, event="rolled_back", reason=reason, trigger="by hand")
     return place
 
 
@@ -323,20 +327,10 @@ def _replace_production(artifacts: Path, files: dict[str, bytes]) -> Path:
     return place
 
 
-def _append_served(artifacts: Path, entry: HistoryEntry, previous: str) -> None:
-    """Append ``entry`` with the facts of the model now in production."""
+def _append_served(artifacts: Path, previous: str, **event: Any) -> None:
+    """Append an event of the model now in production."""
     metadata = decode_metadata((artifacts / PRODUCTION / METADATA_FILE).read_bytes())
-    append_entry(
-        artifacts,
-        msgspec.structs.replace(
-            entry,
-            model=metadata.model,
-            digest=metadata.onnx_sha256[:12],
-            previous=previous,
-            data_start=metadata.data.start,
-            data_end=metadata.data.end,
-        ),
-    )
+    append_entry(artifacts, entry_about(metadata, previous=previous, **event))
 
 
 def _prune_retired(artifacts: Path) -> None:

@@ -41,7 +41,15 @@ from volspike.lifecycle.challenger import (
     start_shadow,
 )
 from volspike.lifecycle.need import RetrainingNeed, RetrainingRequest, assess_need
-from volspike.lifecycle.promotion import Event, HistoryEntry, append_entry, exclusive_access, promote, recover_artifacts
+from volspike.lifecycle.promotion import (
+    Event,
+    HistoryEntry,
+    append_entry,
+    entry_about,
+    exclusive_access,
+    promote,
+    recover_artifacts,
+)
 from volspike.market import SECOND_NS, format_time
 from volspike.models import Artifact, Metadata
 from volspike.monitoring.drift import drift_result
@@ -255,16 +263,13 @@ class _Run:
     def _append(
         self, event: Event, metadata: Metadata, reasons: tuple[str, ...], figures: dict[str, Any], severity: str = ""
     ) -> None:
-        entry = HistoryEntry(
+        entry = entry_about(
+            metadata,
             time=format_time(self._now()),
             event=event,
             reason="; ".join(reasons),
             trigger=self._request.trigger,
-            model=metadata.model,
-            digest=metadata.onnx_sha256[:12],
             severity=severity,
-            data_start=metadata.data.start,
-            data_end=metadata.data.end,
             figures=figures,
         )
         append_entry(self._request.artifacts, entry)
