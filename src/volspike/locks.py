@@ -1,4 +1,4 @@
-"""Advisory file locks, which the operating system releases when their process ends, and the identity of open files."""
+"""Advisory file locks, which the operating system releases when their process ends, and the state of files on disk."""
 
 from __future__ import annotations
 
@@ -54,6 +54,18 @@ def is_in_place(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:
         return False
+
+
+def sync_to_disk(path: Path) -> None:
+    """Flushes a file to disk, or the names in a folder, which Windows cannot open."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)  # Windows flushes only what may be written
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class LockFile:

@@ -23,6 +23,7 @@ import msgspec
 from volspike.errors import DataError, UsageError
 from volspike.feeds.connection import retry_after_s
 from volspike.feeds.rest import http_client
+from volspike.locks import sync_to_disk
 
 ATTEMPTS: Final = 8
 """Attempts without progress before a download fails."""
@@ -275,11 +276,7 @@ def checked_url(url: str) -> str:
 def sync_folder(folder: Path) -> None:
     """Makes the names in a folder durable, where the operating system can."""
     with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_to_disk(folder)
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -44,7 +44,7 @@ from volspike.datasets.feature_file import (
 from volspike.errors import NotEnoughData, SchemaMismatch, UnreadableFile, UsageError
 from volspike.features import Every, FeatureRows, FeatureSet
 from volspike.labels import SpikeDefinition, SpikeKind
-from volspike.locks import try_lock
+from volspike.locks import sync_to_disk, try_lock
 from volspike.market import Profile
 
 FOLDER_ENDING: Final = ".parts"
@@ -137,7 +137,7 @@ class PartitionParts:
             for rows in self._rows:
                 writer.write(rows)
         with suppress(FileNotFoundError):  # a new owner of the partition has removed it: our commit will fail
-            _sync(hidden)
+            sync_to_disk(hidden)
         self._hidden = hidden, final
         self._start = offset
         self._rows = []
@@ -154,7 +154,7 @@ class PartitionParts:
         except FileNotFoundError:
             if not final.exists():  # otherwise the new owner has renamed it
                 raise
-        _sync(self._folder)
+        sync_to_disk(self._folder)
 
     def close(self) -> None:
         """Discards the rows in memory.
@@ -165,18 +165,6 @@ class PartitionParts:
 
     def _path(self, start: int, end: int) -> Path:
         return self._folder / f"{self._log}-{self._partition}-{start:020d}-{end:020d}.parquet"
-
-
-def _sync(path: Path) -> None:
-    """Flushes a file to disk, or the names in a folder, which Windows cannot open."""
-    is_folder = path.is_dir()
-    if is_folder and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)  # Windows flushes only what may be written
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def parquet_sink(file: Path, group: str, topic: str, facts: FeatureFacts) -> Callable[[int], PartitionParts]:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Protocol, Self
+from typing import BinaryIO, Protocol, Self, cast
 
 import pyarrow as pa
 
@@ -23,35 +23,16 @@ _PACKED_READ = 1 << 16
 _BOM = b"\xef\xbb\xbf"
 
 
-class TextStream(Protocol):
-    """The text of a file; ``fault`` states why it ended early."""
+class TextStream:
+    """The text of an uncompressed file; ``fault`` states why it ended early, ``consumed`` the bytes read from disk."""
 
-    fault: str | None
-
-    @property
-    def consumed(self) -> int:
-        """Bytes read from disk so far."""
-        ...
+    def __init__(self, file: BinaryIO) -> None:
+        self.fault: str | None = None
+        self.consumed = 0
+        self._file = file
 
     def read(self, size: int) -> bytes:
         """Up to about ``size`` bytes; none at the end of the file or at the place where it is damaged."""
-        ...
-
-    def close(self) -> None:
-        """Closes the file."""
-        ...
-
-
-class PlainStream:
-    """An uncompressed file."""
-
-    def __init__(self, path: Path) -> None:
-        self.fault: str | None = None
-        self.consumed = 0
-        self._file = path.open("rb", buffering=0)
-
-    def read(self, size: int) -> bytes:
-        """The next ``size`` bytes."""
         data = self._file.read(size)
         self.consumed += len(data)
         return data
@@ -61,13 +42,11 @@ class PlainStream:
         self._file.close()
 
 
-class GzipStream:
+class GzipStream(TextStream):
     """A gzip file of one or several members; of a damaged one, everything that can be decompressed."""
 
-    def __init__(self, path: Path) -> None:
-        self.fault: str | None = None
-        self.consumed = 0
-        self._file: BinaryIO = path.open("rb")
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
         self._member = zlib.decompressobj(wbits=31)
         self._packed = b""
         self._at_start = True
@@ -102,28 +81,15 @@ class GzipStream:
         self._packed = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
         return text
 
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
 
-
-class ZstdStream:
+class ZstdStream(TextStream):
     """A Zstandard file of one or several frames; of a damaged one, everything that can be decompressed."""
 
     def __init__(self, path: Path) -> None:
-        self.fault: str | None = None
+        super().__init__(pa.OSFile(str(path)))
         self._path = path
         self._delivered = 0
-        self._open()
-
-    def _open(self) -> None:
-        self._file = pa.OSFile(str(self._path))
         self._text = pa.CompressedInputStream(self._file, "zstd")
-
-    @property
-    def consumed(self) -> int:
-        """Bytes read from disk."""
-        return int(self._file.tell()) if not self._file.closed else 0
 
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes of text, and 64 KiB at most."""
@@ -140,11 +106,13 @@ class ZstdStream:
             )
             data = self._read_until_fault()
         self._delivered += len(data)
+        self.consumed = self._file.tell()
         return data
 
     def _read_until_fault(self) -> bytes:
         """The bytes before the fault, which the failed read discarded; they are read again, one by one."""
-        self._open()
+        self._file = pa.OSFile(str(self._path))
+        self._text = pa.CompressedInputStream(self._file, "zstd")
         missing = self._delivered
         while missing > 0:
             missing -= len(self._text.read(min(missing, _PACKED_READ)))
@@ -159,7 +127,7 @@ class ZstdStream:
     def close(self) -> None:
         """Closes the file."""
         self._text.close()
-        self._file.close()
+        super().close()
 
 
 class _Decompressor(Protocol):
@@ -177,13 +145,11 @@ class _Decompressor(Protocol):
     def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
-class PackedStream:
+class PackedStream(TextStream):
     """A bzip2 or xz file of one or several streams; of a damaged one, everything that can be decompressed."""
 
-    def __init__(self, path: Path, name: str, decompressor: Callable[[], _Decompressor]) -> None:
-        self.fault: str | None = None
-        self.consumed = 0
-        self._file: BinaryIO = path.open("rb")
+    def __init__(self, file: BinaryIO, name: str, decompressor: Callable[[], _Decompressor]) -> None:
+        super().__init__(file)
         self._name = name
         self._new_decompressor = decompressor
         self._stream = decompressor()
@@ -212,34 +178,19 @@ class PackedStream:
                 return text
         return b""
 
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
 
-
-class OpenedStream:
+class OpenedStream(TextStream):
     """Text that another program opened, such as a member of a zip archive; ``close`` closes it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.fault: str | None = None
-        self.consumed = 0
-        self._file = file
 
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes; none at the end of the file or at the place where it is damaged."""
         if self.fault is not None:
             return b""
         try:
-            data = self._file.read(size)
+            return super().read(size)
         except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
             self.fault = f"the file is cut off or broken ({error}): what follows is missing"
             return b""
-        self.consumed += len(data)
-        return data
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
 
 
 _UNSUPPORTED = {
@@ -272,14 +223,14 @@ def open_text(path: Path) -> TextStream:
                     path, f"{name}, which is not read; unpack it, or pack the tape with gzip, zstd, bzip2 or xz"
                 )
         if head.startswith(b"\x1f\x8b"):
-            return GzipStream(path)
+            return GzipStream(path.open("rb"))
         if head.startswith(_ZSTD) or head[1:4] == _ZSTD_SKIPPABLE:
             return ZstdStream(path)
         if head.startswith(b"BZh"):
-            return PackedStream(path, "bzip2", bz2.BZ2Decompressor)
+            return PackedStream(path.open("rb"), "bzip2", bz2.BZ2Decompressor)
         if head.startswith(b"\xfd7zXZ\x00"):
-            return PackedStream(path, "xz", lzma.LZMADecompressor)
-        return PlainStream(path)
+            return PackedStream(path.open("rb"), "xz", lzma.LZMADecompressor)
+        return TextStream(cast("BinaryIO", path.open("rb", buffering=0)))
     except OSError as error:
         raise UnreadableFile(path, f"cannot be opened ({error.strerror or error})") from error
 

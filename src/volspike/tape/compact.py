@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from volspike.errors import UnreadableFile, UsageError
-from volspike.locks import try_lock
+from volspike.locks import sync_to_disk, try_lock
 from volspike.market import SECOND_NS, Ticks
 from volspike.progress import OnStep, Step
 from volspike.tape.names import (
@@ -210,7 +210,7 @@ def _compact_hour(folder: Path, paths: Sequence[Path], result: Compaction) -> Co
         unverified.unlink()
         return None
     unverified.replace(target)
-    _flush_names(folder)
+    sync_to_disk(folder)
     return CompactedHour(
         tape=target,
         sources=tuple(sources),
@@ -263,17 +263,6 @@ def _are_equal(left: Ticks, right: Ticks) -> bool:
         for name, column in left.columns()
         if name != "product"
     )
-
-
-def _flush_names(folder: Path) -> None:
-    """Flushes the names of a folder's files to the disk."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(paths: Sequence[Path], result: Compaction) -> None:

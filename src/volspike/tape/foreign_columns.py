@@ -120,30 +120,35 @@ def join_numbered(parts: Sequence[NumberedTicks]) -> NumberedTicks:
     return NumberedTicks(Ticks.join([part.ticks for part in parts]), np.concatenate(numbers))
 
 
-class ForeignTable:
-    """Turns the rows of one file into ticks.
+@dataclass(slots=True)
+class FileReading:
+    """One file being read.
 
-    Args:
-        file: the file.
-        fields: the column of each field of a tick.
+    Attributes:
+        file: the file, its format and what its rows do not state.
         report: takes counts, units and notes, and the first rejected rows.
         rejected: takes every rejected row.
+        columns: the column of each field by its name, or its number from 1 in a CSV file, where the user names them.
         clock: learns whether the times have a zone.
     """
 
-    def __init__(
-        self,
-        file: ForeignFile,
-        fields: Mapping[str, str],
-        report: TradeFileReport,
-        rejected: RejectionSink | None,
-        clock: TapeZone | None = None,
-    ) -> None:
+    file: ForeignFile
+    report: TradeFileReport
+    rejected: RejectionSink | None = None
+    columns: Mapping[str, str] | None = None
+    clock: TapeZone = field(default_factory=TapeZone)
+
+
+class ForeignTable:
+    """Turns the rows of one file into ticks; ``fields`` are the columns of the fields of a tick."""
+
+    def __init__(self, reading: FileReading, fields: Mapping[str, str], market: str = "") -> None:
+        file, report = reading.file.in_market(market), reading.report
         self.file = file
         self.fields = dict(fields)
         self.report = report
-        self._rejected = rejected
-        self._clock = TapeZone() if clock is None else clock
+        self._rejected = reading.rejected
+        self._clock = reading.clock
         if file.product_id is None and "product_id" not in fields:
             file = self.file = replace(file, product_id=file.named_product)
         if file.product_id is None and "product_id" not in fields:

@@ -15,45 +15,25 @@ from volspike.errors import UnreadableFile, UsageError
 from volspike.tape.blocks import Blocks, TextStream
 from volspike.tape.chronology import TapeZone
 from volspike.tape.csv_columns import CsvRows
-from volspike.tape.file_formats import (
-    CCXT,
-    NAUTILUS,
-    holds_ticks,
-)
-from volspike.tape.foreign_columns import ForeignFile, ForeignTable, TradeFileReport
-from volspike.tape.foreign_sources import (
-    ForeignSource,
-    Recognition,
-    opened,
-    parquet_schema,
-    text_head,
-)
+from volspike.tape.file_formats import CCXT, NAUTILUS, holds_ticks
+from volspike.tape.foreign_columns import FileReading, ForeignFile, ForeignTable, TradeFileReport
+from volspike.tape.foreign_sources import ForeignSource, Recognition, opened, parquet_schema, text_head
 from volspike.tape.importers import BLOCK_BYTES, CsvReading
 from volspike.tape.report import NumberedTicks, RejectionSink
 
 MOST_JSON_BYTES: Final = 256 << 20
 """The longest JSON list, which is held in memory; lines of JSON have no limit."""
 
-_HEAD_BYTES: Final = 1 << 16
 _PARQUET_ROWS: Final = 65_536
-_ZIP: Final = b"PK\x03\x04"
-_EMPTY_ZIP: Final = b"PK\x05\x06"
-_TEXT_ENDINGS: Final = (".csv", ".txt", ".tsv", ".json", ".jsonl", ".ndjson")
 
 
 class ParquetReading:
-    """A Parquet table of another program being read; the arguments are those of ``CsvReading``."""
+    """A Parquet table of another program being read."""
 
-    def __init__(
-        self,
-        file: ForeignFile,
-        report: TradeFileReport,
-        rejected: RejectionSink | None = None,
-        columns: Mapping[str, str] | None = None,
-        clock: TapeZone | None = None,
-    ) -> None:
+    def __init__(self, reading: FileReading) -> None:
+        file, columns = reading.file, reading.columns
         self._file = file
-        self._report = report
+        self._report = reading.report
         schema, metadata = parquet_schema(file.path)
         self._schema = schema
         fields = self._named(columns) if columns is not None else file.file_format.fields_of(schema.names)
@@ -68,8 +48,8 @@ class ParquetReading:
             if "product_id" not in fields and b"instrument_id" in stated:
                 self._constant = stated[b"instrument_id"].decode()
                 fields = {**fields, "product_id": "instrument_id"}
-        report.has_header = True
-        self._table = ForeignTable(file, fields, report, rejected, clock)
+        self._report.has_header = True
+        self._table = ForeignTable(reading, fields)
 
     def _named(self, columns: Mapping[str, str]) -> dict[str, str]:
         absent = [f"{name}={column}" for name, column in columns.items() if column not in self._schema.names]
@@ -142,30 +122,15 @@ class _CcxtTrade(msgspec.Struct):
 
 _TRADE: Final = msgspec.json.Decoder(_CcxtTrade)
 _TRADES: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_CCXT_FIELDS: Final = {
-    "time": "timestamp",
-    "product_id": "symbol",
-    "trade_id": "id",
-    "side": "side",
-    "price": "price",
-    "last_size": "amount",
-}
 
 
 class CcxtReading:
     """Trades of ccxt being read, as a JSON list or one JSON object or list in each line."""
 
-    def __init__(
-        self,
-        file: ForeignFile,
-        report: TradeFileReport,
-        rejected: RejectionSink | None = None,
-        clock: TapeZone | None = None,
-    ) -> None:
-        self._file = file
-        self._report = report
-        fields = dict(_CCXT_FIELDS)
-        self._table = ForeignTable(file, fields, report, rejected, clock)
+    def __init__(self, reading: FileReading) -> None:
+        self._file = reading.file
+        self._report = reading.report
+        self._table = ForeignTable(reading, CCXT.fields_of(_CcxtTrade.__struct_fields__))
 
     def ticks(self, stream: TextStream, *, is_list: bool) -> Iterator[NumberedTicks]:
         """The ticks of the text; ``is_list``: the complete text is one list, whose elements are numbered from 1.
@@ -273,13 +238,14 @@ def read_foreign(
         venue=recognition.origin.venue,
         market=recognition.market,
     )
+    reading = FileReading(file, report, rejected, columns, TapeZone() if clock is None else clock)
     if recognition.is_parquet:
-        yield from ParquetReading(file, report, rejected, columns, clock).ticks()
+        yield from ParquetReading(reading).ticks()
         return
     if recognition.file_format is CCXT:
         is_list = text_head(source).lstrip()[:1] == b"["
         with opened(source) as stream:
-            yield from CcxtReading(file, report, rejected, clock).ticks(stream, is_list=is_list)
+            yield from CcxtReading(reading).ticks(stream, is_list=is_list)
         return
     with opened(source) as stream:
-        yield from CsvReading(file, report, rejected, columns, clock).ticks(stream)
+        yield from CsvReading(reading).ticks(stream)

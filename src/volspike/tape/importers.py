@@ -15,7 +15,6 @@ from typing import BinaryIO, Final, NamedTuple
 from volspike.errors import UnreadableFile, UsageError
 from volspike.market import Ticks
 from volspike.tape.blocks import Blocks, OpenedStream, TextStream
-from volspike.tape.chronology import TapeZone
 from volspike.tape.csv_columns import (
     DECIMAL,
     FLAG,
@@ -35,7 +34,7 @@ from volspike.tape.file_formats import (
     holds_ticks,
     market_of_header,
 )
-from volspike.tape.foreign_columns import ForeignFile, ForeignTable, TradeFileReport, join_numbered
+from volspike.tape.foreign_columns import FileReading, ForeignFile, ForeignTable, TradeFileReport, join_numbered
 from volspike.tape.report import NumberedTicks, RejectionSink
 
 __all__ = ["FORMATS", "FileFormat", "TradeFileReport", "read_trades"]
@@ -80,8 +79,8 @@ def read_trades(
     """
     kind = FORMATS[file_format] if isinstance(file_format, str) else file_format
     file = ForeignFile(path, kind, product_id, clock() + LATEST_AHEAD_NS)
-    reading = CsvReading(file, TradeFileReport() if report is None else report, rejected)
-    for part in reading.ticks(OpenedStream(stream), block_bytes):
+    reading = FileReading(file, TradeFileReport() if report is None else report, rejected)
+    for part in CsvReading(reading).ticks(OpenedStream(stream), block_bytes):
         yield part.ticks
 
 
@@ -113,29 +112,12 @@ def csv_head(text: bytes) -> CsvHead:
 
 
 class CsvReading:
-    """One CSV file being read.
+    """One CSV file being read."""
 
-    Args:
-        file: the file, its format and what its rows do not state.
-        report: takes counts, notes, and the first rejected rows.
-        rejected: takes every rejected row.
-        columns: the column of each field by its name or its number from 1, where the user names them.
-        clock: learns whether the times have a zone.
-    """
-
-    def __init__(
-        self,
-        file: ForeignFile,
-        report: TradeFileReport,
-        rejected: RejectionSink | None = None,
-        columns: Mapping[str, str] | None = None,
-        clock: TapeZone | None = None,
-    ) -> None:
-        self._file = file
-        self._report = report
-        self._rejected = rejected
-        self._columns = columns
-        self._clock = clock
+    def __init__(self, reading: FileReading) -> None:
+        self._reading = reading
+        self._file = reading.file
+        self._report = reading.report
         self._header: tuple[str, ...] = ()
         self._table: ForeignTable | None = None
         self._converter: CsvConverter | None = None
@@ -174,8 +156,8 @@ class CsvReading:
             self._report.add_note(f"{head.titles} lines before the header are a title and not read")
         block = self._after(block, head.titles)
         header = head.rows[0]
-        if self._columns is not None:
-            fields, has_header = self._named_columns(self._columns, head)
+        if self._reading.columns is not None:
+            fields, has_header = self._named_columns(self._reading.columns, head)
             if not has_header:
                 header = [f"column {place}" for place in range(1, len(header) + 1)]
             self._use(header, fields, "", has_header=has_header)
@@ -246,10 +228,9 @@ class CsvReading:
         for place, name in enumerate(names):
             if name in names[:place]:
                 names[place] = f"{name} ({place + 1})"
-        file = self._file.in_market(market)
         self._report.has_header = has_header
         self._header = tuple(header) if has_header else ()
-        self._table = ForeignTable(file, fields, self._report, self._rejected, self._clock)
+        self._table = ForeignTable(self._reading, fields, market)
         self._converter = CsvConverter(names, self._choices(fields), self._delimiter, self._reject)
 
     def _choices(self, fields: Mapping[str, str]) -> list[ColumnTypes]:
