@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import require_folder
+from volspike.cli.options import Seed, TrainingPercentile, require_folder
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 from volspike.progress import Step
 
@@ -27,13 +27,9 @@ def run(
         list[str] | None, typer.Option(help="Features to rate, or all (default: those that suit the file).")
     ] = None,
     folds: Annotated[int, typer.Option(help="Walk-forward folds; the newest is not used.")] = 5,
-    label_percentile: Annotated[
-        float, typer.Option(help="Percentile of the training rows' future volatility that defines τ.", min=0, max=100)
-    ] = 90.0,
+    label_percentile: TrainingPercentile = 90.0,
     repeats: Annotated[int, typer.Option(help="Permutations of each feature in each fold.", min=1)] = 3,
-    seed: Annotated[
-        int, typer.Option(help="Random seed; the same seed gives the same result.", min=0, max=2**32 - 1)
-    ] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Rate features on held-out rows: importance, correlation, and which of them to train on."""
     from volspike.training.analysis import AnalysisRequest, analyze, write_analysis

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import Spike, require_file
+from volspike.cli.options import Columns, Seed, Spike, TrainingPercentile, require_file
 from volspike.cli.screen import figure, note_if_simulated, out, table, working
 
 if TYPE_CHECKING:
@@ -21,19 +21,13 @@ EXAMPLES = "Example: volspike audit --features data/processed/features.parquet"
 def run(
     features: Annotated[Path, typer.Option(help="Labelled feature file.")],
     model: Annotated[str, typer.Option(help="Model trained on each data set.")] = "random_forest",
-    columns: Annotated[
-        list[str] | None, typer.Option(help="Features to train on, or all (default: those that suit the file).")
-    ] = None,
+    columns: Columns = None,
     folds: Annotated[int, typer.Option(help="Walk-forward folds.")] = 5,
-    label_percentile: Annotated[
-        float, typer.Option(help="Percentile of the training rows' future volatility that defines τ.", min=0, max=100)
-    ] = 90.0,
+    label_percentile: TrainingPercentile = 90.0,
     spike: Spike = None,
     rows: Annotated[int, typer.Option(help="Most rows of each data set.")] = 40_000,
     output: Annotated[Path | None, typer.Option(help="JSON file for the figures.")] = None,
-    seed: Annotated[
-        int, typer.Option(help="Random seed; the same seed gives the same result.", min=0, max=2**32 - 1)
-    ] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Score a model under two split methods on your data and on noise: a score on noise is not skill."""
     import msgspec

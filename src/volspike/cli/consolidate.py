@@ -7,16 +7,7 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.options import (
-    Horizon,
-    KindsOfTicks,
-    Origin,
-    RowRate,
-    Spike,
-    require_file,
-    spike_definition,
-    supplied_facts,
-)
+from volspike.cli import options
 from volspike.cli.replay import print_labels
 from volspike.cli.screen import note_if_simulated, out, warn, working
 from volspike.errors import NotEnoughData, UsageError
@@ -36,12 +27,12 @@ def run(
     split_method: Annotated[
         str, typer.Option(help="walk_forward (newest fold), time_based or stratified.")
     ] = "time_based",
-    threshold_percentile: Annotated[float, typer.Option(help="Percentile of future volatility that defines τ.")] = 90.0,
-    spike: Spike = None,
-    horizon: Horizon = 60,
-    every: RowRate = None,
-    profile: KindsOfTicks = None,
-    origin: Origin = None,
+    threshold_percentile: options.Percentile = 90.0,
+    spike: options.Spike = None,
+    horizon: options.Horizon = 60,
+    every: options.RowRate = None,
+    profile: options.KindsOfTicks = None,
+    origin: options.Origin = None,
 ) -> None:
     """Merge feature files without duplicate rows, label the result, and split it on request."""
     from volspike.datasets import SPLIT_METHODS
@@ -49,9 +40,9 @@ def run(
 
     if split_method not in SPLIT_METHODS:
         raise UsageError(f"unknown split method {split_method!r}; use one of {', '.join(SPLIT_METHODS)}")
-    require_file("--output", output, ".parquet")
-    definition = spike_definition(spike, threshold_percentile)
-    supplied = supplied_facts(every, profile, origin)
+    options.require_file("--output", output, ".parquet")
+    definition = options.spike_definition(spike, threshold_percentile)
+    supplied = options.supplied_facts(every, profile, origin)
     with working("consolidating") as show:
         result = consolidate(
             _files(features, output), output, definition, horizon=horizon, on_step=show, supplied=supplied
@@ -61,8 +52,7 @@ def run(
         f"{len(result.files)} files, {result.read:,} rows, {result.duplicates:,} of them duplicates → "
         f"{result.labels.rows:,} rows in {output}"
     )
-    labels = result.labels
-    print_labels(labels)
+    print_labels(result.labels)
     if not splits:
         return
     if split_method == "stratified":

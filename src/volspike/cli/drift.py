@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import require_file
+from volspike.cli.options import Results, Seed, require_file
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 from volspike.errors import UsageError
 from volspike.progress import Step
@@ -35,13 +35,9 @@ def run(
         typer.Option(help="HTML file for Evidently's report, with a JSON file next to it; needs the extra `monitor`."),
     ] = None,
     decision: Annotated[Path, typer.Option(help="JSON file for the result.")] = Path("reports/drift.json"),
-    results: Annotated[
-        Path, typer.Option(help="Folder in which the server finds the last results for its metrics.")
-    ] = Path("models/results"),
+    results: Results = Path("models/results"),
     columns: Annotated[list[str] | None, typer.Option(help="Features to test (default: all of the file).")] = None,
-    seed: Annotated[
-        int, typer.Option(help="Random seed; the same seed gives the same result.", min=0, max=2**32 - 1)
-    ] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Test features for drift by blocks of time, so that an unchanged market raises no alarm."""
     import time

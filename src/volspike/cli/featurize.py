@@ -7,25 +7,8 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.options import (
-    ColdStart,
-    CommitMs,
-    CommitRows,
-    Finish,
-    MetricsHost,
-    MetricsPort,
-    Name,
-    Options,
-    Servers,
-    check_worker_options,
-    cluster_settings,
-    require_file,
-    run_worker,
-    stream_model,
-    worker_name,
-)
-from volspike.cli.options import StreamModel as Model
-from volspike.cli.replay import every_of, print_labels, profile_of
+from volspike.cli import options
+from volspike.cli.replay import print_labels
 from volspike.cli.screen import note_if_simulated, out, warn, warn_of_limitations
 from volspike.errors import UsageError
 
@@ -39,12 +22,12 @@ def run(
     topic_out: Annotated[
         str | None, typer.Option(help="Topic for the rows (env KAFKA_TOPIC_FEATURES; default ticks.features).")
     ] = None,
-    bootstrap_servers: Servers = None,
-    kafka_option: Options = None,
+    bootstrap_servers: options.Servers = None,
+    kafka_option: options.Options = None,
     output_file: Annotated[
         Path | None, typer.Option(help="Also write the rows to this Parquet file: in parts first, merged at the end.")
     ] = None,
-    model: Model = None,
+    model: options.StreamModel = None,
     windows: Annotated[
         list[int] | None, typer.Option(help="Window lengths in seconds (default: those of the model).")
     ] = None,
@@ -65,28 +48,24 @@ def run(
     add_labels: Annotated[
         bool, typer.Option("--add-labels/--no-labels", help="Label the rows of the file whose horizon has passed.")
     ] = False,
-    label_threshold_percentile: Annotated[
-        float, typer.Option(help="Percentile of future volatility that defines τ.")
-    ] = 90.0,
-    label_gap_threshold_seconds: Annotated[float, typer.Option(help="Seconds of silence that end a session.")] = 300.0,
-    group: Annotated[
-        str, typer.Option(help="Consumer group of the workers that share the partitions.")
-    ] = "volspike-featurize",
-    worker: Name = None,
-    commit_ms: CommitMs = 20.0,
-    commit_rows: CommitRows = 10_000,
+    label_threshold_percentile: options.Percentile = 90.0,
+    label_gap_threshold_seconds: options.SessionGap = 300.0,
+    group: options.Group = "volspike-featurize",
+    worker: options.Name = None,
+    commit_ms: options.CommitMs = 20.0,
+    commit_rows: options.CommitRows = 10_000,
     snapshot_rows: Annotated[int, typer.Option(help="Most messages between two snapshots.")] = 100_000,
     snapshot_seconds: Annotated[
         float, typer.Option(help="Most seconds between two snapshots; increase it for many products.")
     ] = 30.0,
-    finish: Finish = False,
-    cold_start: ColdStart = False,
-    metrics_port: MetricsPort = 0,
-    metrics_host: MetricsHost = "127.0.0.1",
+    finish: options.Finish = False,
+    cold_start: options.ColdStart = False,
+    metrics_port: options.MetricsPort = 0,
+    metrics_host: options.MetricsHost = "127.0.0.1",
 ) -> None:
     """Turn ticks in Kafka into feature rows, exactly once; start up to one worker per partition."""
-    check_worker_options(commit_ms, commit_rows, metrics_port)
-    require_file("--output-file", output_file, ".parquet")
+    options.check_worker_options(commit_ms, commit_rows, metrics_port)
+    options.require_file("--output-file", output_file, ".parquet")
     if snapshot_rows < 1 or not snapshot_seconds > 0:
         raise UsageError(
             f"--snapshot-rows must be at least 1 and --snapshot-seconds above 0, "
@@ -96,19 +75,19 @@ def run(
         raise UsageError("--profile auto is not possible for a stream: name ticker, ticker+trade or trade")
     if add_labels and output_file is None:
         raise UsageError("--add-labels needs a file: name one with --output-file")
-    settings = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic_in, topic_features=topic_out)
+    settings = options.cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic_in, topic_features=topic_out)
     from volspike.models.evidence import market_limitations
     from volspike.streams.featurizer import RowKind, featurizer_factory
     from volspike.streams.sink import facts_for, parquet_sink
     from volspike.streams.state import WorkerPlan
 
-    artifact = stream_model(model)
+    artifact = options.stream_model(model)
     kind = RowKind.for_model(
         artifact.metadata,
         windows=windows,
         scope=feature_set,
-        every=every_of(every) if every is not None else None,
-        profile=profile_of(profile) if profile is not None else None,
+        every=options.every_of(every) if every is not None else None,
+        profile=options.profile_of(profile) if profile is not None else None,
     )
     features = kind.feature_set
     out.print(
@@ -121,7 +100,7 @@ def run(
     warn_of_limitations(artifact.name, market_limitations(facts, (), simulated=facts.simulated, profile=kind.profile))
     plan = WorkerPlan(
         group=group,
-        name=worker_name(worker),
+        name=options.worker_name(worker),
         topic_in=settings.topic_raw,
         topic_out=settings.topic_features,
         commit_ms=commit_ms,
@@ -134,7 +113,7 @@ def run(
     sink = None
     if output_file is not None:
         sink = parquet_sink(output_file, group, settings.topic_raw, facts_for(features, kind.every, kind.profile))
-    progress = run_worker(
+    progress = options.run_worker(
         settings,
         plan,
         featurizer_factory(features, kind.profile, kind.every, sink),
@@ -161,7 +140,6 @@ def _merge_parts(file: Path, percentile: float | None, gap_s: float) -> None:
     for partition, start, end in merged.elsewhere:
         warn(f"partition {partition}, offsets {start:,} to {end:,}: their rows are in the parts of another worker")
     if merged.labels is not None:
-        labels = merged.labels
-        print_labels(labels)
+        print_labels(merged.labels)
     elif merged.unlabelled:
         warn(f"no labels: {merged.unlabelled}")

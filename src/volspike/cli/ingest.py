@@ -8,22 +8,11 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from volspike.cli.options import (
-    KeepDays,
-    MetricsHost,
-    MetricsPort,
-    Options,
-    Servers,
-    check_writable,
-    cluster_settings,
-    metrics_server,
-    on_stop_signals,
-    require_folder,
-)
+from volspike.cli import options
 from volspike.cli.screen import err, note_if_simulated, out, warn
 from volspike.errors import BrokerUnavailable, DataError, StreamError, UsageError
 
@@ -50,10 +39,7 @@ DELIVER_WITHIN_S = 10.0
 
 
 def run(
-    pair: Annotated[
-        list[str] | None,
-        typer.Option("--pair", "--pairs", help="Products, as BTC-USD or binance:BTC-USDT (default: BTC-USD)."),
-    ] = None,
+    pair: options.Products = None,
     minutes: Annotated[float, typer.Option(help="Minutes to listen; 0 to listen until stopped.")] = 0.0,
     save_disk: Annotated[bool, typer.Option("--save-disk/--no-save-disk", help="Record the market.")] = True,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the tape and its gap ledger.")] = Path(
@@ -73,37 +59,29 @@ def run(
     topic: Annotated[
         str | None, typer.Option(help="Kafka topic for the ticks (env KAFKA_TOPIC_RAW; default ticks.raw).")
     ] = None,
-    bootstrap_servers: Servers = None,
-    kafka_option: Options = None,
-    keep_days: KeepDays = 30.0,
-    metrics_port: MetricsPort = 0,
-    metrics_host: MetricsHost = "127.0.0.1",
+    bootstrap_servers: options.Servers = None,
+    kafka_option: options.Options = None,
+    keep_days: options.KeepDays = 30.0,
+    metrics_port: options.MetricsPort = 0,
+    metrics_host: options.MetricsHost = "127.0.0.1",
 ) -> None:
     """Record an exchange's market hour by hour, with a ledger of every gap.
 
     The exit status is 3 if nothing was recorded.
     """
     for option, number in (("--minutes", minutes), ("--speed", speed), ("--keep-days", keep_days)):
-        if not 0 <= number < float("inf"):
-            raise UsageError(f"{option} must be a number of at least 0, got {number:g}")
+        options.require_amount(option, number)
     if source.startswith("tape:"):
         raise UsageError("a tape is already recorded; `volspike convert` writes it in another format")
-    require_folder("--out", out_folder)
-    if not 0 <= metrics_port < 65_536:
-        raise UsageError(f"--metrics-port takes 0 to 65535, got {metrics_port}")
-    cluster = cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic) if kafka else None
-    at = MetricsAt(metrics_host, metrics_port)
+    options.require_folder("--out", out_folder)
+    options.check_port(metrics_port)
+    cluster = options.cluster_settings(bootstrap_servers, kafka_option, topic_raw=topic) if kafka else None
     folder = out_folder if save_disk else None
     if folder is not None:
-        check_writable(folder, "--out")
-    asyncio.run(_ingest(source, feed_settings(pair), minutes, folder, keep_days, speed, cluster, at))
-
-
-class MetricsAt(NamedTuple):
-    """Address of the metrics server; port 0 for none."""
-
-    host: str
-    port: int
+        options.check_writable(folder, "--out")
+    asyncio.run(
+        _ingest(source, feed_settings(pair), minutes, folder, keep_days, speed, cluster, (metrics_host, metrics_port))
+    )
 
 
 def feed_settings(pairs: list[str] | None) -> FeedSettings:
@@ -135,7 +113,7 @@ async def _ingest(
     keep_days: float,
     speed: float,
     cluster: KafkaSettings | None,
-    at: MetricsAt,
+    metrics_at: tuple[str, int],
 ) -> None:
     from volspike.live.metrics import FeedCounts
     from volspike.live.sources import open_source
@@ -153,10 +131,10 @@ async def _ingest(
         counts, began = FeedCounts(source.timed_from, source.stats, source.feeds), time.monotonic()
         periodic = _periodic_work(recorder, relay)
         tasks = [*periodic, *(task for part in (recorder, upkeep) if part is not None for task in part.tasks)]
-        with metrics_server(_registry(source, counts, recorder, upkeep, tasks), at.host, at.port):
+        with options.metrics_server(_registry(source, counts, recorder, upkeep, tasks), *metrics_at):
             topic_check = asyncio.create_task(_warn_if_missing(cluster)) if cluster is not None else None
             listening = asyncio.create_task(_listen(source, recorder, relay, counts, periodic))
-            on_stop_signals(listening.cancel)  # the recorder is closed properly
+            options.on_stop_signals(listening.cancel)  # the recorder is closed properly
             with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 await asyncio.wait_for(asyncio.shield(listening), minutes * 60 or None)
         listening.cancel()

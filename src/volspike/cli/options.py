@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from volspike.config import ServingSettings
     from volspike.datasets.feature_file import SuppliedFacts
+    from volspike.features import Every
     from volspike.labels import SpikeDefinition
+    from volspike.market import Profile
     from volspike.models import Artifact
     from volspike.models.alert_thresholds import AlertThresholds
     from volspike.monitoring.quiet import QuietHours
@@ -37,6 +39,25 @@ Spike: TypeAlias = Annotated[
         help="What counts as a spike: jump:2 (twice the volatility of the trailing hour), level:90 (percentile of the "
         "trailing 24 h), fixed:VALUE, or percentile:90 (of the training rows).",
     ),
+]
+Seed: TypeAlias = Annotated[
+    int, typer.Option(help="Random seed; the same seed gives the same result.", min=0, max=2**32 - 1)
+]
+Results: TypeAlias = Annotated[
+    Path, typer.Option(help="Folder in which the server finds the last results for its metrics.")
+]
+Percentile: TypeAlias = Annotated[float, typer.Option(help="Percentile of future volatility that defines τ.")]
+SessionGap: TypeAlias = Annotated[float, typer.Option(help="Seconds of silence that end a session.")]
+Group: TypeAlias = Annotated[str, typer.Option(help="Consumer group of the workers that share the partitions.")]
+Products: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--pair", "--pairs", help="Products, as BTC-USD or binance:BTC-USDT (default: BTC-USD)."),
+]
+TrainingPercentile: TypeAlias = Annotated[
+    float, typer.Option(help="Percentile of the training rows' future volatility that defines τ.", min=0, max=100)
+]
+Columns: TypeAlias = Annotated[
+    list[str] | None, typer.Option(help="Features to train on, or all (default: those that suit the file).")
 ]
 Venue: TypeAlias = Annotated[
     str | None,
@@ -73,6 +94,26 @@ def is_simulated(origin: str | None) -> bool | None:
     return None if origin is None else origin == "simulated"
 
 
+def every_of(text: str) -> Every:
+    """The row rate that ``--every`` names."""
+    from volspike.features import Every
+
+    if text not in set(Every):
+        raise UsageError(f"--every must be one of {', '.join(Every)}, got {text!r}")
+    return Every(text)
+
+
+def profile_of(text: str) -> Profile | None:
+    """The profile that ``--profile`` names; None for ``auto``."""
+    from volspike.market import Profile
+
+    if text == "auto":
+        return None
+    if text not in set(Profile):
+        raise UsageError(f"--profile must be auto or one of {', '.join(Profile)}, got {text!r}")
+    return Profile(text)
+
+
 def supplied_facts(every: str | None, profile: str | None, origin: str | None) -> SuppliedFacts:
     """The facts that ``--every``, ``--profile`` and ``--origin`` state for a file without metadata.
 
@@ -80,15 +121,12 @@ def supplied_facts(every: str | None, profile: str | None, origin: str | None) -
         UsageError: an unknown value.
     """
     from volspike.datasets.feature_file import SuppliedFacts
-    from volspike.features import Every
     from volspike.market import Profile
 
-    if every is not None and every not in set(Every):
-        raise UsageError(f"--every must be one of {', '.join(Every)}, got {every!r}")
     if profile is not None and profile not in set(Profile):
         raise UsageError(f"--profile must be one of {', '.join(Profile)}, got {profile!r}")
     return SuppliedFacts(
-        None if every is None else Every(every), None if profile is None else Profile(profile), is_simulated(origin)
+        None if every is None else every_of(every), None if profile is None else Profile(profile), is_simulated(origin)
     )
 
 
@@ -143,6 +181,18 @@ Options: TypeAlias = Annotated[
         help="A librdkafka setting as key=value, for example for TLS and SASL: security.protocol=SASL_SSL.",
     ),
 ]
+
+
+def require_amount(option: str, number: float) -> None:
+    """Refuses a negative or infinite number."""
+    if not 0 <= number < float("inf"):
+        raise UsageError(f"{option} must be a number of at least 0, got {number:g}")
+
+
+def check_port(metrics_port: int) -> None:
+    """Refuses a value of ``--metrics-port`` that is no port."""
+    if not 0 <= metrics_port < 65_536:
+        raise UsageError(f"--metrics-port takes 0 to 65535, got {metrics_port}")
 
 
 def check_writable(folder: Path, option: str) -> None:
@@ -373,8 +423,7 @@ def check_worker_options(commit_ms: float, commit_rows: int, metrics_port: int) 
         raise UsageError(
             f"--commit-ms takes 0 to 5000 and --commit-rows 1 to 100000, got {commit_ms:g} and {commit_rows}"
         )
-    if not 0 <= metrics_port < 65_536:
-        raise UsageError(f"--metrics-port takes 0 to 65535, got {metrics_port}")
+    check_port(metrics_port)
 
 
 def run_worker(

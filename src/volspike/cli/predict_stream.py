@@ -6,62 +6,41 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.options import (
-    AlertConfig,
-    AlertThresholdOption,
-    ColdStart,
-    CommitMs,
-    CommitRows,
-    Finish,
-    MetricsHost,
-    MetricsPort,
-    Name,
-    Options,
-    QuietHoursOption,
-    Receivers,
-    Servers,
-    alerting,
-    check_worker_options,
-    cluster_settings,
-    run_worker,
-    stream_model,
-    worker_name,
-)
-from volspike.cli.options import StreamModel as Model
+from volspike.cli import options
 from volspike.cli.screen import out, warn, warn_of_limitations
 
 EXAMPLES = "Example: volspike predict-stream --model models/artifacts/production"
 
 
 def run(
-    model: Model = None,
+    model: options.StreamModel = None,
     topic_in: Annotated[
         str | None, typer.Option(help="Topic of the rows (env KAFKA_TOPIC_FEATURES; default ticks.features).")
     ] = None,
     topic_out: Annotated[
         str | None, typer.Option(help="Topic for the predictions (default: ticks.predictions).")
     ] = None,
-    bootstrap_servers: Servers = None,
-    kafka_option: Options = None,
-    alert: Receivers = None,
-    quiet_hours: QuietHoursOption = None,
-    alert_threshold: AlertThresholdOption = None,
-    group: Annotated[
-        str, typer.Option(help="Consumer group of the workers that share the partitions.")
-    ] = "volspike-predict",
-    worker: Name = None,
-    commit_ms: CommitMs = 20.0,
-    commit_rows: CommitRows = 10_000,
-    finish: Finish = False,
-    cold_start: ColdStart = False,
-    metrics_port: MetricsPort = 0,
-    metrics_host: MetricsHost = "127.0.0.1",
-    config: AlertConfig = None,
+    bootstrap_servers: options.Servers = None,
+    kafka_option: options.Options = None,
+    alert: options.Receivers = None,
+    quiet_hours: options.QuietHoursOption = None,
+    alert_threshold: options.AlertThresholdOption = None,
+    group: options.Group = "volspike-predict",
+    worker: options.Name = None,
+    commit_ms: options.CommitMs = 20.0,
+    commit_rows: options.CommitRows = 10_000,
+    finish: options.Finish = False,
+    cold_start: options.ColdStart = False,
+    metrics_port: options.MetricsPort = 0,
+    metrics_host: options.MetricsHost = "127.0.0.1",
+    config: options.AlertConfig = None,
 ) -> None:
     """Score feature rows in Kafka, exactly once; alerts follow once predictions are committed."""
-    check_worker_options(commit_ms, commit_rows, metrics_port)
-    alerts = alerting(config, alert, quiet_hours, alert_threshold)
-    settings = cluster_settings(bootstrap_servers, kafka_option, topic_features=topic_in, topic_predictions=topic_out)
+    options.check_worker_options(commit_ms, commit_rows, metrics_port)
+    alerts = options.alerting(config, alert, quiet_hours, alert_threshold)
+    settings = options.cluster_settings(
+        bootstrap_servers, kafka_option, topic_features=topic_in, topic_predictions=topic_out
+    )
     from volspike.api.predict import model_version
     from volspike.background import BackgroundCollector
     from volspike.logs import configure_logs
@@ -73,7 +52,7 @@ def run(
     from volspike.streams.state import WorkerPlan
 
     configure_logs("INFO")
-    artifact = stream_model(model)
+    artifact = options.stream_model(model)
     out.print(f"model {artifact.name} from {artifact.directory}, threshold {artifact.threshold:.4f}")
     warn_of_limitations(artifact.name, model_limitations(artifact.metadata))
     if artifact.holds_budget:
@@ -85,7 +64,7 @@ def run(
         out.print(f"alert thresholds in place of the model's: {alerts.thresholds}")
     plan = WorkerPlan(
         group=group,
-        name=worker_name(worker),
+        name=options.worker_name(worker),
         topic_in=settings.topic_features,
         topic_out=settings.topic_predictions,
         commit_ms=commit_ms,
@@ -112,7 +91,7 @@ def run(
             ),
             counts,
         )
-        run_worker(settings, plan, make, metrics_host, metrics_port, "predicting", metrics)
+        options.run_worker(settings, plan, make, metrics_host, metrics_port, "predicting", metrics)
     finally:
         if not router.close():
             warn("not every alert could be sent before the end; the log has them")

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import Horizon, Origin, Spike, Timezone, is_simulated, require_file, spike_definition
+from volspike.cli import options
 from volspike.cli.screen import note_if_simulated, out, print_tape_report, reading, warn, working
 from volspike.errors import SchemaMismatch, UsageError
 
 if TYPE_CHECKING:
     from volspike.datasets.build import BuildResult, LabelResult
     from volspike.features import Every, FeatureSet
-    from volspike.market import Gap, Profile
+    from volspike.market import Gap
 
 EXAMPLES = 'Example: volspike replay --raw "data/raw/*.ndjson" --out data/processed/features.parquet --add-labels'
 
@@ -38,8 +38,8 @@ def run(
     profile: Annotated[
         str, typer.Option(help="Kinds of ticks: ticker, ticker+trade, trade, or `auto` to detect them.")
     ] = "auto",
-    timezone: Timezone = None,
-    origin: Origin = None,
+    timezone: options.Timezone = None,
+    origin: options.Origin = None,
     engine: Annotated[
         str,
         typer.Option(
@@ -61,12 +61,10 @@ def run(
     add_labels: Annotated[
         bool, typer.Option("--add-labels", help="Add future_volatility, volatility_spike and tau.")
     ] = False,
-    spike: Spike = None,
-    horizon: Horizon = 60,
-    label_threshold_percentile: Annotated[
-        float, typer.Option(help="Percentile of future volatility that defines τ.")
-    ] = 90.0,
-    label_gap_threshold_seconds: Annotated[float, typer.Option(help="Seconds of silence that end a session.")] = 300.0,
+    spike: options.Spike = None,
+    horizon: options.Horizon = 60,
+    label_threshold_percentile: options.Percentile = 90.0,
+    label_gap_threshold_seconds: options.SessionGap = 300.0,
     compare: Annotated[
         Path | None, typer.Option(help="Compare the result with this feature file, bit for bit.")
     ] = None,
@@ -78,13 +76,17 @@ def run(
     from volspike.datasets.feature_file import write_atomically
     from volspike.features import FeatureSet
 
-    definition = spike_definition(spike, label_threshold_percentile)
-    features, rate, kinds = FeatureSet.of(windows, feature_set, leader), every_of(every), profile_of(profile)
+    definition = options.spike_definition(spike, label_threshold_percentile)
+    features, rate, kinds = (
+        FeatureSet.of(windows, feature_set, leader),
+        options.every_of(every),
+        options.profile_of(profile),
+    )
     _refuse_overwriting(raw, out_file, compare)
-    require_file("--out", out_file, ".parquet")
+    options.require_file("--out", out_file, ".parquet")
     if compare is not None:
         _check_comparable(compare, features, rate)
-    gaps, simulated = _gaps(raw), is_simulated(origin)
+    gaps, simulated = _gaps(raw), options.is_simulated(origin)
     with write_atomically(out_file) as part:
         with create_engine(engine, workers, ray_address) as workers_engine, reading("replaying") as show:
             result = build_features(raw, part, features, rate, kinds, gaps, show, workers_engine, timezone, simulated)
@@ -154,15 +156,6 @@ def _check_comparable(path: Path, features: FeatureSet, every: Every) -> None:
         )
 
 
-def every_of(text: str) -> Every:
-    """The row rate that ``--every`` names."""
-    from volspike.features import Every
-
-    if text not in set(Every):
-        raise UsageError(f"--every must be one of {', '.join(Every)}, got {text!r}")
-    return Every(text)
-
-
 def _warn_without_leader(features: FeatureSet, result: BuildResult) -> None:
     products = result.report.products
     if features.leader is not None and features.leader not in products:
@@ -170,17 +163,6 @@ def _warn_without_leader(features: FeatureSet, result: BuildResult) -> None:
             f"no tick of the leader {features.leader} in these tapes (products: {', '.join(sorted(products))}): its "
             "features are missing in every row; add its tape to --raw or name one of these with --leader"
         )
-
-
-def profile_of(text: str) -> Profile | None:
-    """The profile that ``--profile`` names; None for ``auto``."""
-    from volspike.market import Profile
-
-    if text == "auto":
-        return None
-    if text not in set(Profile):
-        raise UsageError(f"--profile must be auto or one of {', '.join(Profile)}, got {text!r}")
-    return Profile(text)
 
 
 def _compare(ours: Path, theirs: Path, labels: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from volspike.cli.options import Results, Seed
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 
 if TYPE_CHECKING:
@@ -47,13 +48,9 @@ def run(
         "data/outcomes.sqlite"
     ),
     artifacts: Annotated[Path, typer.Option(help="Folder of the artifacts.")] = Path("models/artifacts"),
-    results: Annotated[
-        Path, typer.Option(help="Folder in which the server finds the last results for its metrics.")
-    ] = Path("models/results"),
+    results: Results = Path("models/results"),
     trigger: Annotated[str, typer.Option(help="Trigger, for the history.")] = "by hand",
-    seed: Annotated[
-        int, typer.Option(help="Random seed; the same seed gives the same result.", min=0, max=2**32 - 1)
-    ] = 0,
+    seed: Seed = 0,
     mlflow_uri: Annotated[
         str | None, typer.Option(help="Track the run in MLflow and move its aliases with the served model.")
     ] = None,

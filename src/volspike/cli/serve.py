@@ -6,35 +6,24 @@ from typing import Annotated
 
 import typer
 
-from volspike.cli.options import (
-    AllowedHosts,
-    Config,
-    Host,
-    KeyFile,
-    Model,
-    Port,
-    RateLimit,
-    RootPath,
-    Variant,
-    serving_settings,
-)
+from volspike.cli import options
 
 EXAMPLES = "Example: volspike serve --model models/artifacts/random_forest --port 8000"
 
 
 def run(
-    model: Model = None,
-    variant: Variant = None,
-    host: Host = None,
-    port: Port = None,
-    allowed_host: AllowedHosts = None,
-    root_path: RootPath = None,
-    api_key_file: KeyFile = None,
-    rate_limit: RateLimit = None,
+    model: options.Model = None,
+    variant: options.Variant = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    allowed_host: options.AllowedHosts = None,
+    root_path: options.RootPath = None,
+    api_key_file: options.KeyFile = None,
+    rate_limit: options.RateLimit = None,
     log_level: Annotated[
         str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR (env LOG_LEVEL; default INFO).")
     ] = None,
-    config: Config = None,
+    config: options.Config = None,
 ) -> None:
     """Serve a model over HTTP: the named or promoted one, otherwise the one that ships, as `volspike up` does.
 
@@ -44,7 +33,7 @@ def run(
     from volspike.api.server import serve
     from volspike.models.choice import with_companion
 
-    settings = serving_settings(
+    settings = options.serving_settings(
         config,
         api_key_file,
         model=model,

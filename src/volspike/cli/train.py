@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import Spike, Venue
+from volspike.cli.options import Columns, Seed, Spike, TrainingPercentile, Venue
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 from volspike.errors import VolspikeError
 
@@ -35,12 +35,8 @@ def run(
     training_span: Annotated[
         float | None, typer.Option(help="Hours of rolling training (default: those of the first fold).")
     ] = None,
-    columns: Annotated[
-        list[str] | None, typer.Option(help="Features to train on, or all (default: those that suit the file).")
-    ] = None,
-    label_percentile: Annotated[
-        float, typer.Option(help="Percentile of the training rows' future volatility that defines τ.", min=0, max=100)
-    ] = 90.0,
+    columns: Columns = None,
+    label_percentile: TrainingPercentile = 90.0,
     spike: Spike = None,
     horizons: Annotated[
         list[int] | None,
@@ -62,9 +58,7 @@ def run(
         bool, typer.Option("--promote", help="Promote the chosen model to ARTIFACTS/production.")
     ] = False,
     venue: Venue = None,
-    seed: Annotated[
-        int, typer.Option(help="Random seed; the same seed gives the same result.", min=0, max=2**32 - 1)
-    ] = 0,
+    seed: Seed = 0,
     mlflow_uri: Annotated[
         str | None,
         typer.Option(help="Track the run in MLflow: a server, or a database such as sqlite:///mlruns/mlflow.db."),

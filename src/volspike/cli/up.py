@@ -11,25 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from volspike.cli import options
 from volspike.cli.ingest import feed_settings
-from volspike.cli.options import (
-    AlertConfig,
-    AlertThresholdOption,
-    AllowedHosts,
-    Host,
-    KeepDays,
-    KeyFile,
-    Model,
-    Port,
-    QuietHoursOption,
-    RateLimit,
-    Receivers,
-    RootPath,
-    Variant,
-    alerting,
-    check_writable,
-    serving_settings,
-)
 from volspike.cli.screen import out
 from volspike.errors import UsageError
 
@@ -47,10 +30,7 @@ while a thread works, as on a large `/predict`, waits that long."""
 
 
 def run(
-    pair: Annotated[
-        list[str] | None,
-        typer.Option("--pair", "--pairs", help="Products, as BTC-USD or binance:BTC-USDT (default: BTC-USD)."),
-    ] = None,
+    pair: options.Products = None,
     source: Annotated[
         str,
         typer.Option(
@@ -59,22 +39,22 @@ def run(
             "start. A replayed tape is scored by the model that a live market of its kind would get."
         ),
     ] = "auto",
-    model: Model = None,
-    variant: Variant = None,
-    host: Host = None,
-    port: Port = None,
-    allowed_host: AllowedHosts = None,
-    root_path: RootPath = None,
-    api_key_file: KeyFile = None,
-    rate_limit: RateLimit = None,
+    model: options.Model = None,
+    variant: options.Variant = None,
+    host: options.Host = None,
+    port: options.Port = None,
+    allowed_host: options.AllowedHosts = None,
+    root_path: options.RootPath = None,
+    api_key_file: options.KeyFile = None,
+    rate_limit: options.RateLimit = None,
     tape: Annotated[Path, typer.Option(help="Folder for the tape.")] = Path("data/raw"),
     outcomes: Annotated[Path, typer.Option(help="File for predictions and their outcomes (SQLite).")] = Path(
         "data/outcomes.sqlite"
     ),
-    alert: Receivers = None,
-    quiet_hours: QuietHoursOption = None,
-    alert_threshold: AlertThresholdOption = None,
-    keep_days: KeepDays = 30.0,
+    alert: options.Receivers = None,
+    quiet_hours: options.QuietHoursOption = None,
+    alert_threshold: options.AlertThresholdOption = None,
+    keep_days: options.KeepDays = 30.0,
     record: Annotated[bool, typer.Option("--record/--no-record", help="Record the market.")] = True,
     retrain: Annotated[
         bool | None,
@@ -87,7 +67,7 @@ def run(
         str, typer.Option(help="When to check for drift, as a cron expression in UTC with weekdays by name.")
     ] = "0 2 * * mon",
     speed: Annotated[float, typer.Option(help="Speed of a tape or simulated market; 0 for the fastest.")] = 1.0,
-    config: AlertConfig = None,
+    config: options.AlertConfig = None,
 ) -> None:
     """Listen to a market, score every tick, record it, and show it on a page.
 
@@ -100,11 +80,9 @@ def run(
     from volspike.logs import configure_logs
     from volspike.models.choice import named_model
 
-    if not 0 <= speed < float("inf"):
-        raise UsageError(f"--speed must be a number of at least 0, got {speed:g}")
-    if not 0 <= keep_days < float("inf"):
-        raise UsageError(f"--keep-days must be a number of at least 0, got {keep_days:g}")
-    serving = serving_settings(
+    options.require_amount("--speed", speed)
+    options.require_amount("--keep-days", keep_days)
+    serving = options.serving_settings(
         config,
         api_key_file,
         model=model,
@@ -115,14 +93,14 @@ def run(
         root_path=root_path,
         rate_limit=rate_limit,
     )
-    alerts = alerting(config, alert, quiet_hours, alert_threshold)
+    alerts = options.alerting(config, alert, quiet_hours, alert_threshold)
     is_recorded = record and not source.startswith("tape:")
     if retrain and not is_recorded:
         raise UsageError("--retrain needs a recorded market: remove --no-record or the tape source")
     if is_recorded:
-        check_writable(tape, "--tape")
+        options.check_writable(tape, "--tape")
     wanted = retrain if retrain is not None else None if is_recorded and named_model(serving) is None else False
-    options = LiveOptions(
+    live = LiveOptions(
         source=source,
         speed=speed,
         tape=tape if record else None,
@@ -145,7 +123,7 @@ def run(
 
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve_live(options, feed, serving, listener, announce))
+            runner.run(serve_live(live, feed, serving, listener, announce))
 
 
 def _retraining(wanted: bool | None, at: str, tape: Path, outcomes: Path, serving: ServingSettings) -> Background:

@@ -69,7 +69,7 @@ def check_rest_url(url: str) -> None:
 async def fetch(url: str, within_s: float, method: str = "GET") -> httpx.Response | str:
     """The response to a request of ``url`` with any status; a sentence if none arrives in time.
 
-    ``HEAD`` follows redirections and asks for the size of the file itself.
+    ``HEAD`` follows redirections and requests the size of the file itself.
     """
     is_head = method == "HEAD"
     headers = {"user-agent": "volspike"} | ({"accept-encoding": "identity"} if is_head else {})

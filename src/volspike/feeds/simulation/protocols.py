@@ -164,7 +164,7 @@ def book_levels(day: ProductDay, size: int) -> tuple[list[float], list[float]]:
 
 
 def book_sides(day: ProductDay, size: int, level: str) -> tuple[str, str]:
-    """Bids and asks of ``book_levels``, each level written as ``level`` with its price for ``{}``."""
+    """Both sides of ``book_levels``, each level written as ``level`` with its price for ``{}``."""
     bids, asks = (",".join(level.format(f"{price:.8f}") for price in prices) for prices in book_levels(day, size))
     return bids, asks
 
