@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 import volspike as vs
 from volspike.datasets import load_dataset
 from volspike.datasets.build import build_features, label_file
-from volspike.errors import NotEnoughData, SchemaMismatch, UnreadableFile, UsageError, VolspikeError
+from volspike.errors import DataError, NotEnoughData, SchemaMismatch, UnreadableFile, UsageError, VolspikeError
 from volspike.features import Every, FeatureSet
 from volspike.feeds.simulation.market import simulate_market
 from volspike.labels import SpikeDefinition
@@ -109,7 +111,10 @@ def test_frames_give_the_same_rows(folder: Path, ticks: pa.Table, kind: str) -> 
 
 
 def test_a_simulated_market_stays_marked(ticks: pa.Table) -> None:
-    """A frame of a tape must state its origin, and polars rows of a simulated market carry it in a column."""
+    """A table knows it; another frame must state its origin, and its rows of a simulated market have it in a column."""
+    assert vs.features(ticks).schema.metadata == vs.features(ticks, simulated=True).schema.metadata
+    with pytest.raises(UsageError, match="state simulated=True, not False"):
+        vs.features(ticks, simulated=False)
     frame = pl.DataFrame(ticks)
     with pytest.raises(UnreadableFile, match="simulated=True"):
         vs.features(frame)
@@ -135,6 +140,115 @@ def test_ticks_of_elsewhere_need_a_time_a_price_and_a_product() -> None:
         vs.features(frame.with_columns(product_id=pl.lit("A-B")), product="ETH-USD")
     with pytest.raises(UsageError, match="got list"):
         vs.features([1, 2, 3])
+
+
+@pytest.mark.parametrize("kind", ["arrow", "polars", "pandas"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_frames_pass_through_memory(
+    folder: Path, ticks: pa.Table, kind: str, order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From ticks in any order to an evaluation without a temporary file, and with the rows of the file."""
+    frame = FRAMES[kind](ticks.take(np.arange(len(ticks))[::order]))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
+    with pytest.raises(FileNotFoundError):
+        tempfile.TemporaryDirectory()
+    with pytest.warns(UserWarning, match="is newest first") if order < 0 else nullcontext():
+        rows = vs.features(frame, gaps=[GAP], simulated=True)
+    labelled = vs.labels(rows, gaps=[GAP])
+    assert same(labelled, pq.read_table(folder / "1s.parquet"))
+    assert len(vs.load_model().predict(labelled, gaps=[GAP])) == len(labelled)
+    assert vs.evaluate(labelled, gaps=[GAP]).figures["simulated"]
+
+
+def test_rows_of_polars_and_arrow_are_not_copied(ticks: pa.Table) -> None:
+    """Labels and predictions share the memory of the rows that they extend."""
+    rows = vs.features(pl.DataFrame(ticks), simulated=True).rechunk()
+    for labelled in (vs.labels(rows), vs.labels(rows.to_arrow())):
+        ours = labelled["price"]
+        values = ours.to_numpy() if isinstance(ours, pl.Series) else ours.chunk(0).to_numpy()
+        assert np.shares_memory(values, rows["price"].to_numpy())
+
+
+def test_rows_keep_the_index_of_pandas(ticks: pa.Table) -> None:
+    """So that labels and predictions can be assigned to the frame; a time in a named index is a column."""
+    rows = vs.features(ticks.to_pandas().set_index("time"), simulated=True).set_index("timestamp")
+    labelled = vs.labels(rows)
+    assert labelled.index.equals(rows.index)
+    assert labelled.columns.tolist() == [*rows.columns, "future_volatility", "volatility_spike", "tau"]
+    later = rows[rows["is_warm"]].reset_index()
+    scored = vs.load_model().predict(later[10:], every="1s")
+    assert scored.index.tolist() == list(range(10, len(later)))
+    assert scored["timestamp"].equals(later["timestamp"][10:])
+
+
+def trades(count: int = 600, **columns: Any) -> pl.DataFrame:
+    """Trades made elsewhere, one per second, with some of the columns replaced."""
+    time = pl.Series(np.arange(count) * SECOND_NS + START).cast(pl.Datetime("ns", "UTC"))
+    price = 100.0 + np.sin(np.arange(count))
+    return pl.DataFrame({"time": time, "price": price, "size": np.ones(count)} | columns)
+
+
+def test_what_is_left_out_is_a_warning() -> None:
+    """Rejected rows with their number and first reason, dropped ticks, unread columns, a leader without ticks."""
+    price = 100.0 + np.sin(np.arange(600))
+    price[[3, 500]] = -1.0, np.nan
+    rejected = "^2 of 600 rows are rejected; the first, row 4 of the frame: Expected a finite price above 0$"
+    with pytest.warns(UserWarning, match=rejected) as caught:
+        vs.features(trades(price=price), product="A-B")
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    for options, message in (
+        ({"trade_id": np.r_[np.arange(599), 598]}, "dropped ticks: 1 duplicates"),
+        ({"id": ["8f1c"] * 600}, "trade ids that are no numbers are not read"),
+        ({"top_bid_vol": np.ones(600)}, "top_bid_vol is not read; if it is bid_size, rename it to that"),
+    ):
+        with pytest.warns(UserWarning, match=message):
+            vs.features(trades(**options), product="A-B")
+    with pytest.warns(UserWarning, match="no tick of the leader C-D"):
+        vs.features(trades(), product="A-B", leader="C-D")
+    with pytest.raises(DataError, match=r"most of the .* late.*sort them by time"):
+        vs.features(trades().sample(fraction=1.0, shuffle=True, seed=3), product="A-B")
+
+
+def test_damaged_lines_of_a_tape_are_a_warning(tmp_path: Path) -> None:
+    """And are not kept in a file, as the commands do."""
+    path = tmp_path / "ticks.ndjson"
+    write_ndjson(simulate_market(["BTC-USD"], 600, 3, START), path, simulated=True)
+    path.write_bytes(path.read_bytes() + b'{"price": \n')
+    tape = vs.read_tape(path)
+    for use in (vs.features, vs.Tape.to_arrow, pa.table):
+        with pytest.warns(UserWarning, match=r"^1 of [\d,]+ lines are rejected; the first, line \d+ of .*\.ndjson:"):
+            use(tape)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_local_times_of_a_frame_have_a_zone() -> None:
+    """``timezone=`` is that of times without one; a tape has its own."""
+    frame = trades().with_columns(pl.col("time").dt.replace_time_zone(None))
+    rows, local = (vs.features(frame, product="A-B", timezone=zone)["timestamp"] for zone in (None, "Asia/Tokyo"))
+    assert (rows - local).unique().to_list() == [timedelta(hours=9)]
+    with pytest.raises(UsageError, match="timezone='Mars/Base': no such time zone"):
+        vs.features(frame, product="A-B", timezone="Mars/Base")
+    with pytest.raises(UsageError, match=r"stated in vs\.read_tape"):
+        vs.features(vs.Tape(("a.parquet",)), timezone="Asia/Tokyo")
+
+
+def test_a_tape_is_streamed(tmp_path: Path) -> None:
+    """The Arrow stream reads a tape when its batches are used: a file damaged meanwhile is found then."""
+    count = 70_000
+    price = 100.0 + np.sin(np.arange(count))
+    for number, start in enumerate((START, START + count * SECOND_NS)):
+        times = pl.Series(np.arange(count) * SECOND_NS + start).cast(pl.Datetime("ns", "UTC"))
+        pl.DataFrame({"time": times, "price": price}).write_parquet(tmp_path / f"ticks_BTCUSD_{number}.parquet")
+    tape = vs.read_tape(tmp_path)
+    assert tape.to_arrow()["price"].to_pylist() == [*price, *price]
+    stream = pa.RecordBatchReader.from_stream(tape)
+    assert len(stream.read_next_batch()) == 65_536
+    (tmp_path / "ticks_BTCUSD_1.parquet").write_bytes(b"PAR1")
+    with pytest.raises(pa.ArrowInvalid, match=r"ticks_BTCUSD_1\.parquet: cannot be read"):
+        stream.read_all()
+    with pytest.raises(UnreadableFile, match=r"ticks_BTCUSD_1\.parquet"):
+        pa.table(tape)
 
 
 def test_predictions_are_those_of_the_model(folder: Path) -> None:

@@ -200,6 +200,9 @@ def features(
             source, rows, chosen, rate, kinds, losses, timezone=timezone, simulated=simulated, keep_rejected=False
         )
         _warn([*_remarks(result.report, "lines" if isinstance(data, Tape) else "rows"), *_drops(result, leader)])
+    if simulated not in {None, result.facts.simulated}:
+        stated = result.facts.simulated
+        raise UsageError(f"the ticks themselves state simulated={stated}, not {simulated}: leave out simulated=")
     table = rows.take().replace_schema_metadata({KEY: msgspec.json.encode(result.facts)})
     if isinstance(data, Tape):
         return table

@@ -104,7 +104,7 @@ def rechunk(parts: Iterable[Ticks], chunk: int) -> Iterator[Ticks]:
         for start in range(0, count - chunk + 1, chunk):
             yield joined[start : start + chunk]
         count %= chunk
-        waiting = [joined[len(joined) - count :]]
+        waiting = [joined[len(joined) - count :]] if count else []  # joining an empty part would copy the next one
     if count:
         yield Ticks.join(waiting) if len(waiting) > 1 else waiting[0]
 

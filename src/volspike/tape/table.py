@@ -383,7 +383,10 @@ class TickBatch:
     def _numbers(self, name: str) -> NDArray[np.float64]:
         if name not in self._columns:
             return np.full(len(self._batch), np.nan)
-        column = self._cast(name, pa.float64())
+        if pa.types.is_decimal(self._column(name).type):  # Arrow turns the decimal 100.1 into 100.10000000000001
+            column = self._cast(name, pa.string()).cast(pa.float64())
+        else:
+            column = self._cast(name, pa.float64())
         return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
 
     def _quote(self, price: str, size: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
