@@ -69,11 +69,13 @@ def test_an_outcome_is_stored_with_the_rows_that_it_follows(model: Path, row_bef
     assert min(moving) == row_before_jump
 
 
-def test_a_newcomer_sees_a_spike_and_an_alert_within_three_minutes() -> None:
-    """The simulated market of ``up`` has both on BTC-USD in the three minutes after its head start."""
+@pytest.mark.parametrize("start_ms", [0, 130, 370, 500, 610, 890])
+def test_a_newcomer_sees_a_spike_and_an_alert_within_three_minutes(start_ms: int) -> None:
+    """The simulated market of ``up`` has both on BTC-USD in the three minutes after its head start, at any second."""
     live = LivePipeline(LiveScorer(Artifact.load(SIMULATED_MODEL)), ["BTC-USD"], "test", mode=Mode.SIMULATED)
     start = 1_765_000_000
-    for ticks in simulate_trades(["BTC-USD"], HEAD_START_S + 180, SIMULATED_SEED, start * SECOND_NS):
+    start_ns = start * SECOND_NS + start_ms * MS
+    for ticks in simulate_trades(["BTC-USD"], HEAD_START_S + 180, SIMULATED_SEED, start_ns):
         for each in iterate_ticks(ticks):
             live.take(frame(each))
     begin, end = 1000 * (start + HEAD_START_S), 1000 * (start + HEAD_START_S + 180)

@@ -201,7 +201,9 @@ class SimulatedExchange:
     async def __aenter__(self) -> Self:
         settings = self.settings
         head_start = settings.head_start_s * SECOND_NS
-        self._start = time.time_ns() - head_start if settings.start is None else settings.start
+        # a whole second, so that the rows of a seed are the same in each run
+        now = time.time_ns() // SECOND_NS * SECOND_NS
+        self._start = now - head_start if settings.start is None else settings.start
         self._start -= self._start % 1000  # trades have times in microseconds
         self._live_from = self._start + head_start
         self.now = self._start
