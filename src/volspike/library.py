@@ -77,12 +77,45 @@ SHIPPED_MODELS: Final[Mapping[str, Path]] = {
 """The names of the models in the package."""
 
 
+_LABEL_COMMAND: Final = re.compile(r"`volspike label --features FILE ([^`]+)`")
+_OPTION: Final = re.compile(r"--(timezone|profile|every|feature-set|leader|origin|spike|horizon)\b(?: ([\w+/:.-]+\w))?")
+
+
+def _in_python(text: str) -> str:
+    """A message with the arguments of functions in place of the options of commands.
+
+    >>> _in_python("read it with --timezone Asia/Tokyo, or state --origin real; check --profile")
+    "read it with timezone='Asia/Tokyo', or state simulated=False; check profile="
+    >>> _in_python("label them with `volspike label --features FILE --horizon 300`")
+    'label them with `vs.labels(frame, horizon=300)`'
+    """
+    return _OPTION.sub(_argument, _LABEL_COMMAND.sub(r"`vs.labels(frame, \1)`", text))
+
+
+def _argument(option: re.Match[str]) -> str:
+    name, value = option[1].replace("-", "_"), option[2] or ""
+    if name == "origin":
+        return f"simulated={value == 'simulated'}"
+    return f"{name}={value if value.isdigit() or not value else repr(value)}"
+
+
+@contextmanager
+def _options_of_python() -> Iterator[None]:
+    """Errors name the arguments of functions, not the options of commands."""
+    try:
+        yield
+    except VolspikeError as error:
+        error.args = (_in_python(str(error)),)
+        if isinstance(error, UnreadableFile):
+            error.reason = _in_python(error.reason)
+        raise
+
+
 @dataclass(frozen=True, slots=True)
 class Tape:
     """Recorded ticks on disk, which are read when they are used, and the gaps of their recording.
 
-    It has the Arrow C stream interface: ``pl.DataFrame(tape)``, ``pa.table(tape)``, DuckDB and others read it, in
-    constant memory if they do.
+    Polars, Arrow and others read it through the Arrow C stream interface, batch by batch: ``pl.DataFrame(tape)``.
 
     Attributes:
         paths: tapes, folders and globs.
@@ -94,11 +127,11 @@ class Tape:
     timezone: str | None = None
     gaps: tuple[Gap, ...] = field(default=(), repr=False)
 
+    @_options_of_python()
     def to_arrow(self) -> pa.Table:
         """All ticks as a table with the columns and the metadata of a Parquet tape."""
-        with _options_of_python():
-            schema, batches = self._batches()
-            return pa.Table.from_batches(batches, schema).unify_dictionaries()
+        schema, batches = self._batches()
+        return pa.Table.from_batches(batches, schema).unify_dictionaries()
 
     def to_polars(self) -> Any:
         """All ticks as a polars data frame."""
@@ -110,9 +143,9 @@ class Tape:
         """All ticks as a pandas data frame."""
         return self.to_arrow().to_pandas()
 
+    @_options_of_python()
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
-        with _options_of_python():
-            return pa.RecordBatchReader.from_batches(*self._batches()).__arrow_c_stream__(requested_schema)
+        return pa.RecordBatchReader.from_batches(*self._batches()).__arrow_c_stream__(requested_schema)
 
     def _batches(self) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """The schema, which states whether the ticks are simulated, and all ticks, which are read as they are used."""
@@ -143,6 +176,7 @@ def read_tape(paths: str | Path | Sequence[str | Path], *, timezone: str | None 
     return Tape(tuple(str(path) for path in given), timezone, tuple(ledgers_of(tapes_of(given)).gaps))
 
 
+@_options_of_python()
 def features(
     data: Tape | Frame,
     every: Literal["1s", "tick"] = "1s",
@@ -195,11 +229,10 @@ def features(
     else:
         source, losses = _tick_frame(data, product), list(gaps)
     rows = FeatureTable(chosen)
-    with _options_of_python():
-        result = build_features(
-            source, rows, chosen, rate, kinds, losses, timezone=timezone, simulated=simulated, keep_rejected=False
-        )
-        _warn([*_remarks(result.report, "lines" if isinstance(data, Tape) else "rows"), *_drops(result, leader)])
+    result = build_features(
+        source, rows, chosen, rate, kinds, losses, timezone=timezone, simulated=simulated, keep_rejected=False
+    )
+    _warn([*_remarks(result.report, "lines" if isinstance(data, Tape) else "rows"), *_drops(result, leader)])
     if simulated not in {None, result.facts.simulated}:
         stated = result.facts.simulated
         raise UsageError(f"the ticks themselves state simulated={stated}, not {simulated}: leave out simulated=")
@@ -211,6 +244,7 @@ def features(
     return as_given(table, data)
 
 
+@_options_of_python()
 def labels(
     frame: Frame,
     spike: str = "jump:2",
@@ -234,9 +268,8 @@ def labels(
         UsageError: an unknown spike definition or horizon, or the row rate is unknown.
         NotEnoughData: no row has a known future.
     """
-    with _options_of_python():
-        table, facts = feature_rows(frame, _rate(every), gaps)
-        labelled = label_table(table, facts, SpikeDefinition.parse(spike), horizon, NAME)
+    table, facts = feature_rows(frame, _rate(every), gaps)
+    labelled = label_table(table, facts, SpikeDefinition.parse(spike), horizon, NAME)
     return as_given(labelled, frame, is_aligned=True)
 
 
@@ -265,6 +298,7 @@ class Model:
         """The definition of the spikes that it forecasts."""
         return str(self.artifact.metadata.spike_definition)
 
+    @_options_of_python()
     def predict(self, frame: Frame, *, every: Literal["1s", "tick"] | None = None, gaps: Iterable[Gap] = ()) -> Frame:
         """The probability of a spike within the horizon for each row of ``features``.
 
@@ -448,6 +482,7 @@ class Evaluation:
         ) + "".join(f"\nnote: {text}" for text in self.warnings)
 
 
+@_options_of_python()
 def evaluate(
     frame: Frame,
     model: Model | str | Path = "default",
@@ -541,41 +576,10 @@ def _drops(result: BuildResult, leader: str | None) -> Iterator[str]:
 def _warn(texts: Iterable[str]) -> None:
     """Warns at the line that called the package."""
     frame, level = sys._getframe(), 1  # noqa: SLF001  warnings can skip a package from Python 3.12 on only
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("volspike"):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("volspike", "contextlib")):
         frame, level = frame.f_back, level + 1
     for text in texts:
         warnings.warn(_in_python(text), stacklevel=level)
-
-
-_OPTION: Final = re.compile(r"--(timezone|profile|every|feature-set|leader|origin)\b(?: ([\w+/:.-]+\w))?")
-
-
-def _in_python(text: str) -> str:
-    """A message with the arguments of functions in place of the options of commands.
-
-    >>> _in_python("read it with --timezone Asia/Tokyo, or state --origin real; check --profile")
-    "read it with timezone='Asia/Tokyo', or state simulated=False; check profile="
-    """
-    return _OPTION.sub(_argument, text)
-
-
-def _argument(option: re.Match[str]) -> str:
-    name, value = option[1].replace("-", "_"), option[2]
-    if name == "origin":
-        return f"simulated={value == 'simulated'}"
-    return f"{name}={'' if value is None else repr(value)}"
-
-
-@contextmanager
-def _options_of_python() -> Iterator[None]:
-    """Errors name the arguments of functions, not the options of commands."""
-    try:
-        yield
-    except VolspikeError as error:
-        error.args = (_in_python(str(error)),)
-        if isinstance(error, UnreadableFile):
-            error.reason = _in_python(error.reason)
-        raise
 
 
 def _dataset(table: pa.Table, facts: FeatureFacts, *, labelled: bool) -> tuple[Dataset, np.ndarray[Any, Any]]:
