@@ -10,7 +10,8 @@ import pytest
 
 from tests.history.archive_server import ArchiveServer, Fault, open_archive
 from volspike.errors import DataError, UsageError
-from volspike.history.download import ATTEMPTS, Downloader, DownloadStopped, FileMissing, checked_url
+from volspike.feeds.rest import checked_url
+from volspike.history.download import ATTEMPTS, Downloader, DownloadStopped, FileMissing
 
 PATH = "/files/a.zip"
 CONTENT = bytes(range(256)) * 4_000

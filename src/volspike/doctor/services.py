@@ -19,10 +19,10 @@ from volspike.doctor.finding import Fact, Finding, Severity, check_rest_url, fet
 from volspike.errors import StreamError, UsageError
 from volspike.feeds.connection import parse_address, proxy_for
 from volspike.feeds.events import FeedError, FeedFrame, FeedState
+from volspike.feeds.rest import checked_url
 from volspike.feeds.session import FeedSession
 from volspike.feeds.venues import all_protocols
 from volspike.history.archives import ARCHIVES, ArchiveFile, source_product
-from volspike.history.download import checked_url
 from volspike.history.paged import PAGED_VENUES
 from volspike.market import SECOND_NS, parse_time
 from volspike.training.tracking import database_file, masked

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from math import isnan
 from types import TracebackType
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import httpx
 import msgspec
@@ -42,40 +43,6 @@ class TradePosition(NamedTuple):
 
     trade_id: int
     time: int
-
-
-class TradePages(Protocol):
-    """A client for the past trades of one venue, in pages by trade id."""
-
-    @property
-    def url(self) -> str:
-        """The address of the exchange."""
-        ...
-
-    @property
-    def requests(self) -> int:
-        """The number of requests so far."""
-        ...
-
-    def trades(self, product_id: str, *, after: int | None = None, limit: int = ...) -> tuple[Tick, ...]:
-        """The newest ``limit`` trades, of those with an id below ``after`` if given, oldest first.
-
-        Their ``product_id`` is canonical, ``received`` equals ``time``, and ``side`` is the taker's. There is no trade
-        below ``after`` if the page is empty; it may be shorter than ``limit`` also otherwise.
-
-        Raises:
-            UsageError: the product's name is invalid, of another venue, or unknown to the exchange.
-            MalformedTick: the page cannot be decoded, or contains trades that were not requested.
-            DataError: the exchange is unreachable or refuses the request.
-        """
-        ...
-
-    def trades_at(self, product_id: str, time: int) -> tuple[Tick, ...]:
-        """Trades around ``time`` (ns UTC), where the venue finds trades by time; none where it does not.
-
-        A search by time may begin with their ids.
-        """
-        ...
 
 
 class _Trade(msgspec.Struct, gc=False):
@@ -178,7 +145,7 @@ class RestConnection:
     ) -> None:
         if not 0.0 < rate <= 1000.0:
             raise UsageError(f"the rate must be above 0 and at most 1000 requests per second, got {rate}")
-        self.url = _base(url)
+        self.url = checked_url(url)
         self.requests = 0
         self._interval = 1.0 / rate
         self._clock, self._sleep = clock, sleep
@@ -237,11 +204,19 @@ class RestConnection:
         return DataError(f"cannot reach {self.url} ({reason}): check the network and the address, then try again")
 
 
-class TradePagesClient:
-    """The connection that a venue's client uses, closed with the context, and its errors."""
+class TradePages(ABC):
+    """A client for the past trades of one venue, in pages by trade id.
 
-    def __init__(self, url: str, rate: float, **options: Any) -> None:
-        self._rest = RestConnection(url, rate=rate, **options)
+    By default it uses the venue's public address within its limit; the options are those of ``RestConnection``. The
+    connection is closed with the context.
+    """
+
+    default_url: ClassVar[str]
+    default_rate: ClassVar[float]
+
+    def __init__(self, url: str | None = None, *, rate: float | None = None, **options: Any) -> None:
+        rate = self.default_rate if rate is None else rate
+        self._rest = RestConnection(self.default_url if url is None else url, rate=rate, **options)
 
     @property
     def url(self) -> str:
@@ -253,8 +228,24 @@ class TradePagesClient:
         """The number of requests so far."""
         return self._rest.requests
 
+    @abstractmethod
+    def trades(self, product_id: str, *, after: int | None = None, limit: int = LONGEST_PAGE) -> tuple[Tick, ...]:
+        """The newest ``limit`` trades, of those with an id below ``after`` if given, oldest first.
+
+        Their ``product_id`` is canonical, ``received`` equals ``time``, and ``side`` is the taker's. There is no trade
+        below ``after`` if the page is empty; it may be shorter than ``limit`` also otherwise.
+
+        Raises:
+            UsageError: the product's name is invalid, of another venue, or unknown to the exchange.
+            MalformedTick: the page cannot be decoded, or contains trades that were not requested.
+            DataError: the exchange is unreachable or refuses the request.
+        """
+
     def trades_at(self, product_id: str, time: int) -> tuple[Tick, ...]:  # noqa: ARG002
-        """None: the exchange finds no trades by time."""
+        """Trades around ``time`` (ns UTC), where the venue finds trades by time; none where it does not.
+
+        A search by time may begin with their ids.
+        """
         return ()
 
     def __enter__(self) -> Self:
@@ -283,21 +274,18 @@ class TradePagesClient:
         return UsageError(f"the exchange at {self.url} has no product {product_id} ({reason})")
 
 
-class TradesClient(TradePagesClient):
-    """Downloads pages of trades of Coinbase Exchange; the options are those of ``RestConnection``.
+class TradesClient(TradePages):
+    """Downloads pages of trades of Coinbase Exchange.
 
     with TradesClient() as client:
         newest = client.trades("BTC-USD", limit=1)
     """
 
-    def __init__(self, url: str = REST_URL, *, rate: float = REQUESTS_PER_SECOND, **options: Any) -> None:
-        super().__init__(url, rate, **options)
+    default_url = REST_URL
+    default_rate = REQUESTS_PER_SECOND
 
     def trades(self, product_id: str, *, after: int | None = None, limit: int = LONGEST_PAGE) -> tuple[Tick, ...]:
-        """The newest ``limit`` trades of a product with an id below ``after`` (None: of all), oldest first.
-
-        Raises: see ``TradePages.trades``.
-        """
+        """As ``TradePages.trades``."""
         symbol = venue_symbol(product_id, COINBASE)
         parameters = {"limit": limit} if after is None else {"limit": limit, "after": after}
         answer = self._rest.get(f"/products/{symbol}/trades", parameters)
@@ -313,7 +301,12 @@ class TradesClient(TradePagesClient):
         return page
 
 
-def _base(url: str) -> str:
+def checked_url(url: str) -> str:
+    """An address without the slash at its end.
+
+    Raises:
+        UsageError: it is not one of http.
+    """
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:

@@ -22,7 +22,7 @@ from volspike.errors import DataError, MalformedTick, UsageError
 from volspike.feeds.messages import decode_json, with_path_prefix
 from volspike.feeds.rest import (
     LONGEST_PAGE,
-    TradePagesClient,
+    TradePages,
     TradePosition,
     TradesClient,
     is_temporary_failure,
@@ -82,23 +82,18 @@ def decode_binance_trades(body: bytes | str, product_id: str) -> tuple[Tick, ...
     return tuple(trades)
 
 
-class BinanceTradesClient(TradePagesClient):
-    """Downloads pages of trades of Binance spot; the options are those of ``RestConnection``.
+class BinanceTradesClient(TradePages):
+    """Downloads pages of trades of Binance spot.
 
     A page begins at an id, which is ``limit`` below the requested end; where ids are missing there, it goes back
     further.
     """
 
-    def __init__(
-        self, url: str = BINANCE_REST_URL, *, rate: float = BINANCE_REQUESTS_PER_SECOND, **options: Any
-    ) -> None:
-        super().__init__(url, rate, **options)
+    default_url = BINANCE_REST_URL
+    default_rate = BINANCE_REQUESTS_PER_SECOND
 
     def trades(self, product_id: str, *, after: int | None = None, limit: int = LONGEST_PAGE) -> tuple[Tick, ...]:
-        """The newest ``limit`` trades of a product with an id below ``after`` (None: of all), oldest first.
-
-        Raises: see ``TradePages.trades``.
-        """
+        """As ``TradePages.trades``."""
         if after is None:
             return self._page(product_id, None, limit)
         stride = limit
@@ -177,22 +172,22 @@ def decode_kraken_trades(body: bytes | str, product_id: str) -> tuple[Tick, ...]
     return tuple(trades)
 
 
-class KrakenTradesClient(TradePagesClient):
-    """Downloads pages of trades of Kraken; the options are those of ``RestConnection``.
+class KrakenTradesClient(TradePages):
+    """Downloads pages of trades of Kraken.
 
     Kraken's pages begin at a time. The client keeps the ids and times of the ends of its pages, and looks for an id
     between the nearest two; ids ascend with time.
     """
 
-    def __init__(self, url: str = KRAKEN_REST_URL, *, rate: float = KRAKEN_REQUESTS_PER_SECOND, **options: Any) -> None:
-        super().__init__(url, rate, **options)
+    default_url = KRAKEN_REST_URL
+    default_rate = KRAKEN_REQUESTS_PER_SECOND
+
+    def __init__(self, url: str | None = None, **options: Any) -> None:
+        super().__init__(url, **options)
         self._known: dict[str, list[TradePosition]] = {}
 
     def trades(self, product_id: str, *, after: int | None = None, limit: int = LONGEST_PAGE) -> tuple[Tick, ...]:
-        """The newest ``limit`` trades of a product with an id below ``after`` (None: of all), oldest first.
-
-        Raises: see ``TradePages.trades``.
-        """
+        """As ``TradePages.trades``."""
         if after is None:
             return self._page(product_id, None)[-limit:]
         while after > 0:
@@ -290,7 +285,7 @@ def _time_between(below: TradePosition, above: TradePosition, trade_id: int, *, 
     return below.time + max(1, int((above.time - below.time) * share))
 
 
-TRADE_CLIENTS: Final[Mapping[str, type[TradesClient | BinanceTradesClient | KrakenTradesClient]]] = {
+TRADE_CLIENTS: Final[Mapping[str, type[TradePages]]] = {
     COINBASE: TradesClient,
     "binance": BinanceTradesClient,
     "kraken": KrakenTradesClient,
@@ -298,9 +293,7 @@ TRADE_CLIENTS: Final[Mapping[str, type[TradesClient | BinanceTradesClient | Krak
 """The venues whose past trades are found by id."""
 
 
-def trade_pages(
-    venue: str, url: str | None = None, rate: float | None = None, **options: Any
-) -> TradesClient | BinanceTradesClient | KrakenTradesClient:
+def trade_pages(venue: str, url: str | None = None, rate: float | None = None, **options: Any) -> TradePages:
     """The client of a venue, by default at its public address and within its limit.
 
     Raises:
@@ -309,8 +302,7 @@ def trade_pages(
     client = TRADE_CLIENTS.get(venue)
     if client is None:
         raise UsageError(f"{venue} has no public trades by trade id; available: {', '.join(sorted(TRADE_CLIENTS))}")
-    chosen: dict[str, Any] = {"url": url, "rate": rate}
-    return client(**{name: value for name, value in chosen.items() if value is not None}, **options)
+    return client(url, rate=rate, **options)
 
 
 def _is_busy(answer: httpx.Response) -> bool:

@@ -22,7 +22,7 @@ import msgspec
 
 from volspike.errors import DataError, UsageError
 from volspike.feeds.connection import retry_after_s
-from volspike.feeds.rest import http_client
+from volspike.feeds.rest import checked_url, http_client
 from volspike.locks import sync_to_disk
 
 ATTEMPTS: Final = 8
@@ -256,21 +256,6 @@ class _Busy(Exception):
         super().__init__(reason)
         self.wait_s = wait_s
         self.is_limit = is_limit
-
-
-def checked_url(url: str) -> str:
-    """An address without the slash at its end.
-
-    Raises:
-        UsageError: it is not one of http.
-    """
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise UsageError(f"invalid address {url!r}: {error}") from error
-    if parsed.scheme not in {"http", "https"} or not parsed.host:
-        raise UsageError(f"invalid address {url!r}: it must start with https:// and name a host")
-    return url.rstrip("/")
 
 
 def sync_folder(folder: Path) -> None:
