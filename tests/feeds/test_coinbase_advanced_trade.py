@@ -8,36 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.feeds.coinbase_messages import QUOTE, TRADE
 from volspike.errors import MalformedTick
 from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
 from volspike.market import MISSING_ID, Kind, Side, Tick, parse_time
 
 RECEIVED = 1_700_000_000_000_000_000
-
-QUOTE: dict[str, Any] = {
-    "type": "ticker",
-    "product_id": "BTC-USD",
-    "price": "64281.7",
-    "volume_24_h": "3974.98800786",
-    "low_24_h": "63454",
-    "high_24_h": "64727.27",
-    "low_52_w": "59073.01",
-    "high_52_w": "126296",
-    "price_percent_chg_24_h": "1.21471769193719",
-    "best_bid": "64281.7",
-    "best_ask": "64281.71",
-    "best_bid_quantity": "0.21558849",
-    "best_ask_quantity": "0.02287045",
-}
-TRADE: dict[str, Any] = {
-    "product_id": "BTC-USD",
-    "trade_id": "1037798145",
-    "price": "64340.74",
-    "size": "0.00746872",
-    "time": "2026-06-14T05:54:17.799285Z",
-    "side": "SELL",
-}
 
 
 def ticker(*quotes: dict[str, Any], channel: str = "ticker") -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.feeds.coinbase_messages import MATCH, TICKER
 from volspike.errors import MalformedTick
 from volspike.feeds.events import ExchangeError, Frame, Heartbeat, Subscriptions
 from volspike.feeds.venues.coinbase_exchange import decode_exchange
@@ -15,37 +16,6 @@ from volspike.market import Kind, Side, Tick, parse_time
 
 RECEIVED = 1_700_000_000_000_000_000
 
-TICKER: dict[str, Any] = {
-    "type": "ticker",
-    "sequence": 37475248783,
-    "product_id": "ETH-USD",
-    "price": "1285.22",
-    "open_24h": "1310.79",
-    "volume_24h": "245532.79269678",
-    "low_24h": "1280.52",
-    "high_24h": "1313.8",
-    "volume_30d": "9788783.60117027",
-    "best_bid": "1285.04",
-    "best_bid_size": "0.46688654",
-    "best_ask": "1285.27",
-    "best_ask_size": "1.56637040",
-    "side": "buy",
-    "time": "2022-10-19T23:28:22.061769Z",
-    "trade_id": 370843401,
-    "last_size": "11.4396987",
-}
-MATCH: dict[str, Any] = {
-    "type": "match",
-    "trade_id": 280232,
-    "maker_order_id": "2a0da34e-61f7-4c36-88e5-c9dd15927b16",
-    "taker_order_id": "3c82abaa-c01e-4608-be59-6a1e69742891",
-    "side": "sell",
-    "size": "985",
-    "price": "0.00001305",
-    "product_id": "SKL-BTC",
-    "sequence": 177100030,
-    "time": "2021-04-17T16:43:37.089723Z",
-}
 EXAMPLE_TRADE = Tick(
     time=parse_time("2021-04-17T16:43:37.089723Z"),
     received=RECEIVED,

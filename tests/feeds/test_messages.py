@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.feeds.coinbase_messages import MATCH, TICKER, TRADE
 from volspike.errors import MalformedTick
 from volspike.feeds.messages import RawMessage, drop_empty_fields, tick_from_raw
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
@@ -25,38 +26,6 @@ ADVANCED_TRADE: dict[str, Any] = {
     "best_ask": "89574.24",
     "best_bid_quantity": "0.05342067",
     "best_ask_quantity": "0.24894374",
-}
-EXCHANGE: dict[str, Any] = {
-    "type": "ticker",
-    "sequence": 37475248783,
-    "product_id": "ETH-USD",
-    "price": "1285.22",
-    "best_bid": "1285.04",
-    "best_bid_size": "0.46688654",
-    "best_ask": "1285.27",
-    "best_ask_size": "1.56637040",
-    "side": "buy",
-    "time": "2022-10-19T23:28:22.061769Z",
-    "trade_id": 370843401,
-    "last_size": "11.4396987",
-}
-MATCH: dict[str, Any] = {
-    "type": "match",
-    "trade_id": 280232,
-    "side": "sell",
-    "size": "985",
-    "price": "0.00001305",
-    "product_id": "SKL-BTC",
-    "sequence": 177100030,
-    "time": "2021-04-17T16:43:37.089723Z",
-}
-TRADE: dict[str, Any] = {
-    "product_id": "BTC-USD",
-    "trade_id": "1037798145",
-    "price": "64340.74",
-    "size": "0.00746872",
-    "time": "2026-06-14T05:54:17.799285Z",
-    "side": "SELL",
 }
 
 
@@ -93,7 +62,7 @@ def test_an_advanced_trade_line() -> None:
     assert same(tick_of(ADVANCED_TRADE), expected)
 
 
-@pytest.mark.parametrize("raw", [EXCHANGE, MATCH])
+@pytest.mark.parametrize("raw", [TICKER, MATCH])
 def test_an_exchange_line_is_the_frame(raw: dict[str, Any]) -> None:
     """A line of an Exchange message gives the tick that the message gave live."""
     (live,) = decode_exchange(msgspec.json.encode(raw), RECEIVED).ticks
@@ -146,10 +115,10 @@ def test_an_empty_book_side_is_nan(empty: str | None) -> None:
         (ADVANCED_TRADE | {"price": "nan"}, {}, "$.price"),
         (ADVANCED_TRADE, {"best_ask": -1.0}, "$.best_ask"),
         (ADVANCED_TRADE | {"best_bid_quantity": "inf"}, {}, "$.raw.best_bid_quantity"),
-        (EXCHANGE | {"best_ask_size": "-1"}, {}, "$.raw.best_ask_size"),
-        (EXCHANGE | {"last_size": "-1"}, {}, "$.raw.last_size"),
-        (EXCHANGE | {"time": "noon"}, {}, "$.raw.time"),
-        (EXCHANGE | {"side": "short"}, {}, "$.raw.side"),
+        (TICKER | {"best_ask_size": "-1"}, {}, "$.raw.best_ask_size"),
+        (TICKER | {"last_size": "-1"}, {}, "$.raw.last_size"),
+        (TICKER | {"time": "noon"}, {}, "$.raw.time"),
+        (TICKER | {"side": "short"}, {}, "$.raw.side"),
         (ADVANCED_TRADE | {"product_id": ""}, {}, "$.product_id"),
     ],
 )

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from tests.feeds.venue_frames import random_faults
 from volspike.config import FeedSettings
 from volspike.feeds.events import FeedEvent, FeedFault, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
@@ -22,23 +23,13 @@ START = 1_767_225_600_000_000_000
 PATIENCE_S = 30.0
 OVER = "the simulated market is over"
 
-rates = st.sampled_from([0.0, 0.01, 0.05, 0.12])
-faults = st.builds(
-    Faults,
-    drop=rates,
-    duplicate=rates,
-    reorder=rates,
-    skip=rates,
-    malformed=rates,
-    unknown=rates,
-    damage=rates,
-    mistime=rates,
-    silence_every_s=st.sampled_from([0.0, 4.0]),
-    silence_s=st.just(2.0),
+shares = [0.0, 0.01, 0.05, 0.12]
+faults = random_faults(
+    shares,
+    4.0,
+    skip=st.sampled_from(shares),
     close_every_s=st.sampled_from([0.0, 5.0, 7.0]),
     close_codes=st.sampled_from([(1001,), (1001, 0)]),
-    snapshot_every_s=st.sampled_from([0.0, 3.0]),
-    snapshot_bytes=st.just(20_000),
 )
 
 

@@ -15,7 +15,16 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from tests.feeds.venue_frames import PRODUCTS, SECONDS, RawTrade, as_sent, market_trades, settings, trades_of
+from tests.feeds.venue_frames import (
+    PRODUCTS,
+    SECONDS,
+    RawTrade,
+    as_sent,
+    market_trades,
+    random_faults,
+    settings,
+    trades_of,
+)
 from volspike.config import FeedSettings
 from volspike.feeds.events import FeedEvent, FeedFrame, FeedState
 from volspike.feeds.session import FeedSession
@@ -29,22 +38,7 @@ OVER = "the simulated market is over"
 VENUES = ("binance", "kraken", "okx", "bybit")
 CONSECUTIVE = ("binance", "kraken", "okx")
 
-
-rates = st.sampled_from([0.0, 0.02, 0.1])
-faults = st.builds(
-    Faults,
-    drop=rates,
-    duplicate=rates,
-    reorder=rates,
-    malformed=rates,
-    unknown=rates,
-    damage=rates,
-    mistime=rates,
-    silence_every_s=st.sampled_from([0.0, 6.0]),
-    silence_s=st.just(2.0),
-    snapshot_every_s=st.sampled_from([0.0, 3.0]),
-    snapshot_bytes=st.just(20_000),
-)
+faults = random_faults([0.0, 0.02, 0.1], 6.0)
 
 
 def feed_settings(protocol: str, url: str, **changes: Any) -> FeedSettings:

@@ -7,10 +7,12 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from volspike.feeds.simulation.exchange import HISTORY_S, SimulatedExchange, SimulatedExchangeSettings
+from volspike.feeds.simulation.faults import Faults
 from volspike.feeds.simulation.market import iterate_ticks, simulate_trades
 from volspike.feeds.simulation.protocols import ProductDay
 from volspike.market import SECOND_NS, Side, Tick, parse_time
@@ -301,3 +303,19 @@ def quotes(protocol: str, frames: list[str], product: str) -> list[Quote]:
             ((bid, bid_size),), ((ask, ask_size),) = bids.items(), asks.items()
             found.append((float(bid), float(bid_size), float(ask), float(ask_size)))
     return found
+
+
+def random_faults(
+    shares: Sequence[float], silence_every_s: float, **more: st.SearchStrategy[Any]
+) -> st.SearchStrategy[Faults]:
+    """Faults of every kind at some of these rates, with silences and order books in some examples."""
+    kinds = ("drop", "duplicate", "reorder", "malformed", "unknown", "damage", "mistime")
+    return st.builds(
+        Faults,
+        **dict.fromkeys(kinds, st.sampled_from(shares)),
+        silence_every_s=st.sampled_from([0.0, silence_every_s]),
+        silence_s=st.just(2.0),
+        snapshot_every_s=st.sampled_from([0.0, 3.0]),
+        snapshot_bytes=st.just(20_000),
+        **more,
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from tests.tape.strategies import read_all
 from volspike.feeds.events import Frame
 from volspike.feeds.venues import decode_any
 from volspike.market import SECOND_NS, Tick, Ticks, format_time
+from volspike.tape import Recorder
 
 NOON = 1_700_049_600 * SECOND_NS
 """2023-11-15T12:00:00Z."""
@@ -83,3 +85,19 @@ def of_product(ticks: Ticks, product_id: str) -> Ticks:
 
 def read_back(folder: Path) -> Ticks:
     return read_all(folder, keep_rejected=False)
+
+
+def record_finished(folder: Path, start: int, count: int = 3, products: Sequence[str] = ("BTC-USD",)) -> None:
+    """Records some ticks of a simulated market from ``start`` on, in files that count as finished."""
+    with Recorder(folder, clock=Clock(start), simulated=True) as recorder:
+        for number in range(count):
+            recorder.frame(*ticker(start + number * 1_000_003, 100.0 + number, products[number % len(products)]))
+        recorder.flush()
+        files = recorder.files
+    for path in files:
+        os.utime(path, ns=(start, start))
+
+
+def tape_names(folder: Path) -> list[str]:
+    """The names of the tapes in a folder."""
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("ticks_"))

@@ -1,6 +1,6 @@
 """A recording process to be killed: ``python recording_child.py FOLDER`` prints the time of a tick at each beat.
 
-Beats are counted, not seconds: while the whole machine pauses, seconds pass without a tick that could be recorded.
+Beats are counted, not seconds: while all of the machine pauses, seconds pass without a tick that could be recorded.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tape.recording import NOON, Clock, ticker
+from tests.tape.recording import NOON, Clock, record_finished, tape_names, ticker
 from tests.tape.strategies import assert_same, read_all, read_with_report
 from volspike.errors import UsageError
 from volspike.market import SECOND_NS, Ticks
@@ -17,37 +17,24 @@ from volspike.tape import Ledger, Recorder, compact, read_tape_name, rejected_pa
 HOUR = 3600 * SECOND_NS
 LATER = Clock(NOON + 3 * HOUR)
 
+BOTH = ("BTC-USD", "ETH-USD")
+
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
     """Two products over two hours and a run that was restarted in the first; then the hour that is now."""
-    record(tmp_path, NOON, 50)
-    record(tmp_path, NOON + HOUR // 2, 50)
-    record(tmp_path, NOON + HOUR, 50)
-    record(tmp_path, LATER.now, 5)
+    record_finished(tmp_path, NOON, 50, BOTH)
+    record_finished(tmp_path, NOON + HOUR // 2, 50, BOTH)
+    record_finished(tmp_path, NOON + HOUR, 50, BOTH)
+    record_finished(tmp_path, LATER.now, 5, BOTH)
     return tmp_path
-
-
-def record(folder: Path, start: int, count: int) -> None:
-    clock = Clock(start)
-    with Recorder(folder, clock=clock, simulated=True) as recorder:
-        for number in range(count):
-            recorder.frame(*ticker(start + number * 1_000_003, 100.0 + number, ("BTC-USD", "ETH-USD")[number % 2]))
-        recorder.flush()
-        files = recorder.files
-    for path in files:
-        os.utime(path, ns=(start, start))
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith("ticks_"))
 
 
 def test_finished_hours_become_parquet(recorded: Path) -> None:
     """One tape per product and hour, the same ticks, the hour that is now and the ledger untouched."""
     before, gaps = read_all(recorded), Ledger.read(recorded)
     done = compact(recorded, clock=LATER)
-    assert names(recorded) == [
+    assert tape_names(recorded) == [
         "ticks_BTCUSD_20231115_12.parquet",
         "ticks_BTCUSD_20231115_13.parquet",
         "ticks_BTCUSD_20231115_150000.ndjson",
@@ -69,7 +56,7 @@ def test_kept_ndjson_is_told_once_and_goes_at_the_next_run(recorded: Path) -> No
     before = read_all(recorded)
     done = compact(recorded, keep=True, clock=LATER)
     assert done.removed == []
-    assert len(names(recorded)) == 12
+    assert len(tape_names(recorded)) == 12
     assert len(tapes_of(recorded)) == 6
     assert_same(read_all(recorded), before)
     assert_same(read_all([recorded / "../" / recorded.name, str(recorded / "*.ndjson")]), before)
@@ -109,19 +96,19 @@ def test_interrupted_anywhere_it_loses_and_doubles_nothing(
     assert_same(read_all(recorded), before)
     done = compact(recorded, clock=LATER)
     assert done.notes == []
-    assert len(names(recorded)) == 6
+    assert len(tape_names(recorded)) == 6
     assert_same(read_all(recorded), before)
 
 
 def test_what_turns_up_later_gets_its_own_tape(recorded: Path) -> None:
     """A file for an hour that is compacted already is neither hidden nor merged into what was verified."""
     compact(recorded, clock=LATER)
-    record(recorded, NOON + HOUR // 4, 10)
+    record_finished(recorded, NOON + HOUR // 4, 10, BOTH)
     before = read_all(recorded)
     compact(recorded, clock=LATER)
-    assert "ticks_BTCUSD_20231115_12_2.parquet" in names(recorded)
+    assert "ticks_BTCUSD_20231115_12_2.parquet" in tape_names(recorded)
     assert_same(read_all(recorded), before)
-    (told,) = {read_tape_name(recorded / name) for name in names(recorded) if "BTC" in name and "_12" in name}
+    (told,) = {read_tape_name(recorded / name) for name in tape_names(recorded) if "BTC" in name and "_12" in name}
     assert told is not None
     assert (told.product_id, told.started) == ("BTC-USD", NOON)
 
@@ -162,7 +149,7 @@ def test_files_in_use_or_just_written_are_left(recorded: Path) -> None:
         compact(recorded, clock=LATER)
         assert used.exists()
     assert fresh.exists()
-    assert [name for name in names(recorded) if "parquet" in name] == [
+    assert [name for name in tape_names(recorded) if "parquet" in name] == [
         "ticks_BTCUSD_20231115_12.parquet",
         "ticks_BTCUSD_20231115_13.parquet",
         "ticks_ETHUSD_20231115_13.parquet",
@@ -176,7 +163,7 @@ def test_files_without_a_tick(tmp_path: Path) -> None:
         path.write_bytes(text)
         os.utime(path, ns=(NOON, NOON))
     done = compact(tmp_path, clock=LATER)
-    assert names(tmp_path) == ["ticks_BTCUSD_20231115_120000.ndjson"]
+    assert tape_names(tmp_path) == ["ticks_BTCUSD_20231115_120000.ndjson"]
     assert ["no tick" in note.text for note in done.notes] == [True]
 
 
@@ -186,7 +173,7 @@ def test_a_restart_after_compaction_knows_the_last_line(recorded: Path) -> None:
         path.unlink()
     last = int(read_all(recorded).received[-1])
     compact(recorded, clock=LATER)
-    record(recorded, LATER.now, 2)
+    record_finished(recorded, LATER.now, 2, BOTH)
     gap = max(Ledger.read(recorded), key=lambda gap: gap.start)
     assert (gap.start, gap.end, gap.products) == (last, LATER.now + 1_000_003, ("ETH-USD",))
 
@@ -210,14 +197,14 @@ def test_an_hour_that_does_not_read_back_the_same_stays(recorded: Path, monkeypa
         patch.setattr(sys.modules[compact.__module__], "parquet_ticks", shortened)
         done = compact(recorded, clock=LATER)
     assert len(done.notes) == 4
-    assert all(name.endswith(".ndjson") for name in names(recorded))
+    assert all(name.endswith(".ndjson") for name in tape_names(recorded))
     assert_same(read_all(recorded), before)
 
 
 @pytest.mark.parametrize(("before_ns", "hours"), [(1, 0), (0, 1)])
 def test_hour_is_finished_exactly_at_its_end(tmp_path: Path, before_ns: int, hours: int) -> None:
     """At the full hour the hour is over, a nanosecond before it is not."""
-    record(tmp_path, NOON, 1)
+    record_finished(tmp_path, NOON, 1, BOTH)
     for path in tmp_path.glob("*.ndjson"):
         os.utime(path, ns=(NOON, NOON))
     assert len(compact(tmp_path, clock=lambda: NOON + HOUR - before_ns).hours) == hours
@@ -226,7 +213,7 @@ def test_hour_is_finished_exactly_at_its_end(tmp_path: Path, before_ns: int, hou
 @pytest.mark.parametrize(("before_ns", "hours"), [(1, 0), (0, 1)])
 def test_file_is_settled_exactly_after_five_minutes(tmp_path: Path, before_ns: int, hours: int) -> None:
     """A file that changed five minutes ago is compacted, a nanosecond less and it waits."""
-    record(tmp_path, NOON, 1)
+    record_finished(tmp_path, NOON, 1, BOTH)
     for path in tmp_path.glob("*.ndjson"):
         os.utime(path, ns=(NOON + HOUR, NOON + HOUR))
     assert len(compact(tmp_path, clock=lambda: NOON + HOUR + 300 * SECOND_NS - before_ns).hours) == hours

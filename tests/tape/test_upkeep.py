@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.tape.recording import NOON, Clock, ticker
+from tests.tape.recording import NOON, Clock, record_finished, tape_names, ticker
 from tests.tape.strategies import assert_same, read_all
 from volspike.market import SECOND_NS
 from volspike.tape import Ledger, Recorder, TapeUpkeep, UpkeepResult, compact, delete_expired, rejected_path
@@ -21,27 +21,12 @@ HOUR = 3600 * SECOND_NS
 DAY = 24 * HOUR
 
 
-def record(folder: Path, start: int, count: int = 3) -> None:
-    """Records some ticks from ``start`` on, in files that count as finished."""
-    with Recorder(folder, clock=Clock(start)) as recorder:
-        for number in range(count):
-            recorder.frame(*ticker(start + number))
-        recorder.flush()
-        files = recorder.files
-    for file in files:
-        os.utime(file, ns=(start, start))
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name.startswith("ticks_"))
-
-
 def test_tapes_older_than_the_days_are_deleted(tmp_path: Path) -> None:
     """Recorded and compacted hours and their rejected lines go; newer tapes, other files and the ledger stay."""
-    record(tmp_path, NOON)
+    record_finished(tmp_path, NOON)
     compact(tmp_path, clock=lambda: NOON + 2 * HOUR)
-    record(tmp_path, NOON + HOUR)
-    record(tmp_path, NOON + 5 * DAY)
+    record_finished(tmp_path, NOON + HOUR)
+    record_finished(tmp_path, NOON + 5 * DAY)
     rejected = rejected_path(tmp_path / "ticks_BTCUSD_20231115_130000.ndjson")
     rejected.write_bytes(b"{}")
     (tmp_path / "btcjpy_trades_20180120_25.parquet").touch()
@@ -49,7 +34,7 @@ def test_tapes_older_than_the_days_are_deleted(tmp_path: Path) -> None:
     done = delete_expired(tmp_path, 3.0, clock=lambda: NOON + 5 * DAY + HOUR)
     assert done.deleted == ["ticks_BTCUSD_20231115_130000.ndjson", "ticks_BTCUSD_20231115_12.parquet"]
     assert done.deleted_bytes > 1000
-    assert names(tmp_path) == ["ticks_BTCUSD_20231120_120000.ndjson"]
+    assert tape_names(tmp_path) == ["ticks_BTCUSD_20231120_120000.ndjson"]
     assert not rejected.exists()
     assert (tmp_path / "btcjpy_trades_20180120_25.parquet").exists()
     assert Ledger.read(tmp_path) == gaps
@@ -58,22 +43,22 @@ def test_tapes_older_than_the_days_are_deleted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("more_ns", "deleted"), [(0, 0), (1, 1)])
 def test_an_hour_is_kept_for_exactly_the_days(tmp_path: Path, more_ns: int, deleted: int) -> None:
     """The days count from the end of the hour."""
-    record(tmp_path, NOON)
-    record(tmp_path, NOON + 5 * DAY)
+    record_finished(tmp_path, NOON)
+    record_finished(tmp_path, NOON + 5 * DAY)
     now = NOON + HOUR + 2 * DAY + more_ns
     assert len(delete_expired(tmp_path, 2.0, clock=lambda: now).deleted) == deleted
 
 
 def test_zero_days_keep_all(tmp_path: Path) -> None:
     """With 0 nothing is too old."""
-    record(tmp_path, NOON)
+    record_finished(tmp_path, NOON)
     assert delete_expired(tmp_path, 0.0, clock=lambda: NOON + 9999 * DAY).deleted == []
 
 
 def test_a_wrong_clock_deletes_nothing(tmp_path: Path) -> None:
     """At a clock a century ahead, the days count back from the newest tape."""
-    record(tmp_path, NOON)
-    record(tmp_path, NOON + DAY)
+    record_finished(tmp_path, NOON)
+    record_finished(tmp_path, NOON + DAY)
     assert delete_expired(tmp_path, 2.0, clock=lambda: NOON + 36_500 * DAY).deleted == []
 
 
@@ -92,14 +77,14 @@ def test_a_file_that_is_written_is_never_deleted(tmp_path: Path) -> None:
 
 def test_a_reader_that_has_begun_can_finish(tmp_path: Path) -> None:
     """With ``remove_later`` the NDJSON of an hour is removed by the next run, and no tick is read twice meanwhile."""
-    record(tmp_path, NOON)
+    record_finished(tmp_path, NOON)
     before = read_all(tmp_path)
     first = compact(tmp_path, remove_later=True, clock=lambda: NOON + 2 * HOUR)
     assert (len(first.hours), first.removed) == (1, [])
     assert_same(read_all(tmp_path), before)
     second = compact(tmp_path, remove_later=True, clock=lambda: NOON + 3 * HOUR)
     assert (second.hours, len(second.removed)) == ([], 1)
-    assert names(tmp_path) == ["ticks_BTCUSD_20231115_12.parquet"]
+    assert tape_names(tmp_path) == ["ticks_BTCUSD_20231115_12.parquet"]
     assert_same(read_all(tmp_path), before)
 
 
