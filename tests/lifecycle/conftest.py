@@ -8,45 +8,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
-import numpy as np
 import pytest
 
-from volspike.datasets import Dataset, FeatureFacts
-from volspike.features import Every, FeatureSet
+from tests.training.markets import market_of
+from volspike.datasets import Dataset
 from volspike.lifecycle.need import RetrainingRequest
 from volspike.lifecycle.promotion import promote
-from volspike.market import Profile
 from volspike.training.request import TrainingRequest
 from volspike.training.run import train_on
 
-SECOND = 1_000_000_000
-FEATURES = FeatureSet()
-
 Ask: TypeAlias = Callable[..., RetrainingRequest]
-
-
-def market(rows: int, *, skill: float, seed: int = 0) -> Dataset:
-    """``rows`` seconds in which the last minute's volatility predicts the next with ``skill`` (0: not at all)."""
-    random = np.random.default_rng(seed)
-    regime = np.repeat(random.normal(size=rows // 60 + 1), 60)[:rows]
-    x = random.normal(size=(rows, len(FEATURES.names)))
-    persistence = np.exp(skill * regime + 0.3 * random.normal(size=rows) - 9)
-    x[:, FEATURES.names.index("realized_volatility_60s")] = persistence
-    facts = FeatureFacts(
-        digest=FEATURES.digest, windows=FEATURES.windows, every=Every.SECOND, profile=Profile.TICKER, simulated=True
-    )
-    return Dataset(
-        facts=facts,
-        products=("BTC-USD",),
-        time=1_764_979_200 * SECOND + np.arange(rows, dtype=np.int64) * SECOND,
-        product=np.zeros(rows, np.int32),
-        session=np.zeros(rows, np.int64),
-        names=FEATURES.names,
-        x=x,
-        future_volatility=np.exp(regime + 0.2 * random.normal(size=rows) - 9),
-        tau=np.full(rows, np.nan),
-        persistence=persistence,
-    )
 
 
 def until(dataset: Dataset, rows: int) -> Dataset:
@@ -58,14 +29,14 @@ def until(dataset: Dataset, rows: int) -> Dataset:
 @pytest.fixture(scope="session")
 def whole() -> Dataset:
     """25 000 seconds in which features predict spikes."""
-    return market(25_000, skill=1.0)
+    return market_of(25_000, skill=1.0)
 
 
 @pytest.fixture(scope="session")
 def trained_folder(whole: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Artifacts of the first 6000 seconds: ``good``, and ``blind``, which was trained on noise."""
     folder = tmp_path_factory.mktemp("trained")
-    for name, dataset in (("good", until(whole, 6000)), ("blind", market(6000, skill=0.0, seed=9))):
+    for name, dataset in (("good", until(whole, 6000)), ("blind", market_of(6000, skill=0.0, seed=9))):
         request = TrainingRequest(
             features=Path("features.parquet"), models=("logistic",), artifacts=folder / name, folds=2, search=0
         )

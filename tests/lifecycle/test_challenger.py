@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.lifecycle.conftest import SECOND, until
+from tests.lifecycle.conftest import until
+from tests.training.markets import SECOND
 from volspike.datasets import Dataset
 from volspike.evaluation import Comparison, Interval, Scored, compare
 from volspike.lifecycle.challenger import (

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from tests.lifecycle.artifacts import artifact
-from tests.lifecycle.conftest import SECOND, Ask, market, until
+from tests.lifecycle.conftest import Ask, until
+from tests.training.markets import SECOND, market_of
 from volspike.lifecycle.challenger import Champion, load_champion
 from volspike.lifecycle.need import (
     Action,
@@ -39,7 +40,7 @@ def served(champion: Callable[[str], Path]) -> Champion:
 
 def test_drift_requires_retraining(served: Champion, ask: Ask) -> None:
     """Rows of another distribution since the training are high drift, which requires retraining now."""
-    dataset = market(25_000, skill=1.0)
+    dataset = market_of(25_000, skill=1.0)
     x = dataset.x.copy()
     x[6000:] = x[6000:] * 3.0 + 1.0
     need = assess_need(ask(), replace(dataset, x=x), served, parse_time(served.artifact.metadata.created))
@@ -51,7 +52,7 @@ def test_drift_requires_retraining(served: Champion, ask: Ask) -> None:
 
 def test_unchanged_market_requires_nothing(served: Champion, ask: Ask) -> None:
     """More rows of the same market are no reason to retrain."""
-    need = assess_need(ask(), until(market(25_000, skill=1.0), 12_000), served, parse_time("2026-12-01T00:00:00Z"))
+    need = assess_need(ask(), until(market_of(25_000, skill=1.0), 12_000), served, parse_time("2026-12-01T00:00:00Z"))
     assert not need.is_needed
 
 
@@ -62,7 +63,7 @@ def test_persistent_drift_requires_retraining(served: Champion, ask: Ask) -> Non
     for day, reason in ((-30, "before its time"), (1, "drift"), (8, "drift"), (15, "drift")):
         entry = HistoryEntry(time=format_time(created + day * DAY), event="checked", reason=reason, severity="medium")
         append_entry(request.artifacts, entry)
-    dataset = until(market(25_000, skill=1.0), 12_000)
+    dataset = until(market_of(25_000, skill=1.0), 12_000)
     assert not assess_need(request, dataset, served, created + 14 * DAY).is_needed
     late = assess_need(request, dataset, served, created + 17 * DAY)
     assert late.is_needed
@@ -76,7 +77,7 @@ def test_damaged_outcomes_and_history_stop_no_retraining(served: Champion, ask: 
     request.outcomes.write_bytes(b"no database, but long enough to be read as the head of one " * 10)
     for time, severity in (("yesterday", "medium"), ("2026-12-01T00:00:00Z", "odd")):
         append_entry(request.artifacts, HistoryEntry(time=time, event="checked", reason="x", severity=severity))
-    dataset = until(market(25_000, skill=1.0), 12_000)
+    dataset = until(market_of(25_000, skill=1.0), 12_000)
     need = assess_need(request, dataset, served, parse_time("2026-12-01T00:00:00Z"))
     assert need.performance is None
     assert any("live performance not measured" in reason for reason in need.reasons)
@@ -88,7 +89,7 @@ def test_first_own_hours_require_retraining(ask: Ask) -> None:
     assert not shipped.is_own
     is_needed = {}
     for hours in (5, 7):
-        dataset = market(hours * 3600, skill=1.0)
+        dataset = market_of(hours * 3600, skill=1.0)
         is_needed[hours] = assess_need(ask(), dataset, shipped, parse_time("2026-12-01T00:00:00Z")).is_needed
     assert is_needed == {5: False, 7: True}
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from tests.cli.command_line import run_in
-from tests.lifecycle.conftest import SECOND, Ask, as_real, until
+from tests.lifecycle.conftest import Ask, as_real, until
+from tests.training.markets import SECOND
 from volspike.cli.retrain import _cleanup_on_termination
 from volspike.datasets import Dataset, load_dataset
 from volspike.errors import UsageError

@@ -8,7 +8,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from tests.lifecycle.conftest import as_real, market
+from tests.lifecycle.conftest import as_real
+from tests.training.markets import market_of
 from volspike.evaluation.comparison import LEAST_EVENTS
 from volspike.evaluation.metrics import MOST_FLAGGED
 from volspike.market import Profile, parse_time
@@ -200,7 +201,7 @@ def test_spans_are_those_of_the_market(metadata: Metadata) -> None:
 
 def test_markets_of_rows_have_their_time_range() -> None:
     """The venue is that of the name, then the stated one, then Coinbase; a simulated market has its own."""
-    rows = market(100, skill=1.0)
+    rows = market_of(100, skill=1.0)
     (simulated,) = dataset_markets(rows)
     assert (simulated.name, simulated.start) == ("simulated:BTC-USD", "2025-12-06T00:00:00Z")
     assert [each.venue for each in dataset_markets(as_real(rows))] == ["coinbase"]

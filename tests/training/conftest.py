@@ -6,16 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from tests.training.markets import market_of
 
-from volspike.datasets import Dataset, FeatureFacts
-from volspike.features import Every, FeatureSet
-from volspike.market import Profile
+from volspike.datasets import Dataset
 from volspike.training.request import TrainingRequest
-
-SECOND = 1_000_000_000
-FEATURES = FeatureSet()
 
 MakeDataset = Callable[..., Dataset]
 
@@ -23,34 +18,7 @@ MakeDataset = Callable[..., Dataset]
 @pytest.fixture(scope="session")
 def make_dataset() -> MakeDataset:
     """``rows`` seconds in which the last minute's volatility predicts the next with ``skill`` (0: not at all)."""
-
-    def make(rows: int, *, skill: float, seed: int = 0) -> Dataset:
-        random = np.random.default_rng(seed)
-        regime = np.repeat(random.normal(size=rows // 60 + 1), 60)[:rows]
-        x = random.normal(size=(rows, len(FEATURES.names)))
-        persistence = np.exp(skill * regime + 0.3 * random.normal(size=rows) - 9)
-        x[:, FEATURES.names.index("realized_volatility_60s")] = persistence
-        x[:, FEATURES.names.index("spread_mean_60s")] += skill * regime
-        return Dataset(
-            facts=FeatureFacts(
-                digest=FEATURES.digest,
-                windows=FEATURES.windows,
-                every=Every.SECOND,
-                profile=Profile.TICKER,
-                simulated=True,
-            ),
-            products=("BTC-USD",),
-            time=1_764_979_200 * SECOND + np.arange(rows, dtype=np.int64) * SECOND,
-            product=np.zeros(rows, np.int32),
-            session=np.zeros(rows, np.int64),
-            names=FEATURES.names,
-            x=x,
-            future_volatility=np.exp(regime + 0.2 * random.normal(size=rows) - 9),
-            tau=np.full(rows, np.nan),
-            persistence=persistence,
-        )
-
-    return make
+    return market_of
 
 
 @pytest.fixture(scope="session")
