@@ -16,7 +16,8 @@ import pytest
 from tests.cli.command_line import run_in
 from tests.lifecycle.conftest import Ask, as_real, until
 from tests.training.markets import SECOND
-from volspike.cli.retrain import _cleanup_on_termination
+from volspike.cli.options import handling
+from volspike.cli.retrain import _exit
 from volspike.datasets import Dataset, load_dataset
 from volspike.errors import UsageError
 from volspike.lifecycle.challenger import load_challenger
@@ -267,7 +268,7 @@ def test_termination_ends_a_run_as_an_error_does() -> None:
         finally:
             cleaned.append(True)
 
-    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)), _cleanup_on_termination():
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)), handling(_exit, signal.SIGTERM):
         run()
     assert cleaned == [True]
     assert signal.getsignal(signal.SIGTERM) is before

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import require_folder
+from volspike.cli.options import instant, require_folder
 from volspike.cli.screen import out, warn, working
 from volspike.errors import UsageError
 from volspike.progress import Step
@@ -95,7 +95,7 @@ def _spans(pairs: list[str], start: str | None, end: str | None, gaps: Path | No
         return _spans_of_gaps(gaps, pairs)
     if start is None or end is None:
         raise UsageError("name the period with --from and --to, or use --gaps for the gaps of a recording")
-    begun, ended = _instant("--from", start), _instant("--to", end)
+    begun, ended = instant("--from", start), instant("--to", end)
     from volspike.market.product import canonical_product
 
     products = dict.fromkeys(map(canonical_product, pairs or ["BTC-USD"]))
@@ -122,15 +122,6 @@ def _spans_of_gaps(folder: Path, pairs: list[str]) -> list[Span]:
     if not spans and not others:
         out.print(f"no gap in {folder}: nothing to download")
     return settled
-
-
-def _instant(flag: str, text: str) -> int:
-    from volspike.market import parse_time
-
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise UsageError(f"{flag}: {error}") from error
 
 
 @contextmanager

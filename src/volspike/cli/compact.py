@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from volspike.cli.options import require_amount
 from volspike.cli.screen import note_if_simulated, out, warn, working
 from volspike.errors import UsageError
 
@@ -31,8 +32,7 @@ def run(
     """Convert finished hours of recorded NDJSON into Parquet; the NDJSON is deleted after verification."""
     from volspike.tape import compact, delete_expired
 
-    if not 0 <= keep_days < float("inf"):
-        raise UsageError(f"--keep-days must be a number of at least 0, got {keep_days:g}")
+    require_amount("--keep-days", keep_days)
     if not tape.expanduser().is_dir():
         raise UsageError(f"{tape} is not a folder: name the folder of the tapes")
     try:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from volspike.cli.options import instant
 from volspike.cli.screen import note_if_simulated, out, print_tape_report, reading, table, warn
-from volspike.errors import UsageError
 
 if TYPE_CHECKING:
     from volspike.market import Gap, Ticks
@@ -33,7 +33,7 @@ def run(
     """
     from volspike.market.product import canonical_product
 
-    earliest = _instant(since)
+    earliest = None if since is None else instant("--since", since)
     origin, gaps, blind, simulated = _gaps(tape)
 
     names = set() if product is None else {product, canonical_product(product)}
@@ -99,26 +99,13 @@ def _shown(parts: Iterable[Ticks], show: Callable[[], None]) -> Iterator[Ticks]:
         yield part
 
 
-def _instant(text: str | None) -> int | None:
-    from volspike.market import parse_time
-
-    if text is None:
-        return None
-    try:
-        return parse_time(text)
-    except ValueError as error:
-        raise UsageError(f"--since: {error}") from error
-
-
 def _total(gaps: Sequence[Gap]) -> dict[str, Any]:
     """Number of gaps, seconds that they cover together, and messages lost where that is known."""
-    covered, reached = 0, -(2**63)
-    for gap in sorted(gaps, key=lambda gap: gap.start):
-        covered += max(0, gap.end - max(gap.start, reached))
-        reached = max(reached, gap.end)
+    from volspike.tape.ledger import missing_seconds
+
     return {
         "gaps": len(gaps),
-        "seconds": covered / 1e9,
+        "seconds": missing_seconds(gaps),
         "lost": sum(gap.lost for gap in gaps if gap.lost >= 0),
         "uncounted": sum(gap.lost < 0 for gap in gaps),
     }

@@ -86,6 +86,8 @@ def _paths(files: list[str]) -> list[Path]:
 
 
 def _print_result(result: ImportedFile) -> None:
+    from volspike.market import format_time
+
     report = result.report
     name = str(result.source.label)
     if report is None:
@@ -100,8 +102,8 @@ def _print_result(result: ImportedFile) -> None:
     rows = [
         (
             product.product_id,
-            _instant(product.first),
-            _instant(product.last),
+            format_time(product.first),
+            format_time(product.last),
             f"{product.ticks:,}",
             "unknown" if product.missing is None else f"{product.missing:,}",
             f"{product.median_per_second:g}",
@@ -137,9 +139,3 @@ def _column(column: str, reading: str) -> str:
     tick_field, comma, units = reading.partition(", ")
     place = column.partition(" (")[0] if column.startswith("column ") else column
     return f"{place} → {labels.get(tick_field, tick_field)}{comma}{units}"
-
-
-def _instant(time: int) -> str:
-    from volspike.market import format_time
-
-    return format_time(time)

@@ -189,6 +189,16 @@ def require_amount(option: str, number: float) -> None:
         raise UsageError(f"{option} must be a number of at least 0, got {number:g}")
 
 
+def instant(option: str, text: str) -> int:
+    """The time in ns UTC that an option names."""
+    from volspike.market import parse_time
+
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
 def check_port(metrics_port: int) -> None:
     """Refuses a value of ``--metrics-port`` that is no port."""
     if not 0 <= metrics_port < 65_536:
@@ -476,12 +486,19 @@ def stopping() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handling(on_signal, signal.SIGINT, signal.SIGTERM):
         yield stop.is_set
+
+
+@contextlib.contextmanager
+def handling(handler: Callable[[int, object], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Handles these signals with ``handler`` until the block ends."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def on_stop_signals(action: Callable[[], object]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import Options, Servers, cluster_settings
+from volspike.cli.options import Options, Servers, cluster_settings, handling
 from volspike.cli.screen import note_if_simulated, out, print_tape_report, warn, working
 from volspike.errors import UsageError
 from volspike.progress import Step
@@ -53,7 +52,7 @@ def run(
     require_topic(settings, settings.topic_raw)
     producer = TopicProducer(settings, settings.topic_raw)
     chosen = islice(messages, max_messages) if max_messages else messages
-    with _interrupted_by_sigterm():
+    with handling(_interrupt, signal.SIGTERM):
         try:
             _replay(chosen, producer, speed, progress, lambda: _share(report, progress, max_messages))
         finally:
@@ -106,15 +105,6 @@ def _print_result(producer: TopicProducer, progress: ReplayProgress, report: Tap
         warn(f"up to {progress.behind_s:.1f} s behind the requested speed: the broker or this machine is too slow")
 
 
-@contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
+def _interrupt(*_: object) -> None:
     """SIGTERM ends the command as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    raise KeyboardInterrupt

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from volspike.cli.options import Results, Seed
+from volspike.cli.options import Results, Seed, handling
 from volspike.cli.screen import figure, note_if_simulated, out, table, warn, working
 
 if TYPE_CHECKING:
@@ -81,23 +79,14 @@ def run(
         seed=seed,
         tracking=tracking_settings(mlflow_uri),
     )
-    with _cleanup_on_termination(), working("retraining") as show:
+    with handling(_exit, signal.SIGTERM), working("retraining") as show:
         done = retrain(request, show)
     print_result(done)
 
 
-@contextmanager
-def _cleanup_on_termination() -> Iterator[None]:
-    """SIGTERM ends the block as an error does, so that the run removes its temporary files."""
-
-    def end(number: int, _: object) -> NoReturn:
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _exit(number: int, _: object) -> NoReturn:
+    """SIGTERM ends the run as an error does, so that it removes its temporary files."""
+    sys.exit(128 + number)
 
 
 def print_result(done: RetrainingResult) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from volspike.cli.options import on_stop_signals
+from volspike.cli.options import instant, on_stop_signals
 from volspike.cli.screen import note_if_simulated, out, working
 from volspike.errors import UsageError
 from volspike.progress import OnStep, Step
@@ -155,12 +155,9 @@ def _shown(parts: Iterable[Ticks], begin: int, minutes: int, show: OnStep) -> It
 
 def _begin(start: str, minutes: int) -> int:
     """The start of a market that ends within the range of nanoseconds."""
-    from volspike.market import SECOND_NS, format_time, parse_time
+    from volspike.market import SECOND_NS, format_time
 
-    try:
-        begin = parse_time(start)
-    except ValueError as error:
-        raise UsageError(f"--start: {error}") from error
+    begin = instant("--start", start)
     if begin + minutes * 60 * SECOND_NS > LAST_NS:
         raise UsageError(
             f"{minutes:,} minutes from {start} end after {format_time(LAST_NS)}: use fewer, or start earlier"

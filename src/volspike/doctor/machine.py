@@ -274,6 +274,8 @@ def check_gaps(tape: Path, now: int) -> list[Finding]:
 
 
 def _gaps_finding(tape: Path, gaps: list[Gap], midnight: int, now: int) -> Finding:
+    from volspike.tape.ledger import missing_seconds  # noqa: PLC0415
+
     seconds = missing_seconds(gaps, midnight)
     share = seconds * SECOND_NS / max(now - midnight, SECOND_NS)
     causes = ", ".join(sorted({gap.cause.value for gap in gaps}))
@@ -291,15 +293,6 @@ def _gaps_finding(tape: Path, gaps: list[Gap], midnight: int, now: int) -> Findi
     remedy = f"`volspike gaps --tape {tape} --since {since}`; `volspike backfill --gaps {tape}` downloads trades"
     severity = Severity.WARNING if share > NOTICED_SHARE else Severity.NOTE
     return Finding(check=GAPS, severity=severity, found=found, remedy=remedy, facts=facts)
-
-
-def missing_seconds(gaps: list[Gap], since: int) -> float:
-    """Seconds since ``since`` (ns UTC) in which data was missing, each counted once."""
-    covered, reached = 0, since
-    for gap in sorted(gaps, key=lambda gap: gap.start):
-        covered += max(0, gap.end - max(gap.start, reached))
-        reached = max(reached, gap.end)
-    return covered / SECOND_NS
 
 
 MODEL: Final = "model"

@@ -57,6 +57,7 @@ from volspike.monitoring.results import DriftResult, TrainingOutcome, TrainingRe
 from volspike.progress import OnStep, Step, part
 from volspike.tape import TapeReport, ledgers_of, read_ticks, tapes_of
 from volspike.tape.names import read_tape_name
+from volspike.training.folds import last_of_each_second
 from volspike.training.mlflow import set_champion, track_run
 from volspike.training.report import TrainingReport
 from volspike.training.request import TrainingRequest
@@ -365,10 +366,8 @@ def _last_of_seconds(
         encoded = table["product_id"].combine_chunks()
         encoded = encoded if pa.types.is_dictionary(encoded.type) else encoded.dictionary_encode()
         product = np.asarray(encoded.indices)
-        order = np.lexsort((np.arange(len(second)), second, product))
-        is_last = np.append((np.diff(second[order]) != 0) | (np.diff(product[order]) != 0), True)
         mask = np.zeros(len(second), np.bool_)
-        mask[order[is_last]] = True
+        mask[last_of_each_second(second, product)] = True
         yield table, mask & (second % step == 0)
 
 

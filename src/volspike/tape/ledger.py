@@ -288,6 +288,15 @@ def _silence(product_id: str, start: int, end: int) -> Gap:
     )
 
 
+def missing_seconds(gaps: Iterable[Gap], since: int = -(2**63)) -> float:
+    """Seconds since ``since`` (ns UTC) in which data was missing, each counted once."""
+    covered, reached = 0, since
+    for gap in sorted(gaps, key=lambda gap: gap.start):
+        covered += max(0, gap.end - max(gap.start, reached))
+        reached = max(reached, gap.end)
+    return covered / SECOND_NS
+
+
 def repair_folder(folder: Path) -> list[Path]:
     """Removes incomplete last lines from the recorded tapes of a folder; returns the tapes that changed.
 

@@ -234,7 +234,7 @@ class FitRows:
     def select(cls, dataset: Dataset, rows: NDArray[np.int64], most: int = MOST_ROWS) -> Self:
         """The last of ``rows`` (ascending) in each second of each product; of over ``most``, every k-th second's."""
         second, product = row_second(dataset.time[rows], dataset.facts.every), dataset.product[rows]
-        kept = _last_of_each_second(second, product)
+        kept = last_of_each_second(second, product)
         step = ceil(len(kept) / most)
         if step > 1:
             kept = kept[second[kept] % step == 0]
@@ -263,7 +263,7 @@ def _thresholds(dataset: Dataset, train: NDArray[np.int64], spike: SpikeDefiniti
     return dataset.thresholds(spike)
 
 
-def _last_of_each_second(second: NDArray[np.int64], product: NDArray[np.int32]) -> NDArray[np.int64]:
+def last_of_each_second(second: NDArray[np.int64], product: NDArray[np.int32]) -> NDArray[np.int64]:
     """The position of the last row in each second of each product, ascending."""
     order = np.lexsort((second, product))
     last = np.append((np.diff(second[order]) != 0) | (np.diff(product[order]) != 0), np.ones(len(order[:1]), np.bool_))

@@ -130,14 +130,10 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         for name, value in before.items():
-            _restore(name, value)
-
-
-def _restore(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -247,25 +243,15 @@ def register_chosen(
     return str(version.version), granted
 
 
-def _move_champion(client: MlflowClient, version: str) -> None:
-    """Move the alias ``champion`` to a version."""
-    client.set_registered_model_alias(REGISTERED, CHAMPION, version)
-
-
 def find_version(client: MlflowClient, onnx_sha256: str) -> str:
     """The newest version whose graph has this SHA-256; "" if there is none."""
     versions = client.search_model_versions(f"name = '{REGISTERED}' and tags.{DIGEST_TAG} = '{onnx_sha256}'")
     return str(max((int(version.version) for version in versions), default=""))
 
 
-def _chosen_result(report: TrainingReport) -> ModelResult:
-    """The result of the chosen model."""
-    return report.result(report.chosen)
-
-
 def _version_tags(report: TrainingReport) -> dict[str, str]:
     """The tags by which a version is found again, also when its model is promoted much later."""
-    written = _chosen_result(report).artifact
+    written = report.result(report.chosen).artifact
     tags = {"model": report.chosen, "promoted": str(report.promoted is not None).lower()}
     if written is None:
         return tags
@@ -314,7 +300,10 @@ def log_report(
     name = f"train {report.request.features.stem}"
     with _run(client, experiment_id, name, tags | describe_machine() | source) as run_id:
         _log_batch(
-            client, run_id, run_parameters(report) | {"data_sha256": sha256}, pooled_metrics(_chosen_result(report))
+            client,
+            run_id,
+            run_parameters(report) | {"data_sha256": sha256},
+            pooled_metrics(report.result(report.chosen)),
         )
         _log_data(client, run_id, report, sha256)
         client.log_text(run_id, list_packages(), "requirements.txt")
@@ -454,10 +443,8 @@ def _set_champion(settings: TrackingSettings, find: Callable[[MlflowClient], str
         with open_client(settings.tracking_uri) as client:
             version = find(client)
             if not version:
-                return (
-                    f"{masked(settings.tracking_uri)} has no version of this model: the alias `champion` was not moved"
-                )
-            _move_champion(client, version)
+                return f"{store} has no version of this model: the alias `champion` was not moved"
+            client.set_registered_model_alias(REGISTERED, CHAMPION, version)
     except Exception as error:  # noqa: BLE001 - as above
         return f"MLflow at {store} cannot be used ({root_cause(error)}): the alias `champion` was not moved"
     return ""
