@@ -342,7 +342,7 @@ def test_the_row_rate_must_be_visible_or_stated(folder: Path) -> None:
         (lambda rows: vs.labels(rows, "jump:x"), VolspikeError, "jump"),
         (lambda rows: vs.evaluate(rows.drop_columns(["future_volatility"])), UsageError, "call|vs.labels"),
         (lambda rows: vs.features(rows, every="2s"), UsageError, "every must be one of tick, 1s"),  # type: ignore[arg-type]  # wrong on purpose
-        (vs.features, UnreadableFile, "feature file"),
+        (vs.features, UnreadableFile, "it holds feature rows"),
         (lambda rows: vs.load_model("no/such/model"), VolspikeError, "train one"),
         (lambda rows: vs.load_model().predict(rows.slice(0, 100)), NotEnoughData, "the frame"),
         (lambda rows: vs.load_model().predict(rows.drop_columns(["ewma_volatility_60s"])), SchemaMismatch, "ewma"),

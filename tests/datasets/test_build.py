@@ -6,19 +6,21 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from volspike.datasets import load_dataset
-from volspike.datasets.build import build_features, label_file, read_ahead
+from volspike.datasets.build import build_features, label_file, label_table, read_ahead
 from volspike.datasets.dataset import compare
-from volspike.datasets.feature_file import KEY, FeatureFacts, SuppliedFacts, facts_of
+from volspike.datasets.feature_file import KEY, FeatureFacts, FeatureTable, SuppliedFacts, facts_of
 from volspike.errors import DataError, NotEnoughData, SchemaMismatch, UnreadableFile, UsageError
 from volspike.features import ROW_COLUMNS, Every, FeatureEngine, FeatureSet, Scope
+from volspike.feeds.simulation.market import simulate_market
 from volspike.labels import SpikeDefinition, future_volatility
 from volspike.market import SECOND_NS, Kind, Profile, Tick, Ticks
-from volspike.tape import read_ticks, write_parquet
+from volspike.tape import TableTape, read_ticks, tape_metadata, write_parquet
 
 SET = FeatureSet((30, 60, 120))
 
@@ -164,6 +166,24 @@ def test_profile_is_detected_from_the_tape(tmp_path: Path) -> None:
         build_features([mixed], tmp_path / "no.parquet", SET)
     assert not (tmp_path / "no.parquet").exists()
     assert build_features([mixed], tmp_path / "yes.parquet", SET, profile=Profile.TICKER).rows == 270_000
+
+
+@pytest.mark.parametrize("spike", ["jump:2", "level", "fixed:1e-4", "percentile:90"])
+def test_tables_give_the_rows_of_files(tmp_path: Path, spike: str) -> None:
+    """From a table of ticks to a table of labelled rows, with the rows and the facts of the files."""
+    tape, out = tmp_path / "tape.parquet", tmp_path / "rows.parquet"
+    write_parquet(simulate_market(["BTC-USD", "ETH-USD"], 4_000, 3, 10**18), tape, simulated=True)
+    wide, definition = FeatureSet(scope=Scope.FULL), SpikeDefinition.parse(spike)
+    build_features([tape], out, wide, Every.SECOND)
+    label_file(out, out, definition)
+    rows = FeatureTable(wide)
+    table = pq.read_table(tape).replace_schema_metadata(tape_metadata(simulated=True))
+    result = build_features(TableTape(table), rows, wide, Every.SECOND)
+    labelled, file = label_table(rows.take(), result.facts, definition), pq.read_table(out)
+    assert labelled.schema.equals(file.schema.remove_metadata())
+    assert labelled.schema.metadata[KEY] == pq.read_metadata(out).metadata[KEY]
+    assert pl.DataFrame(labelled).equals(pl.DataFrame(file))
+    assert result.rows == rows.written == len(labelled)
 
 
 def test_one_simulated_tape_makes_the_file_simulated(tmp_path: Path) -> None:

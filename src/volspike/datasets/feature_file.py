@@ -1,4 +1,4 @@
-"""Feature files: schema, facts in the Parquet metadata, and a writer with constant memory.
+"""Feature files: schema, facts in the Parquet metadata, and a writer with constant memory; feature rows in memory.
 
 A file is written under a temporary name and renamed when complete, so a failure keeps the old file.
 """

@@ -121,7 +121,8 @@ def layout_of(
         UnreadableFile: it is no tape; the message names columns that are missing, duplicate or of the wrong type.
     """
     if _FEATURE_COLUMN in schema.names:
-        raise UnreadableFile(tape, f"no tape: it is a feature file (column {_FEATURE_COLUMN}); name the tapes")
+        found = "it holds feature rows" if isinstance(tape, TableTape) else "it is a feature file"
+        raise UnreadableFile(tape, f"no tape: {found} (column {_FEATURE_COLUMN}); name the ticks")
     names = match_names(tuple(schema.names))
     twice = [name for name in names.of.values() if schema.names.count(name) > 1]
     if twice:
@@ -139,7 +140,9 @@ def layout_of(
     wrong = [f"{column} is {types[column]}" for name, column in columns.items() if not _fits(name, types[column])]
     if wrong:
         raise UnreadableFile(
-            tape, f"no tape: {', '.join(wrong)}; times must be timestamps, prices, sizes and ids numbers, the rest text"
+            tape,
+            f"no tape: {', '.join(wrong)}; convert them: times must be timestamps, prices, sizes and ids numbers, "
+            "the rest text",
         )
     product = None
     if "product_id" not in columns:
@@ -401,6 +404,10 @@ class TickBatch:
         if name not in self._columns:
             return np.full(len(self._batch), MISSING_ID, np.int64)
         column = self._column(name)
+        if pa.types.is_floating(column.type):  # as pandas holds integers if some are missing
+            numbers = column.to_numpy(zero_copy_only=False).astype(np.float64)
+            is_id = (numbers >= 0.0) & (numbers < 2.0**63) & (numbers == np.floor(numbers))
+            return np.where(is_id, numbers, MISSING_ID).astype(np.int64)
         if not pa.types.is_integer(column.type):
             return np.array([read_identifier(value) for value in column.to_pylist()], np.int64)
         column = self._cast(name, pa.int64())
