@@ -335,6 +335,9 @@ def test_the_row_rate_must_be_visible_or_stated(folder: Path) -> None:
         vs.labels(pq.read_table(folder / "1s.parquet"), every="tick")
 
 
+MISSING = "missing: ewma_volatility_60s; .* replay with feature_set='full'"
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -345,7 +348,9 @@ def test_the_row_rate_must_be_visible_or_stated(folder: Path) -> None:
         (vs.features, UnreadableFile, "it holds feature rows"),
         (lambda rows: vs.load_model("no/such/model"), VolspikeError, "train one"),
         (lambda rows: vs.load_model().predict(rows.slice(0, 100)), NotEnoughData, "the frame"),
-        (lambda rows: vs.load_model().predict(rows.drop_columns(["ewma_volatility_60s"])), SchemaMismatch, "ewma"),
+        (lambda rows: vs.load_model().predict(rows.drop_columns(["ewma_volatility_60s"])), SchemaMismatch, MISSING),
+        (lambda rows: vs.load_model("baseline").predict(rows), SchemaMismatch, "every='tick'"),
+        (lambda rows: vs.evaluate(rows, spike="level"), SchemaMismatch, "`vs.labels.frame, spike='level:90'"),
         (lambda rows: vs.read_tape("no/such/tape"), UsageError, "no such tape"),
     ],
 )

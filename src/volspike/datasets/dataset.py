@@ -108,8 +108,7 @@ def load_dataset(path: Path, labelled: bool = True) -> Dataset:
     if labelled and not has_labels:
         raise UnreadableFile(path, "has no labels; add them with `volspike label --features FILE`")
     mark = _mark(facts, file.schema_arrow.names)
-    wanted = ["timestamp", "product_id", "session_id", mark, "future_volatility", "tau"]
-    table = file.read([name for name in wanted if name in file.schema_arrow.names])
+    table = file.read([name for name in (*_ROW_FACTS, mark) if name in file.schema_arrow.names])
     kept = _kept(table, mark, labelled)
     usable = table.filter(kept)
     if usable.num_rows == 0:
@@ -125,15 +124,22 @@ def dataset_of(table: pa.Table, facts: FeatureFacts, labelled: bool = True) -> t
     """
     names = tuple(name for name in facts.feature_set.names if name in table.column_names)
     kept = _kept(table, _mark(facts, table.column_names), labelled)
-    usable = table.filter(kept)
-    if usable.num_rows == 0:
+    rows = np.flatnonzero(np.asarray(kept))
+    if len(rows) == 0:
         raise NotEnoughData(f"the frame: {_too_short(table.num_rows, labelled)}")
 
     def features(order: NDArray[np.intp]) -> NDArray[np.float64]:
-        return np.column_stack([numbers(usable, name)[order] for name in names])
+        x = np.empty((len(order), len(names)))
+        for column, name in enumerate(names):
+            x[:, column] = numbers(table, name)[rows[order]]
+        return x
 
-    dataset, order = _as_arrays(facts, usable, names, features)
-    return dataset, np.flatnonzero(np.asarray(kept))[order]
+    row_facts = table.select([name for name in _ROW_FACTS if name in table.column_names]).filter(kept)
+    dataset, order = _as_arrays(facts, row_facts, names, features)
+    return dataset, rows[order]
+
+
+_ROW_FACTS: Final = ("timestamp", "product_id", "session_id", "future_volatility", "tau")
 
 
 def _mark(facts: FeatureFacts, names: Sequence[str]) -> str:

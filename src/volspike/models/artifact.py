@@ -271,19 +271,19 @@ class Artifact:
         Raises:
             SchemaMismatch: the features or the rows' spacing differ, or the profile does not supply a feature.
         """
-        known = self.metadata
+        known, other = self.metadata, "retrain with `volspike train`, or serve an artifact built for"
         is_same = digest in (known.feature_digest, self._digest)
         missing = [name for name in self.features if names and name not in names]
         if missing or (not is_same and (not names or known.leader not in (None, leader))):
             raise SchemaMismatch(
                 f"model {self.name} expects feature digest {known.feature_digest}, was {digest}",
                 missing=missing,
-                remedy=f"retrain with `volspike train`, or serve an artifact built for {digest}",
+                remedy=f"{other} {digest}; or replay with {known.row_options}",
             )
         if known.every != every:
             raise SchemaMismatch(
                 f"model {self.name} expects rows every {known.every}, was {every}",
-                remedy=f"retrain with `volspike train`, or serve an artifact built for {every}",
+                remedy=f"{other} {every}; or replay with --every {known.every}",
             )
         self.check_profile(profile)
 

@@ -216,6 +216,12 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(f"thresholds must be finite, were {endless}")
 
     @property
+    def row_options(self) -> str:
+        """The options of ``volspike replay`` that make rows with the features of the model."""
+        spec = "+".join((Scope.named(self.scope), *(extra.name for extra in self.extras)))
+        return f"--feature-set {spec}" + ("" if self.leader is None else f" --leader {self.leader}")
+
+    @property
     def feature_set(self) -> FeatureSet:
         """The feature set of the rows it accepts.
 
