@@ -151,6 +151,10 @@ def test_numbers_have_any_type() -> None:
     assert found.price.tolist() == [100.1] * 60
     assert found.trade_id[:3].tolist() == [MISSING_ID, 1, 2]
     assert found.last_size[0] == 2.0
+    report = TapeReport()
+    floats = ids.cast(pa.float64())
+    assert next(read_ticks(trades(id=floats), report=report)).trade_id[:3].tolist() == [MISSING_ID, 1, 2]
+    assert report.notes == []
     assert read_all(trades(price=np.ones(60, np.float32))).price[0] == 1.0
     floats = [np.nan, 5.0, 5.5, -1.0, 2.0**63, *range(55)]
     assert read_all(trades(id=floats)).trade_id[:6].tolist() == [MISSING_ID, 5, MISSING_ID, MISSING_ID, MISSING_ID, 0]

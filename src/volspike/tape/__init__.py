@@ -6,11 +6,11 @@ A tape is NDJSON (the live form; also compressed) or Parquet (the compact form) 
 from volspike.tape.compact import CompactedHour, Compaction, compact, convert
 from volspike.tape.ledger import LONGEST_SILENCE_S, Ledger, LedgerContents, ledgers_of, read_ledger, silences
 from volspike.tape.names import LEDGER_NAME, TapeName, product_of, read_tape_name, tape_name, tapes_of
-from volspike.tape.parquet import ParquetTape, write_parquet
+from volspike.tape.parquet import ParquetTape, tick_table, write_parquet
 from volspike.tape.reader import CHUNK, read_ticks
 from volspike.tape.recorder import Recorder
 from volspike.tape.report import KEPT_REJECTIONS, REJECTED_ENDING, Note, Rejection, TapeReport, rejected_path
-from volspike.tape.table import TAPE_SCHEMA, TableTape, tape_metadata, tick_table
+from volspike.tape.table import TAPE_SCHEMA, TableTape, tape_metadata
 from volspike.tape.upkeep import KEEP_DAYS, TapeUpkeep, UpkeepResult, delete_expired
 from volspike.tape.write import DayFigures, TapeWriter, tape_line, write_ndjson
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from volspike.errors import UnreadableFile
-from volspike.market import Ticks
+from volspike.market import Kind, Side, Ticks
 from volspike.tape.chronology import TapeZone
 from volspike.tape.report import NumberedTicks, RejectedLines, TapeReport
 from volspike.tape.table import (
@@ -24,11 +26,8 @@ from volspike.tape.table import (
     TableTape,
     TapeSource,
     TickBatch,
-    find_zones,
     first_line,
-    layout_of,
     tape_metadata,
-    tick_table,
 )
 
 ROW_GROUP = 131_072
@@ -109,6 +108,35 @@ def rechunk(parts: Iterable[Ticks], chunk: int) -> Iterator[Ticks]:
         yield Ticks.join(waiting) if len(waiting) > 1 else waiting[0]
 
 
+_KIND_WORDS = {int(kind): kind.name.lower() for kind in Kind}
+_SIDE_WORDS = {int(Side.BUY): "buy", int(Side.SELL): "sell"}
+
+
+def tick_table(ticks: Ticks) -> pa.Table:
+    """Ticks as a table of ``TAPE_SCHEMA``; numbers and times are views."""
+    arrays: dict[str, Any] = {name: pa.array(column) for name, column in ticks.columns()}
+    for name in INSTANTS:
+        arrays[name] = arrays[name].view(TAPE_SCHEMA.field(name).type)
+    arrays["kind"] = _dictionary(ticks.kind, _KIND_WORDS)
+    arrays["side"] = _dictionary(ticks.side, _SIDE_WORDS)
+    arrays["product_id"] = pa.DictionaryArray.from_arrays(
+        pa.array(ticks.product), pa.array(ticks.products, pa.string())
+    )
+    return pa.table([arrays[name] for name in TAPE_SCHEMA.names], schema=TAPE_SCHEMA)
+
+
+def _dictionary(codes: NDArray[np.int8], words: Mapping[int, str]) -> pa.DictionaryArray:
+    """The codes as texts; a code without a text is null."""
+    places = np.full(256, -1, np.int32)
+    for place, code in enumerate(words):
+        places[code % 256] = place
+    indices = places[codes.view(np.uint8)]
+    is_null = indices < 0
+    return pa.DictionaryArray.from_arrays(
+        pa.array(indices, mask=is_null if is_null.any() else None), pa.array(list(words.values()), pa.string())
+    )
+
+
 def parquet_ticks(
     path: Path, report: TapeReport, rejected: RejectedLines | None = None, *, rows: int
 ) -> Iterator[Ticks]:
@@ -134,21 +162,15 @@ def numbered_rows(
     Raises:
         UnreadableFile: it is no Parquet file, or no tape.
     """
-
-    def opened(schema: pa.Schema, metadata: dict[bytes, bytes] | None) -> TableReading:
-        layout = layout_of(tape, schema, metadata or {}, simulated)
-        if clock is not None:
-            find_zones(schema, layout, clock)
-        return TableReading(tape, layout, report, rejected)
-
     try:
         if isinstance(tape, TableTape):
             table = tape.table
-            reading = opened(table.schema, table.schema.metadata)
+            reading = TableReading(tape, table.schema, report, rejected, clock, simulated)
             yield from reading.ticks(tape.batches(rows, reading.columns), len(table), table.nbytes)
             return
         with pq.ParquetFile(tape, pre_buffer=False) as file:
-            reading = opened(file.schema_arrow, file.metadata.metadata)
+            schema = file.schema_arrow.with_metadata(file.metadata.metadata)
+            reading = TableReading(tape, schema, report, rejected, clock, simulated)
             batches = file.iter_batches(batch_size=rows, columns=reading.columns)
             yield from reading.ticks(batches, file.metadata.num_rows, tape.stat().st_size)
     except (pa.ArrowException, OSError) as error:

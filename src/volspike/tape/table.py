@@ -1,4 +1,4 @@
-"""Tables of ticks: the columns of a tape, ticks as a table, and the rows of any table of ticks as ticks."""
+"""Tables of ticks, in memory or Parquet: their columns, and their rows as ticks."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TableTape:
     """A table in memory that is read as a tape.
 
     Attributes:
-        table: rows of ticks; see ``layout_of``.
+        table: rows of ticks; see ``TableReading``.
         name: how messages name it.
         product: the product of all rows, if the table has no column for it.
     """
@@ -107,19 +107,8 @@ def tape_metadata(simulated: bool) -> dict[bytes, bytes]:
     return {METADATA_KEY: json.dumps({"format": FORMAT, "simulated": simulated}).encode()}
 
 
-def layout_of(
-    tape: TapeSource, schema: pa.Schema, metadata: Mapping[bytes, bytes], simulated: bool | None = None
-) -> Layout:
-    """The layout of a file or table; ``metadata`` is its key-value metadata.
-
-    ``simulated`` states the origin of a tape of volspike whose metadata is missing.
-
-    Without ``kind`` it is a table of ticks made elsewhere. It needs a time and a price, under any name of ``fields``.
-    If it has no column for the product, the name of the file must state it, or the ``TableTape``.
-
-    Raises:
-        UnreadableFile: it is no tape; the message names columns that are missing, duplicate or of the wrong type.
-    """
+def _layout_of(tape: TapeSource, schema: pa.Schema, simulated: bool | None) -> Layout:
+    """The layout of a file or table with this schema."""
     if _FEATURE_COLUMN in schema.names:
         found = "it holds feature rows" if isinstance(tape, TableTape) else "it is a feature file"
         raise UnreadableFile(tape, f"no tape: {found} (column {_FEATURE_COLUMN}); name the ticks")
@@ -150,6 +139,7 @@ def layout_of(
         if product is None:
             other = "state it with product=" if isinstance(tape, TableTape) else "name the file ticks_BTCUSD_….parquet"
             raise UnreadableFile(tape, f"no product: add a column product_id, or {other}")
+    metadata = schema.metadata or {}
     if METADATA_KEY not in metadata and set(TAPE_SCHEMA.names) <= set(schema.names) and simulated is None:
         raise UnreadableFile(
             tape,
@@ -212,54 +202,39 @@ def _is_simulated(tape: TapeSource, metadata: Mapping[bytes, bytes], stated: boo
     return simulated
 
 
-_KIND_WORDS = {int(kind): kind.name.lower() for kind in Kind}
-_SIDE_WORDS = {int(Side.BUY): "buy", int(Side.SELL): "sell"}
-
-
-def tick_table(ticks: Ticks) -> pa.Table:
-    """Ticks as a table of ``TAPE_SCHEMA``; numbers and times are views."""
-    arrays: dict[str, Any] = {name: pa.array(column) for name, column in ticks.columns()}
-    for name in INSTANTS:
-        arrays[name] = arrays[name].view(TAPE_SCHEMA.field(name).type)
-    arrays["kind"] = _dictionary(ticks.kind, _KIND_WORDS)
-    arrays["side"] = _dictionary(ticks.side, _SIDE_WORDS)
-    arrays["product_id"] = pa.DictionaryArray.from_arrays(
-        pa.array(ticks.product), pa.array(ticks.products, pa.string())
-    )
-    return pa.table([arrays[name] for name in TAPE_SCHEMA.names], schema=TAPE_SCHEMA)
-
-
-def _dictionary(codes: NDArray[np.int8], words: Mapping[int, str]) -> pa.DictionaryArray:
-    """The codes as texts; a code without a text is null."""
-    places = np.full(256, -1, np.int32)
-    for place, code in enumerate(words):
-        places[code % 256] = place
-    indices = places[codes.view(np.uint8)]
-    is_null = indices < 0
-    return pa.DictionaryArray.from_arrays(
-        pa.array(indices, mask=is_null if is_null.any() else None), pa.array(list(words.values()), pa.string())
-    )
-
-
 _KINDS = {kind.name.lower(): int(kind) for kind in Kind}
 _UNKNOWN = -9
 
 
-def find_zones(schema: pa.Schema, layout: Layout, clock: TapeZone) -> None:
-    """Records in ``clock`` whether the times have a zone."""
-    time = layout.columns["time"]
-    received = layout.columns.get("received", time)
-    clock.naive_time, clock.naive_received = (schema.field(name).type.tz is None for name in (time, received))
-
-
 class TableReading:
-    """One reading of the rows of a tape, the file or table ``tape``."""
+    """One reading of the rows of a tape, the file or table ``tape``, whose ``schema`` has its key-value metadata.
 
-    def __init__(self, tape: TapeSource, layout: Layout, report: TapeReport, rejected: RejectedLines | None) -> None:
+    A tape without ``kind`` is a table of ticks made elsewhere. It needs a time and a price, under any name of
+    ``fields``. If it has no column for the product, the name of the file must state it, or the ``TableTape``.
+    ``simulated`` states the origin of a tape of volspike whose metadata is missing. ``clock`` learns whether the times
+    have a zone. Invalid rows are added to ``report`` and ``rejected``.
+
+    Raises:
+        UnreadableFile: it is no tape; the message names columns that are missing, duplicate or of the wrong type.
+    """
+
+    def __init__(
+        self,
+        tape: TapeSource,
+        schema: pa.Schema,
+        report: TapeReport,
+        rejected: RejectedLines | None,
+        clock: TapeZone | None,
+        simulated: bool | None,
+    ) -> None:
         self._tape = tape
-        self._layout = layout
+        self._layout = _layout_of(tape, schema, simulated)
         self._report = report
         self._rejected = rejected
+        if clock is not None:
+            names = self._layout.columns
+            time, received = names["time"], names.get("received", names["time"])
+            clock.naive_time, clock.naive_received = (schema.field(name).type.tz is None for name in (time, received))
 
     @property
     def columns(self) -> list[str]:
@@ -290,7 +265,7 @@ class TableReading:
         name = self._layout.columns.get("trade_id")
         if name is None or pa.types.is_integer(batch.schema.field(name).type):
             return False
-        return bool((ticks.trade_id == MISSING_ID).any() and batch.column(name).null_count < len(batch))
+        return np.count_nonzero(ticks.trade_id == MISSING_ID) > int(batch.column(name).null_count)
 
     def _valid_ticks(self, batch: pa.RecordBatch, first: int) -> NumberedTicks:
         table = TickBatch(batch, self._layout)
