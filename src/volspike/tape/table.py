@@ -265,7 +265,7 @@ class TableReading:
         name = self._layout.columns.get("trade_id")
         if name is None or pa.types.is_integer(batch.schema.field(name).type):
             return False
-        return np.count_nonzero(ticks.trade_id == MISSING_ID) > int(batch.column(name).null_count)
+        return bool(np.count_nonzero(ticks.trade_id == MISSING_ID) > batch.column(name).null_count)
 
     def _valid_ticks(self, batch: pa.RecordBatch, first: int) -> NumberedTicks:
         table = TickBatch(batch, self._layout)
