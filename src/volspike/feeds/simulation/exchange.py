@@ -201,11 +201,13 @@ class SimulatedExchange:
     async def __aenter__(self) -> Self:
         settings = self.settings
         head_start = settings.head_start_s * SECOND_NS
-        # a whole second, so that the rows of a seed are the same in each run
-        now = time.time_ns() // SECOND_NS * SECOND_NS
-        self._start = now - head_start if settings.start is None else settings.start
+        if settings.start is not None:
+            self._start, self._live_from = settings.start, settings.start + head_start
+        else:
+            self._start = self._live_from = time.time_ns()
+            if head_start:  # begins with a second, so that the rows of a seed are the same in each run
+                self._start -= head_start + self._start % SECOND_NS
         self._start -= self._start % 1000  # trades have times in microseconds
-        self._live_from = self._start + head_start
         self.now = self._start
         await self._simulate_past()
         try:
