@@ -126,7 +126,11 @@ def test_backfill_removes_its_trades_after_the_tape_is_on_the_disk(tmp_path: Pat
     with recorded_operations(tmp_path) as operations, client_of(Exchange(market(20))) as client:
         tape = backfill(client, span, tmp_path, now=lambda: LATER).tape
     assert tape is not None
-    state = [f"fsync {tape.name}.backfill.new", f"rename {tape.name}.backfill.new -> {tape.name}.backfill"]
+    state = [
+        f"fsync {tape.name}.backfill.new",
+        f"rename {tape.name}.backfill.new -> {tape.name}.backfill",
+        "fsync .",
+    ]
     assert operations.names() == [
         *state,
         f"fsync {tape.name}.trades",
