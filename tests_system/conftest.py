@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from tests_system.processes import Server, run_volspike, succeeded
+from tests_system.served_market import FakeMarket, Served, chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = Path(os.environ.get("VOLSPIKE_DATA", ROOT.parent / "shared" / "data"))
@@ -34,6 +36,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         shares_broker = "cluster" in getattr(item, "fixturenames", ())
         item.add_marker(pytest.mark.xdist_group("broker" if shares_broker else item.path.stem))
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; of a module, as it runs in an event loop that other modules must not be in."""
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """A simulated market, served with the real page."""
+    with Served(FakeMarket()) as running:
+        yield running
 
 
 @pytest.fixture

@@ -243,7 +243,8 @@ class Served:
         self.socket.close()
 
     def publish(self, event: str, data: dict[str, Any]) -> None:
-        self._loop.call_soon_threadsafe(self.market.publisher.publish, event, json.dumps(data).encode())
+        arguments = event, json.dumps(data).encode(), data.get("product")
+        self._loop.call_soon_threadsafe(self.market.publisher.publish, *arguments)
 
     def tick(self, price: float, chance: float | None, product: str = PRODUCTS[0], **changes: Any) -> None:
         self.market.now += 1000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final
 
@@ -16,9 +15,9 @@ from tests_system.served_market import (
     START,
     FakeMarket,
     Served,
-    chromium,
     open_page,
 )
+from volspike.live.history import HistoryRange
 from volspike.market import Mode
 
 NOTED: Final = """() => {
@@ -30,17 +29,12 @@ NOTED: Final = """() => {
 }"""
 """Records the notifications that the page makes, which headless Chromium shows nowhere."""
 
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def served() -> Iterator[Served]:
-    with Served(FakeMarket()) as running:
-        yield running
+FAILING: Final = """() => {
+  window.Notification = class {
+    static permission = "granted";
+    constructor() { throw new TypeError("Illegal constructor"); }
+  };
+}"""
 
 
 class ChartPage:
@@ -136,6 +130,56 @@ def test_spans_load_what_they_show(browser: Browser, served: Served, minutes: in
         served.tick(64_000.0, 0.1)
         chart.wait(f"d.end >= {served.market.now}")
         assert len(served.market.requests) == 1
+
+
+def test_longest_view_is_one_request_that_the_server_accepts(browser: Browser, served: Served) -> None:
+    """Zoomed out to 31 days, the page requests no more than the 31 days that one request may have."""
+    with open_page(browser, served) as dashboard:
+        chart = ChartPage(dashboard.page)
+        chart.select_span(10_080)
+        chart.element.focus()
+        for _ in range(3):
+            chart.element.press("-")
+        chart.wait(f"d.end - d.start >= {31 * DAY_MS - 1000} && d.step === 3600000")
+        for request in served.market.requests:
+            HistoryRange.of(request, served.market.now)
+
+
+def test_times_are_round_across_a_change_of_the_clock(browser: Browser, served: Served) -> None:
+    """In local time days begin at midnight, and their quarters at 6, 12 and 18 o'clock, also when the clock is set."""
+    script = """async ([start, step, count]) => {
+      const words = await import("/static/words.js");
+      words.setLocal(true);
+      const shown = [];
+      for (let time = start; shown.length < count; time += 1) {
+        time = words.nextRound(time, step);
+        shown.push(words.clock(time).slice(0, 5));
+      }
+      return shown;
+    }"""
+    quarters = ["00:00", "06:00", "12:00", "18:00"]
+    with open_page(browser, served, timezone_id="Europe/Berlin") as dashboard:
+        for change in (1_743_296_400_000, 1_761_440_400_000):  # 30 March and 26 October 2025, 01:00 UTC
+            before = change - 30 * HOUR_MS
+            assert dashboard.page.evaluate(script, [before, DAY_MS, 4]) == ["00:00"] * 4
+            shown = dashboard.page.evaluate(script, [before, 6 * HOUR_MS, 12])
+            assert shown == (quarters * 4)[quarters.index(shown[0]) :][:12]
+        repeated = dashboard.page.evaluate(script, [1_761_440_400_000 - HOUR_MS // 2, HOUR_MS // 2, 5])
+        assert repeated == ["02:30", "02:00", "02:30", "03:00", "03:30"]
+
+
+def test_chart_that_is_not_served_yet_is_requested_again(browser: Browser, served: Served) -> None:
+    """While the server does not answer, the page says so and tries again; the numbers are shown meanwhile."""
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.clock.install()
+        page.route("**/static/chart.json", lambda route: route.abort(), times=1)
+        page.goto(served.url)
+        expect(page.locator("#loading")).to_contain_text("The chart could not be loaded. Trying again…")
+        expect(page.locator("#verdict")).to_have_text("Calm")
+        page.clock.fast_forward(6_000)
+        ChartPage(page)
+        expect(page.locator("#loading")).to_be_empty()
 
 
 def test_pointer_reads_values_and_events(browser: Browser, served: Served) -> None:
@@ -249,6 +293,19 @@ def test_overview_opens_a_market(browser: Browser, served: Served) -> None:
         expect(dashboard.page.locator("#chart")).to_have_attribute("data-bars", "840")
 
 
+def test_browser_goes_back_to_the_market_before(browser: Browser, served: Served) -> None:
+    """Each market that is opened is an entry of the browser's history."""
+    with open_page(browser, served) as dashboard:
+        page = dashboard.page
+        page.get_by_role("link", name="ETH-USD").click()
+        expect(page.get_by_role("link", name="ETH-USD")).to_have_attribute("aria-current", "true")
+        page.go_back()
+        expect(page.get_by_role("link", name="BTC-USD")).to_have_attribute("aria-current", "true")
+        assert page.url.endswith("?product=BTC-USD")
+        page.go_forward()
+        expect(page.get_by_role("link", name="ETH-USD")).to_have_attribute("aria-current", "true")
+
+
 def test_one_market_has_no_overview(browser: Browser, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page of one market shows no list of markets."""
     monkeypatch.setattr(served.market, "markets", lambda: FakeMarket().markets()[:1])
@@ -305,6 +362,34 @@ def test_alert_notifies_and_sounds_on_request(browser: Browser, served: Served) 
         assert dashboard.page.evaluate("notes.length") == 1
 
 
+def test_browser_that_makes_no_notification_shows_the_alert(browser: Browser, served: Served) -> None:
+    """Chrome on Android raises an error for a notification of a page: the alert is shown, and the option goes off."""
+    with open_page(browser, served, permissions=["notifications"]) as dashboard:
+        dashboard.page.locator("#notify").check()
+        failing = (
+            "class { static permission = 'granted'; constructor() { throw new TypeError('Illegal constructor'); } }"
+        )
+        dashboard.page.evaluate(f"() => {{ window.Notification = {failing}; }}")
+        served.publish("alert", served.market.alert("ETH-USD", "a2", "open", served.market.now, None, 0.62))
+        expect(dashboard.page.locator("#alerts li")).to_have_count(2)
+        dashboard.text("say", "This browser shows no notifications of a page.")
+        expect(dashboard.page.locator("#notify")).not_to_be_checked()
+
+
+def test_focus_stays_in_the_list_of_alerts(browser: Browser, served: Served) -> None:
+    """A new alert, and one that changes, leave the keyboard where it is."""
+    with open_page(browser, served) as dashboard:
+        items = dashboard.page.locator("#alerts li")
+        items.first.get_by_role("button").focus()
+        opened = served.market.now
+        served.publish("alert", served.market.alert("ETH-USD", "a2", "open", opened, None, 0.62))
+        expect(items).to_have_count(2)
+        served.publish("alert", served.market.alerts[0] | {"outcome": "hit", "lead_s": 21.0})
+        expect(items.nth(1)).to_contain_text("hit, 21 s before the spike")
+        expect(items.nth(1).get_by_role("button")).to_be_focused()
+        expect(items.nth(0)).to_contain_text("ETH-USD")
+
+
 def test_refused_notifications_are_stated(browser: Browser, served: Served) -> None:
     """A browser that denies notifications leaves the option off and says so."""
     with open_page(browser, served) as dashboard:
@@ -334,6 +419,7 @@ def test_alerts_are_counted_as_episodes(browser: Browser, served: Served) -> Non
         dashboard.text("record", "Followed by a spike1 of 1")
         dashboard.text("record", "False alarms0 of 1")
         dashboard.text("record", "Warning time, median21 s")
+        dashboard.text("record", "Alerts since2025-12-06 05:53")
         served.publish("alert", served.market.alert("BTC-USD", "a2", "open", served.market.now, None, 0.62))
         dashboard.text("record", "Alerts23")
 
@@ -347,6 +433,7 @@ def test_local_time_is_shown_and_kept(browser: Browser, served: Served) -> None:
         dashboard.text("range", "15:01 Asia/Tokyo")
         dashboard.text("zone", "Asia/Tokyo")
         dashboard.text("alerts", "14:53:20 – 14:54:30")
+        dashboard.text("model", "2025-12-06 12:34")
         labels = dashboard.page.evaluate(
             "[...Bokeh.documents[0].get_model_by_name('time-axis').major_label_overrides.values()]"
         )
@@ -367,6 +454,17 @@ def test_snooze_is_requested_and_ended(browser: Browser, served: Served) -> None
         dashboard.page.get_by_role("button", name="Resume").click()
         expect(dashboard.page.locator("#snooze-state")).to_be_empty()
         assert served.market.snoozes == []
+
+
+def test_snooze_ends_by_itself(browser: Browser, served: Served) -> None:
+    """When its time is over, the page no longer states it, without a change on the server."""
+    with open_page(browser, served) as dashboard:
+        until = dashboard.page.evaluate("Date.now() + 800")
+        served.publish("snooze", {"snoozes": [{"product": "BTC-USD", "until": until}]})
+        dashboard.text("snooze-state", "No messages until")
+        dashboard.page.wait_for_function(f"() => Date.now() > {until}")
+        served.publish("health", served.market.health())
+        expect(dashboard.page.locator("#snooze-state")).to_be_empty()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

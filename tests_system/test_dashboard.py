@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
-from tests_system.served_market import FakeMarket, Served, chromium, open_page
+from tests_system.served_market import FakeMarket, Served, open_page
 from volspike.market import Mode
 
 OVERFLOWING: Final = """
 [...document.querySelectorAll("main *, header *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1).length
 """
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def served() -> Iterator[Served]:
-    with Served(FakeMarket()) as running:
-        yield running
 
 
 def test_numbers_change(browser: Browser, served: Served) -> None:
@@ -178,6 +165,50 @@ def test_closed_stream_is_reconnected(browser: Browser, served: Served) -> None:
         served.wait_for_readers()
         served.tick(64_777.0, 0.1)
         dashboard.text("price", "64,777.00")
+
+
+def test_market_is_kept_while_the_server_refuses_it(browser: Browser, served: Served) -> None:
+    """After an outage in which every request is refused, the page shows the market of its address again."""
+    with open_page(browser, served, errors=("503",)) as dashboard:
+        page = dashboard.page
+        page.clock.install()
+        page.goto(f"{served.url}/?product=ETH-USD")
+        expect(page.locator("#product")).to_have_value("ETH-USD")
+        refused: list[str] = []
+
+        def refuse(route: Route) -> None:
+            refused.append(route.request.url)
+            route.fulfill(status=503)
+
+        page.route("**/stream**", refuse, times=4)
+        served.end_streams()
+        while len(refused) < 4:
+            page.clock.fast_forward(20_000)
+        page.clock.fast_forward(20_000)
+        expect(page.locator("#link")).to_have_attribute("data-state", "simulated")
+        served.wait_for_readers()
+        served.tick(3_456.78, 0.2, "ETH-USD")
+        dashboard.text("price", "3,456.78")
+        expect(page.locator("#product")).to_have_value("ETH-USD")
+
+
+def test_lost_updates_are_made_up_for(browser: Browser, served: Served) -> None:
+    """After lost updates the page opens a new stream, which the second time waits for its minimum interval."""
+    with open_page(browser, served) as dashboard:
+        page = dashboard.page
+        page.clock.install()
+        page.goto(served.url)
+        dashboard.text("verdict", "Calm")
+        served.wait_for_readers()
+        with page.expect_request("**/stream**"):
+            served.publish("lost", {"lost": 1})
+        served.wait_for_readers()
+        served.tick(64_000.0, 0.1)
+        dashboard.text("price", "64,000.00")
+        with page.expect_request("**/stream**"):
+            served.publish("lost", {"lost": 2})
+            dashboard.text("health", "Updates lost by this page")
+            page.clock.fast_forward(31_000)
 
 
 @pytest.mark.parametrize("width", [320, 360, 768, 1440])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,11 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, expect
 from tests.reporting.conftest import evaluation, folder, report
 
-from tests_system.served_market import OpenPage, chromium
+from tests_system.served_market import OpenPage
 from volspike.reporting.evaluate import EvaluationReport
 from volspike.reporting.report_page import write_page
 
 __all__ = ["evaluation", "folder", "report"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

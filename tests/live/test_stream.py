@@ -36,7 +36,7 @@ class FakePipeline:
         return {"product": product or PRODUCTS[0], "products": PRODUCTS, "points": [], "probability": float("nan")}
 
     def publish(self, event: str, **data: Any) -> None:
-        self.publisher.publish(event, json.dumps(data).encode())
+        self.publisher.publish(event, json.dumps(data).encode(), data.get("product"))
 
     def app(self, **limits: Any) -> FastAPI:
         pages = dashboard_routes(self.publisher, self.snapshot, StreamLimits(**limits))
@@ -228,6 +228,53 @@ def test_a_slow_reader_loses_the_oldest_events() -> None:
             assert [data["number"] for event, data in quick.events if event == "tick"] == list(range(QUEUE_EVENTS + 50))
             await asyncio.gather(slow.disconnect(), quick.disconnect())
             assert source.publisher.lost == lost
+
+    asyncio.run(run())
+
+
+def test_events_of_other_products_take_no_place_in_a_queue() -> None:
+    """A slow reader of one product loses none of its events, whatever the others send."""
+
+    async def run() -> None:
+        async with serving() as (app, source):
+            reader = Reader(app, query="product=ETH-USD")
+            await reader.until("event: snapshot")
+            reader.accepts.clear()
+            source.publish("tick", product="ETH-USD", price=1)
+            for price in range(2 * QUEUE_EVENTS):
+                source.publish("tick", product="BTC-USD", price=price)
+            source.publish("tick", product="ETH-USD", price=2)
+            assert source.publisher.is_wanted("tick", "ETH-USD")
+            assert not source.publisher.is_wanted("tick", "BTC-USD")
+            assert source.publisher.is_wanted("health")
+            reader.accepts.set()
+            await reader.until('"price": 2')
+            assert [(name, data.get("price")) for name, data in reader.events[1:]] == [("tick", 1), ("tick", 2)]
+            await reader.disconnect()
+
+    asyncio.run(run())
+
+
+def test_a_full_queue_keeps_its_snapshot() -> None:
+    """A reader that was too slow after a refresh receives one new snapshot, and has lost nothing."""
+
+    async def run() -> None:
+        async with serving() as (app, source):
+            reader = Reader(app)
+            await reader.until("event: snapshot")
+            reader.accepts.clear()
+            source.publish("health", frames=1)
+            await asyncio.sleep(0)  # the response waits with it
+            source.publisher.refresh()
+            for number in range(QUEUE_EVENTS + 50):
+                source.publish("tick", number=number)
+            reader.accepts.set()
+            await reader.until(f'"number": {QUEUE_EVENTS + 49}}}')
+            names = [name for name, _ in reader.events]
+            assert names[:3] == ["snapshot", "health", "snapshot"]
+            assert set(names[3:]) == {"tick"}
+            await reader.disconnect()
+            assert source.publisher.lost == 0
 
     asyncio.run(run())
 

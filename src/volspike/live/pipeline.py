@@ -473,8 +473,8 @@ class LivePipeline:
         return tuple(tasks)
 
     async def _publish_rows(self) -> None:
-        for product in self._products.values():
-            point = product.view.take_unpublished()
+        for name, product in self._products.items():
+            point = product.view.take_unpublished() if self.publisher.is_wanted("tick", name) else None
             if point is not None:
                 self._publish("tick", point)
 
@@ -482,7 +482,8 @@ class LivePipeline:
         if self.publisher.readers:
             self._publish("markets", {"markets": self.markets()})
             for name, product in self._products.items():
-                self._publish("explanation", product.view.explanation.fields(name, self.alerts.horizon_s))
+                if self.publisher.is_wanted("explanation", name):
+                    self._publish("explanation", product.view.explanation.fields(name, self.alerts.horizon_s))
 
     async def _publish_health(self) -> None:
         self._publish("health", self.health())
@@ -546,8 +547,9 @@ class LivePipeline:
                 product.level.resume(level)
 
     def _publish(self, event: str, data: dict[str, Any]) -> None:
-        if self.publisher.readers:
-            self.publisher.publish(event, msgspec.json.encode(data))
+        product = data.get("product")
+        if self.publisher.is_wanted(event, product):
+            self.publisher.publish(event, msgspec.json.encode(data), product)
 
     def health(self) -> dict[str, Any]:
         """Connection, latency, losses and recording, for the dashboard."""

@@ -35,6 +35,8 @@ from volspike.errors import UsageError
 
 QUEUE_EVENTS: Final = 256
 RETRY_MS: Final = 2000
+_SNAPSHOT: Final = ("snapshot", b"")
+"""The place in a queue of a snapshot that is made when it is sent."""
 
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -48,19 +50,35 @@ Snapshot: TypeAlias = Callable[[str | None], dict[str, Any]]
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """The events of one ``product``, or of all for None; with ``all_alerts`` also the alerts of other products."""
+
+    product: str | None = None
+    all_alerts: bool = False
+
+    def matches(self, event: str, product: str | None) -> bool:
+        """Whether to send an event of a product; one without a product is always sent."""
+        return self.product is None or product in {None, self.product} or (self.all_alerts and event == "alert")
+
+
 class EventQueue:
     """One reader's events, oldest first, iterated until ``close``. ``lost`` counts those that it was too slow for."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher, only: EventFilter) -> None:
         self._publisher = publisher
+        self.filter = only
         self._events: deque[tuple[str, bytes]] = deque(maxlen=QUEUE_EVENTS)
         self._changed = asyncio.Event()
         self._closed = False
         self.lost = 0
 
     def put(self, event: str, data: bytes) -> None:
-        """Add an event; never waits. A full queue drops its oldest."""
+        """Add an event; never waits. A full queue drops its oldest, but all after a snapshot that was not sent yet."""
         if len(self._events) == QUEUE_EVENTS:
+            if self._events[0] == _SNAPSHOT:
+                self.refresh()  # it will contain the event
+                return
             self.lost += 1
         self._events.append((event, data))
         self._changed.set()
@@ -68,7 +86,7 @@ class EventQueue:
     def refresh(self) -> None:
         """Replace the queued events by a snapshot, which the reader's response makes when it sends it."""
         self._events.clear()
-        self.put("snapshot", b"")
+        self.put(*_SNAPSHOT)
 
     async def __aiter__(self) -> AsyncIterator[tuple[str, bytes]]:
         while True:
@@ -98,9 +116,9 @@ class Publisher:
         """The number of current readers."""
         return len(self._queues)
 
-    def subscribe(self) -> EventQueue:
-        """A new reader's queue, from the next event on."""
-        queue = EventQueue(self)
+    def subscribe(self, only: EventFilter = EventFilter()) -> EventQueue:
+        """The queue of a new reader of some events, from the next one on."""
+        queue = EventQueue(self, only)
         self._queues.add(queue)
         return queue
 
@@ -110,10 +128,15 @@ class Publisher:
             self._queues.discard(queue)
             self.lost += queue.lost
 
-    def publish(self, event: str, data: bytes) -> None:
-        """Send an event to every reader; never waits."""
+    def is_wanted(self, event: str, product: str | None = None) -> bool:
+        """Whether a reader receives such events of a product."""
+        return any(queue.filter.matches(event, product) for queue in self._queues)
+
+    def publish(self, event: str, data: bytes, product: str | None = None) -> None:
+        """Send an event, of a product or of all, to every reader whose filter it matches; never waits."""
         for queue in self._queues:
-            queue.put(event, data)
+            if queue.filter.matches(event, product):
+                queue.put(event, data)
 
     def refresh(self) -> None:
         """Send every reader a new snapshot instead of the events that it has not received."""
@@ -124,29 +147,6 @@ class Publisher:
         """End every reader's stream; call it when the server stops, which would otherwise wait for them."""
         for queue in list(self._queues):
             queue.close()
-
-
-class _Product(msgspec.Struct):
-    """The only field of an event that a filter reads."""
-
-    product: str | None = None
-
-
-_decode_product = msgspec.json.Decoder(_Product).decode
-
-
-@dataclass(frozen=True, slots=True)
-class EventFilter:
-    """The events of one ``product``, or of all for None; with ``all_alerts`` also the alerts of other products."""
-
-    product: str | None = None
-    all_alerts: bool = False
-
-    def matches(self, event: str, data: bytes) -> bool:
-        """Whether to send the event; events without a product are always sent."""
-        if self.product is None or (self.all_alerts and event == "alert"):
-            return True
-        return _decode_product(data).product in {None, self.product}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ class EventStreamResponse(Response):
             problem = _problem(503, f"{limits.readers} readers are connected, which is the limit; try again later")
             await problem(scope, receive, send)
             return
-        queue = self._publisher.subscribe()  # before the snapshot, so that no event is lost between the two
+        queue = self._publisher.subscribe(self._filter)  # before the snapshot, so that no event is lost between the two
         try:
             await self._serve(queue, self._encode_snapshot(), receive, send)
         except UsageError as error:
@@ -225,10 +225,8 @@ class EventStreamResponse(Response):
                 if queue.lost > reported:
                     reported = queue.lost
                     await self._send(send, encode_event("lost", b'{"lost":%d}' % reported))
-                if event == "snapshot":
-                    await self._send(send, encode_event(event, self._encode_snapshot()))
-                elif self._filter.matches(event, data):
-                    await self._send(send, encode_event(event, data))
+                is_snapshot = (event, data) == _SNAPSHOT
+                await self._send(send, encode_event(event, self._encode_snapshot() if is_snapshot else data))
         finally:
             if isinstance(events, AsyncGenerator):  # otherwise it would wait for the garbage collector
                 await events.aclose()

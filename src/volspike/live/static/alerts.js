@@ -11,6 +11,8 @@ const TONE_HZ = 880;
 export class Alerts {
   #market = null;
   #audio = null;
+  #items = new Map(); // product and id → element
+  #refusal = ""; // of the last request to snooze
 
   constructor(onOpen) {
     this.onOpen = onOpen;
@@ -39,29 +41,56 @@ export class Alerts {
     byId("alerts").hidden = chosen.length === 0;
     write("no-alerts", all.length ? "None with this market and outcome." : "None yet.");
     write("alert-count", all.length ? `${words.count(chosen.length)} of ${words.count(all.length)}` : "");
-    byId("alerts").replaceChildren(...chosen.slice(0, SHOWN).map((alert) => this.#item(alert)));
+    this.#arrange(chosen.slice(0, SHOWN).map((alert) => this.#item(alert)));
     this.showSnooze(market);
+  }
+
+  // The elements stay in place, so that focus and a screen reader's place are not lost.
+  #arrange(items) {
+    const list = byId("alerts");
+    const shown = new Set(items);
+    for (const item of [...list.children]) if (!shown.has(item)) item.remove();
+    items.forEach((item, i) => {
+      if (list.children[i] !== item) list.insertBefore(item, list.children[i] ?? null);
+    });
+    for (const [name, item] of this.#items) if (!shown.has(item)) this.#items.delete(name);
   }
 
   #showMarkets(alerts) {
     const select = byId("filter-market");
     const products = [...new Set([...this.#market.products, ...alerts.map((alert) => alert.product)])];
-    if (select.options.length === products.length + 1) return;
+    if (select.dataset.names === products.join()) return;
+    select.dataset.names = products.join();
     const selected = select.value;
     select.replaceChildren(made("option", "All markets", { value: "" }), ...products.map((name) => made("option", name, { value: name })));
-    select.value = selected;
+    select.value = products.includes(selected) ? selected : "";
   }
 
   #item(alert) {
     const market = this.#market;
     const open = alert.state === "open";
-    const item = made("li", "", { "data-state": alert.state, "data-outcome": alert.outcome ?? "pending" });
+    const name = `${alert.product}/${alert.id}`;
+    const item = this.#items.get(name) ?? this.#made(name, alert);
+    Object.assign(item.dataset, { state: alert.state, outcome: alert.outcome ?? "pending" });
     const when = `${market.clock(alert.opened)} – ${open ? "now" : words.clock(alert.closed)}`;
     const marks = [words.label(alert.mode ?? market.mode), alert.is_in_sample ? "IN-SAMPLE" : "", words.suppression(alert)].filter(Boolean).join(", ");
-    const button = made("button", `${alert.product} · ${when}${marks ? ` · ${marks}` : ""}`, { type: "button", title: "Show in the chart" });
-    button.addEventListener("click", () => this.onOpen(alert.product, alert.opened));
     const length = open ? "open" : words.lasting(alert.closed - alert.opened);
-    item.append(button, `${length} · peak ${words.probability(alert.peak_probability)}, threshold ${words.probability(alert.threshold)} · ${words.outcome(alert)}`);
+    const texts = [
+      `${alert.product} · ${when}${marks ? ` · ${marks}` : ""}`,
+      `${length} · peak ${words.probability(alert.peak_probability)}, threshold ${words.probability(alert.threshold)} · ${words.outcome(alert)}`,
+    ];
+    texts.forEach((text, i) => {
+      if (item.childNodes[i].textContent !== text) item.childNodes[i].textContent = text;
+    });
+    return item;
+  }
+
+  #made(name, alert) {
+    const item = made("li", "");
+    const button = made("button", "", { type: "button", title: "Show in the chart" });
+    button.addEventListener("click", () => this.onOpen(alert.product, alert.opened));
+    item.append(button, document.createTextNode(""));
+    this.#items.set(name, item);
     return item;
   }
 
@@ -70,13 +99,22 @@ export class Alerts {
     if (alert.state !== "open") return;
     const mode = words.label(this.#market?.mode ?? "live");
     if (byId("notify").checked && "Notification" in window && Notification.permission === "granted") {
-      const notification = new Notification(`${mode ? `${mode} · ` : ""}Alert: ${alert.product}`, { body: text, tag: `${alert.product}/${alert.id}` });
+      this.#notify(alert, `${mode ? `${mode} · ` : ""}Alert: ${alert.product}`, text);
+    }
+    if (byId("sound").checked) this.#beep();
+  }
+
+  #notify(alert, title, body) {
+    try {
+      const notification = new Notification(title, { body, tag: `${alert.product}/${alert.id}` });
       notification.addEventListener("click", () => {
         window.focus();
         this.onOpen(alert.product, alert.opened);
       });
+    } catch {
+      byId("notify").checked = false; // Chrome on Android makes none for a page
+      write("say", `${body} This browser shows no notifications of a page.`);
     }
-    if (byId("sound").checked) this.#beep();
   }
 
   async #requestNotifications(box) {
@@ -99,6 +137,7 @@ export class Alerts {
 
   #beep() {
     if (!this.#audio) return;
+    this.#audio.resume(); // a browser may have suspended it in the background
     const [tone, volume] = [this.#audio.createOscillator(), this.#audio.createGain()];
     const now = this.#audio.currentTime;
     tone.frequency.value = TONE_HZ;
@@ -118,11 +157,11 @@ export class Alerts {
       const response = await fetch(`alerts/snooze${query}`, { method, ...sent });
       const answer = response.status === 204 ? {} : await response.json();
       if (response.ok && answer.snoozes) this.#market.snoozes = answer.snoozes;
-      if (response.ok) this.showSnooze(this.#market);
-      else write("snooze-state", answer.detail ?? `refused (${response.status})`);
+      this.#refusal = response.ok ? "" : (answer.detail ?? `refused (${response.status})`);
     } catch {
-      write("snooze-state", "The server cannot be reached.");
+      this.#refusal = "The server cannot be reached.";
     }
+    this.showSnooze(this.#market);
   }
 
   // The snoozes that apply to the market: its own, and that of all markets.
@@ -130,11 +169,12 @@ export class Alerts {
     return market.snoozes.filter((each) => each.product === null || each.product === market.product);
   }
 
+  // Called again now and then, as a snooze ends by itself.
   showSnooze(market) {
     const until = Math.max(0, ...this.#snoozes(market).map((each) => each.until));
     const isOn = until > Date.now();
     byId("wake").hidden = !isOn;
     write("snooze-market", market.product);
-    write("snooze-state", isOn ? `No messages until ${words.moment(until)} ${words.zone()}. Alerts are still recorded here.` : "");
+    write("snooze-state", this.#refusal || (isOn ? `No messages until ${words.moment(until)} ${words.zone()}. Alerts are still recorded here.` : ""));
   }
 }

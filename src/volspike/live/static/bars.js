@@ -4,6 +4,7 @@ const AIM = 900; // bars in view
 const FEWEST = 300;
 const MOST = 2_500;
 const KEPT = 2 * MOST; // while the stream adds bars for days
+const LONGEST_RANGE_MS = 31 * 86_400_000; // of one request
 export const RETRY_MS = 5_000; // after a failed request
 
 export class Bars {
@@ -62,7 +63,7 @@ export class Bars {
     return isFine && count <= MOST && first >= this.from - this.step && Math.min(end, newest) <= this.to + Math.max(this.step, 2_000);
   }
 
-  // Loads the view and half of its length on both sides, unless it is there already.
+  // Loads the view and half of its length on both sides, as far as one request may reach, unless it is there already.
   async load(start, end, points) {
     const newest = points.at(-1)?.time ?? end;
     if (this.fits(start, end, newest)) {
@@ -72,9 +73,9 @@ export class Bars {
       return;
     }
     if (performance.now() - this.#failedAt < RETRY_MS) return;
-    const margin = (end - start) / 2;
-    const from = Math.floor(start - margin);
+    const margin = Math.min((end - start) / 2, (LONGEST_RANGE_MS - (end - start)) / 2);
     const to = Math.ceil(Math.min(end + margin, newest + 1));
+    const from = Math.max(0, Math.floor(start - margin), to - LONGEST_RANGE_MS);
     if (to <= from) return;
     const key = `${from} ${to}`;
     if (this.#request?.key === key) return;

@@ -66,8 +66,12 @@ export class Chart {
   }
 
   async #embed() {
-    const response = await fetch("static/chart.json");
-    const views = await Bokeh.embed.embed_item(await response.json(), this.elements.chart);
+    const item = await this.#fetch();
+    if (!window.Bokeh) {
+      this.elements.loading.textContent = "The chart could not be loaded. Reload the page.";
+      return;
+    }
+    const views = await Bokeh.embed.embed_item(item, this.elements.chart);
     const [root] = [...views];
     this.#plots = root.child_views;
     this.#document = Bokeh.documents.at(-1);
@@ -79,6 +83,21 @@ export class Chart {
     for (const side of [time.properties.start, time.properties.end]) side.change.connect(() => this.#moved());
     new ResizeObserver(() => this.#change({ view: true })).observe(this.elements.chart);
     this.#recolour();
+  }
+
+  // The chart without data, as soon as the server sends it.
+  async #fetch() {
+    for (;;) {
+      try {
+        const response = await fetch("static/chart.json");
+        if (response.ok) return await response.json();
+      } catch {
+        // tried again
+      }
+      this.elements.loading.textContent = "The chart could not be loaded. Trying again…";
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      this.elements.loading.textContent = "";
+    }
   }
 
   #model(name) {
@@ -99,7 +118,8 @@ export class Chart {
     this.#bars?.abort();
     this.#bars = new Bars(market.product, () => this.#change({ data: true, view: true }), (state, loaded) => this.#loaded(state, loaded));
     for (const point of market.points) this.#bars.add(point);
-    if (isSame) this.#loadSoon();
+    if (this.#document) this.elements.loading.textContent = ""; // of the request that has ended
+    this.#loadSoon();
     this.elements.watermark.textContent = market.mode === "live" ? "" : words.label(market.mode);
     this.draw();
   }
@@ -123,6 +143,7 @@ export class Chart {
 
   // Moves a time into the middle of the view.
   go(time) {
+    if (!this.#document) return;
     const [start, end] = this.view;
     const span = Math.min(end - start, HOUR);
     this.#isFollowing = false;
@@ -341,8 +362,7 @@ export class Chart {
     const labels = new Map();
     let time = start;
     for (let i = 0; i < 100; i += 1) {
-      const offset = words.offset(time);
-      time = Math.ceil((time + offset) / step) * step - offset;
+      time = words.nextRound(time, step);
       if (time > end) break;
       ticks.push(time);
       const clock = words.clock(time);

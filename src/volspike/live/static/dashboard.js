@@ -19,11 +19,13 @@ let link = "wait";
 let ticked = 0; // performance.now() of the newest tick
 let lost = 0;
 let resynced = -RESYNC_MS;
+let resync = null; // timer
 
 const handlers = {
   snapshot(data) {
     if (!stream.product && data.products.length > 1) {
-      stream.open(data.product); // one product at a time: fifty would be too much for a phone
+      const wanted = productInAddress(); // which the server may have refused while it was not ready
+      stream.open(data.products.includes(wanted) ? wanted : data.product); // one at a time: fifty would be too much for a phone
       return;
     }
     const known = market?.product === data.product ? new Map(market.alerts) : new Map();
@@ -68,6 +70,7 @@ const handlers = {
   health(data) {
     market.health = data;
     panels.showHealth(data, market.source, lost);
+    alerts.showSnooze(market);
     settle();
   },
   performance(data) {
@@ -91,9 +94,14 @@ const handlers = {
   },
   lost(data) {
     lost = data.lost;
-    if (performance.now() - resynced < RESYNC_MS) return;
-    resynced = performance.now();
-    stream.open(stream.product);
+    resync ??= setTimeout(
+      () => {
+        resync = null;
+        resynced = performance.now();
+        stream.open(stream.product);
+      },
+      Math.max(0, resynced + RESYNC_MS - performance.now()),
+    );
   },
 };
 
@@ -173,16 +181,32 @@ let going = null; // { product, time } of an alert that is to be shown
 // Shows a market, at a time of its past if one is given.
 function open(product, time = null) {
   going = time === null ? null : { product, time };
-  if (product !== market.product) stream.open(product);
-  else if (going) chart.go(time);
+  if (product !== market.product) {
+    history.pushState(null, "", addressOf(product));
+    stream.open(product);
+  } else if (going) chart.go(time);
 }
 
-// The product is in the URL, so that the page can be shared and reloaded.
-function remember(product) {
+// The product is in the URL, so that the page can be shared and reloaded, and the browser can go back.
+function addressOf(product) {
   const address = new URL(location.href);
   address.searchParams.set("product", product);
-  history.replaceState(null, "", address);
+  return address;
 }
+
+function productInAddress() {
+  return new URL(location.href).searchParams.get("product");
+}
+
+function remember(product) {
+  history.replaceState(null, "", addressOf(product));
+}
+
+addEventListener("popstate", () => {
+  going = null;
+  const product = productInAddress();
+  if (market && product && product !== market.product) stream.open(product);
+});
 
 function setZone(isLocal) {
   words.setLocal(isLocal);
@@ -190,6 +214,8 @@ function setZone(isLocal) {
   chart.setZone();
   if (!market) return;
   alerts.show(market);
+  panels.showModel(market.model);
+  panels.showMarkets(market, open);
   panels.showHealth(market.health, market.source, lost);
   panels.showRecord(market);
 }
@@ -212,4 +238,4 @@ localTime.addEventListener("change", () => {
 });
 setZone(localTime.checked);
 setInterval(settle, 1_000);
-stream.open(new URL(location.href).searchParams.get("product"));
+stream.open(productInAddress());

@@ -200,9 +200,12 @@ export function showModel(model) {
     ["Rows", [model.profile, model.every].filter(Boolean).join(", every ") || words.UNKNOWN],
     ["Split", model.split_method || words.UNKNOWN, model.has_evidence === false ? "unsure" : ""],
     ["Venues in training", (model.venues ?? []).join(", ") || "not stated"],
-    ["Trained until", typeof model.trained_until === "number" ? words.moment(model.trained_until) : (model.trained_until ?? words.UNKNOWN).slice(0, 16).replace("T", " ")],
+    ["Trained until", words.moment(instant(model.trained_until))],
   ]);
 }
+
+// The ms of a time that is a number or a text.
+const instant = (time) => (typeof time === "string" ? Date.parse(time) : time);
 
 // What a warning is worth: the ranking of rows whose last minute was no spike, and the onsets caught within a budget.
 function headline({ calm, minutes_30_per_day: budget }, baseline) {
@@ -275,8 +278,8 @@ export function showRecord(market) {
     ["Followed by a spike", ...one(`${words.count(hits.length)} of ${words.count(known)}`, known > 0)],
     ["False alarms", ...one(`${words.count(misses.length)} of ${words.count(known)}`, known > 0)],
     ["Warning time, median", ...one(words.lasting(1000 * leads[leads.length >> 1]), leads.length > 0)],
-    ["Time within a minute of a spike", ...one(words.probability(figures.base_rate), typeof figures.base_rate === "number")],
-    ["Since", words.moment(Math.max(figures.since ?? 0, market.health.started ?? 0) || null)],
+    ["Time within a minute of a spike, 24 h", ...one(words.probability(figures.base_rate), typeof figures.base_rate === "number")],
+    ["Alerts since", words.moment(Math.min(...alerts.map((alert) => alert.opened), market.health.started ?? Infinity))],
   ]);
 }
 
@@ -390,7 +393,7 @@ export function showMode(market) {
   const known = market.last?.is_in_sample === true;
   byId("in-sample").hidden = !known;
   if (known) {
-    const [from, until] = [market.model.trained_from, market.model.trained_until].map((time) => (time ?? words.UNKNOWN).slice(0, 10));
+    const [from, until] = [market.model.trained_from, market.model.trained_until].map((time) => words.day(instant(time)));
     write("in-sample-more", `The model's own data (${from} to ${until}) includes this market and time. `);
   }
 }

@@ -49,6 +49,15 @@ export function offset(ms) {
   return isLocal ? -60_000 * new Date(ms).getTimezoneOffset() : 0;
 }
 
+// The first time from ms on whose clock in the selected zone shows a multiple of step, also across a change of the clock.
+export function nextRound(ms, step) {
+  const local = Math.ceil((ms + offset(ms)) / step) * step;
+  const time = local - offset(ms);
+  if ((time + offset(time)) % step === 0) return time;
+  const moved = local - offset(time); // the clock changes in between
+  return moved + offset(moved) === local ? moved : time;
+}
+
 export function zone() {
   return isLocal ? Intl.DateTimeFormat().resolvedOptions().timeZone : "UTC";
 }
