@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.live.markets import START, frame, walk
 from tests.live.test_alerting import Steady, Stored
+from tests.live.test_stream import Reader
 
 from volspike.episodes import Episode
 from volspike.feeds.simulation.market import iterate_ticks, simulate_trades
@@ -131,6 +133,34 @@ def test_no_number_is_an_error_of_the_server(query: dict[str, str]) -> None:
         assert get(live, path, product="BTC-USD", **query).status_code in {200, 422}
 
 
+def test_a_request_that_was_left_while_it_waited_is_not_read() -> None:
+    """Two ranges are read at the same time; a client that disconnects while it waits for its turn costs nothing."""
+
+    async def run() -> None:
+        live, read, released = fed(pipeline(), 60), [], asyncio.Event()
+        history = live.history
+
+        async def slow(product: str, query: Mapping[str, str]) -> dict[str, Any]:
+            read.append(query["points"])
+            await released.wait()
+            return await history(product, query)
+
+        live.history = slow  # type: ignore[method-assign]
+        app = FastAPI()
+        app.include_router(history_routes(live))
+        readers = [Reader(app, "/history", f"product=BTC-USD&points={points}") for points in (10, 20, 30, 40)]
+        while len(read) < 2:
+            await asyncio.sleep(0)
+        readers[2].leave()
+        released.set()
+        for reader in readers:
+            await reader.end()
+        assert read == ["10", "20", "40"]
+        assert [reader.status for reader in readers] == [200, 200, 204, 200]
+
+    asyncio.run(run())
+
+
 def test_a_restart_keeps_alerts_explanations_and_the_past(tmp_path: Path) -> None:
     """A second process shows what the first one stored, and explains with the same minutes."""
     store = OutcomeStore(tmp_path / "outcomes.sqlite")
@@ -185,6 +215,20 @@ def test_the_list_of_markets_has_state_and_data_health() -> None:
     live.take(Gap(start=START, end=START + SECOND_NS, products=("BTC-USD",), cause=Cause.SILENCE))
     assert live.markets()[0]["gaps"] == 1
     assert fed(pipeline(), 300).markets()[0]["state"] == "calm"
+
+
+def test_the_sparkline_equals_the_last_prices_of_its_parts() -> None:
+    """At every second it has the last price of each 15 s of the last 15 minutes, whenever it was shown before."""
+    live, prices = pipeline(), dict[int, float]()
+    for tick in walk(1000):
+        if (second := tick.time // SECOND_NS) % 97 < 20:  # silence
+            continue
+        live.take(frame(tick))
+        prices[second // 15] = tick.price
+        if second % 7 < 2:
+            spark = live.markets()[0]["spark"]
+            inside = [prices.get(part) for part in range(second // 15 - 58, second // 15 + 1)]
+            assert spark[1:] == inside
 
 
 def test_the_age_of_past_ticks_is_no_latency() -> None:

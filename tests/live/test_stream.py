@@ -84,8 +84,12 @@ class Reader:
         async with asyncio.timeout(10):
             await self.task
 
-    async def disconnect(self) -> None:
+    def leave(self) -> None:
+        """Disconnect without waiting for the response."""
         self._disconnected.set()
+
+    async def disconnect(self) -> None:
+        self.leave()
         await self.end()
 
     @property

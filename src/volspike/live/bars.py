@@ -146,6 +146,11 @@ class SecondBars:
             return None if self._current < 0 else self._current
         return int(self._second[self._next if self._count == self._limit else 0])
 
+    @property
+    def last_price(self) -> float:
+        """The price of the newest tick of the newest bar; NaN without one."""
+        return self._bar[_CLOSE] if self._bar else nan
+
     def add_tick(self, second: int, price: float, spread_bps: float = nan) -> None:
         """Add a tick in ``second``. Ticks before the newest second are ignored, unless time steps back."""
         if not price > 0.0 or not self._begin(second):

@@ -118,6 +118,8 @@ def history_routes(pipeline: LivePipeline) -> APIRouter:
         query = request.query_params
         try:
             async with turns:
+                if await request.is_disconnected():  # a page that zooms leaves most of its requests
+                    return Response(status_code=204)
                 found = await pipeline.history(_product_named(query.get("product", "")), query)
         except LookupError as error:
             return _refusal(404, error)

@@ -48,6 +48,7 @@ class ProductView:
         self._scorer = scorer
         self._newest: tuple[ScoredRow, int, float, bool] | None = None
         self._is_published = True
+        self._spark: tuple[int, list[float | None]] = (-1, [])
 
     def add_row(self, scored: ScoredRow, received: int, threshold: float, *, is_in_sample: bool = False) -> None:
         """Set the newest row and its alert threshold; it replaces an earlier one of the same second.
@@ -161,12 +162,7 @@ class ProductView:
             unknown = dict.fromkeys(("price", "change_pct", "probability", "threshold", "is_calibrated", "time"))
             return row | unknown | {"state": "no_data", "spark": [], "gaps": len(self.gaps)}
         scored, _, threshold, _ = self._newest
-        second = scored.row.timestamp // SECOND_NS
-        step = POINTS // SPARK_POINTS
-        bars = self.bars.between(second - POINTS + 1, second + 1).grouped(step)
-        spark: list[float | None] = [None] * SPARK_POINTS
-        for each, close in zip(bars.second.tolist(), bars.values[:, COLUMNS.index("close")].tolist(), strict=True):
-            spark[max(0, SPARK_POINTS - 1 - (second // step - each // step))] = finite(close)
+        spark = self._sparkline(scored.row.timestamp // SECOND_NS)
         known = [price for price in spark if price]
         change = 100 * (known[-1] / known[0] - 1) if len(known) > 1 else None
         recent = [gap for gap in self.gaps if gap.end > scored.row.timestamp - HOUR_NS]
@@ -181,6 +177,19 @@ class ProductView:
             "spark": spark,
             "gaps": len(recent),
         }
+
+    def _sparkline(self, second: int) -> list[float | None]:
+        """The last prices of the 15 s parts of the last 15 minutes; only the newest one changes within its part."""
+        step = POINTS // SPARK_POINTS
+        if self._spark[0] != second // step:
+            bars = self.bars.between(second - POINTS + 1, second + 1).grouped(step)
+            spark: list[float | None] = [None] * SPARK_POINTS
+            for each, close in zip(bars.second.tolist(), bars.values[:, COLUMNS.index("close")].tolist(), strict=True):
+                spark[max(0, SPARK_POINTS - 1 - (second // step - each // step))] = finite(close)
+            self._spark = second // step, spark
+        spark = self._spark[1]
+        spark[-1] = finite(self.bars.last_price) or spark[-1]
+        return spark.copy()
 
 
 def _state(scored: ScoredRow, threshold: float, *, is_alert: bool, is_stale: bool) -> str:
