@@ -34,6 +34,7 @@ from volspike.config import ServingSettings
 from volspike.feeds.events import FeedEvent, FeedFrame, Frame
 from volspike.feeds.simulation.market import simulate_market
 from volspike.feeds.venues.coinbase_advanced_trade import decode_advanced_trade
+from volspike.live.dashboard import Dashboard
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
 from volspike.live.up import dashboard_routes
@@ -242,7 +243,9 @@ async def watched(folder: Path) -> dict[str, float]:
     frames = list(walk(PAIRS, RATE, WATCHED_S * RATE, time.time_ns()))
     history = walk(PAIRS, 8, 8 * HISTORY_S, frames[0].received - HISTORY_S * SECOND_NS)
     settings = ServingSettings(model=DEFAULT_MODEL)
-    app = create_app(settings, pages=dashboard_routes(pipeline.publisher, pipeline.snapshot))
+    dashboard = Dashboard(pipeline)
+    pipeline.periodic += dashboard.periodic
+    app = create_app(settings, pages=dashboard_routes(pipeline.publisher, dashboard.snapshot))
     lags, idle = list[float](), await idle_lag()
     with listen("127.0.0.1", 0) as listener:
         server, warm = Server(server_config(app, settings), pipeline.publisher.close), asyncio.Event()
@@ -307,7 +310,7 @@ def simulated_day() -> dict[str, float]:
     return {
         "early": at[EARLY_HOUR],
         "late": at[HOURS],
-        "frames": pipeline.health()["frames"],
+        "frames": Dashboard(pipeline).health()["frames"],
         "lost": outcomes.lost,
         "seconds": time.perf_counter() - began,
     }

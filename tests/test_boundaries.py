@@ -143,7 +143,7 @@ def live_alert(probability: float) -> bool:
     stored: list[PredictionRecord] = []
     pipeline.outcomes = SimpleNamespace(predict=stored.append, alert=lambda _: None)  # type: ignore[assignment]
     pipeline._take_row(row._replace(probability=probability), 0)
-    is_open = pipeline._product("BTC-USD").episodes.current is not None
+    is_open = pipeline._product("BTC-USD").rule.episodes.current is not None
     assert [prediction.alert for prediction in stored] == [is_open]
     return is_open
 

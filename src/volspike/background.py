@@ -11,9 +11,9 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from threading import Condition, Event, Thread
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import structlog
 from prometheus_client.metrics_core import Metric
@@ -97,6 +97,14 @@ class BackgroundTask:
             else:
                 pause_s = 0.0
                 self.succeed()
+
+
+class Periodic(NamedTuple):
+    """A background task of an event loop, its step, and the seconds between two steps."""
+
+    task: BackgroundTask
+    step: Callable[[], Coroutine[Any, Any, None]]
+    every_s: float
 
 
 class SupervisedThread(BackgroundTask):

@@ -15,6 +15,7 @@ from tests.live.markets import START, frame, walk
 from volspike.config import FeedSettings
 from volspike.errors import UsageError
 from volspike.features import FeatureRow
+from volspike.live.dashboard import Dashboard
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer, ScoredRow
 from volspike.live.sources import open_source
@@ -85,9 +86,9 @@ def test_a_threshold_of_a_product_replaces_that_of_the_model(model: Path) -> Non
     store: Any = Stored()
     live = run(model, thresholds=AlertThresholds.parse(["BTC-USD=0.3", "ETH-USD=0.300001"]), outcomes=store)
     assert (states(live, "BTC-USD"), states(live, "ETH-USD")) == (["open"], [])
-    assert [live.snapshot(product)["points"][-1]["threshold"] for product in PAIRS] == [0.3, 0.300001]
-    assert live.snapshot("BTC-USD")["alerts"][0]["threshold"] == 0.3
-    shown = [(each.threshold, each.threshold_source) for each in live.state().products]
+    assert [Dashboard(live).snapshot(product)["points"][-1]["threshold"] for product in PAIRS] == [0.3, 0.300001]
+    assert Dashboard(live).snapshot("BTC-USD")["alerts"][0]["threshold"] == 0.3
+    shown = [(each.threshold, each.threshold_source) for each in Dashboard(live).state().products]
     assert shown == [(0.3, "option"), (0.300001, "option")]
     assert {(each.product, each.threshold, each.alert) for each in store.predictions} == {
         ("BTC-USD", 0.3, True),
@@ -104,17 +105,17 @@ def test_other_products_keep_the_threshold_of_the_model() -> None:
     """A fixed one for one model, the budget of alarm minutes for the other."""
     thresholds = AlertThresholds.parse(["BTC-USD=0.4"])
     fixed, adaptive = run(TEN_MODEL, thresholds=thresholds), run(DEFAULT_MODEL, thresholds=thresholds)
-    assert [each.threshold_source for each in fixed.state().products] == ["option", "model"]
-    assert [each.threshold_source for each in adaptive.state().products] == ["option", "budget"]
-    assert fixed.state().products[1].threshold == fixed.scorer.artifact.threshold
-    assert adaptive.state().products[1].threshold not in {0.4, adaptive.scorer.artifact.threshold}
+    assert [each.threshold_source for each in Dashboard(fixed).state().products] == ["option", "model"]
+    assert [each.threshold_source for each in Dashboard(adaptive).state().products] == ["option", "budget"]
+    assert Dashboard(fixed).state().products[1].threshold == fixed.scorer.artifact.threshold
+    assert Dashboard(adaptive).state().products[1].threshold not in {0.4, adaptive.scorer.artifact.threshold}
 
 
 def test_a_threshold_of_a_product_survives_a_change_of_the_model() -> None:
     """It belongs to the user, not to the model; an open alert continues."""
     live = run(TEN_MODEL, thresholds=AlertThresholds.parse(["BTC-USD=0.3"]))
     live.adopt(Artifact.load(TEN_MODEL))
-    assert live.state().products[0].threshold == 0.3
+    assert Dashboard(live).state().products[0].threshold == 0.3
     for tick in both(55)[100:]:
         live.take(frame(tick))
     assert states(live, "BTC-USD") == ["open"]
@@ -125,11 +126,11 @@ def test_the_level_of_a_product_is_kept_while_a_threshold_replaces_it(tmp_path: 
     file = tmp_path / "outcomes.calibration"
     first = run(DEFAULT_MODEL, calibration=file)
     first._calibration.save(first._calibration_state())
-    learned = first.state().products[0].threshold
+    learned = Dashboard(first).state().products[0].threshold
     second = run(DEFAULT_MODEL, seconds=0, calibration=file, thresholds=AlertThresholds.parse(["BTC-USD=0.3"]))
     second._calibration.save(second._calibration_state())
     third = LivePipeline(Steady(Artifact.load(DEFAULT_MODEL)), PAIRS, "test", mode=Mode.LIVE, calibration=file)
-    level = third._products["BTC-USD"].level
+    level = third.products["BTC-USD"].rule.level
     assert level is not None
     assert level.threshold == learned
 
@@ -171,16 +172,16 @@ def test_an_alert_that_is_not_sent_is_shown_and_marked() -> None:
 def test_snoozes_are_in_the_snapshot_and_on_the_stream() -> None:
     """A page that opens has them, and an open page receives each change."""
     live = LivePipeline(Steady(Artifact.load(TEN_MODEL)), PAIRS, "test", mode=Mode.LIVE)
-    assert live.snapshot(None)["snoozes"] == []
+    assert Dashboard(live).snapshot(None)["snoozes"] == []
 
     async def changed() -> list[tuple[str, Any]]:
         queue = live.publisher.subscribe()
         live.router.rules.snooze("BTC-USD", 5)
-        live.publish_snoozes()
+        Dashboard(live).publish_snoozes()
         queue.close()
         return [(event, msgspec.json.decode(data)) async for event, data in queue]
 
     ((event, data),) = asyncio.run(changed())
     until = live.router.rules.snoozed_until("BTC-USD")
     assert (event, data) == ("snooze", {"snoozes": [{"product": "BTC-USD", "until": until}]})
-    assert live.snapshot("ETH-USD")["snoozes"] == data["snoozes"]
+    assert Dashboard(live).snapshot("ETH-USD")["snoozes"] == data["snoozes"]

@@ -20,6 +20,7 @@ from tests.live.test_stream import Reader
 from volspike.episodes import Episode
 from volspike.feeds.simulation.market import iterate_ticks, simulate_trades
 from volspike.live.alert_log import AlertLog
+from volspike.live.dashboard import Dashboard
 from volspike.live.metrics import LiveCounts
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
@@ -46,7 +47,7 @@ def fed(live: LivePipeline, seconds: int = 200) -> LivePipeline:
 def get(live: LivePipeline, path: str, **query: Any) -> httpx.Response:
     """The response of the dashboard's routes."""
     app = FastAPI()
-    app.include_router(history_routes(live))
+    app.include_router(history_routes(Dashboard(live)))
 
     async def request() -> httpx.Response:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://test") as client:
@@ -82,7 +83,7 @@ def test_a_newcomer_sees_a_spike_and_an_alert_within_three_minutes(start_ms: int
             live.take(frame(each))
     begin, end = 1000 * (start + HEAD_START_S), 1000 * (start + HEAD_START_S + 180)
     assert any(begin < alert["opened"] < end for alert in live.alerts.entries())
-    assert any(begin < spike["time"] < end for spike in live.snapshot(None)["spikes"])
+    assert any(begin < spike["time"] < end for spike in Dashboard(live).snapshot(None)["spikes"])
 
 
 def test_the_past_is_served_as_columns() -> None:
@@ -138,16 +139,17 @@ def test_a_request_that_was_left_while_it_waited_is_not_read() -> None:
 
     async def run() -> None:
         live, read, released = fed(pipeline(), 60), [], asyncio.Event()
-        history = live.history
+        dashboard = Dashboard(live)
+        history = dashboard.history
 
         async def slow(product: str, query: Mapping[str, str]) -> dict[str, Any]:
             read.append(query["points"])
             await released.wait()
             return await history(product, query)
 
-        live.history = slow  # type: ignore[method-assign]
+        dashboard.history = slow  # type: ignore[method-assign]
         app = FastAPI()
-        app.include_router(history_routes(live))
+        app.include_router(history_routes(dashboard))
         readers = [Reader(app, "/history", f"product=BTC-USD&points={points}") for points in (10, 20, 30, 40)]
         while len(read) < 2:
             await asyncio.sleep(0)
@@ -166,18 +168,18 @@ def test_a_restart_keeps_alerts_explanations_and_the_past(tmp_path: Path) -> Non
     store = OutcomeStore(tmp_path / "outcomes.sqlite")
     recorder = Recorder(tmp_path / "tape")
     first = fed(pipeline(outcomes=store, recorder=recorder), 400)
-    shown = first.snapshot(None)["explanation"]
+    shown = Dashboard(first).snapshot(None)["explanation"]
     first.close()
     again = OutcomeStore(tmp_path / "outcomes.sqlite", now=lambda: START / SECOND_NS)
     second = pipeline(outcomes=again, recorder=Recorder(tmp_path / "tape"))
     second.restore()
     assert second.alerts.entries() == first.alerts.entries()
     assert second.alerts.entries()[0]["outcome"] == "hit"
-    minutes = [each["minutes"] for each in second.snapshot(None)["explanation"]["bins"]]
+    minutes = [each["minutes"] for each in Dashboard(second).snapshot(None)["explanation"]["bins"]]
     assert minutes == [each["minutes"] for each in shown["bins"]]
     query = {"from": str(START // MS), "to": str(START // MS + 400_000), "points": "10"}
-    past = asyncio.run(second.history("BTC-USD", query))
-    assert past["close"] == asyncio.run(first.history("BTC-USD", query))["close"]
+    past = asyncio.run(Dashboard(second).history("BTC-USD", query))
+    assert past["close"] == asyncio.run(Dashboard(first).history("BTC-USD", query))["close"]
     second.close()
 
 
@@ -204,17 +206,17 @@ def test_a_range_has_alerts_that_are_no_longer_listed(tmp_path: Path) -> None:
 def test_the_list_of_markets_has_state_and_data_health() -> None:
     """A market is calm, in alert, has lost data, or has no data; its sparkline covers 15 minutes."""
     live = pipeline()
-    (row,) = live.markets()
+    (row,) = Dashboard(live).markets()
     assert (row["state"], row["price"], row["spark"]) == ("no_data", None, [])
     fed(live, 50)
-    (row,) = live.markets()
+    (row,) = Dashboard(live).markets()
     assert (row["product"], row["venue"], row["state"]) == ("BTC-USD", "coinbase", "alert")
     assert row["alerts"] == 1
     assert [price is None for price in row["spark"][-4:]] == [False] * 4
     assert row["spark"][0] is None
     live.take(Gap(start=START, end=START + SECOND_NS, products=("BTC-USD",), cause=Cause.SILENCE))
-    assert live.markets()[0]["gaps"] == 1
-    assert fed(pipeline(), 300).markets()[0]["state"] == "calm"
+    assert Dashboard(live).markets()[0]["gaps"] == 1
+    assert Dashboard(fed(pipeline(), 300)).markets()[0]["state"] == "calm"
 
 
 def test_the_sparkline_equals_the_last_prices_of_its_parts() -> None:
@@ -226,7 +228,7 @@ def test_the_sparkline_equals_the_last_prices_of_its_parts() -> None:
         live.take(frame(tick))
         prices[second // 15] = tick.price
         if second % 7 < 2:
-            spark = live.markets()[0]["spark"]
+            spark = Dashboard(live).markets()[0]["spark"]
             inside = [prices.get(part) for part in range(second // 15 - 58, second // 15 + 1)]
             assert spark[1:] == inside
 

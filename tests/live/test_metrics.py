@@ -17,6 +17,7 @@ from tests.live.markets import START, frame, walk
 
 from volspike.errors import MalformedTick
 from volspike.feeds.events import FeedError, FeedEvent, FeedFault, FeedState, FeedStats
+from volspike.live.dashboard import Dashboard
 from volspike.live.metrics import LIVE_METRICS, MAX_PRODUCTS, FeedCollector, FeedCounts
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
@@ -75,7 +76,7 @@ def test_every_declared_metric_is_exposed(full: LivePipeline) -> None:
     async def lived() -> None:
         for tick in walk(WARM_S):
             full.take(frame(tick))
-        await full._publish_performance()
+        await full._evaluate()
 
     asyncio.run(lived())
     names = {re.sub(r"(_bucket|_sum|_count)?(\{.*)?$", "", name) for name in samples(full.collector())}
@@ -117,7 +118,7 @@ def test_events_are_counted(full: LivePipeline) -> None:
     assert seen["feed_ignored_frames_total"] == 4
     assert seen['feed_refused{product="X-USD"}'] == 1
     assert seen['feed_refused{product="BTC-USD"}'] == 0
-    assert full.health()["refused_products"] == full.state().refused_products == ["X-USD"]
+    assert Dashboard(full).health()["refused_products"] == Dashboard(full).state().refused_products == ["X-USD"]
     assert seen['feed_gap_seconds_total{cause="sequence"}'] == 1
     assert seen["feed_lost_messages_total"] == 9
     assert seen['feature_whole{product="BTC-USD"}'] == 0

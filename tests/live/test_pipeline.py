@@ -14,7 +14,7 @@ import pytest
 import structlog
 from tests.live.markets import START, frame, walk
 
-from volspike.background import BackgroundTask
+from volspike.background import BackgroundTask, Periodic
 from volspike.config import FeedSettings
 from volspike.errors import SchemaMismatch, UsageError
 from volspike.features import FeatureRow
@@ -22,7 +22,8 @@ from volspike.feeds.events import FeedEvent, FeedState, SessionEnd
 from volspike.feeds.session import FeedSession
 from volspike.feeds.simulation.exchange import SimulatedExchange, SimulatedExchangeSettings
 from volspike.feeds.simulation.faults import Faults
-from volspike.live.pipeline import LivePipeline, _Periodic
+from volspike.live.dashboard import Dashboard
+from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer, ScoredRow
 from volspike.live.sources import open_source
 from volspike.market import SECOND_NS, Cause, Gap, Kind, Mode, Tick, Ticks, format_time
@@ -70,7 +71,7 @@ async def live(folder: Path, scorer: LiveScorer, faults: Faults) -> LivePipeline
             running = asyncio.create_task(pipeline.run(session.events()))
             await exchange.is_over.wait()
             async with asyncio.timeout(30):  # frames in flight when the market ends are still to be read
-                while pipeline.health()["is_connected"]:
+                while Dashboard(pipeline).health()["is_connected"]:
                     await asyncio.sleep(0.01)
             await session.aclose()
             await running
@@ -82,7 +83,7 @@ def test_the_recorded_tape_replays_to_the_same_rows_and_scores(tmp_path: Path, f
     """Replaying the live tape gives bit-equal rows and scores, including gaps."""
     scorer = Remembering()
     pipeline = asyncio.run(live(tmp_path, scorer, faults))
-    assert pipeline.health()["ticks"] > 2000
+    assert Dashboard(pipeline).health()["ticks"] > 2000
     again, gaps = LiveScorer(Artifact.load(TEN_MODEL)), Ledger.read(tmp_path)
     replayed: list[ScoredRow] = []
     for ticks in read_ticks([tmp_path]):
@@ -104,7 +105,7 @@ def test_probabilities_are_null_during_warm_up() -> None:
     live = pipeline()
     for tick in walk(310):
         live.take(frame(tick))
-    points = live.snapshot(None)["points"]
+    points = Dashboard(live).snapshot(None)["points"]
     assert [point["probability"] is None for point in points] == [True] * 301 + [False] * 9
     assert points[20]["features"]["realized_volatility_300s"] is None
     assert all(0.0 <= point["probability"] <= 1.0 for point in points[301:])
@@ -118,9 +119,9 @@ def test_a_gap_is_counted_and_marks_rows() -> None:
         live.take(frame(tick))
     live.take(Gap(start=ticks[9].received, end=ticks[10].received, products=("BTC-USD",), cause=Cause.SEQUENCE, lost=3))
     live.take(frame(ticks[10]))
-    whole = [point["is_whole"] for point in live.snapshot("BTC-USD")["points"]]
+    whole = [point["is_whole"] for point in Dashboard(live).snapshot("BTC-USD")["points"]]
     assert whole == [True] * 10 + [False]
-    assert live.health()["gaps"] == 1
+    assert Dashboard(live).health()["gaps"] == 1
 
 
 def test_a_feed_that_shows_no_loss_is_named() -> None:
@@ -136,12 +137,12 @@ def test_a_feed_that_shows_no_loss_is_named() -> None:
     )
     for tick in ticks[:10]:
         live.take(frame(tick))
-    assert live.health()["unverifiable"] == []
+    assert Dashboard(live).health()["unverifiable"] == []
     live.take(blind)
     live.take(frame(ticks[10]))
-    assert all(point["is_whole"] for point in live.snapshot("BTC-USD")["points"])
-    assert live.health()["gaps"] == 0
-    assert live.health()["unverifiable"] == ["BTC-USD"]
+    assert all(point["is_whole"] for point in Dashboard(live).snapshot("BTC-USD")["points"])
+    assert Dashboard(live).health()["gaps"] == 0
+    assert Dashboard(live).health()["unverifiable"] == ["BTC-USD"]
 
 
 def test_a_snapshot_is_json() -> None:
@@ -150,12 +151,12 @@ def test_a_snapshot_is_json() -> None:
     live.take(FeedState(received=START, is_connected=True, reason="subscribed", url="ws://x", attempt=1))
     for tick in walk(5):
         live.take(frame(tick))
-    told = msgspec.json.decode(msgspec.json.encode(live.snapshot(None)))
+    told = msgspec.json.decode(msgspec.json.encode(Dashboard(live).snapshot(None)))
     assert told["simulated"]
     assert told["health"]["is_connected"]
     assert told["health"]["latency_ms"]["p50"] == 0.0
     with pytest.raises(UsageError, match="DOGE-USD"):
-        live.snapshot("DOGE-USD")
+        Dashboard(live).snapshot("DOGE-USD")
     kinds = [text.partition(":")[0] for text in told["model"]["limitations"]]
     assert kinds == ["few events", "SIMULATED"]
     assert (told["model"]["split_method"], told["model"]["venues"]) == ("walk_forward", ["coinbase"])
@@ -174,8 +175,9 @@ def test_an_error_of_a_periodic_task_does_not_end_it(name: str, tmp_path: Path) 
         outcomes=OutcomeStore(tmp_path / "outcomes.sqlite"),
         calibration=tmp_path / "calibration",
     )
-    (position,) = (index for index, each in enumerate(live._periodic) if each.task.name == name)
-    step, calls, errors = live._periodic[position].step, [0], [RuntimeError("unexpected")]
+    live.periodic += Dashboard(live).periodic
+    (position,) = (index for index, each in enumerate(live.periodic) if each.task.name == name)
+    step, calls, errors = live.periodic[position].step, [0], [RuntimeError("unexpected")]
 
     async def failing_once() -> None:
         if errors:
@@ -184,9 +186,7 @@ def test_an_error_of_a_periodic_task_does_not_end_it(name: str, tmp_path: Path) 
         calls[0] += 1
 
     task = BackgroundTask(name, first_pause_s=0.0)
-    periodic = list(live._periodic)
-    periodic[position] = _Periodic(task, failing_once, 0.0)
-    live._periodic = tuple(periodic)
+    live.periodic[position] = Periodic(task, failing_once, 0.0)
 
     async def events() -> AsyncIterator[FeedEvent]:
         async with asyncio.timeout(10):
@@ -232,6 +232,7 @@ def test_readers_receive_rows_and_health_until_the_end() -> None:
 
     async def watched() -> list[tuple[str, Any]]:
         live = pipeline()
+        live.periodic += Dashboard(live).periodic
         watcher = live.publisher.subscribe()
         running = asyncio.create_task(live.run(events()))
         told = [(name, msgspec.json.decode(data)) async for name, data in watcher]
@@ -266,7 +267,7 @@ def test_an_open_alert_shows_its_peak_so_far() -> None:
     live = LivePipeline(Rising(Artifact.load(TEN_MODEL)), ["BTC-USD"], "test", mode=Mode.SIMULATED)
     for tick in walk(20):
         live.take(frame(tick))
-    told = live.snapshot(None)
+    told = Dashboard(live).snapshot(None)
     (alert,) = told["alerts"]
     assert alert["state"] == "open"
     assert alert["peak_probability"] == told["points"][-1]["probability"] > told["points"][0]["probability"]
@@ -294,11 +295,11 @@ def test_an_alert_closes_while_no_row_arrives() -> None:
     live = LivePipeline(Rising(Artifact.load(TEN_MODEL)), ["BTC-USD"], "test", mode=Mode.SIMULATED, router=router)
     for tick in walk(20):
         live.take(frame(tick))
-    product = live._products["BTC-USD"]
+    product = live.products["BTC-USD"]
     for away_s, state in ((59, "open"), (61, "closed")):
         product.row_at = time.perf_counter_ns() - away_s * SECOND_NS
         asyncio.run(live._expire_alerts())
-        assert [alert["state"] for alert in live.snapshot(None)["alerts"]] == [state]
+        assert [alert["state"] for alert in Dashboard(live).snapshot(None)["alerts"]] == [state]
     assert router.close(10.0)
     assert [title.rpartition(" ")[2] for title in pager.titles] == ["likely", "closed"]
     replayed = LivePipeline(
@@ -316,7 +317,7 @@ def test_one_spike_is_one_alert_on_page_and_receivers(tmp_path: Path) -> None:
     live = LivePipeline(scorer, ["BTC-USD"], "test", mode=Mode.SIMULATED, router=router, outcomes=outcomes)
     for tick in walk(200):
         live.take(frame(tick))
-    (alert,) = live.snapshot(None)["alerts"]
+    (alert,) = Dashboard(live).snapshot(None)["alerts"]
     assert (alert["state"], alert["peak_probability"]) == ("closed", 0.9)
     assert alert["opened"] == (START + 5 * SECOND_NS) // 1_000_000
     assert router.close()
@@ -346,7 +347,7 @@ def test_the_end_of_a_session_closes_the_alert() -> None:
     for tick in ticks:
         live.take(frame(tick))
     live.take(SessionEnd(last=ticks[-1].received, next=ticks[-1].received + 3600 * SECOND_NS))
-    (alert,) = live.snapshot(None)["alerts"]
+    (alert,) = Dashboard(live).snapshot(None)["alerts"]
     assert (alert["state"], alert["mode"], alert["simulated"]) == ("closed", "replay", False)
     assert alert["closed"] == (ticks[-1].time + 60 * SECOND_NS) // 1_000_000
     assert router.close()
@@ -364,7 +365,7 @@ def test_an_alert_closes_with_its_session_after_a_change_of_the_model() -> None:
         live.take(frame(tick))
     live.adopt(Artifact.load(TEN_MODEL))
     live.take(SessionEnd(last=ticks[-1].received, next=ticks[-1].received + 3600 * SECOND_NS))
-    (alert,) = live.snapshot(None)["alerts"]
+    (alert,) = Dashboard(live).snapshot(None)["alerts"]
     assert alert["state"] == "closed"
 
 
@@ -376,6 +377,7 @@ def test_the_end_of_a_tape_is_shown_until_the_pipeline_is_stopped(tmp_path: Path
         async with open_source(f"tape:{tmp_path}", FeedSettings(), speed=0.0) as source:
             scorer = Insistent(Artifact.load(TEN_MODEL))
             live = LivePipeline(scorer, source.products, source.name, mode=source.mode, replay=source.replay)
+            live.periodic += Dashboard(live).periodic
             reader = live.publisher.subscribe()
             running = asyncio.create_task(live.run(source.events))
             seen: list[dict[str, Any]] = []
@@ -394,10 +396,10 @@ def test_the_end_of_a_tape_is_shown_until_the_pipeline_is_stopped(tmp_path: Path
         live, seen = asyncio.run(run())
     assert seen[-1]["replay"]["fraction"] == 1.0
     assert (seen[-1]["mode"], seen[-1]["is_connected"], seen[-1]["reason"]) == ("replay", False, "the replay has ended")
-    assert [alert["state"] for alert in live.snapshot(None)["alerts"]] == ["closed"]
+    assert [alert["state"] for alert in Dashboard(live).snapshot(None)["alerts"]] == ["closed"]
     (ended,) = [entry for entry in logs if entry["event"] == "replay_ended"]
     assert (ended["ticks"], ended["sessions"], ended["rejected_lines"]) == (90, 1, 0)
-    state = live.state()
+    state = Dashboard(live).state()
     assert (state.mode, state.simulated, state.replay and state.replay.is_ended) == (Mode.REPLAY, False, True)
 
 
@@ -430,9 +432,9 @@ def test_rows_within_the_data_of_the_model_are_in_sample(
     with structlog.testing.capture_logs() as logs:
         for tick in walk(20):
             live.take(frame(tick))
-    assert [point["is_in_sample"] for point in live.snapshot(None)["points"]] == expected
+    assert [point["is_in_sample"] for point in Dashboard(live).snapshot(None)["points"]] == expected
     assert [entry["event"] for entry in logs].count("in_sample") == any(expected)
-    assert live.state().products[0].is_in_sample == expected[-1]
+    assert Dashboard(live).state().products[0].is_in_sample == expected[-1]
 
 
 def test_a_source_without_the_required_ticks_is_refused() -> None:
@@ -456,12 +458,12 @@ def test_a_model_is_replaced_between_two_ticks() -> None:
     ticks = walk(320)
     for tick in ticks[:310]:
         live.take(frame(tick))
-    before = live.snapshot(None)
+    before = Dashboard(live).snapshot(None)
     watching = live.publisher.subscribe()
     live.adopt(other)
     for tick in ticks[310:]:
         live.take(frame(tick))
-    after = live.snapshot(None)
+    after = Dashboard(live).snapshot(None)
     assert after["points"][:310] == before["points"]
     assert {point["threshold"] for point in after["points"][310:]} == {0.01}
     assert all(point["is_warm"] for point in after["points"][310:])
@@ -488,10 +490,10 @@ def test_a_model_is_replaced_between_two_ticks() -> None:
 def test_a_model_of_other_rows_is_not_adopted(changes: dict[str, Any], told: str) -> None:
     """A model that needs other rows than the engine produces is refused, and the previous one stays."""
     live = pipeline()
-    before = live.snapshot(None)["model"]
+    before = Dashboard(live).snapshot(None)["model"]
     with pytest.raises(SchemaMismatch, match=told):
         live.adopt(twin(**changes))
-    assert live.snapshot(None)["model"] == before
+    assert Dashboard(live).snapshot(None)["model"] == before
 
 
 def test_a_model_with_an_invalid_threshold_is_not_adopted() -> None:
@@ -510,7 +512,7 @@ def test_a_tape_that_cannot_be_written_is_a_fault_of_the_pipeline(tmp_path: Path
     live = LivePipeline(scorer, ["BTC-USD"], "test", mode=Mode.SIMULATED, recorder=recorder)
     (task,) = (task for task in live.tasks if task.name == "tape recording")
     for _ in range(2):
-        asyncio.run(live._publish_health())
+        live.check_tape()
     assert task.faults == 1
     assert "Not a directory" in (task.error or "")
     live.close()

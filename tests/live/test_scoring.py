@@ -17,6 +17,7 @@ from volspike.features import Every, FeatureSet, Scope
 from volspike.feeds.events import FeedFrame, Frame
 from volspike.feeds.simulation.market import simulate_market
 from volspike.labels import SpikeDefinition
+from volspike.live.dashboard import Dashboard
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer, ScoredRow
 from volspike.market import SECOND_NS, Kind, Mode, Profile, Ticks
@@ -104,7 +105,7 @@ def test_under_a_budget_alerts_open_in_calm_rows_only(market: Path) -> None:
     for row, budget, opens in ((calm, adaptation, True), (busy, adaptation, False), (busy, None, True)):
         pipeline = LivePipeline(LiveScorer(model("jump:1.2", budget)), ["BTC-USD"], "test", mode=Mode.SIMULATED)
         pipeline._take_row(row._replace(probability=0.999), 0)
-        assert (pipeline._product(row.row.product_id).episodes.current is not None) is opens
+        assert (pipeline._product(row.row.product_id).rule.episodes.current is not None) is opens
 
 
 def test_a_restart_forgets_no_calibration(market: Path, tmp_path: Path) -> None:
@@ -123,13 +124,13 @@ def test_a_restart_forgets_no_calibration(market: Path, tmp_path: Path) -> None:
     learned = first.scorer._calibrations["BTC-USD"]
     assert learned.events > 0
     other = LivePipeline(LiveScorer(artifact), ["BTC-USD"], "test", mode=Mode.SIMULATED, calibration=file)
-    assert other.snapshot(None)["products"] == ["BTC-USD"]
+    assert Dashboard(other).snapshot(None)["products"] == ["BTC-USD"]
     other.close()
     both = ["BTC-USD", "ETH-USD"]
     second = LivePipeline(LiveScorer(artifact), both, "test", mode=Mode.SIMULATED, calibration=file)
     np.testing.assert_array_equal(second.scorer._calibrations["BTC-USD"].coefficients, learned.coefficients)
     assert second.scorer._calibrations["BTC-USD"].events == learned.events
-    levels = [each._products["ETH-USD"].level for each in (first, second)]
+    levels = [each.products["ETH-USD"].rule.level for each in (first, second)]
     assert levels[0] is not None
     assert levels[1] is not None
     assert levels[0].state() == levels[1].state() != AlertLevel(-0.8).state()

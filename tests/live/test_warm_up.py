@@ -10,6 +10,7 @@ import pytest
 from tests.live.markets import frame, walk
 
 from volspike.api.schema import WarmUp
+from volspike.live.dashboard import Dashboard
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
 from volspike.market import SECOND_NS, Mode, Tick
@@ -20,7 +21,7 @@ def warm_ups(live: LivePipeline, ticks: list[Tick]) -> Iterator[WarmUp]:
     """The warm-up after each tick."""
     for tick in ticks:
         live.take(frame(tick))
-        yield live.state().products[0].warm_up
+        yield Dashboard(live).state().products[0].warm_up
 
 
 def pipeline(artifact: Artifact) -> LivePipeline:
@@ -31,9 +32,9 @@ def pipeline(artifact: Artifact) -> LivePipeline:
 def test_seconds_count_down_to_the_first_probability(model: Path) -> None:
     """The seconds fall by one a second and reach 0 with the first probability, whatever the names of the inputs."""
     live = pipeline(Artifact.load(model))
-    assert live.snapshot(None)["warm_up"]["seconds"] is None
+    assert Dashboard(live).snapshot(None)["warm_up"]["seconds"] is None
     seen = list(warm_ups(live, walk(310)))
-    points = live.snapshot(None)["points"]
+    points = Dashboard(live).snapshot(None)["points"]
     first = next(i for i, point in enumerate(points) if point["probability"] is not None)
     rows = len(seen) - len(points)  # a model with rows per second has none at the first tick
     assert 300 <= first <= 301

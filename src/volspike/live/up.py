@@ -34,6 +34,7 @@ from volspike.background import BackgroundTask
 from volspike.config import FeedSettings, ServingSettings
 from volspike.errors import UsageError
 from volspike.live.chart import SCRIPT, chart_document, script
+from volspike.live.dashboard import Dashboard
 from volspike.live.pipeline import LivePipeline
 from volspike.live.scoring import LiveScorer
 from volspike.live.sources import Source, open_source
@@ -93,7 +94,7 @@ READERS: Final = 2
 """Ranges of the past that are read at the same time; others wait."""
 
 
-def history_routes(pipeline: LivePipeline) -> APIRouter:
+def history_routes(dashboard: Dashboard) -> APIRouter:
     """``/history`` and ``/alerts``: the past of a product as bars, and the newest alerts."""
     router = APIRouter()
     turns = asyncio.Semaphore(READERS)
@@ -120,7 +121,7 @@ def history_routes(pipeline: LivePipeline) -> APIRouter:
             async with turns:
                 if await request.is_disconnected():  # a page that zooms leaves most of its requests
                     return Response(status_code=204)
-                found = await pipeline.history(_product_named(query.get("product", "")), query)
+                found = await dashboard.history(_product_named(query.get("product", "")), query)
         except LookupError as error:
             return _refusal(404, error)
         except UsageError as error:
@@ -136,7 +137,7 @@ def history_routes(pipeline: LivePipeline) -> APIRouter:
     async def alerts(request: Request) -> Response:
         """Return the newest alerts of all products, or of one, newest first."""
         product = request.query_params.get("product")
-        entries = pipeline.alerts.entries(None if product is None else _product_named(product))
+        entries = dashboard.live.alerts.entries(None if product is None else _product_named(product))
         return Response(msgspec.json.encode({"alerts": entries[::-1]}), media_type="application/json")
 
     return router
@@ -308,11 +309,13 @@ async def serve_live(
         log.info("source_opened", source=source.name, mode=mode, simulated=simulated, model=str(artifact.directory))
         pipeline = await _pipeline(scorer, source, options)
         await asyncio.to_thread(pipeline.restore)
+        dashboard = Dashboard(pipeline)
+        pipeline.periodic += dashboard.periodic
         retraining: list[BackgroundTask] = []
-        pages = dashboard_routes(pipeline.publisher, pipeline.snapshot)
-        pages.include_router(history_routes(pipeline))
+        pages = dashboard_routes(pipeline.publisher, dashboard.snapshot)
+        pages.include_router(history_routes(dashboard))
         pages.include_router(
-            snooze_routes(pipeline.router.rules, serving, lambda: pipeline.products, pipeline.publish_snoozes)
+            snooze_routes(pipeline.router.rules, serving, lambda: pipeline.products, dashboard.publish_snoozes)
         )
         app = create_app(
             with_companion(serving),
@@ -320,7 +323,7 @@ async def serve_live(
             served=artifact,
             adopt=pipeline.adopt,
             limitations=pipeline.limitations,
-            state=pipeline.state,
+            state=dashboard.state,
             collectors=[pipeline.collector()],
             background=lambda: [*pipeline.tasks, *retraining],
         )

@@ -1,14 +1,16 @@
-"""The dashboard's data of a product: 15 minutes of one-second points, alerts, spikes, and the newest row."""
+"""The state of one product: the rule of its alerts, and its data for the dashboard."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from math import isfinite, isnan, nan
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 from msgspec import to_builtins
 
 from volspike.api.schema import ProductState, ThresholdSource, WarmUp
+from volspike.episodes import Episode, EpisodeTracker
 from volspike.live.alert_log import Explanation
 from volspike.live.bars import COLUMNS, DAY_S, SecondBars
 from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
@@ -17,7 +19,9 @@ from volspike.market import SECOND_NS, Gap, Tick, format_time
 from volspike.market.product import split_product
 from volspike.market.time import MILLISECOND_NS
 from volspike.models import Artifact
-from volspike.models.evidence import has_evidence
+from volspike.models.alert_level import AlertLevel
+from volspike.models.alert_thresholds import AlertThresholds
+from volspike.models.evidence import Spans, training_spans
 from volspike.models.volatility import volatility_fields
 
 SECOND_MS: Final = 1000
@@ -117,19 +121,6 @@ class ProductView:
             "features": self._scorer.inputs(row),
         }
 
-    def state(self, threshold: float, source: ThresholdSource) -> ProductState:
-        """The newest row's time, the product's alert threshold with its source, and its warm-up, for ``/health``."""
-        time = None if self._newest is None else format_time(self._newest[0].row.timestamp)
-        is_in_sample = self._newest is not None and self._newest[3]
-        return ProductState(
-            product=self.product,
-            time=time,
-            is_in_sample=is_in_sample,
-            threshold=threshold,
-            threshold_source=source,
-            warm_up=self.warm_up(),
-        )
-
     def warm_up(self) -> WarmUp:
         """The seconds and the inputs that the model still waits for after the newest row."""
         newest = None if self._newest is None else self._newest[0]
@@ -210,30 +201,91 @@ def finite(value: float) -> float | None:
     return value if isfinite(value) else None
 
 
-def model_summary(artifact: Artifact, version: str, product: str) -> dict[str, Any]:
-    """The model that scores ``product``, for the dashboard."""
-    metadata = artifact.metadata
-    return {
-        "name": metadata.model,
-        "version": version,
-        "threshold": metadata.threshold,
-        "threshold_name": metadata.served_threshold,
-        "profile": metadata.profile,
-        "every": metadata.every,
-        "tau": metadata.tau,
-        "spike": str(metadata.spike_definition),
-        "spike_text": metadata.spike_definition.describe(),
-        "horizon_s": metadata.horizon_s,
-        "horizons": list(artifact.horizons),
-        "learns": artifact.holds_budget,
-        "is_product_in_training": product in metadata.products,
-        "split_method": metadata.split.method,
-        "has_evidence": has_evidence(metadata),
-        "products": list(metadata.products),
-        "venues": list(metadata.venues),
-        "trained_from": metadata.data.start,
-        "trained_until": metadata.data.end,
-        "simulated": metadata.simulated,
-        "metrics": metadata.metrics,
-        "baseline": metadata.baseline,
-    }
+class AlertRule(NamedTuple):
+    """The alerts of a product under a model: its episodes, and the source of their threshold.
+
+    ``level`` is None if the threshold is fixed; ``own_data`` are the times of the model's training and evaluation.
+    """
+
+    episodes: EpisodeTracker
+    source: ThresholdSource
+    level: AlertLevel | None
+    own_data: Spans
+
+    @classmethod
+    def of(cls, product: str, artifact: Artifact, thresholds: AlertThresholds, *, simulated: bool) -> Self:
+        """The rule of a product: a threshold of the user, the budget of the model's alarm minutes, or its threshold.
+
+        Raises:
+            UsageError: the threshold of the model is not valid for alerts.
+        """
+        own, adaptation = thresholds.find(product), artifact.metadata.adaptation
+        spans = training_spans(artifact.metadata, product, simulated=simulated)
+        episodes = EpisodeTracker(artifact.threshold if own is None else own, product=product)
+        if own is not None or adaptation is None:
+            return cls(episodes, "model" if own is None else "option", None, spans)
+        return cls(episodes, "budget", AlertLevel(adaptation.alert_log_odds), spans)
+
+
+class LiveProduct:
+    """A product of the pipeline: its alerts, its view, and its newest row.
+
+    ``row_at`` is when the newest row was scored, on the clock of ``time.perf_counter_ns``. ``is_in_sample_logged`` is
+    whether a row within the model's own data has been reported.
+    """
+
+    __slots__ = ("is_in_sample_logged", "last", "row_at", "rule", "view")
+
+    def __init__(self, view: ProductView, rule: AlertRule) -> None:
+        self.view, self.rule = view, rule
+        self.last: ScoredRow | None = None
+        self.row_at = 0
+        self.is_in_sample_logged = False
+
+    @property
+    def threshold(self) -> float:
+        """The alert threshold in force."""
+        return self.rule.episodes.threshold
+
+    def is_in_sample(self, time_ns: int) -> bool:
+        """Whether a time lies within the data that the model was trained or evaluated on."""
+        return any(start <= time_ns <= end for start, end in self.rule.own_data)
+
+    def update_threshold(self, scored: ScoredRow) -> float:
+        """The alert threshold for a row; one with a budget follows the probabilities."""
+        episodes, _, level, _ = self.rule
+        if level is not None and not isnan(scored.probability):
+            episodes.set_threshold(level.update(scored.row.timestamp, is_open=episodes.current is not None))
+        return episodes.threshold
+
+    def update(self, scored: ScoredRow) -> Episode | None:
+        """The alert that a row opens or closes, after ``update_threshold``."""
+        self.last, self.row_at = scored, time.perf_counter_ns()
+        episodes, _, level, _ = self.rule
+        return episodes.update(scored.row.timestamp, scored.probability, may_open=level is None or scored.is_calm)
+
+    def expire(self) -> Episode | None:
+        """The alert that closes because the rows have stopped."""
+        if self.last is None:
+            return None
+        return self.rule.episodes.expire(self.last.row.timestamp + time.perf_counter_ns() - self.row_at)
+
+    def adopt(self, rule: AlertRule) -> None:
+        """Continue under the rule of another model; an open alert stays open."""
+        self.view.store_newest()
+        rule.episodes.resume(self.rule.episodes.state())
+        self.rule = rule
+        self.is_in_sample_logged = False
+        self.view.explanation = Explanation()
+
+    def state(self) -> ProductState:
+        """The newest row's time, the alert threshold with its source, and the warm-up, for ``/health``."""
+        newest = None if self.last is None else self.last.row.timestamp
+        return ProductState(
+            product=self.view.product,
+            time=None if newest is None else format_time(newest),
+            is_in_sample=newest is not None and self.is_in_sample(newest),
+            threshold=self.threshold,
+            threshold_source=self.rule.source,
+            warm_up=self.view.warm_up(),
+        )
