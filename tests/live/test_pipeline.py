@@ -496,6 +496,16 @@ def test_a_model_of_other_rows_is_not_adopted(changes: dict[str, Any], told: str
     assert Dashboard(live).snapshot(None)["model"] == before
 
 
+def test_a_model_of_another_horizon_changes_what_a_spike_is() -> None:
+    """Outcomes of alerts and the spikes of the past are those of the new horizon, and its explanation begins again."""
+    live = pipeline()
+    live.products["BTC-USD"].view.explanation.count(0.12, is_spike=True)
+    live.adopt(twin(horizon_s=300))
+    assert (live.alerts.horizon_s, live.stored.horizon_s) == (300, 300)
+    shown = Dashboard(live).snapshot(None)["explanation"]
+    assert (shown["horizon_s"], sum(each["minutes"] for each in shown["bins"])) == (300, 0)
+
+
 def test_a_model_with_an_invalid_threshold_is_not_adopted() -> None:
     """A threshold of 0 would alert on every row."""
     live = pipeline()

@@ -6,9 +6,12 @@ epoch, UTC.
 - ``snapshot``: everything that a page needs to draw a product: sent first, and again when a market has sent its past
   at once, in place of all rows of that past
 - ``tick``: a product's newest row: price, spread, probability, threshold, features; at most 4 per second
-- ``alert``: an alert opened or closed
+- ``alert``: an alert opened or closed, or its outcome became known
 - ``spike``: a past second whose following minute was a spike
 - ``health``: connection, latency, data loss, recording; once per second
+- ``markets``: a row of the overview for each product; ``explanation``: what followed the probabilities of a product;
+  every 2 s
+- ``snooze``: the present snoozes, after each change
 - ``performance``: precision, recall and others from delayed labels; every 10 s
 - ``lost``: how many events this reader was too slow for, so that it can request a new snapshot
 

@@ -15,6 +15,7 @@ export class Stream {
     this.onEvent = onEvent;
     this.onState = onState;
     setInterval(() => this.#watch(), 5_000);
+    document.addEventListener("visibilitychange", () => this.#watch()); // a phone wakes up
     addEventListener("online", () => this.#source && this.open(this.product));
   }
 

@@ -116,5 +116,5 @@ export function feature(name) {
 export function outcome(alert) {
   if (alert.outcome === "hit") return typeof alert.lead_s === "number" && alert.lead_s > 0 ? `hit, ${lasting(1000 * alert.lead_s)} before the spike` : "hit";
   if (alert.outcome === "false") return "false alarm";
-  return "outcome not known yet";
+  return "outcome not known";
 }
