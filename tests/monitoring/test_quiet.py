@@ -364,6 +364,23 @@ def test_snoozes_and_held_alerts_survive_a_restart(tmp_path: Path) -> None:
     assert sorted(path.name for path in file.parent.iterdir()) == [file.name]
 
 
+def test_a_summary_mixes_no_real_and_simulated_alerts() -> None:
+    """After a restart on a market of another kind, the summary has its own alerts only, and the log the others."""
+    clock = Clock("2026-01-14T23:00:00+01:00")
+    rules = night(clock)
+    rules.suppress(msgspec.structs.replace(alert(1), mode=Mode.SIMULATED, probability=0.99))
+    with structlog.testing.capture_logs() as logs:
+        rules.suppress(msgspec.structs.replace(alert(2), mode=Mode.LIVE))
+    (lost,) = logs
+    assert lost["event"] == "quiet_summary_lost"
+    assert "SIMULATED" in lost["summary"]
+    clock.set("2026-01-15T07:00:00+01:00")
+    summary = rules.take_summary()
+    assert summary is not None
+    assert summary.title == "1 alert during quiet hours"
+    assert "0.99" not in summary.body
+
+
 def test_held_alerts_without_a_file_are_reported_when_the_program_stops() -> None:
     """The log has the summary that could not be sent."""
     clock = Clock("2026-01-14T23:00:00+01:00")

@@ -262,6 +262,9 @@ class SendingRules:
         return None if self.quiet_until() is None else Suppression.QUIET_HOURS
 
     def _hold(self, alert: Alert) -> None:
+        if self._held is not None and self._held.mode is not alert.mode:
+            self._report_lost(self._held)  # an earlier run's: one summary never mixes real and simulated alerts
+            self._held = None
         if self._held is None:
             if not alert.is_open:  # its opening is in the summary that was sent
                 return
@@ -358,7 +361,10 @@ class SendingRules:
         """Saves what has changed; without a file, the alerts that wait for the summary are reported as lost."""
         self.save()
         if self._held is not None and self._file is None:
-            _log.warning("quiet_summary_lost", summary=QuietSummary(self._held).body)
+            self._report_lost(self._held)
+
+    def _report_lost(self, held: HeldAlerts) -> None:
+        _log.warning("quiet_summary_lost", summary=QuietSummary(held).body)
 
     def _load(self) -> None:
         if self._file is None or not self._file.is_file():
