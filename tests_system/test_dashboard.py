@@ -200,13 +200,13 @@ def test_lost_updates_are_made_up_for(browser: Browser, served: Served) -> None:
         page.goto(served.url)
         dashboard.text("verdict", "Calm")
         served.wait_for_readers()
-        with page.expect_request("**/stream**"):
+        with page.expect_response("**/stream**"):
             served.publish("lost", {"lost": 1})
-        served.wait_for_readers()
         served.tick(64_000.0, 0.1)
         dashboard.text("price", "64,000.00")
-        with page.expect_request("**/stream**"):
+        with page.expect_response("**/stream**"):
             served.publish("lost", {"lost": 2})
+            served.publish("health", served.market.health())
             dashboard.text("health", "Updates lost by this page")
             page.clock.fast_forward(31_000)
 

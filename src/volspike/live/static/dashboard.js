@@ -182,24 +182,25 @@ let going = null; // { product, time } of an alert that is to be shown
 function open(product, time = null) {
   going = time === null ? null : { product, time };
   if (product !== market.product) {
-    history.pushState(null, "", addressOf(product));
+    isOpened = true;
     stream.open(product);
   } else if (going) chart.go(time);
-}
-
-// The product is in the URL, so that the page can be shared and reloaded, and the browser can go back.
-function addressOf(product) {
-  const address = new URL(location.href);
-  address.searchParams.set("product", product);
-  return address;
 }
 
 function productInAddress() {
   return new URL(location.href).searchParams.get("product");
 }
 
+let isOpened = false; // whether the user has opened another market
+
+// The product is in the URL, so that the page can be shared and reloaded, and the browser can go back.
 function remember(product) {
-  history.replaceState(null, "", addressOf(product));
+  const address = new URL(location.href);
+  const isOther = productInAddress() !== product;
+  address.searchParams.set("product", product);
+  if (isOpened && isOther) history.pushState(null, "", address);
+  else history.replaceState(null, "", address);
+  isOpened = false;
 }
 
 addEventListener("popstate", () => {
