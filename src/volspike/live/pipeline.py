@@ -247,14 +247,16 @@ class LivePipeline:
 
     def _take_row(self, scored: ScoredRow, received: int) -> None:
         row, product = scored.row, self._product(scored.row.product_id)
-        threshold = self.counts.of(row.product_id).threshold = product.update_threshold(scored)
+        episode = product.update(scored)
+        threshold = self.counts.of(row.product_id).threshold = product.rule.episodes.threshold
         is_in_sample = product.is_in_sample(row.timestamp)
         if is_in_sample and not product.is_in_sample_logged:
             product.is_in_sample_logged = True
             self._log_in_sample(row.product_id, row.timestamp)
         product.view.add_row(scored, received, threshold, is_in_sample=is_in_sample)
         self.alerts.raise_peak(row.product_id, scored.probability)
-        self._take_episode(product, product.update(scored))
+        if episode is not None:
+            self._take_episode(product, episode)
         self._store_prediction(scored, threshold)
         for outcome in scored.outcomes:
             self._take_outcome(product.view, outcome)

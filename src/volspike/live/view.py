@@ -242,27 +242,23 @@ class LiveProduct:
         self.row_at = 0
         self.is_in_sample_logged = False
 
-    @property
-    def threshold(self) -> float:
-        """The alert threshold in force."""
-        return self.rule.episodes.threshold
-
     def is_in_sample(self, time_ns: int) -> bool:
         """Whether a time lies within the data that the model was trained or evaluated on."""
-        return any(start <= time_ns <= end for start, end in self.rule.own_data)
-
-    def update_threshold(self, scored: ScoredRow) -> float:
-        """The alert threshold for a row; one with a budget follows the probabilities."""
-        episodes, _, level, _ = self.rule
-        if level is not None and not isnan(scored.probability):
-            episodes.set_threshold(level.update(scored.row.timestamp, is_open=episodes.current is not None))
-        return episodes.threshold
+        for start, end in self.rule.own_data:  # noqa: SIM110  for each row; a generator would cost more
+            if start <= time_ns <= end:
+                return True
+        return False
 
     def update(self, scored: ScoredRow) -> Episode | None:
-        """The alert that a row opens or closes, after ``update_threshold``."""
+        """The alert that a row opens or closes; a threshold with a budget follows the probabilities."""
         self.last, self.row_at = scored, time.perf_counter_ns()
         episodes, _, level, _ = self.rule
-        return episodes.update(scored.row.timestamp, scored.probability, may_open=level is None or scored.is_calm)
+        time_ns, probability = scored.row.timestamp, scored.probability
+        if level is None:
+            return episodes.update(time_ns, probability)
+        if not isnan(probability):
+            episodes.set_threshold(level.update(time_ns, is_open=episodes.current is not None))
+        return episodes.update(time_ns, probability, may_open=scored.is_calm)
 
     def expire(self) -> Episode | None:
         """The alert that closes because the rows have stopped."""
@@ -285,7 +281,7 @@ class LiveProduct:
             product=self.view.product,
             time=None if newest is None else format_time(newest),
             is_in_sample=newest is not None and self.is_in_sample(newest),
-            threshold=self.threshold,
+            threshold=self.rule.episodes.threshold,
             threshold_source=self.rule.source,
             warm_up=self.view.warm_up(),
         )
