@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from volspike.errors import UsageError
-from volspike.evaluation.thresholds import check_threshold, named_thresholds
+from volspike.evaluation.thresholds import check_threshold, chosen_thresholds
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_a_name_gives_a_threshold_of_that_name(name: str) -> None:
     y = (random.random(5000) < 0.2).astype(np.int8)
     score = np.clip(0.5 * y + 0.5 * random.random(5000), 0, 1)
     time = np.arange(5000) * 1_000_000_000
-    found = named_thresholds(y, score, time, np.zeros(5000, np.int32), name)
+    found = chosen_thresholds(y, score, time, np.zeros(5000, np.int32), name)
     assert {name, "best_f1", "rate_10", "cost_10", "minutes_30_per_day"} <= set(found)
 
 

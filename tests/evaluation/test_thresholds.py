@@ -131,9 +131,9 @@ def test_all_thresholds_by_name() -> None:
     """Names describe the criterion of a threshold; without a spike only rates of alarms remain."""
     scored = market(6000, skill=3.0)
     arrays = (scored.probability, scored.time, scored.product)
-    found = chosen_thresholds(scored.y, *arrays, rates=(0.1, 0.025), costs=(10, 2.5), false_alarms=(6,), minutes=(60,))
-    expected = ["best_f1", "rate_10", "rate_2.5", "cost_10", "cost_2.5", "false_alarms_6_per_hour"]
-    assert list(found) == [*expected, "minutes_60_per_day"]
+    usual = ["best_f1", "rate_10", "cost_10", "false_alarms_2_per_hour", "minutes_30_per_day"]
+    assert list(chosen_thresholds(scored.y, *arrays, "minutes_30_per_day")) == usual
+    assert list(chosen_thresholds(scored.y, *arrays, "rate_2.5")) == [*usual[:2], "rate_2.5", *usual[2:]]
     assert list(chosen_thresholds(np.zeros_like(scored.y), *arrays)) == ["rate_10", "minutes_30_per_day"]
 
 

@@ -180,8 +180,12 @@ def test_a_restart_after_compaction_knows_the_last_line(recorded: Path) -> None:
 
 def test_two_compactions_do_not_meet(recorded: Path) -> None:
     """While one is at work another is refused; a folder that is none is a usage error."""
+
+    def again(_: str) -> None:
+        compact(recorded, clock=LATER)
+
     with pytest.raises(UsageError, match="another compaction"):
-        compact(recorded, clock=LATER, on_hour=lambda _: compact(recorded, clock=LATER))
+        compact(recorded, clock=LATER, on_step=again)
     with pytest.raises(UsageError, match="not a folder"):
         compact(recorded / "none", clock=LATER)
 

@@ -99,7 +99,6 @@ def test_the_exchanges_own_words_are_kept(tmp_path: Path) -> None:
     raw = b'{"type":"ticker",\n "best_bid_quantity":"1.5","best_ask_quantity":"0.25", "low_52_w":"9"}'
     with TapeWriter(tmp_path / "a.ndjson") as tape:
         tape.write_tick(tick, raw=raw)
-        tape.flush()
     assert b'"low_52_w":"9"' in (tmp_path / "a.ndjson").read_bytes()
     assert_same(read_all(tmp_path / "a.ndjson"), [tick])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -263,7 +263,7 @@ class _ServerTime(msgspec.Struct):
     iso: str
 
 
-async def check_clock(rest: str, within_s: float, clock: Callable[[], int] = time.time_ns) -> list[Finding]:
+async def check_clock(rest: str, within_s: float) -> list[Finding]:
     """Compares the clock with ``rest``/time, or to the second with the Date header of the response.
 
     Raises:
@@ -271,13 +271,13 @@ async def check_clock(rest: str, within_s: float, clock: Callable[[], int] = tim
     """
     check_rest_url(rest)
     url = f"{rest.rstrip('/')}/time"
-    sent = clock()
+    sent = time.time_ns()
     answer = await fetch(url, within_s)
     if isinstance(answer, str):
         remedy = "check the network, the proxy and COINBASE_REST_URL; `volspike backfill` needs this address too"
         found = f"not compared: {url}: {answer}"
         return [Finding(check=CLOCK, severity=Severity.WARNING, found=found, remedy=remedy, facts={"url": url})]
-    skew = skew_of(answer, sent, clock())
+    skew = skew_of(answer, sent, time.time_ns())
     if skew is None:
         found = f"not compared: {url} states no time (status {answer.status_code})"
         remedy = "name the exchange's REST address with --rest-url or COINBASE_REST_URL"

@@ -14,7 +14,6 @@ exceeds a budget is out of reach, whatever its minutes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import nan
 from typing import Final
@@ -155,22 +154,22 @@ def budget_scan(timeline: SpikeTimeline, score: NDArray[np.float64]) -> AlarmSca
     return AlarmScan(timeline.series, timeline.seconds, score, timeline.is_calm)
 
 
-def alarm_curve(timeline: SpikeTimeline, score: NDArray[np.float64], limit: float = CURVE_LIMIT) -> list[AlarmPoint]:
-    """Onset recall over alarm minutes, from the highest threshold to the first that exceeds ``limit``, excluded."""
+def alarm_curve(timeline: SpikeTimeline, score: NDArray[np.float64]) -> list[AlarmPoint]:
+    """Onset recall over alarm minutes from the highest threshold to the last within ``CURVE_LIMIT``."""
     scan = budget_scan(timeline, score)
     points = []
     for at in scan.grid():
-        if scan.minutes_per_day(at) > limit:
+        if scan.minutes_per_day(at) > CURVE_LIMIT:
             break
         points.append(_point(timeline, scan, at)[0])
     return points
 
 
-def budget_points(scored: Scored, draws: Draws, budgets: Sequence[float] = BUDGETS) -> tuple[BudgetPoint, ...]:
+def budget_points(scored: Scored, draws: Draws) -> tuple[BudgetPoint, ...]:
     """Onset recall of model and baseline at each budget; ``draws`` are of the rows of ``scored``."""
     timeline = SpikeTimeline.of(scored)
     scans = [budget_scan(timeline, score) for score in (scored.probability, scored.baseline)]
-    pairs = [[_point(timeline, scan, scan.cut_within(budget)) for scan in scans] for budget in budgets]
+    pairs = [[_point(timeline, scan, scan.cut_within(budget)) for scan in scans] for budget in BUDGETS]
     onset_rows = timeline.series.order[timeline.spikes.first[timeline.is_onset]]
     columns = np.zeros((len(scored), 1 + 2 * len(pairs)))
     columns[onset_rows] = np.column_stack([np.ones(len(onset_rows)), *(caught for pair in pairs for _, caught in pair)])
@@ -184,7 +183,7 @@ def budget_points(scored: Scored, draws: Draws, budgets: Sequence[float] = BUDGE
             baseline=baseline,
             onset_recall=contrast(model.onset_recall, baseline.onset_recall, *recalls[:, 2 * i : 2 * i + 2].T),
         )
-        for i, (budget, ((model, _), (baseline, _))) in enumerate(zip(budgets, pairs, strict=True))
+        for i, (budget, ((model, _), (baseline, _))) in enumerate(zip(BUDGETS, pairs, strict=True))
     )
 
 

@@ -170,12 +170,12 @@ class Draws:
         return result
 
 
-def percentile_interval(values: NDArray[np.float64], level: float = LEVEL) -> Interval:
-    """The middle ``level`` of resampled values; NaN if fewer than half of them are defined."""
+def percentile_interval(values: NDArray[np.float64]) -> Interval:
+    """The middle ``LEVEL`` of resampled values; NaN if fewer than half of them are defined."""
     defined = values[~np.isnan(values)]
     if len(defined) == 0 or 2 * len(defined) < len(values):
         return UNDEFINED
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))
 
 

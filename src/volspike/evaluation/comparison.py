@@ -110,15 +110,14 @@ def compare(
     *,
     baseline_name: str = PERSISTENCE,
     baseline_is_probability: bool = False,
-    block_s: float | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Comparison:
     """Compares the model and the baseline of ``scored`` on the same rows and resamples.
 
-    ``block_s`` is ``block_length`` by default. Without ``resamples`` there are no intervals.
+    Without ``resamples`` there are no intervals.
     """
-    block = block_length(scored) if block_s is None else block_s
+    block = block_length(scored)
     draws = Draws.of(scored.time, block, resamples, seed)
     model = Calls(scored.y, scored.probability, scored.threshold, is_probability=True)
     baseline = Calls(scored.y, scored.baseline, scored.baseline_threshold, is_probability=baseline_is_probability)
@@ -179,48 +178,23 @@ class RowGroup:
 
 
 def per_product(
-    scored: Scored,
-    names: Sequence[str],
-    *,
-    baseline_name: str = PERSISTENCE,
-    baseline_is_probability: bool = False,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    scored: Scored, names: Sequence[str], *, baseline_name: str = PERSISTENCE, resamples: int = RESAMPLES
 ) -> tuple[RowGroup, ...]:
     """A part for each product; ``names`` by its code."""
     return tuple(
-        _part(name, scored.only(scored.product == code), baseline_name, baseline_is_probability, resamples, seed)
-        for code, name in enumerate(names)
+        _part(name, scored.only(scored.product == code), baseline_name, resamples) for code, name in enumerate(names)
     )
 
 
-def per_hour(
-    scored: Scored,
-    *,
-    baseline_name: str = PERSISTENCE,
-    baseline_is_probability: bool = False,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> tuple[RowGroup, ...]:
+def per_hour(scored: Scored, *, baseline_name: str = PERSISTENCE, resamples: int = RESAMPLES) -> tuple[RowGroup, ...]:
     """A part for each hour of the day, ``"00"`` to ``"23"`` UTC, all days together."""
     hours = scored.time // HOUR_NS % 24
-    return tuple(
-        _part(f"{hour:02d}", scored.only(hours == hour), baseline_name, baseline_is_probability, resamples, seed)
-        for hour in range(24)
-    )
+    return tuple(_part(f"{hour:02d}", scored.only(hours == hour), baseline_name, resamples) for hour in range(24))
 
 
-def _part(
-    label: str, scored: Scored, baseline_name: str, baseline_is_probability: bool, resamples: int, seed: int
-) -> RowGroup:
+def _part(label: str, scored: Scored, baseline_name: str, resamples: int) -> RowGroup:
     events = spike_events(scored.time[scored.y == 1])
     comparison = None
     if events >= LEAST_EVENTS:
-        comparison = compare(
-            scored,
-            baseline_name=baseline_name,
-            baseline_is_probability=baseline_is_probability,
-            resamples=resamples,
-            seed=seed,
-        )
+        comparison = compare(scored, baseline_name=baseline_name, resamples=resamples)
     return RowGroup(label=label, rows=len(scored), spike_events=events, comparison=comparison)

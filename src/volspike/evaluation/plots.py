@@ -230,7 +230,7 @@ _ZERO: Final = 1e-3
 """The lowest volatility that is drawn, in τ: the axis is logarithmic, and a still minute has none."""
 
 
-def around_episode(scored: Scored, index: int, *, title: str, around_s: float = AROUND_S) -> bytes:
+def around_episode(scored: Scored, index: int, *, title: str) -> bytes:
     """The model's probability and the last minute's volatility from before to after a spike episode.
 
     ``index`` counts the episodes of ``spike_runs``: by fold, then product, then time. Time is in minutes from the
@@ -246,7 +246,7 @@ def around_episode(scored: Scored, index: int, *, title: str, around_s: float = 
     track = np.cumsum(series.begins)
     minute = (series.time - realised) / SECOND_NS / 60.0
     end = minute[last] + scored.horizon_s / 60.0
-    shown = (track == track[first]) & (minute >= -around_s / 60.0) & (minute <= end + around_s / 60.0)
+    shown = (track == track[first]) & (minute >= -AROUND_S / 60.0) & (minute <= end + AROUND_S / 60.0)
     x, rows = minute[shown], series.order[shown]
     moment = datetime.fromtimestamp(realised // SECOND_NS, UTC)
     figure, axes = create_figure(

@@ -54,9 +54,7 @@ def reliability(
     time: NDArray[np.int64],
     *,
     bins: int = BINS,
-    block_s: float = BLOCK_S,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> Reliability:
     """The reliability of n probabilities (no NaN) of outcomes ``y`` at ``time`` (ns, any order).
 
@@ -68,7 +66,7 @@ def reliability(
     columns = np.zeros((len(y), count, 3))
     columns[np.arange(len(y)), place] = np.column_stack([np.ones(len(y)), probability, y])
     rows, predicted, observed = columns.sum(axis=0).T
-    draws = Draws.of(time, block_s, resamples, seed)
+    draws = Draws.of(time, BLOCK_S, resamples)
     drawn = draws.sums(columns.reshape(len(y), count * 3)).reshape(len(draws), count, 3)
     rates, ratios = (
         np.divide(drawn[..., 2], drawn[..., over], out=np.full(drawn.shape[:2], nan), where=drawn[..., over] > 0)

@@ -130,10 +130,6 @@ class Scored:
         """The order of the rows by fold, product and time."""
         return SeriesOrder.of(self.time, self.product, self.fold, self.horizon_s)
 
-    def with_threshold(self, threshold: NDArray[np.float64]) -> Self:
-        """The same rows with other thresholds (n,) of the model's probability."""
-        return replace(self, threshold=threshold)
-
     def with_baseline(self, score: NDArray[np.float64], threshold: NDArray[np.float64]) -> Self:
         """The same rows with another baseline; both arrays are (n,)."""
         return replace(self, baseline=score, baseline_threshold=threshold)

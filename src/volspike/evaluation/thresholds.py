@@ -7,7 +7,6 @@ may differ between processors, changes no alert.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -28,25 +27,29 @@ def chosen_thresholds(
     score: NDArray[np.float64],
     time: NDArray[np.int64],
     product: NDArray[np.int32],
-    *,
-    rates: Sequence[float] = (0.10,),
-    costs: Sequence[float] = (10.0,),
-    false_alarms: Sequence[float] = (2.0,),
-    minutes: Sequence[float] = (30.0,),
+    requested: str = BEST_F1,
 ) -> dict[str, float]:
-    """The thresholds by name on n validation rows (at least one): ``best_f1``, ``rate_10``, ``cost_10``, and so on.
+    """The usual thresholds and the ``requested`` one by name, chosen on n validation rows (at least one).
 
     ``rate_{percent}`` and ``minutes_{number}_per_day`` always exist, the others only if they catch a spike.
     """
+
+    def numbers(form: re.Pattern[str], usual: float) -> list[float]:
+        own = _number(form, requested)
+        return [usual] if own is None or own == usual else [usual, own]
+
     chosen = {
         BEST_F1: best_f1_threshold(y, score),
-        **{f"rate_{100 * rate:g}": rate_threshold(score, rate) for rate in rates},
-        **{f"cost_{ratio:g}": cost_threshold(y, score, ratio) for ratio in costs},
+        **{f"rate_{percent:g}": rate_threshold(score, percent / 100.0) for percent in numbers(_RATE, 10.0)},
+        **{f"cost_{ratio:g}": cost_threshold(y, score, ratio) for ratio in numbers(_COST, 10.0)},
         **{
             f"false_alarms_{most:g}_per_hour": false_alarm_threshold(y, score, time, product, most)
-            for most in false_alarms
+            for most in numbers(_FALSE_ALARM, 2.0)
         },
-        **{f"minutes_{most:g}_per_day": alarm_minutes_threshold(score, time, product, most) for most in minutes},
+        **{
+            f"minutes_{most:g}_per_day": alarm_minutes_threshold(score, time, product, most)
+            for most in numbers(_MINUTE, 30.0)
+        },
     }
     return {name: threshold for name, threshold in chosen.items() if threshold is not None}
 
@@ -143,11 +146,6 @@ def _candidates(score: NDArray[np.float64]) -> list[float]:
 RATE_10: Final = "rate_10"
 """The threshold that flags 10 % of the validation rows, served if the requested one does not exist."""
 
-_RATES: Final = (0.10,)
-_COSTS: Final = (10.0,)
-_FALSE_ALARMS: Final = (2.0,)
-_MINUTES: Final = (30.0,)
-
 _RATE: Final = re.compile(r"rate_(\d+(?:\.\d+)?)")
 _COST: Final = re.compile(r"cost_(\d+(?:\.\d+)?)")
 _FALSE_ALARM: Final = re.compile(r"false_alarms_(\d+(?:\.\d+)?)_per_hour")
@@ -172,35 +170,6 @@ def check_threshold(name: str) -> None:
         )
 
 
-def named_thresholds(
-    y: NDArray[np.int8],
-    probability: NDArray[np.float64],
-    time: NDArray[np.int64],
-    product: NDArray[np.int32],
-    requested: str,
-) -> dict[str, float]:
-    """All thresholds by name, chosen on these validation rows, including the ``requested`` one.
-
-    One that cannot be chosen, because no spike could be caught, is missing; ``rate_10`` and ``minutes_30_per_day``
-    always exist.
-    """
-    rate = _number(_RATE, requested)
-    return chosen_thresholds(
-        y,
-        probability,
-        time,
-        product,
-        rates=_with(_RATES, None if rate is None else rate / 100.0),
-        costs=_with(_COSTS, _number(_COST, requested)),
-        false_alarms=_with(_FALSE_ALARMS, _number(_FALSE_ALARM, requested)),
-        minutes=_with(_MINUTES, _number(_MINUTE, requested)),
-    )
-
-
 def _number(form: re.Pattern[str], name: str) -> float | None:
     found = form.fullmatch(name)
     return float(found[1]) if found else None
-
-
-def _with(known: tuple[float, ...], more: float | None) -> tuple[float, ...]:
-    return known if more is None else tuple(dict.fromkeys((*known, more)))

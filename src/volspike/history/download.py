@@ -33,6 +33,7 @@ LONGEST_WAIT_S: Final = 30.0
 _BANNED: Final = 418
 _BUSY: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, _BANNED})
 _BUFFER: Final = 1 << 20
+_TIMEOUT_S: Final = 30.0
 _LONGEST_TEXT: Final = 1 << 16
 T = TypeVar("T")
 
@@ -68,8 +69,6 @@ class Downloader:
         url: str,
         *,
         bearer: str | None = None,
-        timeout_s: float = 30.0,
-        transport: httpx.BaseTransport | None = None,
         stop: threading.Event | None = None,
         wait: Callable[[float], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -83,9 +82,7 @@ class Downloader:
         headers = {"user-agent": "volspike", "accept-encoding": "identity"}
         if bearer:
             headers["authorization"] = f"Bearer {bearer}"
-        self._http = http_client(
-            httpx.Client, self.url, headers=headers, timeout=timeout_s, transport=transport, follow_redirects=True
-        )
+        self._http = http_client(httpx.Client, self.url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=True)
 
     def __enter__(self) -> Self:
         return self

@@ -175,14 +175,14 @@ def cluster_metadata(settings: KafkaSettings, within_s: float = REACH_WITHIN_S) 
         raise BrokerUnavailable(settings.bootstrap_servers, _error_text(settings, causes[-1])) from error
 
 
-def require_topic(settings: KafkaSettings, topic: str, within_s: float = REACH_WITHIN_S) -> int:
+def require_topic(settings: KafkaSettings, topic: str) -> int:
     """The number of partitions of ``topic``.
 
     Raises:
         BrokerUnavailable: no broker answers in time.
         TopicMissing: the topic does not exist.
     """
-    found = cluster_metadata(settings, within_s).topics.get(topic)
+    found = cluster_metadata(settings).topics.get(topic)
     if found is None or found.error is not None:
         raise TopicMissing(topic, settings.bootstrap_servers)
     return len(found.partitions)

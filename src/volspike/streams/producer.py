@@ -48,7 +48,6 @@ class TopicProducer:
         *,
         give_up_s: float = 120.0,
         queued: int = QUEUED_MESSAGES,
-        clock: Callable[[], float] = time.monotonic,
         **more: Any,
     ) -> None:
         self.topic = topic
@@ -61,7 +60,6 @@ class TopicProducer:
         self._failure: StreamError | None = None
         self._delivered = 0
         self._settings = settings
-        self._clock = clock
         self._producer: Producer = open_producer(
             settings,
             linger_ms=LINGER_MS,
@@ -130,8 +128,8 @@ class TopicProducer:
 
     def flush(self, within_s: float) -> int:
         """Waits at most ``within_s`` until all messages are delivered or have failed; returns the number waiting."""
-        until = self._clock() + within_s
-        while (remaining := until - self._clock()) > 0:
+        until = time.monotonic() + within_s
+        while (remaining := until - time.monotonic()) > 0:
             # in slices, since signals are only handled between them
             if self._producer.flush(min(remaining, _SLICE_S)) == 0:
                 break

@@ -76,7 +76,6 @@ def compact(
     keep: bool = False,
     remove_later: bool = False,
     clock: Callable[[], int] = time.time_ns,
-    on_hour: Callable[[CompactedHour], object] | None = None,
     on_step: OnStep = lambda _: None,
 ) -> Compaction:
     """Converts the finished hours of a folder's recorded tapes to Parquet; with ``keep`` the NDJSON files stay.
@@ -84,8 +83,8 @@ def compact(
     With ``remove_later`` they stay until the next call, so that a reader that has begun can finish.
 
     An hour is finished when it is over by ``clock`` (ns UTC) and no process has written to its files for five minutes
-    or has them open. Damaged lines are moved to ``<tape>.rejected.ndjson``; if that fails, the tape stays. ``on_hour``
-    is called after each hour, and ``on_step`` receives each hour as it begins.
+    or has them open. Damaged lines are moved to ``<tape>.rejected.ndjson``; if that fails, the tape stays. ``on_step``
+    receives each hour as it begins.
 
     Raises:
         UsageError: the folder does not exist or cannot be written, or another compaction is running in it.
@@ -109,8 +108,6 @@ def compact(
                 if not keep and not remove_later:
                     _remove(hour.sources, result)
                 result.hours.append(hour)
-                if on_hour is not None:
-                    on_hour(hour)
     except OSError as error:
         raise UsageError(f"{error.filename or folder}: {error.strerror or error}") from error
     return result
@@ -276,7 +273,6 @@ def convert(
     sources: str | Path | Sequence[str | Path],
     target: str | Path,
     *,
-    report: TapeReport | None = None,
     keep_rejected: bool = True,
     timezone: str | None = None,
     simulated: bool | None = None,
@@ -297,7 +293,7 @@ def convert(
     paths = tapes_of(sources)
     if path.resolve() in {source.resolve() for source in paths}:
         raise UsageError(f"{target} is one of the sources: name another target")
-    report = TapeReport() if report is None else report
+    report = TapeReport()
     parts = read_ticks(
         paths,
         chunk=ROW_GROUP,

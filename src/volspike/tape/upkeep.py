@@ -115,7 +115,6 @@ class TapeUpkeep:
         report: receives the result of each run, in the thread of the upkeep.
         start: creates the process.
         clock: seconds UTC.
-        check_s: how often the free space is measured, and whether a run is due.
     """
 
     def __init__(
@@ -126,9 +125,8 @@ class TapeUpkeep:
         report: Callable[[UpkeepResult], object] = lambda _: None,
         start: Callable[[Sequence[str]], UpkeepProcess] | None = None,
         clock: Callable[[], float] = time.time,
-        check_s: float = MEASURE_EVERY_S,
     ) -> None:
-        self._folder, self._report, self._clock, self._check_s = folder.expanduser(), report, clock, check_s
+        self._folder, self._report, self._clock = folder.expanduser(), report, clock
         self._start = start or _start
         arguments = ("--tape", str(self._folder), "--keep-days", f"{keep_days:g}", "--remove-later", "--json")
         self._command = (sys.executable, "-m", "volspike", "compact", *arguments)
@@ -161,7 +159,7 @@ class TapeUpkeep:
                 if self._folder.is_dir():
                     self._run()
             thread.succeed()
-            if self._closing.wait(self._check_s):
+            if self._closing.wait(MEASURE_EVERY_S):
                 return
 
     def _run(self) -> None:

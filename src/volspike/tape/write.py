@@ -35,10 +35,6 @@ class Sink(Protocol):
         """Writes the next bytes."""
         ...
 
-    def flush(self) -> object:
-        """Writes what is buffered."""
-        ...
-
     def close(self) -> object:
         """Closes the file."""
         ...
@@ -87,11 +83,6 @@ class TapeWriter:
         self.ticks += 1
         if len(self._lines) >= _BUFFERED_LINES:
             self._write_lines()
-
-    def flush(self) -> None:
-        """Passes all lines so far to the operating system, for a reader that follows the tape."""
-        self._write_lines()
-        self._sink.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -226,10 +217,6 @@ class _Zstd:
 
     def write(self, data: bytes) -> None:
         self._stream.write(data)
-
-    def flush(self) -> None:
-        self._stream.flush()
-        self._file.flush()
 
     def close(self) -> None:
         self._stream.close()

@@ -16,7 +16,7 @@ from onnx import ModelProto
 from volspike.datasets import Dataset
 from volspike.errors import ArtifactCorrupt, ModelError, NotEnoughData, PluginFailed, SchemaMismatch
 from volspike.evaluation.scored import BLOCK_S
-from volspike.evaluation.thresholds import BEST_F1, RATE_10, named_thresholds
+from volspike.evaluation.thresholds import BEST_F1, RATE_10, chosen_thresholds
 from volspike.labels import TAU, TRAILING_HOUR, SpikeKind
 from volspike.market import SECOND_NS
 from volspike.models import DETECTORS, Detector
@@ -107,7 +107,7 @@ def fit_fold(name: str, data: TrainingData, fold: Fold, settings: Mapping[str, A
     _check_scores(name, fold, probability)
     known = np.isfinite(probability["validation"])
     rows = fold.validation[known]
-    thresholds = named_thresholds(
+    thresholds = chosen_thresholds(
         fold.y[rows], probability["validation"][known], dataset.time[rows], dataset.product[rows], request.threshold
     )
     for own_name, own in detector.thresholds().items():

@@ -166,12 +166,10 @@ def permutation_loss(
     return lost
 
 
-def permute_blocks(
-    time: NDArray[np.int64], product: NDArray[np.int32], rng: np.random.Generator, block_s: float = BLOCK_S
-) -> NDArray[np.int64]:
-    """(n,) row numbers in which the blocks of ``block_s`` seconds of each product are permuted."""
+def permute_blocks(time: NDArray[np.int64], product: NDArray[np.int32], rng: np.random.Generator) -> NDArray[np.int64]:
+    """(n,) row numbers in which the blocks of ``BLOCK_S`` seconds of each product are permuted."""
     order = np.empty(len(time), np.int64)
-    block = time // round(block_s * SECOND_NS)
+    block = time // round(BLOCK_S * SECOND_NS)
     for code in np.unique(product):
         rows = np.flatnonzero(product == code)
         blocks = np.split(rows, np.flatnonzero(np.diff(block[rows]) != 0) + 1)
