@@ -184,6 +184,19 @@ def test_tables_give_the_rows_of_files(tmp_path: Path, spike: str) -> None:
     assert labelled.schema.metadata[KEY] == pq.read_metadata(out).metadata[KEY]
     assert pl.DataFrame(labelled).equals(pl.DataFrame(file))
     assert result.rows == rows.written == len(labelled)
+    assert len(rows.take()) == 0
+
+
+def test_chunks_of_rows_in_memory_are_long(tmp_path: Path) -> None:
+    """Small parts are joined, so that only the last chunk may be short."""
+    write_parquet(simulate_market(["BTC-USD"], 40_000, 3, 10**18), tmp_path / "tape.parquet")
+    build_features([tmp_path / "tape.parquet"], tmp_path / "rows.parquet", SET, Every.SECOND)
+    table, rows = pq.read_table(tmp_path / "rows.parquet"), FeatureTable(SET)
+    for start in range(0, len(table), 1000):
+        rows.write_table(table.slice(start, 1000))
+    collected = rows.take()
+    assert [len(chunk) for chunk in collected["price"].chunks] == [17_000, 17_000, 5_999]
+    assert pl.DataFrame(collected).equals(pl.DataFrame(table))
 
 
 def test_one_simulated_tape_makes_the_file_simulated(tmp_path: Path) -> None:

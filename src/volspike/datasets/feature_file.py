@@ -294,13 +294,18 @@ def row_group(schema: pa.Schema) -> int:
     return ROW_GROUP * core // max(core, len(schema))
 
 
+CHUNK: Final = 16_384
+"""The fewest rows of a chunk in memory; columns in thousands of small chunks are slow in polars."""
+
+
 class FeatureTable:
     """Feature rows that are collected in memory."""
 
     def __init__(self, feature_set: FeatureSet) -> None:
         self.written = 0
         self._schema = feature_schema(feature_set)
-        self._batches: list[pa.RecordBatch] = []
+        self._chunks: list[pa.Table] = []
+        self._waiting: list[pa.Table] = []
 
     def write(self, rows: FeatureRows) -> None:
         """Appends rows."""
@@ -308,14 +313,21 @@ class FeatureTable:
 
     def write_table(self, table: pa.Table) -> None:
         """Appends a table with the columns of ``record_batch``."""
-        self._batches.extend(table.to_batches())
         self.written += len(table)
+        self._waiting.append(table)
+        if sum(map(len, self._waiting)) >= CHUNK:
+            self._join()
+
+    def _join(self) -> None:
+        if self._waiting:
+            self._chunks.append(pa.concat_tables(self._waiting).combine_chunks())
+        self._waiting = []
 
     def take(self) -> pa.Table:
         """Removes and returns the collected rows; their arrays are not copied."""
-        table = pa.Table.from_batches(self._batches, self._schema).unify_dictionaries()
-        self._batches = []
-        return table
+        self._join()
+        chunks, self._chunks = self._chunks or [self._schema.empty_table()], []
+        return pa.concat_tables(chunks).unify_dictionaries()
 
 
 class FeatureFileWriter(FeatureTable):
@@ -338,7 +350,7 @@ class FeatureFileWriter(FeatureTable):
             self._flush()
 
     def _flush(self) -> None:
-        if self._batches:
+        if self.written > self._flushed:
             self._writer.write_table(self.take())
         self._flushed = self.written
 
