@@ -58,7 +58,7 @@ def run(commands: Commands, monkeypatch: pytest.MonkeyPatch, *, uv: str | None =
     return install.main(["--requirement", "base.txt"])
 
 
-def testpip_configuration_reaches_uv(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_configuration_reaches_uv(pip_conf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Indexes, certificate, proxy and timeout of pip.conf are passed on; a PIP_ variable overrides the file."""
     pip_conf.write_text(
         "[global]\n"

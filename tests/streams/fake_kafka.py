@@ -275,11 +275,3 @@ class FakeConsumer:
 
     def close(self) -> None:
         pass
-
-    @property
-    def has_all(self) -> bool:
-        """Whether everything in the topic was handed out."""
-        return self._is_member and all(
-            position == len(self._cluster.logs.get((self._topic, number), []))
-            for number, position in self._positions.items()
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -14,7 +13,7 @@ class Cluster(Protocol):
         """``host:port`` of its brokers, with commas between."""
         ...
 
-    def create_topic(self, name: str, partitions: int = 3, config: Mapping[str, str] | None = None) -> None:
+    def create_topic(self, name: str, partitions: int = 3) -> None:
         """Makes a topic; it can be produced to once this returns."""
         ...
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -30,25 +30,16 @@ class Kafka:
     """A cluster of ``brokers`` nodes, numbered from 1, that answers once this is made.
 
     Internal topics have one partition (and a copy on each broker, up to three), a group begins without delay, and
-    sessions and transactions may be as short as a second. ``config`` overrides the brokers' settings.
-    ``optimize`` turns on the optimizing compiler of the JVM.
+    sessions and transactions may be as short as a second. ``optimize`` turns on the optimizing compiler
+    of the JVM.
 
         with Kafka(3) as kafka:
             kafka.kill(2)
             kafka.start(2)
     """
 
-    def __init__(
-        self,
-        brokers: int = 1,
-        *,
-        config: Mapping[str, str] | None = None,
-        heap: str = "384m",
-        optimize: bool = False,
-        folder: Path | None = None,
-    ) -> None:
-        self._made_folder = folder is None
-        self.folder = Path(tempfile.mkdtemp(prefix="kafka-")) if folder is None else folder
+    def __init__(self, brokers: int = 1, *, heap: str = "384m", optimize: bool = False) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="kafka-"))
         self._heap = heap
         self._optimize = optimize
         ports = free_ports(2 * brokers)
@@ -56,7 +47,7 @@ class Kafka:
         self._controllers = dict(enumerate(ports[brokers:], 1))
         self._nodes: dict[int, Jvm] = {}
         try:
-            self._format(config or {})
+            self._format()
             for node in self._ports:
                 self._launch(node)
             self.wait_for(set(self._ports))
@@ -96,9 +87,9 @@ class Kafka:
         self._launch(node)
         self.wait_for(set(self._nodes))
 
-    def create_topic(self, name: str, partitions: int = 3, config: Mapping[str, str] | None = None) -> None:
+    def create_topic(self, name: str, partitions: int = 3) -> None:
         """Makes a topic with a copy on each broker, up to three."""
-        topic = NewTopic(name, partitions, min(3, len(self._ports)), config=dict(config or {}))
+        topic = NewTopic(name, partitions, min(3, len(self._ports)))
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
         admin.create_topics([topic])[name].result(30)
 
@@ -129,8 +120,7 @@ class Kafka:
         for node in self._nodes.values():
             node.kill()
         self._nodes.clear()
-        if self._made_folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self
@@ -140,13 +130,12 @@ class Kafka:
     ) -> None:
         self.close()
 
-    def _format(self, config: Mapping[str, str]) -> None:
+    def _format(self) -> None:
         """Writes each node's settings, and makes its folder one of this cluster."""
         formatting = []
         for node in self._ports:
             file = self.folder / f"{node}.properties"
-            settings = {**self._settings(node), **config}
-            file.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+            file.write_text("".join(f"{name}={value}\n" for name, value in self._settings(node).items()))
             command = self._java("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(file))
             formatting.append(
                 subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603

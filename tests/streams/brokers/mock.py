@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,9 +17,9 @@ from typing import Self
 class MockKafka:
     """A mock cluster that answers after construction; it ends with the process that created it."""
 
-    def __init__(self, brokers: int = 1) -> None:
+    def __init__(self) -> None:
         self._process = subprocess.Popen(  # noqa: S603  our own command
-            [sys.executable, str(Path(__file__).with_name("mock_process.py")), str(brokers)],
+            [sys.executable, str(Path(__file__).with_name("mock_process.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -32,8 +31,8 @@ class MockKafka:
         """All brokers."""
         return self._bootstrap
 
-    def create_topic(self, name: str, partitions: int = 3, config: Mapping[str, str] | None = None) -> None:
-        """Makes a topic; a mock heeds no ``config``."""
+    def create_topic(self, name: str, partitions: int = 3) -> None:
+        """Makes a topic."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{name} {partitions}\n")
         self._process.stdin.flush()

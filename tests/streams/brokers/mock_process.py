@@ -1,4 +1,4 @@
-"""librdkafka's mock cluster as a process: ``python mock_process.py BROKERS``.
+"""librdkafka's mock cluster as a process: ``python mock_process.py``.
 
 Prints its bootstrap servers; then each line ``NAME PARTITIONS`` on its input makes a topic and is answered ``ok`` or
 with the error's name; it ends with its input.
@@ -32,7 +32,7 @@ def main() -> None:
     settings = ctypes.c_void_p(kafka.rd_kafka_conf_new())
     kafka.rd_kafka_conf_set(settings, b"log_level", b"0", reason, ctypes.c_size_t(len(reason)))  # it has no brokers yet
     producer = kafka.rd_kafka_new(0, settings, reason, ctypes.c_size_t(len(reason)))
-    cluster = ctypes.c_void_p(kafka.rd_kafka_mock_cluster_new(ctypes.c_void_p(producer), int(sys.argv[1])))
+    cluster = ctypes.c_void_p(kafka.rd_kafka_mock_cluster_new(ctypes.c_void_p(producer), 1))
     kafka.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
     print(kafka.rd_kafka_mock_cluster_bootstraps(cluster).decode(), flush=True)  # noqa: T201  its only voice
     for line in sys.stdin:
