@@ -293,6 +293,22 @@ def test_overview_opens_a_market(browser: Browser, served: Served) -> None:
         expect(dashboard.page.locator("#chart")).to_have_attribute("data-bars", "840")
 
 
+def test_product_of_another_venue_is_opened(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name with a colon works in the address, in the list, and in requests of the past."""
+    monkeypatch.setattr("tests_system.served_market.PRODUCTS", ["BTC-USD", "binance:BTC-USDT"])
+    with Served(FakeMarket()) as served, open_page(browser, served) as dashboard:
+        page = dashboard.page
+        expect(page.locator("#product option").first).to_have_text("coinbase:BTC-USD")
+        page.get_by_role("link", name="binance:BTC-USDT").click()
+        page.wait_for_url("**/?product=binance%3ABTC-USDT")
+        page.reload()
+        expect(page.locator("#product")).to_have_value("binance:BTC-USDT")
+        chart = ChartPage(page)
+        chart.select_span(60)
+        chart.wait("d.step === 5000")
+        assert {request["product"] for request in served.market.requests} == {"binance:BTC-USDT"}
+
+
 def test_browser_goes_back_to_the_market_before(browser: Browser, served: Served) -> None:
     """Each market that is opened is an entry of the browser's history."""
     with open_page(browser, served) as dashboard:

@@ -101,6 +101,18 @@ def test_the_past_is_served_as_columns() -> None:
     assert get(live, "/alerts", product="ETH-USD").json()["alerts"] == []
 
 
+def test_a_product_with_a_venue_is_named_in_any_case() -> None:
+    """Its past, its alerts and its stream are found by the canonical name, which the address of a page has encoded."""
+    live = LivePipeline(Steady(Artifact.load(TEN_MODEL)), ["BTC-USD", "binance:BTC-USDT"], "test", mode=Mode.LIVE)
+    for tick in walk(70):
+        live.take(frame(msgspec.structs.replace(tick, product_id="binance:BTC-USDT")))
+    for name in ("binance:BTC-USDT", "Binance:btc-usdt"):
+        assert len(get(live, "/history", product=name).json()["time"]) == 7  # of 10 s
+        assert len(get(live, "/alerts", product=name).json()["alerts"]) == 1
+    assert get(live, "/alerts", product="BTC-USD").json()["alerts"] == []
+    assert Dashboard(live).snapshot("binance:BTC-USDT")["points"][-1]["product"] == "binance:BTC-USDT"
+
+
 @pytest.mark.parametrize(
     ("query", "status"), [({}, 404), ({"product": "X"}, 404), ({"product": "BTC-USD", "points": 1}, 422)]
 )

@@ -181,7 +181,9 @@ def _imported_tape(path: Path, *, simulated: bool) -> _ImportedTape:
             column = file.schema_arrow.get_field_index("time")
             times = [metadata.row_group(number).column(column).statistics for number in range(metadata.num_row_groups)]
             groups = [(each.min_raw // SECOND_NS, each.max_raw // SECOND_NS) for each in times]
-            names = pc.unique(file.read(["product_id"], use_threads=False).column(0)).to_pylist()
+            names: dict[str, None] = {}
+            for batch in file.iter_batches(columns=["product_id"], use_threads=False):
+                names |= dict.fromkeys(pc.unique(batch.column(0)).to_pylist())
     except (pa.ArrowException, OSError, ValueError, KeyError, AttributeError) as error:
         log.warning("history_file_unreadable", file=str(path), reason=str(error))
         return _ImportedTape((), [])
