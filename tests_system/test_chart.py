@@ -514,22 +514,18 @@ def test_a_page_that_stays_open_keeps_its_size(browser: Browser, served: Served)
         assert dashboard.page.evaluate(script) == [5000, 19_999_000, True]
 
 
-def test_failed_history_is_stated(browser: Browser, served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_history_is_stated(browser: Browser, served: Served) -> None:
     """A server that cannot answer leaves the known minutes in place, and the page says what is missing."""
     with open_page(browser, served, errors=("500",)) as dashboard:
         chart = ChartPage(dashboard.page)
-        monkeypatch.setattr(served.market, "history", broken)
+        dashboard.page.route("**/history**", lambda route: route.fulfill(status=500))
         chart.select_span(60)
         dashboard.text("loading", "could not be loaded")
         assert int(chart.value("bars")) == 840
-        monkeypatch.undo()
+        dashboard.page.unroute("**/history**")
         chart.select_span(360)
         chart.wait("d.step > 1000")
         expect(dashboard.page.locator("#loading")).to_be_empty()
-
-
-def broken(*_: object) -> dict[str, Any]:
-    raise OSError("disk error")
 
 
 @pytest.mark.parametrize("mode", [Mode.LIVE, Mode.REPLAY])
