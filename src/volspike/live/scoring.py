@@ -7,6 +7,7 @@ from math import isfinite, nan
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from volspike.datasets.dataset import PERSISTENCE
 from volspike.features import ROW_FLOATS, Every, FeatureEngine, FeatureRow
@@ -73,6 +74,18 @@ class ScoredRow(NamedTuple):
     horizons: dict[int, float]
 
 
+class ModelInputs(NamedTuple):
+    """The features of a model, and their places in a row."""
+
+    names: tuple[str, ...]
+    columns: NDArray[np.intp]
+
+    def of(self, row: FeatureRow) -> dict[str, float | None]:
+        """The features of a row by name; None if unknown."""
+        values = row.values[self.columns].tolist()
+        return {name: value if isfinite(value) else None for name, value in zip(self.names, values, strict=True)}
+
+
 class LiveScorer:
     """A feature engine for all products, with the model's windows, row rate and profile, and the model.
 
@@ -126,7 +139,8 @@ class LiveScorer:
     def _use(self, artifact: Artifact) -> None:
         names = ROW_FLOATS + self.feature_set.names
         self.artifact = artifact
-        self._columns = np.array([names.index(name) for name in artifact.features])
+        places = [names.index(name) for name in artifact.features]
+        self.inputs = ModelInputs(artifact.features, np.array(places, np.intp))
         spike = artifact.metadata.spike_definition
         self._trailing_hour = names.index(TRAILING_HOUR) if spike.kind is SpikeKind.JUMP else 0
         self._thresholds = {}
@@ -178,7 +192,7 @@ class LiveScorer:
         is_calm = self._last_minute is None or not row.values[self._last_minute] >= tau
         if not row.is_warm:
             return ScoredRow(row, nan, tau, is_calm, outcomes, None, is_calibrated, {})
-        probability = self.artifact.probability_of(row.values[self._columns].tolist(), tau)
+        probability = self.artifact.probability_of(row.values[self.inputs.columns].tolist(), tau)
         if calibration is not None:
             inputs = row.values[self._calibration_columns].tolist()
             probability = calibration.probability(second, probability, inputs, tau)
@@ -232,13 +246,6 @@ class LiveScorer:
         """Mark the rows whose windows contain the gap (``is_whole`` is false); no outcome extends into it."""
         self.engine.mark_gap(gap)
         self._labels.add_gap(gap.start, gap.end, gap.products)
-
-    def inputs(self, row: FeatureRow) -> dict[str, float | None]:
-        """The model's features of a row by name; None if unknown."""
-        values = row.values[self._columns].tolist()
-        return {
-            name: value if isfinite(value) else None for name, value in zip(self.artifact.features, values, strict=True)
-        }
 
 
 MAX_PENDING_SECONDS: Final = 2 * LONGEST_HORIZON_S

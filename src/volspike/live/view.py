@@ -11,9 +11,10 @@ from msgspec import to_builtins
 
 from volspike.api.schema import ProductState, ThresholdSource, WarmUp
 from volspike.episodes import Episode, EpisodeTracker
+from volspike.features import ROW_FLOATS
 from volspike.live.alert_log import Explanation
 from volspike.live.bars import COLUMNS, DAY_S, SecondBars
-from volspike.live.scoring import LiveScorer, Outcome, ScoredRow
+from volspike.live.scoring import LiveScorer, ModelInputs, Outcome, ScoredRow
 from volspike.live.warm_up import warm_up
 from volspike.market import SECOND_NS, Gap, Tick, format_time
 from volspike.market.product import split_product
@@ -35,6 +36,19 @@ STALE_S: Final = 10.0
 """The silence that the gap ledger records as a gap."""
 
 
+class _Shown(NamedTuple):
+    """A row as the dashboard shows it: its alert threshold then, and the inputs of the model that scored it.
+
+    ``is_in_sample`` is whether it lies within that model's own data.
+    """
+
+    scored: ScoredRow
+    received: int
+    threshold: float
+    is_in_sample: bool
+    inputs: ModelInputs
+
+
 class ProductView:
     """The recent past of one product as JSON values; bounded at any rate. Rows are encoded only when they are shown.
 
@@ -43,14 +57,15 @@ class ProductView:
 
     def __init__(self, product: str, scorer: LiveScorer, memory_s: int = DAY_S) -> None:
         self.product = product
-        self.points: deque[dict[str, Any]] = deque(maxlen=POINTS - 1)  # of the seconds before the newest row's
+        # of the seconds before the newest row's; as JSON values from when they were first shown
+        self._points: deque[_Shown | dict[str, Any]] = deque(maxlen=POINTS - 1)
         self.spikes: deque[dict[str, Any]] = deque(maxlen=POINTS)  # one per second of a spike
         self.bars = SecondBars(memory_s)
         self.spike_rows: deque[tuple[int, float]] = deque(maxlen=DAY_S)  # second and volatility after it
         self.explanation = Explanation()
         self.gaps: deque[Gap] = deque(maxlen=GAPS)
         self._scorer = scorer
-        self._newest: tuple[ScoredRow, int, float, bool] | None = None
+        self._newest: _Shown | None = None
         self._is_published = True
         self._spark: tuple[int, list[float | None]] = (-1, [])
 
@@ -59,11 +74,11 @@ class ProductView:
 
         ``is_in_sample`` is whether it lies within the model's own data.
         """
-        before, self._newest = self._newest, (scored, received, threshold, is_in_sample)
+        before, self._newest = self._newest, _Shown(scored, received, threshold, is_in_sample, self._scorer.inputs)
         self._is_published = False
         second = scored.row.timestamp // SECOND_NS
-        if before is not None and before[0].row.timestamp // SECOND_NS != second:
-            self._store(self._point(*before))
+        if before is not None and before.scored.row.timestamp // SECOND_NS != second:
+            self._points.append(before)
         expected = scored.volatility
         move = NO_MOVE if expected is None else (expected.expected_bp, expected.low_bp, expected.high_bp)
         self.bars.add_score(second, scored.probability, threshold, move)
@@ -78,7 +93,7 @@ class ProductView:
     def store_newest(self) -> None:
         """Turn the newest row into a point now, before another model replaces the one that scored it."""
         if self._newest is not None:
-            self._store(self._point(*self._newest))
+            self._points.append(self._newest)
             self._newest, self._is_published = None, True
 
     def take_unpublished(self) -> dict[str, Any] | None:
@@ -86,44 +101,21 @@ class ProductView:
         if self._newest is None or self._is_published:
             return None
         self._is_published = True
-        return self._point(*self._newest) | {"warm_up": to_builtins(self.warm_up())}
+        return _point(self._newest) | {"warm_up": to_builtins(self.warm_up())}
 
     def history(self) -> list[dict[str, Any]]:
         """All points, oldest first; only the newest ``POINTS_WITH_FEATURES`` have features."""
-        return [*self.points] if self._newest is None else [*self.points, self._point(*self._newest)]
-
-    def _store(self, point: dict[str, Any]) -> None:
-        self.points.append(point)
-        if len(self.points) >= POINTS_WITH_FEATURES:
-            self.points[-POINTS_WITH_FEATURES].pop("features", None)
-
-    def _point(self, scored: ScoredRow, received: int, threshold: float, is_in_sample: bool) -> dict[str, Any]:
-        row, values = scored.row, scored.row.by_name()
-        return {
-            "product": row.product_id,
-            "time": row.timestamp // MILLISECOND_NS,
-            "received": received // MILLISECOND_NS,
-            "price": finite(values["price"]),
-            "best_bid": finite(values["best_bid"]),
-            "best_ask": finite(values["best_ask"]),
-            "spread": finite(values["spread"]),
-            "spread_bps": finite(values["spread_bps"]),
-            "probability": finite(scored.probability),
-            "tau": finite(scored.tau),
-            **volatility_fields(scored.volatility),
-            "state": None if scored.volatility is None else scored.volatility.state,
-            "threshold": finite(threshold),
-            "is_calibrated": scored.is_calibrated,
-            "horizons": {str(horizon): finite(probability) for horizon, probability in scored.horizons.items()},
-            "is_warm": row.is_warm,
-            "is_whole": row.is_whole,
-            "is_in_sample": is_in_sample,
-            "features": self._scorer.inputs(row),
-        }
+        bare = max(0, len(self._points) + 1 - POINTS_WITH_FEATURES)
+        points = [_point(each) if isinstance(each, _Shown) else each for each in self._points]
+        for point in points[:bare]:
+            point.pop("features", None)
+        self._points.clear()
+        self._points.extend(points)
+        return points if self._newest is None else [*points, _point(self._newest)]
 
     def warm_up(self) -> WarmUp:
         """The seconds and the inputs that the model still waits for after the newest row."""
-        newest = None if self._newest is None else self._newest[0]
+        newest = None if self._newest is None else self._newest.scored
         return warm_up(newest, self._scorer.artifact, self._scorer.feature_set)
 
     def add_spike(self, outcome: Outcome) -> dict[str, Any]:
@@ -140,7 +132,7 @@ class ProductView:
 
     def newest_ms(self) -> int | None:
         """The time of the newest row; None before the first."""
-        return None if self._newest is None else self._newest[0].row.timestamp // MILLISECOND_NS
+        return None if self._newest is None else self._newest.scored.row.timestamp // MILLISECOND_NS
 
     def overview(self, *, is_alert: bool, age_s: float, alerts: int, snoozed_until: int | None) -> dict[str, Any]:
         """The row of the product in the list of markets.
@@ -152,7 +144,7 @@ class ProductView:
         if self._newest is None:
             unknown = dict.fromkeys(("price", "change_pct", "probability", "threshold", "is_calibrated", "time"))
             return row | unknown | {"state": "no_data", "spark": [], "gaps": len(self.gaps)}
-        scored, _, threshold, _ = self._newest
+        scored, threshold = self._newest.scored, self._newest.threshold
         spark = self._sparkline(scored.row.timestamp // SECOND_NS)
         known = [price for price in spark if price]
         change = 100 * (known[-1] / known[0] - 1) if len(known) > 1 else None
@@ -181,6 +173,33 @@ class ProductView:
         spark = self._spark[1]
         spark[-1] = finite(self.bars.last_price) or spark[-1]
         return spark.copy()
+
+
+def _point(shown: _Shown) -> dict[str, Any]:
+    """A row as JSON values; unknown numbers are None."""
+    scored, row = shown.scored, shown.scored.row
+    values = dict(zip(ROW_FLOATS, row.values.tolist(), strict=False))
+    return {
+        "product": row.product_id,
+        "time": row.timestamp // MILLISECOND_NS,
+        "received": shown.received // MILLISECOND_NS,
+        "price": finite(values["price"]),
+        "best_bid": finite(values["best_bid"]),
+        "best_ask": finite(values["best_ask"]),
+        "spread": finite(values["spread"]),
+        "spread_bps": finite(values["spread_bps"]),
+        "probability": finite(scored.probability),
+        "tau": finite(scored.tau),
+        **volatility_fields(scored.volatility),
+        "state": None if scored.volatility is None else scored.volatility.state,
+        "threshold": finite(shown.threshold),
+        "is_calibrated": scored.is_calibrated,
+        "horizons": {str(horizon): finite(probability) for horizon, probability in scored.horizons.items()},
+        "is_warm": row.is_warm,
+        "is_whole": row.is_whole,
+        "is_in_sample": shown.is_in_sample,
+        "features": shown.inputs.of(row),
+    }
 
 
 def _state(scored: ScoredRow, threshold: float, *, is_alert: bool, is_stale: bool) -> str:
