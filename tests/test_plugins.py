@@ -18,7 +18,7 @@ import pytest
 from tests.conftest import ROOT
 from volspike.errors import PluginFailed, SchemaMismatch, UsageError
 from volspike.features import ExtraColumn, ExtraFacts, ExtraFeatures, FeatureSet
-from volspike.features.extra import resolve_extras
+from volspike.features.extra import ExtraState, resolve_extras
 from volspike.models import DETECTORS, Sample
 from volspike.models.detector import _load_plugin
 from volspike.monitoring.alerts import receiver_for
@@ -195,3 +195,21 @@ def test_a_wrong_reference_is_reported(site: Path) -> None:
     roll = import_module("volspike_roll").ROLL
     with pytest.raises(AssertionError, match="roll__spread_bps is"):
         check_feature(roll, lambda seconds: {"spread_bps": seconds["price"] * 0.0}, tapes=1, ticks=60)
+
+
+def endless(state: np.ndarray, inputs: np.ndarray, out: np.ndarray) -> None:
+    state[0] += 1.0
+    out[0] = (np.inf, -np.inf, inputs[0])[int(state[0]) % 3]
+
+
+def test_an_infinite_value_is_missing() -> None:
+    """A quotient by zero becomes NaN, which files, messages and models treat as missing; other rows keep theirs."""
+    columns = (ExtraColumn("value", "1", "infinite in two of three rows"),)
+    extra = ExtraFeatures(
+        name="endless", version="1", columns=columns, inputs=("price",), initial=(0.0,), update=endless, definition="x"
+    )
+    state = ExtraState([extra], ["price"])
+    seconds = np.arange(1, 7) * 1_000_000_000
+    prices = np.full((6, 1), 7.0)
+    found = state.compute(np.zeros(6, np.int64), seconds, np.zeros(6, np.int64), np.ones(6, np.bool_), prices)
+    np.testing.assert_array_equal(found[:, 0], [np.nan, 7.0, np.nan, np.nan, 7.0, np.nan])

@@ -55,8 +55,8 @@ class ExtraFeatures:
     ``update(state, inputs, out)`` receives float64 arrays, which it must not keep: the product's ``state``, which it
     changes in place, the ``inputs`` of the row, and ``out``, full of NaN, into which it writes the columns. It may be a
     Python function or compiled by numba, depends on nothing but ``state`` and ``inputs``, and leaves NaN where a value
-    is unknown. ``state`` is equal to ``initial`` at the first row of each session; a session has a row for every
-    second.
+    is unknown; an infinite value becomes NaN. ``state`` is equal to ``initial`` at the first row of each session; a
+    session has a row for every second.
 
     Attributes:
         name: the name in feature sets; lower-case letters, digits and single underscores. Column ``c`` becomes
@@ -238,7 +238,7 @@ class ExtraState:
         is_whole: NDArray[np.bool_],
         values: Floats,
     ) -> Floats:
-        """(n, columns) the extra features of n rows in order, whose floats are ``values`` (n, f).
+        """(n, columns) the extra features of n rows in order, whose floats are ``values`` (n, f); NaN if infinite.
 
         Raises:
             PluginFailed: an ``update`` raised; the message names its distribution.
@@ -259,6 +259,7 @@ class ExtraState:
                         f"failed at second {second}: {type(error).__name__}: {error}; correct update, or leave them "
                         "out of the feature set"
                     ) from error
+        out[np.isinf(out)] = np.nan
         return out
 
     def _state(self, product: int, session: int, second: int) -> Floats:
