@@ -16,7 +16,7 @@ from volspike.market import SECOND_NS
 from volspike.reporting.alert_history import lead_bins
 from volspike.reporting.evaluate import EvaluationReport, ModelEvaluation
 from volspike.reporting.format import SIMULATED, number, share, span
-from volspike.reporting.report_page import render_page, shown_model, write_page
+from volspike.reporting.report_page import headline_tiles, render_page, shown_model, write_page
 from volspike.reporting.timeline import DATA_LOSS, NO_DATA, NOT_SCORED, timeline_days
 
 
@@ -139,6 +139,9 @@ def test_timeline_has_the_rows_of_the_file(
     events = SpikeTimeline.of(model.scored)
     assert sum(len(day["spikes"]["start"]) for day in page.days) == len(events.spikes)
     assert sum(len(day["alerts"]["start"]) for day in page.days) == model.comparison.model_events.alarms
+    for day in page.days:
+        assert {"silent", "not scored", "incomplete"} >= set(day["missing"]["style"])
+        assert [name == "silent" for name in day["missing"]["style"]] == [NO_DATA in t for t in day["missing"]["text"]]
     counts = [len(day["spikes"]["start"]) for day in page.days]
     assert counts == sorted(counts, reverse=True)
 
@@ -176,3 +179,18 @@ def test_bars_keep_extremes_and_missing_data(
     silent = [(each.end - each.start) / SECOND_NS for each in fine.missing if each.cause == NO_DATA]
     assert any(60 <= length <= 62 for length in silent)
     assert {each.cause for each in fine.missing} >= {NO_DATA, NOT_SCORED, DATA_LOSS}
+
+
+def test_shares_have_intervals_in_percent(html: str, model: ModelEvaluation) -> None:
+    """A share and its interval have one unit, and a run of spike rows is a spike event, not an episode."""
+    found = model.comparison.model_events.intervals["precision"]
+    assert f"({100 * found.low:.0f} … {100 * found.high:.0f} %)" in html
+    assert "spike events caught (95 %)" in html
+    assert "spike episode" not in html
+
+
+def test_a_model_that_caught_nothing_has_no_lead_time(evaluation: EvaluationReport, model: ModelEvaluation) -> None:
+    """The tile has a dash without a unit."""
+    events = replace(model.comparison.model_events, caught=0, lead_median_s=float("nan"))
+    changed = replace(model, comparison=replace(model.comparison, model_events=events))
+    assert ("–", "median lead time") in [(value, text[:16]) for value, text in headline_tiles(changed)]

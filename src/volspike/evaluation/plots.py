@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from io import BytesIO
 from itertools import cycle
-from math import nan
+from math import isnan, nan
 from typing import Final, Literal
 
 import numpy as np
@@ -99,7 +99,7 @@ def fold_bars(
 
     A label without intervals has bars alone; NaN leaves a bar or a line out.
     """
-    figure, axes = create_figure(title, _HEIGHT_IN, x="Fold, oldest first", y="PR-AUC on the fold's test rows")
+    figure, axes = create_figure(title, _HEIGHT_IN, x="Fold, oldest first", y="PR-AUC")
     _groups(figure, axes, folds, pr_auc, intervals, base_rates)
     return png(figure)
 
@@ -118,7 +118,7 @@ def hour_bars(parts: Sequence[RowGroup], *, title: str, labels: tuple[str, str] 
         labels[0]: [UNDEFINED if one is None else one.model_intervals["pr_auc"] for one in comparisons],
         labels[1]: [UNDEFINED if one is None else one.baseline_intervals["pr_auc"] for one in comparisons],
     }
-    figure, axes = create_figure(title, _HEIGHT_IN, x="Hour of the day (UTC)", y="PR-AUC on the hour's test rows")
+    figure, axes = create_figure(title, _HEIGHT_IN, x="Hour of the day (UTC)", y="PR-AUC")
     base = [nan if one is None else one.model.base_rate for one in comparisons]
     _groups(figure, axes, [part.label for part in parts], values, intervals, base)
     return png(figure)
@@ -204,8 +204,22 @@ def reliability_curve(curves: Mapping[str, Reliability], *, title: str) -> bytes
         one = f"{label}: expected calibration error {curve.expected_error:.3f}"
         axes.plot(x, rate, color=colour, ls=line, marker=mark, lw=1.4, ms=5, label=one)
     axes.plot([0, 1], [0, 1], color=GREY, ls=(0, (1, 3)), lw=1.2, label="as often as predicted")
+    top = _largest_share(curves.values())
+    axes.set(xlim=(-0.01 * top, 1.01 * top), ylim=(-0.01 * top, 1.03 * top))
     _place_legend(axes, "upper left")
     return png(figure)
+
+
+def _largest_share(curves: Iterable[Reliability]) -> float:
+    """The end of the axes of reliability: just above the largest share, at most 1, and at least 0.05."""
+    shares = [
+        share
+        for curve in curves
+        for part in curve.bins
+        for share in (part.mean_probability, part.observed_rate, part.interval.high)
+        if not isnan(share)
+    ]
+    return min(1.0, max(0.05, 1.1 * max(shares, default=1.0)))
 
 
 def _square(title: str, x_label: str, y_label: str) -> tuple[Figure, Axes]:
@@ -264,7 +278,7 @@ def around_episode(scored: Scored, index: int, *, title: str) -> bytes:
     right.set_yscale("log")
     right.yaxis.set_major_formatter("{x:g}")
     right.yaxis.set_minor_formatter(NullFormatter())
-    right.set_ylabel("Last minute's volatility (multiples of τ)")
+    right.set_ylabel("Volatility, multiples of τ")
     right.spines["top"].set_visible(False)
     handles, labels = (
         a + b for a, b in zip(axes.get_legend_handles_labels(), right.get_legend_handles_labels(), strict=True)

@@ -53,7 +53,7 @@ def create_plot(height: int, **options: Any) -> figure:
         outline_line_color=None,
         **options,
     )
-    plot.tags = ["background_fill_color=card", "border_fill_color=card"]
+    plot.background_fill_color = plot.border_fill_color = None  # the page is visible through it
     for axis in plot.axis:
         axis.tags = [
             *(f"{part}_text_color=quiet" for part in ("major_label", "axis_label")),
@@ -86,9 +86,13 @@ def _source(**columns: Any) -> ColumnDataSource:
 def _style_legend(plot: figure, location: str) -> None:
     for legend in plot.legend:
         legend.location = location
-        legend.border_line_color = None
-        legend.background_fill_alpha = 0.0
-        legend.tags = ["label_text_color=ink"]
+        _colour_legend(legend)
+
+
+def _colour_legend(legend: Any) -> None:
+    legend.border_line_color = None
+    legend.background_fill_alpha = 0.8
+    legend.tags = ["label_text_color=ink", "background_fill_color=card"]
 
 
 def recall_chart(
@@ -101,7 +105,7 @@ def recall_chart(
     plot = create_plot(
         340,
         x_range=(0, most_minutes),
-        y_range=(0, 1.02),
+        y_range=(-0.03, 1.03),
         x_axis_label="minutes of alarm per day",
         y_axis_label="onsets caught in time",
     )
@@ -149,9 +153,7 @@ def lead_chart(bins: Sequence[LeadBin]) -> Any:
     from bokeh.models import Range1d  # noqa: PLC0415
 
     labels = [each.label for each in bins]
-    plot = create_plot(
-        300, x_range=labels, x_axis_label="lead time, seconds", y_axis_label="alerts that caught a spike event"
-    )
+    plot = create_plot(300, x_range=labels, x_axis_label="lead time, seconds", y_axis_label="alerts")
     plot.y_range = Range1d(0, 1.35 * max(1, *(each.alerts for each in bins)))  # the legend is above the bars
     plot.xgrid.visible = False
     data = _source(
@@ -316,62 +318,79 @@ def timeline_chart() -> Any:
     ``probability``.
     """
     from bokeh.layouts import column  # noqa: PLC0415
+    from bokeh.models import ColumnDataSource, Range1d, Span  # noqa: PLC0415
+
+    time = Range1d(0, 1, name="time", min_interval=30_000)
+    bars = ColumnDataSource({name: [] for name in ("time", "price", "probability", "threshold", "event")}, name="bars")
+    bands = {name: ColumnDataSource({key: [] for key in _BAND}, name=name) for name in ("missing", "spikes", "alerts")}
+    cursor = Span(dimension="height", line_width=1, level="overlay", tags=["line_color=quiet"])
+    price, chance = (_day_panel(name, height, time, cursor) for name, height in (("price", 320), ("probability", 240)))
+    for plot in (price, chance):
+        _draw_bands(plot, bands)
+    price.yaxis.axis_label, chance.yaxis.axis_label = "price", "probability of a spike"
+    chance.xaxis.axis_label = "time (UTC)"
+    price.xaxis.visible = False
+    price.yaxis.formatter.use_scientific = False
+    chance.yaxis.formatter = _percent()
+    line = price.line("time", "price", source=bars, line_width=1.4, line_join="round")
+    _colour(line, "line_color=price")
+    for plot, shown in ((price, line), (chance, _draw_probability(chance, bars))):
+        _explain_rows(plot, shown)
+    return column(price, chance, sizing_mode="stretch_width", spacing=0)
+
+
+_BAND: Final = ("start", "end", "text", "style")
+"""Columns of a source of bands."""
+
+
+def _day_panel(name: str, height: int, time: Any, cursor: Any) -> figure:
+    """An empty panel over ``time``, moved by dragging and by the wheel; ``cursor`` is the crosshair of all panels."""
     from bokeh.models import (  # noqa: PLC0415
-        ColumnDataSource,
         CrosshairTool,
-        CustomJSHover,
         DatetimeTickFormatter,
-        HoverTool,
         PanTool,
         Range1d,
         Span,
         WheelZoomTool,
     )
 
-    time = Range1d(0, 1, name="time", min_interval=30_000)
-    bars = ColumnDataSource({name: [] for name in ("time", "price", "probability", "threshold")}, name="bars")
-    band: dict[str, list[float]] = {"start": [], "end": [], "text": []}
-    missing, spikes = (ColumnDataSource(dict(band), name=name) for name in ("missing", "spikes"))
-    alerts = ColumnDataSource({**band, "style": []}, name="alerts")
-    cursor = Span(dimension="height", line_width=1, level="overlay", tags=["line_color=quiet"])
-    plots = []
-    for name, height, label in (("price", 320, "price"), ("probability", 220, "probability of a spike")):
-        plot = create_plot(height, x_range=time, y_range=Range1d(0, 1, name=name), x_axis_type="datetime")
-        plot.yaxis.axis_label = label
-        plot.xaxis.formatter = DatetimeTickFormatter(
-            days="%m-%d", hours="%H:%M", hourmin="%H:%M", minutes="%H:%M", minsec="%H:%M:%S", seconds="%H:%M:%S"
-        )
-        level = Span(dimension="width", line_width=1, level="overlay", tags=["line_color=quiet"])
-        pan, zoom = PanTool(dimensions="width"), WheelZoomTool(dimensions="width", maintain_focus=False)
-        plot.add_tools(pan, zoom, CrosshairTool(overlay=[cursor, level]))
-        plot.toolbar.active_drag, plot.toolbar.active_scroll = pan, zoom
-        grey = plot.vstrip(x0="start", x1="end", source=missing, level="underlay", fill_alpha=0.35, line_color=None)
+    plot = create_plot(height, x_range=time, y_range=Range1d(0, 1, name=name), x_axis_type="datetime")
+    plot.xaxis.formatter = DatetimeTickFormatter(
+        days="%m-%d", hours="%H:%M", hourmin="%H:%M", minutes="%H:%M", minsec="%H:%M:%S", seconds="%H:%M:%S"
+    )
+    level = Span(dimension="width", line_width=1, level="overlay", tags=["line_color=quiet"])
+    pan, zoom = PanTool(dimensions="width"), WheelZoomTool(dimensions="width", maintain_focus=False)
+    plot.add_tools(pan, zoom, CrosshairTool(overlay=[cursor, level]))
+    plot.toolbar.active_drag, plot.toolbar.active_scroll = pan, zoom
+    return plot
+
+
+def _draw_bands(plot: figure, sources: Mapping[str, ColumnDataSource]) -> None:
+    """Missing data, spike events and alerts behind the lines. A silence has no row that could explain it."""
+    for style, alpha in (("silent", 0.35), ("not scored", 0.35), ("incomplete", 0.1)):
+        grey = _band(plot, sources["missing"], style, fill_alpha=alpha, line_color=None)
         _colour(grey, "fill_color=void")
-        event = plot.vstrip(
-            x0="start", x1="end", source=spikes, level="underlay", fill_alpha=0.12, hatch_pattern="/", hatch_scale=8,
-            hatch_alpha=0.7,
-        )  # fmt: skip
-        _colour(event, "fill_color=spike", "line_color=spike", "hatch_color=spike")
-        bands = [grey, event]
-        for style, dash in (("good", "solid"), ("late", "dashed"), ("bad", "dotted")):
-            shown = plot.vstrip(
-                x0="start", x1="end", source=alerts, view=_view(style), level="underlay", fill_alpha=0.22,
-                line_width=1.5, line_dash=dash,
-            )  # fmt: skip
-            _colour(shown, f"fill_color={style}", f"line_color={style}")
-            bands.append(shown)
-        plot.add_tools(HoverTool(renderers=bands, tooltips="@text", point_policy="follow_mouse"))
-        plots.append(plot)
-    price, chance = plots
-    price.xaxis.visible = False
-    price.yaxis.formatter.use_scientific = False
-    chance.xaxis.axis_label = "time (UTC)"
-    chance.yaxis.formatter = _percent()
-    line = price.line("time", "price", source=bars, line_width=1.4, line_join="round")
-    _colour(line, "line_color=price")
-    likely = chance.line("time", "probability", source=bars, line_width=1.6, legend_label="probability")
+        if style == "silent":
+            _explain(plot, [grey], "@text")
+    event = _band(plot, sources["spikes"], "spike", fill_alpha=0.12, hatch_pattern="/", hatch_scale=14, hatch_alpha=0.3)
+    _colour(event, "fill_color=spike", "line_color=spike", "hatch_color=spike")
+    for style, dash in (("good", "solid"), ("late", "dashed"), ("bad", "dotted")):
+        alert = _band(plot, sources["alerts"], style, fill_alpha=0.22, line_width=1.5, line_dash=dash)
+        _colour(alert, f"fill_color={style}", f"line_color={style}")
+
+
+def _band(plot: figure, source: ColumnDataSource, style: str, **options: Any) -> Any:
+    return plot.vstrip(x0="start", x1="end", source=source, view=_view(style), level="underlay", **options)
+
+
+def _draw_probability(plot: figure, bars: ColumnDataSource) -> Any:
+    """The lines of probability and threshold, named above the panel, where they hide nothing; the former's renderer."""
+    from bokeh.models import Legend  # noqa: PLC0415
+
+    plot.add_layout(Legend(orientation="horizontal", padding=0, margin=4, spacing=16), "above")
+    likely = plot.line("time", "probability", source=bars, line_width=1.6, legend_label="probability")
     _colour(likely, "line_color=model")
-    limit = chance.step(
+    limit = plot.step(
         "time",
         "threshold",
         source=bars,
@@ -381,28 +400,35 @@ def timeline_chart() -> Any:
         legend_label="alert threshold",
     )
     _colour(limit, "line_color=baseline")
-    _style_legend(chance, "top_left")
+    for legend in plot.legend:
+        _colour_legend(legend)
+    return likely
+
+
+def _explain_rows(plot: figure, line: Any) -> None:
+    """A tooltip with the values of the row below the pointer, and the events around it."""
+    from bokeh.models import CustomJSHover, HoverTool  # noqa: PLC0415
+
     rounded = CustomJSHover(code="return Number.isNaN(value) ? '–' : (100 * value).toFixed(1) + ' %'")
-    for plot, shown in ((price, line), (chance, likely)):
-        plot.add_tools(
-            HoverTool(
-                renderers=[shown],
-                mode="vline",
-                line_policy="nearest",
-                tooltips=[
-                    ("UTC", "@time{%F %T}"),
-                    ("price", "@price{0,0.00[00]}"),
-                    ("probability", "@probability{custom}"),
-                    ("threshold", "@threshold{custom}"),
-                ],
-                formatters={"@time": "datetime", "@probability": rounded, "@threshold": rounded},
-            )
+    plot.add_tools(
+        HoverTool(
+            renderers=[line],
+            mode="vline",
+            line_policy="nearest",
+            tooltips=[
+                ("UTC", "@time{%F %T}"),
+                ("price", "@price{0,0.00[00]}"),
+                ("probability", "@probability{custom}"),
+                ("threshold", "@threshold{custom}"),
+                ("event", "@event"),
+            ],
+            formatters={"@time": "datetime", "@probability": rounded, "@threshold": rounded},
         )
-    return column(price, chance, sizing_mode="stretch_width", spacing=0)
+    )
 
 
 def _view(style: str) -> Any:
-    """The alerts whose column ``style`` is this one."""
+    """The bands whose column ``style`` is this one."""
     from bokeh.models import CDSView, GroupFilter  # noqa: PLC0415
 
     return CDSView(filter=GroupFilter(column_name="style", group=style))

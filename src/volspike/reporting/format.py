@@ -59,6 +59,13 @@ def share(value: float | None, digits: int = 1) -> str:
     return DASH if value is None or isnan(value) else f"{100 * value:.{digits}f} %"
 
 
+def share_span(interval: Interval | None) -> str:
+    """A bootstrap interval of a share, as percentages."""
+    if interval is None or isnan(interval.low) or isnan(interval.high):
+        return DASH
+    return f"{100 * interval.low:.0f} … {100 * interval.high:.0f} %"
+
+
 def day_and_time(instant: str) -> str:
     """An RFC 3339 instant to the second.
 

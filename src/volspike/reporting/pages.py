@@ -38,6 +38,7 @@ from volspike.reporting.format import (
     reliability_table,
     row_spacing,
     share,
+    share_span,
     signed,
     span,
     split_in_words,
@@ -176,7 +177,7 @@ def summary_row(model: ModelEvaluation) -> tuple[str, ...]:
     )
 
 
-MOST_FEATURES: Final = 20
+MOST_FEATURES: Final = 12
 _CURVE_MM: Final = 87.0
 _PICTURE_MM: Final = 140.0
 _SMALL_MM: Final = 118.0
@@ -314,7 +315,7 @@ def _events(paper: Paper, model: ModelEvaluation) -> None:
     paper.heading("Alerts", 1, above=60)
     paper.paragraph(
         f"At the served threshold {model.metadata.served_threshold} ({model.metadata.threshold:.4f}), over "
-        f"{comparison.model_events.hours:.1f} hours. An alert catches a spike episode if it is open on one of its "
+        f"{comparison.model_events.hours:.1f} hours. An alert catches a spike event if it is open on one of its "
         "rows. The lead time ends with the minute that the spike's first row forecasts. An onset follows a calm "
         "minute, and counts as caught only if caught within that time."
     )
@@ -334,8 +335,8 @@ def event_table(model: ModelEvaluation) -> Table:
 
 
 _EVENT_NAMES: Final = (
-    "spike episodes",
-    "episodes caught (95 %)",
+    "spike events",
+    "spike events caught (95 %)",
     "caught in time",
     "median lead time (quartiles), s",
     "onsets caught in time (95 %)",
@@ -348,7 +349,8 @@ _EVENT_NAMES: Final = (
 
 def _event_cells(events: EventFigures) -> tuple[str, ...]:
     def with_span(text: str, figure: str) -> str:
-        interval = span(events.intervals.get(figure), 2)
+        found = events.intervals.get(figure)
+        interval = span(found, 2) if figure == "false_alarms_per_hour" else share_span(found)
         return text if interval == DASH else f"{text} ({interval})"
 
     lead = f"{number(events.lead_median_s, 0)} ({number(events.lead_low_s, 0)} … {number(events.lead_high_s, 0)})"
@@ -396,7 +398,7 @@ def _parts(paper: Paper, model: ModelEvaluation) -> None:
 
 
 _PART_HEADS: Final = ("", "rows", "spike events", "base rate", "PR-AUC", "95 %", "baseline", "gain", "95 %")
-_PART_WIDTHS: Final = (1.3, 1, 1.2, 1, 1, 1.6, 1, 1, 1.8)
+_PART_WIDTHS: Final = (2.1, 0.9, 1, 0.9, 1, 1.5, 1, 0.9, 1.6)
 
 
 def _part_row(part: RowGroup) -> tuple[str, ...]:
@@ -449,9 +451,9 @@ METHOD: Final = {
     "Metrics": "PR-AUC is the average precision in step form. All metrics are those of the calibrated probabilities of "
     "the served ONNX graph, not of the library that trained it.",
     "Intervals": "95 %, from a moving block bootstrap (Künsch, 1989) over time, all products together; blocks are at "
-    "least ten minutes long and four times as long as nine of ten spike episodes. Model and baseline are resampled "
+    "least ten minutes long and four times as long as nine of ten spike events. Model and baseline are resampled "
     "together, so that their difference has an interval of its own. Products and hours have fewer resamples.",
-    "Events": "Spike rows less than 60 seconds apart form one episode; separate spike events are more than five "
+    "Events": "Spike rows less than 60 seconds apart form one spike event; separate spike events are more than five "
     "minutes apart. With fewer than five of them no conclusion is drawn.",
 }
 

@@ -139,8 +139,8 @@ class Paper:
             text_align=tuple("LEFT" if column < texts else "RIGHT" for column in range(len(heads))),
             borders_layout=TableBordersLayout.HORIZONTAL_LINES,
             headings_style=FontFace(emphasis="BOLD", fill_color=_HEAD_FILL),
-            line_height=4.0,
-            padding=(0.7, 1.0),
+            line_height=3.9,
+            padding=(0.4, 1.0),
         ) as table:
             for cells in (heads, *rows):
                 table.row(tuple(cells))

@@ -28,6 +28,7 @@ from volspike.reporting.format import (
     reliability_table,
     row_spacing,
     share,
+    share_span,
     span,
 )
 from volspike.reporting.pages import (
@@ -136,12 +137,13 @@ def summary(model: ModelEvaluation, *, simulated: bool) -> list[str]:
     events, compared = model.comparison.model_events, model.comparison
     horizon = model.scored.horizon_s
     minutes = events.alarm_share * DAY_S / 60.0
+    periods = "period" if events.onsets == 1 else "periods"
     sentences = [
         f"{model.title} warns that the next {horizon} seconds may be unusually volatile. It predicts no direction.",
         (
-            f"In {events.hours:.1f} hours {events.onsets} volatile periods began after a calm minute; an alert was "
+            f"In {events.hours:.1f} hours {events.onsets} volatile {periods} began after a calm minute; an alert was "
             f"open in time for {events.onsets_caught} of them ({share(events.onset_recall, 0)}; 95 %: "
-            f"{_percent_span(events.intervals.get('onset_recall'))})."
+            f"{share_span(events.intervals.get('onset_recall'))})."
         ),
         (
             f"Alerts: {events.alarms}, of which {events.alarms - events.true_alarms} were false: "
@@ -176,12 +178,6 @@ def _budget_sentences(model: ModelEvaluation) -> Iterator[str]:
             )
 
 
-def _percent_span(interval: Interval | None) -> str:
-    if interval is None or isnan(interval.low):
-        return DASH
-    return f"{100 * interval.low:.0f} … {100 * interval.high:.0f} %"
-
-
 def headline_tiles(model: ModelEvaluation) -> list[tuple[str, str]]:
     """Headline figures with their 95 % intervals, and their meaning."""
     events, compared = model.comparison.model_events, model.comparison
@@ -193,11 +189,11 @@ def headline_tiles(model: ModelEvaluation) -> list[tuple[str, str]]:
     return [
         (
             f"{events.onsets_caught} of {events.onsets}",
-            f"onsets caught in time (95 %: {_percent_span(found.get('onset_recall'))})",
+            f"onsets caught in time (95 %: {share_span(found.get('onset_recall'))})",
         ),
         (
             share(events.precision, 0),
-            f"of the alerts met a spike event (95 %: {_percent_span(found.get('precision'))})",
+            f"of the alerts met a spike event (95 %: {share_span(found.get('precision'))})",
         ),
         (
             number(events.false_alarms_per_hour, 2),
@@ -205,7 +201,7 @@ def headline_tiles(model: ModelEvaluation) -> list[tuple[str, str]]:
         ),
         (number(events.alarm_share * per_day, 0), f"minutes of alarm per day (95 %: {alarm_span})"),
         (
-            f"{number(events.lead_median_s, 0)} s",
+            f"{number(events.lead_median_s, 0)} s" if events.caught else DASH,
             f"median lead time (quartiles: {number(events.lead_low_s, 0)} … {number(events.lead_high_s, 0)} s)",
         ),
         (

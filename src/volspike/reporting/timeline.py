@@ -37,7 +37,7 @@ SHORTEST_GAP_S: Final = 5
 
 NO_DATA: Final = "no data"
 NOT_SCORED: Final = "not evaluated: warm-up, unknown outcome, or not held out"
-DATA_LOSS: Final = "known data loss in the windows of these rows"
+DATA_LOSS: Final = "data loss or a silence over 10 s in the windows of these rows"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from volspike.evaluation import Scored
 from volspike.market import SECOND_NS, format_time
 from volspike.reporting.charts import OUTCOME_CLASSES, describe_alert, describe_span, timeline_chart
 from volspike.reporting.format import Table
-from volspike.reporting.timeline import COARSE_BAR_S, TimelineDay
+from volspike.reporting.timeline import COARSE_BAR_S, DATA_LOSS, NO_DATA, NOT_SCORED, TimelineDay
 
 HORIZON_KEYS: Final = (
     ("spike", "spike event: rows whose next minute is volatile (hatched)"),
@@ -25,7 +25,10 @@ HORIZON_KEYS: Final = (
     ("late", "late or repeated alert (dashed edge)"),
     ("bad", "false alert (dotted edge)"),
     ("void", "no data, or not evaluated"),
+    ("loss", "evaluated with data loss or a silence over 10 s in the windows"),
 )
+
+MISSING_STYLES: Final = {NO_DATA: "silent", NOT_SCORED: "not scored", DATA_LOSS: "incomplete"}
 
 
 class WebPage:
@@ -71,11 +74,11 @@ class WebPage:
                 *(("in", "zoom in"), ("out", "zoom out"), ("day", "complete day")),
             )
         )
-        keys = "".join(f'<span class="key {style}"></span>{text}' for style, text in HORIZON_KEYS)
+        keys = "".join(f'<li><span class="key {style}"></span>{text}</li>' for style, text in HORIZON_KEYS)
         return (
             f'<div class="controls"><label for="day">Day (UTC)</label> <select id="day">{options}</select>'
             f"{buttons}</div>"
-            f'<p class="quiet">{keys}</p>'
+            f'<ul class="keys quiet">{keys}</ul>'
             + self.chart("timeline", timeline_chart(), _TIMELINE_CAPTION, None, "Price and probability over time")
             + '<p class="quiet" id="day-note" aria-live="polite"></p>'
         )
@@ -160,6 +163,7 @@ def _encode_day(day: TimelineDay) -> dict[str, Any]:
             "start": [span.first / 1e6 for span in day.spans],
             "end": [span.last / 1e6 for span in day.spans],
             "text": [describe_span(span) for span in day.spans],
+            "style": ["spike"] * len(day.spans),
         },
         "missing": {
             "start": [each.start / 1e6 for each in day.missing],
@@ -168,6 +172,7 @@ def _encode_day(day: TimelineDay) -> dict[str, Any]:
                 f"{format_time(each.start)[11:19]} {each.cause}, {(each.end - each.start) / SECOND_NS:,.0f} s"
                 for each in day.missing
             ],
+            "style": [MISSING_STYLES[each.cause] for each in day.missing],
         },
     }
 

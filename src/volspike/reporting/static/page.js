@@ -24,6 +24,17 @@ function setColours() {
   }
 }
 
+// Bokeh's tooltips are white and as wide as their text, which a phone is not.
+const TOOLTIP = `:host { --background-color: var(--card); --tooltip-color: var(--card); --tooltip-text: var(--ink); --tooltip-border: var(--quiet);
+  --tooltip-arrow-color: var(--card); max-width: min(24rem, 42vw); white-space: normal; overflow-wrap: normal; color: var(--ink); background: var(--card); }
+  .bk-tooltip-row-label { color: var(--quiet); white-space: nowrap; }`;
+
+function styleTooltips(view) {
+  for (const tool of view.tool_views?.values() ?? []) {
+    for (const tooltip of tool.ttmodels?.values() ?? []) tooltip.stylesheets = [TOOLTIP];
+  }
+}
+
 const ARRAYS = { at: Uint32Array, low: Float64Array, high: Float64Array, close: Float64Array, probability: Float32Array, threshold: Float32Array };
 
 function decode(name, text) {
@@ -52,10 +63,34 @@ class Timeline {
     this.columns = this.rows[number] ??= Object.fromEntries(Object.keys(ARRAYS).filter((name) => this.day.columns[name]).map((name) => [name, decode(name, this.day.columns[name])]));
     for (const name of ["alerts", "spikes", "missing"]) this.model(name).data = this.day[name];
     this.time.setv({ bounds: [this.day.start, this.day.end], max_interval: this.day.end - this.day.start });
-    this.time.setv({ start: this.day.start, end: this.day.end });
+    this.time.setv(this.evaluated());
     document.getElementById("day-note").textContent = this.day.note;
     this.alert = -1;
     this.request();
+  }
+
+  // The part of the day that was evaluated, with a margin; the complete day if it is most of it, or empty.
+  evaluated() {
+    const { start, end } = this.day;
+    const { at, probability } = this.columns;
+    const first = probability.findIndex((value) => !Number.isNaN(value));
+    const last = probability.findLastIndex((value) => !Number.isNaN(value));
+    const length = first < 0 ? 0 : at[last] - at[first];
+    if (length === 0 || length > (end - start) / 2) return { start, end };
+    const margin = Math.max(SHORTEST_VIEW_MS, length / 20);
+    return { start: Math.max(start, start + at[first] - margin), end: Math.min(end, start + at[last] + margin) };
+  }
+
+  // The texts of the events around each of some times in order.
+  events(times) {
+    const texts = times.map(() => []);
+    for (const name of ["alerts", "spikes", "missing"]) {
+      const { start, end, text } = this.day[name];
+      for (let i = 0; i < text.length; i++) {
+        for (let j = lowerBound(times, start[i]); j < times.length && times[j] <= end[i]; j++) texts[j].push(text[i]);
+      }
+    }
+    return texts.map((found) => found.join("; ") || "–");
   }
 
   move(to) {
@@ -104,14 +139,15 @@ class Timeline {
       shown.threshold.push(limit);
     };
     let [bottom, top, most] = [Infinity, -Infinity, 0];
-    for (let i = first; i < last; i += size) {
+    let stop = first;
+    for (let i = first; i < last; i = stop) {
       let [least, largest, chance] = [i, i, NaN];
-      const stop = Math.min(last, i + size);
-      for (let j = i; j < stop; j++) {
-        if (j > first && at[j] - at[j - 1] > SILENCE_MS) push(this.day.start + at[j - 1] + 1, NaN, NaN, NaN);
-        if (low[j] < low[least] || Number.isNaN(low[least])) least = j;
-        if (high[j] > high[largest] || Number.isNaN(high[largest])) largest = j;
-        if (!(chance >= probability[j]) && !Number.isNaN(probability[j])) chance = probability[j];
+      if (i > first && at[i] - at[i - 1] > SILENCE_MS) push(this.day.start + at[i - 1] + 1, NaN, NaN, NaN);
+      for (stop = i; stop < Math.min(last, i + size); stop++) {
+        if (stop > i && at[stop] - at[stop - 1] > SILENCE_MS) break; // a group is on one side of a silence
+        if (low[stop] < low[least] || Number.isNaN(low[least])) least = stop;
+        if (high[stop] > high[largest] || Number.isNaN(high[largest])) largest = stop;
+        if (!(chance >= probability[stop]) && !Number.isNaN(probability[stop])) chance = probability[stop];
       }
       const limit = threshold[stop - 1];
       const isSingle = low[least] === high[largest];
@@ -127,6 +163,7 @@ class Timeline {
       top = Math.max(top, Number.isNaN(high[largest]) ? -Infinity : high[largest]);
       most = Math.max(most, chance || 0, limit || 0);
     }
+    shown.event = this.events(shown.time);
     this.model("bars").data = shown;
     if (bottom <= top) {
       const margin = 0.06 * (top - bottom || Math.abs(top) * 1e-4 || 1);
@@ -154,6 +191,7 @@ async function start() {
     for (const view of [...views].flatMap((each) => [each, ...(each.child_views ?? [])])) {
       const events = view.canvas_view?.shadow_el.querySelector(".bk-events");
       if (events) events.style.touchAction = "pan-y"; // a finger still scrolls the page
+      styleTooltips(view);
     }
     if (id === "timeline") new Timeline(Bokeh.documents.at(-1), json("days"));
   }
