@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from tests.streams.fake_kafka import FakeMessage
 from tests.tape.recording import ticker
 from tests.tape.strategies import tick_at
 from volspike.errors import DataError
-from volspike.features import Every, FeatureEngine, FeatureSet
+from volspike.features import Every, ExtraColumn, ExtraFeatures, FeatureEngine, FeatureSet
 from volspike.market import SECOND_NS, Profile, Tick, Ticks
 from volspike.streams.featurizer import Featurizer, decode_ticks
 from volspike.streams.wire import FeatureRowCodec, decode_feature_headers
@@ -79,6 +80,42 @@ def test_cutting_and_restoring_changes_no_row(told: list[Tick], cuts: list[int],
     codec = FeatureRowCodec(SET)
     engine = FeatureEngine(SET, Profile.TICKER, Every.TICK)
     assert found == [value for rows in engine.run(Ticks.of(told)) for value in codec.encode_rows(rows)]
+
+
+def add_up(state: np.ndarray, inputs: np.ndarray, out: np.ndarray) -> None:
+    state[0] += inputs[0]
+    out[0] = state[0]
+
+
+EXTRA = ExtraFeatures(
+    name="total",
+    version="1",
+    columns=(ExtraColumn("price", "quote", "sum of the prices of the session"),),
+    inputs=("price",),
+    initial=(0.0,),
+    update=add_up,
+    definition="sum",
+)
+
+
+@given(tick_lists(("A", "B")), st.integers(0, 60))
+def test_extra_features_survive_a_restart(ticks: list[Tick], cut: int) -> None:
+    """The state of an installed distribution's features is in the snapshot; their digest is in the headers."""
+    extended = FeatureSet((3, 10), extras=(EXTRA,))
+    values = lines(ticks)
+    found, snapshot = [], None
+    for part in (messages(values)[:cut], messages(values)[cut:]):
+        stage = Featurizer(extended, Profile.TICKER, Every.SECOND)
+        stage.restore(snapshot, cut if snapshot else 0, ())
+        if part:
+            output = stage.process(part)
+            assert decode_feature_headers(output.headers).digest == extended.digest != SET.digest
+            found += output.values
+        snapshot = stage.snapshot(cut)
+    codec = FeatureRowCodec(extended)
+    rows = list(FeatureEngine(extended, Profile.TICKER, Every.SECOND).run(Ticks.of(ticks)))
+    assert found == [value for each in rows for value in codec.encode_rows(each)]
+    assert all(codec.decode(value).feature_set.names[-1] == "total__price" for value in found)
 
 
 def test_a_simulated_market_is_told_from_then_on() -> None:

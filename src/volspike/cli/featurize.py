@@ -34,8 +34,8 @@ def run(
     feature_set: Annotated[
         str | None,
         typer.Option(
-            help="core (7 families), full (and 114 scale-free features) or deep (and the last 60 s); default: that of "
-            "the model."
+            help="core (7 families), full (and 114 scale-free features) or deep (and the last 60 s); `full+NAME` adds "
+            "the extra features NAME of an installed distribution; default: that of the model."
         ),
     ] = None,
     every: Annotated[
@@ -91,7 +91,7 @@ def run(
     )
     features = kind.feature_set
     out.print(
-        f"{len(features.names)} features ({features.scope}, digest {features.digest}), a row every {kind.every}, "
+        f"{len(features.names)} features ({features.spec}, digest {features.digest}), a row every {kind.every}, "
         f"profile {kind.profile}; model {artifact.name} from {artifact.directory}"
     )
     if differing := kind.differs_from(artifact.metadata):
