@@ -16,7 +16,7 @@ from volspike.market import SECOND_NS
 from volspike.reporting.alert_history import lead_bins
 from volspike.reporting.evaluate import EvaluationReport, ModelEvaluation
 from volspike.reporting.format import SIMULATED, number, share, span
-from volspike.reporting.report_page import headline_tiles, render_page, shown_model, write_page
+from volspike.reporting.report_page import describe_baselines, headline_tiles, render_page, shown_model, write_page
 from volspike.reporting.timeline import DATA_LOSS, NO_DATA, NOT_SCORED, timeline_days
 
 
@@ -194,3 +194,10 @@ def test_a_model_that_caught_nothing_has_no_lead_time(evaluation: EvaluationRepo
     events = replace(model.comparison.model_events, caught=0, lead_median_s=float("nan"))
     changed = replace(model, comparison=replace(model.comparison, model_events=events))
     assert ("–", "median lead time") in [(value, text[:16]) for value, text in headline_tiles(changed)]
+
+
+def test_a_baseline_of_the_tables_that_is_not_drawn_is_named(model: ModelEvaluation) -> None:
+    """The baseline chosen in training can be weaker on these rows than those in the chart."""
+    assert "The tables compare" not in describe_baselines(model)
+    other = replace(model, comparison=replace(model.comparison, baseline_name="garch"))
+    assert describe_baselines(other).endswith("The tables compare with garch, chosen in training.")

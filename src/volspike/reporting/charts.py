@@ -150,12 +150,13 @@ def _describe_point(label: str, point: AlarmPoint) -> str:
 
 def lead_chart(bins: Sequence[LeadBin]) -> Any:
     """Alerts by their lead time, those of onsets separately."""
-    from bokeh.models import Range1d  # noqa: PLC0415
+    from bokeh.models import BasicTicker, Range1d  # noqa: PLC0415
 
     labels = [each.label for each in bins]
     plot = create_plot(300, x_range=labels, x_axis_label="lead time, seconds", y_axis_label="alerts")
     plot.y_range = Range1d(0, 1.35 * max(1, *(each.alerts for each in bins)))  # the legend is above the bars
     plot.xgrid.visible = False
+    plot.yaxis.ticker = plot.ygrid.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)  # counts
     data = _source(
         label=labels,
         onsets=[each.onsets for each in bins],

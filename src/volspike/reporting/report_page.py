@@ -218,6 +218,16 @@ def headline_tiles(model: ModelEvaluation) -> list[tuple[str, str]]:
     ]
 
 
+def describe_baselines(model: ModelEvaluation) -> str:
+    """The baselines in the chart of onsets, and that of the tables if it is another one."""
+    drawn, compared = [*model.curves][1:], model.comparison.baseline_name
+    text = (
+        f"Baselines: {', '.join(drawn) or 'none'}, those with the greatest PR-AUC on these rows, calibrated on them, "
+        "which favours them."
+    )
+    return text if compared in model.curves else f"{text} The tables compare with {compared}, chosen in training."
+
+
 def _chart_sections(page: WebPage, model: ModelEvaluation) -> Iterator[str]:
     events, compared = model.comparison.model_events, model.comparison
     cap = LEAD_CAP_HORIZONS * model.scored.horizon_s
@@ -228,8 +238,7 @@ def _chart_sections(page: WebPage, model: ModelEvaluation) -> Iterator[str]:
             "recall",
             recall_chart(model.curves, sent),
             "Each point is one alert threshold. Further up and to the left is better: more onsets for less attention. "
-            f"Baselines: {', '.join([*model.curves][1:]) or 'none'}, the strongest on these rows, calibrated on them, "
-            "which favours them.",
+            + describe_baselines(model),
             curve_table(model.curves),
             "Onsets caught over minutes of alarm per day",
         ),
