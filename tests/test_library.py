@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +23,7 @@ import pytest
 import volspike as vs
 from volspike.datasets import load_dataset
 from volspike.datasets.build import build_features, label_file
-from volspike.errors import DataError, NotEnoughData, SchemaMismatch, UnreadableFile, UsageError, VolspikeError
+from volspike.errors import NotEnoughData, SchemaMismatch, UnreadableFile, UsageError, VolspikeError
 from volspike.features import Every, FeatureSet
 from volspike.feeds.simulation.market import simulate_market
 from volspike.labels import SpikeDefinition
@@ -206,8 +209,99 @@ def test_what_is_left_out_is_a_warning() -> None:
             vs.features(trades(**options), product="A-B")
     with pytest.warns(UserWarning, match="no tick of the leader C-D"):
         vs.features(trades(), product="A-B", leader="C-D")
-    with pytest.raises(DataError, match=r"most of the .* late.*sort them by time"):
-        vs.features(trades().sample(fraction=1.0, shuffle=True, seed=3), product="A-B")
+
+
+def test_a_frame_is_in_the_order_of_time_or_refused(ticks: pa.Table) -> None:
+    """Rows out of order are named with their time; an order of receipt, as on a tape, is the order of the rows."""
+    frame = trades(4_000)
+    halves = pl.concat([frame[2_000:], frame[:2_000]])
+    for wrong, row in ((pl.concat([frame, frame]), "4,001"), (halves, "2,001")):
+        message = rf"^the frame: the time of A-B goes back by 3,999 s at row {row} .* after .*frame\.sort\(\"time\"\)"
+        with pytest.raises(UnreadableFile, match=message):
+            vs.features(wrong, product="A-B")
+    with pytest.raises(UnreadableFile, match=r"goes back by .*: sort it by time"):
+        vs.features(frame.sample(fraction=1.0, shuffle=True, seed=3), product="A-B")
+    late = trades(4_000)["time"].to_numpy().copy()
+    late[[100, 101]] = late[[101, 100]]
+    expected = vs.features(frame, product="A-B")
+    assert vs.features(halves.sort("time"), product="A-B").equals(expected)
+    with pytest.warns(UserWarning, match="dropped ticks: 1 late"):
+        vs.features(frame.with_columns(time=pl.Series(late)), product="A-B")
+    with pytest.warns(UserWarning, match=r"clock step at line|dropped ticks: \d late"):
+        vs.features(pa.concat_tables([ticks, ticks]))
+
+
+def test_copies_of_rows_are_named() -> None:
+    """By the trade id where there is one, otherwise where many rows equal the row before; equal trades are rare."""
+    frame = trades()
+    twice = pl.concat([frame, frame]).sort("time", maintain_order=True)
+    with pytest.warns(UserWarning, match=r"^the frame: 600 of 1,200 rows equal the row before; if they are copies"):
+        vs.features(twice, product="A-B")
+    with pytest.warns(UserWarning, match="dropped ticks: 600 duplicates"):
+        vs.features(twice.with_columns(trade_id=pl.int_range(1_200) // 2), product="A-B")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        vs.features(twice.with_columns(size=pl.int_range(1_200) / 10), product="A-B")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pl.col("time").dt.to_string("iso:strict"),
+        *(pl.col("time").cast(pl.Int64) // per for per in (1, 1_000, 1_000_000, SECOND_NS)),
+        pl.col("time").cast(pl.Float64) / SECOND_NS,
+        pl.col("price", "size").cast(pl.String),
+    ],
+)
+def test_times_and_numbers_of_any_type_are_read(change: pl.Expr) -> None:
+    """As importing reads them: ISO 8601, numbers in s, ms, µs or ns, and numbers as texts."""
+    frame = trades()
+    assert vs.features(frame.with_columns(change), product="A-B").equals(vs.features(frame, product="A-B"))
+
+
+def test_a_csv_file_of_pandas_is_read_without_parsing() -> None:
+    """Texts of times, also without a zone, which are UTC or local times of ``timezone=``."""
+    frame = trades()
+    csv = frame.write_csv(datetime_format="%Y-%m-%d %H:%M:%S")
+    expected = vs.features(frame, product="A-B")
+    read = pd.read_csv(io.StringIO(csv))
+    assert np.allclose(vs.features(read, product="A-B")["price"], expected["price"])  # pandas rounds the last bit
+    local = vs.features(read, product="A-B", timezone="Asia/Tokyo")["timestamp"]
+    assert local[0] == expected["timestamp"][0] - timedelta(hours=9)
+
+
+def test_columns_without_a_time_or_number_name_the_remedy() -> None:
+    """A value that cannot be read is a rejected row; a column of them, a far time or an unknown product an error."""
+    far = pl.col("time") + pl.duration(days=9_000)
+    for change, message in (
+        (pl.lit("noon").alias("time"), r"no value of column time .*the first is 'noon': .* pd\.to_datetime"),
+        (pl.lit("high").alias("price"), "no value of column price is a number; the first is 'high'"),
+        (pl.int_range(600).alias("time"), "no time between 1990 and tomorrow"),
+        (far, "no time between 1990 and tomorrow"),
+        (pl.lit(True).alias("time"), "time is bool; convert them"),
+    ):
+        with pytest.raises(UnreadableFile, match=message):
+            vs.features(trades().with_columns(change), product="A-B")
+    price = pl.when(pl.col("price") > 100.9).then(pl.lit("?")).otherwise(pl.col("price").cast(pl.String)).alias("price")
+    with pytest.warns(UserWarning, match="rows are rejected; .*: Expected a finite price above 0"):
+        vs.features(trades().with_columns(price), product="A-B")
+    for product in ("", " ", "BTC USD"):
+        with pytest.raises(UsageError, match="invalid product"):
+            vs.features(trades(), product=product)
+    for column in ("product", "symbol"):
+        with pytest.raises(UsageError, match=f"has a column {column}: leave out product="):
+            vs.features(trades().with_columns(pl.lit("ETH-USD").alias(column)), product="BTC-USD")
+    assert vs.features(trades(), product="btc-usd")["product_id"][0] == "BTC-USD"
+
+
+def test_quotes_without_a_price_have_the_middle() -> None:
+    """As importing takes it; an empty side of the book gives no price."""
+    quotes = trades().select("time", bid=pl.col("price") - 1.0, ask=pl.col("price") + 1.0)
+    rows = vs.features(quotes, product="A-B")
+    assert rows["price"].equals(vs.features(quotes.with_columns(price=pl.col("bid") + 1.0), product="A-B")["price"])
+    quotes = quotes.with_columns(bid=pl.Series([0.0, *quotes["bid"][1:]]))
+    with pytest.warns(UserWarning, match="1 of 600 rows are rejected"):
+        vs.features(quotes, product="A-B")
 
 
 def test_damaged_lines_of_a_tape_are_a_warning(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ from volspike.tape import (
     TAPE_SCHEMA,
     TableTape,
     TapeReport,
+    frame_tape,
     ledgers_of,
     read_ticks,
     tape_metadata,
@@ -193,8 +194,8 @@ def features(
     """The feature rows of ticks: those of ``volspike replay``, bit for bit.
 
     Args:
-        data: a tape, or a frame with a column for the time (a timestamp) and one for the price under any common name;
-            quotes, sizes, side and trade id are read where they exist.
+        data: a tape, or a frame with a column for the time and one for the price, or bid and ask, under any common
+            name; quotes, sizes, side and trade id are read where they exist.
         every: a row at the end of each second, or at each tick.
         feature_set: ``core`` (7 families), ``full`` (and 114 scale-free features) or ``deep`` (and the last 60 s);
             ``full+NAME`` adds the extra features ``NAME`` of an installed distribution.
@@ -216,7 +217,8 @@ def features(
     Raises:
         UsageError: an unknown option.
         UnreadableFile: the frame has no time, no price or no product; the message lists its columns.
-        DataError: most of the ticks are older than those before them: the frame is not in time order.
+            Also if it is not in the order of time, oldest or newest first.
+        DataError: most of the ticks are older than those before them.
     """
     chosen = FeatureSet.of(windows, feature_set, leader)
     kinds = None if profile is None else _choice(Profile, profile, "profile")
@@ -541,10 +543,7 @@ def _nanoseconds(time: Any) -> int:
 
 def _tick_frame(frame: Frame, product: str | None) -> TableTape:
     """The ticks of a frame as a tape."""
-    table = as_table(frame)
-    if product is not None and "product_id" in table.column_names:
-        raise UsageError(f"{NAME} has a column product_id: leave out product=, or drop the column")
-    return TableTape(table, NAME, product)
+    return frame_tape(as_table(frame), NAME, product)
 
 
 _MOST_REMARKS: Final = 5

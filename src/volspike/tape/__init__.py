@@ -11,6 +11,7 @@ from volspike.tape.reader import CHUNK, read_ticks
 from volspike.tape.recorder import Recorder
 from volspike.tape.report import KEPT_REJECTIONS, REJECTED_ENDING, Note, Rejection, TapeReport, rejected_path
 from volspike.tape.table import TAPE_SCHEMA, TableTape, tape_metadata
+from volspike.tape.tick_frames import frame_tape
 from volspike.tape.upkeep import KEEP_DAYS, TapeUpkeep, UpkeepResult, delete_expired
 from volspike.tape.write import DayFigures, TapeWriter, tape_line, write_ndjson
 
@@ -40,6 +41,7 @@ __all__ = [
     "compact",
     "convert",
     "delete_expired",
+    "frame_tape",
     "ledgers_of",
     "product_of",
     "read_ledger",

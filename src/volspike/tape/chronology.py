@@ -211,9 +211,21 @@ class TimeFilter:
         clock: whether its times have a zone.
         reject: takes impossible ticks.
         has_zone: the user has named the zone of times without one.
+        rising: the column whose times must not go back by more than ``AHEAD_NS``. Without times of receipt, the order
+            of rows is not that of a recorder, and a step back is no step of its clock.
     """
 
-    def __init__(self, tape: object, report: TapeReport, clock: TapeZone, reject: Reject, *, has_zone: bool) -> None:
+    def __init__(
+        self,
+        tape: object,
+        report: TapeReport,
+        clock: TapeZone,
+        reject: Reject,
+        *,
+        has_zone: bool,
+        rising: str | None = None,
+    ) -> None:
+        self._rising = rising
         self._tape = tape
         self._report = report
         self._clock = clock
@@ -227,7 +239,8 @@ class TimeFilter:
         """The ticks whose times are possible, in their order.
 
         Raises:
-            UnreadableFile: times without a zone go back by the hour of a change from summer time, and no zone is named.
+            UnreadableFile: times without a zone go back by the hour of a change from summer time, and no zone is named;
+                or the times must rise and go back.
         """
         held: NumberedTicks | None = None
         for part in parts:
@@ -304,12 +317,12 @@ class TimeFilter:
         return ahead
 
     def _note_steps(self, product: str, times: NDArray[np.int64], numbers: NDArray[np.int64]) -> None:
-        """Remembers the newest time, and reports steps back of more than ``BEHIND_NS``."""
+        """Remembers the newest time, and reports steps back of more than ``BEHIND_NS``, or refuses them."""
         known = self._newest.get(product)
         before = times[:-1] if known is None else np.concatenate([[known], times[:-1]])
         after, lines = (times[1:], numbers[1:]) if known is None else (times, numbers)
         step = after - before
-        for place in np.flatnonzero(step < -BEHIND_NS):
+        for place in np.flatnonzero(step < -(BEHIND_NS if self._rising is None else AHEAD_NS)):
             self._report_step_back(product, int(before[place]), int(after[place]), int(lines[place]))
         if self._is_unzoned:
             for place in np.flatnonzero(np.abs(step - HOUR_NS) < BEHIND_NS):
@@ -342,6 +355,13 @@ class TimeFilter:
                     f"does after summer; read it with --timezone {' or '.join(zones)}, or with --timezone UTC if the "
                     "clock was set back",
                 )
+        if self._rising is not None:
+            raise UnreadableFile(
+                str(self._tape),
+                f"the time of {product} goes back by {step / SECOND_NS:,.0f} s at row {line:,} "
+                f"({format_time(after)} after {format_time(before)}): sort it by time, e.g. with "
+                f'frame.sort("{self._rising}") or frame.sort_values("{self._rising}"), and drop copies of rows',
+            )
         self._steps += 1
         self._report.clock_steps += 1
         if self._steps <= _KEPT_STEPS:

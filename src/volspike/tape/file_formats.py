@@ -19,6 +19,9 @@ from volspike.tape.fields import NAMES, normalize_name, side_of
 EARLIEST_NS: Final = 631_152_000 * SECOND_NS
 """1990-01-01; an earlier time is an error of its unit, or a missing one."""
 
+LATEST_AHEAD_NS: Final = 86_400 * SECOND_NS
+"""The furthest that a time may be ahead of our clock."""
+
 UNREAD: Final = ""
 
 _DUMPED: Final = frozenset({"time", "price", "last_size", "side", "buyer_is_maker", "trade_id"})

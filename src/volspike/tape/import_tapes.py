@@ -25,11 +25,10 @@ from volspike.errors import UnreadableFile, UsageError
 from volspike.market import SECOND_NS, Cause, Gap, Ticks
 from volspike.market.product import canonical_product
 from volspike.tape.chronology import TapeZone, localized, zone_of
-from volspike.tape.file_formats import CSV, FORMATS
+from volspike.tape.file_formats import CSV, FORMATS, LATEST_AHEAD_NS
 from volspike.tape.foreign_columns import TradeFileReport
 from volspike.tape.foreign_files import read_foreign
 from volspike.tape.foreign_sources import ForeignSource, Recognition, recognize, sources_of_file
-from volspike.tape.importers import LATEST_AHEAD_NS
 from volspike.tape.ledger import Ledger, read_ledger
 from volspike.tape.parquet import ROW_GROUP, ParquetTape, row_group_ticks
 from volspike.tape.report import NumberedTicks, RejectedLines

@@ -29,6 +29,7 @@ from volspike.tape.csv_columns import (
 )
 from volspike.tape.file_formats import (
     FORMATS,
+    LATEST_AHEAD_NS,
     ColumnOrder,
     FileFormat,
     holds_ticks,
@@ -41,9 +42,6 @@ __all__ = ["FORMATS", "FileFormat", "TradeFileReport", "read_trades"]
 
 BLOCK_BYTES: Final = 4 << 20
 """Bytes of text converted at once."""
-
-LATEST_AHEAD_NS: Final = 86_400 * 10**9
-"""The furthest that a time may be ahead of our clock."""
 
 _TITLE_LINES: Final = 3
 _HEAD_BYTES: Final = 1 << 14

@@ -213,7 +213,9 @@ class _Reading:
             if rejected is not None:
                 rejected.add(number, reason, tape_line(part.ticks.tick(place)).rstrip(b"\n"))
 
-        for ticks in TimeFilter(tape, self._report, clock, reject, has_zone=self._zone is not None).possible(parts):
+        rising = tape.rising if isinstance(tape, TableTape) else None
+        times = TimeFilter(tape, self._report, clock, reject, has_zone=self._zone is not None, rising=rising)
+        for ticks in times.possible(parts):
             self._report.add_ticks(ticks)
             yield ticks
 

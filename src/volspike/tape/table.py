@@ -27,6 +27,7 @@ from volspike.tape.fields import (
     read_identifier,
     side_of,
 )
+from volspike.tape.file_formats import EARLIEST_NS
 from volspike.tape.names import product_of
 from volspike.tape.report import NumberedTicks, RejectedLines, TapeReport
 
@@ -69,11 +70,17 @@ class TableTape:
         table: rows of ticks; see ``TableReading``.
         name: how messages name it.
         product: the product of all rows, if the table has no column for it.
+        rising: the column whose times must not go back, if the table has no times of receipt.
+        latest: the last possible time in ns UTC; with it, times before 1990 are impossible too. None for any time.
+        notes: remarks about its rows, for the report.
     """
 
     table: pa.Table
     name: str = "the frame"
     product: str | None = None
+    rising: str | None = None
+    latest: int | None = None
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -123,7 +130,8 @@ def _layout_of(tape: TapeSource, schema: pa.Schema, simulated: bool | None) -> L
     missing = [name for name in ("time", "price") if name not in columns]
     if missing:
         there = ", ".join(schema.names[:8]) + (", …" if len(schema.names) > 8 else "") or "no columns"
-        wanted = listed([*missing, "timestamp"])
+        fields = {"time": ("time", "timestamp"), "price": ("price",)}
+        wanted = "; ".join(f"{listed(fields[name])} ({name})" for name in missing)
         raise UnreadableFile(tape, f"no tape: column {', '.join(missing)} missing, found {there}; looked for {wanted}")
     types = {column: schema.field(column).type for column in columns.values()}
     wrong = [f"{column} is {types[column]}" for name, column in columns.items() if not _fits(name, types[column])]
@@ -244,7 +252,7 @@ class TableReading:
     def ticks(self, batches: Iterable[pa.RecordBatch], total: int, size: int) -> Iterator[NumberedTicks]:
         """The valid ticks of the batches, which have ``total`` rows and ``size`` bytes in the tape."""
         self._report.simulated |= self._layout.simulated
-        for note in self._layout.notes:
+        for note in (*self._layout.notes, *(self._tape.notes if isinstance(self._tape, TableTape) else ())):
             self._report.add_note(self._tape, note, is_loss=False)
         has_unread_ids = False
         done = 0
@@ -271,6 +279,9 @@ class TableReading:
         table = TickBatch(batch, self._layout)
         ticks = table.ticks()
         faults = table.faults(ticks)
+        if isinstance(self._tape, TableTape) and self._tape.latest is not None and not self._layout.simulated:
+            is_beyond = (ticks.time < EARLIEST_NS) | (ticks.time > self._tape.latest)
+            faults |= {"no time between 1990 and tomorrow": is_beyond} if is_beyond.any() else {}
         numbers = np.arange(first, first + len(ticks))
         if not faults:
             return NumberedTicks(ticks, numbers)
