@@ -292,6 +292,24 @@ def test_several_products_in_a_file_stay_apart(tmp_path: Path) -> None:
     assert [product.missing for product in result.products] == [None, None]  # every second id belongs to the other
 
 
+def test_a_product_with_its_venue_is_read(tmp_path: Path) -> None:
+    """A column of ``venue:product`` needs no ``--product``, and agrees with one; a symbol of ccxt has no venue."""
+    ticks = [trade(place, product_id="bitflyer:BTC-JPY") for place in range(20)]
+    lines = ["product,time,price,size,side,trade_id"]
+    lines += [
+        f"bitflyer:BTC-JPY,{format_time(tick.time)},{tick.price},{tick.last_size},{tick.side.name.lower()},{tick.trade_id}"
+        for tick in ticks
+    ]
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join(lines))
+    assert same(ticks_of(imported(path, tmp_path / "out").tape), ticks)
+    assert same(ticks_of(imported(path, tmp_path / "named", product_id="bitflyer:BTC-JPY").tape), ticks)
+    with pytest.raises(UnreadableFile, match="not of bitflyer:ETH-JPY"):
+        imported(path, tmp_path / "other", product_id="bitflyer:ETH-JPY")
+    with pytest.raises(UnreadableFile, match="not of okx:BTC-JPY"):
+        imported(path, tmp_path / "venue", product_id="okx:BTC-JPY")
+
+
 def test_sizes_of_contracts_are_labelled(tmp_path: Path) -> None:
     """Sizes of inverse futures are kept, and the tape states their unit."""
     path = tmp_path / FILE_NAMES["binance COIN-M trades"]

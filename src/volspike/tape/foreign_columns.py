@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from volspike.errors import UnreadableFile
 from volspike.market import MISSING_ID, Kind, Side, Ticks
+from volspike.market.product import KNOWN_VENUES, split_product
 from volspike.market.time import NOT_A_TIME
 from volspike.tape.chronology import TapeZone
 from volspike.tape.csv_columns import CsvRows
@@ -298,6 +299,8 @@ class ForeignTable:
         file = self.file
         if file.file_format.name == "nautilus":  # BTCUSDT-PERP.BINANCE
             symbol, _, venue = symbol.rpartition(".")
+        if (product := _product_with_venue(symbol)) is not None:
+            return product
         venue = venue or market_venue(file.file_format, symbol, file.market) or file.venue
         if not venue:
             raise UnreadableFile(
@@ -311,12 +314,31 @@ class ForeignTable:
             return
         symbols, _ = columns.words("product_id")
         for symbol in symbols:
-            stated = symbol.rpartition(".")[0] if self.file.file_format.name == "nautilus" else symbol.partition(":")[0]
-            if stated and not is_same_symbol(product_id, stated):
+            text = symbol.rpartition(".")[0] if self.file.file_format.name == "nautilus" else symbol
+            product = _product_with_venue(text)
+            stated = text.partition(":")[0] if product is None else split_product(product)[1]
+            is_elsewhere = product is not None and _exchange_of(product) != _exchange_of(product_id)
+            if stated and (is_elsewhere or not is_same_symbol(product_id, stated)):
                 raise UnreadableFile(
                     self.file.path,
                     f"its rows are of {symbol[:40]}, not of {product_id}: remove --product, or name the right one",
                 )
+
+
+def _product_with_venue(symbol: str) -> str | None:
+    """The product of a symbol that states its venue; None for one that does not, such as those of ccxt.
+
+    >>> _product_with_venue("bitflyer:BTC-JPY"), _product_with_venue("BTC/USDT:USDT")
+    ('bitflyer:BTC-JPY', None)
+    """
+    venue, _, of_venue = symbol.partition(":")
+    is_known = bool(of_venue) and venue.strip().lower().replace("_", "-") in KNOWN_VENUES
+    return product_of_symbol(venue, of_venue) if is_known else None
+
+
+def _exchange_of(product_id: str) -> str:
+    """The venue of a product without its market: ``binance`` for ``binance-um``."""
+    return split_product(product_id)[0].partition("-")[0]
 
 
 def _row_text(table: pa.Table, row: int) -> bytes:
