@@ -379,6 +379,7 @@ def test_an_evaluation_has_intervals_and_a_baseline(folder: Path) -> None:
     assert f"PR-AUC {evaluation.pr_auc:.3f}" in str(evaluation)
     for warning in evaluation.warnings:
         assert f"note: {warning}" in str(evaluation)
+    assert repr(evaluation) == str(evaluation)  # a notebook shows the lines, not the arrays
 
 
 def test_the_engine_makes_the_same_rows(folder: Path, ticks: pa.Table) -> None:
@@ -418,6 +419,29 @@ def test_a_tick_states_its_fields() -> None:
             engine.update(fields)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"price": np.nan}, "price of a tick is a finite number above 0, got nan"),
+        ({"price": -5.0}, "price of a tick is a finite number above 0, got -5.0"),
+        ({"last_size": -1.0}, "last_size of a tick is a finite number of 0 or more, or NaN, got -1.0"),
+        ({"best_bid": np.inf}, "best_bid of a tick"),
+        ({"time": 1_760_000_000}, r"in ns UTC, from 2000 to tomorrow, got 1760000000, .* 1970-01-01T00:00:01\.76Z"),
+        ({"time": 2**63 - 1}, "from 2000 to tomorrow"),
+        ({"product_id": " "}, "product of a tick"),
+    ],
+)
+def test_a_tick_that_no_market_sends_is_refused(change: dict[str, Any], message: str) -> None:
+    """As a mapping and as a ``Tick``, since the engine would drop it without an error."""
+    fields: dict[str, Any] = {"time": START, "received": START, "kind": Kind.TICKER, "price": 1.0, "product_id": "A-B"}
+    fields |= change
+    for tick in (fields, vs.Tick(**fields)):
+        with pytest.raises(UsageError, match=message):
+            vs.Engine("tick", "core").update(tick)
+    with pytest.raises(UsageError, match="a tick cannot be read"):
+        vs.Engine("tick", "core").update(vs.Tick(**fields | {"time": START, "price": "high"}))
+
+
 def test_the_row_rate_must_be_visible_or_stated(folder: Path) -> None:
     """Rows at full seconds with holes may be of ticks or of seconds; guessing would move the labels by a second."""
     rows = pl.DataFrame(pq.read_table(folder / "1s.parquet"))
@@ -429,7 +453,7 @@ def test_the_row_rate_must_be_visible_or_stated(folder: Path) -> None:
         vs.labels(pq.read_table(folder / "1s.parquet"), every="tick")
 
 
-MISSING = "missing: ewma_volatility_60s; .* replay with feature_set='full'"
+MISSING = "^the rows lack columns that model relative_trees needs; missing: ewma_volatility_60s; keep these columns"
 
 
 @pytest.mark.parametrize(

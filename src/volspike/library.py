@@ -23,13 +23,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
+from math import inf
 from pathlib import Path
+from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 
+from volspike.arguments import take, take_each, take_positive, take_text, take_whole, take_word
 from volspike.datasets import Dataset
 from volspike.datasets.build import BuildResult, build_features, label_table
 from volspike.datasets.dataset import dataset_of
@@ -38,7 +41,7 @@ from volspike.errors import UnreadableFile, UsageError, VolspikeError
 from volspike.features import Every, FeatureEngine, FeatureRow, FeatureSet
 from volspike.frames import NAME, Frame, as_given, as_table, feature_rows
 from volspike.labels import HORIZON_S, SpikeDefinition
-from volspike.market import Gap, Kind, Profile, Tick
+from volspike.market import SECOND_NS, Gap, Kind, Profile, Tick, format_time
 from volspike.models import BASELINE_MODEL, DEFAULT_MODEL, SIMULATED_MODEL, TEN_MODEL, Artifact
 from volspike.tape import (
     TAPE_SCHEMA,
@@ -51,6 +54,8 @@ from volspike.tape import (
     tapes_of,
     tick_table,
 )
+from volspike.tape.chronology import zone_of
+from volspike.tape.file_formats import LATEST_AHEAD_NS
 
 if TYPE_CHECKING:
     from volspike.reporting.backtest import Backtest
@@ -163,6 +168,7 @@ class Tape:
         return schema, batches()
 
 
+@_options_of_python()
 def read_tape(paths: str | Path | Sequence[str | Path], *, timezone: str | None = None) -> Tape:
     """A tape of one or several files, folders or globs, with the gaps of the ledgers next to them.
 
@@ -171,9 +177,12 @@ def read_tape(paths: str | Path | Sequence[str | Path], *, timezone: str | None 
         timezone: the time zone of times that state none, such as ``Asia/Tokyo``; UTC by default.
 
     Raises:
-        UsageError: a path names no tape.
+        UsageError: a path names no tape, or there is no such time zone.
     """
-    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    named = "a path, or a list of paths: files, folders or globs"
+    given = [paths] if isinstance(paths, str | Path) else take_each("paths", paths, (str, Path), named)
+    if timezone is not None:
+        zone_of(take_text("timezone", timezone, ZONE))
     return Tape(tuple(str(path) for path in given), timezone, tuple(ledgers_of(tapes_of(given)).gaps))
 
 
@@ -220,16 +229,23 @@ def features(
             Also if it is not in the order of time, oldest or newest first.
         DataError: most of the ticks are older than those before them.
     """
-    chosen = FeatureSet.of(windows, feature_set, leader)
-    kinds = None if profile is None else _choice(Profile, profile, "profile")
-    rate = _choice(Every, every, "every")
+    chosen = _feature_set(windows, feature_set, leader)
+    kinds = None if profile is None else take_word("profile", profile, Profile)
+    rate = take_word("every", every, Every)
+    stated_gaps = _gaps(gaps)
+    if product is not None:
+        take("product", product, str, "the name of a product, such as 'BTC-USD'")
+    if simulated is not None:
+        take("simulated", simulated, bool, "True, False or None")
+    if timezone is not None:
+        take_text("timezone", timezone, ZONE)
     source: list[str] | TableTape
     if isinstance(data, Tape):
         if product is not None or timezone is not None:
             raise UsageError("product= is for frames; the time zone of a tape is stated in vs.read_tape(…, timezone=…)")
-        source, losses, timezone = list(data.paths), [*data.gaps, *gaps], data.timezone
+        source, losses, timezone = list(data.paths), [*data.gaps, *stated_gaps], data.timezone
     else:
-        source, losses = _tick_frame(data, product), list(gaps)
+        source, losses = frame_tape(as_table(data), NAME, product), stated_gaps
     rows = FeatureTable(chosen)
     result = build_features(
         source, rows, chosen, rate, kinds, losses, timezone=timezone, simulated=simulated, keep_rejected=False
@@ -270,8 +286,9 @@ def labels(
         UsageError: an unknown spike definition or horizon, or the row rate is unknown.
         NotEnoughData: no row has a known future.
     """
-    table, facts = feature_rows(frame, _rate(every), gaps)
-    labelled = label_table(table, facts, SpikeDefinition.parse(spike), horizon, NAME)
+    definition, seconds = _spike(spike), take_whole("horizon", horizon, "a whole number of seconds")
+    table, facts = feature_rows(frame, _rate(every), _gaps(gaps))
+    labelled = label_table(table, facts, definition, seconds, NAME)
     return as_given(labelled, frame, is_aligned=True)
 
 
@@ -316,7 +333,7 @@ class Model:
         """
         from volspike.episodes import SeriesOrder, alarm_runs  # noqa: PLC0415  numba takes half a second to import
 
-        table, facts = feature_rows(frame, _rate(every), gaps)
+        table, facts = feature_rows(frame, _rate(every), _gaps(gaps))
         dataset, rows = _dataset(table, facts, labelled=False)
         artifact = self.artifact
         artifact.check_dataset(dataset)
@@ -349,7 +366,8 @@ def load_model(name_or_path: str | Path = "default") -> Model:
         ArtifactCorrupt: a file of the artifact was changed or damaged.
         SchemaMismatch: it was trained on features that this version defines differently.
     """
-    path = Path(name_or_path)
+    takes = f"one of {', '.join(SHIPPED_MODELS)}, or the folder of a model"
+    path = Path(take("name_or_path", name_or_path, (str, Path), takes))
     return Model(Artifact.load(path if path.exists() else SHIPPED_MODELS.get(str(name_or_path), path)))
 
 
@@ -371,8 +389,8 @@ class Engine:
         leader: str | None = None,
         profile: Literal["ticker", "ticker+trade", "trade"] = "ticker",
     ) -> None:
-        chosen = FeatureSet.of(windows, feature_set, leader)
-        self._engine = FeatureEngine(chosen, _choice(Profile, profile, "profile"), _choice(Every, every, "every"))
+        chosen = _feature_set(windows, feature_set, leader)
+        self._engine = FeatureEngine(chosen, take_word("profile", profile, Profile), take_word("every", every, Every))
 
     def update(self, tick: Tick | Mapping[str, Any]) -> list[FeatureRow]:
         """The rows that a tick makes; a mapping has the fields of ``Tick``, of which time and price are needed.
@@ -380,13 +398,17 @@ class Engine:
         ``time`` is in ns UTC or a ``datetime`` with a zone. Without ``kind``, a tick is what the profile counts.
 
         Raises:
-            UsageError: a field is unknown, missing or of the wrong type.
+            UsageError: a field is unknown, missing, of the wrong type or impossible: a time before 2000, a price that
+                is not above 0, a negative size.
         """
-        return self._engine.update(tick if isinstance(tick, Tick) else self._tick(tick))
+        if not isinstance(tick, Tick):
+            tick = self._tick(take("tick", tick, Mapping, "a Tick or a mapping with the fields of one"))
+        _check_tick(tick)
+        return self._engine.update(tick)
 
     def mark_gap(self, gap: Gap) -> None:
         """Mark a loss of data: rows of its products are not ``is_whole`` until it has left their windows."""
-        self._engine.mark_gap(gap)
+        self._engine.mark_gap(take("gap", gap, Gap, "a volspike.Gap"))
 
     def snapshot(self) -> bytes:
         """The state, from which another engine with the same options continues."""
@@ -399,7 +421,7 @@ class Engine:
             DataError: the bytes are no complete snapshot.
             SchemaMismatch: it is of an engine with other options.
         """
-        self._engine.restore(snapshot)
+        self._engine.restore(take("snapshot", snapshot, bytes, "the bytes of Engine.snapshot()"))
 
     def _tick(self, fields: Mapping[str, Any]) -> Tick:
         known = set(Tick.__struct_fields__)
@@ -418,7 +440,7 @@ class Engine:
             raise UsageError(f"a tick cannot be read: {error}") from error
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Evaluation:
     """Quality of a model on labelled rows, next to the best baseline, with 95 % intervals.
 
@@ -471,6 +493,9 @@ class Evaluation:
         ]
         return pa.Table.from_pylist(rows)
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         compared, interval = self.backtest.comparison, self.backtest.comparison.gain_intervals["pr_auc"]
         own = compared.model_intervals["pr_auc"]
@@ -511,24 +536,65 @@ def evaluate(
     """
     from volspike.reporting.backtest import BacktestRequest, run_backtest  # noqa: PLC0415  imports the plots
 
-    chosen = model if isinstance(model, Model) else load_model(model)
-    table, facts = feature_rows(frame, _rate(every), gaps)
+    named = f"a volspike.Model, one of {', '.join(SHIPPED_MODELS)}, or the folder of a model"
+    stated = take("model", model, (Model, str, Path), named)
+    definition = None if spike is None else _spike(spike)
+    if budget is not None:
+        budget = take_positive("budget", budget, "a number of minutes of alarm per day above 0")
+    chosen = stated if isinstance(stated, Model) else load_model(stated)
+    table, facts = feature_rows(frame, _rate(every), _gaps(gaps))
     if "future_volatility" not in table.column_names:
         raise UsageError("the frame has no labels: pass it through vs.labels(frame) first")
     dataset, _ = _dataset(table, facts, labelled=True)
-    request = BacktestRequest(spike=None if spike is None else SpikeDefinition.parse(spike), budget=budget)
+    request = BacktestRequest(spike=definition, budget=budget)
     return Evaluation(run_backtest(chosen.artifact, Path("frame"), dataset, request))
 
 
-def _choice(kind: Any, value: str, name: str) -> Any:
+ZONE: Final = "the name of a time zone, such as 'Asia/Tokyo'"
+
+
+def _rate(every: object) -> Every | None:
+    return None if every is None else take_word("every", every, Every)
+
+
+def _gaps(gaps: object) -> list[Gap]:
+    return take_each("gaps", gaps, Gap, "a list of volspike.Gap, such as the gaps of a tape")
+
+
+def _spike(spike: object) -> SpikeDefinition:
+    return SpikeDefinition.parse(take_text("spike", spike, "a definition of spikes, such as 'jump:2'"))
+
+
+def _feature_set(windows: object, feature_set: object, leader: object) -> FeatureSet:
+    lengths = take_each("windows", windows, (int, np.integer), "a list of seconds, such as [30, 60, 300]")
+    scope = take_text("feature_set", feature_set, "the name of a feature set, such as 'full'")
+    if leader is not None:
+        leader = take_text("leader", leader, "the name of a product, such as 'BTC-USD'")
+    return FeatureSet.of(map(int, lengths), scope, leader)
+
+
+_EARLIEST_NS: Final = 946_684_800 * SECOND_NS
+_SIZES: Final = ("best_bid", "best_ask", "bid_size", "ask_size", "last_size")
+
+
+def _check_tick(tick: Tick) -> None:
+    """Refuses values that no market sends, which the engine would drop or take for another time."""
     try:
-        return kind(value)
-    except ValueError:
-        raise UsageError(f"{name} must be one of {', '.join(kind)}, got {value!r}") from None
-
-
-def _rate(every: str | None) -> Every | None:
-    return None if every is None else _choice(Every, every, "every")
+        if tick.time < _EARLIEST_NS or tick.time > time_ns() + LATEST_AHEAD_NS:
+            raise UsageError(
+                f"the time of a tick is in ns UTC, from 2000 to tomorrow, got {tick.time}, which is "
+                f"{format_time(tick.time)}; a number of seconds is multiplied by 1_000_000_000"
+            )
+        if not 0.0 < tick.price < inf:
+            raise UsageError(f"the price of a tick is a finite number above 0, got {tick.price}")
+        for name in _SIZES:
+            value = getattr(tick, name)
+            if value < 0.0 or value == inf:
+                raise UsageError(f"{name} of a tick is a finite number of 0 or more, or NaN, got {value}")
+        if not tick.product_id.strip():
+            raise UsageError(f"the product of a tick is a name such as 'BTC-USD', got {tick.product_id!r}")
+    except (TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise UsageError(f"a tick cannot be read: {error}") from error
 
 
 def _nanoseconds(time: Any) -> int:
@@ -539,11 +605,6 @@ def _nanoseconds(time: Any) -> int:
         raise UsageError(f"the time of a tick is in ns UTC or a datetime with a zone, got {time!r}")
     microseconds = pa.scalar(time, pa.timestamp("us", "UTC")).value
     return int(microseconds) * 1000
-
-
-def _tick_frame(frame: Frame, product: str | None) -> TableTape:
-    """The ticks of a frame as a tape."""
-    return frame_tape(as_table(frame), NAME, product)
 
 
 _MOST_REMARKS: Final = 5

@@ -155,6 +155,13 @@ class Artifact:
             SchemaMismatch: the features, the rows' spacing or the horizon differ, or the profile lacks a feature.
         """
         facts, horizon = dataset.facts, self.metadata.horizon_s
+        missing = [name for name in self.features if name not in dataset.names]
+        if missing and facts.digest in (self.metadata.feature_digest, self._digest):
+            raise SchemaMismatch(
+                f"the rows lack columns that model {self.name} needs",
+                missing=missing,
+                remedy="keep these columns, or compute the rows again",
+            )
         self.check_inputs(facts.digest, str(facts.every), facts.profile, dataset.names, facts.leader)
         if facts.horizon_s != horizon and np.isfinite(dataset.future_volatility).any():
             raise SchemaMismatch(
