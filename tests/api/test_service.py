@@ -19,11 +19,12 @@ from volspike.api.service import LoadResult, ModelFolder, Service, validate
 from volspike.background import BackgroundTask
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactCorrupt, SchemaMismatch
-from volspike.lifecycle.promotion import promote
+from volspike.lifecycle.promotion import promote, rollback
 from volspike.models import (
     DEFAULT_MODEL,
     METADATA_FILE,
     ONNX_FILE,
+    SIMULATED_MODEL,
     TEN_FEATURES,
     TEN_MODEL,
     Artifact,
@@ -253,6 +254,105 @@ def test_the_shipped_model_is_served_until_one_is_promoted(tmp_path: Path) -> No
     assert [event["event"] for event in logged] == ["shipped_model_served", "model_loaded"]
     made.replace(LoadResult(OTHER, None))
     assert made.version().threshold == 0.25
+
+
+def follow_once(made: Service) -> None:
+    """One check of the model folder, as ``follow`` does each second."""
+    asyncio.run(made._check_folder())
+
+
+def test_a_promoted_model_of_a_simulated_market_does_not_take_over_a_real_one(tmp_path: Path) -> None:
+    """It is refused once, as at the start; a model of a real market that is promoted later is served."""
+    shipped = Artifact.load(DEFAULT_MODEL)
+    made = Service(ServingSettings(artifacts=tmp_path), Artifact.load, served=shipped, simulated=False)
+    made.start()
+    shutil.copytree(SIMULATED_MODEL, tmp_path / "made_up")
+    promote(tmp_path / "made_up")
+    with capture_logs() as logged:
+        follow_once(made)
+        follow_once(made)
+    assert made.artifact is shipped
+    assert "was trained on a simulated market" in (made.health().model_refused or "")
+    assert [event["event"] for event in logged] == ["model_refused"]
+    shutil.copytree(TEN_MODEL, tmp_path / "ten")
+    promote(tmp_path / "ten")
+    follow_once(made)
+    assert (made.version().model, made.health().model_refused) == ("logistic", None)
+
+
+@pytest.mark.parametrize("simulated", [True, None])
+def test_other_markets_use_every_promoted_model(tmp_path: Path, simulated: bool | None) -> None:
+    """A simulated market, and a server without a market, follow a promotion of a model of either kind."""
+    made = Service(ServingSettings(artifacts=tmp_path), Artifact.load, simulated=simulated)
+    made.start()
+    for model in (SIMULATED_MODEL, TEN_MODEL):
+        shutil.copytree(model, tmp_path / model.name)
+        promote(tmp_path / model.name)
+        follow_once(made)
+        served = made.artifact
+        assert served is not None
+        assert served.metadata.onnx_sha256 == Artifact.load(model).metadata.onnx_sha256
+
+
+def test_a_named_model_of_a_simulated_market_is_used_on_a_real_one(tmp_path: Path) -> None:
+    """Who names a model decides; a new version of it is served as well."""
+    shutil.copytree(TEN_MODEL, tmp_path / "mine")
+    made = Service(ServingSettings(model=tmp_path / "mine"), Artifact.load, simulated=False)
+    made.start()
+    shutil.rmtree(tmp_path / "mine")
+    shutil.copytree(SIMULATED_MODEL, tmp_path / "mine")
+    follow_once(made)
+    assert (made.version().simulated, made.health().model_refused) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("simulated", "shipped"), [(None, DEFAULT_MODEL), (False, DEFAULT_MODEL), (True, SIMULATED_MODEL)]
+)
+def test_rollback_of_the_first_promotion_serves_the_shipped_model(
+    tmp_path: Path, simulated: bool | None, shipped: Path
+) -> None:
+    """The server returns to the model of its kind of market, once, and follows the next promotion."""
+    made = Service(ServingSettings(artifacts=tmp_path), Artifact.load, simulated=simulated)
+    made.start()
+    shutil.copytree(TEN_MODEL, tmp_path / "ten")
+    promote(tmp_path / "ten")
+    follow_once(made)
+    rollback(tmp_path)
+    follow_once(made)
+    served = made.artifact
+    assert served is not None
+    assert served.directory == shipped
+    follow_once(made)
+    assert made.artifact is served
+    promote(tmp_path / "ten")
+    follow_once(made)
+    assert made.version().model == "logistic"
+
+
+def test_rollback_of_a_refused_model_clears_the_refusal(tmp_path: Path) -> None:
+    """With the refused model gone the service is healthy again."""
+    made = Service(ServingSettings(artifacts=tmp_path), Artifact.load, simulated=False)
+    made.start()
+    shutil.copytree(SIMULATED_MODEL, tmp_path / "made_up")
+    promote(tmp_path / "made_up")
+    follow_once(made)
+    assert made.health().status == "degraded"
+    rollback(tmp_path)
+    follow_once(made)
+    assert (made.health().status, made.health().model_refused) == ("healthy", None)
+
+
+def test_a_model_that_is_being_replaced_or_whose_drive_is_gone_was_not_rolled_back(tmp_path: Path) -> None:
+    """The served model stays while its folder has another name, or the folder around it is empty or missing."""
+    folder = ModelFolder(tmp_path / "artifacts" / "production", Artifact.load)
+    assert not folder.was_cleared()
+    (tmp_path / "artifacts").mkdir()
+    assert not folder.was_cleared()
+    (tmp_path / "artifacts" / "retired").mkdir()
+    (tmp_path / "artifacts" / ".production.0123abcd.old").mkdir()
+    assert not folder.was_cleared()
+    (tmp_path / "artifacts" / ".production.0123abcd.old").rmdir()
+    assert [folder.was_cleared(), folder.was_cleared()] == [True, False]
 
 
 def test_a_damaged_promoted_model_is_not_replaced_by_the_shipped_one(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 
 from tests.cli.command_line import MODEL, USAGE, Run, assert_refused
-from volspike.models import METADATA_FILE, SIMULATED_MODEL
-from volspike.models.metadata import decode_metadata
 
 
 def test_models_are_listed_promoted_and_rolled_back(market: Path, volspike: Run, tmp_path: Path) -> None:
@@ -23,10 +21,11 @@ def test_models_are_listed_promoted_and_rolled_back(market: Path, volspike: Run,
     assert "serving: logistic" in promoted.out, promoted.err
     assert "production *" in volspike("models", "list").out
     assert "looks well" in (tmp_path / "models/artifacts/history.jsonl").read_text()
-    shipped = decode_metadata((SIMULATED_MODEL / METADATA_FILE).read_bytes())
     back = volspike("models", "rollback", "--mlflow-uri", f"sqlite:///{tmp_path}/mlflow.db")
-    assert f"serving: {shipped.model} {shipped.onnx_sha256[:12]}" in back.out, back.err
-    assert "has no version of this model" in back.err
+    assert "serving: the shipped model for the kind of market; no model is promoted" in " ".join(back.out.split())
+    assert "the alias `champion` was not moved" in back.err
+    assert "production *" not in volspike("models", "list").out
+    assert_refused(volspike("models", "rollback"), MODEL, "no model in production")
 
 
 def test_a_model_without_evidence_needs_force(market: Path, volspike: Run, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ from volspike.lifecycle.promotion import (
     read_promotion,
     rollback,
 )
-from volspike.models import DEFAULT_MODEL, TEN_MODEL, Artifact
+from volspike.models import DEFAULT_MODEL, SIMULATED_MODEL, TEN_MODEL, Artifact
+from volspike.models.choice import model_to_serve
 from volspike.training.request import TrainingRequest
 from volspike.training.run import train_on
 
@@ -52,23 +53,69 @@ def shelf(tmp_path: Path) -> Path:
 
 
 def test_rollback_steps_back_one_model_at_a_time(shelf: Path) -> None:
-    """Each rollback serves the previous model, at last the shipped one; a further rollback is refused."""
+    """Each rollback serves the previous model, at last the shipped one; then nothing is promoted."""
     promote(shelf / "relative_trees", "first")
     promote(shelf / "ten", "second")
     assert served(shelf)[0] == "logistic"
     rollback(shelf)
     assert served(shelf) == ("relative_trees", "2026-01-01T00:00:00Z")
     rollback(shelf)
-    assert served(shelf) == ("relative_trees", Artifact.load(DEFAULT_MODEL).metadata.created)
-    with pytest.raises(UsageError, match="first model"):
+    assert load_production(shelf) is None
+    assert model_to_serve(None, shelf / "production", simulated=False) == DEFAULT_MODEL
+    with pytest.raises(ArtifactMissing, match="roll back from"):
         rollback(shelf)
     events = [(entry.event, entry.model, entry.reason) for entry in read_history(shelf)]
     assert events == [
         ("promoted", "relative_trees", "first"),
         ("promoted", "logistic", "second"),
         ("rolled_back", "relative_trees", "no reason given"),
-        ("rolled_back", "relative_trees", "no reason given"),
+        ("rolled_back", "shipped", "no reason given"),
     ]
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+def test_rollback_of_the_first_promotion_leaves_nothing_promoted(shelf: Path, simulated: bool) -> None:
+    """No shipped model becomes a promoted one; the replaced model is kept, and can be promoted again."""
+    artifact(shelf / "made_up", simulated=simulated)
+    promote(shelf / "made_up")
+    rollback(shelf, "a try")
+    assert not (shelf / "production").exists()
+    assert hidden(shelf) == []
+    for kind, shipped in ((True, SIMULATED_MODEL), (False, DEFAULT_MODEL)):
+        assert model_to_serve(None, shelf / "production", simulated=kind) == shipped
+    last = read_history(shelf)[-1]
+    assert (last.event, last.model, last.digest, last.reason) == ("rolled_back", "shipped", "", "a try")
+    promote(shelf / "retired" / last.previous)
+    assert load_production(shelf) is not None
+    assert read_history(shelf)[-1].previous == "shipped"
+
+
+def test_a_copy_of_the_shipped_model_of_an_earlier_version_stays_usable(shelf: Path) -> None:
+    """Earlier versions put a copy in production; it is served, not rolled back, and replaced by the next promotion."""
+    shutil.copytree(SIMULATED_MODEL, shelf / "production")
+    with pytest.raises(UsageError, match="first model"):
+        rollback(shelf)
+    promote(shelf / "relative_trees")
+    rollback(shelf)
+    assert served(shelf)[1] == Artifact.load(SIMULATED_MODEL).metadata.created
+
+
+def test_production_that_cannot_be_removed_is_still_served(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed removal changes neither the served model nor the history."""
+    promote(shelf / "relative_trees")
+
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "production":
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(UsageError, match="cannot be removed: Permission denied"):
+        rollback(shelf)
+    assert served(shelf)[0] == "relative_trees"
+    assert [entry.event for entry in read_history(shelf)] == ["promoted"]
 
 
 def test_retired_model_is_promoted_by_name(shelf: Path) -> None:

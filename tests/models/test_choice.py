@@ -9,7 +9,7 @@ import pytest
 
 from volspike.config import ServingSettings
 from volspike.models import BASELINE_MODEL, DEFAULT_MODEL, SIMULATED_MODEL, TEN_MODEL, Artifact
-from volspike.models.choice import model_to_serve, named_model, production_model, with_companion
+from volspike.models.choice import model_to_serve, named_model, origin_fault, production_model, with_companion
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,17 @@ def test_production_comes_before_what_ships(tmp_path: Path) -> None:
     shutil.copytree(TEN_MODEL, production)
     assert model_to_serve(None, production, simulated=True) == production
     assert model_to_serve(Path("m"), production, simulated=True) == Path("m")
+
+
+@pytest.mark.parametrize("model", [DEFAULT_MODEL, SIMULATED_MODEL])
+@pytest.mark.parametrize("simulated", [True, False])
+def test_the_start_and_a_later_promotion_follow_one_rule(model: Path, simulated: bool, tmp_path: Path) -> None:
+    """A promoted model is used on a market of this kind at the start exactly if it is when it is promoted later."""
+    shutil.copytree(model, tmp_path / "production")
+    chosen = model_to_serve(None, tmp_path / "production", simulated=simulated)
+    fault = origin_fault(Artifact.load(model).metadata, simulated=simulated)
+    assert (chosen == tmp_path / "production") == (fault is None)
+    assert (fault is None) == (simulated or model == DEFAULT_MODEL)
 
 
 def test_a_companion_is_added_where_none_is_named() -> None:

@@ -69,15 +69,23 @@ def create_app(
     state: Callable[[], SourceState] | None = None,
     collectors: Sequence[Collector] = (),
     background: TaskList = tuple,
+    simulated: bool | None = None,
 ) -> FastAPI:
     """The application for ``settings``; it loads its model with ``load`` when it starts.
 
     ``pages`` are additional routes, including the page at ``/``; without them ``/`` is a plain page. ``served``,
-    ``adopt``, ``limitations``, ``state`` and ``background`` are as for ``Service``. ``/metrics`` includes the metrics
-    of ``collectors``.
+    ``adopt``, ``limitations``, ``state``, ``background`` and ``simulated`` are as for ``Service``. ``/metrics``
+    includes the metrics of ``collectors``.
     """
     service = Service(
-        settings, load, served=served, adopt=adopt, limitations=limitations, state=state, background=background
+        settings,
+        load,
+        served=served,
+        adopt=adopt,
+        limitations=limitations,
+        state=state,
+        background=background,
+        simulated=simulated,
     )
     for collector in collectors:
         service.metrics.registry.register(collector)

@@ -26,8 +26,8 @@ from volspike.api.schema import BackgroundFault, Health, Refusal, SourceState, V
 from volspike.background import BackgroundCollector, BackgroundTask, TaskList
 from volspike.config import ServingSettings
 from volspike.errors import ArtifactCorrupt, VolspikeError
-from volspike.models import DEFAULT_MODEL, METADATA_FILE, ONNX_FILE, Artifact, Metadata
-from volspike.models.choice import holds_model, named_model, production_model
+from volspike.models import METADATA_FILE, ONNX_FILE, Artifact, Metadata
+from volspike.models.choice import holds_model, named_model, origin_fault, production_model, shipped_model
 from volspike.models.evidence import Limitations, model_limitations, texts
 
 Load: TypeAlias = Callable[[Path], Artifact]
@@ -60,6 +60,8 @@ class Service:
         state: the state of the live pipeline's source; None if there is no pipeline.
         background: other background tasks of the process, for ``/health`` and the metrics.
         limitations: those of a model where it is used, such as on a live market; by default those of the model alone.
+        simulated: the kind of market that is served. A promoted model of a simulated market is not used on a real one,
+            as at the start; None, without a market, uses every promoted model.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Service:
         state: Callable[[], SourceState] | None = None,
         background: TaskList = tuple,
         limitations: LimitationsOf = model_limitations,
+        simulated: bool | None = None,
     ) -> None:
         self.settings = settings
         self.metrics = ApiMetrics()
@@ -87,7 +90,10 @@ class Service:
         self._background = background
         self._following = BackgroundTask("model folder")
         self._limitations = limitations
-        self._folder = ModelFolder(named_model(settings) or production_model(settings), load)
+        self._simulated = simulated
+        self._shipped = shipped_model(simulated=bool(simulated))
+        self._named = named_model(settings)
+        self._folder = ModelFolder(self._named or production_model(settings), load)
         self.metrics.registry.register(ResultsCollector(settings.results))
         self.metrics.registry.register(ModelCollector(lambda: self.artifact))
         self.metrics.registry.register(BackgroundCollector(self._tasks))
@@ -110,9 +116,9 @@ class Service:
             self._serve(self._served)
             return
         path = self._folder.path
-        if named_model(self.settings) is None and not holds_model(path):
-            log.info("shipped_model_served", path=str(DEFAULT_MODEL), reason=f"no model was promoted to {path}")
-            path = DEFAULT_MODEL
+        if self._named is None and not holds_model(path):
+            log.info("shipped_model_served", path=str(self._shipped), reason=f"no model was promoted to {path}")
+            path = self._shipped
         loaded = self._folder.load_changed() or load_validated(path, self._load)
         if loaded.artifact is None:
             self.reason = loaded.reason
@@ -127,9 +133,16 @@ class Service:
 
     async def _check_folder(self) -> None:
         # in a thread: the folder may be on a network drive, and a model takes a while to load
-        loaded = await asyncio.to_thread(self._folder.load_changed)
+        loaded = await asyncio.to_thread(self._load_changed)
         if loaded is not None:
             self.replace(loaded)
+
+    def _load_changed(self) -> LoadResult | None:
+        """The model that was promoted since the last check; the shipped one if the promotion was taken back."""
+        loaded = self._folder.load_changed()
+        if loaded is None and self._named is None and self._folder.was_cleared():
+            return load_validated(self._shipped, self._load)
+        return loaded
 
     def replace(self, loaded: LoadResult) -> None:
         """Serve the loaded model from the next request on, or keep the previous one and record the reason."""
@@ -137,6 +150,9 @@ class Service:
         if artifact is None:
             self._refuse(loaded.reason or "")
         elif before is None or artifact.metadata != before.metadata:
+            if fault := self._origin_fault(artifact.metadata):
+                self._refuse(fault)
+                return
             try:
                 if self._adopt is not None:
                     self._adopt(artifact)
@@ -146,6 +162,12 @@ class Service:
                 self._serve(artifact)
         else:
             self.refused = None  # the served model was restored
+
+    def _origin_fault(self, metadata: Metadata) -> str | None:
+        """The reason not to use a promoted model on this market; None for one that is named explicitly."""
+        if self._named is not None or self._simulated is None:
+            return None
+        return origin_fault(metadata, simulated=self._simulated)
 
     def _serve(self, artifact: Artifact) -> None:
         before, self.predictor = self.artifact, PredictHandler(artifact, self.metrics, self.settings.max_rows)
@@ -314,6 +336,7 @@ class ModelFolder:
         self.path = path
         self._load = load
         self._seen: FileIdentity | None = None
+        self._cleared = False
 
     def load_changed(self) -> LoadResult | None:
         """The model in the folder if its files changed since the last call; blocks while it reads.
@@ -326,8 +349,25 @@ class ModelFolder:
         loaded = load_validated(self.path, self._load)
         if loaded.artifact is None and _file_identity(self.path) != seen:
             return None  # the files were replaced while they were read: the next check finds both
-        self._seen = seen
+        self._seen, self._cleared = seen, False
         return loaded
+
+    def was_cleared(self) -> bool:
+        """Whether the folder was removed since the last call, as by the rollback of a first promotion.
+
+        A folder that is just being replaced was not removed, nor one on a drive that is gone.
+        """
+        if self._cleared or self.path.exists():
+            return False
+        try:
+            siblings = [each.name for each in self.path.parent.iterdir()]
+        except OSError:
+            return False
+        is_moved = any(name.startswith(f".{self.path.name}.") and name.endswith(".old") for name in siblings)
+        if not siblings or is_moved or self.path.exists():
+            return False
+        self._seen, self._cleared = None, True
+        return True
 
 
 def _file_identity(path: Path) -> FileIdentity | None:

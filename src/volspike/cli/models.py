@@ -63,11 +63,21 @@ def run(
 
 
 def _print_result(place: Path, tracking: TrackingSettings) -> None:
+    from volspike.lifecycle.promotion import RETIRED
     from volspike.models import METADATA_FILE
+    from volspike.models.choice import holds_model
     from volspike.models.evidence import model_limitations
     from volspike.models.metadata import decode_metadata
     from volspike.training.mlflow import set_champion_by_digest
 
+    if not holds_model(place):
+        out.print(
+            f"serving: the shipped model for the kind of market; no model is promoted to {place}, and the last one "
+            f"is kept in {place.parent / RETIRED}"
+        )
+        if tracking.is_on:
+            warn("the shipped model is not in MLflow: the alias `champion` was not moved")
+        return
     metadata = decode_metadata((place / METADATA_FILE).read_bytes())
     if fault := set_champion_by_digest(tracking, metadata.onnx_sha256):
         warn(fault)

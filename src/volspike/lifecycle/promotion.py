@@ -23,8 +23,8 @@ import structlog
 from volspike.errors import ArtifactMissing, UnreadableFile, UsageError
 from volspike.locks import try_lock
 from volspike.market import format_time
-from volspike.models import DEFAULT_MODEL, METADATA_FILE, SIMULATED_MODEL, Artifact, Metadata
-from volspike.models.artifact import recover_folders, replace_folder
+from volspike.models import METADATA_FILE, Artifact, Metadata
+from volspike.models.artifact import recover_folders, remove_folder, replace_folder
 from volspike.models.choice import PRODUCTION, holds_model
 from volspike.models.evidence import blocking_limitations, texts
 from volspike.models.metadata import decode_metadata
@@ -44,9 +44,9 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """One event at ``time`` (RFC 3339), its reason, and the model (``digest``: of its ONNX graph) it is about.
 
     ``checked``: no training was needed. ``trained``: a challenger was trained. ``waits``: it stays in shadow.
-    ``rejected``: it was dropped. ``promoted`` and ``rolled_back``: another model is served. ``failed``: the run
-    changed nothing. ``severity`` is the drift found, ``data_start`` and ``data_end`` bound the rows used, ``figures``
-    are the numbers behind the decision.
+    ``rejected``: it was dropped. ``promoted`` and ``rolled_back``: another model is served, without a digest if it is
+    the ``shipped`` one. ``failed``: the run changed nothing. ``severity`` is the drift found, ``data_start`` and
+    ``data_end`` bound the rows used, ``figures`` are the numbers behind the decision.
     """
 
     time: str
@@ -214,6 +214,9 @@ def promote_chosen(report: TrainingReport) -> TrainingReport:
 def rollback(artifacts: Path, reason: str = NO_REASON) -> Path:
     """Serve the previous model again; returns the folder ``production``.
 
+    The rollback of a first promotion removes that folder: nothing is promoted then, and the model that ships for the
+    kind of market is served, as before the promotion.
+
     Raises:
         ArtifactMissing: ``production`` is empty, or the previous model was deleted.
         UsageError: there is no previous model, or the folder cannot be written.
@@ -227,13 +230,18 @@ def rollback(artifacts: Path, reason: str = NO_REASON) -> Path:
         promotion = read_promotion(served.folder)
         if promotion is None or not promotion.previous:
             raise UsageError(f"{served.metadata.model} is the first model in production; promote another by name")
-        shipped = SIMULATED_MODEL if served.metadata.simulated else DEFAULT_MODEL
-        source = shipped if promotion.previous == SHIPPED else artifacts / RETIRED / promotion.previous
+        now = format_time(time.time_ns())
+        event: dict[str, Any] = {"time": now, "event": "rolled_back", "reason": reason, "trigger": "by hand"}
+        if promotion.previous == SHIPPED:
+            replaced = _retire(artifacts, served)
+            remove_folder(served.folder)
+            append_entry(artifacts, HistoryEntry(model=SHIPPED, previous=replaced, **event))
+            return served.folder
+        source = artifacts / RETIRED / promotion.previous
         Artifact.load(source)
         replaced = _retire(artifacts, served)
         place = _replace_production(artifacts, _read_files(source))
-        now = format_time(time.time_ns())
-        _append_served(artifacts, replaced, time=now, event="rolled_back", reason=reason, trigger="by hand")
+        _append_served(artifacts, replaced, **event)
     return place
 
 

@@ -289,7 +289,8 @@ async def serve_live(
 
     A replayed tape is not recorded again, and its predictions are not stored. The model is the one in the settings, or
     the one in production, or the one that the package includes for a market of this kind, real or simulated; this rule
-    is the same for a live source and a replay. ``announce`` is called with the open source before it is served.
+    is the same for a live source and a replay, and for models that are promoted later. ``announce`` is called with the
+    open source before it is served.
 
     Raises:
         UsageError: unknown source, no such tape, or an alert threshold of a product that the source does not send.
@@ -326,6 +327,7 @@ async def serve_live(
             state=dashboard.state,
             collectors=[pipeline.collector()],
             background=lambda: [*pipeline.tasks, *retraining],
+            simulated=simulated,
         )
         server = Server(server_config(app, serving), on_stop=pipeline.publisher.close)
         announce(source)

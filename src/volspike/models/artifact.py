@@ -401,6 +401,21 @@ def replace_folder(folder: Path, files: Mapping[str, bytes], *, mark: str, check
         shutil.rmtree(new, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes ``folder`` in one step: a run that is killed leaves it complete, or a rest for ``recover_folders``.
+
+    Raises:
+        UsageError: it cannot be removed.
+    """
+    rest = folder.parent / f".{folder.name}.{uuid4().hex[:8]}"
+    try:
+        with _locked(folder):
+            folder.rename(rest)
+            shutil.rmtree(rest, ignore_errors=True)
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be removed: {error.strerror or error}") from error
+
+
 _STAGING: Final = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}(?P<old>\.old)?")
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from volspike.config import ServingSettings
 from volspike.models.artifact import METADATA_FILE
-from volspike.models.metadata import decode_metadata
+from volspike.models.metadata import Metadata, decode_metadata
 
 _MODELS: Final = Path(__file__).parent
 
@@ -54,7 +54,22 @@ def model_to_serve(requested: Path | None, production: Path, *, simulated: bool)
         return requested
     if holds_model(production) and (simulated or not _is_simulated(production)):
         return production
+    return shipped_model(simulated=simulated)
+
+
+def shipped_model(*, simulated: bool) -> Path:
+    """The folder of the model that ships for a market of this kind; it is served until a model is promoted."""
     return SIMULATED_MODEL if simulated else DEFAULT_MODEL
+
+
+def origin_fault(metadata: Metadata, *, simulated: bool) -> str | None:
+    """The reason not to serve a promoted model on a market of this kind, as ``model_to_serve`` decides; or None."""
+    if simulated or not metadata.simulated:
+        return None
+    return (
+        f"{metadata.model} was trained on a simulated market and is not served on a real one; promote a model of "
+        "recorded data, or name this one with --model"
+    )
 
 
 def with_companion(settings: ServingSettings) -> ServingSettings:
