@@ -237,6 +237,9 @@ def test_copies_of_rows_are_named() -> None:
     twice = pl.concat([frame, frame]).sort("time", maintain_order=True)
     with pytest.warns(UserWarning, match=r"^the frame: 600 of 1,200 rows equal the row before; if they are copies"):
         vs.features(twice, product="A-B")
+    words = {"side": pl.lit("buy").cast(pl.Categorical), "venue": pl.lit(None)}
+    with pytest.warns(UserWarning, match="600 of 1,200 rows equal the row before"):
+        vs.features(twice.with_columns(**words), product="A-B")
     with pytest.warns(UserWarning, match="dropped ticks: 600 duplicates"):
         vs.features(twice.with_columns(trade_id=pl.int_range(1_200) // 2), product="A-B")
     with warnings.catch_warnings():
@@ -279,6 +282,7 @@ def test_columns_without_a_time_or_number_name_the_remedy() -> None:
         (pl.int_range(600).alias("time"), "no time between 1990 and tomorrow"),
         (far, "no time between 1990 and tomorrow"),
         (pl.lit(True).alias("time"), "time is bool; convert them"),
+        (pl.lit([1, 2]).alias("size"), "size is .*list.*; convert them"),
     ):
         with pytest.raises(UnreadableFile, match=message):
             vs.features(trades().with_columns(change), product="A-B")
@@ -440,6 +444,11 @@ def test_a_tick_that_no_market_sends_is_refused(change: dict[str, Any], message:
             vs.Engine("tick", "core").update(tick)
     with pytest.raises(UsageError, match="a tick cannot be read"):
         vs.Engine("tick", "core").update(vs.Tick(**fields | {"time": START, "price": "high"}))
+    fields |= {"time": START, "product_id": "A-B", "price": 1.0, "last_size": 1.0, "best_bid": 1.0}
+    with pytest.raises(UsageError, match="received of a tick must be a number, got 'x'"):
+        vs.Engine("tick", "core").update(vs.Tick(**fields | {"received": "x"}))
+    with pytest.raises(UsageError, match="unknown 3"):
+        vs.Engine("tick", "core").update({3: 3})  # type: ignore[dict-item]  # wrong on purpose
 
 
 def test_the_row_rate_must_be_visible_or_stated(folder: Path) -> None:

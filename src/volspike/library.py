@@ -425,7 +425,7 @@ class Engine:
 
     def _tick(self, fields: Mapping[str, Any]) -> Tick:
         known = set(Tick.__struct_fields__)
-        unknown, missing = sorted(set(fields) - known), sorted({"time", "price", "product_id"} - set(fields))
+        unknown, missing = sorted(map(str, set(fields) - known)), sorted({"time", "price", "product_id"} - set(fields))
         if unknown or missing:
             parts = [f"unknown {', '.join(unknown)}"] * bool(unknown) + [f"missing {', '.join(missing)}"] * bool(
                 missing
@@ -591,6 +591,8 @@ def _check_tick(tick: Tick) -> None:
             value = getattr(tick, name)
             if value < 0.0 or value == inf:
                 raise UsageError(f"{name} of a tick is a finite number of 0 or more, or NaN, got {value}")
+        for name in ("received", "kind", "side", "trade_id", "sequence"):
+            take(f"{name} of a tick", getattr(tick, name), (int, np.integer), "a number")
         if not tick.product_id.strip():
             raise UsageError(f"the product of a tick is a name such as 'BTC-USD', got {tick.product_id!r}")
     except (TypeError, AttributeError, ValueError, OverflowError) as error:

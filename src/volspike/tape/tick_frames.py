@@ -56,8 +56,9 @@ def frame_tape(table: pa.Table, name: str, product: str | None = None) -> TableT
     for field in _NUMBERS:
         if field in names and _is_text(table.schema.field(names[field]).type):
             table = _with_numbers(table, names[field], name)
-    if "price" not in names and "best_bid" in names and "best_ask" in names:
-        bid, ask = (_floats(table, names[field]) for field in ("best_bid", "best_ask"))
+    quotes = [names[field] for field in ("best_bid", "best_ask") if field in names]
+    if "price" not in names and len(quotes) == 2 and all(_is_number(table.schema.field(name).type) for name in quotes):
+        bid, ask = (_floats(table, column) for column in quotes)
         middle = np.where((bid > 0.0) & (ask > 0.0), (bid + ask) / 2, np.nan)
         table = table.append_column("price", pa.array(middle))
     rising = None if _has_receipt(table, names) else time
@@ -88,6 +89,10 @@ def _remarks_on_copies(table: pa.Table, time: str | None, read: list[str], *, ha
 
 def _equals_row_before(column: pa.ChunkedArray) -> NDArray[np.bool_]:
     """(n - 1,) whether each value but the first equals the one before; missing ones equal each other."""
+    if not (_is_number(column.type) or _is_text(column.type) or pa.types.is_timestamp(column.type)):
+        return np.ones(len(column) - 1, np.bool_)  # of nulls; the reader refuses other types
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(pa.string())
     later, earlier = column.slice(1), column.slice(0, len(column) - 1)
     if pa.types.is_floating(column.type):
         later, earlier = (pc.if_else(pc.is_nan(part), pa.scalar(None, column.type), part) for part in (later, earlier))
@@ -109,12 +114,15 @@ def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(words) or pa.types.is_large_string(words) or pa.types.is_string_view(words))
 
 
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal128(kind))
+
+
 def _with_times(table: pa.Table, column: str, name: str) -> pa.Table:
     """The table with a column of texts or numbers as times; a column of another type is left as it is."""
     values = table[column].combine_chunks()
     kind = values.type
-    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal128(kind)
-    if not (is_number or _is_text(kind)):
+    if not (_is_number(kind) or _is_text(kind)):
         return table
     if pa.types.is_dictionary(kind):
         values = values.cast(pa.string())
