@@ -222,10 +222,40 @@ def test_conclusions_follow_from_the_scores() -> None:
     assert "of the 0.98 on your data, 0.91 come from the protocol, and the other 0.07" in leak
     real = report(score(0.42), 0.1, 0.12)
     assert "it does not leak" in real
-    assert "skill, on days like these; the last minute's volatility alone scores 0.30" in real
+    assert "scores 0.42 (95 %: 0.37 to 0.47), which is above what chance reaches (0.05 to 0.15)" in real
+    assert real.endswith("and that of the last minute's volatility alone (0.30): it has skill on days like these.")
     assert "no skill is shown" in report(score(0.12), 0.1, 0.12)
-    assert "3 event(s) are too few for a conclusion" in report(score(0.42, events=3), 0.1, 0.12)
     assert "cannot be evaluated" in report(score(float("nan")), 0.1, 0.12)
+    assert "cannot be measured" in report(score(0.98), float("nan"), 0.93)
+
+
+UNKNOWN = Interval(float("nan"), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("yours", "told"),
+    [
+        (score(0.42, events=3), "3 separate spike event(s) are too few"),
+        (replace(score(0.61, events=7), interval=UNKNOWN, persistence=0.72), "7 separate spike event(s) are too few"),
+        (replace(score(0.61), interval=UNKNOWN), "no conclusion about skill"),
+        (replace(score(0.61), persistence=0.72), "not above that of the last minute's volatility alone (0.72)"),
+        (replace(score(0.61), persistence=0.61), "not above that of the last minute's volatility alone (0.61)"),
+        (replace(score(0.61), guessing=UNKNOWN), "what chance reaches (unknown): no skill is shown"),
+    ],
+    ids=["few events", "few blocks", "no interval", "one column is better", "one column is as good", "chance unknown"],
+)
+def test_skill_is_not_stated_without_evidence(yours: ProtocolScore, told: str) -> None:
+    """Without enough events, an interval, or a score above that of one column, no skill is stated; NaN is not shown."""
+    text = report(yours, 0.1, 0.12)
+    assert told in text
+    assert "it has skill" not in text
+    assert "nan" not in text
+
+
+def test_skill_needs_no_comparison_with_a_column_that_is_missing() -> None:
+    """Without the last minute's volatility in the data the score is compared with chance alone."""
+    text = report(replace(score(0.42), persistence=float("nan")), 0.1, 0.12)
+    assert text.endswith("which is above what chance reaches (0.05 to 0.15): it has skill on days like these.")
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,25 @@ def test_without_evidence_the_best_baseline_is_chosen(
     assert reason in choice.reason
 
 
+@pytest.mark.parametrize("events", [7, LEAST_EVENTS])
+def test_a_loss_is_not_blamed_on_the_number_of_events(result: ModelResult, events: int) -> None:
+    """If no requested model is better than the best baseline, the reason names the nearest, whatever the events."""
+    logistic = replace(result, pooled=compared(result.pooled, -0.332, -0.4, -0.2, events))
+    har = replace(result, model="har", pooled=compared(result.pooled, -0.004, np.nan, np.nan, events))
+    garch = replace(result, model="garch", pooled=compared(result.pooled, 0.0, 0.0, 0.0, events))
+    choice = choose(logistic, "garch", [har, logistic, garch])
+    assert (choice.model, choice.reason) == ("garch", "no model is better on these rows (nearest: har, -0.004)")
+    assert choose(logistic, "garch").reason == "no model is better on these rows (nearest: logistic, -0.332)"
+
+
+def test_a_loss_is_stated_where_another_model_gains(result: ModelResult) -> None:
+    """The candidate of the validation rows may lose on the test rows, on which another model gains."""
+    logistic = replace(result, pooled=compared(result.pooled, -0.1, -0.2, 0.1, 7))
+    other = replace(result, model="lightgbm", pooled=compared(result.pooled, 0.1, 0.0, 0.2, 7))
+    choice = choose(logistic, "garch", [logistic, other])
+    assert (choice.model, choice.reason) == ("garch", "logistic's gain -0.100 (-0.200 … +0.100) is not above zero")
+
+
 def test_a_final_block_of_one_class_contradicts_nothing(result: ModelResult) -> None:
     """Without a spike in the final block its gain is undefined, and the pooled gain decides."""
     pooled, final = compared(result.pooled, 0.05, 0.01, 0.1), compared(result.final, np.nan, np.nan, np.nan)

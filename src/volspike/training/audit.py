@@ -170,6 +170,8 @@ class AuditReport:
 
 
 def _describe_leak(yours: ProtocolScore, turned: ProtocolScore) -> str:
+    if isnan(turned.pr_auc):
+        return "it leaks. How much of the score on your data comes from the protocol cannot be measured."
     leaked = min(turned.pr_auc, yours.pr_auc)
     return (
         f"it leaks. With the labels rotated in time, so that features cannot predict them, it scores "
@@ -179,18 +181,28 @@ def _describe_leak(yours: ProtocolScore, turned: ProtocolScore) -> str:
 
 
 def _describe_skill(yours: ProtocolScore) -> str:
+    """A sentence on the user's data; skill is stated only with an interval, above chance and above one column."""
     chance = f"what chance reaches ({_span(yours.guessing)})"
-    few = f" {yours.spike_events} event(s) are too few for a conclusion." if yours.spike_events < LEAST_BLOCKS else ""
+    column = "that of the last minute's volatility alone"
+    by_column = "" if isnan(yours.persistence) else f" and {column} ({yours.persistence:.2f})"
+    if yours.spike_events < LEAST_BLOCKS or isnan(yours.interval.low):
+        return (
+            f"On your data it scores {yours.pr_auc:.2f}; compare {chance}{by_column}. There is no conclusion about "
+            f"skill: {yours.spike_events} separate spike event(s) are too few for an interval; record for longer."
+        )
+    score = f"On your data it scores {yours.pr_auc:.2f} (95 %: {_span(yours.interval)})"
     if not yours.beats_chance:
-        return f"Its {yours.pr_auc:.2f} on your data is not above {chance}: no skill is shown.{few}"
-    return (
-        f"Its {yours.pr_auc:.2f} (95 % {_span(yours.interval)}) on your data is above {chance}: skill, on days like "
-        f"these; the last minute's volatility alone scores {yours.persistence:.2f}.{few}"
-    )
+        return f"{score}, which is not above {chance}: no skill is shown."
+    if yours.persistence >= yours.pr_auc:
+        return (
+            f"{score}, which is above {chance}, but not above {column} ({yours.persistence:.2f}): the model shows "
+            "no skill of its own."
+        )
+    return f"{score}, which is above {chance}{by_column}: it has skill on days like these."
 
 
 def _span(interval: Interval) -> str:
-    return f"{interval.low:.2f} to {interval.high:.2f}"
+    return "unknown" if isnan(interval.low) else f"{interval.low:.2f} to {interval.high:.2f}"
 
 
 def _json_values(figures: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def train_on(dataset: Dataset, request: TrainingRequest, on_step: OnStep) -> Tra
         on_step(f"{name}: comparing with {best_baseline}")
         results[name] = evaluate_model(data, model, best, write=name in (*requested, best_baseline))
     candidate = _candidate([fitted[name] for name in requested], has_selection=bool(data.fold_set.selection))
-    choice = choose(results[candidate], best_baseline)
+    choice = choose(results[candidate], best_baseline, [results[name] for name in requested])
 
     models = tuple(results[name] for name in requested)
     stratified = (STRATIFIED_WARNING,) if request.split_method == "stratified" else ()
@@ -176,17 +176,26 @@ def _best(parts: Mapping[str, Sequence[tuple[FoldFit, ScoredRows]]]) -> str:
     return max(scores, key=lambda name: np.nan_to_num(scores[name], nan=-1.0))
 
 
-def choose(candidate: ModelResult, best_baseline: str) -> Choice:
+def choose(candidate: ModelResult, best_baseline: str, requested: Sequence[ModelResult] = ()) -> Choice:
     """The ``candidate``, the best of the requested models, or the best baseline if the rule is not met.
 
     A learned model is chosen if the pooled test rows hold at least ``LEAST_EVENTS`` separate spike events, the interval
     of its gain in PR-AUC over the best baseline excludes zero, and the final block does not contradict it. The final
     block contradicts a gain if its own interval is entirely below zero, or if the loss there is greater than the gain.
-    A baseline, if no learned model was requested, needs no evidence.
+    A baseline, if no learned model was requested, needs no evidence. If none of the ``requested`` models gains
+    anything, the reason names the one that loses least.
     """
     name = candidate.model
     if is_baseline(name):
         return Choice(name, "the best of the requested baselines")
+    nearest = max(
+        (model for model in (candidate, *requested) if model.model != best_baseline and not isnan(model.pooled.gain)),
+        key=lambda model: model.pooled.gain,
+        default=candidate,
+    )
+    if nearest.pooled.gain <= 0.0:
+        gain = nearest.pooled.gain
+        return Choice(best_baseline, f"no model is better on these rows (nearest: {nearest.model}, {gain:+.3f})")
     objection = _objection(candidate.pooled, candidate.final)
     if objection is not None:
         return Choice(best_baseline, f"{name}'s {objection}")
@@ -203,6 +212,8 @@ def _objection(pooled: Comparison, final: Comparison) -> str | None:
     if isnan(pooled.gain):
         return "gain is undefined: the test rows are of one class"
     gain = f"gain {_describe(pooled)}"
+    if pooled.gain <= 0.0:
+        return f"{gain} is not above zero"
     if pooled.spike_events < LEAST_EVENTS:
         return f"{gain} rests on {pooled.spike_events} separate spike event(s), {LEAST_EVENTS} are needed"
     if not pooled.gain_intervals["pr_auc"].low > 0.0:
