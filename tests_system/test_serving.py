@@ -78,7 +78,7 @@ def test_missing_or_damaged_model_is_named(
         graph = bytearray((folder / "model.onnx").read_bytes())
         graph[len(graph) // 2] ^= 1
         (folder / "model.onnx").write_bytes(graph)
-    server = serve(tmp_path, "--model", folder, "--port", "0")
+    server = serve(tmp_path, "--port", "0", MODEL_PATH=str(folder))
     reason = "sha256" if damage == "flipped bit" else "volspike train"
     assert server.get("/health/live").status == 200
     for answer in (server.get("/health/ready"), server.post("/predict", BODY)):

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command_line import USAGE, Run, assert_refused
+from tests.cli.command_line import MODEL, USAGE, Run, assert_refused
+from volspike.config import ServingSettings
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,19 @@ def test_a_settings_file_that_is_wrong_is_refused(
 def test_a_log_level_that_is_none_is_refused(volspike: Run) -> None:
     """The error lists the valid levels and the given one."""
     assert_refused(volspike("serve", "--log_level", "loud", "--port", "0"), USAGE, "'loud'", "INFO", "WARNING")
+
+
+def test_a_named_folder_without_a_model_is_refused(tmp_path: Path, volspike: Run) -> None:
+    """As by ``up``, with the same exit status, whether the folder is missing or empty."""
+    (tmp_path / "empty").mkdir()
+    for name in ("nope", "empty"):
+        assert_refused(volspike("serve", "--model", name, "--port", "0"), MODEL, f"{name}: no model", "MODEL_PATH")
+
+
+def test_a_folder_in_the_environment_may_be_filled_later(volspike: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With MODEL_PATH the server starts without a model, as with a volume that is still empty."""
+    started: list[ServingSettings] = []
+    monkeypatch.setenv("MODEL_PATH", "nope")
+    monkeypatch.setattr("volspike.api.server.serve", started.append)
+    assert volspike("serve", "--port", "0").status == 0
+    assert [settings.model for settings in started] == [Path("nope")]

@@ -27,11 +27,13 @@ def run(
 ) -> None:
     """Serve a model over HTTP: the named or promoted one, otherwise the one that ships, as `volspike up` does.
 
-    A named or promoted model that cannot be loaded is reported as not ready. A model that appears in the folder later
-    is verified, tried, and served from the next request on.
+    A folder in --model without a model is refused. Any other model that cannot be loaded, such as one in MODEL_PATH, is
+    reported as not ready. A model that appears in the folder later is verified, tried, and served from the next request
+    on.
     """
     from volspike.api.server import serve
-    from volspike.models.choice import with_companion
+    from volspike.errors import ArtifactMissing
+    from volspike.models.choice import BASELINE, holds_model, with_companion
 
     settings = options.serving_settings(
         config,
@@ -45,5 +47,11 @@ def run(
         rate_limit=rate_limit,
         log_level=log_level,
     )
+    # MODEL_PATH may be filled later, as a volume; the variant baseline ignores the option
+    if model is not None and settings.variant != BASELINE and not holds_model(model):
+        raise ArtifactMissing(
+            f"{model}: no model to serve; train one with `volspike train`, or name a folder that is filled later in "
+            "MODEL_PATH"
+        )
     # clients of the earlier system send its ten features, whatever model is served
     serve(with_companion(settings))
