@@ -215,6 +215,10 @@ class Served:
 
     async def _history(self, request: Request) -> Response:
         query = request.query_params
+        if query["product"] not in PRODUCTS:
+            return JSONResponse({"detail": "unknown product"}, 404)
+        if "from" not in query:  # the page asks only whether there is such a product
+            return JSONResponse({})
         self.market.requests.append(dict(query))
         start, end, points = (int(query[name]) for name in ("from", "to", "points"))
         return JSONResponse(self.market.history(query["product"], start, end, points))

@@ -176,7 +176,7 @@ def test_chart_that_is_not_served_yet_is_requested_again(browser: Browser, serve
         page.route("**/static/chart.json", lambda route: route.abort(), times=1)
         page.goto(served.url)
         expect(page.locator("#loading")).to_contain_text("The chart could not be loaded. Trying again…")
-        expect(page.locator("#verdict")).to_have_text("Calm")
+        expect(page.locator("#verdict")).to_have_text("No alert")
         page.clock.fast_forward(6_000)
         ChartPage(page)
         expect(page.locator("#loading")).to_be_empty()
@@ -326,7 +326,7 @@ def test_one_market_has_no_overview(browser: Browser, served: Served, monkeypatc
     """A page of one market shows no list of markets."""
     monkeypatch.setattr(served.market, "markets", lambda: FakeMarket().markets()[:1])
     with open_page(browser, served) as dashboard:
-        dashboard.text("verdict", "Calm")
+        dashboard.text("verdict", "No alert")
         expect(dashboard.page.locator("#overview")).to_be_hidden()
 
 
@@ -419,9 +419,9 @@ def test_probability_is_explained_by_outcomes(browser: Browser, served: Served) 
     """Next to the probability is what followed in the minutes that were scored like it."""
     with open_page(browser, served) as dashboard:
         served.tick(64_000.0, 0.137)
-        dashboard.text("explanation", "Of the last 187 minutes scored 10–15 %, 23 had a spike.")
+        dashboard.text("explanation", "Of the last 187 minutes scored 10–\u206015 %, 23 had a spike.")
         served.tick(64_000.0, 0.15)
-        dashboard.text("explanation", "No minute scored 15–20 % has a known outcome yet.")
+        dashboard.text("explanation", "No minute scored 15–\u206020 % has a known outcome yet.")
         served.tick(64_000.0, None)
         expect(dashboard.page.locator("#explanation")).to_be_empty()
         dashboard.text("bins", "23 (12.3 %)")

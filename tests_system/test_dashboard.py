@@ -22,7 +22,7 @@ def test_numbers_change(browser: Browser, served: Served) -> None:
         served.tick(64_321.5, 0.137)
         dashboard.text("price", "64,321.50")
         dashboard.text("probability", "13.7 %")
-        dashboard.text("verdict", "Calm")
+        dashboard.text("verdict", "No alert")
         served.tick(64_321.5, 0.137, spread_bps=0.0044)
         dashboard.text("spread-bps", "0.0044")
         served.tick(64_322.75, None, is_warm=False, spread_bps=None)
@@ -57,7 +57,7 @@ def test_alert_is_shown_and_announced(browser: Browser, served: Served) -> None:
         served.tick(64_401.0, 0.3)
         served.publish("alert", served.market.alert("BTC-USD", "a2", "closed", opened, opened + 9000, 0.66))
         dashboard.text("say", "The alert for BTC-USD has closed")
-        dashboard.text("verdict", "Calm")
+        dashboard.text("verdict", "No alert")
         expect(dashboard.page.locator("#alerts li")).to_have_count(2)
 
 
@@ -184,12 +184,24 @@ def test_market_is_kept_while_the_server_refuses_it(browser: Browser, served: Se
         served.end_streams()
         while len(refused) < 4:
             page.clock.fast_forward(20_000)
-        page.clock.fast_forward(20_000)
-        expect(page.locator("#link")).to_have_attribute("data-state", "simulated")
+        while page.locator("#link").get_attribute("data-state") != "simulated":
+            page.clock.fast_forward(20_000)
         served.wait_for_readers()
         served.tick(3_456.78, 0.2, "ETH-USD")
         dashboard.text("price", "3,456.78")
         expect(page.locator("#product")).to_have_value("ETH-USD")
+
+
+def test_unknown_market_of_a_bookmark_is_named(browser: Browser, served: Served) -> None:
+    """The page says that the market of its address is not served, and shows another one."""
+    with open_page(browser, served, errors=("404",)) as dashboard:
+        page = dashboard.page
+        page.goto(f"{served.url}/?product=DOGE-USD")
+        dashboard.text("unknown", "DOGE-USD is not served here; choose a market of the list.")
+        expect(page.locator("#product")).to_have_value("BTC-USD")
+        assert "product=BTC-USD" in page.url
+        page.locator("#product").select_option("ETH-USD")
+        expect(page.locator("#unknown")).to_be_hidden()
 
 
 def test_lost_updates_are_made_up_for(browser: Browser, served: Served) -> None:
@@ -198,7 +210,7 @@ def test_lost_updates_are_made_up_for(browser: Browser, served: Served) -> None:
         page = dashboard.page
         page.clock.install()
         page.goto(served.url)
-        dashboard.text("verdict", "Calm")
+        dashboard.text("verdict", "No alert")
         served.wait_for_readers()
         with page.expect_response("**/stream**"):
             served.publish("lost", {"lost": 1})

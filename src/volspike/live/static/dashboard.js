@@ -112,6 +112,10 @@ const stream = new Stream(
     link = state;
     settle();
   },
+  (product) => {
+    panels.write("unknown", `${product} is not served here; choose a market of the list.`);
+    panels.byId("unknown").hidden = false;
+  },
 );
 
 // The age of a snapshot's newest point, if the source is in real time.
@@ -180,6 +184,7 @@ let going = null; // { product, time } of an alert that is to be shown
 
 // Shows a market, at a time of its past if one is given.
 function open(product, time = null) {
+  panels.byId("unknown").hidden = true;
   going = time === null ? null : { product, time };
   if (product !== market.product) {
     isOpened = true;

@@ -107,7 +107,7 @@ export function verdict(market, link, staleMs) {
   if (!tick.is_whole) return ["unsure", "Data loss", "messages are missing in the feature windows"];
   const threshold = tick.threshold ?? market.model.threshold;
   if (tick.probability >= threshold) return ["unsure", "Above the threshold", "no alert is open"];
-  return ["quiet", "Calm", "below the alert threshold"];
+  return ["quiet", "No alert", "below the alert threshold"];
 }
 
 // Missing inputs of the model: one by its name, several by their number.
@@ -298,7 +298,8 @@ export function showPerformance(market) {
   ]);
 }
 
-const percents = (bin) => `${words.quantity(100 * bin.low)}–${words.quantity(100 * bin.high)} %`;
+// a word joiner and a no-break space keep it on one line
+const percents = (bin) => `${words.quantity(100 * bin.low)}–\u2060${words.quantity(100 * bin.high)}\u00a0%`;
 
 // What followed when the model stated such a probability before.
 export function showExplanation(market) {
@@ -306,7 +307,8 @@ export function showExplanation(market) {
   const chance = market.last?.probability;
   const bin = typeof chance === "number" ? bins.find((each) => each.low <= chance && (chance < each.high || each.high === 1)) : undefined;
   const many = bin?.minutes ?? 0;
-  const text = !bin ? "" : many === 0 ? `No minute scored ${percents(bin)} has a known outcome yet.` : `Of the last ${many === 1 ? "minute" : `${words.count(many)} minutes`} scored ${percents(bin)}, ${words.count(bin.spikes)} had a spike.`;
+  const outcome = many === 1 ? (bin.spikes ? "had a spike" : "had none") : `${words.count(bin?.spikes ?? 0)} had a spike`;
+  const text = !bin ? "" : many === 0 ? `No minute scored ${percents(bin)} has a known outcome yet.` : many === 1 ? `The only minute scored ${percents(bin)} so far ${outcome}.` : `Of the last ${words.count(many)} minutes scored ${percents(bin)}, ${outcome}.`;
   write("explanation", text);
   const shown = bins.filter((each) => each.minutes > 0);
   const rows = byId("bins");
@@ -326,7 +328,7 @@ export function showExplanation(market) {
 const MARKET_STATES = {
   alert: "ALERT",
   above: "Above the threshold",
-  calm: "Calm",
+  calm: "No alert",
   warming_up: "Warming up",
   data_loss: "Data loss",
   stale: "Stale",

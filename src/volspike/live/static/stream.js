@@ -10,10 +10,12 @@ export class Stream {
   #failures = 0;
   #timer = 0;
 
-  // onEvent(name, data) for each event; onState("live" | "lost") as the connection comes and goes
-  constructor(onEvent, onState) {
+  // onEvent(name, data) for each event; onState("live" | "lost") as the connection comes and goes; onUnknown(product)
+  // if the server has no such product, after which it is asked for any
+  constructor(onEvent, onState, onUnknown) {
     this.onEvent = onEvent;
     this.onState = onState;
+    this.onUnknown = onUnknown;
     setInterval(() => this.#watch(), 5_000);
     document.addEventListener("visibilitychange", () => this.#watch()); // a phone wakes up
     addEventListener("online", () => this.#source && this.open(this.product));
@@ -40,15 +42,29 @@ export class Stream {
   }
 
   // The browser reconnects after a broken connection but not after a refused one, which is retried here.
-  #fail(source) {
+  async #fail(source) {
     if (source !== this.#source) return;
     this.onState("lost");
     if (source.readyState !== EventSource.CLOSED) return;
     this.#failures += 1;
-    // a removed product is refused each time: after a few attempts request any product
-    const product = this.#failures > 3 ? null : this.product;
+    const isUnknown = this.product ? await this.#isUnknown(this.product) : false;
+    if (source !== this.#source) return;
+    if (isUnknown) {
+      this.onUnknown(this.product);
+      this.open(null);
+      return;
+    }
     const wait = Math.min(LONGEST_WAIT_MS, 1_000 * 2 ** this.#failures) * (0.5 + Math.random() / 2);
-    this.#timer = setTimeout(() => this.open(product), wait);
+    this.#timer = setTimeout(() => this.open(this.product), wait);
+  }
+
+  // An event source does not say why it was refused.
+  async #isUnknown(product) {
+    try {
+      return (await fetch(`history?${new URLSearchParams({ product, points: 2 })}`)).status === 404;
+    } catch {
+      return false;
+    }
   }
 
   #watch() {
