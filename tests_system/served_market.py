@@ -217,7 +217,7 @@ class Served:
         query = request.query_params
         if query["product"] not in PRODUCTS:
             return JSONResponse({"detail": "unknown product"}, 404)
-        if "from" not in query:  # the page asks only whether there is such a product
+        if "from" not in query:  # only whether there is such a product
             return JSONResponse({})
         self.market.requests.append(dict(query))
         start, end, points = (int(query[name]) for name in ("from", "to", "points"))

@@ -15,6 +15,9 @@ from volspike.tape import Recorder
 BEAT_NS = SECOND_NS // 200
 """Shortest time between two beats."""
 
+PAUSE_S = 0.0005
+"""About 1,500 ticks per second: those of twenty busy products. Tens of thousands would measure how fast the disk is."""
+
 
 def main(folder: str) -> None:
     recorder = Recorder(folder)
@@ -26,6 +29,7 @@ def main(folder: str) -> None:
             written = now
             sys.stdout.write(f"{now}\n")
             sys.stdout.flush()
+        time.sleep(PAUSE_S)
 
 
 if __name__ == "__main__":

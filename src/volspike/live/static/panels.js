@@ -298,7 +298,7 @@ export function showPerformance(market) {
   ]);
 }
 
-// a word joiner and a no-break space keep it on one line
+// U+2060 and a no-break space keep it on one line
 const percents = (bin) => `${words.quantity(100 * bin.low)}–\u2060${words.quantity(100 * bin.high)}\u00a0%`;
 
 // What followed when the model stated such a probability before.

@@ -11,7 +11,7 @@ export class Stream {
   #timer = 0;
 
   // onEvent(name, data) for each event; onState("live" | "lost") as the connection comes and goes; onUnknown(product)
-  // if the server has no such product, after which it is asked for any
+  // if the server has no such product, before the stream of any product is opened
   constructor(onEvent, onState, onUnknown) {
     this.onEvent = onEvent;
     this.onState = onState;
