@@ -69,7 +69,7 @@ def main() -> list[Figure]:
             cpu_s = min(cpu_seconds(arguments, folder, until_first_line=is_doctor) for _ in range(ROUNDS))
             figures.append(
                 Figure(
-                    f"`volspike {'doctor`, first line' if is_doctor else ' '.join(command) + '`'}",
+                    f"volspike `{'doctor`, first line' if is_doctor else ' '.join(command) + '`'}",
                     f"{cpu_s:.2f} s of CPU time",
                     f"under {limit:.2f} s",
                     cpu_s < limit,
