@@ -3,8 +3,8 @@
 An event is a name and one JSON object on one line (UTF-8). Unknown numbers are null; times are milliseconds since the
 epoch, UTC.
 
-- ``snapshot``: everything that a page needs to draw a product: sent first, and again when a market has sent its past
-  at once, in place of all rows of that past
+- ``snapshot``: everything that a page needs to draw a product: sent first, after a change of the model, and when a
+  market has sent its past at once, in place of all rows of that past
 - ``tick``: a product's newest row: price, spread, probability, threshold, features; at most 4 per second
 - ``alert``: an alert opened or closed, or its outcome became known
 - ``spike``: a past second whose following minute was a spike
