@@ -1,7 +1,7 @@
 """The past of a product as bars, for the chart: the last day from memory, earlier times from tape and predictions.
 
-Earlier prices are read from the recorder's files, earlier probabilities from the outcome database, both in a
-thread; the bars of tapes are cached.
+Earlier prices are read from the tapes of the recorder's folder, earlier probabilities from the outcome database, both
+in a thread; the bars of tapes are cached.
 """
 
 from __future__ import annotations
@@ -268,8 +268,8 @@ async def read_history(
     seam = last if known_from is None else min(max(known_from, first), last)
 
     def read() -> History:
-        bars = Bars.joined([stored.bars(product, first, seam, step), recent.grouped(step)]).grouped(step)
         past = stored.predictions(product, first, seam, step)
+        bars = Bars.joined([stored.bars(product, first, seam, step, past), recent.grouped(step)]).grouped(step)
         rows = (
             [] if past is None else list(zip(past.spike_second.tolist(), past.spike_volatility.tolist(), strict=True))
         )
@@ -306,15 +306,14 @@ class StoredHistory:
         stored = self._ask(lambda outcomes: outcomes.first_second(product, simulated=self._simulated), None)
         return min((each for each in (tape, stored) if each is not None), default=None)
 
-    def bars(self, product: str, first: int, last: int, step_s: int) -> Bars:
-        """The stored bars that begin from ``first`` to ``last``, excluded."""
+    def bars(self, product: str, first: int, last: int, step_s: int, scores: StoredRange | None) -> Bars:
+        """The stored bars that begin from ``first`` to ``last``, excluded; ``scores`` are the predictions of them."""
         if first >= last:
             return Bars.empty()
         with self._lock:
             parts = [] if self._tape is None else [self._tape.between(product, first, last, step_s)]
-        stored = self.predictions(product, first, last, step_s)
-        if stored is not None and len(stored.second):
-            parts.append(Bars.of_scores(stored.second, stored.probability, stored.threshold))
+        if scores is not None and len(scores.second):
+            parts.append(Bars.of_scores(scores.second, scores.probability, scores.threshold))
         return Bars.joined(parts).grouped(step_s)
 
     def predictions(self, product: str, first: int, last: int, step_s: int) -> StoredRange | None:

@@ -301,15 +301,19 @@ export function showPerformance(market) {
 // U+2060 and a no-break space keep it on one line
 const percents = (bin) => `${words.quantity(100 * bin.low)}–\u2060${words.quantity(100 * bin.high)}\u00a0%`;
 
+function followed(bin) {
+  const scored = `scored ${percents(bin)}`;
+  if (bin.minutes === 0) return `No minute ${scored} has a known outcome yet.`;
+  if (bin.minutes === 1) return `The only minute ${scored} so far had ${bin.spikes ? "a spike" : "no spike"}.`;
+  return `Of the last ${words.count(bin.minutes)} minutes ${scored}, ${words.count(bin.spikes)} had a spike.`;
+}
+
 // What followed when the model stated such a probability before.
 export function showExplanation(market) {
   const bins = market.explanation?.bins ?? [];
   const chance = market.last?.probability;
   const bin = typeof chance === "number" ? bins.find((each) => each.low <= chance && (chance < each.high || each.high === 1)) : undefined;
-  const many = bin?.minutes ?? 0;
-  const outcome = many === 1 ? (bin.spikes ? "had a spike" : "had none") : `${words.count(bin?.spikes ?? 0)} had a spike`;
-  const text = !bin ? "" : many === 0 ? `No minute scored ${percents(bin)} has a known outcome yet.` : many === 1 ? `The only minute scored ${percents(bin)} so far ${outcome}.` : `Of the last ${words.count(many)} minutes scored ${percents(bin)}, ${outcome}.`;
-  write("explanation", text);
+  write("explanation", bin ? followed(bin) : "");
   const shown = bins.filter((each) => each.minutes > 0);
   const rows = byId("bins");
   const key = JSON.stringify(shown);

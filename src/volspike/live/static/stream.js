@@ -61,7 +61,7 @@ export class Stream {
   // An event source does not say why it was refused.
   async #isUnknown(product) {
     try {
-      return (await fetch(`history?${new URLSearchParams({ product, points: 2 })}`)).status === 404;
+      return (await fetch(`history?${new URLSearchParams({ product, points: 10 })}`)).status === 404;
     } catch {
       return false;
     }
